@@ -1,0 +1,28 @@
+"""Shared fixtures: throw-away homes before anything imports prefect or the store, and the shared data sets."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_home = tempfile.mkdtemp(prefix="raft-tests-")
+for _name, _value in {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_HOME": f"{_home}/prefect",
+    "JAX_PLATFORMS": "cpu",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of shared data sets, or a skip that says how to supply it."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("RAFT_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
+    return folder
