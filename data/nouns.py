@@ -152,8 +152,8 @@ class Record(Noun):
         input: the numbered, titled passages.
         output: reasoning with quotes and citations, then the final answer.
         metadata: record_id, question_id, split, template_version, passages [{chunk_id, role oracle|distractor,
-            mined_by, rank, score}] in shown order, oracle_ids, distractor_ids, oracle_present, oracle_positions (1-based),
-            label (answer|refuse), answers (accepted final answers), quotes. JSON values only.
+            mined_by, rank, score}] in shown order, oracle_ids, distractor_ids, oracle_present,
+            oracle_positions (1-based), label (answer|refuse), answers (accepted final answers), quotes. JSON values only.
     """
 
     instruction: str
