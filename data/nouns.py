@@ -153,7 +153,8 @@ class Record(Noun):
         output: reasoning with quotes and citations, then the final answer.
         metadata: record_id, question_id, split, template_version, passages [{chunk_id, role oracle|distractor,
             mined_by, rank, score}] in shown order, oracle_ids, distractor_ids, oracle_present,
-            oracle_positions (1-based), label (answer|refuse), answers (accepted final answers), quotes. JSON values only.
+            oracle_positions (1-based), label (answer|refuse), answers (accepted final answers), quotes.
+            JSON values only.
     """
 
     instruction: str
