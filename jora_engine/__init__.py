@@ -1,0 +1,1 @@
+"""JAX engine: decoder models of the Llama family, LoRA training, generation and Hugging Face export."""
