@@ -410,7 +410,7 @@ def _require(ok: bool, name: str, value: object, expected: str) -> None:
 
 
 def _from_dict(cls: type[C], values: Mapping[str, Any], aliases: Mapping[str, str]) -> C:
-    known = [f.name for f in dataclasses.fields(cls)]
+    known: list[str] = [f.name for f in dataclasses.fields(cls)]
     out: dict[str, Any] = {}
     for key, value in values.items():
         name = aliases.get(key, key)

@@ -19,6 +19,9 @@ from raft_errors import BadInput
 
 KINDS = ("default", "linear", "llama3", "dynamic", "yarn", "longrope")
 _NEEDS_FACTOR = ("linear", "llama3", "dynamic")
+_PLAIN = (  # fields read under the same name
+    "factor low_freq_factor high_freq_factor attention_factor beta_fast beta_slow mscale mscale_all_dim truncate"
+).split()
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,8 @@ class RopeConfig:
         length = config.get("max_position_embeddings")
         # transformers gives the top-level value priority (Phi-3 keeps it there) and falls back to the maximum length
         original = config.get("original_max_position_embeddings") or raw.get("original_max_position_embeddings")
-        kept = ("factor", "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow")
-        kept += ("mscale", "mscale_all_dim", "truncate")
         scaled = kind != "default"
-        values: dict[str, Any] = {k: raw[k] for k in kept if scaled and raw.get(k) is not None}
+        values: dict[str, Any] = {k: raw[k] for k in _PLAIN if scaled and raw.get(k) is not None}
         for name in ("short_factor", "long_factor"):
             if scaled and raw.get(name):
                 values[name] = tuple(float(v) for v in raw[name])
