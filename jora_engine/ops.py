@@ -1,0 +1,65 @@
+"""The arithmetic that every layer shares: matmul, RMSNorm, RoPE, with low-precision operands and float32 accumulation.
+
+`matmul` has its own backward rule because JAX's default would multiply a float32 cotangent with a bfloat16 weight,
+which leaves the fast matrix units on every back end. Nothing here knows about layers, LoRA or devices.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+accumulate = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+"""`jnp.einsum` that accumulates and returns float32 whatever the operands' dtype."""
+
+
+@jax.custom_vjp
+def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
+    """`x @ w.T` in the Hugging Face layout.
+
+    Args:
+        x: `[batch, seq, in]`, float32 or bfloat16.
+        w: `[out, in]`, same dtype as `x`.
+
+    Returns:
+        `[batch, seq, out]` in `x.dtype`, accumulated in float32. Both cotangents are computed from operands in
+        `x.dtype` with float32 accumulation. Operands stay rank 3: XLA:CPU only takes its fast path for a weight
+        gradient that contracts two dimensions.
+    """
+    return accumulate("bti,oi->bto", x, w).astype(x.dtype)
+
+
+def _matmul_forward(x, w):
+    return matmul(x, w), (x, w)
+
+
+def _matmul_backward(saved, g):
+    x, w = saved
+    g = g.astype(w.dtype)
+    dx = accumulate("bto,oi->bti", g, w).astype(x.dtype)
+    dw = accumulate("bto,bti->oi", g, x).astype(w.dtype)  # dropped by XLA where `w` is frozen
+    return dx, dw
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
+    """RMSNorm over the last axis, in float32, result in `x.dtype` (arXiv 1910.07467; order of casts as transformers)."""
+    f = x.astype(jnp.float32)
+    f = f * jax.lax.rsqrt(jnp.mean(f * f, axis=-1, keepdims=True) + eps)
+    return weight * f.astype(x.dtype)
+
+
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """RoPE in the rotate-half layout.
+
+    Args:
+        x: `[batch, seq, heads, head_dim]`.
+        cos, sin: `[batch, seq, head_dim / 2]` float32; float32 matters: bfloat16 cannot tell position 257 from 256.
+    """
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = cos[:, :, None], sin[:, :, None]
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
