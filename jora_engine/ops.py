@@ -47,7 +47,7 @@ matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
-    """RMSNorm over the last axis, in float32, result in `x.dtype` (arXiv 1910.07467; order of casts as transformers)."""
+    """RMSNorm over the last axis in float32, result in `x.dtype` (arXiv 1910.07467; casts in transformers' order)."""
     f = x.astype(jnp.float32)
     f = f * jax.lax.rsqrt(jnp.mean(f * f, axis=-1, keepdims=True) + eps)
     return weight * f.astype(x.dtype)
