@@ -1,0 +1,239 @@
+"""Writes what training made in the forms that others read: a PEFT adapter folder and a merged Hugging Face model.
+
+Adapters are written in the canonical form that every consumer accepts (plain LoRA, one rank, alpha carries the scale).
+Merging reads the original weights from disk tensor by tensor, adds in float32 and casts once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jora_engine.config import MODULE_PATHS, LoraConfig, ModelConfig
+from jora_engine.tensor_files import (
+    TensorFolder,
+    TensorSpec,
+    dtype_named,
+    read_json,
+    write_json,
+    write_model,
+    write_tensors,
+    write_text,
+)
+from jora_engine.weights import TOP_NAMES, check_tensors, hf_tensors
+from raft_errors import BadInput
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS, RAFT_JSON = "adapter_config.json", "adapter_model.safetensors", "raft.json"
+_PREFIX = "base_model.model.model.layers"
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+
+
+def adapter_tensors(lora: Mapping[str, Mapping[str, Any]], num_layers: int) -> dict[str, np.ndarray]:
+    """The adapter's arrays by PEFT key, float32, A [r, in] and B [out, r], in order of key."""
+    out = {}
+    for name, pair in lora.items():
+        for part, letter in (("a", "A"), ("b", "B")):
+            stacked = np.asarray(jax.device_get(pair[part]), np.float32)
+            for layer in range(num_layers):
+                out[f"{_PREFIX}.{layer}.{MODULE_PATHS[name]}.lora_{letter}.weight"] = stacked[layer]
+    return dict(sorted(out.items()))
+
+
+def write_adapter(
+    folder: Path,
+    lora: Mapping[str, Mapping[str, Any]],
+    lora_config: LoraConfig,
+    model_config: ModelConfig,
+    base_name: str,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a PEFT adapter folder, replacing one that is there; returns it.
+
+    Args:
+        lora: `{"q": {"a": [L, r, in], "b": [L, out, r]}, ...}`, float32.
+        base_name: Hub id or path of the base model, for `base_model_name_or_path` and the model card.
+        extra: JSON values for raft.json; `base_digest` is what `read_adapter` compares.
+    """
+    tensors = adapter_tensors(lora, model_config.num_layers)
+    for key, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise BadInput(f"the adapter's {key} holds NaN or infinite values", do="go back to an earlier checkpoint")
+    specs = [TensorSpec(key, array.shape, array.dtype) for key, array in tensors.items()]
+    config = lora_config.to_peft(model_config.num_layers, base_name)
+    with _replacing(folder) as temporary:
+        write_tensors(temporary / ADAPTER_WEIGHTS, specs, tensors.__getitem__)
+        write_json(temporary / ADAPTER_CONFIG, config)
+        write_json(temporary / RAFT_JSON, {"base_model": base_name, **(extra or {})})
+        write_text(temporary / "README.md", _model_card(config, base_name))
+    return folder
+
+
+def read_adapter(
+    folder: Path, model_config: ModelConfig, base_digest: str | None = None
+) -> tuple[dict[str, dict[str, jax.Array]], LoraConfig]:
+    """Reads a PEFT adapter folder, ours or PEFT's, as (lora tree in float32, its configuration).
+
+    Args:
+        base_digest: `model_digest` of the base in use, compared with the one in raft.json where there is one.
+
+    Raises:
+        BadInput: made for another base, not plain LoRA, or tensors missing, unknown or misshaped.
+    """
+    config = LoraConfig.from_peft(read_json(folder / ADAPTER_CONFIG))
+    if base_digest and (folder / RAFT_JSON).exists():
+        made_for = read_json(folder / RAFT_JSON).get("base_digest")
+        if made_for and made_for != base_digest:
+            raise BadInput(
+                f"the adapter {folder} was made for another base model",
+                expected=f"the base with digest {made_for[:16]}..., got {base_digest[:16]}...",
+                do="use the base model that the adapter was trained on",
+            )
+    tensors = TensorFolder(folder / ADAPTER_WEIGHTS)
+    lora: dict[str, dict[str, jax.Array]] = {}
+    wanted: set[str] = set()
+    shapes = model_config.linear_shapes()
+    for name in config.targets(model_config.num_layers):
+        rows, columns = shapes[name]
+        pair = {}
+        for part, letter, shape in (("a", "A", (config.rank, columns)), ("b", "B", (rows, config.rank))):
+            keys = [
+                f"{_PREFIX}.{layer}.{MODULE_PATHS[name]}.lora_{letter}.weight"
+                for layer in range(model_config.num_layers)
+            ]
+            wanted |= set(keys)
+            for key in keys:
+                if key not in tensors or tensors.shape(key) != shape:
+                    found = f"has shape {list(tensors.shape(key))}" if key in tensors else "is missing"
+                    raise BadInput(
+                        f"{folder / ADAPTER_WEIGHTS}: {key} {found}",
+                        expected=f"{list(shape)} for this base model and rank {config.rank}",
+                        do="use the base model that the adapter was trained on",
+                    )
+            pair[part] = jnp.asarray(np.stack([tensors.read(key).astype(np.float32) for key in keys]))
+        lora[name] = pair
+    unknown = sorted(set(tensors.names()) - wanted)
+    if unknown:
+        raise BadInput(
+            f"{folder / ADAPTER_WEIGHTS}: {unknown[0]} does not belong to this base model ({len(unknown)} in all)",
+            expected=f"LoRA factors of {model_config.num_layers} {model_config.family} layers",
+            do="use the base model that the adapter was trained on",
+        )
+    return lora, config
+
+
+def write_merged(
+    base_folder: Path,
+    lora: Mapping[str, Mapping[str, Any]],
+    lora_config: LoraConfig,
+    model_config: ModelConfig,
+    folder: Path,
+    *,
+    dtype: str | None = None,
+    max_shard_bytes: int = 5 * 10**9,
+    chat_template: str | None = None,
+) -> Path:
+    """Writes the base with the adapter added as a Hugging Face folder, replacing one that is there; returns it.
+
+    Args:
+        dtype: of the result, "bfloat16" or "float32"; None keeps what each tensor of the base is stored as.
+        chat_template: written as chat_template.jinja, for a base that brings none.
+    """
+    tensors = TensorFolder(base_folder)
+    check_tensors(tensors, model_config)
+    host = {name: {k: np.asarray(jax.device_get(v), np.float32) for k, v in ab.items()} for name, ab in lora.items()}
+    names = hf_tensors(model_config)
+    target = None if dtype is None else dtype_named(dtype)
+    specs = [TensorSpec(name, shape, target or tensors.dtype(name)) for name, (_, _, shape) in names.items()]
+    kinds = {spec.name: spec.dtype for spec in specs}
+
+    def read(name: str) -> np.ndarray:
+        weight = tensors.read(name)
+        leaf, layer, _ = names[name]
+        if leaf[-1] in host and layer is not None:
+            pair = host[leaf[-1]]
+            delta = np.float32(lora_config.scale) * (pair["b"][layer] @ pair["a"][layer])
+            weight = weight.astype(np.float32) + delta
+        return weight.astype(kinds[name], copy=False)
+
+    with _replacing(folder) as temporary:
+        write_model(temporary, specs, read, max_shard_bytes)
+        for file in _TOKENIZER_FILES:
+            if (base_folder / file).exists():
+                shutil.copyfile(base_folder / file, temporary / file)
+        if chat_template is not None:
+            write_text(temporary / "chat_template.jinja", chat_template)
+        config = read_json(base_folder / "config.json")
+        config.pop("_name_or_path", None)
+        stored = kinds[TOP_NAMES["embed"]].name
+        config |= {key: stored for key in ("dtype", "torch_dtype") if key in config} or {"torch_dtype": stored}
+        write_json(temporary / "config.json", config)
+    return folder
+
+
+class _replacing:  # noqa: N801  used as a statement
+    """A temporary sibling folder that takes the place of `folder` when the block ends well."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.temporary = folder.with_name(f".{folder.name}.partial")
+
+    def __enter__(self) -> Path:
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir(parents=True)
+        return self.temporary
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            old = self.folder.with_name(f".{self.folder.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            if self.folder.exists():
+                self.folder.rename(old)
+            os.replace(self.temporary, self.folder)  # noqa: PTH105
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+def _model_card(config: Mapping[str, Any], base_name: str) -> str:
+    return f"""---
+library_name: peft
+base_model: {base_name}
+tags:
+- lora
+- raft
+---
+
+# LoRA adapter for {base_name}
+
+Trained on retrieval-augmented (RAFT) records by jora-raft: rank {config["r"]}, alpha {config["lora_alpha"]}, modules
+{", ".join(config["target_modules"])}. `raft.json` names the exact base weights and the run.
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("{base_name}")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+```
+
+Serve it with vLLM: `vllm serve {base_name} --enable-lora --max-lora-rank {max(config["r"], 16)} \\
+--lora-modules raft=path/to/this/folder`.
+"""
