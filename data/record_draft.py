@@ -1,0 +1,173 @@
+"""Drafts one record: passages in their hashed order, the prompt, the label, and the metadata that explains them.
+
+Drops distractors until the record fits its token budget, and never touches an oracle. Which questions lose their
+oracle, and how many, is decided by `data.records`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from data.nouns import Chunk, Question, Record, digest
+from data.prompting import CitedQuote, PromptTemplate, parse_answer, passage_spans, render, render_output
+from data.record_candidates import Candidates, Shown, is_unanswerable
+from raft_errors import BadInput
+
+POLICIES = ("answer", "refuse", "mix")
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """Attributes:
+    distractors: passages beside the oracle(s).
+    p_oracle: share of the answerable questions whose oracle is shown, 0 to 1.
+    absent: what a record without oracle teaches: `answer` (the bare answer), `refuse`, or `mix` of both.
+    refuse_share: under `mix`, the share of them that refuse.
+    max_tokens: ceiling for instruction + input + output + overhead.
+    overhead_tokens: what the chat template adds.
+    seen_test: share of the passages of training documents whose questions go to the test instead (metadata
+        `documents` is then `seen`), to tell memory from reading.
+    """
+
+    distractors: int = 3
+    p_oracle: float = 0.8
+    absent: str = "refuse"
+    refuse_share: float = 0.5
+    max_tokens: int = 1024
+    overhead_tokens: int = 16
+    seen_test: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.absent not in POLICIES:
+            raise BadInput(f"records: absent is {self.absent!r}", expected=f"one of {', '.join(POLICIES)}")
+        for name, top in (("p_oracle", 1.0), ("refuse_share", 1.0), ("seen_test", 0.5)):
+            if not 0 <= getattr(self, name) <= top:
+                raise BadInput(f"records: {name} is {getattr(self, name)}", expected=f"0 to {top:g}")
+        if self.distractors < 0 or self.max_tokens < 1 or self.overhead_tokens < 0:
+            raise BadInput("records: distractors, max_tokens and overhead_tokens cannot be negative")
+
+
+class Composer:
+    """Drafts single records under one set of options."""
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        options: RecordOptions,
+        count_tokens: Callable[[str], int],
+        seed: int,
+        split_of: Mapping[str, str],
+        template: PromptTemplate,
+        may_refuse: bool,
+    ) -> None:
+        self.candidates, self.options, self.count_tokens, self.seed = candidates, options, count_tokens, str(seed)
+        self.split_of, self.template, self.may_refuse = split_of, template, may_refuse
+
+    def draft(
+        self, question: Question, split: str, *, present: bool, refuse: bool = False
+    ) -> tuple[Record | None, int]:
+        """The record, or None; and the tokens of the last attempt (with the fewest passages, if None)."""
+        unanswerable = is_unanswerable(question)
+        present = present and not unanswerable
+        chunks = self.candidates.chunks
+        oracles = [Shown(chunks[c], "oracle") for c in question.gold_chunk_ids] if present else []
+        # A record without oracle shows a further distractor instead: the number of passages must not tell.
+        total = self.options.distractors + max(1, len(question.gold_chunk_ids))
+        others = self.candidates.find(question, split, total - len(oracles))
+        while True:
+            record = self._render(question, split, [*oracles, *others], present, refuse or unanswerable)
+            tokens = int(record.metadata["tokens"])
+            if tokens <= self.options.max_tokens and (oracles or others):
+                return record, tokens
+            if len(others) <= (0 if oracles else 1):
+                return None, tokens
+            others = others[:-1]  # the one of least value; never an oracle
+
+    def _render(self, question: Question, split: str, shown: list[Shown], present: bool, refuse: bool) -> Record:
+        shown = sorted(shown, key=lambda s: digest("order", self.seed, question.id, s.chunk.id))
+        instruction, text = render(
+            question.question.strip(), [s.chunk for s in shown], template=self.template, may_refuse=self.may_refuse
+        )
+        number = {s.chunk.id: i for i, s in enumerate(shown, 1)}
+        quotes = question.quotes if present and not refuse else ()
+        cited = [CitedQuote(number[q.chunk_id], q.text.strip()) for q in quotes]
+        final = self.template.refusal if refuse else question.answer.strip()
+        # Without its oracle a record must not argue from it either.
+        reasoning = self._plain(question.reasoning) if present and not refuse else ""
+        output = render_output(final, cited, reasoning=reasoning, template=self.template)
+        output_tokens = self.count_tokens(output)
+        unanswerable = is_unanswerable(question)
+        trained = bool(question.document_ids) and self.split_of[question.document_ids[0]] == "train"
+        metadata = {
+            "record_id": digest(instruction, text, output),
+            "question_id": question.id,
+            "question": question.question.strip(),
+            "split": split,
+            "documents": "seen" if trained else "unseen",
+            "template": self.template.id,
+            "template_version": self.template.version,
+            "passages": _passage_rows(shown, text),
+            "oracle_ids": [] if unanswerable else list(question.gold_chunk_ids),
+            "distractor_ids": [s.chunk.id for s in shown if s.role == "distractor"],
+            "oracle_present": present,
+            "oracle_positions": [number[c] for c in question.gold_chunk_ids] if present else [],
+            "label": "refuse" if refuse else "answer",
+            "answers": [] if unanswerable else list(question.answers or (question.answer.strip(),)),
+            "quotes": [
+                {"passage": c.passage, "chunk_id": q.chunk_id, "text": c.text}
+                for q, c in zip(quotes, cited, strict=True)
+            ],
+            "document_ids": list(question.document_ids),
+            "document_type": _document_type(self.candidates.chunks, question),
+            "kind": question.kind,
+            "origin": question.origin,
+            "difficulty": question.difficulty or 0,  # 0: the retriever does not find it
+            "tokens": self.count_tokens(f"{instruction}\n{text}") + output_tokens + self.options.overhead_tokens,
+            "output_tokens": output_tokens,
+        }
+        return Record(instruction, text, output, metadata)
+
+    def _plain(self, reasoning: str) -> str:
+        for mark in (self.template.begin_quote, self.template.end_quote, self.template.answer_marker):
+            reasoning = reasoning.replace(mark, "")
+        return reasoning.strip()
+
+
+def _passage_rows(shown: Sequence[Shown], text: str) -> list[dict[str, Any]]:
+    """What each passage is and where its text stands in the record's input ([start, end) characters)."""
+    spans = passage_spans(text, [s.chunk for s in shown])
+    return [
+        {
+            "chunk_id": s.chunk.id,
+            "document_id": s.chunk.document_id,
+            "role": s.role,
+            "mined_by": s.mined_by,
+            "rank": s.rank,
+            "score": s.score,
+            "title": s.chunk.title,
+            "source": s.chunk.source,
+            "page": s.chunk.page or 0,
+            "start": start,
+            "end": end,
+        }
+        for s, (start, end) in zip(shown, spans, strict=True)
+    ]
+
+
+def _document_type(chunks: Mapping[str, Chunk], question: Question) -> str:
+    if not question.gold_chunk_ids:
+        return "none"
+    source = chunks[question.gold_chunk_ids[0]].source.split("#")[0]
+    return PurePosixPath(source).suffix.lstrip(".").lower() or source.split(":")[0]
+
+
+def reads_back(record: Record, question: Question, template: PromptTemplate) -> bool:
+    """The label says what it is meant to say when it is read as a model's answer is."""
+    parsed = parse_answer(record.output, template=template)
+    refuse = record.metadata["label"] == "refuse"
+    wanted = tuple(CitedQuote(q["passage"], q["text"]) for q in record.metadata["quotes"])
+    final = template.refusal if refuse else question.answer
+    return (parsed.final_answer, parsed.quotes, parsed.refused) == (final.strip(), wanted, refuse)

@@ -1,0 +1,151 @@
+"""The prompt contract: what is written can be read back, and a template that cannot keep it is refused."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.nouns import Record
+from data.prompting import (
+    CitedQuote,
+    Passage,
+    built_in_templates,
+    load_template,
+    parse_answer,
+    passage_spans,
+    prompt_contract,
+    render,
+    render_output,
+    template_from_contract,
+    to_messages,
+)
+from raft_errors import BadInput
+
+PASSAGES = [Passage("Rivers", "The Rhine is long.\n\nIt flows north."), Passage("Hills", "Hills <are> {{ high }}.")]
+plain = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="#“”<"), min_size=1).map(str.strip)
+
+
+@pytest.mark.parametrize("name", built_in_templates())
+def test_passages_stand_in_the_prompt_numbered_titled_and_unaltered(name):
+    instruction, shown = render("Which <river>?", PASSAGES, template=load_template(name))
+    assert "Which <river>?" in instruction
+    assert [shown[a:b] for a, b in passage_spans(shown, PASSAGES)] == [p.text for p in PASSAGES]
+    assert "[1] Rivers\n" in shown
+    assert "[2] Hills\n" in shown
+
+
+@pytest.mark.parametrize("name", built_in_templates())
+@given(answer=plain, quotes=st.lists(st.tuples(st.integers(1, 20), plain), max_size=3))
+def test_what_is_written_is_read_back(name, answer, quotes):
+    template = load_template(name)
+    if not answer or not all(text for _, text in quotes) or "Answer" in answer:
+        return
+    cited = tuple(CitedQuote(n, t) for n, t in quotes)
+    parsed = parse_answer(render_output(answer, cited, reasoning="Thus.", template=template), template=template)
+    assert parsed.quotes == cited
+    assert parsed.final_answer == answer
+    assert parsed.marked
+
+
+@given(st.text())
+def test_any_text_can_be_read_as_an_answer(text):
+    for name in built_in_templates():
+        parse_answer(text, template=load_template(name))
+
+
+def test_the_paper_format():
+    parsed = parse_answer("[2] ##begin_quote##Hills are high##end_quote##\nSo they are.\n<ANSWER>: high")
+    assert parsed.quotes == (CitedQuote(2, "Hills are high"),)
+    assert parsed.final_answer == "high"
+    assert parsed.reasoning.endswith("So they are.")
+
+
+def test_numbered_quotes_may_hold_quotation_marks():
+    parsed = parse_answer("“He said “yes” twice” [3]\nAnswer: yes", template=load_template("numbered"))
+    assert parsed.quotes == (CitedQuote(3, "He said “yes” twice"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "final", "marked"),
+    [
+        ("Paris", "Paris", False),
+        ("<ANSWER> Paris", "Paris", True),
+        ("<ANSWER>: Paris\n<ANSWER>: Rome", "Paris", True),
+        ("", "", False),
+        ("##begin_quote##cut off", "##begin_quote##cut off", False),
+        ("It is [1] ##begin_quote##Paris##end_quote##.", "It is  .", False),
+    ],
+)
+def test_answers_of_models_that_know_the_format_badly_are_still_read(text, final, marked):
+    parsed = parse_answer(text)
+    assert (parsed.final_answer, parsed.marked) == (final, marked)
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("<ANSWER>: The passages do not contain the answer.", True),
+        ("<ANSWER>: the passages do not contain the answer", True),
+        ("I don't know.", True),
+        ("The context does not mention this.", True),
+        ("<ANSWER>: The answer is not given.", True),
+        ("<ANSWER>: no", False),
+        ("<ANSWER>: The answer is Paris", False),
+        ("<ANSWER>: I know", False),
+    ],
+)
+def test_refusals_are_recognised_in_our_words_and_in_common_ones(text, refused):
+    assert parse_answer(text).refused is refused
+
+
+def test_a_prompt_is_joined_as_llama_factory_joins_it():
+    assert to_messages(Record("Do this.", "Text", "x")) == [{"role": "user", "content": "Do this.\nText"}]
+    assert to_messages({"instruction": "Do this.", "input": ""})[0]["content"] == "Do this."
+
+
+def test_the_contract_restores_the_template_and_a_tampered_one_is_refused():
+    template = load_template("numbered")
+    contract = json.loads(json.dumps(prompt_contract(template, passages=4, may_refuse=True)))
+    assert template_from_contract(contract) == template
+    contract["sources"]["instruction.jinja"] += "Ignore the passages."
+    with pytest.raises(BadInput, match="hash"):
+        template_from_contract(contract)
+
+
+def test_a_user_template_changes_the_version_and_borrows_missing_files(tmp_path):
+    (tmp_path / "instruction.jinja").write_text("Frage: {{ question }}", encoding="utf-8")
+    template = load_template(tmp_path)
+    assert template.version != load_template("raft").version
+    assert render("Wo?", PASSAGES, template=template)[0] == "Frage: Wo?"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("instruction.jinja", "Answer!"),
+        ("input.jinja", "{% for p in passages %}{{ p.title }}{% endfor %}"),
+        ("input.jinja", "{% for p in passages %}{{ p.text|upper }}{% endfor %}"),
+        ("output.jinja", "{{ answer_marker }} {{ final_answer }}"),
+        ("output.jinja", "{% for q in quotes %}{{ q.text }}{% endfor %}{{ final_answer }}"),
+        ("instruction.jinja", "{{ question }} {{ nonsense }}"),
+        ("instruction.jinja", "{{ question "),
+        ("contract.json", "{}"),
+        ("contract.json", "not json"),
+    ],
+)
+def test_a_template_without_a_required_slot_is_refused(tmp_path, file, text):
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput, match=file.split(".")[0]):
+        load_template(tmp_path)
+
+
+def test_an_unknown_template_is_refused_and_the_known_ones_named():
+    with pytest.raises(BadInput, match="numbered, raft"):
+        load_template("rafft")
+
+
+def test_a_template_cannot_reach_into_python(tmp_path):
+    (tmp_path / "instruction.jinja").write_text("{{ question.__class__.__mro__ }} {{ question }}", encoding="utf-8")
+    with pytest.raises(BadInput):
+        load_template(tmp_path)

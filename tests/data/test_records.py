@@ -1,0 +1,302 @@
+"""What must hold of every record: the oracle whole, its share exact, no leak between splits, no quote of a hidden text."""
+
+import json
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_up import WORDS, ask_all, compose, corpus, everything, make_chunk, make_question, words
+
+from data.nouns import Quote, read_jsonl, write_jsonl
+from data.prompting import load_template, parse_answer
+from data.record_report import find_leaks, passage_texts
+from data.records import RecordOptions
+from data.splits import SPLITS, SplitOptions, split_by_document
+from raft_errors import BadInput
+
+
+@st.composite
+def corpora(draw):
+    documents = draw(st.integers(5, 14))
+    chunks = []
+    body = st.lists(st.sampled_from(WORDS), min_size=1, max_size=14).map(" ".join)
+    for d in range(documents):
+        for o in range(draw(st.integers(1, 3))):
+            chunks.append(make_chunk(d, o, draw(body) + draw(st.sampled_from(["", "\n\n- item", " “x” [2]", " é𝔘"]))))
+    questions = []
+    for i, chunk in enumerate(chunks):
+        gold = [chunk]
+        if draw(st.integers(0, 5)) == 0:
+            gold = list(dict.fromkeys([chunk, draw(st.sampled_from(chunks))]))
+        kind = "unanswerable" if draw(st.integers(0, 7)) == 0 else "factoid"
+        answer = "" if kind == "unanswerable" else draw(st.sampled_from(chunk.text.split()))
+        questions.append(make_question(gold, answer, f"Question number {i} on {answer}?", kind=kind))
+    options = RecordOptions(
+        distractors=draw(st.integers(0, 4)),
+        p_oracle=draw(st.sampled_from([0.0, 0.5, 0.8, 1.0])),
+        absent=draw(st.sampled_from(["answer", "refuse", "mix"])),
+        max_tokens=draw(st.integers(75, 220)),
+        overhead_tokens=4,
+        seen_test=draw(st.sampled_from([0.0, 0.2])),
+    )
+    return chunks, questions, options, draw(st.sampled_from(["raft", "numbered"])), draw(st.integers(0, 99))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(corpora())
+def test_every_record_of_any_corpus_is_sound(case):
+    chunks, questions, options, template_name, seed = case
+    template = load_template(template_name)
+    try:
+        splits = split_by_document(
+            chunks, questions, seed=seed, options=SplitOptions(validation=0.2, test=0.2, near_duplicate=0.9)
+        )
+        result = compose(chunks, questions, options=options, seed=seed, splits=splits, template=template)
+    except BadInput:  # too few documents, or a budget below every question: said, not worked around
+        return
+    by_id, asked = {c.id: c for c in chunks}, {q.id: q for q in questions}
+    records = everything(result)
+    assert len(records) + len(result.dropped) == len(questions)
+    assert len({r.metadata["question_id"] for r in records}) == len(records)
+    assert not find_leaks({s: getattr(result, s) for s in SPLITS}, splits.of)
+    for record in records:
+        meta, question = record.metadata, asked[record.metadata["question_id"]]
+        texts = passage_texts(record)
+        assert all(text == by_id[row["chunk_id"]].text for row, text in texts)
+        assert len({row["chunk_id"] for row, _ in texts}) == len(texts) >= 1
+        assert len(texts) <= options.distractors + max(1, len(question.gold_chunk_ids))
+        oracles = [i for i, (row, _) in enumerate(texts, 1) if row["role"] == "oracle"]
+        assert sorted(meta["oracle_positions"]) == oracles
+        assert meta["oracle_present"] == bool(oracles)
+        if oracles:
+            assert {texts[i - 1][0]["chunk_id"] for i in oracles} == set(question.gold_chunk_ids)
+        elif question.kind != "unanswerable":
+            assert not {row["chunk_id"] for row, _ in texts} & set(question.gold_chunk_ids)
+        assert meta["tokens"] <= options.max_tokens
+        assert meta["tokens"] == words(record.instruction) + words(record.input) + words(record.output) + 4
+        parsed = parse_answer(record.output, template=template)
+        for quote in parsed.quotes:
+            assert quote.text in texts[quote.passage - 1][1]
+            assert quote.passage in oracles
+        if not meta["oracle_present"]:
+            assert not parsed.quotes
+        assert parsed.refused == (meta["label"] == "refuse")
+        assert parsed.refused or parsed.final_answer == question.answer
+        rank = SPLITS.index(meta["split"])
+        assert all(SPLITS.index(splits.of[row["document_id"]]) <= rank for row, _ in texts)
+    for split in SPLITS:
+        answerable = [r for r in getattr(result, split) if r.metadata["oracle_ids"]]
+        absent = sum(not r.metadata["oracle_present"] for r in answerable)
+        if not result.report["absent_impossible"]:
+            assert absent == round((1 - options.p_oracle) * len(answerable))
+
+
+def test_the_share_of_oracles_is_the_asked_one_in_every_split():
+    chunks = corpus(60)
+    result = compose(chunks, ask_all(chunks), options=RecordOptions(p_oracle=0.7, max_tokens=400))
+    for split in SPLITS:
+        records = getattr(result, split)
+        assert abs(sum(r.metadata["oracle_present"] for r in records) - 0.7 * len(records)) <= 1
+
+
+def test_the_oracle_is_as_likely_in_every_place():
+    chunks = corpus(150)
+    position = compose(chunks, ask_all(chunks), seed=3).report["oracle_position"]
+    assert set(position["histogram"]) == {"1", "2", "3", "4"}
+    assert position["p_value"] > 0.01
+
+
+def test_an_oracle_always_first_would_be_noticed():
+    from data.record_report import report_records
+
+    chunks = corpus(60)
+    records = compose(chunks, ask_all(chunks)).train
+    for record in records:
+        record.metadata["oracle_positions"] = [1] * len(record.metadata["oracle_positions"])
+    assert report_records({"train": records})["oracle_position"]["p_value"] < 1e-6
+
+
+def test_training_never_sees_a_passage_of_a_held_out_document_and_the_report_says_what_was_left_out():
+    chunks = corpus(40)
+    questions = ask_all(chunks)
+    splits = split_by_document(chunks, questions)
+    result = compose(chunks, questions, splits=splits)
+    for record in result.train:
+        assert all(splits.of[row["document_id"]] == "train" for row in record.metadata["passages"])
+    assert result.report["candidates_left_out"]["held_out_document"] > 0
+    assert result.report["leaks"] == 0
+
+
+def test_a_text_that_also_stands_in_a_test_document_is_not_a_training_passage():
+    chunks = corpus(30)
+    questions = ask_all(chunks)
+    splits = split_by_document(chunks, questions)
+    test_document = next(d for d, s in splits.of.items() if s == "test")
+    train_document = next(d for d, s in splits.of.items() if s == "train")
+    held = next(c for c in chunks if c.document_id == test_document)
+    number = next(c.title for c in chunks if c.document_id == train_document).split()[1]
+    twin = make_chunk(int(number), 9, held.text.upper())
+    mined = {q.id: [SimpleNamespace(chunk_id=twin.id, rank=1, score=1.0, mined_by="dense")] for q in questions}
+    result = compose([*chunks, twin], questions, splits=splits, mined=mined)
+    assert all(row["chunk_id"] != twin.id for r in result.train for row in r.metadata["passages"])
+
+
+def test_a_planted_leak_is_found():
+    chunks = corpus(30)
+    questions = ask_all(chunks)
+    splits = split_by_document(chunks, questions)
+    result = compose(chunks, questions, splits=splits)
+    by_split = {s: getattr(result, s) for s in SPLITS}
+    swapped = {"train": result.test, "validation": result.validation, "test": result.train}
+    assert not find_leaks(by_split, splits.of)
+    assert {leak["leak"] for leak in find_leaks(swapped, splits.of)} >= {"document"}
+    assert (
+        find_leaks({"train": result.train, "test": [*result.test, result.train[0]]}, splits.of)[0]["leak"] == "question"
+    )
+
+
+def test_passages_that_hold_the_answer_or_overlap_the_oracle_are_no_distractors():
+    chunks = corpus(30)
+    gold = chunks[0]
+    overlapping = make_chunk(0, 7, "tail of the oracle and then some more words", start=gold.end - 3)
+    telling = make_chunk(1, 7, "Elsewhere one reads KEY0x0, too.")
+    quoting = make_chunk(2, 7, f"He wrote: {gold.text[: len(gold.text) // 2]} and so on")
+    questions = ask_all(chunks)
+    bad = [overlapping, telling, quoting]
+    mined = {questions[0].id: [SimpleNamespace(chunk_id=c.id, rank=1, score=1.0, mined_by="dense") for c in bad]}
+    splits = split_by_document(chunks, questions, options=SplitOptions(near_duplicate=1.0))
+    result = compose([*chunks, *bad], questions, mined=mined, splits=splits)
+    record = next(r for r in everything(result) if r.metadata["question_id"] == questions[0].id)
+    assert not {c.id for c in bad} & {row["chunk_id"] for row in record.metadata["passages"]}
+    assert len(record.metadata["passages"]) == 4  # drawn passages stand in
+    assert result.report["candidates_left_out"].keys() >= {"overlaps_oracle", "holds_answer", "holds_quote"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "labels"), [("answer", {"answer"}), ("refuse", {"refuse"}), ("mix", {"answer", "refuse"})]
+)
+def test_the_policy_decides_what_a_record_without_oracle_teaches(policy, labels):
+    chunks = corpus(40)
+    result = compose(chunks, ask_all(chunks), options=RecordOptions(absent=policy, p_oracle=0.5, max_tokens=400))
+    absent = [r for r in everything(result) if not r.metadata["oracle_present"]]
+    assert {r.metadata["label"] for r in absent} == labels
+    assert all("##begin_quote##" not in r.output and "[" not in r.output for r in absent)
+    assert ("If no passage" in absent[0].instruction) == (policy != "answer")
+    if policy == "mix":
+        counts = Counter((r.metadata["split"], r.metadata["label"]) for r in absent)
+        assert abs(counts["train", "answer"] - counts["train", "refuse"]) <= 1
+
+
+def test_records_with_and_without_oracle_show_as_many_passages():
+    chunks = corpus(40)
+    records = everything(compose(chunks, ask_all(chunks)))
+    assert {len(r.metadata["passages"]) for r in records} == {4}
+
+
+def test_the_budget_costs_distractors_of_least_value_first_and_never_the_oracle():
+    chunks = corpus(40)
+    questions = ask_all(chunks)
+    roomy = {r.metadata["question_id"]: r for r in compose(chunks, questions).train}
+    tight = compose(chunks, questions, options=RecordOptions(max_tokens=120)).train
+    assert {len(r.metadata["passages"]) for r in tight} == {2}
+    for record in tight:
+        if record.metadata["oracle_present"] and roomy[record.metadata["question_id"]].metadata["oracle_present"]:
+            rows = roomy[record.metadata["question_id"]].metadata["passages"]
+            mined = sorted((r["rank"], r["chunk_id"]) for r in rows if r["mined_by"] == "dense")
+            assert record.metadata["distractor_ids"][0] in (
+                [mined[0][1]] if mined else record.metadata["distractor_ids"]
+            )
+
+
+def test_a_budget_too_small_for_any_question_says_what_to_raise():
+    chunks = corpus(10)
+    with pytest.raises(BadInput, match=r"raise records\.max_tokens to \d+"):
+        compose(chunks, ask_all(chunks), options=RecordOptions(max_tokens=40))
+
+
+def test_questions_that_cannot_be_composed_are_counted_with_their_reason():
+    chunks = corpus(30)
+    good = ask_all(chunks)
+    broken = [
+        good[0],
+        make_question([chunks[1]], "", "Who did that, and why?"),
+        make_question([chunks[2]], "x", "Is this quoted?", quotes=(Quote(chunks[2].id, "never written"),)),
+        make_question([make_chunk(0, 99, "gone")], "gone", "Where is it?"),
+        make_question([chunks[4]], "says <ANSWER>: twice", "What does it say?"),
+    ]
+    result = compose(chunks, [*good, *broken], mined={})
+    assert result.report["dropped"] == {
+        "gold_not_in_corpus": 1,
+        "no_answer": 1,
+        "quote_not_in_oracle": 1,
+        "repeated_id": 1,
+        "unreadable_label": 1,
+    }
+    assert len(everything(result)) == len(good)
+
+
+def test_the_words_of_a_test_question_are_not_trained_on():
+    chunks = corpus(30)
+    questions = ask_all(chunks)
+    splits = split_by_document(chunks, questions)
+    held = next(q for q in questions if splits.of[q.document_ids[0]] == "test")
+    trained = next(c for c in chunks if splits.of[c.document_id] == "train")
+    again = make_question([trained], trained.text.split()[4].rstrip(":"), held.question.upper())
+    result = compose(chunks, [*questions, again], splits=splits, mined={})
+    assert result.report["dropped"] == {"asked_in_later_split": 1}
+    assert again.id not in {r.metadata["question_id"] for r in everything(result)}
+
+
+def test_the_same_input_and_seed_give_the_same_records_and_another_seed_others():
+    chunks = corpus(30)
+    questions = ask_all(chunks)
+    first, second, other = (compose(chunks, questions, seed=s) for s in (1, 1, 2))
+    assert first == second
+    assert first.train != other.train
+
+
+def test_a_new_document_changes_few_other_records():
+    chunks = corpus(60)
+    questions = ask_all(chunks)
+    more = corpus(61)
+    mined = mine(questions, chunks)
+    before = {r.metadata["record_id"] for r in everything(compose(chunks, questions, mined=mined))}
+    after = {r.metadata["record_id"] for r in everything(compose(more, ask_all(more), mined=mined))}
+    assert len(before & after) >= 0.9 * len(before)
+
+
+def test_questions_on_seen_documents_are_kept_apart():
+    chunks = corpus(60)
+    result = compose(chunks, ask_all(chunks), options=RecordOptions(seen_test=0.2, max_tokens=400))
+    kinds = Counter(r.metadata["documents"] for r in result.test)
+    assert kinds["seen"] > 0
+    assert kinds["unseen"] > 0
+    trained = {r.metadata["question_id"] for r in result.train}
+    assert not trained & {r.metadata["question_id"] for r in result.test}
+
+
+def test_records_load_in_datasets_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    from datasets import load_dataset
+
+    chunks = corpus(30)
+    result = compose(chunks, ask_all(chunks))
+    files = {}
+    for split in SPLITS:
+        files[split] = str(tmp_path / f"{split}.jsonl")
+        write_jsonl(tmp_path / f"{split}.jsonl", getattr(result, split))
+    loaded = load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cache"))
+    assert loaded["train"][0]["instruction"] == result.train[0].instruction
+    assert loaded["train"].num_rows == len(result.train)
+    from data.nouns import Record
+
+    assert list(read_jsonl(tmp_path / "train.jsonl", Record)) == result.train
+    json.dumps(result.report)
+
+
+@pytest.mark.parametrize("wrong", [{"p_oracle": 1.2}, {"absent": "lie"}, {"distractors": -1}, {"seen_test": 0.9}])
+def test_options_out_of_range_are_refused(wrong):
+    with pytest.raises(BadInput):
+        RecordOptions(**wrong)

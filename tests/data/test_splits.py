@@ -1,0 +1,87 @@
+"""Documents are split so that nothing is tested that was trained on, and stay where they are when others come."""
+
+import pytest
+from made_up import ask_all, corpus, make_chunk, make_question
+
+from data.splits import SPLITS, SplitOptions, near_duplicates, split_by_document
+from raft_errors import BadInput
+
+
+def test_every_document_has_one_side_and_the_shares_are_near_the_target():
+    chunks = corpus(400, per_document=1)
+    splits = split_by_document(chunks, ask_all(chunks), options=SplitOptions(validation=0.2, test=0.2))
+    assert set(splits.of) == {c.document_id for c in chunks}
+    counts = splits.report["documents"]
+    assert sum(counts.values()) == 400
+    assert 50 < counts["test"] < 110
+    assert 50 < counts["validation"] < 110
+
+
+def test_a_document_keeps_its_side_when_others_are_added_or_removed():
+    few, many = corpus(40), corpus(80)
+    before = split_by_document(few, ask_all(few)).of
+    after = split_by_document(many, ask_all(many)).of
+    assert all(after[d] == side for d, side in before.items())
+
+
+def test_another_seed_splits_otherwise_and_the_same_seed_alike():
+    chunks = corpus(60)
+    questions = ask_all(chunks)
+    assert split_by_document(chunks, questions, seed=1) == split_by_document(chunks, questions, seed=1)
+    assert split_by_document(chunks, questions, seed=1).of != split_by_document(chunks, questions, seed=2).of
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_near_duplicate_documents_are_on_one_side(seed):
+    chunks = corpus(30, per_document=2, length=60)
+    copies = [make_chunk(100 + i, c.ordinal, c.text + " Revised.") for i, c in enumerate(chunks[:10])]
+    splits = split_by_document([*chunks, *copies], ask_all(chunks), seed=seed)
+    for original, copy in zip(chunks[:10], copies, strict=True):
+        assert splits.of[original.document_id] == splits.of[copy.document_id]
+    assert splits.report["groups_of_several"] >= 5
+
+
+def test_a_question_over_two_documents_holds_them_together():
+    chunks = corpus(30, per_document=1)
+    pairs = [make_question([chunks[i], chunks[i + 15]], "both", f"What joins {i}?") for i in range(15)]
+    splits = split_by_document(chunks, pairs)
+    for question in pairs:
+        assert len({splits.of[d] for d in question.document_ids}) == 1
+    assert splits.report["joined"]["shared_question"] == 15
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_every_split_has_questions_even_with_three_documents(seed):
+    chunks = corpus(3)
+    report = split_by_document(chunks, ask_all(chunks), seed=seed).report
+    assert all(report["questions"][s] > 0 for s in SPLITS)
+
+
+def test_too_few_documents_are_refused_with_a_way_out():
+    chunks = corpus(2)
+    with pytest.raises(BadInput, match=r"set the share of validation"):
+        split_by_document(chunks, ask_all(chunks))
+    report = split_by_document(chunks, ask_all(chunks), options=SplitOptions(validation=0)).report
+    assert report["documents"]["validation"] == 0
+    assert report["documents"]["test"] == 1
+
+
+def test_a_frozen_test_document_stays_one_and_draws_its_near_duplicates_with_it():
+    chunks = corpus(30, per_document=1, length=60)
+    first = split_by_document(chunks, ask_all(chunks), seed=1)
+    held = next(c for c in chunks if first.of[c.document_id] == "test")
+    copy = make_chunk(77, 0, held.text + " New edition.")
+    later = split_by_document([*chunks, copy], ask_all(chunks), seed=2, previous=first.of)
+    assert all(later.of[d] == side for d, side in first.of.items())
+    assert later.of[copy.document_id] == "test"
+
+
+def test_texts_that_differ_in_case_and_space_only_are_near_duplicates_and_others_are_not():
+    texts = {"a": "One  two three", "b": "one two\nTHREE", "c": "quite something else", "d": "", "e": " "}
+    assert near_duplicates(texts, 0.8) == [("a", "b")]
+
+
+@pytest.mark.parametrize("wrong", [{"test": -0.1}, {"validation": 0.6, "test": 0.4}, {"near_duplicate": 0}])
+def test_impossible_shares_are_refused(wrong):
+    with pytest.raises(BadInput):
+        SplitOptions(**wrong)
