@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jora_engine.ops import accumulate
+from jora_engine.ops import Array, accumulate
 
 NEGATIVE = -1e30  # finite, so that a fully masked row stays finite
 BLOCK = 128  # queries and keys of a block: the float32 scores of all heads should stay in cache
@@ -29,8 +29,8 @@ class Mask(NamedTuple):
         positions: `[batch, seq]` int32, restarting at 0 in each segment; padding counts as a segment of its own.
     """
 
-    segments: jax.Array
-    positions: jax.Array
+    segments: Array
+    positions: Array
 
 
 def attention(
@@ -93,14 +93,14 @@ def _blocked(q, k, v, segments, first, block):
 
 
 def _blocked_forward(q, k, v, segments, first, block):
-    out, lse = lax.map(lambda row: _forward_row(*row, block), (q, k, v, segments, first))
+    out, lse = lax.map(functools.partial(_forward_row, block=block), (q, k, v, segments, first))
     # named so that a remat policy can keep them: recomputing them means running all of this again
     out, lse = checkpoint_name(out, "attention_out"), checkpoint_name(lse, "attention_lse")
     return out, (q, k, v, segments, first, out, lse)
 
 
 def _blocked_backward(block, saved, g):
-    dq, dk, dv = lax.map(lambda row: _backward_row(*row, block), (*saved, g))
+    dq, dk, dv = lax.map(functools.partial(_backward_row, block=block), (*saved, g))
     return dq, dk, dv, None, None
 
 
@@ -125,7 +125,8 @@ def _visible(segments, first, at_q, at_k, block, group):
     return jnp.tile(ok, (group, 1))
 
 
-def _forward_row(q, k, v, segments, first, block):
+def _forward_row(row, block):
+    q, k, v, segments, first = row
     kv, group, length, width = q.shape
     scale = width**-0.5
 
@@ -157,7 +158,8 @@ def _forward_row(q, k, v, segments, first, block):
     return out.reshape(kv, group, length, width), lse
 
 
-def _backward_row(q, k, v, segments, first, out, lse, g, block):
+def _backward_row(row, block):
+    q, k, v, segments, first, out, lse, g = row
     kv, group, length, width = q.shape
     scale = width**-0.5
     delta = accumulate("hgtd,hgtd->hgt", g, out)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jora_engine.ops import accumulate
+from jora_engine.ops import Array, accumulate
 
 CHUNK = 128  # positions whose logits exist at one time
 
@@ -22,14 +22,14 @@ class Supervision(NamedTuple):
     """Which positions of each row are trained on.
 
     Attributes:
-        index: `[batch, capacity]` int32, position whose hidden state predicts `target`; unused slots repeat 0.
+        position: `[batch, capacity]` int32, position whose hidden state predicts `target`; unused slots repeat 0.
         target: `[batch, capacity]` int32 token ids.
         weight: `[batch, capacity]` float32, 0 in unused slots.
     """
 
-    index: jax.Array
-    target: jax.Array
-    weight: jax.Array
+    position: Array
+    target: Array
+    weight: Array
 
 
 def supervised_loss(hidden: jax.Array, head: jax.Array, supervision: Supervision) -> jax.Array:
@@ -39,12 +39,12 @@ def supervised_loss(hidden: jax.Array, head: jax.Array, supervision: Supervision
         hidden: `[batch, seq, embed]`.
         head: `[vocab, embed]`, frozen: its gradient is not computed.
     """
-    gathered = _gather(hidden, supervision.index, supervision.weight)
+    gathered = _gather(hidden, supervision.position, supervision.weight)
     flat = gathered.reshape(-1, hidden.shape[-1])
     pad = -flat.shape[0] % CHUNK
     flat = jnp.pad(flat, ((0, pad), (0, 0)))
-    target = jnp.pad(supervision.target.reshape(-1), (0, pad))
-    weight = jnp.pad(supervision.weight.reshape(-1), (0, pad))
+    target = jnp.pad(jnp.ravel(supervision.target), (0, pad))
+    weight = jnp.pad(jnp.ravel(supervision.weight), (0, pad))
     return _cross_entropy(flat, head, target, weight)
 
 

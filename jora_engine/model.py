@@ -16,7 +16,7 @@ from jax import lax
 from jora_engine.attention import Mask, attention
 from jora_engine.config import ModelConfig
 from jora_engine.lora import Adapter, linear_group
-from jora_engine.ops import rms_norm, rotate
+from jora_engine.ops import Array, rms_norm, rotate
 from jora_engine.rope import rope_table
 
 Params = dict[str, Any]
@@ -27,13 +27,13 @@ KEPT = ("attention_out", "attention_lse")
 
 def head_matrix(params: Params) -> jax.Array:
     """`[vocab, embed]`: the output head, which is the embedding where the two are tied."""
-    return params.get("head", params["embed"])
+    return params["head"] if "head" in params else params["embed"]
 
 
 def forward(
     params: Params,
     lora: Adapter,
-    tokens: jax.Array,
+    tokens: Array,
     mask: Mask,
     config: ModelConfig,
     *,

@@ -10,6 +10,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
 
 accumulate = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 """`jnp.einsum` that accumulates and returns float32 whatever the operands' dtype."""

@@ -1,0 +1,243 @@
+"""`python -m jora_engine.trainer JOB.json`: one training run as a process that can be killed at any moment.
+
+Reads Alpaca records and a model folder, writes a PEFT adapter, metrics and a loss curve; says how far it is as JSON
+lines on standard output. SIGTERM and SIGINT save a checkpoint and end with code 75; run again, it goes on from there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jora_engine.checkpoint import Checkpoints
+from jora_engine.config import LoraConfig, TrainConfig
+from jora_engine.export import write_adapter
+from jora_engine.lora import parameter_count
+from jora_engine.packing import Example
+from jora_engine.tokenizer import Tokenizer
+from jora_engine.train import Progress, Trainer
+from jora_engine.weights import load_params, read_model_config
+from raft_errors import BadInput, RaftError
+
+CHECKPOINT_SECONDS = 60.0
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run's inputs and outputs.
+
+    Attributes:
+        model: Hugging Face folder of the base.
+        train, validation: Alpaca JSON Lines (`instruction`, `input`, `output`).
+        out: folder for adapter/, metrics.jsonl, loss.png and training.json; the same inputs give the same bytes.
+        work: folder for checkpoints, kept between attempts and removed by the caller afterwards.
+        base_name: what the adapter names as its base; the model folder's name by default.
+        compile_cache: folder for compiled programs, shared between runs.
+    """
+
+    model: Path
+    train: Path
+    out: Path
+    work: Path
+    validation: Path | None = None
+    base_name: str = ""
+    compile_cache: Path | None = None
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    @classmethod
+    def read(cls, file: Path) -> Job:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        for name in ("model", "train", "out", "work", "validation", "compile_cache"):
+            if values.get(name) is not None:
+                values[name] = Path(values[name])
+        values["lora"] = LoraConfig.from_dict(values.get("lora", {}))
+        values["training"] = TrainConfig.from_dict(values.get("training", {}))
+        return cls(**values)
+
+
+def alpaca_messages(row: dict[str, Any]) -> list[dict[str, str]]:
+    """The user turn of an Alpaca record: instruction, then input on the next line where there is one."""
+    words = [row["instruction"]] + ([row["input"]] if row.get("input") else [])
+    return [{"role": "user", "content": "\n".join(words)}]
+
+
+def read_examples(file: Path, tokenizer: Tokenizer) -> list[Example]:
+    """Tokenised examples of an Alpaca JSON Lines file.
+
+    Raises:
+        BadInput: a line is not a record, or has no output.
+    """
+    examples = []
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                messages, output = alpaca_messages(row), row["output"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise BadInput(
+                    f"{file}, line {number}: not an Alpaca record ({error!r})",
+                    expected="one JSON object a line with instruction, input and output",
+                    do="make the records again",
+                ) from error
+            if not output:
+                raise BadInput(f"{file}, line {number}: the output is empty", do="make the records again")
+            prompt, completion = tokenizer.encode_example(messages, output)
+            examples.append(Example(np.asarray(prompt, np.int32), np.asarray(completion, np.int32)))
+    return examples
+
+
+def run(job: Job, *, stop: Any, report: Any) -> None:
+    """Trains and writes the results of a job. `stop` and `report` as in `Trainer.run`."""
+    if job.compile_cache:
+        jax.config.update("jax_compilation_cache_dir", str(job.compile_cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    model = read_model_config(job.model)
+    tokenizer = Tokenizer.load(job.model)
+    _check_vocabulary(tokenizer, model.vocab_size, job.model)
+    examples = read_examples(job.train, tokenizer)
+    validation = read_examples(job.validation, tokenizer) if job.validation else []
+    if not examples:
+        raise BadInput(f"{job.train} holds no record", expected="training records", do="make more questions")
+    params = load_params(job.model, model, job.training.dtype)
+    trainer = Trainer(params, model, job.lora, job.training, examples, validation)
+    packing = trainer.schedule.packings[0]
+    facts = {
+        "records": len(examples),
+        "records_too_long": len(examples) - len(trainer.examples),
+        "validation_records": len(trainer.validation),
+        "rows": len(packing.rows),
+        "fill": round(packing.fill, 4),
+        "steps": len(trainer.schedule.steps),
+        "trainable_parameters": parameter_count(trainer.initial_state().lora),
+        "prompt_tokens": int(sum(len(e.prompt) for e in trainer.examples)),
+        "completion_tokens": int(sum(len(e.completion) for e in trainer.examples)),
+        "fallback_template": tokenizer.fallback_template,
+    }
+    report({"event": "start", **facts, "devices": [str(d) for d in jax.devices()]})
+    checkpoints = Checkpoints(job.work / "checkpoints", keep=job.training.keep_checkpoints)
+    try:
+        lora, progress = trainer.run(checkpoints, stop=stop, report=report, checkpoint_seconds=CHECKPOINT_SECONDS)
+    finally:
+        checkpoints.close()
+    job.out.mkdir(parents=True, exist_ok=True)
+    write_adapter(job.out / "adapter", lora, job.lora, model, job.base_name or job.model.name)
+    _write_results(job, progress, facts)
+    report({"event": "done", "step": progress.step, **_summary(progress)})
+
+
+def _summary(progress: Progress) -> dict[str, Any]:
+    losses = [row["loss"] for row in progress.history]
+    return {
+        "first_loss": losses[0],
+        "final_loss": losses[-1],
+        "best_validation_loss": progress.best_loss,
+        "best_step": progress.best_step or progress.step,
+        "tokens": sum(row["tokens"] for row in progress.history),
+    }
+
+
+def _write_results(job: Job, progress: Progress, facts: dict[str, Any]) -> None:
+    with (job.out / METRICS).open("w", encoding="utf-8", newline="\n") as out:
+        out.writelines(json.dumps(row) + "\n" for row in progress.history)
+    record = {
+        **facts,
+        **_summary(progress),
+        "lora": dataclasses.asdict(job.lora),
+        "training": dataclasses.asdict(job.training),
+    }
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    (job.out / "training.json").write_text(text, encoding="utf-8", newline="\n")
+    plot_losses(progress.history, job.out / "loss.png")
+
+
+def plot_losses(history: Iterable[dict[str, Any]], file: Path) -> None:
+    """The loss curve as a PNG: training by step, and validation where it was measured."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    history = list(history)
+    figure, axes = plt.subplots(figsize=(7, 4), dpi=110)
+    axes.plot([r["step"] for r in history], [r["loss"] for r in history], label="training")
+    measured = [r for r in history if r.get("validation_loss") is not None]
+    if measured:
+        axes.plot([r["step"] for r in measured], [r["validation_loss"] for r in measured], "o-", label="validation")
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel("loss per supervised token")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> None:
+    if tokenizer.vocab_size > vocab_size:
+        raise BadInput(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model {vocab_size}",
+            expected="a tokenizer that fits the model's embedding",
+            do="use the tokenizer that belongs to this base model",
+        )
+
+
+def _say(event: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def _follow_supervisor() -> None:
+    """On Linux, SIGTERM when the supervising process dies; ends at once where it is dead already."""
+    supervisor = os.environ.get("RAFT_SUPERVISOR")
+    if not supervisor or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(supervisor):
+        sys.exit(75)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0 done, 75 stopped with its state saved, 2 bad input, 1 failed."""
+    _follow_supervisor()
+    wanted = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: wanted.set())
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m jora_engine.trainer JOB.json\n")
+        return 2
+    try:
+        job = Job.read(Path(arguments[0]))
+        job.work.mkdir(parents=True, exist_ok=True)
+        with (job.work / ".lock").open("w") as lock:  # two trainers never share a work folder
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            run(job, stop=wanted.is_set, report=_say)
+    except RaftError as error:
+        _say({"event": "error", "what": error.what, "expected": error.expected, "do": error.do})
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001  the supervisor needs one line, the log the rest
+        traceback.print_exc()
+        _say({"event": "error", "what": f"{type(error).__name__}: {error}", "expected": "", "do": ""})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
