@@ -1,0 +1,1 @@
+"""What runs, in which order: the configuration, the pipeline and the `raft` command. No logic a library should have."""

@@ -1,0 +1,1 @@
+"""One thin stage a module, and the store that makes stages cached, locked, retried and resumable."""

@@ -1,0 +1,113 @@
+"""The `raft` command: verbs, exit codes and messages. 0 done, 1 failed, 2 bad input, 75 interrupted with state saved.
+
+Each verb parses its arguments and calls one function of `flows`; errors become one message, a traceback only with
+`--debug`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+import typer
+from rich.console import Console
+
+from raft_errors import Interrupted, RaftError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="From a folder of documents to a domain-adapted language model.",
+    epilog="Example: raft init && raft plan && raft run",
+)
+
+
+def main() -> NoReturn:
+    """Entry point of the `raft` command."""
+    from flows import verbs
+
+    verbs.register(app)
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    as_json = "--json" in arguments
+    with contextlib.suppress(ValueError):
+        while True:
+            arguments.remove("--debug")
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(name)s: %(message)s")
+    if not debug:
+        for noisy in ("httpx", "httpcore", "jax", "prefect", "sentence_transformers", "filelock"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(_run(arguments, debug, as_json))
+
+
+def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
+    try:
+        result = app(args=arguments, prog_name="raft", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show(file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        error = Interrupted("Interrupted", do="run the same command again: finished stages and checkpoints are kept")
+        return _failed(error, as_json)
+    except RaftError as error:
+        if debug:
+            raise
+        return _failed(error, as_json)
+    except BrokenPipeError:
+        # The reader of our output left (`raft plan | head`): nothing to tell, and nobody to tell it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        unexpected = RaftError(
+            f"Unexpected {type(error).__name__}: {str(error).strip() or 'no message'}",
+            do="run again with --debug to see where it happened; finished stages are kept",
+        )
+        return _failed(unexpected, as_json)
+
+
+def _failed(error: RaftError, as_json: bool) -> int:
+    if as_json:
+        row = {
+            "ok": False,
+            "exit_code": error.exit_code,
+            "error": error.what,
+            "expected": error.expected,
+            "do": error.do,
+        }
+        emit(row)
+    console = Console(stderr=True, highlight=False)
+    word = "Stopped" if error.exit_code == 75 else "Error"
+    console.print(f"{word}: {error.what.rstrip('.')}.", style="red", markup=False, soft_wrap=True)
+    for label, text in (("Expected", error.expected), ("Do", error.do)):
+        if text:
+            console.print(f"{label}: {text.rstrip('.')}.", markup=False, soft_wrap=True)
+    return error.exit_code
+
+
+def emit(value: Any) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    """SIGTERM takes the path of Ctrl-C: stages stop, the trainer writes its checkpoint."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

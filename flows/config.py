@@ -1,0 +1,253 @@
+"""The run's configuration: one pydantic model whose sections are the stages, read from one YAML file.
+
+It turns what a person wrote into checked values and clear messages; what the values do is the stages' business.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import annotated_types
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from raft_errors import BadInput
+from tasks.chunk import ChunkConfig
+from tasks.embed import EmbedConfig
+from tasks.evaluate import EvaluateConfig
+from tasks.export import ExportConfig
+from tasks.index import IndexConfig
+from tasks.ingest import IngestConfig
+from tasks.model_catalog import DEFAULT_BASE, DEFAULT_EMBEDDER
+from tasks.questions import QuestionsConfig
+from tasks.records import RecordsConfig
+from tasks.section import Section, setting
+from tasks.train import TrainSection
+
+CONFIG_NAME = "raft.yaml"
+
+
+class ModelsConfig(Section):
+    """The base model that is adapted, and the embedder that retrieves. A folder, or a Hub id."""
+
+    base: str = setting(DEFAULT_BASE, "Base model: a folder or a Hub id", path=True)
+    base_revision: str | None = setting(None, "Commit, tag or branch of the base on the Hub; none = the pinned one")
+    embedder: str = setting(DEFAULT_EMBEDDER, "Embedder: a folder or a Hub id", path=True)
+    embedder_revision: str | None = setting(None, "Commit, tag or branch of the embedder; none = the pinned one")
+
+
+class RunConfig(Section):
+    """Everything a run is told."""
+
+    corpus: tuple[str, ...] = setting(
+        ("pydoc:topics",),
+        "Files, folders, globs or URLs; pydoc:topics is the language reference inside Python",
+        path=True,
+        min_length=1,
+    )
+    seed: int = setting(0, "Decides every random draw of the run", ge=0, lt=2**31)
+    store: str = setting(".raft", "Folder for results, caches and locks", path=True, result=False)
+    models: ModelsConfig = setting(ModelsConfig(), "Models")
+    ingest: IngestConfig = setting(IngestConfig(), "Sources into documents")
+    chunk: ChunkConfig = setting(ChunkConfig(), "Documents into chunks")
+    embed: EmbedConfig = setting(EmbedConfig(), "Chunks into vectors")
+    index: IndexConfig = setting(IndexConfig(), "Vectors into an index")
+    questions: QuestionsConfig = setting(QuestionsConfig(), "Questions with checked answers")
+    records: RecordsConfig = setting(RecordsConfig(), "RAFT records")
+    train: TrainSection = setting(TrainSection(), "LoRA training")
+    export: ExportConfig = setting(ExportConfig(), "PEFT folder and merged model")
+    evaluate: EvaluateConfig = setting(EvaluateConfig(), "Base against adapter")
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """The checked configuration.
+
+    Args:
+        path: a YAML file; None takes `raft.yaml` of the working directory, or without one the defaults.
+        overrides: `section.field=value` texts; values are read as YAML.
+    Raises:
+        BadInput: naming the key, what was expected and the nearest known key.
+    """
+    if path is None and Path(CONFIG_NAME).is_file():
+        path = Path(CONFIG_NAME)
+    values = _read(path) if path is not None else {}
+    for text in overrides:
+        _override(values, text)
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise _explained(error, str(path or "--set")) from None
+    folder = path.parent if path is not None else Path()
+    return _absolute(config, folder.absolute())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(
+            f"The configuration {path} cannot be read ({error.strerror})",
+            expected="a YAML file",
+            do="write one with `raft init`",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"The configuration {path} is no YAML: {error}", do="correct the file") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise BadInput(f"The configuration {path} holds a {type(values).__name__}", expected="sections with fields")
+    return values
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    name, equals, raw = text.partition("=")
+    if not equals or not name.strip():
+        raise BadInput(f"--set {text!r}", expected="section.field=value, e.g. train.max_steps=20")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise BadInput(f"--set {name}: {raw!r} is no YAML value ({error})") from error
+    *parents, last = name.strip().split(".")
+    place = values
+    for part in parents:
+        place = (
+            place.setdefault(part, {}) if place.get(part) is not None else place.__setitem__(part, {}) or place[part]
+        )
+        if not isinstance(place, dict):
+            raise BadInput(f"--set {name}: {part} is no section", expected="section.field=value")
+    place[last] = value
+
+
+# ---- messages
+
+
+def _explained(error: ValidationError, source: str) -> BadInput:
+    """All problems of a configuration as one message."""
+    problems = [_problem(detail) for detail in error.errors()]
+    return BadInput(
+        f"{source}: " + "; ".join(problems), do="correct the configuration (`raft schema` lists every field)"
+    )
+
+
+def _problem(detail: Mapping[str, Any]) -> str:
+    where = [str(part) for part in detail["loc"]]
+    name = ".".join(where)
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {name}{_suggestion(where)}"
+    field = _field(where)
+    value = detail["input"]
+    if field is None or isinstance(value, (dict, BaseModel)):
+        return f"{name}: {detail['msg']}"
+    return f"{name} is {value!r}, expected {describe_values(field)}"
+
+
+def _suggestion(where: list[str]) -> str:
+    """The nearest known key: first in the same section, then in any."""
+    known = [".".join(path) for path, _ in fields(RunConfig)]
+    sections = list(RunConfig.model_fields)
+    siblings = [k for k in known if k.split(".")[:-1] == where[:-1]] + (sections if len(where) == 1 else [])
+    if near := difflib.get_close_matches(".".join(where), siblings, n=1, cutoff=0.6):
+        return f" (did you mean {near[0]}?)"
+    leaves = {k: k.split(".")[-1] for k in known}
+    if near := difflib.get_close_matches(where[-1], list(leaves.values()), n=1, cutoff=0.75):
+        return f" (did you mean {next(k for k, leaf in leaves.items() if leaf == near[0])}?)"
+    return f" (known here: {', '.join(siblings)})" if siblings else ""
+
+
+def fields(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Every leaf field with its path."""
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from fields(info.annotation, (*prefix, name))
+        else:
+            yield (*prefix, name), info
+
+
+def _field(where: list[str]) -> FieldInfo | None:
+    names = tuple(part for part in where if not part.isdigit())
+    found = dict(fields(RunConfig))
+    return found.get(names) or found.get(names[:2]) or found.get(names[:1])
+
+
+def describe_values(info: FieldInfo) -> str:
+    """What a field takes: type, choices, range and unit, in words."""
+    choices, types, optional = [], [], False
+    for kind in _members(info.annotation):
+        if kind is type(None):
+            optional = True
+        elif get_origin(kind) is Literal:
+            choices += [str(choice) for choice in get_args(kind)]
+        else:
+            types.append(_TYPES.get(get_origin(kind) or kind, str(kind)))
+    text = " or ".join(([f"one of {', '.join(choices)}"] if choices else []) + types)
+    if limits := _limits(info):
+        text += f" {limits}"
+    unit = info.json_schema_extra.get("unit") if isinstance(info.json_schema_extra, dict) else ""
+    return text + (f" {unit}" if unit else "") + (", or null" if optional else "")
+
+
+_TYPES = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    tuple: "a list",
+    list: "a list",
+}
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) in (None, Literal, tuple, list):
+        return (annotation,)
+    return get_args(annotation)
+
+
+def _limits(info: FieldInfo) -> str:
+    low = high = ""
+    for limit in info.metadata:
+        if isinstance(limit, annotated_types.Ge):
+            low = f"at least {limit.ge}"
+        elif isinstance(limit, annotated_types.Gt):
+            low = f"above {limit.gt}"
+        elif isinstance(limit, annotated_types.Le):
+            high = f"at most {limit.le}"
+        elif isinstance(limit, annotated_types.Lt):
+            high = f"below {limit.lt}"
+        elif isinstance(limit, annotated_types.MinLen):
+            low = f"of at least {limit.min_length}"
+    return " and ".join(filter(None, (low, high)))
+
+
+# ---- paths
+
+
+def _absolute(config: RunConfig, folder: Path) -> RunConfig:
+    """Path fields relative to the configuration file, as absolute paths."""
+    return _resolved(config, folder)
+
+
+def _resolved(section: Any, folder: Path) -> Any:
+    changes: dict[str, Any] = {}
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            changes[name] = _resolved(value, folder)
+        elif isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("path") and value is not None:
+            is_model = isinstance(section, ModelsConfig)
+            one = isinstance(value, str)
+            done = tuple(_place(text, folder, is_model) for text in ([value] if one else value))
+            changes[name] = done[0] if one else done
+    return section.model_copy(update=changes)
+
+
+def _place(text: str, folder: Path, may_be_hub_id: bool) -> str:
+    if "://" in text or text.startswith("pydoc:"):
+        return text
+    path = Path(text).expanduser()
+    if may_be_hub_id and not text.startswith((".", "~", "/")) and not (folder / path).is_dir():
+        return text
+    return str(path if path.is_absolute() else folder / path)

@@ -1,0 +1,115 @@
+"""The pipeline: the stages in their order, looked up, planned or run, with or without Prefect.
+
+It only chains; what a stage does is in `tasks/<stage>.py`, and how it is cached in `tasks/stage.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.corpus import snapshot
+
+from flows.config import ModelsConfig, RunConfig
+from raft_errors import BadInput
+from tasks import chunk, embed, index, ingest, stage
+from tasks.models import ModelFiles, resolve
+from tasks.stage import Reporter, Request, Silent, Stage
+from tasks.store import Manifest, Store
+
+STAGES: tuple[Stage, ...] = (
+    ingest.STAGE,
+    chunk.STAGE,
+    embed.STAGE,
+    index.STAGE,
+)
+NAMES = tuple(s.name for s in STAGES)
+Built = dict[str, Manifest]
+
+
+class Models(Mapping[str, ModelFiles]):
+    """The run's models by role, each resolved (and fetched, if need be) when it is first asked for."""
+
+    def __init__(self, config: ModelsConfig, find: Callable[..., ModelFiles | None] = resolve) -> None:
+        self._wanted = {
+            "base": (config.base, config.base_revision),
+            "embedder": (config.embedder, config.embedder_revision),
+        }
+        self._find, self._found = find, {}
+
+    def __getitem__(self, role: str) -> ModelFiles:
+        if role not in self._found:
+            self._found[role] = self._find(*self._wanted[role])
+        return self._found[role]
+
+    def name(self, role: str) -> str:
+        return self._wanted[role][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._wanted)
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is made of."""
+
+    config: RunConfig
+    store: Store
+    models: Models
+    reporter: Reporter
+
+    @classmethod
+    def of(cls, config: RunConfig, reporter: Reporter | None = None) -> Run:
+        return cls(config, Store(Path(config.store)), Models(config.models), reporter or Silent())
+
+    def request(self, made: Stage, built: Mapping[str, Any]) -> Request:
+        """The request for one stage, given what the stages before it left."""
+        section = getattr(self.config, made.name)
+        return Request(made, section, {name: built[name] for name in made.inputs}, self.models, self.config.seed)
+
+
+def stages_to(name: str) -> tuple[Stage, ...]:
+    """The stages up to and including `name`."""
+    if name not in NAMES:
+        raise BadInput(f"There is no stage {name!r}", expected=f"one of {', '.join(NAMES)}")
+    return STAGES[: NAMES.index(name) + 1]
+
+
+def chain(run: Run, until: str, step: Callable[[Request], Manifest | None]) -> Built | None:
+    """Walks the stages in order, giving each the manifests of those before it; None once a step has none to give."""
+    built: dict[str, Any] = {"corpus": snapshot(run.config.corpus, run.store.hashes)}
+    for made in stages_to(until):
+        manifest = step(run.request(made, built))
+        if manifest is None:
+            return None
+        built[made.name] = manifest
+    del built["corpus"]
+    return built
+
+
+def published(run: Run, until: str) -> Built | None:
+    """The finished stages if every one up to `until` is in the store; starts nothing."""
+    return chain(run, until, lambda request: stage.find(request, run.store, Silent()))
+
+
+def run_direct(run: Run, until: str, *, force: bool = False) -> Built:
+    """Builds what is missing, without Prefect."""
+    run.store.prepare()
+    run.store.collect_leftovers()
+    built = chain(run, until, lambda request: stage.run(request, run.store, run.reporter, force=force))
+    assert built is not None
+    return built
+
+
+def run_with_prefect(run: Run, until: str, *, force: bool = False) -> Built:
+    """Builds what is missing as a Prefect flow: its server keeps the history, the store decides what is cached."""
+    from flows.prefect_flow import run_flow
+
+    run.store.prepare()
+    run.store.collect_leftovers()
+    return run_flow(run, until, force=force)

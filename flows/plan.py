@@ -1,0 +1,109 @@
+"""`raft plan`: for each stage whether it is cached, and why not, from the store alone. Starts and fetches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.corpus import snapshot
+
+from flows.config import RunConfig
+from flows.pipeline import Models, Run, stages_to
+from tasks.models import on_this_machine
+from tasks.stage import Request, Silent
+from tasks.store import Manifest, Store
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage's outlook: `cached`, `run`, or `maybe` (it runs unless its inputs come out as they were)."""
+
+    stage: str
+    state: str
+    why: str
+    seconds: float | None = None
+
+
+def plan(config: RunConfig, until: str) -> list[Planned]:
+    """The outlook for every stage up to `until`."""
+    from pathlib import Path
+
+    models = Models(config.models, on_this_machine)
+    run = Run(config, Store(Path(config.store)), models, Silent())
+    built: dict[str, Any] = {"corpus": snapshot(config.corpus, run.store.hashes)}
+    rows: list[Planned] = []
+    for made in stages_to(until):
+        last = run.store.latest(made.name)
+        seconds = last.seconds if last else None
+        section = getattr(config, made.name)
+        absent = [role for role in made.models_for(section) if models[role] is None]
+        missing = [name for name in made.inputs if name not in built]
+        if absent:
+            why = "; ".join(f"model {models.name(role)} is not fetched yet" for role in absent)
+            rows.append(Planned(made.name, "run", why, seconds))
+            continue
+        known = {name: built.get(name, _Unknown()) for name in made.inputs}
+        request = run.request(made, known)
+        if missing:
+            changes = changed(request, last)
+            if last is None:
+                rows.append(Planned(made.name, "run", "never built", seconds))
+            elif changes:
+                rows.append(Planned(made.name, "run", "; ".join(changes), seconds))
+            else:
+                why = f"only if {' or '.join(missing)} comes out different"
+                rows.append(Planned(made.name, "maybe", why, seconds))
+            continue
+        manifest, wrong = run.store.inspect(made.name, request.key())
+        if manifest:
+            built[made.name] = manifest
+            rows.append(Planned(made.name, "cached", manifest.summary, manifest.seconds))
+        else:
+            why = wrong or ("never built" if last is None else "; ".join(changed(request, last)) or "not in the store")
+            rows.append(Planned(made.name, "run", why, seconds))
+    return rows
+
+
+class _Unknown:
+    """Stands for an input that is not built yet."""
+
+    digest = "unknown"
+
+
+def changed(request: Request, last: Manifest | None) -> list[str]:
+    """What differs between a request and the last build of its stage, in words; unknown inputs are passed over."""
+    if last is None:
+        return []
+    now, then = request.ingredients(), last.ingredients
+    said: list[str] = []
+    for name, digest in now["inputs"].items():
+        if digest not in (_Unknown.digest, then.get("inputs", {}).get(name)):
+            said.append(f"input {name} changed")
+    said += _differences(f"{request.stage.name}.", then.get("config", {}), now["config"])
+    said += [f"model {n} changed" for n in _keys(then.get("models", {}), now["models"])]
+    if now["seed"] != then.get("seed"):
+        said.append(f"seed: {then.get('seed')} → {now['seed']}")
+    code = _keys(then.get("code", {}), now["code"])
+    if code:
+        said.append("code of " + ", ".join(code[:3]) + (f" and {len(code) - 3} more" if len(code) > 3 else ""))
+    packages = _keys(then.get("packages", {}), now["packages"])
+    said += [f"{n}: {then.get('packages', {}).get(n)} → {now['packages'].get(n)}" for n in packages]
+    if now["version"] != then.get("version"):
+        said.append(f"stage version: {then.get('version')} → {now['version']}")
+    return said
+
+
+def _keys(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return sorted(n for n in {*then, *now} if then.get(n) != now.get(n))
+
+
+def _differences(prefix: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    said = []
+    for name in _keys(then, now):
+        old, new = then.get(name), now.get(name)
+        if isinstance(old, Mapping) and "sha256" in old and isinstance(new, Mapping):
+            said.append(f"{prefix}{name}: the file's content changed")
+        else:
+            said.append(f"{prefix}{name}: {old} → {new}")
+    return said

@@ -1,0 +1,103 @@
+"""The pipeline as a Prefect flow. Imported only when something has to run, because Prefect takes seconds to start.
+
+Embedded by default: no server to start, no account, no telemetry, its files beside the store. With `PREFECT_API_URL`
+set, that server is used.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from data.nouns import Progress
+from raft_errors import RaftError
+from tasks.locks import Holder
+from tasks.stage import Reporter
+
+if TYPE_CHECKING:
+    from flows.pipeline import Built, Run
+    from tasks.stage import Request
+    from tasks.store import Manifest
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # hides harmless tracebacks of the embedded database's start
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_CLI_PROMPT": "false",
+}
+
+
+def settle_environment(run: Run) -> None:
+    """Prefect's settings for a run, where the user has not set them otherwise."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("PREFECT_HOME", str(run.store.root / "prefect"))
+
+
+def run_flow(run: Run, until: str, *, force: bool = False) -> Built:
+    """Runs the stages as tasks of one flow; returns the manifests.
+
+    Raises:
+        RaftError: what a stage raised, or that Prefect's server cannot be reached.
+    """
+    settle_environment(run)
+    from prefect import flow
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.pipeline import STAGES, chain
+    from tasks.prefect_task import Boxed, stage_task
+
+    listener = Listener(run.reporter)
+    tasks = {made.name: stage_task(made, run.store, listener, force=force) for made in STAGES}
+
+    def step(request: Request) -> Manifest:
+        manifest = tasks[request.stage.name](Boxed(request))
+        if request.stage.name not in listener.built:
+            run.reporter.finished(manifest, cached=True)
+        return manifest
+
+    @flow(name="raft", validate_parameters=False, log_prints=False)
+    def raft(config: dict, until: str) -> None:
+        nonlocal built
+        built = chain(run, until, step)
+
+    built: Built | None = None
+    # The heartbeat thread costs every short flow a second at its end; only served runs need it.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        try:
+            raft(run.config.model_dump(mode="json"), until)
+        except RuntimeError as error:
+            if "Failed to reach API" not in str(error):
+                raise
+            raise RaftError(
+                f"Prefect's server cannot be reached ({os.environ.get('PREFECT_API_URL', 'embedded')})",
+                do="unset PREFECT_API_URL to use the embedded one, or run with --no-prefect",
+            ) from error
+    assert built is not None
+    return built
+
+
+class Listener:
+    """Passes everything on to another reporter, and remembers what was built by this process."""
+
+    def __init__(self, inner: Reporter) -> None:
+        self._inner = inner
+        self.built: set[str] = set()
+
+    def started(self, stage: str) -> None:
+        self._inner.started(stage)
+
+    def progress(self, stage: str) -> Progress:
+        return self._inner.progress(stage)
+
+    def waiting(self, stage: str, holder: Holder | None) -> None:
+        self._inner.waiting(stage, holder)
+
+    def damaged(self, stage: str, what: str) -> None:
+        self._inner.damaged(stage, what)
+
+    def finished(self, manifest: Manifest, cached: bool) -> None:
+        self.built.add(manifest.stage)
+        self._inner.finished(manifest, cached)

@@ -1,0 +1,160 @@
+"""The verbs of the `raft` command that build: run, plan, and one per stage. The others are registered from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows.cli import emit
+from flows.config import load_config
+from flows.display import Display, table
+
+ConfigArgument = Annotated[
+    Path | None, typer.Argument(help="YAML file; without one ./raft.yaml, or the built-in defaults", show_default=False)
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML file; without one ./raft.yaml, or the built-in defaults")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.field=value, may be repeated")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Build again what is in the store")]
+NoPrefectOption = Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect: no history, starts faster")]
+
+STAGE_HELP = {
+    "ingest": "Read the sources into documents.",
+    "chunk": "Cut the documents into chunks.",
+    "embed": "Embed the chunks.",
+    "index": "Build the search index.",
+    "questions": "Import questions or ask the teacher for them.",
+    "records": "Compose RAFT records.",
+    "train": "Train the LoRA adapter.",
+    "export": "Write the PEFT adapter and the merged model, and check that they agree with the engine.",
+    "evaluate": "Compare base and adapter on held-out documents.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Puts every verb into the command."""
+    from flows import answering, setting_up
+
+    _command(app, run, "raft run my.yaml --set train.max_steps=50")
+    _command(app, plan, "raft plan my.yaml")
+    for name, text in STAGE_HELP.items():
+        _command(app, _stage_verb(name, text), f"raft {name} my.yaml", name=name)
+    _command(app, answering.search, 'raft search "How do closures work?" -k 3')
+    _command(app, answering.ask, 'raft ask "How do closures work?"')
+    _command(app, setting_up.init, "raft init --corpus docs/")
+    _command(app, setting_up.schema, "raft schema > raft.schema.json")
+    _command(app, setting_up.models, "raft models --fetch")
+
+
+def _command(app: typer.Typer, function: Callable[..., Any], example: str, name: str | None = None) -> None:
+    app.command(name, epilog=f"Example: {example}")(function)
+
+
+def run(
+    config: ConfigArgument = None,
+    set_: SetOption = None,
+    force: ForceOption = False,
+    no_prefect: NoPrefectOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Do everything: from the corpus to the adapter, the merged model and the report."""
+    _build(config, set_, "evaluate", force, no_prefect, json)
+
+
+def _stage_verb(name: str, text: str) -> Callable[..., None]:
+    def verb(
+        config: ConfigArgument = None,
+        set_: SetOption = None,
+        force: ForceOption = False,
+        no_prefect: NoPrefectOption = False,
+        json: JsonOption = False,
+    ) -> None:
+        _build(config, set_, name, force, no_prefect, json)
+
+    verb.__doc__ = f"{text} Builds what it needs before."
+    return verb
+
+
+def _build(
+    path: Path | None, overrides: list[str] | None, until: str, force: bool, direct: bool, as_json: bool
+) -> None:
+    from flows import pipeline
+
+    display = Display()
+    config = load_config(path, overrides or [])
+    run_ = pipeline.Run.of(config, display)
+    try:
+        built = None if force else pipeline.published(run_, until)
+        if built is not None:
+            display.say("Nothing had to run: every stage is cached.")
+        elif direct:
+            built = pipeline.run_direct(run_, until, force=force)
+        else:
+            built = pipeline.run_with_prefect(run_, until, force=force)
+    finally:
+        display.close()
+    states = {name: display.states.get(name, "cached") for name in built}
+    results = _results(built)
+    if as_json:
+        stages = [
+            {
+                "stage": m.stage,
+                "state": states[m.stage],
+                "seconds": m.seconds,
+                "key": m.key,
+                "digest": m.digest,
+                "summary": m.summary,
+                "metrics": m.metrics,
+                "folder": str(m.folder),
+            }
+            for m in built.values()
+        ]
+        emit({"ok": True, "ran": [n for n, s in states.items() if s == "built"], "stages": stages, **results})
+        return
+    out = Console(highlight=False)
+    rows = [(m.stage, states[m.stage], f"{m.seconds:.1f} s", m.summary) for m in built.values()]
+    out.print(table("", ("stage", "state", "took", "what it did"), rows))
+    out.print()
+    for label, place in results.items():
+        out.print(f"{label:<13} {_short(place)}", soft_wrap=True)
+
+
+def _results(built: dict[str, Any]) -> dict[str, str]:
+    """The things a person came for, as far as the run went."""
+    places = {
+        "adapter": ("export", "adapter"),
+        "merged model": ("export", "merged"),
+        "records": ("records", ""),
+        "report": ("evaluate", "report.html"),
+    }
+    found = {label: str(built[s].path(name)) for label, (s, name) in places.items() if s in built}
+    last = list(built)[-1]
+    return found if "evaluate" in built else {**found, last: str(built[last].folder)}
+
+
+def _short(place: str) -> str:
+    """Relative to the working directory where that is below it."""
+    try:
+        return str(Path(place).relative_to(Path.cwd()))
+    except ValueError:
+        return place
+
+
+def plan(config: ConfigArgument = None, set_: SetOption = None, json: JsonOption = False) -> None:
+    """Show for each stage whether it is cached or will run, and why. Starts nothing."""
+    from flows.plan import plan as outlook
+
+    rows = outlook(load_config(config, set_ or []), "evaluate")
+    if json:
+        emit({"ok": True, "stages": [row.__dict__ for row in rows]})
+        return
+    words = {"cached": "cached", "run": "will run", "maybe": "may run"}
+    took = [f"{row.seconds:.0f} s" if row.seconds is not None else "" for row in rows]
+    shown = [(row.stage, words[row.state], t, row.why) for row, t in zip(rows, took)]
+    Console(highlight=False).print(table("", ("stage", "state", "last took", "why"), shown))

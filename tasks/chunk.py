@@ -1,0 +1,44 @@
+"""Stage `chunk`: documents into spans of at most so many tokens of the embedder, with offsets and heading paths."""
+
+from __future__ import annotations
+
+from data.nouns import Document, read_jsonl, write_jsonl
+from tasks.models import ModelFiles
+from tasks.section import Section, setting
+from tasks.stage import Bench, Outcome, Stage
+from tasks.store import Manifest
+
+
+class ChunkConfig(Section):
+    """How documents are cut."""
+
+    max_tokens: int = setting(128, "Longest chunk, counted by the embedder's tokenizer", unit="tokens", ge=16, le=8192)
+    overlap_tokens: int = setting(
+        0, "Tokens repeated from the end of one chunk at the start of the next", unit="tokens", ge=0, le=4096
+    )
+
+
+def build(bench: Bench, config: ChunkConfig, ingest: Manifest, embedder: ModelFiles) -> Outcome:
+    """Writes chunks.jsonl."""
+    from data.chunking import ChunkOptions, chunk_documents
+
+    documents = list(read_jsonl(ingest.path("documents.jsonl"), Document))
+    options = ChunkOptions(max_tokens=config.max_tokens, overlap_tokens=config.overlap_tokens)
+    tokenizer = embedder.folder / "tokenizer.json"
+    chunks = chunk_documents(documents, tokenizer, options=options, cache=bench.cache, progress=bench.progress)
+    write_jsonl(bench.out / "chunks.jsonl", chunks)
+    tokens = sum(chunk.tokens for chunk in chunks)
+    return Outcome(
+        f"{len(documents)} documents → {len(chunks)} chunks, {tokens} tokens",
+        {"documents": len(documents), "chunks": len(chunks), "tokens": tokens},
+    )
+
+
+STAGE = Stage(
+    "chunk",
+    ChunkConfig,
+    build,
+    inputs=("ingest",),
+    models=("embedder",),
+    packages=("tokenizers", "semantic-text-splitter"),
+)

@@ -1,0 +1,67 @@
+"""sha256 of files, remembered by what the kernel says about them (inode, size, mtime, ctime).
+
+So a whole store, corpus or model folder is verified by content in milliseconds when nothing was touched, and any write
+to a file, even one that restores its time stamps, makes it be read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from data.nouns import ItemCache
+
+_SETTLED_NANOSECONDS = 2_000_000_000  # a file changed this recently may change again within one tick of its clock
+
+
+class FileHashes:
+    """Hashes files, asking `cache` first. Without a cache every call reads the file."""
+
+    def __init__(self, cache: ItemCache | None = None) -> None:
+        self.cache = cache
+
+    def sha256(self, path: Path) -> str:
+        """Hex sha256 of the file's bytes.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return self.sha256_many([path])[Path(path)]
+
+    def sha256_many(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """Hex sha256 of each file's bytes; one look-up in the cache for all."""
+        stats = {Path(path): Path(path).stat() for path in paths}
+        idents = {path: _ident(stat) for path, stat in stats.items()}
+        known = self.cache.get_many(sorted(set(idents.values()))) if self.cache is not None else {}
+        result: dict[Path, str] = {}
+        fresh: dict[str, bytes] = {}
+        for path, ident in idents.items():
+            if ident in known:
+                result[path] = known[ident].decode()
+                continue
+            result[path] = read_sha256(path)
+            settled = time.time_ns() - stats[path].st_ctime_ns > _SETTLED_NANOSECONDS
+            if settled and _ident(path.stat()) == ident:
+                fresh[ident] = result[path].encode()
+        if fresh and self.cache is not None:
+            self.cache.put_many(fresh)
+        return result
+
+
+def read_sha256(path: Path) -> str:
+    """Hex sha256 of the file's bytes, read now."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """One sha256 over `{relative path: sha256}`: the content of a folder, not its place or time."""
+    body = "".join(f"{path}\0{sha256}\n" for path, sha256 in sorted(files.items()))
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _ident(stat: os.stat_result) -> str:
+    return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"

@@ -1,0 +1,82 @@
+"""Work kept per item (file, chunk text, question) in SQLite: a killed stage or a changed corpus costs what is new.
+
+A value carries its own checksum: a damaged row, or a whole damaged file, is a miss and never an input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+log = logging.getLogger("raft.itemcache")
+
+_BATCH = 500  # below SQLite's limit on bound variables
+_SUM_BYTES = 8
+
+
+class SqliteCache:
+    """The `data.nouns.ItemCache` of one stage: one SQLite file in WAL mode, safe between processes and threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._mutex = threading.Lock()
+        try:
+            self._db = self._open()
+        except sqlite3.DatabaseError as error:
+            self._set_aside(error)
+            self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("CREATE TABLE IF NOT EXISTS items(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+        return db
+
+    def _set_aside(self, error: Exception) -> None:
+        log.warning("the item cache %s is damaged (%s): starting an empty one", self.path, error)
+        for suffix in ("", "-wal", "-shm"):
+            part = self.path.with_name(self.path.name + suffix)
+            if part.exists():
+                part.replace(part.with_name(part.name + ".damaged"))
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The items that are there and whole."""
+        found: dict[str, bytes] = {}
+        try:
+            with self._mutex:
+                for start in range(0, len(keys), _BATCH):
+                    some = list(keys[start : start + _BATCH])
+                    marks = ",".join("?" * len(some))
+                    for key, value in self._db.execute(f"SELECT key, value FROM items WHERE key IN ({marks})", some):
+                        body = value[_SUM_BYTES:]
+                        if value[:_SUM_BYTES] == _checksum(key, body):
+                            found[key] = body
+        except sqlite3.DatabaseError as error:
+            log.warning("the item cache %s cannot be read (%s): making its items again", self.path, error)
+        return found
+
+    def put_many(self, items: Mapping[str, bytes]) -> None:
+        """Stores all items in one atomic commit."""
+        rows = [(key, _checksum(key, value) + value) for key, value in items.items()]
+        with self._mutex:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?)", rows)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        with self._mutex:
+            self._db.close()
+
+
+def _checksum(key: str, body: bytes) -> bytes:
+    return hashlib.blake2b(key.encode() + b"\0" + body, digest_size=_SUM_BYTES).digest()

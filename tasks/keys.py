@@ -1,0 +1,238 @@
+"""What decides a stage's result, as a key: canonical JSON of config, input and model digests, seed, code, versions.
+
+The code fingerprint follows imports statically, so nobody lists modules. Its precision: it starts at the stage's own
+module (and any module the stage runs as a child process), follows every import statement, also those inside functions,
+into `data`, `retrieval`, `jora_engine` and `raft_errors`, and takes each reached file as a whole, with comments,
+docstrings and formatting normalised away, with the files and folders (templates) beside it that it names in a string
+or a `folder / "name"` chain. It does not see `importlib` calls with computed names, nor code outside these packages:
+those are covered by the versions of the packages that a stage names, and by `Stage.version`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from raft_errors import BadInput
+from tasks.hashing import read_sha256
+
+LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors")
+_SOURCE_SUFFIXES = {".py", ".pyc", ".pyi"}
+
+
+def canonical(value: Any, where: str = "value") -> Any:
+    """JSON scalars, lists and string-keyed dicts only: what has no one obvious form is an error, not a silent miss.
+
+    Raises:
+        TypeError: a set, path, class or other object.
+    """
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {_text_key(k, where): canonical(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [canonical(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    raise TypeError(f"{where}: {type(value).__name__} has no canonical form; use a scalar, a list or a mapping")
+
+
+def _text_key(key: Any, where: str) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"{where}: the key {key!r} is not a text")
+    return key
+
+
+def key_of(ingredients: Mapping[str, Any]) -> str:
+    """32 hex digits of the sha256 over the canonical JSON."""
+    text = json.dumps(canonical(ingredients), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def result_fields(section: BaseModel) -> dict[str, Any]:
+    """The fields of a config section that change the stage's result.
+
+    A field marked `json_schema_extra={"result": False}` (workers, log level) is left out; one marked
+    `{"result": "content"}` names a file and counts by the sha256 of its bytes, not by its path.
+    """
+    chosen: dict[str, Any] = {}
+    for name, info in type(section).model_fields.items():
+        mark = _mark(info)
+        if mark is False:
+            continue
+        value = getattr(section, name)
+        if mark == "content" and value is not None:
+            chosen[name] = {"sha256": _content_sha256(value, name)}
+        else:
+            chosen[name] = canonical(_plain(value), name)
+    return chosen
+
+
+def _mark(info: FieldInfo) -> Any:
+    extra = info.json_schema_extra
+    return extra.get("result", True) if isinstance(extra, dict) else True
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return result_fields(value)
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _content_sha256(value: Any, name: str) -> str:
+    path = Path(value)
+    try:
+        return read_sha256(path)
+    except OSError as error:
+        raise BadInput(
+            f"{name}: the file {path} cannot be read ({error.strerror})",
+            expected="an existing file",
+            do="correct the path",
+        ) from error
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Installed versions of the distributions whose code decides a result; "absent" where one is not installed."""
+    found = {}
+    for name in sorted(packages):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+# ---- code
+
+
+def code_fingerprint(*modules: str) -> dict[str, str]:
+    """`{module or file: sha256}` over everything first-party that the modules can reach by import."""
+    prints: dict[str, str] = {}
+    queue = list(modules)
+    while queue:
+        name = queue.pop()
+        if name in prints:
+            continue
+        found = _module_print(name)
+        if found is None:
+            continue
+        prints[name], reached, resources = found
+        prints.update(resources)
+        queue.extend(reached)
+    return dict(sorted(prints.items()))
+
+
+@functools.cache
+def _module_print(name: str) -> tuple[str, tuple[str, ...], dict[str, str]] | None:
+    """(fingerprint, first-party modules imported, files beside a package), or None if there is no such module."""
+    path = _source(name)
+    if path is None:
+        return None
+    tree = ast.parse(path.read_bytes(), filename=str(path))
+    is_package = path.name == "__init__.py"
+    package = name if is_package else name.rpartition(".")[0]
+    reached = tuple(sorted(_imports(tree, package)))
+    resources = _resources(tree, path.parent, package)
+    return normalised_sha256(tree), reached, resources
+
+
+def normalised_sha256(tree: ast.AST) -> str:
+    """sha256 of a syntax tree without docstrings; comments, formatting and positions are not in the tree at all."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
+            first = node.body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree, include_attributes=False).encode()).hexdigest()
+
+
+def _source(name: str) -> Path | None:
+    top, *rest = name.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
+        return None
+    if not rest:
+        origin = Path(spec.origin) if spec.origin else None
+        return origin if origin is not None and origin.suffix == ".py" else None
+    for base in spec.submodule_search_locations or ():
+        stem = Path(base, *rest)
+        for path in (stem / "__init__.py", stem.with_name(stem.name + ".py")):
+            if path.is_file():
+                return path
+    return None
+
+
+def _imports(tree: ast.AST, package: str) -> set[str]:
+    """First-party modules that the tree imports, with the packages that importing them runs."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, package)
+            names.add(base)
+            names.update(
+                f"{base}.{alias.name}" for alias in node.names
+            )  # may be a submodule; a plain name finds no file
+    found: set[str] = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] in LIBRARIES:
+            found.update(".".join(parts[: i + 1]) for i in range(len(parts)))
+    return found
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")
+    base = parts[: len(parts) - node.level + 1]
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _resources(tree: ast.AST, folder: Path, package: str) -> dict[str, str]:
+    """sha256 of the files beside a module, or beside a package above it, that the module names in its text."""
+    found: dict[str, str] = {}
+    top = [folder, *folder.parents][package.count(".")] if package else folder
+    for name in sorted(_named_paths(tree)):
+        for base in [folder, *folder.parents][: package.count(".") + 1]:
+            place = base / name
+            for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+                if path.is_file() and path.suffix not in _SOURCE_SUFFIXES:
+                    found[f"{top.name}/{path.relative_to(top).as_posix()}"] = read_sha256(path)
+    return found
+
+
+def _named_paths(tree: ast.AST) -> set[str]:
+    """Relative paths in string constants; the constants of one `a / "b" / "c"` chain are joined."""
+    if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Div):
+        parts: list[str] = []
+        node: ast.AST = tree
+        while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            if not (isinstance(node.right, ast.Constant) and isinstance(node.right.value, str)):
+                parts.clear()  # a computed part: what stands before it is the folder that counts
+            else:
+                parts.insert(0, node.right.value)
+            node = node.left
+        return _named_paths(node) | ({"/".join(parts)} if parts and _plain_path("/".join(parts)) else set())
+    if isinstance(tree, ast.Constant):
+        return {tree.value} if isinstance(tree.value, str) and _plain_path(tree.value) else set()
+    return {name for child in ast.iter_child_nodes(tree) for name in _named_paths(child)}
+
+
+def _plain_path(text: str) -> bool:
+    """A relative path of ordinary names; "" and ".." would take in the whole package."""
+    return all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,80}", part) for part in text.split("/"))

@@ -1,0 +1,263 @@
+"""A stage: a function `(inputs, config section, models, seed) -> files in a directory`, its key, and how it is built.
+
+`run` is the path without Prefect: look in the store, take the key's lock, look again, build, publish. The Prefect task
+of `tasks.prefect_task` wraps the same `build`. Nothing here knows what any stage does.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import tenacity
+from pydantic import BaseModel
+
+from data.nouns import ItemCache, Progress
+from raft_errors import RaftError
+from tasks.keys import canonical, code_fingerprint, key_of, package_versions, result_fields
+from tasks.locks import Holder, locked
+from tasks.store import NO_SPACE, Manifest, Store
+
+log = logging.getLogger("raft.tasks")
+
+ATTEMPTS = 3  # of a stage that fails for a transient reason
+BACKOFF_SECONDS = 2.0
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+class Transient(RaftError):
+    """A failure that trying again may mend (a trainer that was stopped or died with a checkpoint)."""
+
+
+class HasDigest(Protocol):
+    """An input or model: anything identified by the sha256 of its content."""
+
+    @property
+    def digest(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage says about its build: one line for people (with counts in = out + dropped), figures for programs."""
+
+    summary: str
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a stage works.
+
+    Attributes:
+        out: empty folder; what is in it when the stage function returns is published.
+        scratch: folder that outlives a kill and is removed after publishing (checkpoints).
+        cache: the stage's item cache.
+        seed: of the run, for stages that draw.
+        lineage: the stages behind the inputs, `{stage: content digest}`.
+    """
+
+    out: Path
+    scratch: Path
+    cache: ItemCache
+    progress: Progress
+    seed: int
+    lineage: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The declaration of a stage.
+
+    Attributes:
+        config: its section of the configuration.
+        build: `build(bench, config, **inputs, **models) -> Outcome`.
+        inputs: names of the stages (and of outside inputs, `corpus`) it reads, in the order of its parameters.
+        models: names of the models it uses (`base`, `embedder`), or a function of the section that tells them.
+        seeded: whether the run's seed is part of the key.
+        modules: modules that it runs as child processes; imports show the rest.
+        packages: distributions whose version is part of the key.
+        describing: files that describe the build (times, curves) and are no part of the result's digest.
+    """
+
+    name: str
+    config: type[BaseModel]
+    build: Callable[..., Outcome]
+    inputs: tuple[str, ...] = ()
+    models: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
+    seeded: bool = False
+    version: str = "1"
+    modules: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    describing: tuple[str, ...] = ()
+
+    def models_for(self, section: BaseModel) -> tuple[str, ...]:
+        return self.models(section) if callable(self.models) else self.models
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides one result of a stage."""
+
+    stage: Stage
+    config: BaseModel
+    inputs: Mapping[str, Any]
+    models: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def ingredients(self) -> dict[str, Any]:
+        """What the key is computed from, kept in the manifest so that `raft plan` can tell what changed."""
+        stage = self.stage
+        return {
+            "stage": stage.name,
+            "version": stage.version,
+            "inputs": {name: _digest(self.inputs[name], name) for name in stage.inputs},
+            "config": result_fields(self.config),
+            "models": {name: _digest(self.models[name], name) for name in stage.models_for(self.config)},
+            "seed": self.seed if stage.seeded else None,
+            "code": code_fingerprint(stage.build.__module__, *stage.modules),
+            "packages": package_versions(stage.packages),
+        }
+
+    def key(self) -> str:
+        return key_of(self.ingredients())
+
+
+def _digest(value: Any, name: str) -> str:
+    digest = getattr(value, "digest", None)
+    if not isinstance(digest, str):
+        raise TypeError(f"{name}: {type(value).__name__} has no content digest")
+    return str(canonical(digest))
+
+
+class Reporter(Protocol):
+    """Hears what happens to a stage; the command line draws it."""
+
+    def started(self, stage: str) -> None: ...
+
+    def progress(self, stage: str) -> Progress: ...
+
+    def waiting(self, stage: str, holder: Holder | None) -> None: ...
+
+    def damaged(self, stage: str, what: str) -> None: ...
+
+    def finished(self, manifest: Manifest, cached: bool) -> None: ...
+
+
+class Silent:
+    """A `Reporter` that tells nobody."""
+
+    def started(self, stage: str) -> None: ...
+
+    def progress(self, stage: str) -> Progress:
+        return lambda done, total, what: None
+
+    def waiting(self, stage: str, holder: Holder | None) -> None: ...
+
+    def damaged(self, stage: str, what: str) -> None: ...
+
+    def finished(self, manifest: Manifest, cached: bool) -> None: ...
+
+
+def find(request: Request, store: Store, reporter: Reporter) -> Manifest | None:
+    """The published result of the request, if every byte of it is there."""
+    manifest, wrong = store.inspect(request.stage.name, request.key())
+    if wrong:
+        reporter.damaged(request.stage.name, wrong)
+    return manifest
+
+
+def run(request: Request, store: Store, reporter: Reporter | None = None, *, force: bool = False) -> Manifest:
+    """The stage's result, from the store or built now. One builder per key: a second run waits and takes the first's.
+
+    Raises:
+        RaftError: what the stage raised; transient failures are tried three times with growing pauses first.
+    """
+    reporter = reporter or Silent()
+    name, key = request.stage.name, request.key()
+    if not force and (manifest := find(request, store, reporter)):
+        reporter.finished(manifest, cached=True)
+        return manifest
+    store.prepare()
+    with locked(store.lock(name, key), on_wait=lambda holder: reporter.waiting(name, holder)):
+        if not force and (manifest := store.load(name, key)):  # built while we waited
+            reporter.finished(manifest, cached=True)
+            return manifest
+        attempts = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            wait=tenacity.wait_exponential_jitter(initial=BACKOFF_SECONDS, jitter=BACKOFF_SECONDS / 2),
+            retry=tenacity.retry_if_exception(is_transient),
+            before_sleep=lambda state: log.warning(
+                "stage %s: attempt %d failed, trying again: %s",
+                name,
+                state.attempt_number,
+                state.outcome.exception() if state.outcome else "",
+            ),
+            reraise=True,
+        )
+        manifest = attempts(build, request, key, store, reporter)
+    reporter.finished(manifest, cached=False)
+    return manifest
+
+
+def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manifest:
+    """Builds and publishes unconditionally. The caller holds the key's lock."""
+    stage = request.stage
+    scratch = store.scratch(stage.name, key)
+    reporter.started(stage.name)
+    began = time.monotonic()
+    with store.publish(stage.name, key, stage.describing) as (out, manifest):
+        scratch.mkdir(parents=True, exist_ok=True)
+        parents = {n: value for n, value in request.inputs.items() if n in stage.inputs and isinstance(value, Manifest)}
+        bench = Bench(
+            out=out,
+            scratch=scratch,
+            cache=store.cache(stage.name),
+            progress=reporter.progress(stage.name),
+            seed=request.seed,
+            lineage=ancestry(parents.values(), store),
+        )
+        models = {n: request.models[n] for n in stage.models_for(request.config)}
+        inputs = {n: request.inputs[n] for n in stage.inputs}
+        outcome = stage.build(bench, request.config, **inputs, **models)
+        manifest.summary, manifest.metrics = outcome.summary, outcome.metrics
+        manifest.lineage = {n: value.link for n, value in parents.items()}
+        manifest.ingredients = request.ingredients()
+        manifest.seconds = round(time.monotonic() - began, 3)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return manifest
+
+
+def ancestry(parents: Any, store: Store) -> dict[str, str]:
+    """`{stage: content digest}` of the given manifests and of everything they were built from."""
+    found: dict[str, str] = {}
+    queue = list(parents)
+    while queue:
+        manifest = queue.pop(0)
+        if manifest.stage not in found:
+            found[manifest.stage] = manifest.digest
+            queue += [m for link in manifest.lineage.values() if (m := store.load(link.stage, link.key))]
+    return dict(sorted(found.items()))
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether trying again may help: connections, time-outs, odd I/O errors; never bad input or a full disk."""
+    if isinstance(error, Transient):
+        return True
+    return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in NO_SPACE
+
+
+def balanced(stage: str, into: int, out: int, dropped: int) -> None:
+    """Nothing may vanish uncounted: in = out + dropped.
+
+    Raises:
+        RaftError: the counts do not add up, which is a fault of the stage and not of the input.
+    """
+    if into != out + dropped:
+        raise RaftError(
+            f"{stage}: {into} came in, but {out} went out and {dropped} were dropped", do="report this fault"
+        )

@@ -1,0 +1,317 @@
+"""The artefact store: one content-checked directory per stage and key, published whole or not at all.
+
+Files first, manifest last, one atomic rename; a crash leaves only a temporary directory that the next holder of the
+key's lock removes. The store is the truth about what has been built; it knows nothing of Prefect or of any stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+
+from raft_errors import BadInput, RaftError
+from tasks.hashing import FileHashes, digest_of, read_sha256
+from tasks.itemcache import SqliteCache
+from tasks.locks import FileLock
+
+MANIFEST = "manifest.json"
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+SPARE_BYTES = 64 * 2**20  # never publish into the last 64 MiB of a disk
+
+
+class FileEntry(BaseModel):
+    """One file of a stage directory; `result=False` marks a file that only describes the build (times, curves)."""
+
+    model_config = ConfigDict(frozen=True)
+    path: str
+    size: int
+    sha256: str
+    result: bool = True
+
+
+class Link(BaseModel):
+    """What a stage was built from."""
+
+    model_config = ConfigDict(frozen=True)
+    stage: str
+    key: str
+    digest: str
+
+
+class Manifest(BaseModel):
+    """What a stage leaves, and the only thing that stages pass to each other.
+
+    `digest` covers the result files (path and sha256), so equal results are equal wherever and whenever they were made.
+    `ingredients` is what the key was computed from; `folder` is derived from the store, never stored.
+    """
+
+    stage: str
+    key: str
+    digest: str
+    files: list[FileEntry]
+    summary: str = ""
+    metrics: dict[str, Any] = {}
+    lineage: dict[str, Link] = {}
+    ingredients: dict[str, Any] = {}
+    seconds: float = 0.0
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
+    def link(self) -> Link:
+        return Link(stage=self.stage, key=self.key, digest=self.digest)
+
+    def path(self, name: str) -> Path:
+        """The file or folder `name` of the stage directory."""
+        return self._folder / name
+
+
+class Damage(ValueError):
+    """A stage directory is not what its manifest says."""
+
+
+class Store:
+    """A folder of stage directories, with the locks, scratch folders and item caches that belong to them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root).absolute()
+        self._caches: dict[str, SqliteCache] = {}
+        self._hashes: FileHashes | None = None
+
+    def folder(self, stage: str, key: str) -> Path:
+        return self.root / "store" / stage / key
+
+    def scratch(self, stage: str, key: str) -> Path:
+        """Outlives a killed build of the key (checkpoints); removed once the key is published."""
+        return self.root / "work" / stage / key
+
+    def lock(self, stage: str, key: str) -> FileLock:
+        return FileLock(self.root / "locks" / f"{stage}-{key}.lock")
+
+    def cache(self, stage: str) -> SqliteCache:
+        if stage not in self._caches:
+            self._caches[stage] = SqliteCache(self.root / "cache" / f"{stage}.sqlite")
+        return self._caches[stage]
+
+    @property
+    def hashes(self) -> FileHashes:
+        """The hashes of files, remembered; nothing is created by asking in a store that does not exist yet."""
+        if self._hashes is None:
+            self._hashes = FileHashes(self.cache("files") if self.root.is_dir() else None)
+        return self._hashes
+
+    def prepare(self) -> None:
+        """Creates the store.
+
+        Raises:
+            BadInput: the place cannot be written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = tempfile.TemporaryFile(dir=self.root)  # noqa: SIM115 - closed in the next line
+            probe.close()
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise no_space(self.root) from error
+            raise BadInput(
+                f"The store {self.root} cannot be written ({error.strerror})",
+                expected="a folder that you may write",
+                do="set `store` in the configuration to another folder",
+            ) from error
+        self._hashes = None
+
+    # ---- reading
+
+    def inspect(self, stage: str, key: str) -> tuple[Manifest | None, str]:
+        """The verified manifest, or None and what is wrong with the directory ("" when there is none)."""
+        folder = self.folder(stage, key)
+        try:
+            manifest = self._read(folder)
+        except FileNotFoundError:
+            return (None, f"{MANIFEST} is missing") if folder.is_dir() else (None, "")
+        except (OSError, ValidationError, ValueError) as error:
+            return None, f"{MANIFEST} cannot be read ({type(error).__name__})"
+        try:
+            if (manifest.stage, manifest.key) != (stage, key):
+                raise Damage(f"{MANIFEST} belongs to {manifest.stage}/{manifest.key}")
+            self.verify(manifest)
+        except (Damage, OSError) as error:
+            return None, str(error)
+        return manifest, ""
+
+    def load(self, stage: str, key: str) -> Manifest | None:
+        """The manifest, or None where the directory is missing, cut short or altered in any byte."""
+        return self.inspect(stage, key)[0]
+
+    def verify(self, manifest: Manifest, deep: bool = False) -> None:
+        """Checks that every file is there with the size and sha256 of the manifest.
+
+        Args:
+            deep: read every byte even where the file's time stamps say that nothing changed.
+        Raises:
+            Damage: naming the first file that differs.
+        """
+        for entry in manifest.files:
+            path = manifest.folder / entry.path
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise Damage(f"{entry.path} is missing") from error
+            if size != entry.size:
+                raise Damage(f"{entry.path} has {size} bytes, not {entry.size}")
+        hashes = FileHashes() if deep else self.hashes
+        found = hashes.sha256_many(manifest.folder / entry.path for entry in manifest.files)
+        for entry in manifest.files:
+            if found[manifest.folder / entry.path] != entry.sha256:
+                raise Damage(f"{entry.path} was altered")
+        if manifest.digest != _content(manifest.files):
+            raise Damage(f"{MANIFEST} was altered")
+
+    def latest(self, stage: str) -> Manifest | None:
+        """The most recently published manifest of a stage, whatever its key and state; for telling what changed."""
+        best: tuple[float, Manifest] | None = None
+        for path in (self.root / "store" / stage).glob(f"[!.]*/{MANIFEST}"):
+            with contextlib.suppress(OSError, ValueError):
+                built = path.stat().st_mtime_ns
+                if best is None or built > best[0]:
+                    best = (built, self._read(path.parent))
+        return best[1] if best else None
+
+    def _read(self, folder: Path) -> Manifest:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        manifest._folder = folder
+        return manifest
+
+    # ---- writing
+
+    @contextlib.contextmanager
+    def publish(self, stage: str, key: str, describing: tuple[str, ...] = ()) -> Iterator[tuple[Path, Manifest]]:
+        """Gives a temporary folder to fill and a manifest to complete; publishes both when the block ends well.
+
+        Hold the key's lock. After the block the manifest is complete and its folder is the published one. On any error
+        the folder is removed and the store is as it was.
+
+        Args:
+            describing: names of files that only describe the build; they are verified but not part of the digest.
+        Raises:
+            RaftError: the disk is full.
+        """
+        final = self.folder(stage, key)
+        manifest = Manifest(stage=stage, key=key, digest="", files=[])
+        temporary: Path | None = None
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            self._collect(stage, key)
+            self.require_space(0)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=final.parent))
+            temporary.chmod(0o755)  # mkdtemp makes it 0700
+            yield temporary, manifest
+            manifest.files = _entries(temporary, describing)
+            manifest.digest = _content(manifest.files)
+            self.require_space(0)
+            _write_synced(temporary / MANIFEST, manifest.model_dump_json(indent=1).encode())
+            _sync_tree(temporary)
+            if final.exists():
+                if (twin := self.load(stage, key)) is not None and twin.digest == manifest.digest:
+                    manifest._folder = final
+                    return
+                final.rename(Path(tempfile.mkdtemp(prefix=f".{key}.old.", dir=final.parent)) / "was")
+            temporary.rename(final)
+            _sync_folder(final.parent)
+            manifest._folder = final
+            self._collect(stage, key)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise no_space(self.root) from error
+            raise
+        finally:
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def require_space(self, needed_bytes: int) -> None:
+        """Raises `RaftError` if the disk has not `needed_bytes` and a small reserve free."""
+        free = shutil.disk_usage(self.root).free
+        if free < needed_bytes + SPARE_BYTES:
+            raise no_space(self.root, free, needed_bytes + SPARE_BYTES)
+
+    def collect_leftovers(self) -> int:
+        """Removes temporary folders of builds that died; those of running builds keep their lock and stay."""
+        removed = 0
+        for folder in sorted((self.root / "store").glob("*/.*")):
+            stage, key = folder.parent.name, folder.name[1:].split(".")[0]
+            lock = self.lock(stage, key)
+            if lock.acquire(timeout_seconds=0):
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += 1
+                lock.release()
+        return removed
+
+    def _collect(self, stage: str, key: str) -> None:
+        for folder in self.folder(stage, key).parent.glob(f".{key}.*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def no_space(root: Path, free: int | None = None, needed: int | None = None) -> RaftError:
+    """The error for a full disk."""
+    amount = f": {free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed" if free is not None and needed else ""
+    return RaftError(
+        f"No space left on the disk of {root}{amount}; nothing was published and finished stages are intact",
+        do="free space or set `store` to another disk, then run again: it goes on from the last finished stage",
+    )
+
+
+def _entries(folder: Path, describing: tuple[str, ...]) -> list[FileEntry]:
+    entries = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        entry = FileEntry(path=name, size=path.stat().st_size, sha256=read_sha256(path), result=name not in describing)
+        entries.append(entry)
+    return entries
+
+
+def _content(files: list[FileEntry]) -> str:
+    return digest_of({entry.path: entry.sha256 for entry in files if entry.result})
+
+
+def _write_synced(path: Path, body: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_tree(folder: Path) -> None:
+    for base, _, names in os.walk(folder):
+        for name in names:
+            _sync_folder(Path(base) / name)
+        _sync_folder(Path(base))
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> Any:
+    """The parsed JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented, deterministic JSON."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
