@@ -70,7 +70,8 @@ class Tokenizer:
         special = _special_tokens(folder, settings)
         backend = _backend(folder, settings)
         if "eos_token" not in special:
-            special |= {"eos_token": t for t in map(backend.id_to_token, _config_eos(folder)[:1]) if t}
+            named = [backend.id_to_token(i) for i in _config_eos(folder)]
+            special |= {"eos_token": named[0]} if named and named[0] else {}
         eos = backend.token_to_id(special.get("eos_token", ""))
         if eos is None:
             raise BadInput(
