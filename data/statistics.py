@@ -91,7 +91,9 @@ def bootstrap_mean(
     )
 
 
-def _by_group(array: NDArray[np.float64], groups: Sequence[Hashable] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _by_group(
+    array: NDArray[np.float64], groups: Sequence[Hashable] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum and count of the values of each group, in order of first appearance."""
     if groups is None:
         return array, np.ones_like(array)

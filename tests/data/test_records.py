@@ -1,4 +1,4 @@
-"""What must hold of every record: the oracle whole, its share exact, no leak between splits, no quote of a hidden text."""
+"""What must hold of every record: the oracle whole, its share exact, no leak, no quote of a hidden text."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_up import WORDS, ask_all, compose, corpus, everything, make_chunk, make_question, words
+from made_up import WORDS, ask_all, compose, corpus, everything, make_chunk, make_question, mine, words
 
 from data.nouns import Quote, read_jsonl, write_jsonl
 from data.prompting import load_template, parse_answer

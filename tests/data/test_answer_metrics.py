@@ -1,0 +1,152 @@
+"""Answer metrics agree with the official scripts, and are undefined rather than zero where they mean nothing."""
+
+import collections
+import re
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.answer_metrics import (
+    check_quotes,
+    citation_scores,
+    classification_scores,
+    closed_label,
+    contains_answer,
+    exact_match,
+    groundedness,
+    mean_defined,
+    normalise,
+    refusal_scores,
+    rouge_l,
+    supporting_fact_scores,
+    token_f1,
+)
+from data.prompting import CitedQuote
+
+text = st.text(st.sampled_from("ab the,. éAN-'\"\n12"), max_size=25)
+
+
+def official_normalise(s):
+    """The published steps of the SQuAD 1.1 evaluation: lower, punctuation, articles, white space; in that order."""
+    s = "".join(ch for ch in s.lower() if ch not in set(string.punctuation))
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", s).split())
+
+
+def official_f1(prediction, truth):
+    got, wanted = official_normalise(prediction).split(), official_normalise(truth).split()
+    common = collections.Counter(got) & collections.Counter(wanted)
+    same = sum(common.values())
+    if same == 0:
+        return 0
+    precision, recall = same / len(got), same / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+@given(text, st.lists(text, min_size=1, max_size=3))
+def test_exact_match_and_f1_are_those_of_squad(prediction, answers):
+    assert normalise(prediction) == official_normalise(prediction)
+    assert exact_match(prediction, answers) == max(
+        official_normalise(prediction) == official_normalise(a) for a in answers
+    )
+    assert token_f1(prediction, answers) == pytest.approx(max(official_f1(prediction, a) for a in answers))
+
+
+def test_known_cases():
+    assert exact_match("The Denver Broncos!", ["Denver Broncos", "Broncos"]) == 1
+    assert token_f1("the cat sat", ["a cat sat down"]) == pytest.approx(0.8)
+    assert token_f1("yes it is", ["yes"]) > 0
+    assert token_f1("yes it is", ["yes"], closed=True) == 0  # HotpotQA
+    assert token_f1("yes", ["Yes."], closed=True) == 1
+    assert token_f1("anything", []) == 0
+    assert contains_answer("I think it was Denver Broncos, 2016", ["denver broncos"]) == 1
+    assert contains_answer("Denverites", ["denver"]) == 0
+    assert contains_answer("anything", ["the"]) == 0  # nothing is left of it
+
+
+@given(text, text)
+def test_rouge_l_is_that_of_rouge_score(prediction, answer):
+    from rouge_score.rouge_scorer import RougeScorer
+
+    assert rouge_l(prediction, [answer]) == RougeScorer(["rougeL"]).score(answer, prediction)["rougeL"].fmeasure
+
+
+def test_closed_answers_are_read_leniently_and_unclear_ones_counted():
+    labels = ("yes", "no", "maybe")
+    assert closed_label("Yes, because it is.", labels) == "yes"
+    assert closed_label("The answer is no", labels) == "no"
+    assert closed_label("yes and no", labels) == "yes"
+    assert closed_label("either yes or no", labels) is None
+    scores = classification_scores(["yes", "no", None, "yes"], ["yes", "yes", "no", "no"])
+    assert scores["accuracy"] == 0.25
+    assert scores["unclear"] == 1
+    assert scores["macro_f1"] == pytest.approx((2 / 4 + 0) / 2)
+    assert scores["majority"] == 0.5
+
+
+def test_macro_f1_agrees_with_scikit_learn():
+    from sklearn.metrics import f1_score
+
+    gold = ["yes", "no", "maybe", "yes", "no", "yes"]
+    predicted = ["yes", "yes", "maybe", "no", "no", "yes"]
+    expected = f1_score(gold, predicted, average="macro")
+    assert classification_scores(predicted, gold)["macro_f1"] == pytest.approx(expected)
+
+
+def test_supporting_facts_as_in_hotpotqa():
+    got = supporting_fact_scores([("A", 0), ("B", 1)], [("A", 0), ("C", 2), ("D", 1)])
+    assert got == pytest.approx({"em": 0, "precision": 0.5, "recall": 1 / 3, "f1": 0.4})
+    assert supporting_fact_scores([], [])["em"] == 1
+
+
+PASSAGES = ["The Rhine is long.\nIt flows north.", "Hills are high.", "Cats sleep."]
+
+
+def test_a_quote_must_be_verbatim_in_the_passage_it_cites_and_that_must_be_an_oracle():
+    quotes = [
+        CitedQuote(1, "long. It flows"),  # white space may differ
+        CitedQuote(2, "Cats sleep"),  # in another passage
+        CitedQuote(2, "Hills are high"),  # a distractor
+        CitedQuote(9, "Cats sleep"),  # no such passage
+        CitedQuote(None, "Cats sleep"),  # looked up
+    ]
+    rows = check_quotes(quotes, PASSAGES, [1, 3])
+    assert [r["verbatim"] for r in rows] == [True, False, True, False, True]
+    assert [r["oracle"] for r in rows] == [True, False, False, False, True]
+    scores = citation_scores(quotes, PASSAGES, [1, 3])
+    assert scores["precision"] == pytest.approx(2 / 5)
+    assert scores["recall"] == 1
+    assert scores["verbatim"] == pytest.approx(3 / 5)
+
+
+def test_citations_are_undefined_without_quotes_or_without_oracle():
+    assert citation_scores([], PASSAGES, [1]) == {
+        "precision": None,
+        "recall": 0,
+        "verbatim": None,
+        "supporting_f1": 0,
+    }
+    without = citation_scores([CitedQuote(2, "Hills are high.")], PASSAGES, [])
+    assert without == {"precision": 0, "recall": None, "verbatim": 1, "supporting_f1": None}
+    assert citation_scores([CitedQuote(1, "")], PASSAGES, [1])["verbatim"] == 0
+
+
+def test_an_answer_is_grounded_where_its_quotes_hold_it():
+    assert groundedness("flows north", ["It flows north."]) == 1
+    assert groundedness("flows south", ["It flows north."]) == 0.5
+    assert groundedness("north", []) == 0
+    assert groundedness("yes", ["It flows"]) is None
+    assert groundedness("", ["It flows"]) is None
+
+
+def test_refusals():
+    got = refusal_scores([True, True, False, False], [True, False, True, False])
+    assert (got["precision"], got["recall"], got["f1"]) == (0.5, 0.5, 0.5)
+    never = refusal_scores([False, False], [False, False])
+    assert (never["precision"], never["recall"], never["f1"]) == (None, None, None)
+
+
+def test_undefined_values_are_left_out_of_means():
+    assert mean_defined([1.0, None, 0.0]) == (0.5, 2)
+    assert mean_defined([None]) == (None, 0)

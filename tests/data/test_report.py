@@ -1,0 +1,197 @@
+"""The report: rows score what was said, failures are counted, verdicts are right, the page is closed and escaped."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from made_up import ask_all, compose, corpus, make_chunk, make_question
+
+from data.card import write_card
+from data.nouns import Record
+from data.records import RecordOptions
+from data.report import score_row, summarise, write_report
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    chunks = corpus(60)
+    return compose(chunks, ask_all(chunks), options=RecordOptions(max_tokens=400, p_oracle=0.75)).train
+
+
+def answered(record: Record, right: bool) -> str:
+    return record.output if right else "<ANSWER>: something else entirely"
+
+
+def rows_for(records, base_right=0.3, adapter_right=0.8, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = []
+    for record in records:
+        hard = rng.random()
+        rows.append(score_row(record, answered(record, hard < base_right), condition="base", seconds=0.5))
+        rows.append(score_row(record, answered(record, hard < adapter_right), condition="adapter", seconds=0.4))
+    return rows
+
+
+def test_the_label_itself_scores_full_marks(records):
+    for record in records:
+        row = score_row(record, record.output, condition="adapter")
+        if record.metadata["label"] == "answer":
+            metrics = row["metrics"]
+            assert (metrics["f1"], metrics["exact_match"], metrics["citation_precision"]) == (1, 1, 1)
+            assert (metrics["citation_recall"], metrics["verbatim"]) == (1, 1)
+            assert not row["refused"]
+        else:
+            assert row["refused"]
+            assert row["should_refuse"]
+            assert row["metrics"]["f1"] is None
+
+
+def test_a_row_is_plain_json_and_a_missing_answer_has_no_metrics(records):
+    row = json.loads(json.dumps(score_row(records[0], None, condition="base")))
+    assert row["failed"] == "missing"
+    assert row["metrics"] == {}
+
+
+def test_odd_answers_are_flagged_and_still_scored(records):
+    record = next(r for r in records if r.metadata["oracle_present"])
+    empty = score_row(record, "", condition="base")
+    assert empty["flags"] == ["unmarked", "empty"]
+    assert empty["metrics"]["f1"] == 0
+    assert score_row(record, record.input, condition="base")["flags"] == ["unmarked", "echo"]
+    assert "cut_off" in score_row(record, "and so on", condition="base", finish_reason="length")["flags"]
+
+
+def test_a_better_adapter_is_called_better_and_a_broken_one_worse(records):
+    better = summarise(rows_for(records), samples=500)["headline"]
+    assert better["verdict"] == "better"
+    assert better["value"] == pytest.approx(0.5, abs=0.15)
+    assert summarise(rows_for(records, 0.8, 0.3), samples=500)["headline"]["verdict"] == "worse"
+    same = summarise(rows_for(records, 0.5, 0.5), samples=500)["headline"]
+    assert (same["verdict"], same["value"]) == ("no clear difference", 0)
+
+
+def test_missing_answers_are_counted_and_leave_the_comparison(records):
+    rows = rows_for(records)
+    full = summarise(rows, samples=200)["settings"]["records"]
+    rows[1] = score_row(records[0], None, condition="adapter")
+    part = summarise(rows, samples=200)["settings"]["records"]
+    assert part["conditions"]["adapter"]["missing"] == 1
+    defined = records[0].metadata["label"] == "answer"
+    assert part["differences"]["f1"]["n"] == full["differences"]["f1"]["n"] - defined
+
+
+def test_one_condition_alone_gives_means_and_no_verdict(records):
+    rows = [r for r in rows_for(records) if r["condition"] == "base"]
+    summary = summarise(rows, samples=200)
+    assert summary["headline"] is None
+    assert summary["settings"]["records"]["conditions"]["base"]["metrics"]["f1"]["n"] > 0
+
+
+def test_settings_are_compared_apart_and_the_retrieved_one_leads(records):
+    rows = rows_for(records)
+    retrieved = [dict(r, setting="retrieved") for r in rows_for(records, 0.8, 0.3)]
+    summary = summarise([*rows, *retrieved], samples=200)
+    assert summary["headline_setting"] == "retrieved"
+    assert summary["settings"]["records"]["differences"]["f1"]["verdict"] == "better"
+    assert summary["settings"]["retrieved"]["differences"]["f1"]["verdict"] == "worse"
+
+
+def test_slices_and_places_add_up_to_the_whole(records):
+    part = summarise(rows_for(records), samples=200)["settings"]["records"]
+    for table in part["slices"].values():
+        assert sum(entry["records"] for entry in table.values()) == len(records)
+    shown = sum(r.metadata["oracle_present"] for r in records)
+    assert sum(by["base"]["n"] for by in part["positions"].values()) == shown
+
+
+class Page(HTMLParser):
+    """Notes every tag and checks that they close in order."""
+
+    VOID = ("meta", "br", "img", "link", "input", "hr")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.links = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "action", "data", "srcset", "background")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def page_of(path) -> tuple[str, Page]:
+    text = path.read_text(encoding="utf-8")
+    page = Page()
+    page.feed(text)
+    assert not page.open
+    return text, page
+
+
+FULL = {
+    "retrieval": {"recall@1": 0.5, "recall@5": 0.8, "mrr": 0.61},
+    "training": {"loss": [[1, 3.0], [2, 2.0], [3, 1.5]], "validation_loss": [[3, 1.7]], "steps": 3},
+    "config": {"train": {"rank": 16, "targets": ["q", "v"]}},
+    "lineage": {"ingest": "abc", "train": "def"},
+}
+
+
+def test_the_page_is_well_formed_self_contained_and_shows_every_part(records, tmp_path):
+    rows = rows_for(records)
+    path = tmp_path / "report.html"
+    write_report(path, title="Trial", summary=summarise(rows, samples=200), rows=rows, **FULL)
+    text, page = page_of(path)
+    assert page.links == []
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert "script" not in page.tags
+    for part in ("Exact match", "Citation precision", "By oracle", "Retriever", "Loss"):
+        assert part in text
+    for part in ("train.rank", "abc", "gained most", "<mark>", "prefers-color-scheme", "width=device-width"):
+        assert part in text
+    again = tmp_path / "again.html"
+    write_report(again, title="Trial", summary=summarise(rows, samples=200), rows=rows, **FULL)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_what_documents_and_models_say_cannot_become_markup(tmp_path):
+    evil = "<script>alert(1)</script> & <img src=x onerror=y>"
+    chunks = [make_chunk(i, 0, f"Key{i} {evil} and text number {i} to tell it apart.") for i in range(12)]
+    records = compose(chunks, [make_question([c], f"Key{i}", f"{evil} {i}?") for i, c in enumerate(chunks)], mined={})
+    rows = []
+    for record in records.train:
+        rows.append(score_row(record, f"{evil} no", condition="base"))
+        rows.append(score_row(record, record.output, condition="adapter"))
+    path = tmp_path / "report.html"
+    config = {"<b>key</b>": evil}
+    write_report(path, title=evil, summary=summarise(rows, samples=100), rows=rows, config=config)
+    text, page = page_of(path)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert "&lt;script&gt;" in text
+
+
+def test_a_report_without_any_comparison_or_extra_part_can_still_be_written(records, tmp_path):
+    for rows in ([], [score_row(records[0], None, condition="base")]):
+        path = tmp_path / "report.html"
+        write_report(path, title="Nothing", summary=summarise(rows), rows=rows)
+        assert "no comparison" in page_of(path)[0]
+
+
+def test_the_card_states_the_figures_of_the_records(tmp_path):
+    chunks = corpus(40)
+    result = compose(chunks, ask_all(chunks))
+    write_card(tmp_path, result.report, title="Trial | set", extra={"teacher": "none"})
+    card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
+    text = (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert card["records"]["train"] == len(result.train)
+    assert f"{sum(card['records'].values())} RAFT records" in text
+    assert "Leaks found between splits: 0" in text
+    assert "teacher: none" in text
