@@ -1,0 +1,162 @@
+"""Documents to chunks: token-exact spans that respect headings, with offsets, page and heading path.
+
+A chunk's text is always `document.text[start:end]`, and never more than `max_tokens` tokens of the given tokenizer.
+Nothing here knows where documents come from or what chunks are used for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from data.cutting import ChunkOptions, Cutter, is_markdown
+from data.nouns import Chunk, Document, ItemCache, Progress, digest, text_sha256
+from raft_errors import BadInput
+
+__all__ = ["ChunkOptions", "chunk_documents"]
+
+_log = logging.getLogger("raft.data")
+_VERSION = "chunking 1"
+_BATCH = 64
+
+
+def chunk_documents(
+    documents: Sequence[Document],
+    tokenizer_file: Path,
+    *,
+    options: ChunkOptions = ChunkOptions(),  # noqa: B008  a frozen value
+    cache: ItemCache | None = None,
+    progress: Progress | None = None,
+) -> list[Chunk]:
+    """Cuts documents into chunks, in their order.
+
+    Documents with headings are cut at them: a chunk does not span two sections of the highest level that divides the
+    document, but where one of them is smaller than `min_tokens`. Sections are filled up to the budget.
+
+    Args:
+        documents: as `load_corpus` made them.
+        tokenizer_file: a Hugging Face `tokenizer.json`; its truncation and padding are switched off.
+        options: budgets.
+        cache: keeps the spans of each text.
+        progress: called for each document.
+
+    Raises:
+        BadInput: options out of range, or a file that is not a tokenizer.
+    """
+    _check(options)
+    tokenizer, fingerprint = _load_tokenizer(Path(tokenizer_file))
+    cutter = Cutter(tokenizer, options)
+    setting = json.dumps([_VERSION, fingerprint, asdict(options)], sort_keys=True)
+    chunks: list[Chunk] = []
+    done = 0
+    for start in range(0, len(documents), _BATCH):
+        batch = documents[start : start + _BATCH]
+        keys = [_cache_key(document, setting) for document in batch] if cache else []
+        held = cache.get_many(keys) if cache else {}
+        fresh: dict[str, bytes] = {}
+        for number, document in enumerate(batch):
+            packed = held.get(keys[number]) if cache else None
+            if packed is None:
+                spans = cutter.cut(document)
+                if cache:
+                    fresh[keys[number]] = json.dumps(spans).encode()
+            else:
+                spans = [(first, last, tokens) for first, last, tokens in json.loads(packed)]
+            chunks += _chunks(document, spans)
+            done += 1
+            if progress:
+                progress(done, len(documents), document.source)
+        if cache and fresh:
+            cache.put_many(fresh)
+    _log.info("cut %d documents into %d chunks", len(documents), len(chunks))
+    return chunks
+
+
+def _check(options: ChunkOptions) -> None:
+    if options.max_tokens < 8:
+        raise BadInput(
+            f"max_tokens = {options.max_tokens}",
+            expected="at least 8 tokens a chunk",
+            do="set it near the embedder's training length, for example 128 or 256",
+        )
+    if not 0 <= options.overlap_tokens <= options.max_tokens // 2:
+        raise BadInput(
+            f"overlap_tokens = {options.overlap_tokens}",
+            expected=f"0 to {options.max_tokens // 2}, half of max_tokens",
+            do="lower overlap_tokens or raise max_tokens",
+        )
+    if not 0 <= options.min_tokens <= options.max_tokens:
+        raise BadInput(
+            f"min_tokens = {options.min_tokens}",
+            expected=f"0 to max_tokens = {options.max_tokens}",
+            do="lower min_tokens",
+        )
+    if options.char_limit < 16:
+        raise BadInput(f"max_chars = {options.max_chars}", expected="at least 16 characters", do="raise max_chars")
+
+
+def _load_tokenizer(file: Path) -> tuple[Tokenizer, str]:
+    try:
+        raw = file.read_bytes()
+        tokenizer = Tokenizer.from_buffer(raw)
+    except OSError as error:
+        raise BadInput(
+            f"{file}: cannot be read ({error.strerror})",
+            expected="the tokenizer.json of the embedder",
+            do="check the path",
+        ) from error
+    except Exception as error:  # tokenizers raises bare exceptions
+        raise BadInput(
+            f"{file}: not a tokenizer ({error})"[:300],
+            expected="a tokenizer.json as Hugging Face tokenizers writes it",
+            do="download it again",
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer, hashlib.sha256(raw).hexdigest()
+
+
+def _cache_key(document: Document, setting: str) -> str:
+    shape = json.dumps([is_markdown(document), [heading[:2] for heading in document.headings]])
+    return hashlib.sha256("\0".join(["chunk", document.sha256, shape, setting]).encode()).hexdigest()
+
+
+def _chunks(document: Document, spans: Sequence[tuple[int, int, int]]) -> Iterator[Chunk]:
+    paths = _heading_paths(document, [start for start, _, _ in spans])
+    for ordinal, ((start, end, tokens), path) in enumerate(zip(spans, paths, strict=True)):
+        text = document.text[start:end]
+        yield Chunk(
+            id=digest(document.id, str(ordinal), text),
+            document_id=document.id,
+            ordinal=ordinal,
+            text=text,
+            start=start,
+            end=end,
+            tokens=tokens,
+            sha256=text_sha256(text),
+            source=document.source,
+            title=document.title,
+            page=max(1, bisect_right(document.pages, start)) if document.pages else None,
+            heading_path=path,
+        )
+
+
+def _heading_paths(document: Document, starts: Sequence[int]) -> Iterator[tuple[str, ...]]:
+    """For each ascending start, the headings above it (one at the start itself counts), outermost first."""
+    open_headings: list[tuple[int, str]] = []
+    position = 0
+    for start in starts:
+        while position < len(document.headings) and document.headings[position][0] <= start:
+            _, level, title = document.headings[position]
+            while open_headings and open_headings[-1][0] >= level:
+                open_headings.pop()
+            open_headings.append((level, title))
+            position += 1
+        yield tuple(title for _, title in open_headings)

@@ -1,0 +1,208 @@
+"""Where a document is cut: at its headings first, then inside sections by a token budget.
+
+Spans of offsets only; ids, pages and heading paths are given in `chunking`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from semantic_text_splitter import MarkdownSplitter, TextSplitter
+from tokenizers import Tokenizer
+
+from data.nouns import Document
+
+_LONG_LINE = 8000
+"""Characters of a line without a break above which it is cut before it is split: the splitter's cost grows with the
+square of text that has no boundaries."""
+_SENTENCE_END = re.compile(r"[.!?;。！？；]['\")\]」』”’]?\s*|\s+")
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ChunkOptions:
+    """How to cut.
+
+    Attributes:
+        max_tokens: most tokens of a chunk, special tokens not counted.
+        overlap_tokens: most tokens that neighbouring chunks of one section share.
+        min_tokens: smaller chunks are joined to a neighbour where both fit; 0 joins none.
+        max_chars: most characters of a chunk, for text that the tokenizer counts as one unknown token; None = 16 times
+            `max_tokens`.
+    """
+
+    max_tokens: int = 128
+    overlap_tokens: int = 0
+    min_tokens: int = 16
+    max_chars: int | None = None
+
+    @property
+    def char_limit(self) -> int:
+        return self.max_chars or 16 * self.max_tokens
+
+
+def is_markdown(document: Document) -> bool:
+    return document.media_type == "text/markdown" or document.metadata.get("markup") == "markdown"
+
+
+class Cutter:
+    """A tokenizer with the splitters made for one budget."""
+
+    def __init__(self, tokenizer: Tokenizer, options: ChunkOptions) -> None:
+        self.tokenizer, self.options = tokenizer, options
+        self._splitters: dict[type, TextSplitter | MarkdownSplitter] = {
+            kind: kind.from_huggingface_tokenizer(tokenizer, options.max_tokens, options.overlap_tokens)
+            for kind in (TextSplitter, MarkdownSplitter)
+        }
+
+    def cut(self, document: Document) -> list[tuple[int, int, int]]:
+        """(start, end, tokens) of the document's chunks, in order."""
+        text = document.text
+        splitter = self._splitters[MarkdownSplitter if is_markdown(document) else TextSplitter]
+        headings = [(start, level) for start, level, _ in document.headings if 0 <= start < len(text)]
+        top = _dividing_level(headings)
+        cuts = [0, *(start for start, level in headings if level <= top and start), len(text)]
+        sections = [
+            self._section(text, start, end, [entry for entry in headings if start < entry[0] < end], splitter)
+            for start, end in pairwise(cuts)
+        ]
+        pieces = self._join_small(text, sections)
+        return list(zip((s for s, _ in pieces), (e for _, e in pieces), self._count(text, pieces), strict=True))
+
+    def _count(self, text: str, spans: Sequence[Span]) -> list[int]:
+        encodings = self.tokenizer.encode_batch_fast([text[s:e] for s, e in spans], add_special_tokens=False)
+        return [len(encoding.ids) for encoding in encodings]
+
+    def _fits(self, text: str, span: Span) -> bool:
+        start, end = span
+        if end - start > self.options.char_limit:
+            return False
+        return self._count(text, [span])[0] <= self.options.max_tokens
+
+    def _section(
+        self,
+        text: str,
+        start: int,
+        end: int,
+        headings: Sequence[tuple[int, int]],
+        splitter: TextSplitter | MarkdownSplitter,
+    ) -> list[Span]:
+        """Spans of one section: whole where it fits, else its subsections, as many together as fit."""
+        trimmed = _trim(text, start, end)
+        if trimmed is None:
+            return []
+        if self._fits(text, trimmed):
+            return [trimmed]
+        if not headings:
+            return self._split(text, start, end, splitter)
+        level = min(level for _, level in headings)
+        cuts = [start, *(position for position, own in headings if own == level), end]
+        spans: list[Span] = []
+        for first, last in pairwise(cuts):
+            inner = [entry for entry in headings if first < entry[0] < last]
+            own = self._section(text, first, last, inner, splitter)
+            # a subsection of one chunk joins the chunk before it where both fit
+            if spans and len(own) == 1 and self._fits(text, (spans[-1][0], own[0][1])):
+                spans[-1] = (spans[-1][0], own[0][1])
+            else:
+                spans += own
+        return spans
+
+    def _split(self, text: str, start: int, end: int, splitter: TextSplitter | MarkdownSplitter) -> list[Span]:
+        spans: list[Span] = []
+        for first, last in _cut_long_lines(text, start, end):
+            for offset, piece in splitter.chunk_indices(text[first:last]):
+                span = _trim(text, first + offset, first + offset + len(piece))
+                if span is not None:
+                    spans += self._halve(text, span)
+        return spans
+
+    def _halve(self, text: str, span: Span) -> list[Span]:
+        """The last guard of the budget: what is still too long (many characters, few tokens) is cut in the middle."""
+        pending, whole = [span], []
+        while pending:
+            start, end = pending.pop()
+            if end - start <= 1 or self._fits(text, (start, end)):
+                whole.append((start, end))
+                continue
+            middle = (start + end) // 2
+            space = text.rfind(" ", start + 1, middle)
+            middle = space if space > start + (end - start) // 4 else middle
+            pending += [part for part in (_trim(text, middle, end), _trim(text, start, middle)) if part]
+        return whole
+
+    def _join_small(self, text: str, sections: Sequence[Sequence[Span]]) -> list[Span]:
+        """Joins chunks under `min_tokens` to a neighbour: first in their section, then, if that is all, beyond it."""
+        joined = [self._join(text, section) for section in sections if section]
+        flat: list[Span] = []
+        smallest = self.options.min_tokens
+        carry: Span | None = None  # a tiny section waits for the next one
+        for section in joined:
+            if carry is not None:
+                both = (carry[0], section[0][1])
+                if self._fits(text, both):
+                    section = [both, *section[1:]]
+                else:
+                    flat.append(carry)
+                carry = None
+            if len(section) == 1 and smallest and self._count(text, section)[0] < smallest:
+                carry = section[0]
+            else:
+                flat += section
+        if carry is not None:
+            if flat and self._fits(text, (flat[-1][0], carry[1])):
+                flat[-1] = (flat[-1][0], carry[1])
+            else:
+                flat.append(carry)
+        return flat
+
+    def _join(self, text: str, section: Sequence[Span]) -> list[Span]:
+        smallest = self.options.min_tokens
+        spans: list[Span] = []
+        sizes = self._count(text, section)
+        waiting = False  # the last span is small and wants the next one
+        for span, size in zip(section, sizes, strict=True):
+            if spans and (waiting or size < smallest) and self._fits(text, (spans[-1][0], span[1])):
+                spans[-1] = (spans[-1][0], span[1])
+                waiting = self._count(text, spans[-1:])[0] < smallest
+            else:
+                spans.append(span)
+                waiting = size < smallest
+        return spans
+
+
+def _dividing_level(headings: Sequence[tuple[int, int]]) -> int:
+    """The highest level with two headings or more (a lone title divides nothing); 0 without any."""
+    levels = sorted(level for _, level in headings)
+    return next((a for a, b in pairwise(levels) if a == b), 0)
+
+
+def _trim(text: str, start: int, end: int) -> Span | None:
+    """The span without the white space at its ends, None when nothing is left."""
+    words = text[start:end]
+    stripped = words.strip()
+    if not stripped:
+        return None
+    first = start + len(words) - len(words.lstrip())
+    return first, first + len(stripped)
+
+
+def _cut_long_lines(text: str, start: int, end: int) -> Iterator[Span]:
+    """The span in pieces of which no line is longer than `_LONG_LINE`; cut at sentence ends or spaces if there are."""
+    first = position = start
+    while end - position > _LONG_LINE:
+        newline = text.rfind("\n", position, position + _LONG_LINE)
+        if newline >= position:
+            position = newline + 1
+            continue
+        window = text[position : position + _LONG_LINE]
+        ends = [found.end() for found in _SENTENCE_END.finditer(window, _LONG_LINE // 2)]
+        position += ends[-1] if ends else _LONG_LINE
+        yield first, position
+        first = position
+    if first < end:
+        yield first, end

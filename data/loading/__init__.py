@@ -1,0 +1,11 @@
+"""Documents in: `load_corpus` reads files of every format in worker processes and says what it could not use.
+
+Example:
+    corpus = load_corpus(["./docs", "pydoc:topics"])
+    corpus.documents[0].text, corpus.quarantined, corpus.counts
+"""
+
+from data.loading.corpus import load_corpus
+from data.loading.options import REASONS, Corpus, Duplicate, LoadOptions, Quarantined
+
+__all__ = ["REASONS", "Corpus", "Duplicate", "LoadOptions", "Quarantined", "load_corpus"]

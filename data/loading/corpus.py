@@ -1,0 +1,238 @@
+"""`load_corpus`: sources in, documents out, everything counted.
+
+Files go to worker processes; what a worker could not use, or died of, becomes a quarantine entry. Order and result do
+not depend on timing, the number of workers or the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import stat
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from data.loading.draft import Draft, finish
+from data.loading.options import Corpus, Duplicate, LoadOptions, Quarantined
+from data.loading.parse import loader_version
+from data.loading.pool import Pool
+from data.loading.sources import PYDOC, Item, expand
+from data.nouns import Document, ItemCache, Progress, digest
+from raft_errors import BadInput
+
+_log = logging.getLogger("raft.data")
+_NOT_RESULT = ("workers", "max_seconds", "max_memory_bytes")  # options that never change a document
+_TRANSIENT = ("crashed", "too-slow")  # may be the machine's fault: tried again on the next load
+_BATCH = 64
+
+
+def load_corpus(
+    sources: Sequence[str],
+    *,
+    options: LoadOptions = LoadOptions(),  # noqa: B008  a frozen value
+    cache: ItemCache | None = None,
+    progress: Progress | None = None,
+) -> Corpus:
+    """Loads files, folders, globs, fsspec URLs and `pydoc:topics` (the Python language reference in every CPython).
+
+    Args:
+        sources: what to load; a file named twice is loaded once.
+        options: field mapping and limits.
+        cache: keeps the result of each file by the sha256 of its bytes, so that an unchanged file costs a hash.
+        progress: called for each file.
+
+    Returns:
+        Documents sorted by source (rows in their order), the quarantine, the duplicates and the counts.
+
+    Raises:
+        BadInput: a source that names nothing, no file at all, or not one readable document.
+    """
+    if isinstance(sources, str):
+        sources = [sources]
+    if not sources:
+        raise BadInput("no sources given", expected="at least one file, folder, glob or URL", do="name your documents")
+    items = expand(sources)
+    loaded: list[tuple[list[Document], list[Quarantined]]] = []
+    if PYDOC in sources:
+        loaded.append((_pydoc_topics(options), []))
+    cached = 0
+    with tempfile.TemporaryDirectory(prefix="raft-remote-") as folder:
+        for number, (item, result, hit) in enumerate(_load_all(items, options, cache, Path(folder)), 1):
+            loaded.append(result)
+            cached += hit
+            if progress:
+                progress(number, len(items), item.source)
+    corpus = _gather(loaded, len(items), cached)
+    if not corpus.documents:
+        raise BadInput(
+            f"not one readable document in {', '.join(sources)}: {_summary(corpus.quarantined)}",
+            expected="at least one document with text",
+            do="see the reasons above; put readable documents in",
+        )
+    _log.info("loaded %s", corpus.counts)
+    return corpus
+
+
+def _summary(quarantined: Sequence[Quarantined]) -> str:
+    shown = "; ".join(f"{entry.source} ({entry.reason}: {entry.detail})" for entry in quarantined[:3])
+    return f"{shown}; and {len(quarantined) - 3} more" if len(quarantined) > 3 else shown
+
+
+def _gather(loaded: Sequence[tuple[list[Document], list[Quarantined]]], files: int, cached: int) -> Corpus:
+    """Drops exact duplicates (of the text, white space aside) and counts."""
+    documents: list[Document] = []
+    duplicates: list[Duplicate] = []
+    first: dict[bytes, str] = {}
+    for document in (document for made, _ in loaded for document in made):
+        key = hashlib.sha256(" ".join(document.text.split()).encode()).digest()
+        if key in first:
+            duplicates.append(Duplicate(document.source, first[key]))
+        else:
+            first[key] = document.source
+            documents.append(document)
+    quarantined = [entry for _, made in loaded for entry in made]
+    counts = {
+        "found": len(documents) + len(quarantined) + len(duplicates),
+        "loaded": len(documents),
+        "quarantined": len(quarantined),
+        "duplicates": len(duplicates),
+        "files": files,
+        "cached": cached,
+        "characters": sum(len(document.text) for document in documents),
+    }
+    return Corpus(documents, quarantined, counts, duplicates)
+
+
+def _pydoc_topics(options: LoadOptions) -> list[Document]:
+    """The 79 or so topics of the Python language reference that pydoc carries."""
+    topics: dict[str, str] = import_module("pydoc_data.topics").topics
+    return [
+        finish(
+            Draft([topics[name]], "text/x-rst", "rst", metadata={"loader": "pydoc", "encoding": "utf-8"}),
+            f"pydoc:{name}",
+            options,
+        )
+        for name in sorted(topics)
+    ]
+
+
+def _load_all(
+    items: Sequence[Item], options: LoadOptions, cache: ItemCache | None, folder: Path
+) -> Iterator[tuple[Item, tuple[list[Document], list[Quarantined]], bool]]:
+    """Results in the order of `items`, batch by batch, so that a killed load keeps what it has in the cache."""
+    asked = {key: value for key, value in asdict(options).items() if key not in _NOT_RESULT}
+    setting = json.dumps([loader_version(), asked], sort_keys=True)
+    pool: Pool | None = None
+    try:
+        for start in range(0, len(items), _BATCH):
+            batch = items[start : start + _BATCH]
+            paths = [_fetch(item, options, folder) for item in batch]
+            keys = [_key(path, item, setting, options) if cache else "" for item, path in zip(batch, paths)]
+            held = cache.get_many([key for key in keys if key]) if cache else {}
+            todo = [n for n, key in enumerate(keys) if key not in held and not isinstance(paths[n], Quarantined)]
+            answers: dict[int, Any] = {}
+            if todo:
+                if pool is None:
+                    pool = Pool(
+                        _workers(options, len(items)),
+                        max_seconds=options.max_seconds,
+                        max_memory_bytes=options.max_memory_bytes,
+                    )
+                requests = [_request(batch[n], paths[n], options) for n in todo]
+                answers = dict(zip(todo, pool.map(requests), strict=True))
+            fresh: dict[str, bytes] = {}
+            for n, item in enumerate(batch):
+                fetched = paths[n]
+                if isinstance(fetched, Quarantined):
+                    result: tuple[list[Document], list[Quarantined]] = ([], [fetched])
+                elif n in answers:
+                    result = _result(item, answers[n], options)
+                    if cache and not any(entry.reason in _TRANSIENT for entry in result[1]):
+                        key = _cache_key(answers[n].get("sha256", ""), item.source, setting)
+                        if key:
+                            fresh[key] = _pack(result)
+                else:
+                    result = _unpack(held[keys[n]])
+                yield item, result, n not in answers and not isinstance(fetched, Quarantined)
+            if cache and fresh:
+                cache.put_many(fresh)
+    finally:
+        if pool is not None:
+            pool.__exit__(None, None, None)
+
+
+def _workers(options: LoadOptions, files: int) -> int:
+    return max(1, min(options.workers or min(os.cpu_count() or 1, 8), files))
+
+
+def _request(item: Item, path: Any, options: LoadOptions) -> dict[str, Any]:
+    place = os.fsencode(Path(path).absolute()).hex()
+    return {"path": place, "source": item.source, "options": asdict(options)}
+
+
+def _fetch(item: Item, options: LoadOptions, folder: Path) -> str | Quarantined:
+    """The local path of an item; remote files are copied, up to the size limit."""
+    if item.remote is None:
+        return item.path
+    target = folder / digest(item.source)
+    try:
+        with item.remote.open(item.path, "rb") as remote, target.open("wb") as local:
+            left = options.max_file_bytes + 1
+            while left > 0 and (block := remote.read(min(left, 1 << 20))):
+                local.write(block)
+                left -= len(block)
+    except (OSError, ValueError) as error:
+        return Quarantined(item.source, "unreadable", f"it cannot be fetched ({error}); check the URL and your rights")
+    return str(target)
+
+
+def _key(path: str | Quarantined, item: Item, setting: str, options: LoadOptions) -> str:
+    if isinstance(path, Quarantined):
+        return ""
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > options.max_file_bytes:
+            return ""
+        with Path(path).open("rb") as file:
+            return _cache_key(hashlib.file_digest(file, "sha256").hexdigest(), item.source, setting)
+    except OSError:
+        return ""
+
+
+def _cache_key(sha: str, source: str, setting: str) -> str:
+    return hashlib.sha256("\0".join(["load", sha, source, setting]).encode()).hexdigest() if sha else ""
+
+
+def _pack(result: tuple[list[Document], list[Quarantined]]) -> bytes:
+    rows = [[document.to_dict() for document in result[0]], [entry.to_dict() for entry in result[1]]]
+    return zlib.compress(json.dumps(rows, ensure_ascii=False).encode(), 1)
+
+
+def _unpack(packed: bytes) -> tuple[list[Document], list[Quarantined]]:
+    documents, quarantined = json.loads(zlib.decompress(packed))
+    return [Document.from_dict(row) for row in documents], [Quarantined.from_dict(row) for row in quarantined]
+
+
+def _result(item: Item, answer: dict[str, Any], options: LoadOptions) -> tuple[list[Document], list[Quarantined]]:
+    """What a worker answered, or the quarantine entry for how it ended."""
+    if "documents" in answer:
+        documents = [Document.from_dict(row) for row in answer["documents"]]
+        return documents, [Quarantined.from_dict(row) for row in answer["quarantined"]]
+    error = str(answer.get("error", "no answer"))
+    if error == "too-slow":
+        reason, detail = "too-slow", f"over {options.max_seconds:g} s of work; split it or raise max_seconds"
+    elif error == "memory":
+        limit = options.max_memory_bytes
+        reason, detail = "too-large", f"it needs more than {limit} bytes of memory; split it or raise max_memory_bytes"
+    elif error.startswith("crashed"):
+        reason, detail = "crashed", f"the parser died on it ({error[9:]}); save it in another format"
+    else:
+        reason, detail = "unreadable", f"the parser failed on it ({error}); save it anew or in another format"
+    return [], [Quarantined(item.source, reason, detail)]

@@ -1,0 +1,106 @@
+"""From what a loader read to a finished `Document`: cleaning, page offsets, headings, title, id and limits.
+
+Loaders return drafts; only `finish` makes documents, so that every format obeys the same rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from data.loading.headings import Heading, find_headings
+from data.loading.options import LoadOptions, Refused
+from data.loading.text import clean_text
+from data.nouns import Document, digest, text_sha256
+
+PAGE_SEPARATOR = "\n\n"
+_JUNK_TITLE = re.compile(
+    r"(?i)\(?(anonymous|unknown|no title)\)?|untitled.*|(document|presentation|slide)\s?\d*|microsoft \w+ - .*"
+    r"|.*\.(docx?|pdf|tex|dvi|indd|qxd|pptx?|xlsx?)"
+)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a loader read.
+
+    Attributes:
+        parts: the text; more than one where the format has pages.
+        markup: how headings are found: `markdown`, `rst`, `asciidoc` or `plain`.
+        title: as the file states it, or empty.
+        paged: `parts` are pages.
+        outline: (part number from 0, level, heading) of formats that list their headings apart from the text.
+    """
+
+    parts: Sequence[str]
+    media_type: str
+    markup: str = "plain"
+    title: str = ""
+    paged: bool = False
+    outline: Sequence[tuple[int, int, str]] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
+    """Cleans a draft and gives it its id, offsets and title.
+
+    Raises:
+        Refused: `empty` or `no-text` when nothing is left, `too-large` above `max_chars`.
+    """
+    parts = [clean_text(part) for part in draft.parts]
+    pages, position = [], 0
+    for part in parts:
+        pages.append(position)
+        position += len(part) + len(PAGE_SEPARATOR) if part else 0
+    text = PAGE_SEPARATOR.join(part for part in parts if part)
+    pages = [min(page, len(text)) for page in pages]
+    if len(text) > options.max_chars:
+        raise Refused(
+            "too-large", f"{len(text)} characters, over the limit of {options.max_chars}; split it or raise max_chars"
+        )
+    if not any(c.isalnum() for c in text):
+        if draft.paged:
+            raise Refused("no-text", "its pages hold no text layer (a scan?); run text recognition (OCR) on it first")
+        raise Refused("empty", "it holds no words; leave it out")
+    headings = find_headings(text, draft.markup) or _place(draft.outline, text, pages)
+    metadata = {**draft.metadata, "markup": draft.markup}
+    return Document(
+        id=digest(source),
+        source=source,
+        title=_title(draft.title, headings, text, source),
+        text=text,
+        media_type=draft.media_type,
+        sha256=text_sha256(text),
+        pages=tuple(pages) if draft.paged else (),
+        headings=tuple(headings),
+        metadata=metadata,
+    )
+
+
+def _title(stated: str, headings: Sequence[Heading], text: str, source: str) -> str:
+    """The stated title, else the first heading where the text begins with one, else the file's name."""
+    title = " ".join(clean_text(stated).split())
+    if _JUNK_TITLE.fullmatch(title):
+        title = ""
+    if not title and headings and headings[0][0] <= 200:
+        title = headings[0][2]
+    return (title or PurePosixPath(source).stem or source)[:300]
+
+
+def _place(outline: Sequence[tuple[int, int, str]], text: str, pages: Sequence[int]) -> tuple[Heading, ...]:
+    """Finds outline entries at the start of a line on their page; those that do not stand there are left out."""
+    placed: list[Heading] = []
+    for part, level, entry in outline:
+        title = " ".join(clean_text(entry).split())
+        if not title or not 0 <= part < len(pages):
+            continue
+        end = pages[part + 1] if part + 1 < len(pages) else len(text)
+        position = text.find(title, max(pages[part], placed[-1][0] + 1 if placed else 0), end)
+        if position >= 0:
+            start = text.rfind("\n", 0, position) + 1
+            if not placed or start > placed[-1][0]:
+                placed.append((start, level, title))
+    return tuple(placed)

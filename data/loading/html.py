@@ -1,0 +1,266 @@
+"""HTML to Markdown-like text: the page's own blocks in order, less what trafilatura finds to be boilerplate.
+
+trafilatura knows best which parts of a page are content but loses headings that stand inside layout markup, so it is
+the judge of blocks and never the writer: blocks are rendered here with their headings, lists, tables and code. Where
+it keeps next to nothing (reference pages, `<pre>` pages) all blocks are used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.loading.draft import Draft
+from data.loading.text import clean_text, decode
+
+_SKIP = {"script", "style", "template", "noscript", "head", "svg", "iframe", "button", "select", "object", "canvas"}
+_CHROME = {"nav", "footer", "aside"}
+_BLOCK = {
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "div", "dl",
+    "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "html", "legend", "li", "main", "menu",
+    "nav", "ol", "p", "section", "summary", "table", "tbody", "tfoot", "thead", "tr", "td", "th", "ul",
+}  # fmt: skip
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_META = re.compile(rb"<meta[^>]{0,300}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+_XML = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([\w.:-]+)", re.IGNORECASE)
+_BREAK = "\x0b"  # stands for <br>; text itself never keeps one
+_WORD = re.compile(r"\w+")
+_SHINGLE = 4
+_SHORTEST_SHARE = 0.35
+"""Of the page's words that extraction must keep to be believed."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of a page: `kind` is `heading`, `text`, `item`, `row` or `code`; `level` is a heading's."""
+
+    kind: str
+    text: str
+    level: int = 0
+
+
+def declared_encoding(raw: bytes) -> str | None:
+    """The encoding that an HTML or XML file states about itself, true or not."""
+    found = _META.search(raw[:4096]) or _XML.search(raw[:300])
+    return found[1].decode("ascii", "replace") if found else None
+
+
+def load_html(raw: bytes) -> Draft:
+    """Decodes and renders a page."""
+    text, encoding = decode(raw, declared_encoding(raw))
+    return render_html(text, {"encoding": encoding})
+
+
+def render_html(page: str, metadata: dict[str, Any] | None = None, *, whole: bool = False) -> Draft:
+    """Renders an HTML string; `whole` keeps all blocks (mail bodies) without looking for boilerplate."""
+    from selectolax.lexbor import LexborHTMLParser
+
+    tree = LexborHTMLParser(page)
+    title = tree.css_first("title")
+    blocks = list(_blocks(tree.root, _SKIP | _CHROME)) or list(_blocks(tree.root, _SKIP))
+    extractor = "selectolax"
+    if not whole and (kept := _content(blocks, _main_text(page))):
+        blocks, extractor = kept, "trafilatura"
+    return Draft(
+        [to_markdown(blocks)],
+        "text/html",
+        markup="markdown",
+        title=title.text(strip=True) if title else "",
+        metadata={**(metadata or {}), "loader": extractor},
+    )
+
+
+def to_markdown(blocks: Sequence[Block]) -> str:
+    """Blocks as Markdown: `#` headings, `-` items, `|` rows, fenced code."""
+    lines: list[str] = []
+    before = ""
+    for block in blocks:
+        if lines and not (block.kind == before and block.kind in ("item", "row")):
+            lines.append("")
+        if block.kind == "heading":
+            lines.append("#" * block.level + " " + block.text)
+        elif block.kind == "code":
+            fence = "````" if "```" in block.text else "```"
+            lines += [fence, block.text, fence]
+        elif block.kind == "item":
+            lines.append("- " + block.text)
+        elif block.kind == "row":
+            lines.append(f"| {block.text} |")
+            if before != "row":
+                lines.append("|" + " --- |" * (block.text.count(" | ") + 1))
+        else:
+            lines.append(block.text)
+        before = block.kind
+    return "\n".join(lines)
+
+
+def _main_text(page: str) -> str:
+    import trafilatura
+
+    try:
+        return (
+            trafilatura.extract(
+                page, output_format="txt", include_tables=True, include_comments=False, include_formatting=False
+            )
+            or ""
+        )
+    except (ValueError, AssertionError, AttributeError, TypeError, RecursionError):  # hostile trees; all is kept then
+        return ""
+
+
+def _shingles(words: Sequence[str]) -> set[tuple[str, ...]]:
+    return {tuple(words[i : i + _SHINGLE]) for i in range(max(0, len(words) - _SHINGLE + 1))}
+
+
+def _content(blocks: Sequence[Block], main: str) -> list[Block]:
+    """The blocks that `main` holds, with the headings above them; none when `main` is too short to be believed."""
+    words = [_WORD.findall(clean_text(block.text).lower()) for block in blocks]
+    found = _WORD.findall(clean_text(main).lower())
+    if not found or len(found) < _SHORTEST_SHARE * sum(map(len, words)):
+        return []
+    shingles, stream = _shingles(found), " " + " ".join(found) + " "
+
+    def stands_in_main(index: int) -> bool:
+        own = _shingles(words[index])
+        if own:
+            return len(own & shingles) >= 0.5 * len(own)
+        return bool(words[index]) and f" {' '.join(words[index])} " in stream
+
+    kept = [block.kind != "heading" and stands_in_main(i) for i, block in enumerate(blocks)]
+    if not any(kept):
+        return []
+    last = len(kept) - 1 - kept[::-1].index(True)
+    first = kept.index(True)
+    for index in range(first, last):  # code and tables inside the content are content
+        if blocks[index].kind in ("code", "row") and words[index]:
+            kept[index] = True
+    for index, block in enumerate(blocks):
+        if block.kind == "heading":
+            kept[index] = _has_content(blocks, kept, index)
+    return [block for block, keep in zip(blocks, kept, strict=True) if keep]
+
+
+def _has_content(blocks: Sequence[Block], kept: Sequence[bool], index: int) -> bool:
+    """Whether a kept block stands below the heading at `index`, before the next heading of its level or above."""
+    for later in range(index + 1, len(blocks)):
+        if blocks[later].kind == "heading":
+            if blocks[later].level <= blocks[index].level:
+                return False
+        elif kept[later]:
+            return True
+    return False
+
+
+def _blocks(root: Any, skip: set[str]) -> Iterator[Block]:
+    """Walks the tree without recursion (hostile pages nest 100,000 deep) and yields non-empty blocks in order."""
+    words: list[str] = []
+    cells: list[str] = []
+    state = _State()
+    node, entering = root, True
+    while node is not None:
+        tag = node.tag or ""
+        if entering:
+            if tag == "-text":
+                words.append(node.text_content or "")
+            elif tag not in skip and not (tag and tag[0] in "-!"):
+                if _is_block(tag) and not state.in_cell(tag):
+                    yield from state.flush(words)
+                state.enter(node, tag, words, cells)
+                if node.first_child is not None:
+                    node = node.first_child
+                    continue
+                yield from state.leave(node, tag, words, cells)
+            entering = False
+        if node is root or _same(node, root):
+            break
+        if node.next is not None:
+            node, entering = node.next, True
+            continue
+        node = node.parent
+        if node is not None:
+            yield from state.leave(node, node.tag or "", words, cells)
+    yield from state.flush(words)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one.mem_id == other.mem_id
+
+
+def _is_block(tag: str) -> bool:
+    return tag in _BLOCK or tag in _HEADINGS or tag == "pre"
+
+
+class _State:
+    """Where the walk is: inside which heading, item, code block or data-table row."""
+
+    def __init__(self) -> None:
+        self.kind = "text"
+        self.level = 0
+        self.code = 0
+        self.tables: list[bool] = []  # for each open table: is it a data table?
+        self.rows = 0
+
+    def in_cell(self, tag: str) -> bool:
+        """Inside a row of a data table blocks only separate words."""
+        return self.rows > 0 and tag != "tr"
+
+    def enter(self, node: Any, tag: str, words: list[str], cells: list[str]) -> None:
+        if tag == "table":
+            self.tables.append(_is_data_table(node))
+        elif self.rows:
+            words.append(" " if tag in _BLOCK or tag == "br" else "")
+        elif tag == "tr" and self.tables and self.tables[-1]:
+            self.rows = 1
+            cells.clear()
+        elif tag == "pre":
+            self.code += 1
+        elif tag in _HEADINGS:
+            self.kind, self.level = "heading", _HEADINGS[tag]
+        elif tag == "li":
+            self.kind = "item"
+        elif tag == "br":
+            words.append("\n" if self.code else _BREAK if self.kind == "text" else " ")
+
+    def leave(self, node: Any, tag: str, words: list[str], cells: list[str]) -> Iterator[Block]:
+        if self.rows:
+            if tag in ("td", "th"):
+                cells.append(" ".join("".join(words).split()).replace("|", "\\|"))
+                words.clear()
+            elif tag == "tr":
+                self.rows = 0
+                words.clear()
+                if any(cells):
+                    yield Block("row", " | ".join(cells))
+                cells.clear()
+            return
+        if tag == "table" and self.tables:
+            self.tables.pop()
+        if _is_block(tag):
+            yield from self.flush(words)
+        if tag == "pre":
+            self.code = max(0, self.code - 1)
+        if tag in _HEADINGS or tag == "li":
+            self.kind = "text"
+
+    def flush(self, words: list[str]) -> Iterator[Block]:
+        raw = "".join(words)
+        words.clear()
+        if self.code:
+            text = raw.strip("\n").rstrip()
+            if text.strip():
+                yield Block("code", text)
+            return
+        text = "\n".join(line for part in raw.split(_BREAK) if (line := " ".join(part.split())))
+        if text:
+            yield Block(self.kind, text, self.level)
+            if self.kind == "item":
+                self.kind = "text"
+
+
+def _is_data_table(table: Any) -> bool:
+    """Layout tables hold tables, headings, lists or many paragraphs; data tables hold words."""
+    return not table.css("td table, td h1, td h2, td h3, td ul, td ol, td pre, td p + p, td div div") and bool(
+        table.css("tr td + td, tr th + th, tr th + td")
+    )

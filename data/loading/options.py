@@ -1,0 +1,96 @@
+"""What a load is asked and what it answers: options and limits, quarantined sources, duplicates, the corpus.
+
+Values only: nothing here opens a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from data.nouns import Document, Noun
+
+MEBIBYTE = 1024 * 1024
+
+REASONS = {
+    "empty": "there is nothing in it",
+    "encrypted": "it needs a password",
+    "no-text": "it has pages or rows but no text",
+    "unreadable": "it is damaged, hostile or cannot be opened",
+    "too-large": "it is over a limit of size, pages, characters or memory",
+    "too-slow": "it took longer than the limit",
+    "crashed": "the parser died on it",
+    "archive": "it is an archive, which is not opened",
+    "unsupported": "its format is not read",
+    "bad-line": "one row of a table or JSON Lines file cannot be used",
+}
+"""The stable reason codes of `Quarantined.reason`, with their meaning."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Field mapping and limits of a load.
+
+    Attributes:
+        text_field, title_field, id_field: columns of jsonl, json, csv and parquet rows; None = found by usual names.
+        max_file_bytes: larger files are quarantined unread.
+        max_unpacked_bytes: largest sum of member sizes of a zipped document (docx, xlsx, epub, odt).
+        max_pages: most pages of a PDF.
+        max_chars: most characters of one document.
+        max_seconds: CPU seconds of one file; about four times as long on the clock.
+        max_memory_bytes: address space of a worker process.
+        workers: worker processes; None = one a CPU, at most 8. Never changes the result.
+    """
+
+    text_field: str | None = None
+    title_field: str | None = None
+    id_field: str | None = None
+    max_file_bytes: int = 200 * MEBIBYTE
+    max_unpacked_bytes: int = 1024 * MEBIBYTE
+    max_pages: int = 5000
+    max_chars: int = 20_000_000
+    max_seconds: float = 60.0
+    max_memory_bytes: int = 4096 * MEBIBYTE
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Quarantined(Noun):
+    """A source that could not be used: a stable `reason` code of `REASONS`, and a sentence that says what to do."""
+
+    source: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Duplicate(Noun):
+    """A source that was dropped because its text equals that of the document `same_as` (a source)."""
+
+    source: str
+    same_as: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What was loaded, in the order of the sources' names.
+
+    Attributes:
+        documents: one for each distinct text.
+        quarantined: what could not be used, and why.
+        counts: `found` = `loaded` + `quarantined` + `duplicates`; also `files`, `cached` and `characters`.
+        duplicates: what was dropped, and the source it equals.
+    """
+
+    documents: list[Document]
+    quarantined: list[Quarantined]
+    counts: dict[str, Any]
+    duplicates: list[Duplicate] = field(default_factory=list)
+
+
+class Refused(Exception):
+    """Raised by a loader that cannot use its input; becomes one `Quarantined`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail

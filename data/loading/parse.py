@@ -1,0 +1,163 @@
+"""One file to documents: detect its kind, call that kind's loader, finish the drafts.
+
+This is what a worker process runs. It opens the file it is given and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from data.loading.detect import detect_bytes, detect_text
+from data.loading.draft import Draft, finish
+from data.loading.html import declared_encoding, render_html
+from data.loading.mail import load_mail
+from data.loading.notebook import load_notebook
+from data.loading.odf import load_odf
+from data.loading.office import MEDIA_TYPES, load_office
+from data.loading.options import LoadOptions, Quarantined, Refused
+from data.loading.pdf import load_pdf
+from data.loading.rows import csv_rows, json_lines, json_rows, load_rows, parquet_rows
+from data.loading.rtf import load_rtf
+from data.loading.text import decode
+from data.nouns import Document
+
+_PARSERS = (
+    "pypdfium2",
+    "pypdf",
+    "trafilatura",
+    "selectolax",
+    "markitdown",
+    "mammoth",
+    "charset-normalizer",
+    "datasets",
+)
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_FRONT_TITLE = re.compile(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*$", re.MULTILINE)
+_PLAIN_TYPES = {"markdown": "text/markdown", "rst": "text/x-rst", "asciidoc": "text/asciidoc", "plain": "text/plain"}
+
+
+def loader_version() -> str:
+    """Changes whenever the same bytes may load differently: our own format version and the parsers' versions."""
+    return " ".join(["loading 1", *(f"{name} {_version(name)}" for name in _PARSERS)])
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def load_file(path: Path, source: str, options: LoadOptions) -> tuple[list[Document], list[Quarantined], str]:
+    """Loads one local file.
+
+    Returns:
+        Its documents, what was quarantined of it (itself or single rows), and the sha256 of its bytes. A file that is
+        not rows gives exactly one of either.
+    """
+    sha = ""
+    try:
+        raw = _read(path, options)
+        sha = hashlib.sha256(raw).hexdigest()
+        documents, quarantined = _parse(raw, path, source, options)
+    except Refused as refusal:
+        return [], [Quarantined(source, refusal.reason, refusal.detail)], sha
+    if not documents and not quarantined:
+        quarantined = [Quarantined(source, "empty", "it has no rows; leave it out")]
+    return documents, quarantined, sha
+
+
+def _read(path: Path, options: LoadOptions) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused("unreadable", "it is not a regular file (a pipe, a socket or a device?); leave it out")
+        if status.st_size > options.max_file_bytes:
+            raise Refused(
+                "too-large",
+                f"{status.st_size} bytes, over the limit of {options.max_file_bytes}; split it or raise max_file_bytes",
+            )
+        with path.open("rb") as file:
+            return file.read(options.max_file_bytes + 1)
+    except OSError as error:
+        raise Refused(
+            "unreadable", f"it cannot be opened ({error.strerror or error}); check link and rights"
+        ) from error
+
+
+def _parse(raw: bytes, path: Path, source: str, options: LoadOptions) -> tuple[list[Document], list[Quarantined]]:
+    kind = detect_bytes(raw, source)
+    if kind == "parquet":
+        rows = parquet_rows(path)
+        return load_rows(rows, source, "application/vnd.apache.parquet", options, {"loader": "datasets"})
+    if kind == "text":
+        return _parse_text(raw, source, options)
+    return [finish(_load_binary(raw, kind, options), source, options)], []
+
+
+def _load_binary(raw: bytes, kind: str, options: LoadOptions) -> Draft:
+    if kind == "pdf":
+        return load_pdf(raw, options)
+    if kind in MEDIA_TYPES:
+        return load_office(raw, kind, options)
+    if kind == "odf":
+        return load_odf(raw, options)
+    return load_rtf(raw)
+
+
+def _parse_text(raw: bytes, source: str, options: LoadOptions) -> tuple[list[Document], list[Quarantined]]:
+    text, encoding = decode(raw, declared_encoding(raw))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    kind = detect_text(text, source)
+    metadata: dict[str, Any] = {"loader": kind, "encoding": encoding}
+    if kind == "jsonl":
+        return load_rows(json_lines(text, options), source, "application/jsonl", options, metadata)
+    if kind == "csv":
+        return load_rows(csv_rows(text, source), source, "text/csv", options, metadata)
+    if kind == "json":
+        rows = json_rows(text, options)
+        if rows is not None:
+            return load_rows(rows, source, "application/json", options, metadata)
+        draft = Draft([text], "application/json", metadata=metadata)
+    elif kind == "html":
+        draft = render_html(text, {"encoding": encoding})
+    elif kind == "notebook":
+        draft = load_notebook(text, encoding)
+    elif kind == "mail":
+        draft = load_mail(text, encoding)
+    elif kind == "xml":
+        draft = _xml(raw, metadata)
+    else:
+        draft = _plain(text, kind, metadata)
+    return [finish(draft, source, options)], []
+
+
+def _plain(text: str, kind: str, metadata: dict[str, Any]) -> Draft:
+    title = ""
+    if kind == "markdown" and (front := _FRONT_MATTER.match(text.lstrip("\ufeff"))):
+        stated = _FRONT_TITLE.search(front[1])
+        title = stated[1] if stated else ""
+        text = text.lstrip("\ufeff")[front.end() :]
+    return Draft([text], _PLAIN_TYPES[kind], markup=kind, title=title, metadata=metadata)
+
+
+def _xml(raw: bytes, metadata: dict[str, Any]) -> Draft:
+    """The words of an XML file, an element a line; files that define entities are refused."""
+    from xml.etree.ElementTree import ParseError
+
+    from defusedxml.common import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
+    try:
+        root = fromstring(raw)
+    except DefusedXmlException as error:
+        raise Refused("unreadable", "its XML defines entities (billion laughs?); do not trust this file") from error
+    except (ParseError, ValueError, LookupError) as error:
+        raise Refused("unreadable", f"its XML is damaged ({error}); repair it") from error
+    words = (" ".join(part.split()) for part in root.itertext())
+    return Draft(["\n".join(part for part in words if part)], "application/xml", metadata=metadata)

@@ -1,0 +1,225 @@
+"""Rows to documents: JSON Lines, JSON arrays, CSV and Parquet, with fields mapped to text, title and id.
+
+JSON Lines and CSV are read line by line, so that a bad line costs that line and is named by its number; Parquet goes
+through `datasets`. A row is the document `file.jsonl#<id or row number>`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data.loading.draft import Draft, finish
+from data.loading.options import LoadOptions, Quarantined, Refused
+from data.nouns import Document
+
+TEXT_FIELDS = ("text", "content", "contents", "body", "page_content", "passage", "context", "document", "abstract",
+               "article", "markdown", "paragraph", "chunk")  # fmt: skip
+TITLE_FIELDS = ("title", "name", "heading", "headline", "subject")
+ID_FIELDS = ("id", "_id", "doc_id", "docid", "document_id", "uuid", "key", "pmid")
+_LOOK_AT = 100
+_LONG_VALUE = 1000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its number (line number or position, from 1) and its value, or why it has none."""
+
+    number: int
+    value: Any = None
+    bad: str = ""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which columns hold text, title and id; `text` None renders all columns as `name: value` lines."""
+
+    text: str | None
+    title: str | None
+    id: str | None
+
+
+def load_rows(
+    rows: Iterable[Row], source: str, media_type: str, options: LoadOptions, metadata: Mapping[str, Any]
+) -> tuple[list[Document], list[Quarantined]]:
+    """Makes a document of each row; rows that cannot be used are quarantined one by one."""
+    rows = list(rows)
+    fields = _find_fields([row.value for row in rows if isinstance(row.value, Mapping)][:_LOOK_AT], options)
+    documents: list[Document] = []
+    quarantined: list[Quarantined] = []
+    seen: dict[str, int] = {}
+    for row in rows:
+        name = f"{source}#{_row_name(row, fields, seen)}"
+        try:
+            documents.append(finish(_draft(row, fields, media_type, metadata, source, options), name, options))
+        except Refused as refusal:
+            reason = refusal.reason
+            quarantined.append(Quarantined(name, reason, f"row {row.number}: {refusal.detail}"))
+    return documents, quarantined
+
+
+def _row_name(row: Row, fields: Fields, seen: dict[str, int]) -> str:
+    value = row.value.get(fields.id) if fields.id and isinstance(row.value, Mapping) else None
+    name = str(value).strip() if isinstance(value, str | int) and str(value).strip() else str(row.number)
+    name = name.encode("utf-8", "replace").decode()[:200]
+    seen[name] = seen.get(name, 0) + 1
+    return name if seen[name] == 1 else f"{name}~{seen[name]}"
+
+
+def _find_fields(rows: list[Mapping[str, Any]], options: LoadOptions) -> Fields:
+    names: dict[str, int] = {}
+    for row in rows:
+        for key, value in row.items():
+            if value not in (None, "", [], {}):
+                names[key] = names.get(key, 0) + 1
+
+    def usual(candidates: tuple[str, ...], kind: type | tuple[type, ...]) -> str | None:
+        by_lower = {key.lower(): key for key in reversed(list(names)) if isinstance(key, str)}
+        for candidate in candidates:
+            key = by_lower.get(candidate)
+            if key and names[key] * 2 >= len(rows) and any(isinstance(row.get(key), kind) for row in rows):
+                return key
+        return None
+
+    return Fields(
+        options.text_field or usual(TEXT_FIELDS, (str, list)),
+        options.title_field or usual(TITLE_FIELDS, str),
+        options.id_field or usual(ID_FIELDS, (str, int)),
+    )
+
+
+def _draft(
+    row: Row, fields: Fields, media_type: str, metadata: Mapping[str, Any], source: str, options: LoadOptions
+) -> Draft:
+    if row.bad:
+        raise Refused("bad-line", row.bad)
+    value = {fields.text or "text": row.value} if isinstance(row.value, str) else row.value
+    if not isinstance(value, Mapping):
+        raise Refused("bad-line", f"a {type(row.value).__name__} and not an object with fields; repair or remove it")
+    if fields.text is None:
+        text = "\n".join(f"{key}: {_plain(entry)}" for key, entry in value.items() if entry not in (None, "", [], {}))
+    else:
+        if value.get(fields.text) is None:
+            do = "repair it" if options.text_field is None else "repair it or set text_field to a field that is there"
+            raise Refused("bad-line", f"it has no field {fields.text!r}; {do}")
+        text = _plain(value[fields.text])
+    title = value.get(fields.title) if fields.title else None
+    kept = {
+        str(key): entry
+        for key, entry in value.items()
+        if fields.text is not None
+        and key not in (fields.text, fields.title, fields.id)
+        and isinstance(entry, str | int | float | bool)
+        and len(str(entry)) <= _LONG_VALUE
+        and entry == entry  # NaN is not JSON
+    }
+    return Draft(
+        [text],
+        media_type,
+        title=str(title) if title is not None else f"{PurePosixPath(source).stem} {row.number}",
+        metadata={**metadata, "row": row.number, **({"fields": kept} if kept else {})},
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "\n".join(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def json_lines(text: str, options: LoadOptions) -> Iterator[Row]:
+    """Rows of JSON Lines; blank lines are not rows."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        if len(line) > options.max_chars:
+            yield Row(number, bad=f"the line has {len(line)} characters, over max_chars {options.max_chars}")
+            continue
+        try:
+            yield Row(number, json.loads(line))
+        except (ValueError, RecursionError) as error:
+            yield Row(number, bad=f"not valid JSON ({error}); repair or remove the line")
+
+
+def json_rows(text: str, options: LoadOptions) -> list[Row] | None:
+    """Rows of a JSON file: an array of objects or strings, or one object with a text field; None = not rows.
+
+    Raises:
+        Refused: `unreadable` when it is not JSON.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        lines = list(json_lines(text, options))
+        if len(lines) > 1 and sum(not row.bad for row in lines) * 2 > len(lines):
+            return lines  # JSON Lines named .json
+        raise Refused("unreadable", f"it is not valid JSON ({error}); repair it") from error
+    if isinstance(value, Mapping):
+        field = options.text_field or next((key for key in value if str(key).lower() in TEXT_FIELDS), None)
+        if field is not None and isinstance(value.get(field), str):
+            return [Row(1, value)]
+        lists = [entry for entry in value.values() if _is_table(entry)]
+        value = lists[0] if len(lists) == 1 else None
+    if not _is_table(value):
+        return None
+    return [Row(number, entry) for number, entry in enumerate(value, 1)]
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(entry, Mapping | str) for entry in value)
+
+
+def csv_rows(text: str, name: str) -> Iterator[Row]:
+    """Rows of a CSV or TSV file with a header line; the number is that of the row's last line."""
+    delimiter = "\t" if name.lower().endswith(".tsv") else _delimiter(text)
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter)
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Row(reader.line_num, bad=f"not a valid CSV row ({error}); repair or remove it")
+            continue
+        if not any(cell.strip() for cell in cells):
+            continue
+        if header is None:
+            header = [cell.strip() or f"column_{number}" for number, cell in enumerate(cells, 1)]
+        elif len(cells) > len(header):
+            bad = f"{len(cells)} cells under a header of {len(header)}; quote the cells that hold {delimiter!r}"
+            yield Row(reader.line_num, bad=bad)
+        else:
+            yield Row(reader.line_num, dict(zip(header, cells, strict=False)))
+
+
+def _delimiter(text: str) -> str:
+    head = next((line for line in text.lstrip("\ufeff").split("\n") if line.strip()), "")
+    return max((",", ";", "\t", "|"), key=head.count)  # the first of equals: a comma
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """Rows of a Parquet file, streamed by `datasets` (nothing is written to its cache).
+
+    Raises:
+        Refused: `unreadable`.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        stream = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+        for number, row in enumerate(stream, 1):
+            yield Row(number, {key: value for key, value in row.items() if not isinstance(value, bytes)})
+    except MemoryError:
+        raise
+    except Exception as error:  # datasets wraps every reader's errors in its own
+        raise Refused("unreadable", f"its Parquet data is damaged ({type(error).__name__}); write it anew") from error
