@@ -1,0 +1,92 @@
+"""BM25 over the chunks' words (bm25s), beside the dense index.
+
+Words are lower-cased, stop words dropped and the rest stemmed. Built in memory from the chunks in seconds, so it has no
+file of its own. Equal scores are ordered by chunk id; a chunk that shares no word with the query is no hit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import bm25s
+import numpy as np
+import Stemmer
+
+from data.nouns import Hit
+from raft_errors import BadInput
+
+
+class LexicalIndex:
+    """BM25 index of texts under their ids.
+
+    Args:
+        chunk_ids: distinct ids, as many as texts.
+        texts: what is searched; usually `passage_text(chunk)`.
+        language: a Snowball language (`english`, `german`, ...). Stop words are dropped where bm25s has a list.
+    """
+
+    def __init__(self, chunk_ids: Sequence[str], texts: Sequence[str], *, language: str = "english") -> None:
+        if len(chunk_ids) != len(texts) or len(set(chunk_ids)) != len(chunk_ids):
+            raise BadInput(
+                f"{len(chunk_ids)} chunk ids ({len(set(chunk_ids))} distinct) for {len(texts)} texts",
+                expected="one distinct id for each text",
+                do="chunk the corpus again",
+            )
+        try:
+            self._stemmer = Stemmer.Stemmer(language)
+        except KeyError as error:
+            raise BadInput(
+                f"There is no stemmer for language {language!r}",
+                expected=", ".join(Stemmer.algorithms()),
+                do="choose one of these",
+            ) from error
+        self._language = language
+        order = sorted(range(len(chunk_ids)), key=lambda i: chunk_ids[i])  # so that row order is id order
+        self._ids = [chunk_ids[i] for i in order]
+        words = self._words([texts[i] for i in order])
+        self._bm25: bm25s.BM25 | None = None
+        if any(words):
+            self._bm25 = bm25s.BM25()
+            self._bm25.index(words, show_progress=False)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def search(self, queries: Sequence[str], k: int, *, allowed: Sequence[str] | None = None) -> list[list[Hit]]:
+        """At most k hits for each query, best first; none where no word of the query occurs in the corpus.
+
+        Args:
+            allowed: only these chunk ids may be found.
+        """
+        if k < 1:
+            raise BadInput(f"k is {k}", expected="at least 1", do="ask for one hit or more")
+        barred = None if allowed is None else ~np.isin(self._ids, list(allowed))
+        return [self._one(words, k, barred) for words in self._words(queries)]
+
+    def _one(self, words: list[str], k: int, barred: np.ndarray | None) -> list[Hit]:
+        known = [word for word in words if self._bm25 is not None and word in self._bm25.vocab_dict]
+        if self._bm25 is None or not known:
+            return []
+        scores = self._bm25.get_scores(known)
+        if barred is not None:
+            scores[barred] = 0.0
+        rows = np.flatnonzero(scores > 0)
+        if len(rows) > k:  # everything level with the k-th stays in, so that the id decides who goes
+            border = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
+            rows = rows[scores[rows] >= border]
+        order = rows[np.lexsort((rows, -scores[rows]))][:k]
+        return [Hit(self._ids[row], round(float(scores[row]), 6), rank) for rank, row in enumerate(order, 1)]
+
+    def _words(self, texts: Sequence[str]) -> list[list[str]]:
+        stopwords = self._language if self._language in _LANGUAGES_WITH_STOPWORDS else []
+        return bm25s.tokenize(
+            list(texts), stopwords=stopwords, stemmer=self._stemmer, return_ids=False, show_progress=False
+        )
+
+
+# fmt: off
+_LANGUAGES_WITH_STOPWORDS = frozenset({
+    "danish", "dutch", "english", "french", "german", "italian",
+    "norwegian", "portuguese", "russian", "spanish", "swedish", "turkish",
+})
+# fmt: on

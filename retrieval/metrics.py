@@ -1,0 +1,57 @@
+"""Ranking metrics by ir_measures (trec_eval's own figures): recall@k, nDCG@10, MRR, MAP.
+
+Every judged question counts: one for which nothing was found scores 0. The order of the hits decides, not their scores,
+so that our tie rule holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import ir_measures
+from ir_measures import AP, RR, R, nDCG
+
+from data.nouns import Hit
+from raft_errors import BadInput
+
+Qrels = Mapping[str, Mapping[str, int] | Iterable[str]]
+"""query id -> {document id: grade}, or just the relevant document ids (grade 1)."""
+
+
+def ranking_metrics(
+    run: Mapping[str, Sequence[Hit]], qrels: Qrels, *, ks: Sequence[int] = (1, 5, 10)
+) -> dict[str, float]:
+    """Means over the judged queries: `recall@k` for each k, `nDCG@10`, `MRR`, `MAP`, and `queries` (their number).
+
+    Args:
+        run: query id -> hits, best first. Queries without judgement are ignored.
+    """
+    rows = query_metrics(run, qrels, ks=ks)
+    names = next(iter(rows.values())).keys()
+    means = {name: round(sum(row[name] for row in rows.values()) / len(rows), 6) for name in names}
+    return {**means, "queries": len(rows)}
+
+
+def query_metrics(
+    run: Mapping[str, Sequence[Hit]], qrels: Qrels, *, ks: Sequence[int] = (1, 5, 10)
+) -> dict[str, dict[str, float]]:
+    """The same figures for each judged query, in the order of `qrels`; the worst questions are found here."""
+    judged = {query: _grades(found) for query, found in qrels.items()}
+    judged = {query: grades for query, grades in judged.items() if any(grade > 0 for grade in grades.values())}
+    if not judged:
+        raise BadInput(
+            "There is no judged query to measure on", expected="at least one relevant document", do="check qrels"
+        )
+    scored = {query: {hit.chunk_id: -float(place) for place, hit in enumerate(run.get(query, ()))} for query in judged}
+    measures = {**{f"recall@{k}": R @ k for k in ks}, "nDCG@10": nDCG @ 10, "MRR": RR, "MAP": AP}
+    names = {str(measure): name for name, measure in measures.items()}
+    rows = {query: dict.fromkeys(measures, 0.0) for query in judged}
+    answered = {query: found for query, found in scored.items() if found}
+    if answered:
+        for value in ir_measures.iter_calc(list(measures.values()), judged, answered):
+            rows[value.query_id][names[str(value.measure)]] = float(value.value)
+    return rows
+
+
+def _grades(found: Mapping[str, int] | Iterable[str]) -> dict[str, int]:
+    return {k: int(v) for k, v in found.items()} if isinstance(found, Mapping) else dict.fromkeys(found, 1)

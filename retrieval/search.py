@@ -1,0 +1,175 @@
+"""The retriever: queries in, ranked chunks with resolvable citations out.
+
+One object serves question checks, distractor mining, evaluation and the `raft search` command, so that a model is
+trained against the very retriever it will live with. It holds chunks and an index and loads neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+
+from data.nouns import Chunk, Hit, ItemCache
+from raft_errors import BadInput
+from retrieval.fusion import reciprocal_rank_fusion
+from retrieval.index import Index
+from retrieval.lexical import LexicalIndex
+
+Mode = Literal["dense", "lexical", "hybrid"]
+FUSION_DEPTH = 100  # hits taken from each side before fusion
+
+
+class QueryEncoder(Protocol):
+    """What the retriever needs of an embedder."""
+
+    @property
+    def info(self) -> Any: ...
+
+    def encode(self, texts: Sequence[str], *, cache: ItemCache | None = None, kind: Any = "passage") -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Citation:
+    """Where a hit stands: enough to open the source at the place.
+
+    Attributes:
+        source: URI of the document; `page` is 1-based or None.
+        start, end: character span in the document's text.
+        score: of the search that found it; scales differ between modes.
+    """
+
+    chunk_id: str
+    source: str
+    title: str
+    page: int | None
+    start: int
+    end: int
+    heading_path: tuple[str, ...]
+    score: float
+    rank: int
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def passage_text(chunk: Chunk) -> str:
+    """What is embedded and indexed for a chunk: its title before its text, unless the text opens with the title."""
+    title = chunk.title.strip()
+    if not title or chunk.text.lstrip(" #=*").startswith(title):
+        return chunk.text
+    return f"{title}. {chunk.text}"
+
+
+class Retriever:
+    """Searches one corpus. `retriever.search` is a `data.nouns.Search`.
+
+    Args:
+        index: the dense index; None in `lexical` mode.
+        embedder: makes the query vectors, and must be the one that made the index; None in `lexical` mode.
+        chunks: exactly the chunks of the index.
+        mode: `dense`, `lexical` (BM25) or `hybrid` (both, fused by rank).
+        language: of stemmer and stop words in the modes that use BM25.
+        query_cache: keeps query vectors between runs.
+
+    Raises:
+        BadInput: index, chunks and embedder do not belong together.
+    """
+
+    def __init__(
+        self,
+        index: Index | None,
+        embedder: QueryEncoder | None,
+        chunks: Sequence[Chunk],
+        *,
+        mode: Mode = "dense",
+        language: str = "english",
+        query_cache: ItemCache | None = None,
+    ) -> None:
+        if mode not in get_args(Mode):
+            raise BadInput(f"Retrieval mode {mode!r} is unknown", expected="dense, lexical or hybrid", do="choose one")
+        self.mode = mode
+        self.chunks = {chunk.id: chunk for chunk in chunks}
+        self._index, self._embedder, self._cache = index, embedder, query_cache
+        if mode != "lexical":
+            _check_pair(index, embedder, self.chunks)
+        self._lexical: LexicalIndex | None = None
+        if mode != "dense":
+            ordered = list(self.chunks.values())
+            self._lexical = LexicalIndex([c.id for c in ordered], [passage_text(c) for c in ordered], language=language)
+
+    def search(
+        self, queries: Sequence[str], k: int, *, where: Callable[[Chunk], bool] | None = None
+    ) -> list[list[Hit]]:
+        """At most k hits for each query, best first. Send many queries at once.
+
+        Args:
+            where: keeps only the chunks for which it is true (a filter on source, title, page, ...).
+
+        Raises:
+            BadInput: an empty query, or k below 1.
+        """
+        for place, query in enumerate(queries):
+            if not query.strip():
+                raise BadInput(f"Query {place + 1} of {len(queries)} is empty", expected="words", do="ask something")
+        if k < 1:
+            raise BadInput(f"k is {k}", expected="at least 1", do="ask for one hit or more")
+        allowed = None if where is None else sorted(c.id for c in self.chunks.values() if where(c))
+        if self.mode == "dense":
+            return self._dense(queries, k, allowed)
+        if self.mode == "lexical":
+            return self._words(queries, k, allowed)
+        depth = max(k, FUSION_DEPTH)
+        both = zip(self._dense(queries, depth, allowed), self._words(queries, depth, allowed))
+        return [reciprocal_rank_fusion(pair, k) for pair in both]
+
+    def cite(self, hit: Hit) -> Citation:
+        """The citation of a hit of this retriever."""
+        chunk = self.chunks.get(hit.chunk_id)
+        if chunk is None:
+            raise BadInput(f"Chunk {hit.chunk_id} is not in this corpus", do="cite hits of the same retriever")
+        return Citation(
+            chunk_id=chunk.id,
+            source=chunk.source,
+            title=chunk.title,
+            page=chunk.page,
+            start=chunk.start,
+            end=chunk.end,
+            heading_path=chunk.heading_path,
+            score=hit.score,
+            rank=hit.rank,
+            text=chunk.text,
+        )
+
+    def _dense(self, queries: Sequence[str], k: int, allowed: list[str] | None) -> list[list[Hit]]:
+        if not queries:
+            return []
+        assert self._index is not None
+        assert self._embedder is not None
+        vectors = self._embedder.encode(queries, kind="query", cache=self._cache)
+        return self._index.search(vectors, k, allowed=allowed)
+
+    def _words(self, queries: Sequence[str], k: int, allowed: list[str] | None) -> list[list[Hit]]:
+        assert self._lexical is not None
+        return self._lexical.search(queries, k, allowed=allowed)
+
+
+def _check_pair(index: Index | None, embedder: QueryEncoder | None, chunks: dict[str, Chunk]) -> None:
+    if index is None or embedder is None:
+        raise BadInput("Dense and hybrid search need an index and an embedder", do="pass both, or use mode 'lexical'")
+    made_by = index.manifest["embedder"].get("digest")
+    if made_by != embedder.info.digest:
+        raise BadInput(
+            f"The index was made by embedder {str(made_by)[:12]}, the queries come from {embedder.info.digest[:12]}",
+            expected="one embedding model for chunks and queries",
+            do="build the index again, or load the embedder that made it",
+        )
+    if index.chunk_ids != sorted(chunks):
+        raise BadInput(
+            f"The index ({len(index)} vectors) and the chunks ({len(chunks)}) are not of the same corpus",
+            expected="exactly the chunks that were indexed",
+            do="build the index again from these chunks",
+        )

@@ -1,0 +1,128 @@
+"""Dense, lexical and hybrid search answer with hits that resolve to source, page and span."""
+
+import pytest
+from retrieval_samples import make_chunk
+
+from data.nouns import Hit
+from raft_errors import BadInput
+from retrieval.embedding import Embedder
+from retrieval.fusion import reciprocal_rank_fusion
+from retrieval.index import build_index, open_index
+from retrieval.lexical import LexicalIndex
+from retrieval.search import Retriever, passage_text
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_model):
+    return Embedder.load(tiny_model, device="cpu", precision="float32")
+
+
+@pytest.fixture
+def index(embedder, town, tmp_path):
+    vectors = embedder.encode([passage_text(c) for c in town])
+    build_index(vectors, [c.id for c in town], tmp_path, embedder=embedder.info.to_dict())
+    return open_index(tmp_path, expect_embedder=embedder.info.digest)
+
+
+def ids(hits):
+    return [h.chunk_id for h in hits]
+
+
+def test_a_passage_finds_itself_and_is_cited(embedder, index, town):
+    retriever = Retriever(index, embedder, town)
+    hits = retriever.search([passage_text(c) for c in town], 3)
+    assert [found[0].chunk_id for found in hits] == [c.id for c in town]
+    citation = retriever.cite(hits[2][0])
+    assert (citation.source, citation.title, citation.page) == ("lighthouse.md", "Lighthouse", 3)
+    assert citation.end - citation.start == len(citation.text)
+    assert citation.heading_path == ("Guide", "lighthouse")
+    assert citation.score == pytest.approx(1, abs=1e-5)
+    assert citation.to_dict()["rank"] == 1
+
+
+def test_the_title_is_part_of_what_is_searched_but_not_twice():
+    assert passage_text(make_chunk("It is red.", title="Tower")) == "Tower. It is red."
+    assert passage_text(make_chunk("# Tower\nIt is red.", title="Tower")) == "# Tower\nIt is red."
+    assert passage_text(make_chunk("It is red.")) == "It is red."
+
+
+def test_lexical_search_needs_neither_index_nor_embedder(town):
+    retriever = Retriever(None, None, town, mode="lexical")
+    (hits,) = retriever.search(["Who lights the lamps at the lighthouse?"], 5)
+    assert hits[0].chunk_id == town[2].id
+
+
+def test_hybrid_search_is_the_fusion_of_both(embedder, index, town):
+    query = ["railway tunnel under the mountain"]
+    dense, lexical, hybrid = (
+        Retriever(index, embedder, town, mode=mode).search(query, 8)[0] for mode in ("dense", "lexical", "hybrid")
+    )
+    assert hybrid == reciprocal_rank_fusion([dense, lexical], 8)
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_a_filter_holds_in_every_mode(embedder, index, town, mode):
+    retriever = Retriever(index, embedder, town, mode=mode)
+    (hits,) = retriever.search(["the bridge, the harbour and the sea"], 8, where=lambda c: c.source == "harbour.md")
+    assert set(ids(hits)) <= {town[6].id, town[7].id}
+    assert hits
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_empty_queries_and_silly_k_are_bad_input(embedder, index, town, mode):
+    retriever = Retriever(index, embedder, town, mode=mode)
+    with pytest.raises(BadInput, match="Query 2 of 2"):
+        retriever.search(["bridge", "  "], 3)
+    with pytest.raises(BadInput, match="k is 0"):
+        retriever.search(["bridge"], 0)
+    assert retriever.search([], 3) == []
+
+
+def test_parts_that_do_not_belong_together_are_refused(embedder, index, town, other_model):
+    with pytest.raises(BadInput, match="corpus"):
+        Retriever(index, embedder, town[:-1])
+    with pytest.raises(BadInput, match="embedder"):
+        Retriever(index, Embedder.load(other_model, device="cpu", precision="float32"), town)
+    with pytest.raises(BadInput, match="need an index"):
+        Retriever(None, embedder, town, mode="hybrid")
+    with pytest.raises(BadInput, match="fuzzy"):
+        Retriever(index, embedder, town, mode="fuzzy")
+    with pytest.raises(BadInput, match="not in this corpus"):
+        Retriever(index, embedder, town).cite(Hit("0" * 16, 1.0, 1))
+
+
+def test_bm25_stems_words_and_drops_stop_words():
+    index = LexicalIndex(["a", "b"], ["The windmills were grinding wheat.", "A castle on the hill."])
+    found = index.search(["windmill grinds", "the of and", "submarine"], 5)
+    assert [ids(hits) for hits in found] == [["a"], [], []]
+
+
+def test_bm25_ties_go_by_id_and_k_is_cut_to_the_corpus():
+    index = LexicalIndex(["c", "a", "b", "d"], ["red tower", "red tower", "red tower", "blue harbour"])
+    (hits,) = index.search(["tower"], 2)
+    assert ids(hits) == ["a", "b"]
+    (hits,) = index.search(["tower"], 99)
+    assert ids(hits) == ["a", "b", "c"]
+    (hits,) = index.search(["tower"], 99, allowed=["b", "d"])
+    assert ids(hits) == ["b"]
+
+
+def test_bm25_takes_a_corpus_without_words():
+    assert LexicalIndex(["a"], ["the and of"]).search(["tower"], 3) == [[]]
+
+
+def test_bm25_refuses_repeated_ids_and_unknown_languages():
+    with pytest.raises(BadInput, match="1 distinct"):
+        LexicalIndex(["a", "a"], ["x", "y"])
+    with pytest.raises(BadInput, match="klingon"):
+        LexicalIndex(["a"], ["x"], language="klingon")
+
+
+def test_rank_fusion_agrees_with_a_sum_by_hand():
+    first = [Hit("a", 9.0, 1), Hit("b", 8.0, 2)]
+    second = [Hit("c", 0.5, 1), Hit("b", 0.4, 2), Hit("a", 0.3, 3)]
+    fused = reciprocal_rank_fusion([first, second], 3)
+    assert ids(fused) == ["a", "b", "c"]
+    assert fused[0].score == pytest.approx(1 / 61 + 1 / 63)
+    assert fused[1].score == pytest.approx(2 / 62)
+    assert ids(reciprocal_rank_fusion([[Hit("z", 1, 1)], [Hit("y", 1, 1)]], 2)) == ["y", "z"]
