@@ -1,0 +1,133 @@
+"""Checks a teacher's answer against its chunk and repairs what can be repaired: quote verbatim, final answer supported.
+
+Every rule works on words, so that no second model is needed to trust the first. Nothing here asks a teacher.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from data.questions.filters import Fault
+from data.questions.wording import content_words, flat, words
+from data.quotes import Span, locate_quote, sentences
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer that passed.
+
+    Attributes:
+        final: the final answer, on one line.
+        quotes: verbatim substrings of the chunk, at least one.
+        reasoning: without the quotes.
+        repairs: what was mended: `quote` (replaced by the exact text), `quote_found` (the teacher gave none that
+            stands in the chunk), `answer` (the teacher's was not supported; words of the quote took its place).
+    """
+
+    final: str
+    quotes: tuple[str, ...]
+    reasoning: str = ""
+    repairs: tuple[str, ...] = ()
+
+
+_NEGATION = frozenset(
+    {
+        "not",
+        "no",
+        "never",
+        "none",
+        "neither",
+        "nor",
+        "cannot",
+        "without",
+        "isn't",
+        "aren't",
+        "don't",
+        "doesn't",
+        "won't",
+    }
+)
+_YES_NO = frozenset({"yes", "no", "maybe", "true", "false"})
+_QUOTED = re.compile(r"<quote>(.*?)(?:</quote>|$)|##begin_quote##(.*?)(?:##end_quote##|$)", re.DOTALL | re.IGNORECASE)
+_FINAL = re.compile(r"(?:<ANSWER>|(?:^|\n)\W*(?:final\s+)?answer)\W*:[\s*]*(.*)", re.DOTALL | re.IGNORECASE)
+
+
+def supporting_sentence(text: str, question: str, answer: str, *, min_overlap: float = 0.3) -> Span | None:
+    """The sentence of `text` that shares most with question and answer, the answer's words counting double; None where
+    even the best shares less than `min_overlap` of them. Ties go to the shorter, then the earlier sentence."""
+    asked, told = content_words(question), content_words(answer)
+    best: tuple[float, int, int] | None = None
+    found = None
+    for span in sentences(text):
+        own = content_words(span.of(text))
+        whole = len(asked) + 2 * len(told)
+        share = (len(own & asked) + 2 * len(own & told)) / whole if whole else 0.0
+        if answer.strip() and locate_quote(answer, span.of(text)):
+            share += 0.5
+        rank = (round(share, 6), -len(own), -span.start)
+        if share >= min_overlap and (best is None or rank > best):
+            best, found = rank, span
+    return found
+
+
+def supported(final: str, evidence: str, question: str) -> bool:
+    """Whether the final answer says nothing that the evidence does not: content words, numbers and negation."""
+    said = content_words(final)
+    have = content_words(evidence)
+    if flat(final).lower() in _YES_NO:
+        return bool(content_words(question) & have)
+    if not said:
+        return flat(final).lower() in flat(evidence).lower()
+    if any(any(c.isdigit() for c in w) and w not in have for w in said):
+        return False
+    told, own = {w.lower() for w in words(final)}, {w.lower() for w in words(evidence)}
+    if (told & _NEGATION) and not (own & _NEGATION):
+        return False
+    return len(said & (have | content_words(question))) >= 0.8 * len(said) and bool(said & have)
+
+
+def full_answer(question: str, reply: str, text: str, *, max_words: int) -> Answer | Fault:
+    """The answer of a capable teacher: each quote verified, the final answer checked against them.
+
+    A quote that is nearly in the text is replaced by the exact words; where none is, the sentence that supports the
+    final answer becomes the quote. A final answer that the quotes and the text do not support drops the item.
+    """
+    if re.match(r"\W*not answerable\b", reply.strip(), re.IGNORECASE):
+        return Fault("unanswerable", "the teacher found no answer in the chunk")
+    match = max(_FINAL.finditer(reply), key=lambda m: m.start(), default=None)
+    if match is None:
+        return Fault("no_final_answer", "no line begins with 'Answer:'")
+    final = flat(_QUOTED.sub(lambda m: m.group(1) or m.group(2) or "", match.group(1).strip().split("\n")[0])).strip(
+        "* "
+    )
+    if not final:
+        return Fault("no_final_answer", "the final answer is empty")
+    if len(final.split()) > max_words:
+        return Fault("answer_too_long", f"{len(final.split())} words")
+    body, repairs, quotes = reply[: match.start()], [], []
+    for said in _QUOTED.finditer(body):
+        located = locate_quote(said.group(1) or said.group(2) or "", text)
+        if located and len(located.of(text)) >= 4:
+            quotes.append(located.of(text))
+            if located.how == "repaired":
+                repairs.append("quote")
+    if not quotes:
+        span = supporting_sentence(text, question, final)
+        if span is None or not supported(final, span.of(text), question):
+            return Fault("no_verbatim_quote", "no quote of the teacher stands in the chunk")
+        quotes, repairs = [span.of(text)], ["quote_found"]
+    quotes = list(dict.fromkeys(quotes))
+    if not supported(final, " ".join(quotes), question):
+        return Fault("answer_not_supported", f"{final[:80]!r} is not in the quotes")
+    return Answer(final, tuple(quotes), _reasoning(body, quotes), tuple(dict.fromkeys(repairs)))
+
+
+def _reasoning(body: str, quotes: list[str]) -> str:
+    """The teacher's sentences without lines that only quote; a quote inside a sentence keeps its words."""
+    kept = []
+    for line in _QUOTED.sub(lambda m: f"\0{flat(m.group(1) or m.group(2) or '')}\0", body).splitlines():
+        outside = re.sub(r"\0[^\0]*\0", "", line)
+        if len(words(outside)) >= 3:
+            kept.append(line.replace("\0", '"').strip())
+    return flat(" ".join(kept))

@@ -1,0 +1,51 @@
+"""The shapes of plain English statements, and which of their words a question can ask for.
+
+"The gate stays closed until the train has passed" is a condition and can be asked about with "when"; the words that
+answer are the text's own. Sentences of other shapes, and other languages, are `general`: nothing is cut from them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from data.questions.wording import content_words
+
+# Group 1 of a shape is what the question may say, group 2 the words that answer; both stay as they are written.
+_NO_SUBJECT = (
+    "If|When|While|Once|After|Before|Unless|Until|Since|Because|Called|Should|Can|Must|May|Return|Returns|Using|Use|"
+    "Given|Note|By|In|On|At|With|For|To|From|As|Without|During"
+)
+_SUBJECT = rf"((?!(?:{_NO_SUBJECT})\b)(?:[^,;:()]|\([^()]{{0,20}}\)){{3,70}}?"
+_VERBS = """
+return raise yield create contain call set give take make define indicate represent support allow cause provide execute
+print store remove add include use require describe control hold bind convert replace write read check start stop accept
+produce perform prevent show display introduce implement terminate invoke compare install manage generate enable change
+affect measure reduce increase improve protect determine receive send deliver pay offer cover assign evaluate treat find
+keep ignore wrap consist:of depend:on belong:to refer:to end:with begin:with lead:to result:in default:to apply:to
+"""
+_PLURAL = [verb.replace(":", " ") for verb in _VERBS.split()]
+_SINGULAR = [re.sub(r"^\w+", r"\g<0>s", verb) for verb in _PLURAL]
+_S_VERBS = "|".join([*_SINGULAR, "specifies", "identifies", "has", "matches"])
+_PLURAL_VERBS = "|".join([*_PLURAL, "specify", "identify", "have", "match"])
+_MODALS = "can only|may only|must only|must not|should not|must|should|can|may|cannot|has to|have to|needs to|need to"
+_SHAPES = {
+    "reason": re.compile(rf"{_SUBJECT}\s[^,;:]{{3,80}}?),?\s((?:because|so that|in order to|due to)\s.+)$"),
+    "condition": re.compile(
+        rf"{_SUBJECT}\s(?:[^,;:()]|\([^()]{{0,20}}\)){{3,90}}?),?\s"
+        r"((?:when|whenever|if|unless|until|once|after|before)\s"
+        r"(?!(?:any|necessary|needed|otherwise|possible)\b)[^,;:]+)$"
+    ),
+    "definition": re.compile(rf"{_SUBJECT}\s(?:is|are|means|denotes))\s((?:a|an|the|used|simply)\s[^;:]+)$"),
+    "duty": re.compile(rf"{_SUBJECT}\s(?:{_MODALS}))\s((?!not\b|only\b)[a-z]+\s[^;:]+)$"),
+    "action": re.compile(rf"{_SUBJECT}(?:\s(?:{_S_VERBS})|(?<=s)\s(?:{_PLURAL_VERBS})))\s((?!of\b|or\b|and\b)[^;:]+)$"),
+}
+
+
+def shape(sentence: str) -> tuple[str, str]:
+    """The kind of a one-line sentence and the words in it that a question should ask for ("" for kind `general`)."""
+    body = sentence.rstrip(".!。 ")
+    for kind, pattern in _SHAPES.items():
+        found = pattern.match(body)
+        if found and 2 <= len(found.group(2).split()) <= 24 and content_words(found.group(1)):
+            return kind, found.group(2)
+    return "general", ""

@@ -1,0 +1,285 @@
+"""Finds quoted words in a text and gives them back verbatim, and cuts a text into sentences with their offsets.
+
+A quote is looked for exactly, then with spaces, quotation marks and dashes made alike, then by rapidfuzz; whatever was
+found is returned as the exact substring of the text. Nothing here knows questions, teachers or records.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Literal, NamedTuple
+
+from rapidfuzz import fuzz
+
+
+class Span(NamedTuple):
+    """Characters [start, end) of a text."""
+
+    start: int
+    end: int
+
+    def of(self, text: str) -> str:
+        """The words themselves."""
+        return text[self.start : self.end]
+
+
+class Located(NamedTuple):
+    """Where a quote stands and how it was found; `text[start:end]` is the verbatim quote."""
+
+    start: int
+    end: int
+    how: Literal["exact", "normalised", "repaired"]
+    score: float = 100.0
+
+    def of(self, text: str) -> str:
+        """The words themselves, verbatim."""
+        return text[self.start : self.end]
+
+
+def locate_quote(quote: str, text: str, *, min_score: float = 95.0) -> Located | None:
+    """The span of `text` that `quote` means, or None.
+
+    Args:
+        quote: words said to be in the text; outer spaces and one pair of outer quotation marks are ignored.
+        text: the passage.
+        min_score: rapidfuzz ratio (0-100) that a repaired quote must reach against the words it is replaced by.
+
+    A repaired span is snapped to word boundaries, and to the sentence's where that is a word or two away. Quotes
+    shorter than 12 characters are never repaired: so few characters say too little.
+    """
+    quote = quote.strip()
+    for form in (quote, _unquoted(quote)):
+        if form and (start := text.find(form)) >= 0:
+            return Located(start, start + len(form), "exact")
+    quote = _unquoted(quote)
+    wanted, _ = _alike(quote)
+    have, origin = _alike(text)
+    wanted = wanted.strip()
+    if not wanted:
+        return None
+    for needle, hay in ((wanted, have), (wanted.lower(), have.lower())):
+        if len(hay) == len(origin) and (start := hay.find(needle)) >= 0:
+            return Located(origin[start], origin[start + len(needle) - 1] + 1, "normalised")
+    return _repaired(wanted, have, origin, text, min_score) if len(wanted) >= 12 else None
+
+
+_PAIRS = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`", "„": "“"}
+
+
+def _unquoted(quote: str) -> str:
+    """Without one pair of quotation marks around the whole."""
+    quote = quote.strip()
+    if len(quote) > 2 and _PAIRS.get(quote[0]) == quote[-1] and quote[0] not in quote[1:-1]:
+        return quote[1:-1].strip()
+    return quote
+
+
+_SAME = {
+    **dict.fromkeys("“”„‟«»″", '"'),
+    **dict.fromkeys("‘’‚‛′`´", "'"),
+    **dict.fromkeys("‐‑‒–—―−", "-"),
+    **dict.fromkeys("\u00ad\u200b\u200c\u200d\ufeff", ""),
+    "…": "...",
+}
+
+
+def _alike(text: str) -> tuple[str, list[int]]:
+    """`text` with look-alike characters made one and runs of space made a single space, and for each character of the
+    result its offset in `text`."""
+    out: list[str] = []
+    origin: list[int] = []
+    for offset, char in enumerate(text):
+        plain = _SAME.get(char)
+        if plain is None:
+            if char.isspace():
+                plain = "" if out and out[-1] == " " else " "
+            elif ord(char) < 128:
+                plain = char
+            else:
+                plain = unicodedata.normalize("NFKC", char) or char
+        for one in plain:
+            out.append(one)
+            origin.append(offset)
+    return "".join(out), origin
+
+
+def _repaired(wanted: str, have: str, origin: list[int], text: str, min_score: float) -> Located | None:
+    if len(wanted) > len(have) * 1.1:
+        return None
+    found = fuzz.partial_ratio_alignment(wanted, have, score_cutoff=min(min_score, 90.0) - 10.0)
+    if found is None:
+        return None
+    start, end = (found.dest_start, found.dest_end) if len(wanted) <= len(have) else (0, len(have))
+    start, end = _to_words(have, start, end)
+    while start < end and have[start] == " ":
+        start += 1
+    while end > start and have[end - 1] == " ":
+        end -= 1
+    if start >= end:
+        return None
+    best = Span(origin[start], origin[end - 1] + 1)
+    best_score = fuzz.ratio(wanted, _alike(best.of(text))[0])
+    if (snapped := _to_sentence(text, best)) != best:
+        score = fuzz.ratio(wanted, _alike(snapped.of(text))[0])
+        if score >= min(best_score, min_score):
+            best, best_score = snapped, score
+    return Located(*best, "repaired", round(best_score, 2)) if best_score >= min_score else None
+
+
+def _to_words(text: str, start: int, end: int) -> tuple[int, int]:
+    """Moves each end outwards to the nearest word boundary, or inwards where a word is only touched by a character."""
+
+    def inside(at: int) -> bool:
+        return (
+            0 < at < len(text)
+            and (text[at - 1].isalnum() or text[at - 1] == "_")
+            and (text[at].isalnum() or text[at] == "_")
+        )
+
+    left, right = start, end
+    while inside(left):
+        left -= 1
+    while inside(right):
+        right += 1
+    if start - left > 2:  # most of the word lies outside: leave the word out if little of it lies inside
+        inward = start
+        while inward < end and inside(inward):
+            inward += 1
+        if inward - start <= 2:
+            left = inward
+    if right - end > 2:
+        inward = end
+        while inward > left and inside(inward):
+            inward -= 1
+        if end - inward <= 2:
+            right = inward
+    return left, right
+
+
+def _to_sentence(text: str, span: Span, *, reach: int = 10) -> Span:
+    """The span moved to the sentence boundaries that lie at most `reach` characters from its ends."""
+    bounds = sentences(text)
+    starts = [s.start for s in bounds if abs(s.start - span.start) <= reach]
+    ends = [s.end for s in bounds if abs(s.end - span.end) <= reach]
+    start = min(starts, key=lambda at: (abs(at - span.start), at), default=span.start)
+    end = min(ends, key=lambda at: (abs(at - span.end), at), default=span.end)
+    return Span(start, end) if start < end else span
+
+
+_ABBREVIATIONS = frozenset(
+    [
+        "e.g",
+        "i.e",
+        "etc",
+        "vs",
+        "cf",
+        "al",
+        "dr",
+        "mr",
+        "mrs",
+        "ms",
+        "prof",
+        "st",
+        "fig",
+        "figs",
+        "no",
+        "nos",
+        "eq",
+        "sec",
+        "ch",
+        "vol",
+        "pp",
+        "approx",
+        "ca",
+        "inc",
+        "ltd",
+        "co",
+        "corp",
+        "jr",
+        "sr",
+        "dept",
+        "est",
+        "jan",
+        "feb",
+        "mar",
+        "apr",
+        "jun",
+        "jul",
+        "aug",
+        "sep",
+        "sept",
+        "oct",
+        "nov",
+        "dec",
+        "u.s",
+        "u.k",
+        "a.m",
+        "p.m",
+        "resp",
+        "incl",
+        "viz",
+        "ed",
+        "eds",
+        "ref",
+        "refs",
+    ]
+)
+_STOP = re.compile(r"[.!?]+[\"'”’)\]*`]*(?=\s|$)|[。！？]+[”’」』）]*")
+_BREAK = re.compile(
+    r"\n[ \t]*\n\s*"  # an empty line
+    r"|\n(?=[ \t]*(?:[*•\-–+]|\d{1,3}[.)]|[a-zA-Z][.)])[ \t]+\S)"  # the next line is a list item
+    r"|\n[ \t]*(?:[=\-*~^#]{3,})[ \t]*(?:\n|$)"  # a rule under a heading
+    r"|\n(?=[ \t]*(?:#{1,6}[ \t]|>>>|\.\.\.[ \t]))"
+    r"|(?<=:)[ \t]*\n(?=[ \t]{2,}\S)"  # an indented block after a colon
+)
+
+
+def sentences(text: str) -> list[Span]:
+    """Sentences, list items and headings of `text`, in order, without the space between them.
+
+    Knows abbreviations, initials, numbered items, quoted stops and hard-wrapped lines; an empty line, a list marker
+    and a heading's rule end a sentence as well. Every span is non-empty; spans do not overlap.
+    """
+    spans: list[Span] = []
+    at = 0
+    for brk in [*(m.span() for m in _BREAK.finditer(text)), (len(text), len(text))]:
+        if brk[0] >= at:
+            spans += _in_block(text, at, brk[0])
+            at = brk[1]
+    return spans
+
+
+def _in_block(text: str, start: int, end: int) -> list[Span]:
+    spans: list[Span] = []
+    marker = re.compile(r"\s*(?:[*•\-–+]|\d{1,3}[.)])[ \t]+(?=\S)").match(text, start, end)
+    begin = marker.end() if marker else start
+    for stop in _STOP.finditer(text, begin, end):
+        if _ends_sentence(text, begin, stop, end):
+            spans.append(_trimmed(text, begin, stop.end()))
+            begin = stop.end()
+    spans.append(_trimmed(text, begin, end))
+    return [s for s in spans if s.start < s.end and any(c.isalnum() for c in s.of(text))]
+
+
+def _ends_sentence(text: str, begin: int, stop: re.Match[str], end: int) -> bool:
+    if stop.group()[0] in "。！？":
+        return True
+    rest = text[stop.end() : end].lstrip()
+    if not rest:
+        return True
+    word = re.search(r"[^\s(\[\"'“‘]*$", text[begin : stop.start()])
+    last = word.group() if word else ""
+    if stop.group()[0] == "." and (last.lower() in _ABBREVIATIONS or re.fullmatch(r"[A-Z]", last)):
+        # "etc." can end a sentence; the others are followed by what they abbreviate
+        return last.lower() == "etc" and rest[0].isupper()
+    # a small letter goes on with the sentence, but for names that are written small: "x.y", "`foo`", "*bar*"
+    return not rest[0].islower()
+
+
+def _trimmed(text: str, start: int, end: int) -> Span:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return Span(start, end)

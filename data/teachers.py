@@ -1,0 +1,434 @@
+"""Who is asked: the Teacher protocol, any OpenAI-compatible endpoint, and a replay teacher for tests.
+
+A teacher turns prompts into texts, in order. One prompt that fails gives a `TeacherFailure` in its place and costs the
+others nothing. Teachers know nothing of chunks, questions or caches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+import queue
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import openai
+import tenacity
+
+from data.nouns import text_sha256
+from raft_errors import BadInput, RaftError
+
+log = logging.getLogger("raft.data")
+
+Messages = list[dict[str, str]]
+"""[{"role": "system" | "user" | "assistant", "content": text}, ...]"""
+
+
+@dataclass(frozen=True)
+class TeacherFailure:
+    """What stands in the place of a reply that could not be had.
+
+    Attributes:
+        reason: `timeout`, `connection`, `rate_limit`, `server_error`, `rejected`, `broken`, `html`, `too_long`,
+            `empty`, `no_replay`.
+        detail: one line for people, without secrets.
+        transient: True where the same request may work later (the endpoint, not the item, was at fault).
+    """
+
+    reason: str
+    detail: str = ""
+    transient: bool = False
+
+
+Reply = str | TeacherFailure
+
+
+class Teacher(Protocol):
+    """Anything that completes chats.
+
+    `name` identifies the model in cache keys and in `Question.origin`. Optional attributes: `batch_size: int`
+    (prompts a call, default 32) and `reports_each_reply: bool` (then `complete` takes `on_reply(position, reply)` and
+    calls it in the calling thread as replies come, so that each can be saved at once). `seed` and equal batches give
+    equal replies where the model can.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def complete(
+        self, prompts: Sequence[Messages], *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str] = ()
+    ) -> Sequence[Reply]: ...
+
+
+class BudgetReached(RaftError):
+    """The next request could cost more than the ceiling allows. Finished replies were saved; a new run goes on."""
+
+
+class TeacherUnavailable(RaftError):
+    """The endpoint could not be used for any prompt of a batch; a new run goes on with what is left."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """Cost per million tokens, in any one currency."""
+
+    prompt: float
+    completion: float
+
+
+@dataclass
+class Usage:
+    """What a teacher has used so far: requests sent, replies had, tokens, cost (None without a price)."""
+
+    requests: int = 0
+    replies: int = 0
+    failures: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+class OpenAITeacher:
+    """Any endpoint that speaks OpenAI's chat completions: vLLM, Ollama, TGI, llama.cpp, a cloud.
+
+    Args:
+        model: name the endpoint knows.
+        base_url: e.g. `http://127.0.0.1:8000/v1`; None for api.openai.com.
+        key_variable: environment variable that holds the key. The key is read when a request is made and kept nowhere
+            else. A missing variable is fine for endpoints with their own `base_url` (local servers need no key).
+        concurrency: requests in flight at once.
+        timeout_seconds: for one attempt, from connect to the last byte; a slow drip cannot stretch it.
+        attempts: tries for one prompt, with exponential back-off and jitter; `Retry-After` is honoured.
+        max_reply_bytes: a longer body is not read to its end.
+        price, budget: with both, no request is sent that could take the cost over `budget`.
+        max_wait_seconds: longest pause between two tries.
+
+    Counts tokens and cost in `usage`. Retries: time-outs, lost connections, 408, 409, 425, 429, 5xx and cut JSON.
+    Errors that no retry mends (401, 403, 404) are a `BadInput`.
+    """
+
+    reports_each_reply = True
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        key_variable: str = "OPENAI_API_KEY",
+        concurrency: int = 8,
+        timeout_seconds: float = 120.0,
+        attempts: int = 6,
+        max_reply_bytes: int = 1_000_000,
+        price: Price | None = None,
+        budget: float | None = None,
+        first_wait_seconds: float = 1.0,
+        max_wait_seconds: float = 60.0,
+    ) -> None:
+        if budget is not None and price is None:
+            raise BadInput("a teacher budget without a price", expected="the price of a million tokens", do="give both")
+        self.name = model
+        self.batch_size = max(32, 4 * concurrency)
+        self.usage = Usage(cost=0.0 if price else None)
+        self._base_url, self._key_variable = base_url, key_variable
+        self._concurrency, self._timeout, self._attempts = concurrency, timeout_seconds, attempts
+        self._max_bytes, self._price, self._budget = max_reply_bytes, price, budget
+        self._first_wait, self._max_wait = first_wait_seconds, max_wait_seconds
+        self._reserved = 0.0
+        self._rng = random.Random()  # jitter only: it never decides a result
+
+    def complete(
+        self,
+        prompts: Sequence[Messages],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        stop: Sequence[str] = (),
+        on_reply: Callable[[int, Reply], None] | None = None,
+    ) -> list[Reply]:
+        """Replies in the order of the prompts; `on_reply` is called in this thread as each one comes.
+
+        Raises:
+            BudgetReached: after the requests in flight have come back and been reported.
+            BadInput: key, model or address refused.
+        """
+        settings = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed, "stop": list(stop) or None}
+        arrived: queue.SimpleQueue[tuple[int, Reply] | None] = queue.SimpleQueue()
+        failed: list[BaseException] = []
+        loop = asyncio.new_event_loop()
+        work = loop.create_task(self._all(prompts, settings, arrived))
+
+        def run() -> None:
+            try:
+                loop.run_until_complete(work)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again in the caller's thread
+                failed.append(error)
+            finally:
+                loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.close()
+                arrived.put(None)
+
+        # a thread of its own: the caller may already stand in an event loop
+        thread = threading.Thread(target=run, name="raft-teacher", daemon=True)
+        thread.start()
+        replies: list[Reply] = [TeacherFailure("not_asked", transient=True)] * len(prompts)
+        try:
+            while (item := arrived.get()) is not None:
+                replies[item[0]] = item[1]
+                if on_reply:
+                    on_reply(*item)
+        except BaseException:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(work.cancel)
+            raise
+        thread.join()
+        if failed:
+            raise failed[0]
+        return replies
+
+    async def _all(self, prompts: Sequence[Messages], settings: dict[str, Any], arrived: Any) -> None:
+        stopped: list[RaftError] = []
+        todo = iter(enumerate(prompts))
+
+        async def worker(client: openai.AsyncOpenAI) -> None:
+            for position, messages in todo:  # the iterator is shared: each worker takes the next prompt
+                if stopped:
+                    return
+                try:
+                    arrived.put((position, await self._one(client, messages, settings)))
+                except RaftError as error:
+                    stopped.append(error)
+
+        async with self._client() as client:
+            await asyncio.gather(*(worker(client) for _ in range(min(self._concurrency, len(prompts)))))
+        if stopped:
+            raise stopped[0]
+
+    def _client(self) -> openai.AsyncOpenAI:
+        key = os.environ.get(self._key_variable, "")
+        if not key and self._base_url is None:
+            raise BadInput(
+                f"no key in the environment variable {self._key_variable}",
+                expected="the key of the teacher's endpoint",
+                do=f"export {self._key_variable}=..., or set base_url to a server that needs no key",
+            )
+        return openai.AsyncOpenAI(
+            api_key=key or "none", base_url=self._base_url, timeout=self._timeout, max_retries=0, organization=""
+        )
+
+    async def _one(self, client: openai.AsyncOpenAI, messages: Messages, settings: dict[str, Any]) -> Reply:
+        ceiling = self._reserve(messages, settings["max_tokens"])
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(self._attempts),
+            wait=self._wait,
+            retry=tenacity.retry_if_exception_type(_Retry),
+            reraise=True,
+        )
+        try:
+            reply: Reply = await retrying(self._attempt, client, messages, settings)
+        except (_Retry, _Rejected) as error:
+            reply = error.failure
+        finally:
+            self._reserved -= ceiling
+        if isinstance(reply, TeacherFailure):
+            self.usage.failures += 1
+            log.warning("the teacher failed on one prompt: %s %s", reply.reason, reply.detail)
+        else:
+            self.usage.replies += 1
+        return reply
+
+    def _reserve(self, messages: Messages, max_tokens: int) -> float:
+        """Sets aside what the request can cost at most (a token is at least about two bytes of English)."""
+        if self._price is None or self._budget is None:
+            return 0.0
+        prompt_tokens = sum(len(m["content"].encode()) // 2 + 8 for m in messages)
+        ceiling = (prompt_tokens * self._price.prompt + max_tokens * self._price.completion) / 1e6
+        spent = self.usage.cost or 0.0
+        if spent + self._reserved + ceiling > self._budget:
+            raise BudgetReached(
+                f"the teacher's budget of {self._budget:g} is used up: {spent:.4f} spent",
+                do="raise the budget and run again: finished replies are kept and not paid again",
+            )
+        self._reserved += ceiling
+        return ceiling
+
+    async def _attempt(self, client: openai.AsyncOpenAI, messages: Messages, settings: dict[str, Any]) -> Reply:
+        self.usage.requests += 1
+        try:
+            async with asyncio.timeout(self._timeout):
+                body, media = await self._post(client, messages, settings)
+        except (TimeoutError, openai.APITimeoutError):
+            raise _Retry("timeout", f"no whole reply within {self._timeout:g} s") from None
+        except openai.APIStatusError as error:
+            raise self._status(error) from None
+        except openai.APIConnectionError as error:
+            raise _Retry("connection", type(error.__cause__ or error).__name__) from None
+        except Exception as error:
+            # the HTTP library's own error for a body that stops half way; it is known by name, not by module, since
+            # the openai client can sit on more than one
+            if type(error).__name__ in {"RemoteProtocolError", "ReadError", "DecodingError", "IncompleteRead"}:
+                raise _Retry("connection", type(error).__name__) from None
+            raise
+        if body is None:
+            return TeacherFailure("too_long", f"the reply is longer than {self._max_bytes} bytes")
+        if "html" in media or body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+            return TeacherFailure("html", "the endpoint answered with a web page")
+        return self._read(body)
+
+    async def _post(
+        self, client: openai.AsyncOpenAI, messages: Messages, settings: dict[str, Any]
+    ) -> tuple[bytes | None, str]:
+        """The raw body (None when over-long) and its media type."""
+        request = client.chat.completions.with_streaming_response.create(
+            model=self.name,
+            messages=messages,  # type: ignore[arg-type]
+            **{k: v for k, v in settings.items() if v is not None},
+        )
+        async with request as response:
+            body = bytearray()
+            async for piece in response.iter_bytes():
+                body += piece
+                if len(body) > self._max_bytes:
+                    return None, ""
+            return bytes(body), response.headers.get("content-type", "").lower()
+
+    def _read(self, body: bytes) -> Reply:
+        try:
+            payload = json.loads(body)
+            choice = payload["choices"][0]
+            text = choice["message"].get("content")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise _Retry("broken", "the reply is not a chat completion in JSON") from None
+        self._count(payload.get("usage"))
+        if not isinstance(text, str) or not text.strip():
+            return TeacherFailure("empty", f"finish_reason {choice.get('finish_reason')!r}")
+        return text
+
+    def _count(self, usage: Any) -> None:
+        if not isinstance(usage, Mapping):
+            return
+        prompt, completion = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        self.usage.prompt_tokens += prompt
+        self.usage.completion_tokens += completion
+        if self._price is not None:
+            cost = (prompt * self._price.prompt + completion * self._price.completion) / 1e6
+            self.usage.cost = (self.usage.cost or 0.0) + cost
+
+    def _status(self, error: openai.APIStatusError) -> Exception:
+        code = error.status_code
+        if code in (401, 403, 404):
+            where = self._base_url or "the default OpenAI address"
+            wrong = f"the model {self.name!r} or the path" if code == 404 else f"the key in {self._key_variable}"
+            return BadInput(
+                f"the teacher at {where} answered {code}: it does not accept {wrong}", do="correct it and run again"
+            )
+        if code == 429 and getattr(error, "code", None) == "insufficient_quota":
+            return BudgetReached("the teacher's account has no quota left", do="top it up and run again")
+        if code in (408, 409, 425, 429) or code >= 500:
+            wait = _retry_after(error.response.headers)
+            return _Retry("rate_limit" if code == 429 else "server_error", f"HTTP {code}", wait)
+        return _Rejected(TeacherFailure("rejected", f"HTTP {code}"))
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        backoff = min(self._max_wait, self._first_wait * 2 ** (state.attempt_number - 1))
+        asked = error.wait_seconds if isinstance(error, _Retry) and error.wait_seconds else 0.0
+        return min(self._max_wait, max(asked, backoff * self._rng.uniform(0.5, 1.0)))
+
+
+class _Retry(Exception):
+    """One attempt failed in a way that another may mend."""
+
+    def __init__(self, reason: str, detail: str, wait_seconds: float | None = None) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.failure = TeacherFailure(reason, detail, transient=True)
+        self.wait_seconds = wait_seconds
+
+
+class _Rejected(Exception):
+    """The endpoint refuses this one prompt (too long, filtered); trying again changes nothing."""
+
+    def __init__(self, failure: TeacherFailure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks us to wait; dates are left to the back-off."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * unit)
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+class ReplayTeacher:
+    """Answers from a table, for tests and for runs that must cost nothing.
+
+    Args:
+        replies: by `prompt_key(messages)`, or by any text that the last message contains (longest match wins).
+        default: reply where nothing matches; None makes it a failure.
+
+    `calls` holds the messages of every prompt answered, in order.
+    """
+
+    def __init__(
+        self,
+        replies: Mapping[str, str] | None = None,
+        *,
+        name: str = "replay",
+        batch_size: int = 8,
+        default: str | Callable[[Messages], str] | None = None,
+    ) -> None:
+        self.name, self.batch_size = name, batch_size
+        self.calls: list[Messages] = []
+        self._replies = dict(replies or {})
+        self._default = default
+
+    @classmethod
+    def from_jsonl(cls, path: Path, **settings: Any) -> ReplayTeacher:
+        """Reads lines of {"prompt": key or text, "reply": text}."""
+        table: dict[str, str] = {}
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                row = json.loads(line)
+                table[row["prompt"]] = row["reply"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise BadInput(
+                    f"{path}, line {number}: not a recorded reply", expected='{"prompt": text, "reply": text}'
+                ) from error
+        return cls(table, **settings)
+
+    def complete(
+        self, prompts: Sequence[Messages], *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str] = ()
+    ) -> list[Reply]:
+        """Replies in the order of the prompts."""
+        return [self._reply(messages) for messages in prompts]
+
+    def _reply(self, messages: Messages) -> Reply:
+        self.calls.append(messages)
+        if (key := prompt_key(messages)) in self._replies:
+            return self._replies[key]
+        last = messages[-1]["content"]
+        matches = sorted((k for k in self._replies if k in last), key=lambda k: (-len(k), k))
+        if matches:
+            return self._replies[matches[0]]
+        if self._default is None:
+            return TeacherFailure("no_replay", "no recorded reply fits the prompt")
+        return self._default(messages) if callable(self._default) else self._default
+
+
+def prompt_key(messages: Messages) -> str:
+    """Hex sha256 that names a prompt in a replay table."""
+    return text_sha256(json.dumps(messages, ensure_ascii=False, sort_keys=True))

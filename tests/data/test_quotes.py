@@ -1,0 +1,93 @@
+"""A quote that was found is always the text's own words; a sentence keeps its offsets."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.quotes import locate_quote, sentences
+
+TEXT = (
+    "The “with” statement wraps the execution\nof a block — e.g. to close files. Version 3.11 added\n"
+    "except* clauses. Dr. Smith wrote it.\n\n* first item. It has two sentences.\n* second item\n"
+)
+
+
+def found(quote: str, text: str = TEXT) -> tuple[str, str] | None:
+    located = locate_quote(quote, text)
+    return (located.how, located.of(text)) if located else None
+
+
+def test_exact_words_are_found_as_they_are():
+    assert found("Version 3.11 added") == ("exact", "Version 3.11 added")
+    assert found('"Version 3.11 added"') == ("exact", "Version 3.11 added")
+
+
+def test_spaces_quotation_marks_dashes_and_case_are_alike_but_the_text_comes_back():
+    assert found('the "with" statement wraps the execution of a block - e.g.') == (
+        "normalised",
+        "The “with” statement wraps the execution\nof a block — e.g.",
+    )
+
+
+def test_a_nearly_right_quote_is_replaced_by_the_exact_words():
+    how, words = found("The “with” statement wraps the executon of a block — e.g. to close file.")
+    assert how == "repaired"
+    assert words == "The “with” statement wraps the execution\nof a block — e.g. to close files."
+
+
+@pytest.mark.parametrize(
+    "quote", ["", "   ", "…", "opens every file twice and never closes it", "Smyth", "The with statement " * 30]
+)
+def test_what_is_not_there_is_not_found(quote):
+    assert locate_quote(quote, TEXT) is None
+
+
+def test_a_changed_number_is_never_passed_off_as_the_quote():
+    text = "The server listens on port 8081 of every interface."
+    located = locate_quote("The server listens on port 8080 of every interface.", text)
+    assert located is None or located.of(text) == text
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(min_size=1, max_size=80), st.text(min_size=1, max_size=60))
+def test_whatever_is_located_is_a_substring_and_verbatim_quotes_are_always_found(text, quote):
+    located = locate_quote(quote, text)
+    if located:
+        assert 0 <= located.start < located.end <= len(text)
+    if quote.strip():
+        whole = text + quote + text
+        located = locate_quote(quote, whole)
+        assert located is not None
+        assert located.of(whole) == quote.strip()
+
+
+def test_sentences_know_abbreviations_lists_and_wrapped_lines():
+    assert [s.of(TEXT) for s in sentences(TEXT)] == [
+        "The “with” statement wraps the execution\nof a block — e.g. to close files.",
+        "Version 3.11 added\nexcept* clauses.",
+        "Dr. Smith wrote it.",
+        "first item.",
+        "It has two sentences.",
+        "second item",
+    ]
+
+
+def test_headings_and_blocks_are_no_part_of_the_sentence_after_them():
+    text = 'The "with" statement\n********************\n\nIt wraps a block:\n\n   with a as b:\n       pass\n\nDone. 好的。再见。'
+    assert [s.of(text) for s in sentences(text)] == [
+        'The "with" statement',
+        "It wraps a block:",
+        "with a as b:",
+        "pass",
+        "Done.",
+        "好的。",
+        "再见。",
+    ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="ab .!?\n*-1\"'：。", max_size=80))
+def test_sentences_are_ordered_non_empty_and_do_not_overlap(text):
+    spans = sentences(text)
+    assert all(s.start < s.end and s.of(text) == s.of(text).strip() for s in spans)
+    assert all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))

@@ -1,0 +1,251 @@
+"""A teacher loses no item, pays for none twice, keeps its key to itself and gives up in the right way."""
+
+import json
+import logging
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from data.nouns import MemoryCache
+from data.questions.asking import Sampling, Tally, ask
+from data.teachers import (
+    BudgetReached,
+    OpenAITeacher,
+    Price,
+    ReplayTeacher,
+    TeacherFailure,
+    TeacherUnavailable,
+    prompt_key,
+)
+from raft_errors import BadInput
+
+SAMPLING = Sampling(max_tokens=8)
+
+
+class Endpoint:
+    """An OpenAI-compatible server on loopback; `faults[text]` is a list of what to do before the right answer."""
+
+    def __init__(self):
+        self.faults: dict[str, list[str]] = {}
+        self.answered: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()
+        self.headers: list[str] = []
+        self.bodies: list[dict] = []
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                text = body["messages"][-1]["content"]
+                endpoint.asked[text] += 1
+                endpoint.bodies.append(body)
+                endpoint.headers.append(self.headers.get("authorization", ""))
+                left = endpoint.faults.get(text, [])
+                fault = left.pop(0) if left else "answer"
+                try:
+                    endpoint.act(self, fault, text)
+                except OSError:
+                    pass  # the client has hung up
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+
+    def act(self, handler, fault, text):
+        if fault.isdigit():
+            self.send(handler, int(fault), b'{"error": {"message": "no"}}', {"retry-after": "0.05"})
+        elif fault == "html":
+            self.send(handler, 200, b"<!DOCTYPE html><html>sign in</html>", {"content-type": "text/html"})
+        elif fault == "broken":
+            self.send(handler, 200, b'{"choices": [{"message": {"con')
+        elif fault == "huge":
+            self.send(handler, 200, b'"' + b"x" * 3_000_000 + b'"')
+        elif fault == "sleep":
+            time.sleep(1.0)
+        elif fault == "disconnect":
+            handler.connection.close()
+        elif fault == "cut":
+            handler.send_response(200)
+            handler.send_header("content-length", "1000")
+            handler.end_headers()
+            handler.wfile.write(b'{"choices": [')
+            handler.wfile.flush()
+            handler.connection.close()
+        elif fault == "drip":
+            handler.send_response(200)
+            handler.send_header("content-length", "1000")
+            handler.end_headers()
+            for _ in range(20):
+                handler.wfile.write(b" ")
+                handler.wfile.flush()
+                time.sleep(0.05)
+        else:
+            content = "" if fault == "empty" else f"reply to {text}"
+            self.answered[text] += 1
+            body = {
+                "choices": [{"message": {"content": content}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+            }
+            self.send(handler, 200, json.dumps(body).encode())
+
+    @staticmethod
+    def send(handler, status, body, headers=None):
+        handler.send_response(status)
+        for name, value in {"content-type": "application/json", **(headers or {})}.items():
+            handler.send_header(name, value)
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+
+@pytest.fixture
+def endpoint():
+    endpoint = Endpoint()
+    yield endpoint
+    endpoint.server.shutdown()
+    endpoint.server.server_close()
+
+
+def teacher_of(endpoint, **settings):
+    return OpenAITeacher(
+        "tiny",
+        base_url=endpoint.url,
+        **{"timeout_seconds": 0.4, "first_wait_seconds": 0.01, "max_wait_seconds": 0.1, "concurrency": 8, **settings},
+    )
+
+
+def said(*texts):
+    return [[{"role": "user", "content": text}] for text in texts]
+
+
+def complete(teacher, texts, **more):
+    return teacher.complete(said(*texts), max_tokens=8, temperature=0.0, seed=0, **more)
+
+
+def test_every_fault_that_can_pass_passes_and_no_item_is_lost_or_answered_twice(endpoint):
+    faults = ["429", "500", "503", "sleep", "broken", "drip", "disconnect", "cut"]
+    texts = [f"item {n} {fault}" for n, fault in enumerate([*faults, "none", "none"])]
+    endpoint.faults = {t: [t.split()[-1]] for t in texts if not t.endswith("none")}
+    endpoint.faults["item 0 429"] = ["429", "500", "disconnect"]
+    teacher = teacher_of(endpoint)
+    assert complete(teacher, texts) == [f"reply to {t}" for t in texts]
+    assert set(endpoint.answered.values()) == {1}
+    assert endpoint.asked["item 0 429"] == 4
+    assert teacher.usage.replies == len(texts)
+    assert (teacher.usage.prompt_tokens, teacher.usage.completion_tokens) == (10 * len(texts), 5 * len(texts))
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "asked"),
+    [
+        ("empty", "empty", 1),
+        ("html", "html", 1),
+        ("huge", "too_long", 1),
+        ("400", "rejected", 1),
+        ("500", "server_error", 3),
+    ],
+)
+def test_a_reply_that_no_retry_mends_fails_alone(endpoint, fault, reason, asked):
+    endpoint.faults = {"bad": [fault] * 9}
+    replies = complete(teacher_of(endpoint, attempts=3, timeout_seconds=5.0), ["good", "bad", "fine"])
+    assert [replies[0], replies[2]] == ["reply to good", "reply to fine"]
+    assert isinstance(replies[1], TeacherFailure)
+    assert replies[1].reason == reason
+    assert endpoint.asked["bad"] == asked
+
+
+@pytest.mark.parametrize("status", ["401", "403", "404"])
+def test_a_wrong_key_or_model_stops_at_once_and_says_what_to_correct(endpoint, status):
+    endpoint.faults = {f"{n}": [status] * 9 for n in range(20)}
+    with pytest.raises(BadInput, match=status):
+        complete(teacher_of(endpoint, concurrency=2), [f"{n}" for n in range(20)])
+    assert sum(endpoint.asked.values()) <= 2
+
+
+def test_the_key_is_sent_and_neither_stored_nor_logged(endpoint, monkeypatch, caplog):
+    monkeypatch.setenv("TEACHER_KEY", "sk-very-secret")
+    caplog.set_level(logging.DEBUG)
+    teacher = teacher_of(endpoint, key_variable="TEACHER_KEY", attempts=2)
+    endpoint.faults = {"b": ["400"], "c": ["500", "500"]}
+    replies = complete(teacher, ["a", "b", "c"])
+    assert set(endpoint.headers) == {"Bearer sk-very-secret"}
+    seen = f"{vars(teacher)} {replies} {caplog.text} {teacher.usage}"
+    assert "very-secret" not in seen
+
+
+def test_no_key_for_the_default_address_is_bad_input(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(BadInput, match="OPENAI_API_KEY"):
+        complete(OpenAITeacher("gpt"), ["a"])
+
+
+def test_settings_reach_the_endpoint(endpoint):
+    teacher_of(endpoint).complete(said("a"), max_tokens=7, temperature=0.5, seed=3, stop=["\n"])
+    body = endpoint.bodies[0]
+    assert (body["model"], body["max_tokens"], body["temperature"], body["seed"], body["stop"]) == (
+        "tiny",
+        7,
+        0.5,
+        3,
+        ["\n"],
+    )
+
+
+def test_the_budget_stops_cleanly_and_a_second_run_pays_only_for_the_rest(endpoint):
+    cache, texts = MemoryCache(), [f"question {n}" for n in range(12)]
+    price = Price(prompt=100.0, completion=100.0)  # a reply costs 0.0015, and at most 0.0029 is set aside for one
+    poor = teacher_of(endpoint, price=price, budget=0.009, concurrency=1)
+    with pytest.raises(BudgetReached, match="budget"):
+        ask(said(*texts), poor, version="1", sampling=SAMPLING, cache=cache)
+    paid = sum(endpoint.answered.values())
+    assert 0 < paid < 12
+    assert poor.usage.cost <= 0.009
+    assert len(cache.items) == paid
+    rich = teacher_of(endpoint)
+    assert ask(said(*texts), rich, version="1", sampling=SAMPLING, cache=cache) == [f"reply to {t}" for t in texts]
+    assert set(endpoint.answered.values()) == {1}
+
+
+def test_an_endpoint_that_is_down_stops_the_run_instead_of_dropping_every_item(endpoint):
+    endpoint.faults = {f"{n}": ["500"] * 9 for n in range(4)}
+    with pytest.raises(TeacherUnavailable, match="server_error"):
+        ask(said(*"0123"), teacher_of(endpoint, attempts=2), version="1", sampling=SAMPLING, cache=MemoryCache())
+
+
+def test_a_reply_is_saved_as_it_comes_so_that_a_kill_loses_only_what_is_in_flight(endpoint):
+    class DiesAtThree(MemoryCache):
+        def put_many(self, items):
+            if len(self.items) == 3:
+                raise KeyboardInterrupt
+            super().put_many(items)
+
+    cache, texts = DiesAtThree(), [f"q{n}" for n in range(8)]
+    with pytest.raises(KeyboardInterrupt):
+        ask(said(*texts), teacher_of(endpoint, concurrency=1), version="1", sampling=SAMPLING, cache=cache)
+    kept = MemoryCache()
+    kept.items = dict(cache.items)
+    tally = Tally()
+    ask(said(*texts), teacher_of(endpoint), version="1", sampling=SAMPLING, cache=kept, tally=tally)
+    assert (tally.cached, tally.asked) == (3, 5)
+
+
+def test_replay_answers_by_prompt_by_words_or_not_at_all(tmp_path):
+    messages = said("What is RAFT?")[0]
+    file = tmp_path / "replies.jsonl"
+    rows = [{"prompt": prompt_key(messages), "reply": "exact"}, {"prompt": "RAFT", "reply": "by words"}]
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    teacher = ReplayTeacher.from_jsonl(file)
+    replies = complete(teacher, ["What is RAFT?", "Who needs RAFT?", "Why?"])
+    assert replies[:2] == ["exact", "by words"]
+    assert replies[2].reason == "no_replay"
+    assert len(teacher.calls) == 3
+    file.write_text("{}\n")
+    with pytest.raises(BadInput, match="line 1"):
+        ReplayTeacher.from_jsonl(file)
