@@ -185,8 +185,8 @@ class Embedder:
         computed = 0
         for begin in range(0, len(distinct), _WINDOW):
             window = distinct[begin : begin + _WINDOW]
-            keys = [self._key(prompt, text) for text in window] if cache else []
-            known = dict(self._read(cache, keys)) if cache else {}
+            keys = [self._key(prompt, text) for text in window] if cache is not None else []
+            known = dict(self._read(cache, keys)) if cache is not None else {}
             for i, (count, vector) in known.items():
                 tokens[begin + i], vectors[begin + i] = count, vector
             missing = [i for i in range(len(window)) if i not in known]
@@ -197,7 +197,7 @@ class Embedder:
                 places = [missing[row] for row in rows]
                 for place, count, vector in zip(places, counts, found):
                     tokens[begin + place], vectors[begin + place] = count, vector
-                if cache:
+                if cache is not None:
                     cache.put_many({keys[p]: _pack(c, v) for p, c, v in zip(places, counts, found)})
                 computed, done = computed + len(rows), done + len(rows)
                 if progress:

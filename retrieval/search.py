@@ -57,11 +57,10 @@ class Citation:
 
 
 def passage_text(chunk: Chunk) -> str:
-    """What is embedded and indexed for a chunk: its title before its text, unless the text opens with the title."""
+    """What is embedded and indexed for a chunk: its title before its text, unless the title is its first line."""
     title = chunk.title.strip()
-    if not title or chunk.text.lstrip(" #=*").startswith(title):
-        return chunk.text
-    return f"{title}. {chunk.text}"
+    first_line = chunk.text.lstrip().split("\n", 1)[0].strip(" #=*")
+    return chunk.text if not title or first_line == title else f"{title}. {chunk.text}"
 
 
 class Retriever:

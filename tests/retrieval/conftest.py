@@ -27,15 +27,12 @@ def real_model() -> Path:
     named = os.environ.get("RAFT_TEST_EMBEDDER")
     if named:
         return Path(named)
-    try:
-        from tasks import models
-    except ImportError:
-        models = None
-    find = getattr(models, "cached_embedder", None)
-    found = find() if find else None
+    from tasks.models import on_this_machine
+
+    found = on_this_machine("sentence-transformers/all-MiniLM-L6-v2")
     if found is None:
-        pytest.skip("the real embedder is not here: set RAFT_TEST_EMBEDDER to a folder, or run `raft models fetch`")
-    return Path(found)
+        pytest.skip("the real embedder is not here: set RAFT_TEST_EMBEDDER to its folder, or fetch it (raft models)")
+    return found.folder
 
 
 @pytest.fixture

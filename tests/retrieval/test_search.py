@@ -43,6 +43,7 @@ def test_a_passage_finds_itself_and_is_cited(embedder, index, town):
 def test_the_title_is_part_of_what_is_searched_but_not_twice():
     assert passage_text(make_chunk("It is red.", title="Tower")) == "Tower. It is red."
     assert passage_text(make_chunk("# Tower\nIt is red.", title="Tower")) == "# Tower\nIt is red."
+    assert passage_text(make_chunk("Tower bells ring.", title="Tower")) == "Tower. Tower bells ring."
     assert passage_text(make_chunk("It is red.")) == "It is red."
 
 
