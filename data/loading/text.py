@@ -9,6 +9,7 @@ import codecs
 import re
 import unicodedata
 
+from data.loading.encodings import guess_encoding
 from data.loading.options import Refused
 
 _BOMS = (
@@ -106,10 +107,7 @@ def _looks_binary(raw: bytes) -> bool:
 
 
 def _guess(raw: bytes) -> tuple[str, str]:
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(raw[:_SAMPLE]).best()
-    name = best.encoding if best else "cp1252"
+    name = guess_encoding(raw[:_SAMPLE])
     try:
         return raw.decode(name, "replace"), name
     except LookupError:
