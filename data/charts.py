@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 640, 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 40
+WIDTH, HEIGHT = 480, 260  # narrow, so that its letters stay readable on a phone
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 42
 
 
 def line_chart(series: Mapping[str, Sequence[tuple[float, float]]], *, title: str, x_label: str) -> Markup:
@@ -51,15 +51,15 @@ def bar_chart(groups: Mapping[str, Mapping[str, float]], *, title: str, x_label:
     for g, (label, group) in enumerate(groups.items()):
         middle = LEFT + room * (g + 0.5)
         body += f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{escape(label)}</text>'
-        for i, name in enumerate(names):
-            if name in group and math.isfinite(group[name]):
-                height = _at(0.0, y_axis, HEIGHT - BOTTOM, TOP) - _at(group[name], y_axis, HEIGHT - BOTTOM, TOP)
-                x = middle + (i - len(names) / 2) * wide
-                body += (
-                    f'<rect class="bar s{i % 4}" x="{x + 1:.1f}" y="{HEIGHT - BOTTOM - height:.1f}" '
-                    f'width="{wide - 2:.1f}" height="{height:.1f}"><title>{escape(name)}, {escape(label)}: '
-                    f"{group[name]:.3f}</title></rect>"
-                )
+        shown = [n for n in names if n in group and math.isfinite(group[n])]
+        for place, name in enumerate(shown):
+            top_of_bar = _at(group[name], y_axis, HEIGHT - BOTTOM, TOP)
+            x = middle + (place - len(shown) / 2) * wide
+            body += (
+                f'<rect class="bar s{names.index(name) % 4}" x="{x + 1:.1f}" y="{top_of_bar:.1f}" '
+                f'width="{wide - 2:.1f}" height="{HEIGHT - BOTTOM - top_of_bar:.1f}">'
+                f"<title>{escape(name)}, {escape(label)}: {group[name]:.3f}</title></rect>"
+            )
     return _svg(body, title, names)
 
 
@@ -68,7 +68,7 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float]], *, title: st
     if not rows:
         return Markup("")
     axis = _ticks(min(0.0, *(r[2] for r in rows)), max(0.0, *(r[3] for r in rows)))
-    left, step = 190, 26
+    left, step = 182, 28
     height = TOP + step * len(rows) + BOTTOM
     body = ""
     for tick in axis:

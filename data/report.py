@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from data.charts import bar_chart, interval_chart, line_chart
-from data.scoring import HEADLINE, METRICS, score_row, summarise
+from data.scoring import HEADLINE, LEAST_GROUPS, METRICS, score_row, summarise
 
 __all__ = ["score_row", "summarise", "write_report"]
 
@@ -74,7 +74,11 @@ def write_report(
         verdict_class=headline and _colour(headline),
         level=f"{100 * headline['level']:g} %" if headline else "95 %",
         warnings=_warnings(summary),
-        settings=[(_setting_title(n), _setting(p, base, other)) for n, p in summary["settings"].items()],
+        settings=[
+            (_setting_title(n), _setting(p, base, other))
+            for n, p in sorted(summary["settings"].items(), key=lambda item: item[0] != summary["headline_setting"])
+        ],
+        least_groups=LEAST_GROUPS,
         samples=f"{summary['samples']:,}",
         seed=summary["seed"],
         retrieval=_flatten(retrieval or {}),
@@ -305,6 +309,6 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 def _plain(value: Any) -> str:
     if value is None:
         return "–"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -42,10 +42,11 @@ METRICS = {
     "citation_recall": "Citation recall",
     "verbatim": "Quotes verbatim",
     "supporting_f1": "Cited passages F1",
-    "grounded": "Answer grounded in quotes",
+    "grounded": "Grounded in quotes",
 }
 CLOSED = ("yes", "no", "maybe")
 LEAST_FOR_SLICE = 5
+LEAST_GROUPS = 10  # with fewer documents, resampling documents gives intervals that are far too narrow
 
 
 def score_row(
@@ -170,8 +171,9 @@ def summarise(
 ) -> dict[str, Any]:
     """Sums up rows of `score_row`: per setting the means of each condition, and other - base with intervals.
 
-    Questions are resampled by document. The headline is token F1 in `headline_setting`, by default `retrieved` where
-    there are such rows, else the first setting. JSON values only.
+    Questions are resampled by document where there are ten or more. The headline is token F1 in `headline_setting`, by default `retrieved` where
+    there are such rows, else the first setting, over questions on documents that training never saw (`unseen` is
+    false where there are none). JSON values only.
     """
     settings = list(dict.fromkeys(r["setting"] for r in rows))
     chosen = headline_setting or ("retrieved" if "retrieved" in settings else next(iter(settings), ""))
@@ -183,11 +185,17 @@ def summarise(
         "other": other,
         "headline_metric": HEADLINE,
         "headline_setting": chosen,
-        "headline": by_setting.get(chosen, {}).get("differences", {}).get(HEADLINE),
+        "headline": _headline([r for r in rows if r["setting"] == chosen], base, other, samples, seed),
         "settings": by_setting,
         "seed": seed,
         "samples": samples,
     }
+
+
+def _headline(rows: list[Mapping[str, Any]], base: str, other: str, samples: int, seed: int) -> dict[str, Any] | None:
+    unseen = _pairs([r for r in rows if r["slices"]["documents"] == "unseen"], base, other, HEADLINE)
+    pairs = unseen or _pairs(rows, base, other, HEADLINE)
+    return {**_difference(pairs, samples, seed), "unseen": bool(unseen)} if pairs else None
 
 
 def _summarise_setting(rows: list[Mapping[str, Any]], base: str, other: str, samples: int, seed: int) -> dict[str, Any]:
@@ -216,9 +224,7 @@ def _condition(rows: list[Mapping[str, Any]], samples: int, seed: int) -> dict[s
         kept = [r for r in scored if r["metrics"][metric] is not None]
         if kept:
             values = [r["metrics"][metric] for r in kept]
-            metrics[metric] = bootstrap_mean(
-                values, groups=[r["group"] for r in kept], samples=samples, seed=seed
-            ).to_dict()
+            metrics[metric] = bootstrap_mean(values, groups=_groups(kept)[0], samples=samples, seed=seed).to_dict()
     closed = [r for r in scored if r["metrics"]["accuracy"] is not None]
     words = [len(r["final_answer"].split()) for r in scored]
     seconds, _ = mean_defined([r["seconds"] for r in scored])
@@ -256,17 +262,27 @@ def _pairs(
 
 def _difference(pairs: list[tuple[float, float, Mapping[str, Any]]], samples: int, seed: int) -> dict[str, Any]:
     first, second = [p[0] for p in pairs], [p[1] for p in pairs]
-    interval = paired_bootstrap(first, second, groups=[p[2]["group"] for p in pairs], samples=samples, seed=seed)
+    groups, resampled, documents = _groups([p[2] for p in pairs])
+    interval = paired_bootstrap(first, second, groups=groups, samples=samples, seed=seed)
     deviation = float(np.std(np.subtract(second, first), ddof=1)) if len(pairs) > 1 else 0.0
     verdict = "better" if interval.low > 0 else "worse" if interval.high < 0 else "no clear difference"
     return {
         "base": float(np.mean(first)),
         "other": float(np.mean(second)),
         **interval.to_dict(),
+        "resampled": resampled,
+        "documents": documents,
         "verdict": verdict,
         # What this many questions could have shown, so that "no clear difference" is not read as "equal".
         "detectable": detectable_difference(deviation, len(pairs)),
     }
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str] | None, str, int]:
+    """What to resample as a whole: documents, or single questions (None) where the documents are too few."""
+    documents = [r["group"] for r in rows]
+    count = len(set(documents))
+    return (documents, "documents", count) if count >= LEAST_GROUPS else (None, "questions", count)
 
 
 def _slices(rows: list[Mapping[str, Any]], base: str, other: str, samples: int, seed: int) -> dict[str, Any]:
