@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from data.nouns import Chunk
 from flows.cli import emit
 from flows.config import load_config
 from flows.verbs import ConfigOption, JsonOption, SetOption
@@ -30,10 +29,7 @@ def search(
         raise BadInput("The query is empty", expected="a question or some words")
     retriever = open_retriever(built["index"], built["chunk"], run.models["embedder"])
     hits = retriever.search([query], k)[0]
-    rows = []
-    for hit in hits:
-        chunk = retriever.chunk(hit)
-        rows.append({"rank": hit.rank, "score": round(hit.score, 4), **_citation(chunk), "text": chunk.text})
+    rows = [retriever.cite(hit).to_dict() for hit in hits]
     if json:
         emit({"ok": True, "query": query, "hits": rows})
         return
@@ -41,22 +37,11 @@ def search(
     for row in rows:
         page = f", page {row['page']}" if row["page"] else ""
         out.print(
-            f"[bold]{row['rank']}. {row['score']:.3f}[/bold]  {row['source']}{page} [{row['start']}:{row['end']}]  "
-            f"chunk {row['chunk']}",
+            f"[bold]{row['rank']}. {row['score']:.3f}[/bold]  {row['source']}{page}, "
+            f"characters {row['start']}-{row['end']}, chunk {row['chunk_id']}",
             soft_wrap=True,
         )
         out.print(_indented(row["text"]), markup=False)
-
-
-def _citation(chunk: Chunk) -> dict:
-    return {
-        "chunk": chunk.id,
-        "title": chunk.title,
-        "source": chunk.source,
-        "page": chunk.page,
-        "start": chunk.start,
-        "end": chunk.end,
-    }
 
 
 def _indented(text: str) -> str:

@@ -34,9 +34,9 @@ CONFIG_NAME = "raft.yaml"
 class ModelsConfig(Section):
     """The base model that is adapted, and the embedder that retrieves. A folder, or a Hub id."""
 
-    base: str = setting(DEFAULT_BASE, "Base model: a folder or a Hub id", path=True)
+    base: str = setting(DEFAULT_BASE, "Base model: a folder or a Hub id", path="or name")
     base_revision: str | None = setting(None, "Commit, tag or branch of the base on the Hub; none = the pinned one")
-    embedder: str = setting(DEFAULT_EMBEDDER, "Embedder: a folder or a Hub id", path=True)
+    embedder: str = setting(DEFAULT_EMBEDDER, "Embedder: a folder or a Hub id", path="or name")
     embedder_revision: str | None = setting(None, "Commit, tag or branch of the embedder; none = the pinned one")
 
 
@@ -100,7 +100,8 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise BadInput(f"The configuration {path} holds a {type(values).__name__}", expected="sections with fields")
-    return values
+    # `train:` with every line below it commented out is an empty section
+    return {name: {} if value is None and name in RunConfig.model_fields else value for name, value in values.items()}
 
 
 def _override(values: dict[str, Any], text: str) -> None:
@@ -237,17 +238,17 @@ def _resolved(section: Any, folder: Path) -> Any:
         if isinstance(value, BaseModel):
             changes[name] = _resolved(value, folder)
         elif isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("path") and value is not None:
-            is_model = isinstance(section, ModelsConfig)
+            or_name = info.json_schema_extra["path"] == "or name"
             one = isinstance(value, str)
-            done = tuple(_place(text, folder, is_model) for text in ([value] if one else value))
+            done = tuple(_place(text, folder, or_name) for text in ([value] if one else value))
             changes[name] = done[0] if one else done
     return section.model_copy(update=changes)
 
 
-def _place(text: str, folder: Path, may_be_hub_id: bool) -> str:
+def _place(text: str, folder: Path, or_name: bool) -> str:
     if "://" in text or text.startswith("pydoc:"):
         return text
     path = Path(text).expanduser()
-    if may_be_hub_id and not text.startswith((".", "~", "/")) and not (folder / path).is_dir():
+    if or_name and not text.startswith((".", "~", "/")) and not (folder / path).is_dir():
         return text
     return str(path if path.is_absolute() else folder / path)

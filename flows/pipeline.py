@@ -5,16 +5,16 @@ It only chains; what a stage does is in `tasks/<stage>.py`, and how it is cached
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.corpus import snapshot
-
 from flows.config import ModelsConfig, RunConfig
 from raft_errors import BadInput
-from tasks import chunk, embed, index, ingest, stage
+from tasks import chunk, embed, index, ingest, questions, records, stage, train
+from tasks.corpus import snapshot
 from tasks.models import ModelFiles, resolve
 from tasks.stage import Reporter, Request, Silent, Stage
 from tasks.store import Manifest, Store
@@ -24,6 +24,9 @@ STAGES: tuple[Stage, ...] = (
     chunk.STAGE,
     embed.STAGE,
     index.STAGE,
+    questions.STAGE,
+    records.STAGE,
+    train.STAGE,
 )
 NAMES = tuple(s.name for s in STAGES)
 Built = dict[str, Manifest]
@@ -32,7 +35,7 @@ Built = dict[str, Manifest]
 class Models(Mapping[str, ModelFiles]):
     """The run's models by role, each resolved (and fetched, if need be) when it is first asked for."""
 
-    def __init__(self, config: ModelsConfig, find: Callable[..., ModelFiles | None] = resolve) -> None:
+    def __init__(self, config: ModelsConfig, find: Callable[..., ModelFiles | None]) -> None:
         self._wanted = {
             "base": (config.base, config.base_revision),
             "embedder": (config.embedder, config.embedder_revision),
@@ -65,7 +68,9 @@ class Run:
 
     @classmethod
     def of(cls, config: RunConfig, reporter: Reporter | None = None) -> Run:
-        return cls(config, Store(Path(config.store)), Models(config.models), reporter or Silent())
+        reporter = reporter or Silent()
+        models = Models(config.models, functools.partial(resolve, say=reporter.say))
+        return cls(config, Store(Path(config.store)), models, reporter)
 
     def request(self, made: Stage, built: Mapping[str, Any]) -> Request:
         """The request for one stage, given what the stages before it left."""

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.corpus import snapshot
-
 from flows.config import RunConfig
 from flows.pipeline import Models, Run, stages_to
+from tasks.corpus import snapshot
 from tasks.models import on_this_machine
 from tasks.stage import Request, Silent
 from tasks.store import Manifest, Store

@@ -101,3 +101,6 @@ class Listener:
     def finished(self, manifest: Manifest, cached: bool) -> None:
         self.built.add(manifest.stage)
         self._inner.finished(manifest, cached)
+
+    def say(self, text: str) -> None:
+        self._inner.say(text)

@@ -54,23 +54,19 @@ def _section(section: BaseModel, prefix: tuple[str, ...], given: dict[tuple[str,
             if not type(value).model_fields:
                 continue
             lines += ["", f"{pad}# {info.description}", f"{pad}{name}:"]
-            inner = _section(value, path, given)
-            lines += inner
-            if all(line.strip().startswith("#") or not line.strip() for line in inner):
-                lines[-len(inner) - 1] += " {}" if not inner else ""
+            lines += _section(value, path, given)
             continue
         lines.append(f"{pad}# {info.description} ({describe_values(info)}).")
         live = path in given
         shown = given[path] if live else value
-        text = yaml.safe_dump(
-            {name: _yaml(shown)}, sort_keys=False, allow_unicode=True, default_flow_style=None
-        ).strip()
-        lines += [f"{pad}{'' if live else '# '}{line}" for line in text.splitlines()]
+        lines.append(f"{pad}{'' if live else '# '}{name}: {_yaml(shown)}")
     return lines
 
 
-def _yaml(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _yaml(value: Any) -> str:
+    plain = list(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(plain, allow_unicode=True, default_flow_style=True, width=10_000)
+    return text.removesuffix("...\n").strip()
 
 
 def schema(json: Annotated[bool, typer.Option("--json", help="The same: the schema is JSON")] = False) -> None:

@@ -28,9 +28,7 @@ def build(bench: Bench, config: IndexConfig, embed: Manifest, chunk: Manifest) -
     vectors = np.load(embed.path("vectors.npy"), allow_pickle=False)
     ids = [c.id for c in read_jsonl(chunk.path("chunks.jsonl"), Chunk)]
     embedder = read_json(embed.path("embedder.json"))
-    made = build_index(
-        vectors, ids, bench.out, embedder=embedder, kind=config.kind, target_recall=config.target_recall
-    )
+    made = build_index(vectors, ids, bench.out, embedder=embedder, kind=config.kind, target_recall=config.target_recall)
     return Outcome(f"{len(ids)} vectors → FAISS index ({made['kind']})", {"vectors": len(ids), "kind": made["kind"]})
 
 

@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from raft_errors import BadInput
-from tasks.hashing import read_sha256
+from tasks.hashing import digest_of, read_sha256
 
 LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors")
 _SOURCE_SUFFIXES = {".py", ".pyc", ".pyi"}
@@ -71,7 +71,8 @@ def result_fields(section: BaseModel) -> dict[str, Any]:
             continue
         value = getattr(section, name)
         if mark == "content" and value is not None:
-            chosen[name] = {"sha256": _content_sha256(value, name)}
+            by_name = info.json_schema_extra.get("path") == "or name"  # type: ignore[union-attr]
+            chosen[name] = value if by_name and not Path(value).exists() else {"sha256": _content_sha256(value, name)}
         else:
             chosen[name] = canonical(_plain(value), name)
     return chosen
@@ -91,6 +92,9 @@ def _plain(value: Any) -> Any:
 def _content_sha256(value: Any, name: str) -> str:
     path = Path(value)
     try:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+            return digest_of({p.relative_to(path).as_posix(): read_sha256(p) for p in files})
         return read_sha256(path)
     except OSError as error:
         raise BadInput(

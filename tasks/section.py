@@ -22,16 +22,17 @@ def setting(
     *,
     unit: str = "",
     result: bool | Literal["content"] = True,
-    path: bool = False,
+    path: bool | Literal["or name"] = False,
     **limits: Any,
 ) -> Any:
     """A configuration field.
 
     Args:
         unit: what the number counts (tokens, passages, seconds).
-        result: False where the value cannot change what the stage makes; "content" where it names a file that counts by
-            its bytes.
-        path: relative values are taken relative to the configuration file.
+        result: False where the value cannot change what the stage makes; "content" where it names a file or folder that
+            counts by its bytes.
+        path: relative values are taken relative to the configuration file; "or name" leaves alone what is no path there
+            (a built-in name, a Hub id).
         limits: pydantic's `ge`, `gt`, `le`, `lt`, `min_length`.
     """
     extra: dict[str, Any] = {"unit": unit, "result": result, "path": path}

@@ -147,6 +147,8 @@ class Reporter(Protocol):
 
     def finished(self, manifest: Manifest, cached: bool) -> None: ...
 
+    def say(self, text: str) -> None: ...
+
 
 class Silent:
     """A `Reporter` that tells nobody."""
@@ -161,6 +163,8 @@ class Silent:
     def damaged(self, stage: str, what: str) -> None: ...
 
     def finished(self, manifest: Manifest, cached: bool) -> None: ...
+
+    def say(self, text: str) -> None: ...
 
 
 def find(request: Request, store: Store, reporter: Reporter) -> Manifest | None:

@@ -2,24 +2,106 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import shutil
+from typing import Any, Literal
 
+from data.nouns import Progress
+from tasks.models import ModelFiles
 from tasks.section import Section, setting
+from tasks.stage import Bench, Outcome, Stage
+from tasks.store import Manifest, read_json, write_json
+from tasks.supervisor import run_child
 
 
 class TrainSection(Section):
     """How the adapter is trained."""
 
     rank: int = setting(16, "LoRA rank", ge=1, le=1024)
-    alpha: float = setting(32.0, "LoRA scale is alpha / rank", gt=0, le=4096)
-    target_modules: str = setting("all-linear", "Linear layers that carry an adapter")
+    alpha: float = setting(16.0, "LoRA scale is alpha / rank", gt=0, le=4096)
+    target_modules: str | tuple[str, ...] = setting(
+        "all-linear", "Linear layers that carry an adapter: all-linear, a list of names, or a regular expression"
+    )
     dropout: float = setting(0.0, "LoRA dropout", ge=0, lt=1)
-    use_rslora: bool = setting(False, "Scale by alpha / sqrt(rank)")
+    use_rslora: bool = setting(False, "Scale by alpha / sqrt(rank) instead")
     learning_rate: float = setting(5e-4, "Peak learning rate", gt=0, le=0.1)
-    max_steps: int | None = setting(None, "Optimiser steps at most; none = by epochs", unit="steps", ge=1)
+    schedule: Literal["cosine", "linear", "constant"] = setting("cosine", "Learning rate after the warm-up")
+    warmup_ratio: float = setting(0.03, "Share of the steps spent warming up", ge=0, le=1)
+    weight_decay: float = setting(0.0, "AdamW weight decay", ge=0, le=1)
+    clip_norm: float = setting(1.0, "Gradients are clipped to this norm", gt=0)
     epochs: int = setting(1, "Passes over the training records", ge=1, le=1000)
+    max_steps: int | None = setting(None, "Optimiser steps at most; null = as many as the epochs have", ge=1)
     micro_batch_rows: int = setting(1, "Rows in one forward and backward pass", unit="rows", ge=1, le=4096)
-    accumulation: int = setting(8, "Micro batches per optimiser step", ge=1, le=4096)
-    sequence_length: int = setting(1024, "Tokens a row", unit="tokens", ge=64, le=131072)
+    accumulation: int = setting(8, "Forward and backward passes per optimiser step", ge=1, le=4096)
+    sequence_length: int = setting(1024, "Tokens in a row of packed records", unit="tokens", ge=64, le=131072)
+    eval_every_steps: int = setting(0, "Steps between validations; 0 = none", unit="steps", ge=0)
+    early_stopping_patience: int = setting(0, "Validations without improvement before stopping; 0 = never", ge=0)
     checkpoint_every_steps: int = setting(10, "Steps between checkpoints", unit="steps", ge=1, result=False)
-    dtype: Literal["bfloat16", "float32"] = setting("float32", "Precision of the frozen base and the activations")
+    dtype: Literal["bfloat16", "float32"] = setting("bfloat16", "Precision of the frozen base and the activations")
+    remat: Literal["layer", "none"] = setting(
+        "layer", "layer = recompute each layer in the backward pass (less memory)"
+    )
+
+
+LORA_FIELDS = ("rank", "alpha", "target_modules", "dropout", "use_rslora")
+
+
+def build(bench: Bench, config: TrainSection, records: Manifest, base: ModelFiles) -> Outcome:
+    """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json."""
+    settings = config.model_dump(mode="json")
+    lora = {name: settings.pop(name) for name in LORA_FIELDS}
+    validation = records.path("validation.jsonl")
+    job = {
+        "model": str(base.folder),
+        "train": str(records.path("train.jsonl")),
+        "validation": str(validation) if validation.stat().st_size else None,
+        "out": str(bench.scratch / "out"),
+        "work": str(bench.scratch),
+        "base_name": base.name,
+        "compile_cache": str(bench.scratch.parents[2] / "cache" / "jax"),
+        "lora": lora,
+        "training": {**settings, "seed": bench.seed},
+    }
+    write_json(bench.scratch / "job.json", job)
+    run_child(
+        "jora_engine.trainer",
+        [str(bench.scratch / "job.json")],
+        log_file=bench.scratch / "trainer.log",
+        on_event=lambda event: show(event, bench.progress),
+    )
+    shutil.copytree(bench.scratch / "out", bench.out, dirs_exist_ok=True)
+    facts = read_json(bench.out / "training.json")
+    return Outcome(
+        f"{facts['records']} records ({facts['records_too_long']} too long) in {facts['rows']} rows, "
+        f"{facts['steps']} steps: loss {facts['first_loss']:.3f} → {facts['final_loss']:.3f}",
+        {name: value for name, value in facts.items() if not isinstance(value, dict)},
+    )
+
+
+def show(event: dict[str, Any], progress: Progress) -> None:
+    """The trainer's events as progress: loss, tokens a second, time left."""
+    kind = event.get("event")
+    if kind == "step":
+        left = int(event["seconds_left"])
+        words = (
+            f"loss {event['loss']:.3f}, {event['tokens_per_second']:.0f} tokens/s, {left // 60}:{left % 60:02d} left"
+        )
+        if event.get("validation_loss") is not None:
+            words += f", validation {event['validation_loss']:.3f}"
+        progress(event["step"], event["steps"], words)
+    elif kind == "start":
+        progress(0, event["steps"], f"{event['records']} records, {event['steps']} steps, compiling")
+    elif kind == "resumed":
+        progress(event["step"], None, f"resumed at step {event['step']}")
+
+
+STAGE = Stage(
+    "train",
+    TrainSection,
+    build,
+    inputs=("records",),
+    models=("base",),
+    seeded=True,
+    modules=("jora_engine.trainer",),
+    packages=("jax", "jaxlib", "optax", "numpy"),
+    describing=("metrics.jsonl", "loss.png", "training.json"),
+)

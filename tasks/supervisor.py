@@ -1,0 +1,130 @@
+"""Runs a heavy step as a supervised child process: its events are heard, its death is told apart, its signals are ours.
+
+The child has its own process group and dies with us (it asks the kernel for that); on any interruption it gets SIGTERM,
+time to save its state, and only then SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raft_errors import BadInput, RaftError
+from tasks.stage import Transient
+
+log = logging.getLogger("raft.tasks")
+
+GRACE_SECONDS = 25.0  # a served Prefect run is killed 30 s after it was cancelled
+INTERRUPTED = 75
+
+
+def run_child(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    log_file: Path,
+    on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Runs `python -m module arguments` to its end; call it in the thread that will wait for it.
+
+    Args:
+        log_file: takes the child's standard error.
+        on_event: hears each JSON object that the child prints as a line of standard output.
+    Raises:
+        BadInput, RaftError: what the child reported in its `error` event.
+        Transient: it stopped at a checkpoint, or was killed; running it again goes on from there.
+    """
+    environment = {**os.environ, **(environment or {}), "RAFT_SUPERVISOR": str(os.getpid())}
+    command = [sys.executable, "-m", module, *arguments]
+    problem: dict[str, Any] = {}
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("ab") as errors:
+        child = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            process_group=0,  # Ctrl-C reaches it only through us
+        )
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                event = _event(line)
+                if event.get("event") == "error":
+                    problem = event
+                elif event:
+                    on_event(event)
+            code = child.wait()
+        except BaseException:
+            _stop(child)
+            raise
+    if code == 0:
+        return
+    if code == INTERRUPTED:
+        raise Transient(f"{module} was stopped and saved its state", do="run again: it goes on from there")
+    if problem:
+        kind = BadInput if code == 2 else RaftError
+        raise kind(problem.get("what", ""), expected=problem.get("expected", ""), do=problem.get("do", ""))
+    if code < 0:
+        raise Transient(
+            f"{module} was killed by {signal.Signals(-code).name}{_tail(log_file)}",
+            do="run again: it goes on from its last checkpoint; if memory ran out, lower the batch or sequence length",
+        )
+    raise RaftError(f"{module} ended with code {code}{_tail(log_file)}", do=f"see {log_file}")
+
+
+def _event(line: str) -> dict[str, Any]:
+    """The JSON object of a line; anything else that a library prints is passed to the log."""
+    with contextlib.suppress(ValueError):
+        event = json.loads(line)
+        if isinstance(event, dict):
+            return event
+    log.debug("%s", line.rstrip())
+    return {}
+
+
+def _stop(child: subprocess.Popen[str]) -> None:
+    """SIGTERM, time to save, SIGKILL. Further signals to us do not shorten the time; only SIGKILL does."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    in_main_thread = _set_handlers(dict.fromkeys(previous, signal.SIG_IGN))
+    try:
+        child.communicate(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    finally:
+        if in_main_thread:
+            _set_handlers(previous)
+
+
+def _set_handlers(handlers: Mapping[signal.Signals, Any]) -> bool:
+    try:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    except ValueError:  # only the main thread may
+        return False
+    return True
+
+
+def _tail(log_file: Path, lines: int = 5) -> str:
+    with contextlib.suppress(OSError):
+        last = log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-lines:]
+        if last:
+            return ":\n  " + "\n  ".join(last)
+    return ""
