@@ -42,7 +42,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "facts": ("supporting_facts",),
     "id": ("id", "question_id", "qid", "_id", "key"),
 }
-"""What a row can say, and the column names that are taken for it, first match wins."""
+"""What a row can say, and the column names that are taken for it: in each row the first that is not empty."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def read_rows(source: Path | Iterable[Mapping[str, Any]], *, columns: Mapping[st
     return [_row(n, r, chosen) if isinstance(r, Mapping) else Row(n, str(n), fault=str(r)) for n, r in raw]
 
 
-def _choose_columns(where: str, found: list[str], asked: Mapping[str, str]) -> dict[str, str]:
+def _choose_columns(where: str, found: list[str], asked: Mapping[str, str]) -> dict[str, list[str]]:
     if unknown := sorted(set(asked) - set(COLUMNS)):
         raise BadInput(f"columns: {unknown[0]!r} is nothing a row can say", expected="one of " + ", ".join(COLUMNS))
     by_name = {name.lower().strip().replace(" ", "_").replace("-", "_"): name for name in reversed(found)}
-    chosen: dict[str, str] = {}
+    chosen: dict[str, list[str]] = {}
     for what, names in COLUMNS.items():
         if what in asked:
             if asked[what] not in found:
@@ -95,8 +95,8 @@ def _choose_columns(where: str, found: list[str], asked: Mapping[str, str]) -> d
                     f"{where} has no column {asked[what]!r} (asked for as {what})",
                     expected="one of " + ", ".join(found),
                 )
-            chosen[what] = asked[what]
-        elif match := next((by_name[n] for n in names if n in by_name), None):
+            chosen[what] = [asked[what]]
+        elif match := [by_name[n] for n in names if n in by_name]:
             chosen[what] = match
     for what in ("question", "answers"):
         if what not in chosen and not (what == "answers" and "reasoning" in chosen):
@@ -108,9 +108,10 @@ def _choose_columns(where: str, found: list[str], asked: Mapping[str, str]) -> d
     return chosen
 
 
-def _row(number: int, raw: Mapping[str, Any], chosen: Mapping[str, str]) -> Row:
+def _row(number: int, raw: Mapping[str, Any], chosen: Mapping[str, list[str]]) -> Row:
     def value(what: str) -> Any:
-        return raw.get(chosen[what]) if what in chosen else None
+        given = (raw.get(name) for name in chosen.get(what, ()))
+        return next((v for v in given if isinstance(v, bool | int | float) or v), None)
 
     reasoning = "\n".join(_texts(value("reasoning")))
     answers, quotes = _texts(value("answers")), _texts(value("quotes"))

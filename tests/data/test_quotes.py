@@ -1,5 +1,7 @@
 """A quote that was found is always the text's own words; a sentence keeps its offsets."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,7 +75,7 @@ def test_sentences_know_abbreviations_lists_and_wrapped_lines():
 
 
 def test_headings_and_blocks_are_no_part_of_the_sentence_after_them():
-    text = 'The "with" statement\n********************\n\nIt wraps a block:\n\n   with a as b:\n       pass\n\nDone. 好的。再见。'
+    text = 'The "with" statement\n*********\n\nIt wraps a block:\n\n   with a as b:\n       pass\n\nDone. 好的。再见。'
     assert [s.of(text) for s in sentences(text)] == [
         'The "with" statement',
         "It wraps a block:",
@@ -90,4 +92,4 @@ def test_headings_and_blocks_are_no_part_of_the_sentence_after_them():
 def test_sentences_are_ordered_non_empty_and_do_not_overlap(text):
     spans = sentences(text)
     assert all(s.start < s.end and s.of(text) == s.of(text).strip() for s in spans)
-    assert all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(spans))

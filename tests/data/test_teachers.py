@@ -1,5 +1,6 @@
 """A teacher loses no item, pays for none twice, keeps its key to itself and gives up in the right way."""
 
+import contextlib
 import json
 import logging
 import threading
@@ -45,10 +46,8 @@ class Endpoint:
                 endpoint.headers.append(self.headers.get("authorization", ""))
                 left = endpoint.faults.get(text, [])
                 fault = left.pop(0) if left else "answer"
-                try:
+                with contextlib.suppress(OSError):  # the client may have hung up
                     endpoint.act(self, fault, text)
-                except OSError:
-                    pass  # the client has hung up
 
             def log_message(self, *_):
                 pass
