@@ -1,0 +1,206 @@
+"""Chunks: within their budget, exact spans, nothing lost, cut at headings."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+from data.chunking import ChunkOptions, chunk_documents
+from data.loading.draft import Draft, finish
+from data.loading.options import LoadOptions
+from data.loading.text import clean_text
+from data.nouns import Document, MemoryCache, digest, text_sha256
+from raft_errors import BadInput
+
+PROSE = (
+    "The river rises in the hills above the town. In spring it floods the meadows, and the farmers move their cattle. "
+    "A bridge of three arches was built by masons from the next valley. It has stood for four hundred years. "
+)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory) -> Path:
+    """A small byte-level BPE with special tokens, truncation and padding, as embedders ship theirs."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator([PROSE], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 0), ("</s>", 1)])
+    tokenizer.enable_truncation(16)
+    tokenizer.enable_padding(length=16, pad_token="</s>", pad_id=1)
+    file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    tokenizer.save(str(file))
+    return file
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer_file(tmp_path_factory) -> Path:
+    """A WordPiece tokenizer that counts any long word as one unknown token, as BERT's does."""
+    tokenizer = Tokenizer(
+        models.WordPiece({"[UNK]": 0, "a": 1, "##a": 2}, unk_token="[UNK]", max_input_chars_per_word=20)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    file = tmp_path_factory.mktemp("wordpiece") / "tokenizer.json"
+    tokenizer.save(str(file))
+    return file
+
+
+def document(text: str, markup: str = "plain", parts: list[str] | None = None) -> Document:
+    return finish(Draft(parts or [text], "text/plain", markup, paged=parts is not None), "made/up.txt", LoadOptions())
+
+
+def raw_document(text: str) -> Document:
+    return Document(digest("raw"), "raw", "raw", text, "text/plain", text_sha256(text))
+
+
+def check_invariants(made: list[Document], tokenizer_file: Path, options: ChunkOptions) -> None:
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    chunks = chunk_documents(made, tokenizer_file, options=options)
+    by_id = {entry.id: entry for entry in made}
+    for chunk in chunks:
+        assert chunk.text == by_id[chunk.document_id].text[chunk.start : chunk.end]
+        assert chunk.text.strip() == chunk.text != ""
+        assert chunk.tokens == len(tokenizer.encode(chunk.text, add_special_tokens=False).ids)
+        assert chunk.tokens <= options.max_tokens or len(chunk.text) == 1
+        assert len(chunk.text) <= options.char_limit
+        assert chunk.sha256 == text_sha256(chunk.text)
+    for entry in made:
+        own = [chunk for chunk in chunks if chunk.document_id == entry.id]
+        assert [chunk.ordinal for chunk in own] == list(range(len(own)))
+        covered = [False] * len(entry.text)
+        for chunk in own:
+            covered[chunk.start : chunk.end] = [True] * (chunk.end - chunk.start)
+        assert all(seen or char.isspace() for seen, char in zip(covered, entry.text, strict=True))
+    assert len({chunk.id for chunk in chunks}) == len(chunks)
+
+
+TEXTS = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [PROSE, "# Head\n", "## Below\n", "\n", "\n\n", "| a | b |\n| --- | --- |\n| 1 | 2 |\n", "- item\n", "x"]
+        ),
+        st.text(max_size=40),
+        st.text("漢字ab", min_size=30, max_size=300),
+    ),
+    max_size=25,
+).map("".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    TEXTS,
+    st.sampled_from(["plain", "markdown", "rst"]),
+    st.integers(8, 60),
+    st.floats(0, 0.5),
+    st.integers(0, 8),
+)
+def test_chunks_keep_to_their_budget_and_lose_no_word(tokenizer_file, text, markup, max_tokens, overlap, min_tokens):
+    made = [document("x " + clean_text(text), markup)]
+    check_invariants(made, tokenizer_file, ChunkOptions(max_tokens, int(overlap * max_tokens), min_tokens))
+
+
+def test_a_run_without_white_space_is_cut_to_the_budget(tokenizer_file, word_tokenizer_file):
+    for text in ("a" * 20_000, "漢" * 12_000, "ab1!" * 5_000):
+        for file in (tokenizer_file, word_tokenizer_file):
+            check_invariants([document(text)], file, ChunkOptions(64))
+
+
+def test_special_tokens_truncation_and_padding_do_not_count(tokenizer_file):
+    chunks = chunk_documents([document(PROSE * 20)], tokenizer_file, options=ChunkOptions(100))
+    assert max(chunk.tokens for chunk in chunks) > 60
+
+
+def test_top_sections_are_not_mixed_and_paths_name_the_headings(tokenizer_file):
+    text = f"# Book\n\n{PROSE}\n\n## One\n\n{PROSE}\n\n### Deep\n\n{PROSE * 3}\n\n## Two\n\n{PROSE}"
+    chunks = chunk_documents([document(text, "markdown")], tokenizer_file, options=ChunkOptions(200))
+    assert not any("## One" in chunk.text and "## Two" in chunk.text for chunk in chunks)
+    starts = {chunk.text.split("\n")[0]: chunk.heading_path for chunk in chunks}
+    assert starts["# Book"] == ("Book",)
+    assert starts["## One"] == ("Book", "One")
+    assert starts["## Two"] == ("Book", "Two")
+    assert any(chunk.heading_path == ("Book", "One", "Deep") for chunk in chunks)
+
+
+def test_a_tiny_section_joins_its_neighbour(tokenizer_file):
+    text = f"# One\n\nTiny.\n\n# Two\n\n{PROSE}"
+    apart = chunk_documents([document(text, "markdown")], tokenizer_file, options=ChunkOptions(200, min_tokens=0))
+    joined = chunk_documents([document(text, "markdown")], tokenizer_file, options=ChunkOptions(200, min_tokens=30))
+    assert (len(apart), len(joined)) == (2, 1)
+
+
+def test_a_table_that_fits_stays_whole(tokenizer_file):
+    table = "| name | age |\n| --- | --- |\n" + "| river | 400 |\n" * 4
+    text = f"{PROSE}\n\n{table}\n{PROSE}"
+    chunks = chunk_documents([document(text, "markdown")], tokenizer_file, options=ChunkOptions(120))
+    assert any(table.strip() in chunk.text for chunk in chunks)
+
+
+def test_neighbours_overlap_when_asked(tokenizer_file):
+    made = [document(PROSE * 10)]
+    apart = chunk_documents(made, tokenizer_file, options=ChunkOptions(100))
+    overlapping = chunk_documents(made, tokenizer_file, options=ChunkOptions(100, overlap_tokens=40))
+    assert all(a.end <= b.start for a, b in pairwise(apart))
+    assert any(a.end > b.start for a, b in pairwise(overlapping))
+
+
+def test_a_chunk_knows_its_page(tokenizer_file):
+    pages = [PROSE * 3, "", "Short page.", PROSE * 2]
+    made = document("", parts=pages)
+    chunks = chunk_documents([made], tokenizer_file, options=ChunkOptions(100))
+    assert chunks[0].page == 1
+    assert {chunk.page for chunk in chunks} <= {1, 3, 4}
+    assert chunks[-1].page == 4
+    assert chunk_documents([document(PROSE)], tokenizer_file)[0].page is None
+
+
+def test_nothing_but_white_space_gives_no_chunk(tokenizer_file):
+    assert chunk_documents([raw_document(" \n\n \t ")], tokenizer_file) == []
+    assert chunk_documents([raw_document("")], tokenizer_file) == []
+
+
+def test_the_cache_gives_the_same_chunks_and_knows_changes(tokenizer_file):
+    cache = MemoryCache()
+    made = [document(PROSE * 5, "markdown"), raw_document("Other words.")]
+    first = chunk_documents(made, tokenizer_file, cache=cache)
+    assert len(cache.items) == 2
+    assert chunk_documents(made, tokenizer_file, cache=cache) == first
+    assert len(cache.items) == 2
+    chunk_documents(made, tokenizer_file, cache=cache, options=ChunkOptions(64))
+    assert len(cache.items) == 4
+
+
+def test_progress_counts_documents(tokenizer_file):
+    seen = []
+    made = [raw_document("One."), document("Two.")]
+    chunk_documents(made, tokenizer_file, progress=lambda *step: seen.append(step))
+    assert seen == [(1, 2, "raw"), (2, 2, "made/up.txt")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ChunkOptions(4),
+        ChunkOptions(64, overlap_tokens=40),
+        ChunkOptions(64, min_tokens=65),
+        ChunkOptions(64, max_chars=3),
+    ],
+)
+def test_options_out_of_range_are_bad_input(tokenizer_file, options):
+    with pytest.raises(BadInput, match="Expected"):
+        chunk_documents([raw_document("Words.")], tokenizer_file, options=options)
+
+
+def test_a_file_that_is_not_a_tokenizer_is_bad_input(tmp_path: Path):
+    with pytest.raises(BadInput, match="cannot be read"):
+        chunk_documents([raw_document("Words.")], tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"no": "tokenizer"}))
+    with pytest.raises(BadInput, match="not a tokenizer"):
+        chunk_documents([raw_document("Words.")], tmp_path / "tokenizer.json")
