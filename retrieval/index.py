@@ -55,11 +55,7 @@ def build_index(
         raise BadInput("There is nothing to index", expected="at least one chunk", do="check the corpus")
     if len(np.unique(ids)) != len(ids):
         raise BadInput("A chunk id occurs twice", expected="distinct chunk ids", do="chunk the corpus again")
-    norms = np.linalg.norm(vectors, axis=1)
-    if np.abs(norms - 1).max() > 1e-3:
-        raise BadInput(
-            f"Vector {int(np.abs(norms - 1).argmax())} is not of unit length", do="normalise before indexing"
-        )
+    _check_unit_length(vectors)
     made = make_index(vectors, ids, resolve_kind(kind, len(ids)), target_recall=target_recall)
     return write_index(made.index, folder, embedder=embedder, kind=made.kind, settings=made.settings)
 
@@ -227,6 +223,14 @@ def id_numbers(chunk_ids: Sequence[str]) -> np.ndarray:
 def id_text(number: int) -> str:
     """The chunk id of a FAISS id."""
     return f"{int(number):016x}"
+
+
+def _check_unit_length(vectors: np.ndarray) -> None:
+    for begin in range(0, len(vectors), 65536):
+        off = np.abs(np.linalg.norm(vectors[begin : begin + 65536], axis=1) - 1)
+        if off.max() > 1e-3:
+            row = begin + int(off.argmax())
+            raise BadInput(f"Vectors to index: row {row} is not of unit length", do="normalise before indexing")
 
 
 def _checked(vectors: np.ndarray, what: str, dim: int | None = None) -> np.ndarray:

@@ -1,0 +1,153 @@
+"""Dense, lexical and hybrid retrieval on SciFact, SQuAD, HotpotQA and PubMedQA, beside the measured baselines.
+
+    python benchmarks/retrieval_quality.py --quick
+    python benchmarks/retrieval_quality.py --json > quality.json
+
+Documents are embedded and searched by the pipeline's own code (title and text, cut at the embedder's limit). The last
+line with --json is one object: set -> mode -> metric. Exits 1 where a figure falls short of its baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.nouns import Chunk, ItemCache, digest, text_sha256
+from retrieval.embedding import Embedder
+from retrieval.index import build_index, open_index
+from retrieval.metrics import ranking_metrics
+from retrieval.search import Retriever, passage_text
+from tasks.itemcache import SqliteCache
+from tasks.models import resolve
+
+METRICS = ("nDCG@10", "recall@1", "recall@5", "recall@10")
+DEPTH = 100
+TOLERANCE = {"dense": 0.01, "lexical": 0.005, "hybrid": 0.01}  # dense: other cuts; lexical: other bm25s versions
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where a set lies, how many queries the baseline used, and the baseline: mode -> figures in METRICS order."""
+
+    folder: str
+    corpus: str
+    questions: str
+    qrels: str
+    queries: int
+    baseline: dict[str, tuple[float, float, float, float]]
+
+
+SETS = {
+    "scifact": DataSet(
+        "scifact", "corpus.jsonl.gz", "questions_test.jsonl", "qrels_test.tsv", 300,
+        {"dense": (0.649, 0.488, 0.728, 0.790), "lexical": (0.686, 0.534, 0.736, 0.819),
+         "hybrid": (0.714, 0.563, 0.788, 0.844)},
+    ),
+    "squad": DataSet(
+        "squad_v1_dev", "corpus.jsonl", "questions.jsonl", "qrels.tsv", 3000,
+        {"dense": (0.763, 0.619, 0.847, 0.904), "lexical": (0.876, 0.783, 0.933, 0.960),
+         "hybrid": (0.856, 0.735, 0.933, 0.967)},
+    ),
+    "hotpotqa": DataSet(
+        "hotpotqa", "corpus.jsonl.gz", "questions.jsonl", "qrels.tsv", 347,
+        {"dense": (0.778, 0.412, 0.765, 0.842), "lexical": (0.828, 0.428, 0.813, 0.922),
+         "hybrid": (0.828, 0.415, 0.829, 0.921)},
+    ),
+    "pubmedqa": DataSet(
+        "pubmedqa", "corpus.jsonl", "questions.jsonl", "qrels.tsv", 1000,
+        {"dense": (0.985, 0.972, 0.995, 0.996), "lexical": (0.975, 0.956, 0.985, 0.990),
+         "hybrid": (0.985, 0.970, 0.994, 0.995)},
+    ),
+}  # fmt: skip
+QUICK = ("scifact", "squad")
+
+
+def main() -> int:
+    default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)} (minutes on two cores)")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
+    parser.add_argument("--embedder", default="sentence-transformers/all-MiniLM-L6-v2", help="Hub id or folder")
+    parser.add_argument("--cache", type=Path, help="SQLite file that keeps vectors between runs")
+    parser.add_argument("--set", action="append", choices=sorted(SETS), help="only these sets")
+    args = parser.parse_args()
+    if not args.data.is_dir():
+        parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
+    embedder = Embedder.load(resolve(args.embedder).folder)
+    cache = SqliteCache(args.cache) if args.cache else None
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    short: list[str] = []
+    for name in args.set or (QUICK if args.quick else SETS):
+        figures[name] = measure(SETS[name], args.data, embedder, cache)
+        for mode, row in figures[name].items():
+            below = [
+                metric
+                for metric, wanted in zip(METRICS, SETS[name].baseline[mode])
+                if row[metric] < wanted - TOLERANCE[mode]
+            ]
+            short += [f"{name} {mode} {metric}" for metric in below]
+            wanted = " / ".join(f"{value:.3f}" for value in SETS[name].baseline[mode])
+            found = " / ".join(f"{row[metric]:.3f}" for metric in METRICS)
+            print(f"{name:9} {mode:8} {found}   baseline {wanted}{'   BELOW' if below else ''}", flush=True)
+    print(f"columns: {' / '.join(METRICS)}; precision {embedder.info.precision}; below baseline: {short or 'none'}")
+    if args.json:
+        print(json.dumps({"sets": figures, "below": short, "precision": embedder.info.precision}))
+    return 1 if short else 0
+
+
+def measure(data: DataSet, root: Path, embedder: Embedder, cache: ItemCache | None) -> dict[str, dict[str, float]]:
+    """Mode -> metric for one set, through the pipeline's own retriever."""
+    folder = root / data.folder
+    chunks = [as_chunk(row) for row in rows(folder / data.corpus)]
+    ids = {chunk.source: chunk.id for chunk in chunks}
+    qrels: dict[str, dict[str, int]] = {}
+    for line in (folder / data.qrels).read_text(encoding="utf-8").splitlines():
+        query, _, document, grade = line.split("\t")
+        qrels.setdefault(query, {})[ids[document]] = int(grade)
+    questions = [row for row in rows(folder / data.questions) if row["id"] in qrels]
+    if data.queries < len(questions):
+        questions = random.Random(0).sample(questions, data.queries)
+    texts = [row["question"] for row in questions]
+    begin = time.perf_counter()
+    done = embedder.embed([passage_text(chunk) for chunk in chunks], cache=cache)
+    seconds = time.perf_counter() - begin
+    print(f"{data.folder}: {len(chunks)} documents ({done.computed} embedded in {seconds:.0f} s, {done.truncated} cut)")
+    found: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        build_index(done.vectors, [chunk.id for chunk in chunks], Path(place), embedder=embedder.info.to_dict())
+        index = open_index(Path(place), expect_embedder=embedder.info.digest)
+        for mode in ("dense", "lexical", "hybrid"):
+            retriever = Retriever(index, embedder, chunks, mode=mode, query_cache=cache)
+            run = dict(zip((row["id"] for row in questions), retriever.search(texts, DEPTH)))
+            found[mode] = ranking_metrics(run, {row["id"]: qrels[row["id"]] for row in questions}, ks=(1, 5, 10, 100))
+    return found
+
+
+def rows(path: Path) -> Iterator[dict]:
+    """The objects of a JSON Lines file, plain or gzipped."""
+    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text(encoding="utf-8")
+    for line in text.rstrip("\n").split("\n"):
+        yield json.loads(line)
+
+
+def as_chunk(row: dict) -> Chunk:
+    """One document of a set as a single chunk."""
+    document, text = digest(row["id"]), row["text"]
+    return Chunk(
+        id=digest(document, "0", text), document_id=document, ordinal=0, text=text, start=0, end=len(text), tokens=0,
+        sha256=text_sha256(text), source=row["id"], title=row.get("title", ""),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
