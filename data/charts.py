@@ -15,15 +15,17 @@ WIDTH, HEIGHT = 480, 260  # narrow, so that its letters stay readable on a phone
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 42
 
 
-def line_chart(series: Mapping[str, Sequence[tuple[float, float]]], *, title: str, x_label: str) -> Markup:
-    """Lines through (x, y) points, one a series; points that are not finite are left out."""
+def line_chart(
+    series: Mapping[str, Sequence[tuple[float, float]]], *, title: str, x_label: str, top: float = 0.0
+) -> Markup:
+    """Lines through (x, y) points, one a series, over at least 0 to `top`; points that are not finite are left out."""
     lines = {n: [(x, y) for x, y in p if math.isfinite(x) and math.isfinite(y)] for n, p in series.items()}
     lines = {n: sorted(p) for n, p in lines.items() if p}
     if not lines:
         return Markup("")
     xs = [x for p in lines.values() for x, _ in p]
     ys = [y for p in lines.values() for _, y in p]
-    x_axis, y_axis = _ticks(min(xs), max(xs)), _ticks(min(0.0, *ys), max(ys))
+    x_axis, y_axis = _ticks(min(xs), max(xs)), _ticks(min(0.0, *ys), max(top, *ys))
     body = _frame(x_axis, y_axis, x_label)
     for place, points in enumerate(lines.values()):
         dots = " ".join(

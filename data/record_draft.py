@@ -109,7 +109,7 @@ class Composer:
             "documents": "seen" if trained else "unseen",
             "template": self.template.id,
             "template_version": self.template.version,
-            "passages": _passage_rows(shown, text),
+            "passages": passage_rows(shown, text),
             "oracle_ids": [] if unanswerable else list(question.gold_chunk_ids),
             "distractor_ids": [s.chunk.id for s in shown if s.role == "distractor"],
             "oracle_present": present,
@@ -136,7 +136,7 @@ class Composer:
         return reasoning.strip()
 
 
-def _passage_rows(shown: Sequence[Shown], text: str) -> list[dict[str, Any]]:
+def passage_rows(shown: Sequence[Shown], text: str) -> list[dict[str, Any]]:
     """What each passage is and where its text stands in the record's input ([start, end) characters)."""
     spans = passage_spans(text, [s.chunk for s in shown])
     return [

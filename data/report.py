@@ -7,25 +7,20 @@ that the same evaluation gives the same bytes. Scores come from `data.scoring`; 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from data.charts import bar_chart, interval_chart, line_chart
-from data.scoring import HEADLINE, LEAST_GROUPS, METRICS, score_row, summarise
+from data.comparison import HEADLINE, LEAST_GROUPS, summarise
+from data.conditions import condition_words, setting_words
+from data.report_examples import example_groups
+from data.scoring import METRICS, score_row
 
 __all__ = ["score_row", "summarise", "write_report"]
-
-SETTINGS = {
-    "records": "the passages of the test records",
-    "retrieved": "the passages that the retriever finds",
-    "closed_book": "no passages",
-    "oracle_only": "the oracle passages alone",
-}
-EXAMPLES = 3
 
 
 def write_report(
@@ -66,18 +61,19 @@ def write_report(
     html = environment.get_template("report.html.jinja").render(
         title=title,
         headline=headline,
-        base_name=_label(base),
-        other_name=_label(other),
-        setting_words=SETTINGS.get(summary["headline_setting"], summary["headline_setting"]),
+        base_name=condition_words(base),
+        other_name=condition_words(other),
+        setting_words=setting_words(summary["headline_setting"]),
         metric_name=METRICS[HEADLINE],
         verdict=headline and headline["verdict"],
         verdict_class=headline and _colour(headline),
         level=f"{100 * headline['level']:g} %" if headline else "95 %",
         warnings=_warnings(summary),
         settings=[
-            (_setting_title(n), _setting(p, base, other))
+            (f"Answers with {setting_words(n)}", _setting(p, base, other))
             for n, p in sorted(summary["settings"].items(), key=lambda item: item[0] != summary["headline_setting"])
         ],
+        distractor_chart=_distractor_chart(summary),
         least_groups=LEAST_GROUPS,
         samples=f"{summary['samples']:,}",
         seed=summary["seed"],
@@ -85,20 +81,11 @@ def write_report(
         retrieval_chart=_recall_chart(retrieval or {}),
         training=[(k, v) for k, v in _flatten(_without_curves(training or {}))],
         training_chart=line_chart(_curves(training or {}), title="Loss", x_label="step"),
-        example_groups=_examples(rows, summary),
+        example_groups=example_groups(rows, summary),
         config=_flatten(config or {}),
         lineage=_lineage(lineage or {}),
     )
     path.write_text(html + "\n", encoding="utf-8", newline="\n")
-
-
-def _label(condition: str) -> str:
-    return {"base": "Base model", "adapter": "Adapter"}.get(condition, condition)
-
-
-def _setting_title(name: str) -> str:
-    words = SETTINGS.get(name, name.replace("_", " "))
-    return f"Answers with {words}"
 
 
 def _percent(value: Any) -> str:
@@ -115,8 +102,8 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
         for condition, figures in part["conditions"].items():
             if figures["missing"]:
                 lines.append(
-                    f"{_label(condition)}, {name}: {figures['missing']} of {figures['n']} answers were never "
-                    "generated; they are left out of every comparison."
+                    f"{condition_words(condition)} with {setting_words(name)}: {figures['missing']} of {figures['n']} "
+                    "answers were never generated; they are left out of every comparison."
                 )
     return lines
 
@@ -149,14 +136,14 @@ def _setting(part: Mapping[str, Any], base: str, other: str) -> dict[str, Any]:
         *({"name": FLAGS[f], "values": [c["flags"].get(f, 0) for c in conditions.values()]} for f in flags),
     ]
     forest = [(METRICS[m], d["value"] * 100, d["low"] * 100, d["high"] * 100) for m, d in differences.items()]
-    places = {p: {_label(c): v["mean"] for c, v in by.items()} for p, by in part["positions"].items()}
+    places = {p: {condition_words(c): v["mean"] for c, v in by.items()} for p, by in part["positions"].items()}
     return {
-        "conditions": [{"name": _label(c)} for c in conditions],
+        "conditions": [{"name": condition_words(c)} for c in conditions],
         "differences": differences,
         "table": table,
         "counts": [row for row in counts if any(v not in (0, "–") for v in row["values"])],
         "interval_chart": interval_chart(
-            forest, title=f"{_label(other)} less {_label(base).lower()}", x_label="percentage points"
+            forest, title=f"{condition_words(other)} less {condition_words(base).lower()}", x_label="percentage points"
         ),
         "position_chart": bar_chart(
             places, title=f"{METRICS[HEADLINE]} by place of the oracle", x_label="place among the passages"
@@ -182,83 +169,20 @@ FLAGS = {
 }
 
 
-def _examples(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[tuple[str, str, list]]:
-    """The records on which the other condition gained and lost most in the headline setting."""
-    base, other = summary["base"], summary["other"]
-    both: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["setting"] == summary["headline_setting"] and not row["failed"]:
-            both.setdefault(row["record_id"], {})[row["condition"]] = row
-    changes = []
-    for record, pair in sorted(both.items()):
-        if base in pair and other in pair and pair[base]["metrics"][HEADLINE] is not None:
-            changes.append((pair[other]["metrics"][HEADLINE] - pair[base]["metrics"][HEADLINE], record))
-    best = [r for c, r in sorted(changes, key=lambda x: (-x[0], x[1])) if c > 0][:EXAMPLES]
-    worst = [r for c, r in sorted(changes) if c < 0][:EXAMPLES]
-    shown = {*best, *worst}
-    failed = [r for c, r in sorted(changes) if r not in shown and both[r][other]["metrics"][HEADLINE] == 0][:EXAMPLES]
-    name = _label(other).lower()
-    return [
-        (
-            f"Where the {name} gained most",
-            "Quotes are highlighted in passages and replies.",
-            _cards(best, both, base, other),
-        ),
-        (f"Where the {name} lost most", "Read these before trusting the average.", _cards(worst, both, base, other)),
-        (
-            f"Where the {name} was wrong",
-            "No word in common with an accepted answer.",
-            _cards(failed, both, base, other),
-        ),
-    ]
-
-
-def _cards(records: Iterable[str], both: Mapping[str, Any], base: str, other: str) -> list[dict[str, Any]]:
-    cards = []
-    for record in records:
-        pair = both[record]
-        change = pair[other]["metrics"][HEADLINE] - pair[base]["metrics"][HEADLINE]
-        quoted = [q["text"] for c in (base, other) for q in pair[c]["quotes"] if q["verbatim"]]
-        cards.append(
-            {
-                "question": pair[other]["question"],
-                "answers": "; ".join(pair[other]["answers"]),
-                "change": f"F1 {100 * change:+.0f}",
-                "replies": [
-                    {
-                        "name": _label(c),
-                        "text": _highlight(pair[c]["prediction"] or "(empty)", [q["text"] for q in pair[c]["quotes"]]),
-                        "tags": [f"F1 {100 * pair[c]['metrics'][HEADLINE]:.0f}", *pair[c]["flags"]]
-                        + [_quote_tag(q) for q in pair[c]["quotes"]],
-                    }
-                    for c in (base, other)
-                ],
-                "passages": [{**p, "text": _highlight(p["text"], quoted)} for p in pair[other]["passages"]],
-            }
-        )
-    return cards
-
-
-def _quote_tag(quote: Mapping[str, Any]) -> str:
-    if not quote["verbatim"]:
-        return "quote not verbatim"
-    return "quotes the oracle" if quote["oracle"] else "quotes a distractor"
-
-
-def _highlight(text: str, quotes: Sequence[str]) -> Markup:
-    """The escaped text with each quote that stands in it marked; overlapping marks are merged."""
-    marked = [False] * len(text)
-    for quote in quotes:
-        start = text.find(quote) if quote else -1
-        if start >= 0:
-            marked[start : start + len(quote)] = [True] * len(quote)
-    out, run = [], 0
-    for i in range(1, len(text) + 1):
-        if i == len(text) or marked[i] != marked[run]:
-            piece = escape(text[run:i])
-            out.append(Markup("<mark>{}</mark>").format(piece) if marked[run] else piece)
-            run = i
-    return Markup("").join(out)
+def _distractor_chart(summary: Mapping[str, Any]) -> Markup:
+    """Headline metric against the number of distractors beside the oracle, where two or more were tried."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for setting, part in summary["settings"].items():
+        if setting == "oracle_only" or setting.startswith("oracle_with_"):
+            count = 0 if setting == "oracle_only" else int(setting.removeprefix("oracle_with_"))
+            for condition, figures in part["conditions"].items():
+                if HEADLINE in figures["metrics"]:
+                    lines.setdefault(condition_words(condition), []).append(
+                        (count, figures["metrics"][HEADLINE]["value"])
+                    )
+    if max((len(points) for points in lines.values()), default=0) < 2:
+        return Markup("")
+    return line_chart(lines, title=f"{METRICS[HEADLINE]} by number of distractors", x_label="distractors", top=1.0)
 
 
 def _recall_chart(retrieval: Mapping[str, Any]) -> Markup:
