@@ -30,6 +30,8 @@ _WORD = re.compile(r"\w+")
 _SHINGLE = 4
 _SHORTEST_SHARE = 0.35
 """Of the page's words that extraction must keep to be believed."""
+_SHORT_GAP = 5
+"""Blocks between two kept ones that are kept with them."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,24 @@ def _content(blocks: Sequence[Block], main: str) -> list[Block]:
         return []
     last = len(kept) - 1 - kept[::-1].index(True)
     first = kept.index(True)
-    for index in range(first, last):  # code and tables inside the content are content
-        if blocks[index].kind in ("code", "row") and words[index]:
-            kept[index] = True
+    _fill_gaps(blocks, kept, first, last)
     for index, block in enumerate(blocks):
         if block.kind == "heading":
             kept[index] = _has_content(blocks, kept, index)
     return [block for block, keep in zip(blocks, kept, strict=True) if keep]
+
+
+def _fill_gaps(blocks: Sequence[Block], kept: list[bool], first: int, last: int) -> None:
+    """Code, tables and short gaps inside the content are content."""
+    before = first
+    for index in range(first, last + 1):
+        if blocks[index].kind in ("code", "row"):
+            kept[index] = True
+        if kept[index]:
+            if index - before <= _SHORT_GAP + 1:
+                for between in range(before + 1, index):
+                    kept[between] = blocks[between].kind != "heading"
+            before = index
 
 
 def _has_content(blocks: Sequence[Block], kept: Sequence[bool], index: int) -> bool:

@@ -62,7 +62,7 @@ def decode(raw: bytes, declared: str | None = None) -> tuple[str, str]:
             if (text := _strict(raw, name)) is not None:
                 return text, name
     nuls = raw.count(0)
-    if nuls and (guess := _utf16(raw)):
+    if nuls and (nuls * 10 > len(raw) or _strict(raw, "utf-8") is None) and (guess := _utf16(raw)):
         return guess
     if nuls > max(8, len(raw) // 100) or _looks_binary(raw):
         raise Refused("unsupported", "its bytes are not text in any known format; convert it or leave it out")
