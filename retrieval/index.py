@@ -126,6 +126,11 @@ class Index:
         return int(self._index.ntotal)
 
     @property
+    def embedder_digest(self) -> str:
+        """Of the model that made the vectors."""
+        return str(self.manifest["embedder"].get("digest", ""))
+
+    @property
     def dim(self) -> int:
         """Length of the vectors."""
         return int(self._index.d)

@@ -6,7 +6,7 @@ trained against the very retriever it will live with. It holds chunks and an ind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -17,6 +17,7 @@ from raft_errors import BadInput
 from retrieval.fusion import reciprocal_rank_fusion
 from retrieval.index import Index
 from retrieval.lexical import LexicalIndex
+from retrieval.vector_store import VectorStore, Where, check_where, matches, payload
 
 Mode = Literal["dense", "lexical", "hybrid"]
 FUSION_DEPTH = 100  # hits taken from each side before fusion
@@ -67,7 +68,7 @@ class Retriever:
     """Searches one corpus. `retriever.search` is a `data.nouns.Search`.
 
     Args:
-        index: the dense index; None in `lexical` mode.
+        index: the dense index, or any vector store; None in `lexical` mode.
         embedder: makes the query vectors, and must be the one that made the index; None in `lexical` mode.
         chunks: exactly the chunks of the index.
         mode: `dense`, `lexical` (BM25) or `hybrid` (both, fused by rank).
@@ -80,7 +81,7 @@ class Retriever:
 
     def __init__(
         self,
-        index: Index | None,
+        index: Index | VectorStore | None,
         embedder: QueryEncoder | None,
         chunks: Sequence[Chunk],
         *,
@@ -100,29 +101,27 @@ class Retriever:
             ordered = list(self.chunks.values())
             self._lexical = LexicalIndex([c.id for c in ordered], [passage_text(c) for c in ordered], language=language)
 
-    def search(
-        self, queries: Sequence[str], k: int, *, where: Callable[[Chunk], bool] | None = None
-    ) -> list[list[Hit]]:
+    def search(self, queries: Sequence[str], k: int, *, where: Where | None = None) -> list[list[Hit]]:
         """At most k hits for each query, best first. Send many queries at once.
 
         Args:
-            where: keeps only the chunks for which it is true (a filter on source, title, page, ...).
+            where: filter, e.g. `{"source": ["a.md", "b.md"], "page": 3}`; fields as in `vector_store.FIELDS`.
 
         Raises:
-            BadInput: an empty query, or k below 1.
+            BadInput: an empty query, k below 1, or an unknown field in the filter.
         """
         for place, query in enumerate(queries):
             if not query.strip():
                 raise BadInput(f"Query {place + 1} of {len(queries)} is empty", expected="words", do="ask something")
         if k < 1:
             raise BadInput(f"k is {k}", expected="at least 1", do="ask for one hit or more")
-        allowed = None if where is None else sorted(c.id for c in self.chunks.values() if where(c))
+        check_where(where)
         if self.mode == "dense":
-            return self._dense(queries, k, allowed)
+            return self._dense(queries, k, where)
         if self.mode == "lexical":
-            return self._words(queries, k, allowed)
+            return self._words(queries, k, where)
         depth = max(k, FUSION_DEPTH)
-        both = zip(self._dense(queries, depth, allowed), self._words(queries, depth, allowed))
+        both = zip(self._dense(queries, depth, where), self._words(queries, depth, where))
         return [reciprocal_rank_fusion(pair, k) for pair in both]
 
     def cite(self, hit: Hit) -> Citation:
@@ -143,32 +142,37 @@ class Retriever:
             text=chunk.text,
         )
 
-    def _dense(self, queries: Sequence[str], k: int, allowed: list[str] | None) -> list[list[Hit]]:
+    def _dense(self, queries: Sequence[str], k: int, where: Where | None) -> list[list[Hit]]:
         if not queries:
             return []
         assert self._index is not None
         assert self._embedder is not None
         vectors = self._embedder.encode(queries, kind="query", cache=self._cache)
-        return self._index.search(vectors, k, allowed=allowed)
+        if isinstance(self._index, Index):
+            return self._index.search(vectors, k, allowed=self._allowed(where))
+        return self._index.search(vectors, k, where=where)
 
-    def _words(self, queries: Sequence[str], k: int, allowed: list[str] | None) -> list[list[Hit]]:
+    def _words(self, queries: Sequence[str], k: int, where: Where | None) -> list[list[Hit]]:
         assert self._lexical is not None
-        return self._lexical.search(queries, k, allowed=allowed)
+        return self._lexical.search(queries, k, allowed=self._allowed(where))
+
+    def _allowed(self, where: Where | None) -> list[str] | None:
+        return None if where is None else [c.id for c in self.chunks.values() if matches(payload(c), where)]
 
 
-def _check_pair(index: Index | None, embedder: QueryEncoder | None, chunks: dict[str, Chunk]) -> None:
+def _check_pair(index: Index | VectorStore | None, embedder: QueryEncoder | None, chunks: dict[str, Chunk]) -> None:
     if index is None or embedder is None:
         raise BadInput("Dense and hybrid search need an index and an embedder", do="pass both, or use mode 'lexical'")
-    made_by = index.manifest["embedder"].get("digest")
+    made_by = index.embedder_digest
     if made_by != embedder.info.digest:
         raise BadInput(
-            f"The index was made by embedder {str(made_by)[:12]}, the queries come from {embedder.info.digest[:12]}",
+            f"The index was made by embedder {made_by[:12]}, the queries come from {embedder.info.digest[:12]}",
             expected="one embedding model for chunks and queries",
             do="build the index again, or load the embedder that made it",
         )
     if index.chunk_ids != sorted(chunks):
         raise BadInput(
-            f"The index ({len(index)} vectors) and the chunks ({len(chunks)}) are not of the same corpus",
+            f"The index ({len(index.chunk_ids)} vectors) and the chunks ({len(chunks)}) are not of the same corpus",
             expected="exactly the chunks that were indexed",
             do="build the index again from these chunks",
         )

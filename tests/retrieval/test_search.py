@@ -6,6 +6,7 @@ from retrieval_samples import make_chunk
 from data.nouns import Hit
 from raft_errors import BadInput
 from retrieval.embedding import Embedder
+from retrieval.faiss_store import FaissStore
 from retrieval.fusion import reciprocal_rank_fusion
 from retrieval.index import build_index, open_index
 from retrieval.lexical import LexicalIndex
@@ -64,9 +65,21 @@ def test_hybrid_search_is_the_fusion_of_both(embedder, index, town):
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
 def test_a_filter_holds_in_every_mode(embedder, index, town, mode):
     retriever = Retriever(index, embedder, town, mode=mode)
-    (hits,) = retriever.search(["the bridge, the harbour and the sea"], 8, where=lambda c: c.source == "harbour.md")
+    (hits,) = retriever.search(["the bridge, the harbour and the sea"], 8, where={"source": "harbour.md"})
     assert set(ids(hits)) <= {town[6].id, town[7].id}
     assert hits
+    with pytest.raises(BadInput, match="colour"):
+        retriever.search(["bridge"], 3, where={"colour": "red"})
+
+
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
+def test_a_vector_store_serves_as_well_as_an_index(embedder, index, town, tmp_path, mode):
+    store = FaissStore(tmp_path / "store", embedder=embedder.info.to_dict())
+    store.add(town, embedder.encode([passage_text(c) for c in town]))
+    query, where = ["the bridge and the harbour"], {"page": [1, 7, 8]}
+    by_store, by_index = (Retriever(source, embedder, town, mode=mode) for source in (store, index))
+    assert by_store.search(query, 4) == by_index.search(query, 4)
+    assert by_store.search(query, 4, where=where) == by_index.search(query, 4, where=where)
 
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
