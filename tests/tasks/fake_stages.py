@@ -1,0 +1,116 @@
+"""Three small stages in a row whose bodies say in a log that they ran; also a program, for tests that kill it.
+
+    python fake_stages.py STORE LOG [--prefect] [--slow STAGE SECONDS]
+"""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+from tasks.section import Section, setting
+from tasks.stage import Bench, Outcome, Request, Silent, Stage, run
+from tasks.store import Manifest, Store
+
+
+class FirstConfig(Section):
+    value: int = setting(3, "What is counted up to")
+    workers: int = setting(1, "Changes nothing", result=False)
+
+
+class SecondConfig(Section):
+    factor: int = setting(10, "What is multiplied by")
+
+
+class ThirdConfig(Section):
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    digest: str = "source-1"
+
+
+@dataclasses.dataclass
+class World:
+    """Where the bodies log, and how slowly one of them works."""
+
+    log: Path = Path("/dev/null")
+    slow: str = ""
+    seconds: float = 0.0
+    fail: list = dataclasses.field(default_factory=list)
+
+    def enter(self, stage: str, bench: Bench) -> None:
+        with self.log.open("a") as log:
+            log.write(stage + "\n")
+        if self.fail:
+            raise self.fail.pop(0)
+        if self.slow == stage:
+            (bench.out / "half.txt").write_text("half a result")
+            time.sleep(self.seconds)
+
+
+WORLD = World()
+
+
+def first(bench: Bench, config: FirstConfig, corpus: Source) -> Outcome:
+    WORLD.enter("first", bench)
+    (bench.out / "numbers.txt").write_text("\n".join(str(i) for i in range(config.value)))
+    (bench.out / "times.txt").write_text(str(time.time_ns()))
+    return Outcome(f"{config.value} numbers", {"count": config.value})
+
+
+def second(bench: Bench, config: SecondConfig, first: Manifest) -> Outcome:
+    WORLD.enter("second", bench)
+    numbers = [int(n) for n in first.path("numbers.txt").read_text().split()]
+    (bench.out / "products.txt").write_text("\n".join(str(n * config.factor) for n in numbers))
+    return Outcome(f"{len(numbers)} products")
+
+
+def third(bench: Bench, config: ThirdConfig, second: Manifest) -> Outcome:
+    WORLD.enter("third", bench)
+    (bench.out / "sum.txt").write_text(str(sum(int(n) for n in second.path("products.txt").read_text().split())))
+    return Outcome("1 sum")
+
+
+FIRST = Stage("first", FirstConfig, first, inputs=("corpus",), describing=("times.txt",))
+SECOND = Stage("second", SecondConfig, second, inputs=("first",))
+THIRD = Stage("third", ThirdConfig, third, inputs=("second",))
+
+
+def requests(first: FirstConfig = FirstConfig(), second: SecondConfig = SecondConfig(), source: Source = Source()):
+    """Functions that make each stage's request from what is built before."""
+    return [
+        lambda built: Request(FIRST, first, {"corpus": source}),
+        lambda built: Request(SECOND, second, {"first": built["first"]}),
+        lambda built: Request(THIRD, ThirdConfig(), {"second": built["second"]}),
+    ]
+
+
+def walk(store: Store, reporter=None, step=None, **configs) -> dict[str, Manifest]:
+    """Runs the three stages."""
+    step = step or (lambda request: run(request, store, reporter or Silent()))
+    built: dict[str, Manifest] = {}
+    for make in requests(**configs):
+        manifest = step(make(built))
+        built[manifest.stage] = manifest
+    return built
+
+
+class Said(Silent):
+    """Prints what a reporter hears, for programs."""
+
+    def waiting(self, stage, holder):
+        print(f"waiting {stage} for {holder}", flush=True)
+
+    def started(self, stage):
+        print(f"started {stage}", flush=True)
+
+
+if __name__ == "__main__":
+    store, log, *options = sys.argv[1:]
+    WORLD.log = Path(log)
+    if "--slow" in options:
+        at = options.index("--slow")
+        WORLD.slow, WORLD.seconds = options[at + 1], float(options[at + 2])
+    print(walk(Store(Path(store)), Said())["third"].digest, flush=True)

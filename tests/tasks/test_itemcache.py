@@ -1,0 +1,55 @@
+"""Items outlive a kill; damaged ones are misses."""
+
+import sqlite3
+
+import pytest
+
+from tasks.itemcache import SqliteCache
+
+
+def test_items_come_back_in_another_process_life(tmp_path):
+    SqliteCache(tmp_path / "c.sqlite").put_many({"a": b"1", "b": b""})
+    assert SqliteCache(tmp_path / "c.sqlite").get_many(["a", "b", "none"]) == {"a": b"1", "b": b""}
+
+
+def test_thousands_of_keys_can_be_asked_at_once(tmp_path):
+    cache = SqliteCache(tmp_path / "c.sqlite")
+    items = {f"key{i}": str(i).encode() for i in range(2500)}
+    cache.put_many(items)
+    assert cache.get_many(list(items)) == items
+
+
+def test_a_batch_is_stored_whole_or_not_at_all(tmp_path):
+    cache = SqliteCache(tmp_path / "c.sqlite")
+    cache.put_many({"a": b"old"})
+    with sqlite3.connect(tmp_path / "c.sqlite") as db:
+        db.execute("CREATE TRIGGER refuse BEFORE INSERT ON items WHEN new.key = 'c' BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(sqlite3.Error):
+        cache.put_many({"a": b"new", "b": b"new", "c": b"new"})
+    assert cache.get_many(["a", "b", "c"]) == {"a": b"old"}
+
+
+def test_an_altered_value_is_a_miss(tmp_path):
+    cache = SqliteCache(tmp_path / "c.sqlite")
+    cache.put_many({"a": b"right", "b": b"right"})
+    with sqlite3.connect(tmp_path / "c.sqlite") as db:
+        (value,) = db.execute("SELECT value FROM items WHERE key = 'a'").fetchone()
+        db.execute("UPDATE items SET value = ? WHERE key = 'a'", (value[:-1] + b"x",))
+    assert cache.get_many(["a", "b"]) == {"b": b"right"}
+
+
+def test_a_value_under_another_key_is_a_miss(tmp_path):
+    cache = SqliteCache(tmp_path / "c.sqlite")
+    cache.put_many({"a": b"right"})
+    with sqlite3.connect(tmp_path / "c.sqlite") as db:
+        db.execute("UPDATE items SET key = 'b'")
+    assert cache.get_many(["b"]) == {}
+
+
+def test_a_file_that_is_no_database_is_set_aside(tmp_path):
+    (tmp_path / "c.sqlite").write_bytes(b"not a database, by any means" * 100)
+    cache = SqliteCache(tmp_path / "c.sqlite")
+    assert cache.get_many(["a"]) == {}
+    cache.put_many({"a": b"1"})
+    assert cache.get_many(["a"]) == {"a": b"1"}
+    assert (tmp_path / "c.sqlite.damaged").exists()

@@ -1,0 +1,166 @@
+"""The store holds whole, verified results or nothing."""
+
+import errno
+import os
+import shutil
+
+import pytest
+
+from raft_errors import RaftError
+from tasks.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(tmp_path / "raft")
+    made.prepare()
+    return made
+
+
+def put(store, key="k1", text="hello", describing=(), stage="chunk"):
+    with store.publish(stage, key, describing) as (out, manifest):
+        (out / "folder").mkdir()
+        (out / "folder" / "a.txt").write_text(text)
+        (out / "notes.txt").write_text(f"made by {id(out)}")
+        manifest.summary = "one file"
+    return manifest
+
+
+def test_what_was_published_is_found_again_with_its_files(store):
+    made = put(store)
+    found = store.load("chunk", "k1")
+    assert found == made
+    assert found.path("folder/a.txt").read_text() == "hello"
+    assert [f.path for f in found.files] == ["folder/a.txt", "notes.txt"]
+    assert oct(found.folder.stat().st_mode)[-3:] == "755"
+
+
+def test_nothing_is_found_where_nothing_was_published(store):
+    assert store.inspect("chunk", "k1") == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda f: f.unlink(), "a.txt is missing"),
+        (lambda f: f.write_text("hell"), "a.txt has 4 bytes, not 5"),
+        (lambda f: f.write_text("hallo"), "a.txt was altered"),
+        (lambda f: shutil.rmtree(f.parent), "a.txt is missing"),
+    ],
+)
+def test_a_missing_cut_or_altered_file_is_a_miss_that_names_the_file(store, harm, said):
+    file = put(store).path("folder/a.txt")
+    assert store.load("chunk", "k1")
+    harm(file)
+    manifest, wrong = store.inspect("chunk", "k1")
+    assert manifest is None
+    assert said in wrong
+
+
+def test_an_altered_byte_is_noticed_though_size_and_times_were_put_back(store):
+    file = put(store).path("folder/a.txt")
+    before = file.stat()
+    file.write_text("hallo")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store.load("chunk", "k1") is None
+
+
+@pytest.mark.parametrize("harm", [b"", b"{", b'{"stage": "chunk"}', None])
+def test_a_damaged_manifest_is_a_miss(store, harm):
+    file = put(store).folder / "manifest.json"
+    body = file.read_bytes()
+    file.write_bytes(body.replace(b'"size":5', b'"size":6') if harm is None else harm)
+    if harm is None:
+        file.write_bytes(body.replace(b'"stage": "chunk"', b'"stage": "embed"'))
+    assert store.load("chunk", "k1") is None
+
+
+def test_an_error_while_building_leaves_the_store_as_it_was(store):
+    with pytest.raises(RuntimeError), store.publish("chunk", "k1") as (out, _):
+        (out / "half.txt").write_text("half")
+        raise RuntimeError
+    assert store.load("chunk", "k1") is None
+    assert list((store.root / "store" / "chunk").iterdir()) == []
+
+
+def test_a_damaged_result_is_replaced(store):
+    put(store).path("folder/a.txt").unlink()
+    again = put(store, text="hello")
+    assert store.load("chunk", "k1") == again
+    assert [p.name for p in (store.root / "store" / "chunk").iterdir()] == ["k1"]
+
+
+def test_the_digest_covers_the_results_and_not_what_only_describes_the_build(store):
+    one, two = put(store, "k1", describing=("notes.txt",)), put(store, "k2", describing=("notes.txt",))
+    other = put(store, "k3", text="other", describing=("notes.txt",))
+    assert one.files != two.files
+    assert one.digest == two.digest != other.digest
+
+
+def test_a_describing_file_is_verified_too(store):
+    put(store, describing=("notes.txt",)).path("notes.txt").write_text("changed")
+    assert store.load("chunk", "k1") is None
+
+
+def test_a_store_can_be_moved(store, tmp_path):
+    made = put(store)
+    shutil.move(store.root, tmp_path / "elsewhere")
+    found = Store(tmp_path / "elsewhere").load("chunk", "k1")
+    assert found.digest == made.digest
+    assert found.folder.is_relative_to(tmp_path / "elsewhere")
+
+
+def test_the_latest_build_of_a_stage_is_known(store):
+    assert store.latest("chunk") is None
+    put(store, "k1")
+    second = put(store, "k2")
+    os.utime(second.folder / "manifest.json", ns=(0, 0))
+    assert store.latest("chunk").key == "k1"
+
+
+def test_a_full_disk_is_one_clear_error_and_the_store_stays_whole(store):
+    put(store, "k1")
+    with pytest.raises(RaftError, match="No space left") as caught, store.publish("chunk", "k2") as (out, _):
+        (out / "half.txt").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "finished stages are intact" in str(caught.value)
+    assert "run again" in str(caught.value)
+    assert store.load("chunk", "k1")
+    assert store.inspect("chunk", "k2") == (None, "")
+
+
+def test_nothing_is_built_or_published_into_the_last_of_a_disk(store, monkeypatch):
+    usage = shutil.disk_usage(store.root)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    entered = False
+    with pytest.raises(RaftError, match="No space left"), store.publish("chunk", "k1") as (out, _):
+        entered = True
+    assert not entered
+
+
+def test_space_is_looked_at_again_before_publishing(store, monkeypatch):
+    usage = shutil.disk_usage(store.root)
+    left = [usage, usage._replace(free=1000)]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: left.pop(0))
+    with pytest.raises(RaftError, match="No space left"), store.publish("chunk", "k1") as (out, _):
+        (out / "a.txt").write_text("a")
+    assert store.inspect("chunk", "k1") == (None, "")
+
+
+def test_leftovers_of_dead_builds_are_removed_but_not_those_of_running_ones(store):
+    folder = store.root / "store" / "chunk"
+    for key in ("dead", "alive"):
+        (folder / f".{key}.x1").mkdir(parents=True)
+    running = store.lock("chunk", "alive")
+    assert running.acquire()
+    assert store.collect_leftovers() == 1
+    assert [p.name for p in folder.iterdir()] == [".alive.x1"]
+    running.release()
+    assert store.collect_leftovers() == 1
+
+
+def test_a_place_that_cannot_be_written_is_bad_input(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RaftError, match="cannot be written") as caught:
+        Store(tmp_path / "file" / "raft").prepare()
+    assert caught.value.exit_code == 2
