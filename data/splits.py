@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -80,19 +81,21 @@ def split_by_document(
     options: SplitOptions | None = None,
     seed: int = 0,
     previous: Mapping[str, str] | None = None,
+    together: Mapping[str, str] | None = None,
 ) -> Splits:
     """Splits the documents of the chunks and questions.
 
     Args:
         previous: document id -> split of an earlier run. These documents keep their side (frozen test sets), and a new
             near-duplicate of one joins it; where a group had several sides, test wins over validation over train.
+        together: document id -> name of what it is a part of (a book, an article): parts stay on one side.
 
-    Every split with a share above 0 gets at least one group with questions. Raises BadInput where there are fewer such
-    groups than splits.
+    Every split with a share above 0 gets at least one group with questions, and where documents are few or uneven about
+    half of its share or more. Raises BadInput where there are fewer such groups than splits.
     """
     options = options or SplitOptions()
     documents = sorted({c.document_id for c in chunks} | {d for q in questions for d in q.document_ids})
-    groups, joined = _groups(documents, chunks, questions, options)
+    groups, joined = _groups(documents, chunks, questions, options, together or {})
     asked = {d for q in questions for d in q.document_ids}
     draw = {g: _unit(seed, g) for g in groups}
     side = {g: _side(draw[g], options) for g in groups}
@@ -103,8 +106,9 @@ def split_by_document(
             if before:
                 side[group] = max(before, key=SPLITS.index)
                 fixed.add(group)
-    with_questions = [g for g in groups if any(d in asked for d in groups[g])]
-    moved = _fill_empty(side, with_questions, draw, options, fixed)
+    group_of = {d: g for g, members in groups.items() for d in members}
+    weight = Counter(group_of[q.document_ids[0]] for q in questions if q.document_ids)
+    moved = _balance(side, weight, draw, options, fixed)
     of = {d: side[g] for g in groups for d in groups[g]}
     of = dict(sorted(of.items()))
     # The side of a question is that of its documents, which are in one group.
@@ -122,7 +126,7 @@ def split_by_document(
         "kept_from_before": len(fixed),
     }
     _warn_if_lopsided(report)
-    return Splits(of, {d: g for g in groups if len(groups[g]) > 1 for d in groups[g]}, report)
+    return Splits(of, {d: g for d, g in sorted(group_of.items()) if len(groups[g]) > 1}, report)
 
 
 def _shares(options: SplitOptions) -> dict[str, float]:
@@ -140,32 +144,68 @@ def _side(draw: float, options: SplitOptions) -> str:
     return "validation" if draw < options.test + options.validation else "train"
 
 
-def _fill_empty(
-    side: dict[str, str], with_questions: list[str], draw: dict[str, float], options: SplitOptions, fixed: set[str]
+def _balance(
+    side: dict[str, str], weight: Mapping[str, int], draw: Mapping[str, float], options: SplitOptions, fixed: set[str]
 ) -> list[str]:
-    """Gives every wanted split a group with questions, moving as few as possible; returns the moved groups."""
-    wanted = ["train", *(s for s, share in _shares(options).items() if share > 0)]
-    if len(with_questions) < len(wanted):
+    """Moves groups until no wanted split is empty or far short of its share of the questions; returns the moved.
+
+    A hash is fair to many documents and not to few of uneven size: a split that holds less than half its share takes
+    groups from others, those nearest to its threshold first. With many documents nothing moves.
+    """
+    wanted = {"train": 1 - options.validation - options.test, **{s: x for s, x in _shares(options).items() if x > 0}}
+    if len(weight) < len(wanted):
         raise BadInput(
-            f"{len(with_questions)} independent document(s) with questions for {len(wanted)} splits",
+            f"{len(weight)} independent document(s) with questions for {len(wanted)} splits",
             expected=f"at least {len(wanted)}: near-duplicates and documents that share a question count once",
             do="add documents or questions, or set the share of validation (or test) to 0",
         )
+    total = sum(weight.values())
+    held = {s: sum(w for g, w in weight.items() if side[g] == s) for s in SPLITS}
     moved = []
-    for split in ("test", "validation", "train"):
-        if split not in wanted or any(side[g] == split for g in with_questions):
-            continue
-        # From a split that can spare one; the neighbours of the threshold first, so that another seed moves others.
-        spare = [g for g in with_questions if sum(side[o] == side[g] for o in with_questions) > 1]
-        free = [g for g in spare if g not in fixed] or spare
-        take = (max if split == "train" else min)(free, key=lambda g: (draw[g], g))
-        side[take] = split
-        moved.append(take)
+    for split in ("train", "test", "validation"):
+        target = wanted.get(split, 0.0) * total
+        while held[split] < target / 2:
+            spare = {s: held[s] - wanted.get(s, 0.0) * total / 2 for s in SPLITS}
+            take = _next_group(split, side, weight, draw, fixed, room=1.5 * target - held[split], spare=spare)
+            if take is None:
+                break
+            held[side[take]] -= weight[take]
+            held[split] += weight[take]
+            side[take] = split
+            moved.append(take)
     return moved
 
 
+def _next_group(
+    split: str,
+    side: Mapping[str, str],
+    weight: Mapping[str, int],
+    draw: Mapping[str, float],
+    fixed: set[str],
+    *,
+    room: float,
+    spare: Mapping[str, float],
+) -> str | None:
+    """The group that a short split takes next: one that its own split can spare and that does not overfill this one."""
+    count = Counter(side[g] for g in weight)
+    empty = not count[split]
+    others = [g for g in weight if side[g] != split and count[side[g]] > 1]
+    kept = [g for g in others if g not in fixed] or (others if empty else [])
+    free = [g for g in kept if weight[g] <= spare[side[g]]] or (kept if empty or split == "train" else [])
+    if split == "train":
+        return max(free, key=lambda g: (weight[g], g), default=None)
+    nearest = min((g for g in free if weight[g] <= room), key=lambda g: (draw[g], g), default=None)
+    if nearest is None and empty:
+        return min(free, key=lambda g: (weight[g], g), default=None)
+    return nearest
+
+
 def _groups(
-    documents: list[str], chunks: Sequence[TextPart], questions: Sequence[Question], options: SplitOptions
+    documents: list[str],
+    chunks: Sequence[TextPart],
+    questions: Sequence[Question],
+    options: SplitOptions,
+    together: Mapping[str, str],
 ) -> tuple[dict[str, list[str]], dict[str, int]]:
     """Connected documents: representative (smallest id) -> members, and how many joins each reason made."""
     parent = {d: d for d in documents}
@@ -185,6 +225,8 @@ def _groups(
         return count
 
     joined = {"shared_question": join((q.document_ids[0], d) for q in questions for d in q.document_ids[1:])}
+    first: dict[str, str] = {}
+    joined["given"] = join((first.setdefault(together[d], d), d) for d in documents if d in together)
     whole: dict[str, list[str]] = {}
     for chunk in chunks:
         whole.setdefault(chunk.document_id, []).append(chunk.text)

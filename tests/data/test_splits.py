@@ -57,6 +57,24 @@ def test_every_split_has_questions_even_with_three_documents(seed):
     assert all(report["questions"][s] > 0 for s in SPLITS)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_few_uneven_documents_still_leave_each_split_a_fair_part_of_the_questions(seed):
+    chunks = [c for d, size in enumerate([40, 5, 5, 4, 6, 5, 3, 8, 4, 5]) for c in corpus(d + 1, size)[-size:]]
+    options = SplitOptions(validation=0.1, test=0.2)
+    shares = split_by_document(chunks, ask_all(chunks), seed=seed, options=options).report["question_shares"]
+    assert shares["train"] >= 0.35
+    assert 0.1 <= shares["test"] <= 0.6
+    assert 0.04 <= shares["validation"] <= 0.6
+
+
+def test_parts_of_one_work_stay_together():
+    chunks = corpus(30, per_document=1)
+    together = {c.document_id: f"book {i // 3}" for i, c in enumerate(chunks)}
+    splits = split_by_document(chunks, ask_all(chunks), together=together)
+    for book in set(together.values()):
+        assert len({splits.of[d] for d, name in together.items() if name == book}) == 1
+
+
 def test_too_few_documents_are_refused_with_a_way_out():
     chunks = corpus(2)
     with pytest.raises(BadInput, match=r"set the share of validation"):
