@@ -1,6 +1,6 @@
 """Three small stages in a row whose bodies say in a log that they ran; also a program, for tests that kill it.
 
-    python fake_stages.py STORE LOG [--prefect] [--slow STAGE SECONDS]
+    python fake_stages.py STORE LOG [--slow STAGE SECONDS]
 """
 
 import dataclasses
@@ -108,9 +108,11 @@ class Said(Silent):
 
 
 if __name__ == "__main__":
+    import fake_stages  # by its name: code is fingerprinted by module, and `__main__` is none
+
     store, log, *options = sys.argv[1:]
-    WORLD.log = Path(log)
+    fake_stages.WORLD.log = Path(log)
     if "--slow" in options:
         at = options.index("--slow")
-        WORLD.slow, WORLD.seconds = options[at + 1], float(options[at + 2])
-    print(walk(Store(Path(store)), Said())["third"].digest, flush=True)
+        fake_stages.WORLD.slow, fake_stages.WORLD.seconds = options[at + 1], float(options[at + 2])
+    print(fake_stages.walk(Store(Path(store)), fake_stages.Said())["third"].digest, flush=True)
