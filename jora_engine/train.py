@@ -112,7 +112,7 @@ class Trainer:
         self.optimizer = make_optimizer(config, len(self.schedule.steps))
         self.rate = learning_rate(config, len(self.schedule.steps))
         self._gradient = jax.jit(self._micro_gradient, donate_argnums=(0,))
-        self._update = jax.jit(self._apply, donate_argnums=(0, 1, 2))
+        self._update = jax.jit(self._apply, donate_argnums=(0, 1))
         self._loss = jax.jit(self._micro_loss)
 
     def initial_state(self) -> TrainState:
