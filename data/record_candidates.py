@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from data.answer_metrics import normalise
@@ -66,6 +67,7 @@ class Candidates:
         self.mined, self.seed = mined, str(seed)
         self.left_out: Counter[str] = Counter()
         self._text = {c.id: _flat(c.text) for c in chunks}
+        self._words: dict[str, str] = {}  # normalised texts, made when first needed
         # A passage may be shown in its own split and in later ones; so may its twins, whichever document they are in.
         latest: dict[str, int] = {}
         for chunk in chunks:
@@ -75,42 +77,75 @@ class Candidates:
         self._pools = [sorted(c for c, o in self._order.items() if o <= i) for i in range(len(SPLITS))]
 
     def find(self, question: Question, split: str, count: int) -> list[Shown]:
-        """At most `count` distractors, best first, no two with the same text."""
+        """At most `count` distractors, best first, no two with the same text.
+
+        Of the mined ones, retrieved and random passages are taken in the proportion in which they were mined, random
+        ones last.
+        """
         gold = [self.chunks[c] for c in question.gold_chunk_ids]
         # The passage that an unanswerable question was asked of is its hardest distractor.
-        found = [Shown(c, "distractor", "asked_of", 1) for c in gold][:count] if is_unanswerable(question) else []
+        asked_of = [Shown(c, "distractor", "asked_of", 1) for c in gold] if is_unanswerable(question) else []
         taken = {self._text[c.id] for c in gold}
         quotes = [_flat(q.text) for q in question.quotes]
         answers = [normalise(a) for a in (question.answers or (question.answer,))]
         answers = [a for a in answers if len(a) >= MIN_ANSWER_CHARACTERS]
-        for item in self._offered(question, split, count):
-            if len(found) >= count:
-                break
-            text = self._text[item.chunk.id]
-            if self._order[item.chunk.id] > SPLITS.index(split):
-                reason = "held_out_document"
-            elif text in taken:
-                reason = "duplicate"
-            elif any(_overlap(item.chunk, g) for g in gold):
-                reason = "overlaps_oracle"
-            elif any(q in text for q in quotes):
-                reason = "holds_quote"
-            elif answers and _holds_answer(item.chunk.text, answers):
-                reason = "holds_answer"
-            else:
-                taken.add(text)
-                found.append(item)
-                continue
-            self.left_out[reason] += 1
-        return found
 
-    def _offered(self, question: Question, split: str, count: int) -> Iterator[Shown]:
+        def usable(items: Iterable[Shown]) -> Iterator[Shown]:
+            for item in items:
+                reason = self._unfit(item.chunk, split, gold, taken, quotes, answers)
+                if reason:
+                    self.left_out[reason] += 1
+                else:
+                    taken.add(self._text[item.chunk.id])
+                    yield item
+
+        mined = list(usable(self._mined(question)))
+        random = [m for m in mined if m.mined_by == "random"]
+        ranked = [m for m in mined if m.mined_by != "random"]
+        # The fraction of a passage is decided by hash: the share holds over many questions.
+        draw = int(digest("random share", self.seed, question.id), 16) / 2**63
+        quota = int(len(random) / len(mined) * count + draw) if mined else 0
+        found = [*asked_of, *ranked[: max(0, count - quota)], *random[:quota], *ranked[max(0, count - quota) :]]
+        found = [*found, *random[quota:]][:count]
+        found += islice(usable(self._drawn(question, split, count)), count - len(found))
+        return sorted(found, key=lambda s: s.mined_by == "random")
+
+    def _unfit(
+        self,
+        chunk: Chunk,
+        split: str,
+        gold: Sequence[Chunk],
+        taken: Collection[str],
+        quotes: Sequence[str],
+        answers: Sequence[str],
+    ) -> str:
+        """Why the passage may not stand beside the question, or an empty text."""
+        text = self._text[chunk.id]
+        if self._order[chunk.id] > SPLITS.index(split):
+            return "held_out_document"
+        if text in taken:
+            return "duplicate"
+        if any(_overlap(chunk, g) for g in gold):
+            return "overlaps_oracle"
+        if any(q in text for q in quotes):
+            return "holds_quote"
+        if answers:
+            words = self._words.get(chunk.id)
+            if words is None:
+                words = self._words[chunk.id] = f" {normalise(chunk.text)} "
+            if any(f" {a} " in words for a in answers):
+                return "holds_answer"
+        return ""
+
+    def _mined(self, question: Question) -> Iterator[Shown]:
         for mined in self.mined.get(question.id, ()):
             chunk = self.chunks.get(mined.chunk_id)
             if chunk is None:
                 self.left_out["not_in_corpus"] += 1
             else:
                 yield Shown(chunk, "distractor", mined.mined_by, int(mined.rank), round(float(mined.score), 6))
+
+    def _drawn(self, question: Question, split: str, count: int) -> Iterator[Shown]:
         # Consistent hashing over ids: a document that comes or goes moves few of these.
         pool = self._pools[SPLITS.index(split)]
         for attempt in range(20 * count if pool else 0):
@@ -120,11 +155,6 @@ class Candidates:
 
 def _flat(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def _holds_answer(text: str, answers: Sequence[str]) -> bool:
-    padded = f" {normalise(text)} "
-    return any(f" {answer} " in padded for answer in answers)
 
 
 def _overlap(a: Chunk, b: Chunk) -> bool:

@@ -174,6 +174,18 @@ def test_passages_that_hold_the_answer_or_overlap_the_oracle_are_no_distractors(
     assert result.report["candidates_left_out"].keys() >= {"overlaps_oracle", "holds_answer", "holds_quote"}
 
 
+def test_the_share_of_random_distractors_that_was_mined_is_kept():
+    chunks = corpus(150)
+    questions = ask_all(chunks)
+    splits = split_by_document(chunks, questions, options=SplitOptions(validation=0, test=0))
+    mined = {}
+    for q, found in mine(questions, chunks, count=9).items():
+        ranked, drawn = found[1:6], found[6:]  # five ranked, three drawn: the oracle was first
+        mined[q] = ranked + [SimpleNamespace(**{**vars(d), "mined_by": "random", "rank": 0}) for d in drawn]
+    origin = compose(chunks, questions, mined=mined, splits=splits).report["distractor_origin"]
+    assert origin["random"] / sum(origin.values()) == pytest.approx(3 / 8, abs=0.03)
+
+
 @pytest.mark.parametrize(
     ("policy", "labels"), [("answer", {"answer"}), ("refuse", {"refuse"}), ("mix", {"answer", "refuse"})]
 )
