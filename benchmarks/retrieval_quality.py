@@ -21,16 +21,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.nouns import Chunk, ItemCache, digest, text_sha256
+from data.nouns import Chunk, ItemCache, Question, Search, digest, text_sha256
 from retrieval.embedding import Embedder
 from retrieval.index import build_index, open_index
 from retrieval.metrics import ranking_metrics
+from retrieval.mining import Mined, MiningOptions, false_distractor_rate, mine_distractors
 from retrieval.search import Retriever, passage_text
 from tasks.itemcache import SqliteCache
 from tasks.models import resolve
 
 METRICS = ("nDCG@10", "recall@1", "recall@5", "recall@10")
 DEPTH = 100
+MINED_QUESTIONS = 1000
 TOLERANCE = {"dense": 0.01, "lexical": 0.005, "hybrid": 0.01}  # dense: other cuts; lexical: other bm25s versions
 
 
@@ -86,9 +88,10 @@ def main() -> int:
     embedder = Embedder.load(resolve(args.embedder).folder)
     cache = SqliteCache(args.cache) if args.cache else None
     figures: dict[str, dict[str, dict[str, float]]] = {}
+    mining: dict[str, dict[str, float | int]] = {}
     short: list[str] = []
     for name in args.set or (QUICK if args.quick else SETS):
-        figures[name] = measure(SETS[name], args.data, embedder, cache)
+        figures[name] = measure(SETS[name], args.data, embedder, cache, mining if name == "squad" else None)
         for mode, row in figures[name].items():
             below = [
                 metric
@@ -101,12 +104,14 @@ def main() -> int:
             print(f"{name:9} {mode:8} {found}   baseline {wanted}{'   BELOW' if below else ''}", flush=True)
     print(f"columns: {' / '.join(METRICS)}; precision {embedder.info.precision}; below baseline: {short or 'none'}")
     if args.json:
-        print(json.dumps({"sets": figures, "below": short, "precision": embedder.info.precision}))
+        print(json.dumps({"sets": figures, "mining": mining, "below": short, "precision": embedder.info.precision}))
     return 1 if short else 0
 
 
-def measure(data: DataSet, root: Path, embedder: Embedder, cache: ItemCache | None) -> dict[str, dict[str, float]]:
-    """Mode -> metric for one set, through the pipeline's own retriever."""
+def measure(
+    data: DataSet, root: Path, embedder: Embedder, cache: ItemCache | None, mining: dict | None
+) -> dict[str, dict[str, float]]:
+    """Mode -> metric for one set, through the pipeline's own retriever; fills `mining` by rule where it is given."""
     folder = root / data.folder
     chunks = [as_chunk(row) for row in rows(folder / data.corpus)]
     ids = {chunk.source: chunk.id for chunk in chunks}
@@ -130,7 +135,35 @@ def measure(data: DataSet, root: Path, embedder: Embedder, cache: ItemCache | No
             retriever = Retriever(index, embedder, chunks, mode=mode, query_cache=cache)
             run = dict(zip((row["id"] for row in questions), retriever.search(texts, DEPTH)))
             found[mode] = ranking_metrics(run, {row["id"]: qrels[row["id"]] for row in questions}, ks=(1, 5, 10, 100))
+            if mining is not None and mode == "dense":
+                asked = [as_question(row, ids, chunks) for row in questions[:MINED_QUESTIONS]]
+                mining.update(false_distractors(asked, chunks, retriever.search))
     return found
+
+
+def false_distractors(questions: list[Question], chunks: list[Chunk], search: Search) -> dict[str, dict]:
+    """Rule -> the rate of distractors that seem to answer, for the unfiltered nearest and for the miner's rules."""
+    nearest = {}
+    for question, hits in zip(questions, search([q.question for q in questions], 5)):
+        others = [hit for hit in hits if hit.chunk_id not in question.gold_chunk_ids][:4]
+        nearest[question.id] = [Mined(hit.chunk_id, hit.rank, hit.score, "retrieved") for hit in others]
+    mined = {"nearest, unfiltered": nearest}
+    for name, options in {
+        "mined, default": MiningOptions(),
+        "mined, all retrieved": MiningOptions(random_share=0.0),
+        "mined, margin .95": MiningOptions(random_share=0.0, relative_margin=0.95),
+        "mined, ranks 10-50": MiningOptions(random_share=0.0, first_rank=10),
+        "random": MiningOptions(random_share=1.0),
+    }.items():
+        mined[name] = mine_distractors(questions, chunks, search, count=4, seed=0, options=options)
+    rates = {}
+    for name, found in mined.items():
+        rates[name] = dict(false_distractor_rate(questions, chunks, found))
+        same = {chunk.id: chunk.document_id for chunk in chunks}
+        gold = [same[m.chunk_id] in q.document_ids for q in questions for m in found[q.id]]
+        rates[name]["same_document_share"] = round(sum(gold) / max(1, len(gold)), 4)
+        print(f"  distractors, {name}: {rates[name]}")
+    return rates
 
 
 def rows(path: Path) -> Iterator[dict]:
@@ -140,11 +173,18 @@ def rows(path: Path) -> Iterator[dict]:
         yield json.loads(line)
 
 
+def as_question(row: dict, ids: dict[str, str], chunks: list[Chunk]) -> Question:
+    """A question of a set with its accepted answers."""
+    gold = tuple(ids[document] for document in row["gold_doc_ids"])
+    owners = tuple(chunk.document_id for chunk in chunks if chunk.id in gold)
+    return Question(row["id"], row["question"], row["answers"][0], gold, owners, answers=tuple(row["answers"]))
+
+
 def as_chunk(row: dict) -> Chunk:
-    """One document of a set as a single chunk."""
-    document, text = digest(row["id"]), row["text"]
+    """One document of a set as a single chunk; SQuAD's paragraphs belong to their article."""
+    document, text = digest(row["id"].split("#")[0]), row["text"]
     return Chunk(
-        id=digest(document, "0", text), document_id=document, ordinal=0, text=text, start=0, end=len(text), tokens=0,
+        id=digest(row["id"], "0", text), document_id=document, ordinal=0, text=text, start=0, end=len(text), tokens=0,
         sha256=text_sha256(text), source=row["id"], title=row.get("title", ""),
     )  # fmt: skip
 

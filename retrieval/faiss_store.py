@@ -19,7 +19,7 @@ from raft_errors import BadInput
 from retrieval.generations import current_generation, publish_generation
 from retrieval.index import Index, build_index, open_index
 from retrieval.index_files import file_sha256
-from retrieval.vector_store import Where, check_where, matches, payload
+from retrieval.vector_store import Where, check_addition, check_queries, check_where, matches, payload
 
 VECTORS, PAYLOAD, MANIFEST = "vectors.npy", "payload.jsonl", "store.json"
 
@@ -70,13 +70,8 @@ class FaissStore:
 
     def add(self, chunks: Sequence[Chunk], vectors: np.ndarray) -> None:
         """Adds float32 [n, dim] unit vectors; an id that is there already is replaced."""
-        vectors = np.asarray(vectors, dtype=np.float32)
-        if vectors.shape != (len(chunks), self._vectors.shape[1]):
-            expected = f"[{len(chunks)}, {self._vectors.shape[1]}]"
-            raise BadInput(f"Vectors have shape {list(vectors.shape)}", expected=expected, do="embed the same chunks")
+        vectors = check_addition(chunks, vectors, self._vectors.shape[1])
         new = {chunk.id: payload(chunk) for chunk in chunks}
-        if len(new) != len(chunks):
-            raise BadInput("A chunk id occurs twice", expected="distinct chunk ids", do="chunk the corpus again")
         kept = [i for i, chunk_id in enumerate(self._rows) if chunk_id not in new]
         rows = {**{k: v for k, v in self._rows.items() if k not in new}, **new}
         self._replace(rows, np.concatenate([self._vectors[kept], vectors]))
@@ -97,6 +92,7 @@ class FaissStore:
     def search(self, vectors: np.ndarray, k: int, *, where: Where | None = None) -> list[list[Hit]]:
         """At most k hits for each query, best first, equal scores by chunk id."""
         check_where(where)
+        vectors = check_queries(vectors, k, self._vectors.shape[1])
         if not self._rows:
             return [[] for _ in vectors]
         if self._index is None:

@@ -1,4 +1,7 @@
-"""What the pipeline asks of any vector store, and the small filter language that all of them understand."""
+"""What the pipeline asks of any vector store, and the small filter language that all of them understand.
+
+FAISS in a folder is built in (`faiss_store`); LanceDB and Qdrant are optional (`lance_store`, `qdrant_store`).
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ FIELDS = ("document_id", "source", "title", "page")
 class VectorStore(Protocol):
     """Vectors under chunk ids, with enough of the chunk to filter by.
 
-    A store serves one embedder: vectors of two models are never mixed. Changes are seen by `search` at once and by
-    other readers after `save`.
+    A store serves one embedder: vectors of two models are never mixed. Changes are seen by `search` at once, and by
+    other readers after `save` at the latest.
     """
 
     @property
@@ -57,6 +60,49 @@ class VectorStore(Protocol):
     def save(self) -> None:
         """Makes all changes durable and visible to other readers, at once."""
         ...
+
+
+def best_first(query: np.ndarray, chunk_ids: Sequence[str], vectors: np.ndarray, k: int) -> list[Hit]:
+    """Ranks what a store found, vectors float32 [found, dim], by exact inner product and then by id.
+
+    Stores round scores in their own ways; computed here, all of them give the same score for the same vectors.
+    """
+    scores = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+    order = sorted(range(len(chunk_ids)), key=lambda i: (-scores[i], chunk_ids[i]))[:k]
+    return [Hit(chunk_ids[i], round(float(scores[i]), 6), rank) for rank, i in enumerate(order, 1)]
+
+
+def check_addition(chunks: Sequence[Chunk], vectors: np.ndarray, dim: int) -> np.ndarray:
+    """The vectors as float32. Raises BadInput where shape, ids or numbers are wrong."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.shape != (len(chunks), dim):
+        expected = f"[{len(chunks)}, {dim}]"
+        raise BadInput(f"Vectors have shape {list(vectors.shape)}", expected=expected, do="embed the same chunks")
+    if not np.isfinite(vectors).all():
+        raise BadInput("Vectors to add are not finite", expected="finite numbers", do="embed again")
+    if len({chunk.id for chunk in chunks}) != len(chunks):
+        raise BadInput("A chunk id occurs twice", expected="distinct chunk ids", do="chunk the corpus again")
+    return vectors
+
+
+def check_queries(vectors: np.ndarray, k: int, dim: int) -> np.ndarray:
+    """The query vectors as float32 [n, dim]. Raises BadInput where shape, numbers or k are wrong."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.ndim != 2 or vectors.shape[1] != dim or not np.isfinite(vectors).all():
+        raise BadInput(f"Query vectors of shape {list(vectors.shape)}", expected=f"finite [n, {dim}]", do="embed again")
+    if k < 1:
+        raise BadInput(f"k is {k}", expected="at least 1", do="ask for one hit or more")
+    return vectors
+
+
+def check_embedder(found: str, wanted: str, store: str) -> None:
+    """Raises BadInput unless the store was filled by the wanted embedder."""
+    if found != wanted:
+        raise BadInput(
+            f"{store} holds vectors of embedder {found[:12] or 'unknown'}, not of {wanted[:12]}",
+            expected="one embedding model for a store",
+            do="use another store for this embedder, or load the embedder that filled this one",
+        )
 
 
 def payload(chunk: Chunk) -> dict[str, Any]:

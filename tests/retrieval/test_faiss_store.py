@@ -63,16 +63,6 @@ def test_changing_a_store_ends_with_the_bytes_of_a_fresh_one(tmp_path, chunks, v
     assert len(opened(tmp_path / "grown").chunk_ids) == 26
 
 
-def test_filters_keep_to_the_fields_they_name(tmp_path, chunks, vectors):
-    store = opened(tmp_path)
-    store.add(chunks, vectors)
-    (hits,) = store.search(vectors[:1], 30, where={"source": ["d1.md", "d2.md"], "page": 2})
-    assert {h.chunk_id for h in hits} == {chunks[4].id, chunks[7].id}
-    assert store.search(vectors[:1], 30, where={"source": "nowhere.md"}) == [[]]
-    with pytest.raises(BadInput, match="colour"):
-        store.search(vectors[:1], 3, where={"colour": "red"})
-
-
 def test_stats_count_chunks_and_documents(tmp_path, chunks, vectors):
     store = opened(tmp_path)
     store.add(chunks, vectors)
@@ -96,14 +86,6 @@ def test_a_store_can_be_emptied_and_filled_again(tmp_path, chunks, vectors):
     assert len(opened(tmp_path).chunk_ids) == 2
 
 
-def test_vectors_of_another_embedder_are_never_mixed_in(tmp_path, chunks, vectors):
-    store = opened(tmp_path)
-    store.add(chunks, vectors)
-    store.save()
-    with pytest.raises(BadInput, match="embedder"):
-        FaissStore(tmp_path, embedder={"digest": "f" * 64, "dim": 16})
-
-
 @pytest.mark.parametrize("name", ["vectors.npy", "payload.jsonl", "index.faiss", "store.json", "index.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
 def test_a_damaged_generation_is_refused(tmp_path, chunks, vectors, name, damage):
@@ -118,14 +100,6 @@ def test_a_damaged_generation_is_refused(tmp_path, chunks, vectors, name, damage
         path.unlink()
     with pytest.raises(BadInput):
         opened(tmp_path)
-
-
-def test_wrong_shapes_and_repeated_chunks_are_bad_input(tmp_path, chunks, vectors):
-    store = opened(tmp_path)
-    with pytest.raises(BadInput, match="shape"):
-        store.add(chunks, vectors[:5])
-    with pytest.raises(BadInput, match="twice"):
-        store.add([chunks[0], chunks[0]], vectors[:2])
 
 
 def test_a_writer_that_dies_leaves_the_last_generation(tmp_path):
