@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jora_engine.config import MODULE_PATHS, LoraConfig, ModelConfig
+from jora_engine.merge import merged_reader
 from jora_engine.tensor_files import (
     TensorFolder,
     TensorSpec,
@@ -27,7 +28,7 @@ from jora_engine.tensor_files import (
     write_tensors,
     write_text,
 )
-from jora_engine.weights import TOP_NAMES, check_tensors, hf_tensors
+from jora_engine.weights import TOP_NAMES, hf_tensors
 from raft_errors import BadInput
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, RAFT_JSON = "adapter_config.json", "adapter_model.safetensors", "raft.json"
@@ -156,22 +157,14 @@ def write_merged(
         dtype: of the result, "bfloat16" or "float32"; None keeps what each tensor of the base is stored as.
         chat_template: written as chat_template.jinja, for a base that brings none.
     """
-    tensors = TensorFolder(base_folder)
-    check_tensors(tensors, model_config)
-    host = {name: {k: np.asarray(jax.device_get(v), np.float32) for k, v in ab.items()} for name, ab in lora.items()}
-    names = hf_tensors(model_config)
+    tensors, merged = merged_reader(base_folder, model_config, lora, lora_config.scale)
     target = None if dtype is None else dtype_named(dtype)
+    names = hf_tensors(model_config)
     specs = [TensorSpec(name, shape, target or tensors.dtype(name)) for name, (_, _, shape) in names.items()]
     kinds = {spec.name: spec.dtype for spec in specs}
 
     def read(name: str) -> np.ndarray:
-        weight = tensors.read(name)
-        leaf, layer, _ = names[name]
-        if leaf[-1] in host and layer is not None:
-            pair = host[leaf[-1]]
-            delta = np.float32(lora_config.scale) * (pair["b"][layer] @ pair["a"][layer])
-            weight = weight.astype(np.float32) + delta
-        return weight.astype(kinds[name], copy=False)
+        return merged(name).astype(kinds[name], copy=False)
 
     with _replacing(folder) as temporary:
         write_model(temporary, specs, read, max_shard_bytes)

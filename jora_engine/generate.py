@@ -1,0 +1,314 @@
+"""Batched generation: prompts in, completions out, with a key/value cache and rows refilled as they finish.
+
+The longest prompts go first, so neighbours are of similar length and the cache is no wider than it must be. Widths and
+row counts come from short lists, so few programs are compiled. What a row yields depends on its prompt and the seed,
+not on its neighbours. Knows nothing of records or retrieval.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jora_engine import decode as engine
+from jora_engine.config import LoraConfig, ModelConfig
+from jora_engine.export import read_adapter
+from jora_engine.merge import merged_reader
+from jora_engine.tensor_files import dtype_named
+from jora_engine.tokenizer import Tokenizer
+from jora_engine.weights import TOP_NAMES, hf_tensors, read_model_config
+from raft_errors import BadInput
+
+CHUNKS = (32, 64, 128, 256)  # tokens of a prompt run at once
+STEPS = 8  # tokens decoded between two looks at stop strings and free rows
+ROW_COUNTS = (4, 8, 16, 32, 64, 128)  # below 4 rows XLA:CPU leaves its fast bfloat16 product
+
+Progress = Callable[[int, int | None, str], None]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a prompt was answered with.
+
+    Attributes:
+        text: without special tokens, cut before a stop string.
+        token_ids: the generated ids without the final stop token; up to the token that completes a stop string.
+        finish_reason: `stop` (a stop token or stop string) or `length`.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+
+
+@dataclass
+class _Row:
+    """A prompt in the works."""
+
+    index: int
+    prompt: list[int]
+    key: np.ndarray
+    made: list[int] = field(default_factory=list)
+
+
+class Generator:
+    """A model ready to generate, its adapter merged in float32 and cast once.
+
+    Example:
+        >>> generator = Generator(Path("smollm2"), adapter=Path("adapter"))
+        >>> prompt = generator.tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], True)
+        >>> generator.generate([prompt], max_new_tokens=50)[0].text
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        adapter: Path | None = None,
+        dtype: str = "bfloat16",
+        *,
+        max_rows: int = 32,
+        base_digest: str | None = None,
+    ) -> None:
+        """Loads a Hugging Face folder and optionally a PEFT adapter.
+
+        Args:
+            max_rows: prompts decoded side by side at most.
+            base_digest: compared with the digest that the adapter was made for.
+        """
+        config = read_model_config(folder)
+        lora, lora_config = ({}, LoraConfig()) if adapter is None else read_adapter(adapter, config, base_digest)
+        _, read = merged_reader(folder, config, lora, lora_config.scale)
+        kind = dtype_named(dtype)
+        device = jax.devices()[0]
+        params: dict[str, Any] = {}
+        layers: list[dict[str, Any]] = [{} for _ in range(config.num_layers)]
+        for name, (leaf, layer, _) in hf_tensors(config).items():
+            where = params if layer is None else layers[layer]
+            where[leaf[-1]] = jax.device_put(read(name).astype(kind, copy=False), device)
+        self._set_up(config, Tokenizer.load(folder), params, layers, max_rows)
+
+    @classmethod
+    def from_params(
+        cls, params: dict[str, Any], config: ModelConfig, tokenizer: Tokenizer, *, max_rows: int = 32
+    ) -> Generator:
+        """From a parameter tree in memory (layers stacked), for example in the middle of training."""
+        self = cls.__new__(cls)
+        layers = [{k: v[i] for k, v in params["layers"].items()} for i in range(config.num_layers)]
+        self._set_up(config, tokenizer, {k: params[k] for k in TOP_NAMES if k in params}, layers, max_rows)
+        return self
+
+    def _set_up(self, config, tokenizer, params, layers, max_rows) -> None:
+        if tokenizer.vocab_size > config.vocab_size:
+            raise BadInput(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}",
+                expected="a tokenizer that belongs to the model",
+                do="give the tokenizer files that came with the weights",
+            )
+        self.config: ModelConfig = config
+        self.tokenizer: Tokenizer = tokenizer
+        self.max_rows = max_rows
+        self._params, self._layers = params, layers
+        # XLA:CPU has no bfloat16 update in place: it would convert the whole cache twice at every write
+        self._cache_dtype = jnp.float32 if jax.default_backend() == "cpu" else params["embed"].dtype
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> list[Completion]:
+        """A completion for each prompt, in order.
+
+        Args:
+            prompts: token ids, as `tokenizer.apply_chat_template(..., add_generation_prompt=True)` gives.
+            temperature: 0 takes the most likely token (lowest id of equals); above 0 draws.
+            top_p: draws from the smallest set of tokens that holds this probability.
+            seed: with the prompt, and its count where the same prompt is given again, decides every draw.
+            stop: strings that end a completion.
+            progress: called as rows finish.
+
+        Raises:
+            BadInput: a prompt is empty, holds an unknown id, or is too long for the model with `max_new_tokens`.
+        """
+        self._check(prompts, max_new_tokens, temperature, top_p)
+        seen: Counter[tuple[int, ...]] = Counter()
+        waiting: list[_Row] = []
+        for index, prompt in enumerate(prompts):
+            waiting.append(_Row(index, list(prompt), _row_key(seed, prompt, seen[tuple(prompt)])))
+            seen[tuple(prompt)] += 1
+        waiting.sort(key=lambda row: (len(row.prompt), -row.index))  # taken from the end: longest first
+        done: dict[int, Completion] = {}
+        slots: list[_Row | None] = [None] * _bucket(min(len(waiting), self.max_rows), ROW_COUNTS)
+        cache = None
+        options = {"steps": STEPS, "temperature": float(temperature), "top_p": float(top_p)}
+        while waiting or any(slots):
+            slots, cache = self._fit(slots, cache, waiting)
+            for place, row in enumerate(slots):
+                if row is None and waiting:
+                    slots[place] = waiting.pop()
+                    cache = self._start(cache, place, slots[place])  # type: ignore[arg-type]
+            cache, _, out = engine.decode(
+                self._params,
+                self._layers,
+                cache,
+                self._rows(slots, max_new_tokens),
+                config=self.config,
+                stops=self.tokenizer.eos_ids,
+                **options,
+            )
+            for place, tokens in enumerate(np.asarray(out)):
+                row = slots[place]
+                finished = row and self._take(row, tokens.tolist(), max_new_tokens, stop)
+                if row and finished:
+                    done[row.index], slots[place] = finished, None
+                    if progress:
+                        progress(len(done), len(prompts), "generate")
+        return [done[i] for i in range(len(prompts))]
+
+    def logits(self, prompts: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Float32 logits `[len(prompt), vocab]` of each prompt, computed as generation computes them."""
+        self._check(prompts, 0, 0.0, 1.0)
+        out = []
+        for prompt in prompts:
+            hidden, _ = self._prefill(list(prompt))
+            x = engine.head_logits(self._params, hidden, config=self.config)
+            out.append(np.asarray(x[0, : len(prompt)], np.float32))
+        return out
+
+    def _check(self, prompts, max_new_tokens: int, temperature: float, top_p: float) -> None:
+        if temperature < 0 or not 0 < top_p <= 1:
+            raise BadInput(
+                f"temperature {temperature} with top_p {top_p}",
+                expected="temperature 0 or more, top_p above 0 and at most 1",
+                do="correct the values",
+            )
+        for index, prompt in enumerate(prompts):
+            if not prompt or min(prompt) < 0 or max(prompt) >= self.config.vocab_size:
+                raise BadInput(
+                    f"prompt {index} {'holds an id outside the vocabulary' if prompt else 'is empty'}",
+                    expected=f"token ids from 0 to {self.config.vocab_size - 1}",
+                    do="encode prompts with the model's own tokenizer",
+                )
+            if len(prompt) + max_new_tokens > self.config.max_position_embeddings:
+                raise BadInput(
+                    f"prompt {index} has {len(prompt)} tokens; with {max_new_tokens} new ones it is too long",
+                    expected=f"at most {self.config.max_position_embeddings} in all",
+                    do="shorten the prompt or lower max_new_tokens",
+                )
+
+    def _fit(self, slots, cache, waiting: list[_Row]):
+        """Rows and columns as they are needed now: fewer rows when few are left, columns for the longest row."""
+        free = len(slots) - sum(row is not None for row in slots)
+        coming = waiting[-free:] if free and waiting else []
+        rows = [row for row in slots if row] + coming
+        count = len(slots)
+        if len(rows) * 4 <= count:
+            count = _bucket(len(rows), ROW_COUNTS)
+        columns = _columns(max(_width(len(row.prompt) - 1, len(row.prompt) + len(row.made)) for row in rows))
+        if cache is None:
+            return slots, self._new_cache(count, columns)
+        have = cache[0].v.shape[2]
+        if count == len(slots) and have // 2 < columns <= have:
+            return slots, cache
+        keep = [place for place, row in enumerate(slots) if row] if count < len(slots) else list(range(count))
+        order = (keep + [0] * count)[:count]
+        slots = [slots[place] for place in keep] + [None] * (count - len(keep))
+        columns = columns if columns > have or columns * 2 <= have else have
+        return slots, engine.reshape_cache(cache, np.asarray(order, np.int32), columns=columns)
+
+    def _new_cache(self, rows: int, columns: int) -> list[engine.LayerCache]:
+        cache = engine.new_cache(self.config, rows, columns, self._cache_dtype)
+        return jax.device_put(cache, jax.devices()[0])  # committed like all later ones, or programs compile twice
+
+    def _start(self, cache, place: int, row: _Row):
+        """Puts a prompt's keys and values into a row: all but its last token, which the decode loop takes."""
+        if len(row.prompt) == 1:
+            return cache
+        _, single = self._prefill(row.prompt[:-1])
+        return engine.insert_row(cache, np.int32(place), single)
+
+    def _prefill(self, tokens: list[int]) -> tuple[jax.Array, list[engine.LayerCache]]:
+        """Hidden states `[1, at least len(tokens), embed]` and a one-row cache."""
+        cache = self._new_cache(1, _columns(_width(len(tokens), 0)))
+        hidden, start = [], 0
+        while start < len(tokens):
+            size = _bucket(min(len(tokens) - start, CHUNKS[-1]), CHUNKS)
+            part = np.zeros((1, size), np.int32)
+            part[0, : len(tokens) - start] = tokens[start : start + size]
+            x, cache = engine.prefill(self._params, self._layers, cache, start, part, self.config)
+            hidden.append(x)
+            start += size
+        return jnp.concatenate(hidden, axis=1), cache
+
+    def _rows(self, slots, max_new_tokens: int) -> engine.Rows:
+        def column(value, empty) -> np.ndarray:
+            return np.asarray([empty if row is None else value(row) for row in slots])
+
+        return engine.Rows(
+            token=column(lambda r: (r.made or r.prompt)[-1], 0).astype(np.int32),
+            position=column(lambda r: len(r.prompt) + len(r.made) - 1, 0).astype(np.int32),
+            left=column(lambda r: max_new_tokens - len(r.made), 0).astype(np.int32),
+            key=column(lambda r: r.key, np.zeros(2, np.uint32)).astype(np.uint32),
+            made=column(lambda r: len(r.made), 0).astype(np.int32),
+        )
+
+    def _take(self, row: _Row, tokens: list[int], max_new_tokens: int, stop: Sequence[str]) -> Completion | None:
+        """Adds decoded tokens to a row; its completion when that ends it."""
+        before = len(row.made)
+        ended = False
+        for token in tokens:
+            if token < 0 or ended:
+                break
+            ended = token in self.tokenizer.eos_ids
+            if not ended:
+                row.made.append(token)
+        text = self.tokenizer.decode(row.made, skip_special_tokens=True)
+        if any(s in text for s in stop):
+            for count in range(before + 1, len(row.made) + 1):
+                text = self.tokenizer.decode(row.made[:count], skip_special_tokens=True)
+                found = [text.index(s) for s in stop if s in text]
+                if found:
+                    return Completion(text[: min(found)], tuple(row.made[:count]), "stop")
+        if ended:
+            return Completion(text, tuple(row.made), "stop")
+        if len(row.made) >= max_new_tokens:
+            return Completion(text, tuple(row.made), "length")
+        return None
+
+
+def _bucket(size: int, sizes: Sequence[int]) -> int:
+    """The smallest of `sizes` that is at least `size`, else the largest."""
+    return next((s for s in sizes if s >= size), sizes[-1])
+
+
+def _width(prefilled: int, used: int) -> int:
+    """Columns that a row needs: its prompt in whole chunks, and the next tokens."""
+    full, rest = divmod(prefilled, CHUNKS[-1])
+    return max(full * CHUNKS[-1] + (_bucket(rest, CHUNKS) if rest else 0), used + STEPS, CHUNKS[0])
+
+
+def _columns(width: int) -> int:
+    """The next of 128, 192, 256, 384, 512, 768, 1024, ...: a power of two or one and a half times one."""
+    size = 128
+    while size < width:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return size
+
+
+def _row_key(seed: int, prompt: Sequence[int], repeat: int) -> np.ndarray:
+    """Two 32-bit words that stand for (seed, prompt, how often it came before)."""
+    data = np.asarray([seed, repeat, *prompt], np.int64).tobytes()
+    return np.frombuffer(hashlib.blake2b(data, digest_size=8).digest(), np.uint32)
