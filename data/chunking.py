@@ -23,7 +23,7 @@ from raft_errors import BadInput
 __all__ = ["ChunkOptions", "chunk_documents"]
 
 _log = logging.getLogger("raft.data")
-_VERSION = "chunking 1"
+_VERSION = "chunking 2"
 _BATCH = 64
 
 

@@ -20,6 +20,11 @@ _LONG_LINE = 8000
 square of text that has no boundaries."""
 _SENTENCE_END = re.compile(r"[.!?;。！？；]['\")\]」』”’]?\s*|\s+")
 
+_WRAPPED_FROM = 45
+"""Characters of a line from which its end may be a wrap."""
+_LINE_ENDS = (".", "!", "?", ":", ";", "。", "！", "？", "|")
+_STARTS_BLOCK = re.compile(r"[-*+•>|#=~`]|\.\. |\(?(?:\d{1,3}|[a-zA-Z])[.)]\s")
+
 Span = tuple[int, int]
 
 
@@ -113,12 +118,18 @@ class Cutter:
         return spans
 
     def _split(self, text: str, start: int, end: int, splitter: TextSplitter | MarkdownSplitter) -> list[Span]:
-        spans: list[Span] = []
+        """Spans of a text without headings: the splitter's, with line ends inside sentences taken for spaces."""
+        found: list[Span] = []
+        soft = soft_lines(text[start:end])
         for first, last in _cut_long_lines(text, start, end):
-            for offset, piece in splitter.chunk_indices(text[first:last]):
+            for offset, piece in splitter.chunk_indices(soft[first - start : last - start]):
                 span = _trim(text, first + offset, first + offset + len(piece))
                 if span is not None:
-                    spans += self._halve(text, span)
+                    found.append(span)
+        spans: list[Span] = []
+        for span, size in zip(found, self._count(text, found), strict=True):
+            over = size > self.options.max_tokens or span[1] - span[0] > self.options.char_limit
+            spans += self._halve(text, span) if over else [span]
         return spans
 
     def _halve(self, text: str, span: Span) -> list[Span]:
@@ -173,6 +184,27 @@ class Cutter:
                 spans.append(span)
                 waiting = size < smallest
         return spans
+
+
+def soft_lines(text: str) -> str:
+    """The text with the line ends of wrapped paragraphs as spaces; its length stays.
+
+    Splitters take a line end for a better boundary than a sentence's end, and would cut wrapped prose mid-sentence.
+    """
+    lines = text.split("\n")
+    joints = []
+    fenced = False
+    for line, after in pairwise([*lines, ""]):
+        fenced ^= line.lstrip().startswith(("```", "~~~"))
+        joints.append(" " if not fenced and _runs_on(line, after) else "\n")
+    return "".join(line + joint for line, joint in zip(lines, joints, strict=True))[: len(text)]
+
+
+def _runs_on(line: str, after: str) -> bool:
+    words, following = line.rstrip(), after.lstrip()
+    if len(words) < _WRAPPED_FROM or not following or words.endswith(_LINE_ENDS) or _STARTS_BLOCK.match(following):
+        return False
+    return len(line) - len(line.lstrip()) == len(after) - len(following) and not words.lstrip().startswith(("#", "|"))
 
 
 def _dividing_level(headings: Sequence[tuple[int, int]]) -> int:

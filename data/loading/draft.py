@@ -98,9 +98,10 @@ def _place(outline: Sequence[tuple[int, int, str]], text: str, pages: Sequence[i
         if not title or not 0 <= part < len(pages):
             continue
         end = pages[part + 1] if part + 1 < len(pages) else len(text)
-        position = text.find(title, max(pages[part], placed[-1][0] + 1 if placed else 0), end)
-        if position >= 0:
-            start = text.rfind("\n", 0, position) + 1
+        words = re.compile(r"\s+".join(map(re.escape, title.split())))
+        found = words.search(text, max(pages[part], placed[-1][0] + 1 if placed else 0), end)
+        if found:
+            start = text.rfind("\n", 0, found.start()) + 1
             if not placed or start > placed[-1][0]:
                 placed.append((start, level, title))
     return tuple(placed)

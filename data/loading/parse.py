@@ -43,7 +43,7 @@ _PLAIN_TYPES = {"markdown": "text/markdown", "rst": "text/x-rst", "asciidoc": "t
 
 def loader_version() -> str:
     """Changes whenever the same bytes may load differently: our own format version and the parsers' versions."""
-    return " ".join(["loading 1", *(f"{name} {_version(name)}" for name in _PARSERS)])
+    return " ".join(["loading 2", *(f"{name} {_version(name)}" for name in _PARSERS)])
 
 
 def _version(name: str) -> str:

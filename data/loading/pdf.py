@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from data.loading.draft import Draft
 from data.loading.options import LoadOptions, Refused
+from data.loading.pages import drop_running_lines, join_wrapped_lines
 
 _HYPHEN = re.compile("[\ufffe\u00ad\x02]\r?\n?")
 _ENCRYPTED = "it needs a password; save it without one"
@@ -113,11 +114,16 @@ def _check_pages(count: int, options: LoadOptions) -> None:
 
 
 def _draft(pages: Sequence[str], title: str, outline: list[tuple[int, int, str]], loader: str) -> Draft:
+    kept, dropped = drop_running_lines(pages)
     return Draft(
-        pages,
+        [join_wrapped_lines(page) for page in kept],
         "application/pdf",
         title=title,
         paged=True,
         outline=outline,
-        metadata={"loader": loader, "page_count": len(pages)},
+        metadata={
+            "loader": loader,
+            "page_count": len(pages),
+            **({"running_lines_dropped": dropped} if dropped else {}),
+        },
     )

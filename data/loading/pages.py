@@ -1,0 +1,86 @@
+"""Extracted pages made readable: running headers and footers out, wrapped lines joined to paragraphs.
+
+Works on the lines of any paged text; nothing here knows PDF.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+_EDGE = 2  # lines at the top and bottom of a page that may be running ones
+_LEAST_PAGES = 3
+_LEAST_SHARE = 0.3
+_SPACES = re.compile(r"[ \t\u00a0]+")
+_DIGITS = re.compile(r"\d+")
+_ENDS = tuple(".:!?;。！？؟")
+_ITEM = re.compile(r"[-*•·▪◦‣–—]\s|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]\s|\d+(?:\.\d+)+\s|\d+\s+[A-Z]")
+_CITATIONS = re.compile(r"(?:\[\d{1,3}\])+$")
+_LEADERS = re.compile(r"(?:\s?\.){4,}")
+
+
+def drop_running_lines(pages: Sequence[str]) -> tuple[list[str], int]:
+    """Pages without the lines that stand at the top or bottom of many of them (page numbers aside), and their count."""
+    split = [page.replace("\r", "").split("\n") for page in pages]
+    edges = [{_shape(line) for line in _edge_lines(lines)} for lines in split]
+    common = Counter(shape for shapes in edges for shape in shapes)
+    least = max(_LEAST_PAGES, _LEAST_SHARE * sum(bool(shapes) for shapes in edges))
+    running = {shape for shape, count in common.items() if count >= least}
+    if not running:
+        return list(pages), 0
+    kept, dropped = [], 0
+    for lines in split:
+        filled = [number for number, line in enumerate(lines) if line.strip()]
+        drop = {number for number in _edge_numbers(filled) if _shape(lines[number]) in running}
+        dropped += len(drop)
+        kept.append("\n".join(line for number, line in enumerate(lines) if number not in drop))
+    return kept, dropped
+
+
+def _edge_numbers(filled: Sequence[int]) -> list[int]:
+    return list(dict.fromkeys([*filled[:_EDGE], *filled[-_EDGE:]]))
+
+
+def _edge_lines(lines: Sequence[str]) -> list[str]:
+    filled = [number for number, line in enumerate(lines) if line.strip()]
+    return [lines[number] for number in _edge_numbers(filled)]
+
+
+def _shape(line: str) -> str:
+    return _DIGITS.sub("#", " ".join(line.split()))
+
+
+def join_wrapped_lines(page: str) -> str:
+    """The page with the lines of a paragraph joined by spaces.
+
+    A line goes on in the next one when it is nearly as long as the page's long lines, or the next begins with a small
+    letter, unless it ends a sentence or the next begins an item. So a boundary of lines is one of sentences.
+    """
+    lines = page.replace("\r", "").split("\n")
+    lengths = sorted(len(line) for line in lines if line.strip())
+    if len(lengths) < 2:
+        return page
+    full = 0.7 * lengths[int(0.9 * (len(lengths) - 1))]
+    joined = [lines[0]]
+    for before, line in zip(lines, lines[1:], strict=False):
+        if _goes_on(before, line, full):
+            joined[-1] = joined[-1].rstrip() + " " + line.lstrip()
+        else:
+            joined.append(line)
+    return "\n".join(joined)
+
+
+def _goes_on(before: str, line: str, full: float) -> bool:
+    before, line = before.strip(), line.strip()
+    if (
+        not before
+        or not line
+        or _CITATIONS.sub("", before).endswith(_ENDS)
+        or _ITEM.match(line)
+        or _LEADERS.search(before)
+    ):
+        return False
+    if line[0].islower() and before[-1].isalpha() | (before[-1] in ",-)"):
+        return True
+    return len(before) >= full and len(before) >= 30
