@@ -20,6 +20,7 @@ from data.nouns import Chunk, Hit, ItemCache, MemoryCache, Progress, Question, Q
 from data.questions import small
 from data.questions.answers import Answer, full_answer
 from data.questions.asking import Sampling, Tally, ask
+from data.questions.drafts import draft, names_in
 from data.questions.filters import Duplicates, Fault, common_words, copies, grounded, tidy, well_formed
 from data.questions.prompts import OWN_TEMPLATES, Prompt, load_prompt
 from data.questions.results import Dropped, QuestionSet, question_set
@@ -40,6 +41,8 @@ class QuestionOptions:
         round_trip_k: the question must find its own chunk among so many; 0 leaves the test out.
         question_tokens, answer_tokens: ceilings of a reply; None takes the style's own (28; 96 and 512).
         temperature: 0 is greedy.
+        mend_questions: small style: a question that does not fit its sentence is replaced by the one the rules make of
+            the sentence, where they are sure of it; counted as repaired, and marked in the question's metadata.
         max_answer_words: longest final answer.
         templates: a folder whose files replace the prompts of the same name.
         seed: of the choice of chunks and of the teacher's sampling.
@@ -52,6 +55,7 @@ class QuestionOptions:
     question_tokens: int | None = None
     answer_tokens: int | None = None
     temperature: float = 0.0
+    mend_questions: bool = True
     max_answer_words: int = 60
     templates: Path | None = None
     seed: int = 0
@@ -69,6 +73,7 @@ class _Asked:
 
     candidate: Candidate
     text: str
+    mended: bool = False
     rank: int | None = None
 
 
@@ -115,15 +120,16 @@ def generate_questions(
     replies = desk.ask_questions(candidates)
     dropped: dict[int, Dropped] = {}
     asked: dict[int, _Asked] = {}
+    desk.names = names_in(c.text for c in chunks)
     duplicates, common = Duplicates(), common_words(chunks)
     for at, (candidate, reply) in enumerate(zip(candidates, replies, strict=True)):
-        text, fault = desk.first_checks(candidate, reply, common)
+        text, fault, mended = desk.first_checks(candidate, reply, common)
         if fault is None and (earlier := duplicates.first(text)):
             fault = Fault("duplicate", f"of {earlier!r}")
         if fault:
             dropped[at] = _drop(candidate, text, fault)
         else:
-            asked[at] = _Asked(candidate, text)
+            asked[at] = _Asked(candidate, text, mended=mended)
     for at, rank in _ranks(asked, chunks, search, options.round_trip_k).items():
         if rank is None and options.round_trip_k:
             fault = Fault("round_trip", f"the retriever does not find its chunk among the first {options.round_trip_k}")
@@ -175,6 +181,7 @@ class _Desk:
         self.options, self.teacher, self.cache, self.progress = options, teacher, cache, progress
         self.small = options.style == "small"
         self.tally = Tally()
+        self.names: frozenset[str] = frozenset()
         folder = options.templates
         slots = ("statement", "answer") if self.small else ("text",)
         self.asking = load_prompt(f"{options.style}/question", slots=slots, folder=folder)
@@ -188,19 +195,34 @@ class _Desk:
             second = self.answering.version
         self.version = text_sha256(self.asking.version + second + self.reasoning.version)[:12]
 
-    def first_checks(self, candidate: Candidate, reply: Reply, common: frozenset[str]) -> tuple[str, Fault | None]:
-        """The question as it will stand, and what is wrong with it."""
+    def first_checks(
+        self, candidate: Candidate, reply: Reply, common: frozenset[str]
+    ) -> tuple[str, Fault | None, bool]:
+        """The question as it will stand, what is wrong with it, and whether the rules wrote it."""
         if isinstance(reply, TeacherFailure):
-            return "", Fault("teacher_failed", f"{reply.reason}: {reply.detail}".rstrip(": "))
+            return "", Fault("teacher_failed", f"{reply.reason}: {reply.detail}".rstrip(": ")), False
         if len(reply) > 4000:
-            return reply[:80], Fault("over_long", f"{len(reply)} characters")
-        text, chunk = tidy(reply), candidate.chunk
-        if self.small:
-            text = small.mend(text, candidate.statement)
-        if fault := well_formed(text) or (small.fits(text, candidate.statement) if self.small else None):
-            return text, fault
+            return reply[:80], Fault("over_long", f"{len(reply)} characters"), False
+        text = tidy(reply)
+        if not self.small:
+            return text, self._fault(text, candidate, common), False
+        text = small.mend(text, candidate.statement)
+        fault = self._fault(text, candidate, common)
+        if fault and self.options.mend_questions:
+            ours = draft(candidate.statement, self.names)
+            if ours and self._fault(ours, candidate, common) is None:
+                return ours, None, True
+        return text, fault, False
+
+    def _fault(self, text: str, candidate: Candidate, common: frozenset[str]) -> Fault | None:
+        chunk = candidate.chunk
         title = " ".join((chunk.title, *chunk.heading_path))
-        return text, grounded(text, chunk.text, title, common=common) or copies(text, chunk.text)
+        fault = well_formed(text) or grounded(text, chunk.text, title, common=common)
+        if self.small:
+            # a question turned around from a sentence shares long runs with it; its answer is left out by `fits`
+            fault = fault or small.fits(text, candidate.statement, chunk.text)
+            return fault or copies(text, chunk.text, max_run=20, max_share=0.95)
+        return fault or copies(text, chunk.text)
 
     def ask_questions(self, candidates: list[Candidate]) -> list[Reply]:
         prompts = [self.asking.messages(**self._slots(c), kind=c.statement.kind, number=c.number) for c in candidates]
@@ -225,7 +247,8 @@ class _Desk:
         statement = item.candidate.statement
         said = self.reasoning.messages(title=chunk.title, asks=_asks(item.text))
         final = small.final_answer(item.text, statement)
-        return Answer(final, (statement.span.of(chunk.text),), flat(said[-1]["content"]))
+        repairs = ("question",) if item.mended else ()
+        return Answer(final, (statement.span.of(chunk.text),), flat(said[-1]["content"]), repairs)
 
     def question(self, item: _Asked, answer: Answer) -> Question:
         chunk = item.candidate.chunk

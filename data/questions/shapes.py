@@ -23,22 +23,30 @@ produce perform prevent show display introduce implement terminate invoke compar
 affect measure reduce increase improve protect determine receive send deliver pay offer cover assign evaluate treat find
 keep ignore wrap consist:of depend:on belong:to refer:to end:with begin:with lead:to result:in default:to apply:to
 """
-_PLURAL = [verb.replace(":", " ") for verb in _VERBS.split()]
-_SINGULAR = [re.sub(r"^\w+", r"\g<0>s", verb) for verb in _PLURAL]
-_S_VERBS = "|".join([*_SINGULAR, "specifies", "identifies", "has", "matches"])
-_PLURAL_VERBS = "|".join([*_PLURAL, "specify", "identify", "have", "match"])
+PLURAL_VERBS = [verb.replace(":", " ") for verb in _VERBS.split()]
+SINGULAR_VERBS = [re.sub(r"^\w+", r"\g<0>s", verb) for verb in PLURAL_VERBS]
+PLURAL_VERBS += ["specify", "identify", "have", "match"]
+SINGULAR_VERBS += ["specifies", "identifies", "has", "matches"]
+_S_VERBS = "|".join(SINGULAR_VERBS)
+_PLURAL_VERBS = "|".join(PLURAL_VERBS)
 _MODALS = "can only|may only|must only|must not|should not|must|should|can|may|cannot|has to|have to|needs to|need to"
 _SHAPES = {
     "reason": re.compile(rf"{_SUBJECT}\s[^,;:]{{3,80}}?),?\s((?:because|so that|in order to|due to)\s.+)$"),
     "condition": re.compile(
         rf"{_SUBJECT}\s(?:[^,;:()]|\([^()]{{0,20}}\)){{3,90}}?),?\s"
-        r"((?:when|whenever|if|unless|until|once|after|before)\s"
+        r"((?:when|whenever|if|until|once|after|before)\s"
         r"(?!(?:any|necessary|needed|otherwise|possible)\b)[^,;:]+)$"
     ),
     "definition": re.compile(rf"{_SUBJECT}\s(?:is|are|means|denotes))\s((?:a|an|the|used|simply)\s[^;:]+)$"),
     "duty": re.compile(rf"{_SUBJECT}\s(?:{_MODALS}))\s((?!not\b|only\b)[a-z]+\s[^;:]+)$"),
     "action": re.compile(rf"{_SUBJECT}(?:\s(?:{_S_VERBS})|(?<=s)\s(?:{_PLURAL_VERBS})))\s((?!of\b|or\b|and\b)[^;:]+)$"),
 }
+# a comma after which a new main clause begins: what follows answers nothing
+_RELATIVE = re.compile(r"\b(?:that|which|who|whose|what)\s+\S+$")
+_SPLICE = re.compile(
+    r",\s(?=(?:the|it|they|but|so|and the|and it|while|whereas|although)\s)|,\s(?=and\s.*\b(?:is|are)\b)"
+    rf"|\sand\s(?=(?:{_S_VERBS})\s)|\sbut\s(?=(?:does|do|is|are|not|cannot|must|should)\s)"
+)
 
 
 def shape(sentence: str) -> tuple[str, str]:
@@ -46,6 +54,17 @@ def shape(sentence: str) -> tuple[str, str]:
     body = sentence.rstrip(".!。 ")
     for kind, pattern in _SHAPES.items():
         found = pattern.match(body)
-        if found and 2 <= len(found.group(2).split()) <= 24 and content_words(found.group(1)):
-            return kind, found.group(2)
+        if found and content_words(found.group(1)) and not _RELATIVE.search(found.group(1)):
+            answer = _first_clause(found.group(2)) if kind != "reason" else found.group(2)
+            if 2 <= len(answer.split()) <= 24:
+                return kind, answer
     return "general", ""
+
+
+def _first_clause(words: str) -> str:
+    """The words up to a comma after which a new main clause begins, unless that comma stands in brackets or quotes."""
+    for cut in _SPLICE.finditer(words):
+        head = words[: cut.start()]
+        if head.count("(") == head.count(")") and head.count('"') % 2 == 0:
+            return head
+    return words

@@ -48,6 +48,11 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(s for w in words(text) if w.lower() not in _STOP and (s := stem(w)))
 
 
+def is_stop_word(word: str) -> bool:
+    """Whether a word carries no meaning of its own."""
+    return word.lower() in _STOP
+
+
 def stems(text: str) -> list[str]:
     """Stems of all the words, in order."""
     return [s for w in words(text) if (s := stem(w))]

@@ -216,10 +216,12 @@ def test_nested_layouts_of_squad_hotpot_pubmed_and_gorilla(tmp_path):
     squad = {"data": [{"title": "Boiler", "paragraphs": [{"context": " ".join(TEXTS["guide/boiler.md"][1]), "qas": [
         {"id": "s1", "question": "When does it close?", "answers": [{"text": "90 degrees", "answer_start": 50}]},
         {"id": "s2", "question": "Who built it?", "answers": [], "is_impossible": True}]}]}]}  # fmt: skip
+    paragraphs = [
+        ["Boiler", ["The boiler has two valves. ", quote]],
+        ["Heat pump", ["A heat pump moves heat.", " Its efficiency falls when the air is very cold."]],
+    ]
     hotpot = [{"_id": "h1", "question": "Which falls, and what closes?", "answer": "the red valve",
-               "supporting_facts": [["Boiler", 1], ["Heat pump", 1]],
-               "context": [["Boiler", ["The boiler has two valves. ", "The red valve closes at 90 degrees."]],
-                           ["Heat pump", ["A heat pump moves heat.", " Its efficiency falls when the air is very cold."]]]}]  # fmt: skip
+               "supporting_facts": [["Boiler", 1], ["Heat pump", 1]], "context": paragraphs}]  # fmt: skip
     pubmed = {
         "boiler": {
             "QUESTION": "Is the boiler safe?",
