@@ -56,7 +56,7 @@ def compose_records(
     template: PromptTemplate | None = None,
     progress: Progress | None = None,
 ) -> RecordSet:
-    """Composes the records of all splits, in the order of the questions.
+    """Composes the records of all splits, each in an order drawn by hash: any first n are a fair sample.
 
     Args:
         distractors: question id -> mined passages, best first. `options.distractors` plus the number of oracles are
@@ -92,6 +92,7 @@ def compose_records(
             progress(done, len(usable), "records")
     usable = [(q, s) for q, s in usable if q.id in records]
     blocked = sum(_remove_oracles([q for q, of in usable if of == split], split, records, composer) for split in SPLITS)
+    usable.sort(key=lambda item: (digest("place", str(seed), item[0].id), item[0].id))
     by_split = {s: [records[q.id] for q, of in usable if of == s] for s in SPLITS}
     if not by_split["train"]:
         raise _no_records(dropped, needed, options)

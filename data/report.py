@@ -20,7 +20,7 @@ from data.conditions import condition_words, setting_words
 from data.report_examples import example_groups
 from data.scoring import METRICS, score_row
 
-__all__ = ["score_row", "summarise", "write_report"]
+__all__ = ["score_row", "summarise", "summary_markdown", "write_report"]
 
 
 def write_report(
@@ -86,6 +86,45 @@ def write_report(
         lineage=_lineage(lineage or {}),
     )
     path.write_text(html + "\n", encoding="utf-8", newline="\n")
+
+
+def summary_markdown(summary: Mapping[str, Any], *, title: str) -> str:
+    """The comparison in a few lines of Markdown, for places that show text: headline, then a table a setting."""
+    base, other = condition_words(summary["base"]), condition_words(summary["other"])
+    lines = [f"## {_cell(title)}", ""]
+    headline = summary.get("headline")
+    if headline:
+        lines += [
+            f"{other} against {base.lower()} with {setting_words(summary['headline_setting'])}: "
+            f"**{headline['verdict']}**. {METRICS[HEADLINE]} {_percent(headline['base'])} → "
+            f"{_percent(headline['other'])}, difference {_points(headline)} points on {headline['n']} questions.",
+        ]
+    else:
+        lines.append("No question was answered by both.")
+    lines += ["", *(f"- {line}" for line in _warnings(summary))]
+    for name, part in summary["settings"].items():
+        conditions = part["conditions"]
+        heads = ["Metric", *(condition_words(c) for c in conditions), "Difference (95 %)", "n"]
+        lines += ["", f"### With {_cell(setting_words(name))}", "", _row(heads), "|" + "---|" * len(heads)]
+        for row in _setting(part, summary["base"], summary["other"])["table"]:
+            difference = row["difference"]
+            values = [_percent(v) for v in row["values"]]
+            tail = [_points(difference), str(difference["n"])] if difference else ["–", "–"]
+            lines.append(_row([row["name"], *values, *tail]))
+    return "\n".join(lines) + "\n"
+
+
+def _points(difference: Mapping[str, Any]) -> str:
+    value, low, high = (f"{100 * difference[k]:+.1f}" for k in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_cell(c) for c in cells) + " |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _percent(value: Any) -> str:

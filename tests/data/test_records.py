@@ -269,6 +269,12 @@ def test_the_same_input_and_seed_give_the_same_records_and_another_seed_others()
     assert first.train != other.train
 
 
+def test_the_first_records_of_a_split_are_a_fair_sample_of_its_documents():
+    chunks = corpus(60)
+    train = compose(chunks, ask_all(chunks)).train
+    assert len({d for r in train[:30] for d in r.metadata["document_ids"]}) > 18  # in file order it would be ten
+
+
 def test_a_new_document_changes_few_other_records():
     chunks = corpus(60)
     questions = ask_all(chunks)

@@ -11,7 +11,7 @@ from made_up import ask_all, compose, corpus, make_chunk, make_question
 from data.card import write_card
 from data.nouns import Record
 from data.records import RecordOptions
-from data.report import score_row, summarise, write_report
+from data.report import score_row, summarise, summary_markdown, write_report
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,16 @@ def test_a_report_without_any_comparison_or_extra_part_can_still_be_written(reco
         path = tmp_path / "report.html"
         write_report(path, title="Nothing", summary=summarise(rows), rows=rows)
         assert "no comparison" in page_of(path)[0]
+
+
+def test_the_markdown_summary_states_headline_and_failures(records):
+    rows = rows_for(records)
+    rows[1] = score_row(records[0], None, condition="adapter")
+    text = summary_markdown(summarise(rows, samples=200), title="Trial <b>")
+    assert "**better**" in text
+    assert "1 of" in text
+    assert "| Token F1 |" in text
+    assert "<b>" not in text
 
 
 def test_the_card_states_the_figures_of_the_records(tmp_path):
