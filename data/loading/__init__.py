@@ -7,5 +7,6 @@ Example:
 
 from data.loading.corpus import load_corpus
 from data.loading.options import REASONS, Corpus, Duplicate, LoadOptions, Quarantined
+from data.loading.report import corpus_report
 
-__all__ = ["REASONS", "Corpus", "Duplicate", "LoadOptions", "Quarantined", "load_corpus"]
+__all__ = ["REASONS", "Corpus", "Duplicate", "LoadOptions", "Quarantined", "corpus_report", "load_corpus"]

@@ -14,21 +14,24 @@ import stat
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from data.loading.draft import Draft, finish
+from data.loading.near_duplicates import find_near_duplicates
 from data.loading.options import Corpus, Duplicate, LoadOptions, Quarantined
 from data.loading.parse import loader_version
 from data.loading.pool import Pool
+from data.loading.redaction import check_redaction
 from data.loading.sources import PYDOC, Item, expand
 from data.nouns import Document, ItemCache, Progress, digest
 from raft_errors import BadInput
 
 _log = logging.getLogger("raft.data")
-_NOT_RESULT = ("workers", "max_seconds", "max_memory_bytes")  # options that never change a document
+# options that never change what one file gives
+_NOT_RESULT = ("workers", "max_seconds", "max_memory_bytes", "near_duplicates", "near_threshold")
 _TRANSIENT = ("crashed", "too-slow")  # may be the machine's fault: tried again on the next load
 _BATCH = 64
 
@@ -58,6 +61,7 @@ def load_corpus(
         sources = [sources]
     if not sources:
         raise BadInput("no sources given", expected="at least one file, folder, glob or URL", do="name your documents")
+    check_redaction(options.redact, options.redact_patterns)
     items = expand(sources)
     loaded: list[tuple[list[Document], list[Quarantined]]] = []
     if PYDOC in sources:
@@ -69,7 +73,7 @@ def load_corpus(
             cached += hit
             if progress:
                 progress(number, len(items), item.source)
-    corpus = _gather(loaded, len(items), cached)
+    corpus = _gather(loaded, len(items), cached, options)
     if not corpus.documents:
         raise BadInput(
             f"not one readable document in {', '.join(sources)}: {_summary(corpus.quarantined)}",
@@ -85,8 +89,10 @@ def _summary(quarantined: Sequence[Quarantined]) -> str:
     return f"{shown}; and {len(quarantined) - 3} more" if len(quarantined) > 3 else shown
 
 
-def _gather(loaded: Sequence[tuple[list[Document], list[Quarantined]]], files: int, cached: int) -> Corpus:
-    """Drops exact duplicates (of the text, white space aside) and counts."""
+def _gather(
+    loaded: Sequence[tuple[list[Document], list[Quarantined]]], files: int, cached: int, options: LoadOptions
+) -> Corpus:
+    """Drops exact duplicates (of the text, white space aside), looks for near ones where asked, and counts."""
     documents: list[Document] = []
     duplicates: list[Duplicate] = []
     first: dict[bytes, str] = {}
@@ -97,6 +103,9 @@ def _gather(loaded: Sequence[tuple[list[Document], list[Quarantined]]], files: i
         else:
             first[key] = document.source
             documents.append(document)
+    if options.near_duplicates != "keep":
+        documents, near = _near(documents, options)
+        duplicates += near
     quarantined = [entry for _, made in loaded for entry in made]
     counts = {
         "found": len(documents) + len(quarantined) + len(duplicates),
@@ -108,6 +117,22 @@ def _gather(loaded: Sequence[tuple[list[Document], list[Quarantined]]], files: i
         "characters": sum(len(document.text) for document in documents),
     }
     return Corpus(documents, quarantined, counts, duplicates)
+
+
+def _near(documents: list[Document], options: LoadOptions) -> tuple[list[Document], list[Duplicate]]:
+    found = find_near_duplicates([document.text for document in documents], options.near_threshold)
+    kept: list[Document] = []
+    dropped: list[Duplicate] = []
+    for number, document in enumerate(documents):
+        other, similarity = found.get(number, (None, 0.0))
+        if other is None:
+            kept.append(document)
+        elif options.near_duplicates == "drop":
+            dropped.append(Duplicate(document.source, documents[other].source, similarity))
+        else:
+            flag = {"near_duplicate_of": documents[other].source, "similarity": similarity}
+            kept.append(replace(document, metadata={**document.metadata, **flag}))
+    return kept, dropped
 
 
 def _pydoc_topics(options: LoadOptions) -> list[Document]:

@@ -6,6 +6,7 @@ Loaders return drafts; only `finish` makes documents, so that every format obeys
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -13,6 +14,7 @@ from typing import Any
 
 from data.loading.headings import Heading, find_headings
 from data.loading.options import LoadOptions, Refused
+from data.loading.redaction import redact
 from data.loading.text import clean_text
 from data.nouns import Document, digest, text_sha256
 
@@ -51,6 +53,10 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
         Refused: `empty` or `no-text` when nothing is left, `too-large` above `max_chars`.
     """
     parts = [clean_text(part) for part in draft.parts]
+    title = draft.title
+    redacted: dict[str, int] = {}
+    if options.redact or options.redact_patterns:
+        parts, title, redacted = _redact(parts, title, options)
     pages, position = [], 0
     for part in parts:
         pages.append(position)
@@ -66,11 +72,11 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
             raise Refused("no-text", "its pages hold no text layer (a scan?); run text recognition (OCR) on it first")
         raise Refused("empty", "it holds no words; leave it out")
     headings = find_headings(text, draft.markup) or _place(draft.outline, text, pages)
-    metadata = {**draft.metadata, "markup": draft.markup}
+    metadata = {**draft.metadata, "markup": draft.markup, **({"redacted": redacted} if redacted else {})}
     return Document(
         id=digest(source),
         source=source,
-        title=_title(draft.title, headings, text, source),
+        title=_title(title, headings, text, source),
         text=text,
         media_type=draft.media_type,
         sha256=text_sha256(text),
@@ -78,6 +84,16 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
         headings=tuple(headings),
         metadata=metadata,
     )
+
+
+def _redact(parts: Sequence[str], title: str, options: LoadOptions) -> tuple[list[str], str, dict[str, int]]:
+    counts: Counter[str] = Counter()
+    cleaned = []
+    for part in (*parts, title):
+        text, found = redact(part, options.redact, options.redact_patterns)
+        cleaned.append(clean_text(text))
+        counts.update(found)
+    return cleaned[:-1], cleaned[-1], dict(sorted(counts.items()))
 
 
 def _title(stated: str, headings: Sequence[Heading], text: str, source: str) -> str:

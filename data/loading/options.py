@@ -6,7 +6,7 @@ Values only: nothing here opens a file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from data.nouns import Document, Noun
 
@@ -39,6 +39,10 @@ class LoadOptions:
         max_chars: most characters of one document.
         max_seconds: CPU seconds of one file; about four times as long on the clock.
         max_memory_bytes: address space of a worker process.
+        redact: kinds of personal data and secrets to take out: `email`, `phone`, `iban`, `card`, `secret`.
+        redact_patterns: regular expressions of what else to take out.
+        near_duplicates: `keep`, `flag` (in the metadata) or `drop` documents that resemble an earlier one.
+        near_threshold: Jaccard similarity of word triples from which documents are near-duplicates.
         workers: worker processes; None = one a CPU, at most 8. Never changes the result.
     """
 
@@ -51,6 +55,10 @@ class LoadOptions:
     max_chars: int = 20_000_000
     max_seconds: float = 60.0
     max_memory_bytes: int = 4096 * MEBIBYTE
+    redact: tuple[str, ...] = ()
+    redact_patterns: tuple[str, ...] = ()
+    near_duplicates: Literal["keep", "flag", "drop"] = "keep"
+    near_threshold: float = 0.8
     workers: int | None = None
 
 
@@ -65,10 +73,11 @@ class Quarantined(Noun):
 
 @dataclass(frozen=True)
 class Duplicate(Noun):
-    """A source that was dropped because its text equals that of the document `same_as` (a source)."""
+    """A source that was dropped because its text equals, or resembles, that of the document `same_as` (a source)."""
 
     source: str
     same_as: str
+    similarity: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 _EDGE = 2  # lines at the top and bottom of a page that may be running ones
 _LEAST_PAGES = 3
@@ -63,7 +64,7 @@ def join_wrapped_lines(page: str) -> str:
         return page
     full = 0.7 * lengths[int(0.9 * (len(lengths) - 1))]
     joined = [lines[0]]
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         if _goes_on(before, line, full):
             joined[-1] = joined[-1].rstrip() + " " + line.lstrip()
         else:

@@ -26,12 +26,16 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
     from data.loading.parse import load_file
 
     path = Path(os.fsdecode(bytes.fromhex(request["path"])))
-    documents, quarantined, sha = load_file(path, request["source"], LoadOptions(**request["options"]))
+    documents, quarantined, sha = load_file(path, request["source"], LoadOptions(**_tuples(request["options"])))
     return {
         "documents": [document.to_dict() for document in documents],
         "quarantined": [entry.to_dict() for entry in quarantined],
         "sha256": sha,
     }
+
+
+def _tuples(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
 
 
 def read_message(stream: IO[bytes]) -> Any:

@@ -21,7 +21,10 @@ def test_two_pages_or_differing_lines_lose_nothing():
 
 
 def test_wrapped_lines_join_to_paragraphs_and_items_stay_apart():
-    page = f"Rivers\n{LONG}\nfloods the meadows.\nA new paragraph begins here and it is also rather long, you\nsee.\n- item one\n- item two"
+    page = (
+        f"Rivers\n{LONG}\nfloods the meadows.\n"
+        "A new paragraph begins here and it is also rather long, you\nsee.\n- item one\n- item two"
+    )
     assert join_wrapped_lines(page) == (
         f"Rivers\n{LONG} floods the meadows.\n"
         "A new paragraph begins here and it is also rather long, you see.\n- item one\n- item two"

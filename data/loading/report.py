@@ -1,0 +1,33 @@
+"""A load in figures: what was found, by format, encoding and reason, for reports and `ingest`'s `report.json`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from data.loading.options import Corpus
+
+
+def corpus_report(corpus: Corpus) -> dict[str, Any]:
+    """JSON values only, in a fixed order: counts, then how they divide."""
+    documents = corpus.documents
+    redacted: Counter[str] = Counter()
+    for document in documents:
+        redacted.update(document.metadata.get("redacted", {}))
+    return {
+        "counts": dict(corpus.counts),
+        "by_media_type": _count(document.media_type for document in documents),
+        "by_loader": _count(str(document.metadata.get("loader", "")) for document in documents),
+        "by_encoding": _count(str(document.metadata.get("encoding", "binary format")) for document in documents),
+        "quarantined_by_reason": _count(entry.reason for entry in corpus.quarantined),
+        "near_duplicates_flagged": sum("near_duplicate_of" in document.metadata for document in documents),
+        "redacted": dict(sorted(redacted.items())),
+        "pages": sum(len(document.pages) for document in documents),
+        "with_headings": sum(bool(document.headings) for document in documents),
+        "duplicates": [entry.to_dict() for entry in corpus.duplicates],
+    }
+
+
+def _count(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items(), key=lambda entry: (-entry[1], entry[0])))
