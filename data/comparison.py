@@ -130,7 +130,8 @@ def _difference(pairs: list[tuple[float, float, Mapping[str, Any]]], samples: in
     return {
         "base": float(np.mean(first)),
         "other": float(np.mean(second)),
-        **interval.to_dict(),
+        "difference": interval.value,
+        **{k: v for k, v in interval.to_dict().items() if k != "value"},
         "resampled": resampled,
         "documents": documents,
         "verdict": verdict,

@@ -115,7 +115,7 @@ def summary_markdown(summary: Mapping[str, Any], *, title: str) -> str:
 
 
 def _points(difference: Mapping[str, Any]) -> str:
-    value, low, high = (f"{100 * difference[k]:+.1f}" for k in ("value", "low", "high"))
+    value, low, high = (f"{100 * difference[k]:+.1f}" for k in ("difference", "low", "high"))
     return f"{value} ({low} to {high})"
 
 
@@ -174,7 +174,7 @@ def _setting(part: Mapping[str, Any], base: str, other: str) -> dict[str, Any]:
         {"name": "Never generated", "values": [c["missing"] for c in conditions.values()]},
         *({"name": FLAGS[f], "values": [c["flags"].get(f, 0) for c in conditions.values()]} for f in flags),
     ]
-    forest = [(METRICS[m], d["value"] * 100, d["low"] * 100, d["high"] * 100) for m, d in differences.items()]
+    forest = [(METRICS[m], d["difference"] * 100, d["low"] * 100, d["high"] * 100) for m, d in differences.items()]
     places = {p: {condition_words(c): v["mean"] for c, v in by.items()} for p, by in part["positions"].items()}
     return {
         "conditions": [{"name": condition_words(c)} for c in conditions],

@@ -66,10 +66,10 @@ def test_odd_answers_are_flagged_and_still_scored(records):
 def test_a_better_adapter_is_called_better_and_a_broken_one_worse(records):
     better = summarise(rows_for(records), samples=500)["headline"]
     assert better["verdict"] == "better"
-    assert better["value"] == pytest.approx(0.5, abs=0.15)
+    assert better["difference"] == pytest.approx(0.5, abs=0.15)
     assert summarise(rows_for(records, 0.8, 0.3), samples=500)["headline"]["verdict"] == "worse"
     same = summarise(rows_for(records, 0.5, 0.5), samples=500)["headline"]
-    assert (same["verdict"], same["value"]) == ("no clear difference", 0)
+    assert (same["verdict"], same["difference"]) == ("no clear difference", 0)
 
 
 def test_missing_answers_are_counted_and_leave_the_comparison(records):
