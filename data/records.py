@@ -124,6 +124,22 @@ def compose_records(
     return RecordSet(by_split["train"], by_split["validation"], by_split["test"], dropped, report)
 
 
+def measured_p(questions: Sequence[Question], *, passages: int) -> float:
+    """The share of answerable questions whose gold chunk the retriever finds among its first `passages` hits.
+
+    As `p_oracle` it lets training meet missing oracles as often as production does. Needs `Question.difficulty`; where
+    no question has one (nothing was searched) it raises BadInput.
+    """
+    answerable = [q for q in questions if not is_unanswerable(q)]
+    if not any(q.difficulty for q in answerable):
+        raise BadInput(
+            "records: P cannot be measured, no question has a rank",
+            expected="questions that were searched for when they were made or imported",
+            do="give p_oracle a number",
+        )
+    return round(sum(1 <= (q.difficulty or 0) <= passages for q in answerable) / len(answerable), 4)
+
+
 def _usable(
     questions: Sequence[Question],
     chunks: Mapping[str, Chunk],

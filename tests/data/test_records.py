@@ -12,7 +12,7 @@ from made_up import WORDS, ask_all, compose, corpus, everything, make_chunk, mak
 from data.nouns import Quote, read_jsonl, write_jsonl
 from data.prompting import load_template, parse_answer
 from data.record_report import find_leaks, passage_texts
-from data.records import RecordOptions
+from data.records import RecordOptions, measured_p
 from data.splits import SPLITS, SplitOptions, split_by_document
 from raft_errors import BadInput
 
@@ -273,6 +273,16 @@ def test_the_first_records_of_a_split_are_a_fair_sample_of_its_documents():
     chunks = corpus(60)
     train = compose(chunks, ask_all(chunks)).train
     assert len({d for r in train[:30] for d in r.metadata["document_ids"]}) > 18  # in file order it would be ten
+
+
+def test_p_can_be_measured_from_the_ranks_of_the_retriever():
+    chunks = corpus(10)
+    ranks = [1, 4, 5, None] * 8
+    questions = [make_question([c], "x", difficulty=r) for c, r in zip(chunks, ranks, strict=False)]
+    found = sum(r in (1, 4) for r in ranks[: len(questions)])
+    assert measured_p(questions, passages=4) == round(found / len(questions), 4)
+    with pytest.raises(BadInput, match="p_oracle"):
+        measured_p(ask_all(chunks), passages=4)
 
 
 def test_a_new_document_changes_few_other_records():
