@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from data.loading.draft import Draft, finish
+from data.loading.hf_datasets import folder_sha256, is_dataset_folder
 from data.loading.near_duplicates import find_near_duplicates
-from data.loading.options import Corpus, Duplicate, LoadOptions, Quarantined
+from data.loading.options import Corpus, Duplicate, LoadOptions, Quarantined, Refused
 from data.loading.parse import loader_version
 from data.loading.pool import Pool
 from data.loading.redaction import check_redaction
@@ -222,12 +223,14 @@ def _key(path: str | Quarantined, item: Item, setting: str, options: LoadOptions
     if isinstance(path, Quarantined):
         return ""
     try:
+        if is_dataset_folder(Path(path)):
+            return _cache_key(folder_sha256(Path(path), options), item.source, setting)
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > options.max_file_bytes:
             return ""
         with Path(path).open("rb") as file:
             return _cache_key(hashlib.file_digest(file, "sha256").hexdigest(), item.source, setting)
-    except OSError:
+    except (OSError, Refused):
         return ""
 
 

@@ -11,7 +11,7 @@ import re
 import zipfile
 from pathlib import PurePosixPath
 
-from data.loading.options import Refused
+from data.loading.options import ArchiveFound, Refused
 
 _ARCHIVES = (
     (b"\x1f\x8b", "gzip"),
@@ -80,7 +80,8 @@ def detect_bytes(raw: bytes, name: str) -> str:
     """The kind of a file that its first bytes tell: a binary format, or `text` where the words must decide.
 
     Raises:
-        Refused: `empty`, `archive`, `unsupported`, `encrypted` or `unreadable`.
+        Refused: `empty`, `unsupported`, `encrypted` or `unreadable`.
+        ArchiveFound: it is an archive of other files.
     """
     if not raw.strip(b" \t\r\n\x00\x0c"):
         raise Refused("empty", "it has no content; leave it out or write it again")
@@ -96,9 +97,9 @@ def detect_bytes(raw: bytes, name: str) -> str:
         return "parquet"
     for magic, what in _ARCHIVES:
         if raw.startswith(magic):
-            raise _archive(what)
+            raise ArchiveFound(what)
     if raw[257:262] == b"ustar":
-        raise _archive("tar")
+        raise ArchiveFound("tar")
     for magic, what in _BINARIES:
         if raw.startswith(magic):
             raise Refused("unsupported", f"it is {what}, which holds no text to read; leave it out")
@@ -129,10 +130,6 @@ def detect_text(text: str, name: str) -> str:
     return "plain"
 
 
-def _archive(what: str) -> Refused:
-    return Refused("archive", f"it is a {what} archive, which is not opened; unpack it into the folder")
-
-
 def _zip_kind(raw: bytes, name: str) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
@@ -151,7 +148,7 @@ def _zip_kind(raw: bytes, name: str) -> str:
         for prefix, kind in _ZIP_DOCUMENTS:
             if any(member.startswith(prefix) for member in names):
                 return kind
-    raise _archive("zip")
+    raise ArchiveFound("zip")
 
 
 def _ole_kind(raw: bytes) -> str:

@@ -34,11 +34,12 @@ class LoadOptions:
     Attributes:
         text_field, title_field, id_field: columns of jsonl, json, csv and parquet rows; None = found by usual names.
         max_file_bytes: larger files are quarantined unread.
-        max_unpacked_bytes: largest sum of member sizes of a zipped document (docx, xlsx, epub, odt).
+        max_unpacked_bytes: largest sum of member sizes of a zipped document (docx, xlsx, epub, odt) or archive.
         max_pages: most pages of a PDF.
         max_chars: most characters of one document.
         max_seconds: CPU seconds of one file; about four times as long on the clock.
         max_memory_bytes: address space of a worker process.
+        archives: open zip, tar, gz, bz2 and xz files and load what is in them (one level deep).
         redact: kinds of personal data and secrets to take out: `email`, `phone`, `iban`, `card`, `secret`.
         redact_patterns: regular expressions of what else to take out.
         near_duplicates: `keep`, `flag` (in the metadata) or `drop` documents that resemble an earlier one.
@@ -55,6 +56,7 @@ class LoadOptions:
     max_chars: int = 20_000_000
     max_seconds: float = 60.0
     max_memory_bytes: int = 4096 * MEBIBYTE
+    archives: bool = False
     redact: tuple[str, ...] = ()
     redact_patterns: tuple[str, ...] = ()
     near_duplicates: Literal["keep", "flag", "drop"] = "keep"
@@ -95,6 +97,14 @@ class Corpus:
     quarantined: list[Quarantined]
     counts: dict[str, Any]
     duplicates: list[Duplicate] = field(default_factory=list)
+
+
+class ArchiveFound(Exception):
+    """Raised where a file is an archive of the given `kind`; opened or refused by `parse`."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
 
 
 class Refused(Exception):

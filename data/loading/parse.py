@@ -12,18 +12,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from data.loading.archives import read_members
 from data.loading.detect import detect_bytes, detect_text
 from data.loading.draft import Draft, finish
+from data.loading.hf_datasets import folder_rows, folder_sha256, is_dataset_folder, parquet_rows
 from data.loading.html import declared_encoding, render_html
 from data.loading.mail import load_mail
 from data.loading.notebook import load_notebook
 from data.loading.odf import load_odf
 from data.loading.office import MEDIA_TYPES, load_office
-from data.loading.options import LoadOptions, Quarantined, Refused
+from data.loading.options import ArchiveFound, LoadOptions, Quarantined, Refused
 from data.loading.pdf import load_pdf
-from data.loading.rows import csv_rows, json_lines, json_rows, load_rows, parquet_rows
+from data.loading.rows import csv_rows, json_lines, json_rows, load_rows
 from data.loading.rtf import load_rtf
-from data.loading.text import decode
+from data.loading.text import clean_text, decode
 from data.nouns import Document
 
 _PARSERS = (
@@ -41,9 +43,12 @@ _FRONT_TITLE = re.compile(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*$", re.MULTILINE
 _PLAIN_TYPES = {"markdown": "text/markdown", "rst": "text/x-rst", "asciidoc": "text/asciidoc", "plain": "text/plain"}
 
 
+Loaded = tuple[list[Document], list[Quarantined]]
+
+
 def loader_version() -> str:
     """Changes whenever the same bytes may load differently: our own format version and the parsers' versions."""
-    return " ".join(["loading 2", *(f"{name} {_version(name)}" for name in _PARSERS)])
+    return " ".join(["loading 3", *(f"{name} {_version(name)}" for name in _PARSERS)])
 
 
 def _version(name: str) -> str:
@@ -62,13 +67,20 @@ def load_file(path: Path, source: str, options: LoadOptions) -> tuple[list[Docum
     """
     sha = ""
     try:
+        if is_dataset_folder(path):
+            sha = folder_sha256(path, options)
+            rows = folder_rows(path)
+            documents, quarantined = load_rows(
+                rows, source, "application/vnd.apache.arrow", options, {"loader": "datasets"}
+            )
+            return documents, quarantined, sha
         raw = _read(path, options)
         sha = hashlib.sha256(raw).hexdigest()
-        documents, quarantined = _parse(raw, path, source, options)
+        documents, quarantined = _parse(raw, source, options)
     except Refused as refusal:
         return [], [Quarantined(source, refusal.reason, refusal.detail)], sha
     if not documents and not quarantined:
-        quarantined = [Quarantined(source, "empty", "it has no rows; leave it out")]
+        quarantined = [Quarantined(source, "empty", "it holds nothing to read; leave it out")]
     return documents, quarantined, sha
 
 
@@ -90,14 +102,37 @@ def _read(path: Path, options: LoadOptions) -> bytes:
         ) from error
 
 
-def _parse(raw: bytes, path: Path, source: str, options: LoadOptions) -> tuple[list[Document], list[Quarantined]]:
-    kind = detect_bytes(raw, source)
+def _parse(raw: bytes, source: str, options: LoadOptions, *, inside: bool = False) -> Loaded:
+    try:
+        kind = detect_bytes(raw, source)
+    except ArchiveFound as found:
+        if not options.archives or inside:
+            do = "unpack it into the folder" if inside else "unpack it into the folder or set archives: true"
+            raise Refused("archive", f"it is a {found.kind} archive, which is not opened; {do}") from None
+        return _parse_members(raw, found.kind, source, options)
     if kind == "parquet":
-        rows = parquet_rows(path)
+        rows = parquet_rows(raw)
         return load_rows(rows, source, "application/vnd.apache.parquet", options, {"loader": "datasets"})
     if kind == "text":
         return _parse_text(raw, source, options)
     return [finish(_load_binary(raw, kind, options), source, options)], []
+
+
+def _parse_members(raw: bytes, kind: str, source: str, options: LoadOptions) -> Loaded:
+    """Documents of an archive's files, each named `archive.zip/name inside`."""
+    documents: list[Document] = []
+    quarantined: list[Quarantined] = []
+    for member, content in read_members(raw, kind, source, options):
+        name = clean_text(f"{source}/{member}").replace("\n", " ")
+        try:
+            if isinstance(content, Refused):
+                raise content
+            made, refused = _parse(content, name, options, inside=True)
+            documents += made
+            quarantined += refused
+        except Refused as refusal:
+            quarantined.append(Quarantined(name, refusal.reason, refusal.detail))
+    return documents, quarantined
 
 
 def _load_binary(raw: bytes, kind: str, options: LoadOptions) -> Draft:
@@ -110,7 +145,7 @@ def _load_binary(raw: bytes, kind: str, options: LoadOptions) -> Draft:
     return load_rtf(raw)
 
 
-def _parse_text(raw: bytes, source: str, options: LoadOptions) -> tuple[list[Document], list[Quarantined]]:
+def _parse_text(raw: bytes, source: str, options: LoadOptions) -> Loaded:
     text, encoding = decode(raw, declared_encoding(raw))
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     kind = detect_text(text, source)

@@ -1,7 +1,7 @@
-"""Rows to documents: JSON Lines, JSON arrays, CSV and Parquet, with fields mapped to text, title and id.
+"""Rows to documents: JSON Lines, JSON arrays and CSV, with fields mapped to text, title and id.
 
-JSON Lines and CSV are read line by line, so that a bad line costs that line and is named by its number; Parquet goes
-through `datasets`. A row is the document `file.jsonl#<id or row number>`.
+JSON Lines and CSV are read line by line, so that a bad line costs that line and is named by its number; `hf_datasets`
+reads the rows of other tables. A row is the document `file.jsonl#<id or row number>`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from data.loading.draft import Draft, finish
@@ -204,22 +204,3 @@ def csv_rows(text: str, name: str) -> Iterator[Row]:
 def _delimiter(text: str) -> str:
     head = next((line for line in text.lstrip("\ufeff").split("\n") if line.strip()), "")
     return max((",", ";", "\t", "|"), key=head.count)  # the first of equals: a comma
-
-
-def parquet_rows(path: Path) -> Iterator[Row]:
-    """Rows of a Parquet file, streamed by `datasets` (nothing is written to its cache).
-
-    Raises:
-        Refused: `unreadable`.
-    """
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        stream = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
-        for number, row in enumerate(stream, 1):
-            yield Row(number, {key: value for key, value in row.items() if not isinstance(value, bytes)})
-    except MemoryError:
-        raise
-    except Exception as error:  # datasets wraps every reader's errors in its own
-        raise Refused("unreadable", f"its Parquet data is damaged ({type(error).__name__}); write it anew") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from data.loading.hf_datasets import is_dataset_folder
 from raft_errors import BadInput
 
 PYDOC = "pydoc:topics"
@@ -94,6 +95,9 @@ def _walk(root: Path) -> Iterator[Item]:
         seen.add(real)
         if not Path(real).is_dir():
             yield _item(root, folder)
+            continue
+        if is_dataset_folder(Path(real)):
+            yield Item(_name(folder.relative_to(root).as_posix() if folder != root else root.name), str(folder))
             continue
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
