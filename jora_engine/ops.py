@@ -49,11 +49,30 @@ def _matmul_backward(saved, g):
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
     """RMSNorm over the last axis in float32, result in `x.dtype` (arXiv 1910.07467; casts in transformers' order)."""
+    return _rms_norm_forward(x, weight, eps)[0]
+
+
+def _rms_norm_forward(x, weight, eps):
     f = x.astype(jnp.float32)
-    f = f * jax.lax.rsqrt(jnp.mean(f * f, axis=-1, keepdims=True) + eps)
-    return weight * f.astype(x.dtype)
+    scale = jax.lax.rsqrt(jnp.mean(f * f, axis=-1, keepdims=True) + eps)
+    return weight * (f * scale).astype(x.dtype), (x, weight, scale)
+
+
+def _rms_norm_backward(eps, saved, g):
+    # the row sum as a dot product: XLA:CPU takes four times as long for the multiply-and-reduce that autodiff makes
+    x, weight, scale = saved
+    gw = g * weight
+    mean = accumulate("...d,...d->...", gw, x)[..., None] / x.shape[-1]
+    f = x.astype(jnp.float32)
+    dx = (gw.astype(jnp.float32) * scale - f * (mean * scale**3)).astype(x.dtype)
+    dw = (g.astype(jnp.float32) * f * scale).sum(tuple(range(x.ndim - 1))).astype(weight.dtype)
+    return dx, dw  # `dw` is dropped by XLA where the weight is frozen
+
+
+rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
