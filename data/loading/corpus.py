@@ -114,10 +114,9 @@ def _gather(
         "quarantined": len(quarantined),
         "duplicates": len(duplicates),
         "files": files,
-        "cached": cached,
         "characters": sum(len(document.text) for document in documents),
     }
-    return Corpus(documents, quarantined, counts, duplicates)
+    return Corpus(documents, quarantined, counts, duplicates, cached)
 
 
 def _near(documents: list[Document], options: LoadOptions) -> tuple[list[Document], list[Duplicate]]:

@@ -89,14 +89,16 @@ class Corpus:
     Attributes:
         documents: one for each distinct text.
         quarantined: what could not be used, and why.
-        counts: `found` = `loaded` + `quarantined` + `duplicates`; also `files`, `cached` and `characters`.
+        counts: `found` = `loaded` + `quarantined` + `duplicates`; also `files` and `characters`.
         duplicates: what was dropped, and the source it equals.
+        cached: how many files came from the cache; no part of the result.
     """
 
     documents: list[Document]
     quarantined: list[Quarantined]
     counts: dict[str, Any]
     duplicates: list[Duplicate] = field(default_factory=list)
+    cached: int = field(default=0, compare=False)
 
 
 class ArchiveFound(Exception):

@@ -28,16 +28,9 @@ from data.loading.rtf import load_rtf
 from data.loading.text import clean_text, decode
 from data.nouns import Document
 
-_PARSERS = (
-    "pypdfium2",
-    "pypdf",
-    "trafilatura",
-    "selectolax",
-    "markitdown",
-    "mammoth",
-    "charset-normalizer",
-    "datasets",
-)
+PARSERS = ("pypdfium2", "pypdf", "trafilatura", "selectolax", "lxml", "markitdown", "mammoth", "markdownify", "openpyxl",
+           "python-pptx", "pandas", "olefile", "charset-normalizer", "datasets", "pyarrow", "defusedxml")  # fmt: skip
+"""Distributions whose version may change what a file gives."""
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*$", re.MULTILINE)
 _PLAIN_TYPES = {"markdown": "text/markdown", "rst": "text/x-rst", "asciidoc": "text/asciidoc", "plain": "text/plain"}
@@ -48,7 +41,7 @@ Loaded = tuple[list[Document], list[Quarantined]]
 
 def loader_version() -> str:
     """Changes whenever the same bytes may load differently: our own format version and the parsers' versions."""
-    return " ".join(["loading 3", *(f"{name} {_version(name)}" for name in _PARSERS)])
+    return " ".join(["loading 3", *(f"{name} {_version(name)}" for name in PARSERS)])
 
 
 def _version(name: str) -> str:

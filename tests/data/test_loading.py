@@ -70,7 +70,7 @@ def test_an_unchanged_file_comes_from_the_cache_and_a_changed_one_does_not(folde
     cache = MemoryCache()
     first = load_corpus([str(folder)], cache=cache)
     again = load_corpus([str(folder)], cache=cache)
-    assert again.counts["cached"] == again.counts["files"] == 6
+    assert again.cached == again.counts["files"] == 6
     assert (again.documents, again.quarantined, again.duplicates) == (
         first.documents,
         first.quarantined,
@@ -78,9 +78,9 @@ def test_an_unchanged_file_comes_from_the_cache_and_a_changed_one_does_not(folde
     )
     (folder / "a.txt").write_text("Another text.")
     changed = load_corpus([str(folder)], cache=cache)
-    assert changed.counts["cached"] == 5
+    assert changed.cached == 5
     assert changed.documents[0].text == "Another text."
-    assert load_corpus([str(folder)], cache=cache, options=LoadOptions(max_chars=19)).counts["cached"] == 0
+    assert load_corpus([str(folder)], cache=cache, options=LoadOptions(max_chars=19)).cached == 0
 
 
 def test_progress_names_every_file(folder: Path):

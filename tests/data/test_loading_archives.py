@@ -97,6 +97,6 @@ def test_a_folder_saved_by_datasets_is_rows(tmp_path: Path):
     cache = MemoryCache()
     corpus = load_corpus([str(tmp_path / "corpus")], cache=cache)
     assert [document.source for document in corpus.documents] == ["plain.txt", "saved#a", "saved#b"]
-    assert load_corpus([str(tmp_path / "corpus")], cache=cache).counts["cached"] == 2
+    assert load_corpus([str(tmp_path / "corpus")], cache=cache).cached == 2
     alone = load_corpus([str(tmp_path / "corpus" / "saved")])
     assert [document.source for document in alone.documents] == ["saved#a", "saved#b"]
