@@ -5,7 +5,7 @@ import re
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.answer_metrics import (
@@ -44,6 +44,7 @@ def official_f1(prediction, truth):
     return 2 * precision * recall / (precision + recall)
 
 
+@settings(deadline=None)
 @given(text, st.lists(text, min_size=1, max_size=3))
 def test_exact_match_and_f1_are_those_of_squad(prediction, answers):
     assert normalise(prediction) == official_normalise(prediction)
@@ -65,6 +66,7 @@ def test_known_cases():
     assert contains_answer("anything", ["the"]) == 0  # nothing is left of it
 
 
+@settings(deadline=None)
 @given(text, text)
 def test_rouge_l_is_that_of_rouge_score(prediction, answer):
     from rouge_score.rouge_scorer import RougeScorer

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.nouns import Record
@@ -36,6 +36,7 @@ def test_passages_stand_in_the_prompt_numbered_titled_and_unaltered(name):
 
 
 @pytest.mark.parametrize("name", built_in_templates())
+@settings(deadline=None)
 @given(answer=plain, quotes=st.lists(st.tuples(st.integers(1, 20), plain), max_size=3))
 def test_what_is_written_is_read_back(name, answer, quotes):
     template = load_template(name)
@@ -48,6 +49,7 @@ def test_what_is_written_is_read_back(name, answer, quotes):
     assert parsed.marked
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_can_be_read_as_an_answer(text):
     for name in built_in_templates():
