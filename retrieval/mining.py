@@ -80,7 +80,10 @@ def mine_distractors(
     counts: Counter[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, list[Mined]]:
-    """At most `count` distractors for each question id, hardest first, random ones last.
+    """At most `count` distractors for each question id, in order of preference.
+
+    Retrieved ones come hardest first, with the random ones spread among them, so that a caller who takes only the first
+    few keeps about the same share of random ones.
 
     Args:
         chunks: the whole corpus behind `search`.
@@ -120,8 +123,8 @@ def _mine_one(
 ) -> list[Mined]:
     rng = random.Random(digest("distractors", str(seed), question.id))
     taken = _Taken(question, corpus, options)
-    drawn_at_random = sum(rng.random() < options.random_share for _ in range(count))
-    wanted = count - drawn_at_random
+    slots = ["random" if rng.random() < options.random_share else "retrieved" for _ in range(count)]
+    wanted = slots.count("retrieved")
     chosen: list[Mined] = []
     ceiling = _ceiling(question, hits, options)
     window = [hit for hit in hits if options.first_rank <= hit.rank <= options.last_rank]
@@ -141,15 +144,24 @@ def _mine_one(
     chosen.sort(key=lambda m: m.rank)
     tally["retrieved"] += len(chosen)
     tally.update(f"refused:{reason}" for reason in refused.values() if reason not in ("taken", "document"))
-    for chunk_id in corpus.draw(rng, _RANDOM_TRIES * (count - len(chosen))):
-        if len(chosen) >= count:
+    drawn: list[Mined] = []
+    missing = count - len(chosen)
+    for chunk_id in corpus.draw(rng, _RANDOM_TRIES * missing):
+        if len(drawn) >= missing:
             break
         if not taken.refuses(chunk_id, new_document=False):
             taken.add(chunk_id)
-            chosen.append(Mined(chunk_id, 0, 0.0, "random"))
-            tally["random"] += 1
-    tally["short"] += len(chosen) < count
-    return chosen
+            drawn.append(Mined(chunk_id, 0, 0.0, "random"))
+    tally["random"] += len(drawn)
+    tally["short"] += len(chosen) + len(drawn) < count
+    return _in_slots(slots, chosen, drawn)
+
+
+def _in_slots(slots: Sequence[str], retrieved: Sequence[Mined], drawn: Sequence[Mined]) -> list[Mined]:
+    """Both lists in their order, each in its own slots; what is left over where one runs out comes last."""
+    sources = {"retrieved": list(retrieved), "random": list(drawn)}
+    placed = [sources[slot].pop(0) for slot in slots if sources[slot]]
+    return [*placed, *sources["retrieved"], *sources["random"]]
 
 
 def _ceiling(question: Question, hits: Sequence[Hit], options: MiningOptions) -> float:

@@ -113,6 +113,20 @@ def test_what_the_window_cannot_give_is_drawn_at_random_under_the_same_rules(tow
     assert (counts["retrieved"], counts["random"], counts["short"]) == (2, 4, 0)
 
 
+def test_the_first_few_hold_random_ones_in_the_same_share(town):
+    corpus = [make_chunk(f"Ship {i} brought {i * 7} tons of coal.", document=f"d{i}") for i in range(400)]
+    corpus = [c for i, c in enumerate(corpus) if i % 7 == 0] + town
+    questions = [make_question(f"Question {i}?", "1874", town[0]) for i in range(200)]
+    options = MiningOptions(random_share=0.25)
+    mined = mine_distractors(questions, corpus, ranking(corpus), count=8, seed=0, options=options)
+    for few in (2, 4, 8):
+        share = sum(m.mined_by == "random" for found in mined.values() for m in found[:few]) / (200 * few)
+        assert 0.18 < share < 0.32
+    for found in mined.values():
+        ranks = [m.rank for m in found if m.mined_by == "retrieved"]
+        assert ranks == sorted(ranks)
+
+
 def test_a_corpus_that_is_too_small_gives_fewer(town):
     question = make_question("When?", "1874", town[0])
     assert len(mine(question, town[:3], count=10)) == 2
