@@ -28,8 +28,8 @@ from data.loading.rtf import load_rtf
 from data.loading.text import clean_text, decode
 from data.nouns import Document
 
-PARSERS = ("pypdfium2", "pypdf", "trafilatura", "selectolax", "lxml", "markitdown", "mammoth", "markdownify", "openpyxl",
-           "python-pptx", "pandas", "olefile", "charset-normalizer", "datasets", "pyarrow", "defusedxml")  # fmt: skip
+PARSERS = ("pypdfium2", "pypdf", "trafilatura", "selectolax", "lxml", "markitdown", "mammoth", "markdownify", "pandas",
+           "openpyxl", "python-pptx", "olefile", "charset-normalizer", "datasets", "pyarrow", "defusedxml")  # fmt: skip
 """Distributions whose version may change what a file gives."""
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*$", re.MULTILINE)
