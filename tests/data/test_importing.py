@@ -263,12 +263,14 @@ def _documents(path):
     [("squad_v1_dev", "corpus.jsonl", 0.99), ("hotpotqa", "corpus.jsonl.gz", 0.9), ("pubmedqa", "corpus.jsonl", 0.99)],
 )
 def test_the_shared_question_sets_are_placed_in_their_gold_documents(shared_data, name, file, least):
-    documents = list(_documents(shared_data / name / file))
+    rows = [json.loads(line) for line in (shared_data / name / "questions.jsonl").open(encoding="utf8")][:120]
+    wanted = {i for row in rows for i in row["gold_doc_ids"]}
+    everything = list(_documents(shared_data / name / file))
+    documents = [d for n, d in enumerate(everything) if d.metadata["id"] in wanted or n % 20 == 0]
     chunks = [
         Chunk(digest(d.id, "0", d.text), d.id, 0, d.text, 0, len(d.text), 1, d.sha256, d.source, d.title)
         for d in documents
     ]
-    rows = [json.loads(line) for line in (shared_data / name / "questions.jsonl").open(encoding="utf8")][:300]
     made = import_questions(rows, chunks, documents=documents)
     assert len(made.questions) >= least * len(rows), made.counts
     gold = {d.id: d.metadata["id"] for d in documents}

@@ -273,7 +273,10 @@ def test_duplicates_are_seen_through_wording_but_not_through_names():
     assert seen.first("What does the with statement add to version 3.12?") is not None
 
 
-TEXT = "The boiler has two valves. The red valve closes at 90 degrees, but the blue one never closes.\nIt is made of brass."
+TEXT = (
+    "The boiler has two valves. The red valve closes at 90 degrees, but the blue one never closes.\n"
+    "It is made of brass."
+)
 
 
 @pytest.mark.parametrize(
