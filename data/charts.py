@@ -103,9 +103,10 @@ def _frame(x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str) -> 
 
 def _svg(body: str, title: str, names: Sequence[str], *, height: int = HEIGHT) -> Markup:
     """`body` is escaped already. The legend is HTML, so that it wraps on a phone."""
-    legend = "".join(f'<span class="key s{i % 4}">{escape(n)}</span>' for i, n in enumerate(names))
+    keys = "".join(f'<span class="key s{i % 4}">{escape(n)}</span>' for i, n in enumerate(names))
+    legend = f' <span class="legend">{keys}</span>' if keys else ""
     return Markup(
-        f'<figure><figcaption>{escape(title)} <span class="legend">{legend}</span></figcaption>'
+        f"<figure><figcaption>{escape(title)}{legend}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{body}</svg></figure>'
     )
 

@@ -1,0 +1,61 @@
+"""The adviser names what stands in the way first, and keeps quiet about what was not measured."""
+
+from made_up import ask_all, compose, corpus
+
+from data.adviser import Probe, advise, probe_from
+from data.comparison import summarise
+from data.conditions import conditions
+from data.nouns import Hit
+from data.scoring import score_row
+
+
+def test_nothing_measured_means_nothing_said():
+    assert advise(Probe()) == []
+
+
+def test_a_retriever_that_misses_comes_first():
+    first = advise(Probe(recall=0.4, oracle_only=0.3, training_records=100))[0]
+    assert first.about == "retrieval"
+    assert "40%" in first.why
+
+
+def test_a_base_model_that_reads_well_needs_no_training_and_one_that_does_not_does():
+    assert "expect little" in advise(Probe(oracle_only=0.9))[0].do
+    assert "likely to pay" in advise(Probe(oracle_only=0.2))[0].do
+
+
+def test_each_figure_out_of_range_is_named_once():
+    probe = Probe(
+        retrieved=0.2,
+        oracle_only=0.5,
+        closed_book=0.45,
+        contained=0.6,
+        recall=0.95,
+        refused=0.6,
+        answer_words=80,
+        training_records=40,
+        test_questions=20,
+        tokens_p90=1000,
+        max_tokens=1024,
+        oracle_without_quote=0.5,
+    )
+    found = advise(probe)
+    assert len(found) == 10
+    assert len({a.do for a in found}) == 10
+    assert [a.weight for a in found] == sorted((a.weight for a in found), reverse=True)
+
+
+def test_the_probe_is_read_off_an_evaluation_of_the_base_model():
+    chunks = corpus(30)
+    made = compose(chunks, ask_all(chunks))
+    by_id = {c.id: c for c in chunks}
+    rows = []
+    for record in [*made.test, *made.validation]:
+        hits = [Hit(i, 1.0, r) for r, i in enumerate([*record.metadata["oracle_ids"], *list(by_id)[:5]], 1)]
+        shown = conditions(record, hits, by_id, passages=4, may_refuse=True)
+        for setting, text in (("oracle_only", record.metadata["answers"][0]), ("closed_book", "no idea")):
+            rows.append(score_row(shown[setting], text, condition="base", setting=setting))
+    probe = probe_from(summarise(rows, samples=100), made.report, recall=0.9)
+    assert (probe.oracle_only, probe.closed_book, probe.retrieved) == (1.0, 0.0, None)
+    assert probe.training_records == len(made.train)
+    assert any("expect little" in a.do for a in advise(probe))
