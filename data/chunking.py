@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from data.cutting import ChunkOptions, Cutter, is_markdown
+from data.cutting import ChunkOptions, Cutter, Measured, is_markdown
 from data.nouns import Chunk, Document, ItemCache, Progress, digest, text_sha256
 from raft_errors import BadInput
 
@@ -55,28 +57,32 @@ def chunk_documents(
     cutter = Cutter(tokenizer, options)
     setting = json.dumps([_VERSION, fingerprint, asdict(options)], sort_keys=True)
     chunks: list[Chunk] = []
-    done = 0
-    for start in range(0, len(documents), _BATCH):
-        batch = documents[start : start + _BATCH]
-        keys = [_cache_key(document, setting) for document in batch] if cache else []
-        held = cache.get_many(keys) if cache else {}
-        fresh: dict[str, bytes] = {}
-        for number, document in enumerate(batch):
-            packed = held.get(keys[number]) if cache else None
-            if packed is None:
-                spans = cutter.cut(document)
-                if cache:
-                    fresh[keys[number]] = json.dumps(spans).encode()
-            else:
-                spans = [(first, last, tokens) for first, last, tokens in json.loads(packed)]
-            chunks += _chunks(document, spans)
-            done += 1
-            if progress:
-                progress(done, len(documents), document.source)
-        if cache and fresh:
-            cache.put_many(fresh)
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8), thread_name_prefix="raft-chunk") as threads:
+        for start in range(0, len(documents), _BATCH):
+            batch = documents[start : start + _BATCH]
+            for number, (document, spans) in enumerate(zip(batch, _spans(batch, cutter, threads, setting, cache)), 1):
+                chunks += _chunks(document, spans)
+                if progress:
+                    progress(start + number, len(documents), document.source)
     _log.info("cut %d documents into %d chunks", len(documents), len(chunks))
     return chunks
+
+
+def _spans(
+    batch: Sequence[Document], cutter: Cutter, threads: ThreadPoolExecutor, setting: str, cache: ItemCache | None
+) -> list[list[Measured]]:
+    """The spans of each document, from the cache or cut now; the splitter lets other threads run."""
+    if cache is None:
+        return list(threads.map(cutter.cut, batch))
+    keys = [_cache_key(document, setting) for document in batch]
+    held = cache.get_many(keys)
+    missing = {key: document for key, document in zip(keys, batch, strict=True) if key not in held}
+    fresh = dict(zip(missing, threads.map(cutter.cut, missing.values()), strict=True))
+    if fresh:
+        cache.put_many({key: json.dumps(spans).encode() for key, spans in fresh.items()})
+    old = {key: [(start, end, tokens) for start, end, tokens in json.loads(packed)] for key, packed in held.items()}
+    made = fresh | old
+    return [made[key] for key in keys]
 
 
 def _check(options: ChunkOptions) -> None:
@@ -128,7 +134,7 @@ def _cache_key(document: Document, setting: str) -> str:
     return hashlib.sha256("\0".join(["chunk", document.sha256, shape, setting]).encode()).hexdigest()
 
 
-def _chunks(document: Document, spans: Sequence[tuple[int, int, int]]) -> Iterator[Chunk]:
+def _chunks(document: Document, spans: Sequence[Measured]) -> Iterator[Chunk]:
     paths = _heading_paths(document, [start for start, _, _ in spans])
     for ordinal, ((start, end, tokens), path) in enumerate(zip(spans, paths, strict=True)):
         text = document.text[start:end]

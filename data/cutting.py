@@ -26,6 +26,8 @@ _LINE_ENDS = (".", "!", "?", ":", ";", "。", "！", "？", "|")
 _STARTS_BLOCK = re.compile(r"[-*+•>|#=~`]|\.\. |\(?(?:\d{1,3}|[a-zA-Z])[.)]\s")
 
 Span = tuple[int, int]
+Measured = tuple[int, int, int]
+"""Start, end, tokens."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Cutter:
             for kind in (TextSplitter, MarkdownSplitter)
         }
 
-    def cut(self, document: Document) -> list[tuple[int, int, int]]:
+    def cut(self, document: Document) -> list[Measured]:
         """(start, end, tokens) of the document's chunks, in order."""
         text = document.text
         splitter = self._splitters[MarkdownSplitter if is_markdown(document) else TextSplitter]
