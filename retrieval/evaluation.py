@@ -1,0 +1,112 @@
+"""Judges retrievers by questions with known gold chunks: side by side, by kind of document, with the worst questions.
+
+A search is judged as it is used: the same code serves the production retriever in each mode. Figures and rows come out
+as JSON values; drawing them is left to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from data.nouns import Hit, Progress, Question, Search
+from raft_errors import BadInput
+from retrieval.metrics import query_metrics
+
+_QUERIES_A_CALL = 1024
+
+
+def evaluate_retrieval(
+    questions: Sequence[Question],
+    searches: Mapping[str, Search],
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    depth: int = 100,
+    group_of: Callable[[Question], str] | None = None,
+    worst: int = 20,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Compares searches on the same questions.
+
+    Args:
+        searches: name -> search, e.g. the retriever in its three modes.
+        depth: hits asked for; MRR and MAP see no further.
+        group_of: a question's group (media type of its gold document, say) for figures by group.
+        worst: how many questions to list whose gold is ranked last, by the best of the searches.
+
+    Returns:
+        questions: their number; modes: name -> metric -> mean; groups: group -> {questions, modes}; worst: rows of
+        question_id, question, gold_chunk_ids, group and, by search name, the rank of the first gold chunk (None = not
+        within the depth) and the first hits' ids.
+
+    Raises:
+        BadInput: no question, one without gold chunks, or no search.
+    """
+    if not questions or not searches:
+        raise BadInput(f"{len(questions)} questions for {len(searches)} searches", expected="at least one of each")
+    for question in questions:
+        if not question.gold_chunk_ids:
+            raise BadInput(f"Question {question.id} has no gold chunk", do="judge retrieval by questions that have one")
+    qrels = {question.id: list(question.gold_chunk_ids) for question in questions}
+    runs = {name: _run(search, questions, depth, name, progress) for name, search in searches.items()}
+    rows = {name: query_metrics(run, qrels, ks=ks) for name, run in runs.items()}
+    groups: dict[str, list[str]] = {}
+    if group_of:
+        for question in questions:
+            groups.setdefault(group_of(question), []).append(question.id)
+    return {
+        "questions": len(qrels),
+        "depth": depth,
+        "modes": {name: _mean(row, list(qrels)) for name, row in rows.items()},
+        "groups": {
+            group: {"questions": len(ids), "modes": {name: _mean(row, ids) for name, row in rows.items()}}
+            for group, ids in sorted(groups.items())
+        },
+        "worst": _worst(questions, runs, depth, worst, group_of),
+    }
+
+
+def gold_rank(question: Question, hits: Sequence[Hit]) -> int | None:
+    """Rank of the first gold chunk, 1-based, or None where it is not among the hits."""
+    return next((hit.rank for hit in hits if hit.chunk_id in question.gold_chunk_ids), None)
+
+
+def _run(
+    search: Search, questions: Sequence[Question], depth: int, name: str, progress: Progress | None
+) -> dict[str, list[Hit]]:
+    run: dict[str, list[Hit]] = {}
+    for begin in range(0, len(questions), _QUERIES_A_CALL):
+        block = questions[begin : begin + _QUERIES_A_CALL]
+        run.update(zip((q.id for q in block), search([q.question for q in block], depth)))
+        if progress:
+            progress(begin + len(block), len(questions), f"search {name}")
+    return run
+
+
+def _mean(rows: Mapping[str, Mapping[str, float]], ids: Sequence[str]) -> dict[str, float]:
+    names = next(iter(rows.values())).keys()
+    return {name: round(sum(rows[i][name] for i in ids) / len(ids), 6) for name in names}
+
+
+def _worst(
+    questions: Sequence[Question],
+    runs: Mapping[str, Mapping[str, list[Hit]]],
+    depth: int,
+    count: int,
+    group_of: Callable[[Question], str] | None,
+) -> list[dict[str, Any]]:
+    def best(question: Question) -> int:
+        return min(gold_rank(question, run[question.id]) or depth + 1 for run in runs.values())
+
+    missed = sorted((q for q in questions if best(q) > 1), key=lambda q: (-best(q), q.id))
+    return [
+        {
+            "question_id": question.id,
+            "question": question.question,
+            "gold_chunk_ids": list(question.gold_chunk_ids),
+            "group": group_of(question) if group_of else None,
+            "rank": {name: gold_rank(question, run[question.id]) for name, run in runs.items()},
+            "first": {name: [hit.chunk_id for hit in run[question.id][:3]] for name, run in runs.items()},
+        }
+        for question in missed[:count]
+    ]
