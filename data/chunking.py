@@ -18,14 +18,14 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from data.cutting import ChunkOptions, Cutter, Measured, is_markdown
+from data.cutting import Budget, ChunkOptions, Cutter, Measured, is_markdown
 from data.nouns import Chunk, Document, ItemCache, Progress, digest, text_sha256
 from raft_errors import BadInput
 
 __all__ = ["ChunkOptions", "chunk_documents"]
 
 _log = logging.getLogger("raft.data")
-_VERSION = "chunking 2"
+_VERSION = "chunking 3"
 _BATCH = 64
 
 
@@ -34,6 +34,7 @@ def chunk_documents(
     tokenizer_file: Path,
     *,
     options: ChunkOptions = ChunkOptions(),  # noqa: B008  a frozen value
+    context_tokenizer_file: Path | None = None,
     cache: ItemCache | None = None,
     progress: Progress | None = None,
 ) -> list[Chunk]:
@@ -46,6 +47,7 @@ def chunk_documents(
         documents: as `load_corpus` made them.
         tokenizer_file: a Hugging Face `tokenizer.json`; its truncation and padding are switched off.
         options: budgets.
+        context_tokenizer_file: `tokenizer.json` of the model that will read the chunks, for `max_context_tokens`.
         cache: keeps the spans of each text.
         progress: called for each document.
 
@@ -54,8 +56,19 @@ def chunk_documents(
     """
     _check(options)
     tokenizer, fingerprint = _load_tokenizer(Path(tokenizer_file))
-    cutter = Cutter(tokenizer, options)
-    setting = json.dumps([_VERSION, fingerprint, asdict(options)], sort_keys=True)
+    budgets, fingerprints = [Budget(tokenizer, options.max_tokens)], [fingerprint]
+    if (context_tokenizer_file is None) != (options.max_context_tokens is None):
+        raise BadInput(
+            "a training context budget needs both a tokenizer and a number",
+            expected="context_tokenizer_file and max_context_tokens, or neither",
+            do="give the missing one",
+        )
+    if context_tokenizer_file is not None and options.max_context_tokens is not None:
+        tokenizer, fingerprint = _load_tokenizer(Path(context_tokenizer_file))
+        budgets.append(Budget(tokenizer, options.max_context_tokens))
+        fingerprints.append(fingerprint)
+    cutter = Cutter(budgets, options)
+    setting = json.dumps([_VERSION, fingerprints, asdict(options)], sort_keys=True)
     chunks: list[Chunk] = []
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8), thread_name_prefix="raft-chunk") as threads:
         for start in range(0, len(documents), _BATCH):
@@ -86,9 +99,9 @@ def _spans(
 
 
 def _check(options: ChunkOptions) -> None:
-    if options.max_tokens < 8:
+    if min(options.max_tokens, options.max_context_tokens or options.max_tokens) < 8:
         raise BadInput(
-            f"max_tokens = {options.max_tokens}",
+            f"max_tokens = {options.max_tokens}, max_context_tokens = {options.max_context_tokens}",
             expected="at least 8 tokens a chunk",
             do="set it near the embedder's training length, for example 128 or 256",
         )

@@ -6,7 +6,7 @@ Spans of offsets only; ids, pages and heading paths are given in `chunking`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -40,12 +40,14 @@ class ChunkOptions:
         min_tokens: smaller chunks are joined to a neighbour where both fit; 0 joins none.
         max_chars: most characters of a chunk, for text that the tokenizer counts as one unknown token; None = 16 times
             `max_tokens`.
+        max_context_tokens: most tokens of a chunk in the tokenizer of the model that will read it, where one is given.
     """
 
     max_tokens: int = 128
     overlap_tokens: int = 0
     min_tokens: int = 16
     max_chars: int | None = None
+    max_context_tokens: int | None = None
 
     @property
     def char_limit(self) -> int:
@@ -56,47 +58,65 @@ def is_markdown(document: Document) -> bool:
     return document.media_type == "text/markdown" or document.metadata.get("markup") == "markdown"
 
 
-class Cutter:
-    """A tokenizer with the splitters made for one budget."""
+@dataclass(frozen=True)
+class Budget:
+    """Most tokens of a chunk in one tokenizer, whose truncation and padding are off."""
 
-    def __init__(self, tokenizer: Tokenizer, options: ChunkOptions) -> None:
-        self.tokenizer, self.options = tokenizer, options
-        self._splitters: dict[type, TextSplitter | MarkdownSplitter] = {
-            kind: kind.from_huggingface_tokenizer(tokenizer, options.max_tokens, options.overlap_tokens)
-            for kind in (TextSplitter, MarkdownSplitter)
-        }
+    tokenizer: Tokenizer
+    max_tokens: int
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special tokens not counted."""
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [len(encoding.ids) for encoding in encodings]
+
+
+class Cutter:
+    """The budgets of a chunk, the first of them the embedder's, with the splitters made for them."""
+
+    def __init__(self, budgets: Sequence[Budget], options: ChunkOptions) -> None:
+        self.budgets, self.options = budgets, options
+        self._splitters = [
+            {
+                markdown: kind.from_huggingface_tokenizer(
+                    budget.tokenizer, budget.max_tokens, min(options.overlap_tokens, budget.max_tokens // 2)
+                )
+                for markdown, kind in ((False, TextSplitter), (True, MarkdownSplitter))
+            }
+            for budget in budgets
+        ]
 
     def cut(self, document: Document) -> list[Measured]:
         """(start, end, tokens) of the document's chunks, in order."""
-        text = document.text
-        splitter = self._splitters[MarkdownSplitter if is_markdown(document) else TextSplitter]
+        text, markdown = document.text, is_markdown(document)
         headings = [(start, level) for start, level, _ in document.headings if 0 <= start < len(text)]
         top = _dividing_level(headings)
-        cuts = [0, *(start for start, level in headings if level <= top and start), len(text)]
         sections = [
-            self._section(text, start, end, [entry for entry in headings if start < entry[0] < end], splitter)
-            for start, end in pairwise(cuts)
+            self._section(text, start, end, inner, markdown)
+            for start, end, inner in _divide(0, len(text), headings, lambda level: level <= top)
         ]
         pieces = self._join_small(text, sections)
-        return list(zip((s for s, _ in pieces), (e for _, e in pieces), self._count(text, pieces), strict=True))
+        sizes = self._count(text, pieces)
+        return [(start, end, size) for (start, end), size in zip(pieces, sizes, strict=True)]
 
     def _count(self, text: str, spans: Sequence[Span]) -> list[int]:
-        encodings = self.tokenizer.encode_batch_fast([text[s:e] for s, e in spans], add_special_tokens=False)
-        return [len(encoding.ids) for encoding in encodings]
+        return self.budgets[0].count([text[start:end] for start, end in spans])
+
+    def _over(self, text: str, spans: Sequence[Span]) -> list[bool]:
+        """For each span, whether it breaks a budget."""
+        over = [end - start > self.options.char_limit for start, end in spans]
+        for budget in self.budgets:
+            places = [number for number, known in enumerate(over) if not known]
+            sizes = budget.count([text[spans[number][0] : spans[number][1]] for number in places])
+            for number, size in zip(places, sizes, strict=True):
+                over[number] = size > budget.max_tokens
+        return over
 
     def _fits(self, text: str, span: Span) -> bool:
-        start, end = span
-        if end - start > self.options.char_limit:
-            return False
-        return self._count(text, [span])[0] <= self.options.max_tokens
+        return not self._over(text, [span])[0]
 
     def _section(
-        self,
-        text: str,
-        start: int,
-        end: int,
-        headings: Sequence[tuple[int, int]],
-        splitter: TextSplitter | MarkdownSplitter,
+        self, text: str, start: int, end: int, headings: Sequence[tuple[int, int]], markdown: bool
     ) -> list[Span]:
         """Spans of one section: whole where it fits, else its subsections, as many together as fit."""
         trimmed = _trim(text, start, end)
@@ -105,13 +125,11 @@ class Cutter:
         if self._fits(text, trimmed):
             return [trimmed]
         if not headings:
-            return self._split(text, start, end, splitter)
-        level = min(level for _, level in headings)
-        cuts = [start, *(position for position, own in headings if own == level), end]
+            return self._split(text, start, end, markdown)
+        highest = min(level for _, level in headings)
         spans: list[Span] = []
-        for first, last in pairwise(cuts):
-            inner = [entry for entry in headings if first < entry[0] < last]
-            own = self._section(text, first, last, inner, splitter)
+        for first, last, inner in _divide(start, end, headings, lambda level: level == highest):
+            own = self._section(text, first, last, inner, markdown)
             # a subsection of one chunk joins the chunk before it where both fit
             if spans and len(own) == 1 and self._fits(text, (spans[-1][0], own[0][1])):
                 spans[-1] = (spans[-1][0], own[0][1])
@@ -119,20 +137,30 @@ class Cutter:
                 spans += own
         return spans
 
-    def _split(self, text: str, start: int, end: int, splitter: TextSplitter | MarkdownSplitter) -> list[Span]:
-        """Spans of a text without headings: the splitter's, with line ends inside sentences taken for spaces."""
-        found: list[Span] = []
+    def _split(self, text: str, start: int, end: int, markdown: bool) -> list[Span]:
+        """Spans of a text without headings: the splitters', with line ends inside sentences taken for spaces."""
         soft = soft_lines(text[start:end])
-        for first, last in _cut_long_lines(text, start, end):
-            for offset, piece in splitter.chunk_indices(soft[first - start : last - start]):
-                span = _trim(text, first + offset, first + offset + len(piece))
-                if span is not None:
-                    found.append(span)
-        spans: list[Span] = []
-        for span, size in zip(found, self._count(text, found), strict=True):
-            over = size > self.options.max_tokens or span[1] - span[0] > self.options.char_limit
-            spans += self._halve(text, span) if over else [span]
-        return spans
+        spans = [(start, end)]
+        for budget, splitters in zip(self.budgets, self._splitters, strict=True):
+            whole = spans if budget is not self.budgets[0] else []  # what may already keep to this budget
+            sizes = budget.count([text[first:last] for first, last in whole])
+            kept = {span for span, size in zip(whole, sizes, strict=True) if size <= budget.max_tokens}
+            parts: list[Span] = []
+            for span in spans:
+                if span in kept:
+                    parts.append(span)
+                    continue
+                for first, last in _cut_long_lines(text, *span):
+                    for offset, piece in splitters[markdown].chunk_indices(soft[first - start : last - start]):
+                        if part := _trim(text, first + offset, first + offset + len(piece)):
+                            parts.append(part)
+            spans = parts
+        over = self._over(text, spans)
+        return [
+            part
+            for span, halve in zip(spans, over, strict=True)
+            for part in (self._halve(text, span) if halve else [span])
+        ]
 
     def _halve(self, text: str, span: Span) -> list[Span]:
         """The last guard of the budget: what is still too long (many characters, few tokens) is cut in the middle."""
@@ -207,6 +235,20 @@ def _runs_on(line: str, after: str) -> bool:
     if len(words) < _WRAPPED_FROM or not following or words.endswith(_LINE_ENDS) or _STARTS_BLOCK.match(following):
         return False
     return len(line) - len(line.lstrip()) == len(after) - len(following) and not words.lstrip().startswith(("#", "|"))
+
+
+def _divide(
+    start: int, end: int, headings: Sequence[tuple[int, int]], cuts_at: Callable[[int], bool]
+) -> Iterator[tuple[int, int, Sequence[tuple[int, int]]]]:
+    """The span cut at the headings whose level `cuts_at`: (start, end, headings inside, the first one left out)."""
+    first, position = 0, start
+    for number, (place, level) in enumerate(headings):
+        if cuts_at(level) and place > position:
+            yield position, place, headings[first:number]
+            first, position = number + 1, place
+        elif cuts_at(level):  # the section begins with this heading
+            first = number + 1
+    yield position, end, headings[first:]
 
 
 def _dividing_level(headings: Sequence[tuple[int, int]]) -> int:

@@ -161,6 +161,28 @@ def test_a_chunk_knows_its_page(tokenizer_file):
     assert chunk_documents([document(PROSE)], tokenizer_file)[0].page is None
 
 
+def test_a_chunk_keeps_to_the_budget_of_the_model_that_reads_it_too(tokenizer_file, word_tokenizer_file):
+    words = "river bridge stone town " * 100
+    made = [document(words + "\n\n" + PROSE * 10)]
+    options = ChunkOptions(60, max_context_tokens=40, min_tokens=4)
+    chunks = chunk_documents(made, word_tokenizer_file, options=options, context_tokenizer_file=tokenizer_file)
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    assert max(len(tokenizer.encode(chunk.text, add_special_tokens=False).ids) for chunk in chunks) <= 40
+    assert max(chunk.tokens for chunk in chunks) <= 60
+    assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(made[0].text.split())
+    with pytest.raises(BadInput, match="both"):
+        chunk_documents(made, tokenizer_file, options=options)
+
+
+def test_many_thousand_headings_are_no_trouble(tokenizer_file):
+    made = [document("\n".join(f"# Head {n}" for n in range(20_000)), "markdown")]
+    assert len(made[0].headings) == 20_000
+    chunks = chunk_documents(made, tokenizer_file, options=ChunkOptions(64))
+    assert all(chunk.tokens <= 64 for chunk in chunks)
+
+
 def test_nothing_but_white_space_gives_no_chunk(tokenizer_file):
     assert chunk_documents([raw_document(" \n\n \t ")], tokenizer_file) == []
     assert chunk_documents([raw_document("")], tokenizer_file) == []
