@@ -13,7 +13,7 @@ from typing import Any
 
 from flows.config import ModelsConfig, RunConfig
 from raft_errors import BadInput
-from tasks import chunk, embed, index, ingest, questions, records, stage, train
+from tasks import chunk, embed, evaluate, export, index, ingest, questions, records, stage, train
 from tasks.corpus import snapshot
 from tasks.models import ModelFiles, resolve
 from tasks.stage import Reporter, Request, Silent, Stage
@@ -27,6 +27,8 @@ STAGES: tuple[Stage, ...] = (
     questions.STAGE,
     records.STAGE,
     train.STAGE,
+    export.STAGE,
+    evaluate.STAGE,
 )
 NAMES = tuple(s.name for s in STAGES)
 Built = dict[str, Manifest]

@@ -11,7 +11,7 @@ from tasks.models import ModelFiles
 from tasks.retriever import open_retriever
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage, balanced
-from tasks.store import Manifest
+from tasks.store import Manifest, write_json
 
 
 class RecordsConfig(Section):
@@ -48,9 +48,9 @@ def build(
     embedder: ModelFiles,
     base: ModelFiles,
 ) -> Outcome:
-    """Writes train.jsonl, validation.jsonl, test.jsonl, dropped.jsonl, card.json and card.md."""
+    """Writes train.jsonl, validation.jsonl, test.jsonl, dropped.jsonl, contract.json, card.json and card.md."""
     from data.card import write_card
-    from data.prompting import load_template
+    from data.prompting import load_template, prompt_contract
     from data.records import RecordOptions, compose_records
     from data.splits import SplitOptions, split_by_document
     from jora_engine.tokenizer import Tokenizer
@@ -76,6 +76,7 @@ def build(
         counts=refused,
         progress=bench.progress,
     )
+    template = load_template(config.template)
     options = {f.name: getattr(config, f.name) for f in dataclasses.fields(RecordOptions)}
     made = compose_records(
         asked,
@@ -85,7 +86,7 @@ def build(
         count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False)),
         seed=bench.seed,
         splits=splits,
-        template=load_template(config.template),
+        template=template,
         progress=bench.progress,
     )
     by_split: dict[str, list[Record]] = {"train": made.train, "validation": made.validation, "test": made.test}
@@ -94,6 +95,8 @@ def build(
     for split, rows in by_split.items():
         write_jsonl(bench.out / f"{split}.jsonl", rows)
     write_jsonl(bench.out / "dropped.jsonl", [dataclasses.asdict(row) for row in made.dropped])
+    contract = prompt_contract(template, passages=config.distractors + 1, may_refuse=made.report["may_refuse"])
+    write_json(bench.out / "contract.json", contract)
     write_card(bench.out, {**made.report, "mining": dict(sorted(refused.items()))}, title="RAFT records")
     counts = {split: len(rows) for split, rows in by_split.items()}
     parts = " + ".join(f"{n} {split}" for split, n in counts.items())

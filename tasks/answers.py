@@ -1,0 +1,70 @@
+"""Answers of the base or of an adapter to many records, kept one by one in the item cache.
+
+A key is everything that decides an answer (weights, precision, prompt, length), so a killed evaluation goes on where it
+was and the base's answers are shared by all its adapters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.nouns import ItemCache, Progress, Record
+from data.prompting import to_messages
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was generated, and why it ended (`stop` or `length`)."""
+
+    text: str
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A base model, with an adapter or without.
+
+    Attributes:
+        digest: of the weights; with an adapter, of both.
+        dtype: `bfloat16` or `float32`.
+    """
+
+    base: Path
+    adapter: Path | None
+    digest: str
+    dtype: str
+    max_new_tokens: int
+    batch_size: int
+
+
+def answer(
+    who: Answerer, records: Sequence[Record], cache: ItemCache, progress: Progress, what: str, stop: Sequence[str] = ()
+) -> list[Answer]:
+    """One greedy answer a record, in order. The model is loaded only if an answer is missing."""
+    from jora_engine.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(who.base)
+    prompts = [tokenizer.apply_chat_template(to_messages(r), add_generation_prompt=True) for r in records]
+    settings = ["answer-1", who.digest, who.dtype, who.max_new_tokens, list(stop)]
+    keys = [hashlib.sha256(json.dumps([*settings, prompt]).encode()).hexdigest() for prompt in prompts]
+    by_key = dict(zip(keys, prompts, strict=True))
+    known = {key: Answer(*json.loads(raw)) for key, raw in cache.get_many(list(by_key)).items()}
+    todo = [key for key in by_key if key not in known]
+    progress(len(known), len(by_key), what)
+    generator = None
+    for start in range(0, len(todo), who.batch_size):
+        if generator is None:
+            from jora_engine.generate import Generator
+
+            generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size)
+        batch = todo[start : start + who.batch_size]
+        done = generator.generate([by_key[k] for k in batch], max_new_tokens=who.max_new_tokens, stop=tuple(stop))
+        fresh = {k: Answer(c.text, c.finish_reason) for k, c in zip(batch, done, strict=True)}
+        cache.put_many({k: json.dumps([a.text, a.finish_reason]).encode() for k, a in fresh.items()})
+        known |= fresh
+        progress(len(known), len(by_key), what)
+    return [known[key] for key in keys]

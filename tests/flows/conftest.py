@@ -1,0 +1,74 @@
+"""A small domain with tiny random models, made once, and a run over it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+
+@pytest.fixture(scope="session")
+def domain(tmp_path_factory) -> Path:
+    """A folder with documents, questions, base and embedder."""
+    folder = tmp_path_factory.mktemp("domain")
+    tiny.write_documents(folder / "docs")
+    tiny.write_questions(folder / "questions.jsonl")
+    tiny.make_base(folder / "base")
+    tiny.make_embedder(folder / "embedder")
+    return folder
+
+
+SMALL = {
+    "chunk": {"max_tokens": 64},
+    "embed": {"precision": "float32"},
+    "records": {"distractors": 2, "max_tokens": 2048, "test": 0.25, "validation": 0.13},
+    "train": {"rank": 4, "max_steps": 4, "accumulation": 1, "sequence_length": 2048, "dtype": "float32"},
+    "export": {"gate_prompts": 2, "gate_tokens": 4},
+    "evaluate": {"max_new_tokens": 8, "dtype": "float32", "samples": 200},
+}
+
+
+class Project:
+    """A folder with a configuration, in which `raft` is run as a user runs it."""
+
+    def __init__(self, folder: Path, domain: Path) -> None:
+        self.folder = folder
+        self.values = {
+            **json.loads(json.dumps(SMALL)),
+            "corpus": [str(domain / "docs")],
+            "questions": {"file": str(domain / "questions.jsonl")},
+            "models": {"base": str(domain / "base"), "embedder": str(domain / "embedder")},
+        }
+        self.write()
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "raft.yaml"
+
+    def write(self) -> None:
+        self.config.write_text(yaml.safe_dump(self.values))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "flows.cli", *arguments]
+
+    def raft(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs `raft` in the project's folder."""
+        environment = {**os.environ, "RAFT_CACHE": str(self.folder / "model-cache")}
+        done = subprocess.run(
+            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, env=environment, check=False
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def json(self, *arguments: str, check: bool = True) -> dict:
+        """The JSON object that `raft ... --json` prints."""
+        return json.loads(self.raft(*arguments, "--json", check=check).stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def project(tmp_path, domain) -> Project:
+    return Project(tmp_path, domain)
