@@ -62,7 +62,7 @@ def bar_chart(groups: Mapping[str, Mapping[str, float]], *, title: str, x_label:
                 f'width="{wide - 2:.1f}" height="{HEIGHT - BOTTOM - top_of_bar:.1f}">'
                 f"<title>{escape(name)}, {escape(label)}: {group[name]:.3f}</title></rect>"
             )
-    return _svg(body, title, names)
+    return _svg(body, title, names if len(names) > 1 else [])
 
 
 def interval_chart(rows: Sequence[tuple[str, float, float, float]], *, title: str, x_label: str) -> Markup:
@@ -127,4 +127,4 @@ def _at(value: float, ticks: Sequence[float], start: float, stop: float) -> floa
 
 
 def _number(value: float) -> str:
-    return f"{value:,.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from data.charts import bar_chart, interval_chart, line_chart
 from data.comparison import HEADLINE, LEAST_GROUPS, summarise
 from data.conditions import condition_words, setting_words
 from data.report_examples import example_groups
+from data.report_page import colour, percent, render_page
 from data.scoring import METRICS, score_row
 
 __all__ = ["score_row", "summarise", "summary_markdown", "write_report"]
@@ -45,20 +45,8 @@ def write_report(
     """
     base, other = summary["base"], summary["other"]
     headline = summary.get("headline")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates" / "report"),
-        autoescape=True,
-        undefined=jinja2.ChainableUndefined,
-        trim_blocks=True,
-    )
-    environment.filters |= {
-        "percent": _percent,
-        "points": lambda v: f"{100 * v:+.1f}",
-        "points_plain": lambda v: f"{100 * v:.1f}",
-        "probability": lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}",
-        "colour": _colour,
-    }
-    html = environment.get_template("report.html.jinja").render(
+    html = render_page(
+        "report.html.jinja",
         title=title,
         headline=headline,
         base_name=condition_words(base),
@@ -66,7 +54,7 @@ def write_report(
         setting_words=setting_words(summary["headline_setting"]),
         metric_name=METRICS[HEADLINE],
         verdict=headline and headline["verdict"],
-        verdict_class=headline and _colour(headline),
+        verdict_class=headline and colour(headline),
         level=f"{100 * headline['level']:g} %" if headline else "95 %",
         warnings=_warnings(summary),
         settings=[
@@ -85,7 +73,7 @@ def write_report(
         config=_flatten(config or {}),
         lineage=_lineage(lineage or {}),
     )
-    path.write_text(html + "\n", encoding="utf-8", newline="\n")
+    path.write_text(html, encoding="utf-8", newline="\n")
 
 
 def summary_markdown(summary: Mapping[str, Any], *, title: str) -> str:
@@ -96,8 +84,8 @@ def summary_markdown(summary: Mapping[str, Any], *, title: str) -> str:
     if headline:
         lines += [
             f"{other} against {base.lower()} with {setting_words(summary['headline_setting'])}: "
-            f"**{headline['verdict']}**. {METRICS[HEADLINE]} {_percent(headline['base'])} → "
-            f"{_percent(headline['other'])}, difference {_points(headline)} points on {headline['n']} questions.",
+            f"**{headline['verdict']}**. {METRICS[HEADLINE]} {percent(headline['base'])} → "
+            f"{percent(headline['other'])}, difference {_points(headline)} points on {headline['n']} questions.",
         ]
     else:
         lines.append("No question was answered by both.")
@@ -108,7 +96,7 @@ def summary_markdown(summary: Mapping[str, Any], *, title: str) -> str:
         lines += ["", f"### With {_cell(setting_words(name))}", "", _row(heads), "|" + "---|" * len(heads)]
         for row in _setting(part, summary["base"], summary["other"])["table"]:
             difference = row["difference"]
-            values = [_percent(v) for v in row["values"]]
+            values = [percent(v) for v in row["values"]]
             tail = [_points(difference), str(difference["n"])] if difference else ["–", "–"]
             lines.append(_row([row["name"], *values, *tail]))
     return "\n".join(lines) + "\n"
@@ -125,14 +113,6 @@ def _row(cells: Sequence[str]) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _percent(value: Any) -> str:
-    return f"{100 * value:.1f}" if isinstance(value, (int, float)) else "–"
-
-
-def _colour(difference: Mapping[str, Any]) -> str:
-    return "good" if difference["low"] > 0 else "bad" if difference["high"] < 0 else ""
 
 
 def _warnings(summary: Mapping[str, Any]) -> list[str]:
@@ -273,5 +253,5 @@ def _plain(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+        return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 10_000 else f"{value:,.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

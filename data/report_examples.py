@@ -58,13 +58,13 @@ def _cards(records: Iterable[str], both: Mapping[str, Any], base: str, other: st
                 "replies": [
                     {
                         "name": condition_words(c),
-                        "text": _highlight(pair[c]["prediction"] or "(empty)", [q["text"] for q in pair[c]["quotes"]]),
+                        "text": highlight(pair[c]["prediction"] or "(empty)", [q["text"] for q in pair[c]["quotes"]]),
                         "tags": [f"F1 {100 * pair[c]['metrics'][HEADLINE]:.0f}", *pair[c]["flags"]]
                         + [_quote_tag(q) for q in pair[c]["quotes"]],
                     }
                     for c in (base, other)
                 ],
-                "passages": [{**p, "text": _highlight(p["text"], quoted)} for p in pair[other]["passages"]],
+                "passages": [{**p, "text": highlight(p["text"], quoted)} for p in pair[other]["passages"]],
             }
         )
     return cards
@@ -76,7 +76,7 @@ def _quote_tag(quote: Mapping[str, Any]) -> str:
     return "quotes the oracle" if quote["oracle"] else "quotes a distractor"
 
 
-def _highlight(text: str, quotes: Sequence[str]) -> Markup:
+def highlight(text: str, quotes: Sequence[str]) -> Markup:
     """The escaped text with each quote that stands in it marked; overlapping marks are merged."""
     marked = [False] * len(text)
     for quote in quotes:

@@ -198,10 +198,15 @@ def test_the_markdown_summary_states_headline_and_failures(records):
 def test_the_card_states_the_figures_of_the_records(tmp_path):
     chunks = corpus(40)
     result = compose(chunks, ask_all(chunks))
-    write_card(tmp_path, result.report, title="Trial | set", extra={"teacher": "none"})
+    write_card(tmp_path, result.report, title="Trial | <set>", extra={"teacher": "none"}, samples=result.train[:3])
     card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
     text = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert card["records"]["train"] == len(result.train)
     assert f"{sum(card['records'].values())} RAFT records" in text
     assert "Leaks found between splits: 0" in text
     assert "teacher: none" in text
+    page_text, page = page_of(tmp_path / "card.html")
+    assert page.links == []
+    assert "&lt;set&gt;" in page_text
+    assert result.train[0].metadata["question"] in page_text
+    assert "<mark>" in page_text
