@@ -106,6 +106,8 @@ def _check(row: Row, seen: dict[str, int]) -> Fault | None:
     seen[row.id] = row.number
     if len(row.question) < 3:
         return Fault("empty_question", f"row {row.number}")
+    if row.disliked:
+        return Fault("thumbs_down", "the user was not content with the answer")
     if not row.answerable:
         return Fault("unanswerable", "marked as having no answer")
     if not row.answers and not row.reasoning:

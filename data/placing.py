@@ -130,6 +130,8 @@ def find_places(
     sentence = _in_context(row) if row.context else ""
     if sentence and (found := _by_quotes([sentence], pools or [list(library.pages.values())])):
         return found
+    if not pools and row.retrieved:
+        return _by_log(row, library)
     if not pools and row.documents:
         return Fault("unknown_document", f"no document is called {row.documents[0]!r}")
     if not pools:
@@ -231,6 +233,23 @@ def _long_answer(row: Row, asked: frozenset[str], told: frozenset[str], pool: Se
     if len(together) < 0.5 * len(told):
         return []
     return sorted((p for p, _ in most), key=lambda p: (p.chunk.document_id, p.chunk.ordinal))
+
+
+def _by_log(row: Row, library: Library) -> list[Place] | Fault:
+    """Rows of a RAG system's log: the retrieved passage that the logged answer stands on."""
+    pages: dict[str, _Page] = {}
+    for name in row.retrieved:
+        line = flat(name)
+        if name in library.pages:
+            pages[name] = library.pages[name]
+        elif ids := library.named(name):
+            pages.update((p.chunk.id, p) for i in ids for p in library.by_document[i])
+        elif len(line) >= 20:
+            pages.update((p.chunk.id, p) for p in library.pages.values() if line in p.flat or p.flat in line)
+    if not pages:
+        return Fault("unknown_document", "what was retrieved is not in this corpus")
+    places = [p for p in _in_pool(row, list(pages.values())) if p.how in ("answer", "overlap")]
+    return places or Fault("answer_not_found", f"nothing that was retrieved holds {_shown(row)}")
 
 
 def _by_retrieval(row: Row, library: Library, hits: Sequence[Hit], min_score: float) -> list[Place] | Fault:

@@ -1,7 +1,8 @@
 """Reads question files of many layouts into rows of one shape.
 
-JSON Lines, JSON, CSV, TSV, Parquet, folders saved by `datasets`, and the nested layouts of SQuAD, HotpotQA, PubMedQA
-and gorilla's RAFT. Says which columns it found and which it wants; knows no chunks.
+JSON Lines, JSON, CSV, TSV, Parquet, folders saved by `datasets`, the nested layouts of SQuAD, HotpotQA, PubMedQA and
+gorilla's RAFT, and logs of RAG systems (question, retrieved, answer, thumbs). Says which columns it found and which it
+wants; knows no chunks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "context": ("context", "passage", "contexts"),
     "reasoning": ("long_answer", "reasoning", "rationale", "explanation", "cot_answer"),
     "facts": ("supporting_facts",),
+    "retrieved": ("retrieved", "retrieved_contexts", "retrieved_documents", "retrieved_chunks", "hits"),
+    "verdict": ("thumbs", "thumb", "feedback", "rating", "vote"),
     "id": ("id", "question_id", "qid", "_id", "key"),
 }
 """What a row can say, and the column names that are taken for it: in each row the first that is not empty."""
@@ -47,7 +50,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a question file. `number` counts from 1; `fault` says why the row cannot be used ("" if it can)."""
+    """One row of a question file.
+
+    Attributes:
+        number: counts from 1. fault: why the row cannot be used ("" if it can).
+        documents: names of the gold documents. facts: (title, sentence number from 0), as in HotpotQA.
+        retrieved: what a RAG system had found: chunk ids, sources or texts. disliked: its user was not content.
+    """
 
     number: int
     id: str
@@ -58,9 +67,10 @@ class Row:
     context: str = ""
     reasoning: str = ""
     facts: tuple[tuple[str, int], ...] = ()
+    retrieved: tuple[str, ...] = ()
+    disliked: bool = False
     answerable: bool = True
     fault: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def read_rows(source: Path | Iterable[Mapping[str, Any]], *, columns: Mapping[str, str] | None = None) -> list[Row]:
@@ -135,8 +145,25 @@ def _row(number: int, raw: Mapping[str, Any], chosen: Mapping[str, list[str]]) -
         context="\n".join(_texts(value("context"))),
         reasoning=reasoning,
         facts=tuple((str(t), int(n)) for t, n in facts or () if str(n).isdigit()),
+        retrieved=tuple(r for r in _retrieved(value("retrieved")) if r),
+        disliked=str(value("verdict")).strip().lower() in _THUMBS_DOWN,
         answerable=flag not in (False, "false", "False", 0, "0"),
     )
+
+
+_THUMBS_DOWN = frozenset(
+    {"down", "thumbs_down", "thumbs down", "bad", "negative", "dislike", "-1", "0", "no", "false", "👎"}
+)
+
+
+def _retrieved(value: Any) -> list[str]:
+    """Ids, sources or texts of what was retrieved: a list of texts or of {"chunk_id" | "source" | "text": ...}."""
+    if isinstance(value, Mapping):
+        names = ("chunk_id", "id", "source", "text", "content", "page_content")
+        return [str(value[name]) for name in names if value.get(name)][:1]
+    if isinstance(value, list | tuple):
+        return [one for item in value for one in _retrieved(item)]
+    return _texts(value)
 
 
 def _texts(value: Any) -> list[str]:

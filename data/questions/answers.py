@@ -75,7 +75,7 @@ def supported(final: str, evidence: str, question: str) -> bool:
     """Whether the final answer says nothing that the evidence does not: content words, numbers and negation."""
     said = content_words(final)
     have = content_words(evidence)
-    if flat(final).lower() in _YES_NO:
+    if flat(final).lower().strip(" .") in _YES_NO:
         return bool(content_words(question) & have)
     if not said:
         return flat(final).lower() in flat(evidence).lower()

@@ -159,22 +159,22 @@ class Duplicates:
 
     def first(self, question: str) -> str | None:
         """The earlier question this one repeats; otherwise None, and the question is remembered."""
-        form, names = " ".join(stems(question)), _names(question)
-        if (form, names) in self._exact:
-            return self._exact[form, names]
+        form, own = " ".join(stems(question)), names(question)
+        if (form, own) in self._exact:
+            return self._exact[form, own]
         # token_set_ratio is 100 when one question's words contain the other's, so lengths must be alike as well
         near = process.extract(form, self._forms, scorer=fuzz.token_set_ratio, score_cutoff=self._min_ratio, limit=5)
         for other, _, at in near:
             alike = fuzz.token_sort_ratio(form, other) >= self._min_ratio - 5
-            if alike and abs(len(other.split()) - len(form.split())) <= 1 and names == _names(self._said[at]):
+            if alike and abs(len(other.split()) - len(form.split())) <= 1 and own == names(self._said[at]):
                 return self._said[at]
-        self._exact[form, names] = question
+        self._exact[form, own] = question
         self._forms.append(form)
         self._said.append(question)
         return None
 
 
-def _names(question: str) -> frozenset[str]:
+def names(question: str) -> frozenset[str]:
     """What must be equal for two questions to be the same: numbers, quoted names, identifiers."""
     quoted = re.findall(r"[\"“`]([^\"”`]+)[\"”`]", question)
     coded = [w for w in words(question) if "_" in w or any(c.isdigit() for c in w)]

@@ -247,6 +247,22 @@ def test_nested_layouts_of_squad_hotpot_pubmed_and_gorilla(tmp_path):
     )
 
 
+def test_the_log_of_a_rag_system_gives_what_its_users_were_content_with(tmp_path):
+    when = {"question": "When does the red valve close?", "answer": "It closes at 90 degrees."}
+    found = {"text": CHUNKS[0].text, "score": 0.9}
+    rows = [
+        {**when, "retrieved": [CHUNKS[1].text, found], "thumbs": "up"},
+        {**when, "retrieved": [CHUNKS[1].id, {"chunk_id": CHUNKS[0].id}], "thumbs": "up"},
+        {**when, "retrieved": ["guide/boiler.md"], "thumbs": 1},
+        {**when, "retrieved": [CHUNKS[0].text], "thumbs": "down"},
+        {**when, "retrieved": [CHUNKS[2].text], "thumbs": "up"},
+        {**when, "retrieved": ["words of another corpus altogether"], "thumbs": None},
+    ]
+    made = import_questions(write(tmp_path / "log.jsonl", rows), CHUNKS)
+    assert [q.gold_chunk_ids for q in made.questions] == [(CHUNKS[0].id,)] * 3
+    assert [d.reason for d in made.dropped] == ["thumbs_down", "answer_not_found", "unknown_document"]
+
+
 def _documents(path):
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf8") as lines:
         for row in map(json.loads, lines):

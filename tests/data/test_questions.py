@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from data.nouns import Chunk, Hit, MemoryCache, digest, text_sha256
@@ -480,3 +481,39 @@ def test_three_percent_of_the_documents_changed_costs_three_percent_of_the_calls
     assert whole == 200
     assert run((), cache) == 0
     assert 0 < run({5, 50, 99, 120, 121, 199}, cache) <= 0.035 * whole
+
+
+def test_questions_that_mean_the_same_are_dropped_where_an_embedder_is_given():
+    def embed(texts):
+        return np.array([[1.0, 0.0] if "heat pump" in t or "valve" in t else [0.0, 1.0] for t in texts], np.float32)
+
+    made = generate_questions(CHUNKS[:3], ReplayTeacher(REPLIES), find_own, options=SMALL, embed=embed)
+    assert len(made.questions) == 3  # the valve is named, so its question is another one
+    made = generate_questions(CHUNKS[1:5], ReplayTeacher(REPLIES), find_own, options=SMALL, embed=embed)
+    assert made.counts["dropped"] == {"duplicate": 2}
+    assert all("means the same as" in d.detail for d in made.dropped)
+
+
+def test_kinds_are_drawn_by_seed_for_a_capable_teacher():
+    chunks = [
+        chunk_of(f"boiler {n}", f"Boiler {n} has valves. The red valve closes at {n} degrees.") for n in range(40)
+    ]
+
+    def kinds(seed):
+        teacher = ReplayTeacher(default="What?")
+        options = QuestionOptions(kinds=("factoid", "how_to", "yes_no"), seed=seed, max_questions=None)
+        generate_questions(chunks, teacher, find_own, options=options)
+        asked = [m[-1]["content"] for m in teacher.calls]
+        return ["yes or no" in a for a in asked], ["step by step" in a for a in asked]
+
+    assert kinds(0) == kinds(0)
+    assert kinds(0) != kinds(1)
+    assert all(any(k) and not all(k) for k in kinds(0))
+    with pytest.raises(BadInput, match="kind 'riddle'"):
+        QuestionOptions(kinds=("riddle",))
+
+
+def test_a_yes_or_no_needs_a_quote_about_the_question():
+    reply = "<quote>The red valve closes at 90 degrees</quote>\nAnswer: Yes"
+    assert full_answer("Does the red valve close?", reply, TEXT, max_words=20).final == "Yes"
+    assert full_answer("Does Mars rotate?", reply, TEXT, max_words=20).reason == "answer_not_supported"

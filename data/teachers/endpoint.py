@@ -1,13 +1,12 @@
-"""Who is asked: the Teacher protocol, any OpenAI-compatible endpoint, and a replay teacher for tests.
+"""A teacher behind any OpenAI-compatible endpoint: concurrency, retries, time-outs, token and cost accounting.
 
-A teacher turns prompts into texts, in order. One prompt that fails gives a `TeacherFailure` in its place and costs the
-others nothing. Teachers know nothing of chunks, questions or caches.
+Keys come from the environment at the moment of a request and are neither kept nor logged. Knows HTTP, nothing of what
+is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import logging
 import os
@@ -15,87 +14,15 @@ import queue
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import openai
 import tenacity
 
-from data.nouns import text_sha256
+from data.teachers.protocol import BudgetReached, Messages, Price, Reply, TeacherFailure, Usage
 from raft_errors import BadInput, RaftError
 
 log = logging.getLogger("raft.data")
-
-Messages = list[dict[str, str]]
-"""[{"role": "system" | "user" | "assistant", "content": text}, ...]"""
-
-
-@dataclass(frozen=True)
-class TeacherFailure:
-    """What stands in the place of a reply that could not be had.
-
-    Attributes:
-        reason: `timeout`, `connection`, `rate_limit`, `server_error`, `rejected`, `broken`, `html`, `too_long`,
-            `empty`, `no_replay`.
-        detail: one line for people, without secrets.
-        transient: True where the same request may work later (the endpoint, not the item, was at fault).
-    """
-
-    reason: str
-    detail: str = ""
-    transient: bool = False
-
-
-Reply = str | TeacherFailure
-
-
-class Teacher(Protocol):
-    """Anything that completes chats.
-
-    `name` identifies the model in cache keys and in `Question.origin`. Optional attributes: `batch_size: int`
-    (prompts a call, default 32) and `reports_each_reply: bool` (then `complete` takes `on_reply(position, reply)` and
-    calls it in the calling thread as replies come, so that each can be saved at once). `seed` and equal batches give
-    equal replies where the model can.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    def complete(
-        self, prompts: Sequence[Messages], *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str] = ()
-    ) -> Sequence[Reply]: ...
-
-
-class BudgetReached(RaftError):
-    """The next request could cost more than the ceiling allows. Finished replies were saved; a new run goes on."""
-
-
-class TeacherUnavailable(RaftError):
-    """The endpoint could not be used for any prompt of a batch; a new run goes on with what is left."""
-
-
-@dataclass(frozen=True)
-class Price:
-    """Cost per million tokens, in any one currency."""
-
-    prompt: float
-    completion: float
-
-
-@dataclass
-class Usage:
-    """What a teacher has used so far: requests sent, replies had, tokens, cost (None without a price)."""
-
-    requests: int = 0
-    replies: int = 0
-    failures: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 class OpenAITeacher:
@@ -371,64 +298,3 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         except (KeyError, ValueError):
             continue
     return None
-
-
-class ReplayTeacher:
-    """Answers from a table, for tests and for runs that must cost nothing.
-
-    Args:
-        replies: by `prompt_key(messages)`, or by any text that the last message contains (longest match wins).
-        default: reply where nothing matches; None makes it a failure.
-
-    `calls` holds the messages of every prompt answered, in order.
-    """
-
-    def __init__(
-        self,
-        replies: Mapping[str, str] | None = None,
-        *,
-        name: str = "replay",
-        batch_size: int = 8,
-        default: str | Callable[[Messages], str] | None = None,
-    ) -> None:
-        self.name, self.batch_size = name, batch_size
-        self.calls: list[Messages] = []
-        self._replies = dict(replies or {})
-        self._default = default
-
-    @classmethod
-    def from_jsonl(cls, path: Path, **settings: Any) -> ReplayTeacher:
-        """Reads lines of {"prompt": key or text, "reply": text}."""
-        table: dict[str, str] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                row = json.loads(line)
-                table[row["prompt"]] = row["reply"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise BadInput(
-                    f"{path}, line {number}: not a recorded reply", expected='{"prompt": text, "reply": text}'
-                ) from error
-        return cls(table, **settings)
-
-    def complete(
-        self, prompts: Sequence[Messages], *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str] = ()
-    ) -> list[Reply]:
-        """Replies in the order of the prompts."""
-        return [self._reply(messages) for messages in prompts]
-
-    def _reply(self, messages: Messages) -> Reply:
-        self.calls.append(messages)
-        if (key := prompt_key(messages)) in self._replies:
-            return self._replies[key]
-        last = messages[-1]["content"]
-        matches = sorted((k for k in self._replies if k in last), key=lambda k: (-len(k), k))
-        if matches:
-            return self._replies[matches[0]]
-        if self._default is None:
-            return TeacherFailure("no_replay", "no recorded reply fits the prompt")
-        return self._default(messages) if callable(self._default) else self._default
-
-
-def prompt_key(messages: Messages) -> str:
-    """Hex sha256 that names a prompt in a replay table."""
-    return text_sha256(json.dumps(messages, ensure_ascii=False, sort_keys=True))

@@ -1,0 +1,83 @@
+"""What a teacher is: prompts in, texts out, in order; and what stands in the place of a reply that could not be had.
+
+One prompt that fails costs the others nothing. Teachers know nothing of chunks, questions or caches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from raft_errors import RaftError
+
+Messages = list[dict[str, str]]
+"""[{"role": "system" | "user" | "assistant", "content": text}, ...]"""
+
+
+@dataclass(frozen=True)
+class TeacherFailure:
+    """What stands in the place of a reply that could not be had.
+
+    Attributes:
+        reason: `timeout`, `connection`, `rate_limit`, `server_error`, `rejected`, `broken`, `html`, `too_long`,
+            `empty`, `no_replay`.
+        detail: one line for people, without secrets.
+        transient: True where the same request may work later (the endpoint, not the item, was at fault).
+    """
+
+    reason: str
+    detail: str = ""
+    transient: bool = False
+
+
+Reply = str | TeacherFailure
+
+
+class Teacher(Protocol):
+    """Anything that completes chats.
+
+    `name` identifies the model in cache keys and in `Question.origin`. Optional attributes: `batch_size: int`
+    (prompts a call, default 32) and `reports_each_reply: bool` (then `complete` takes `on_reply(position, reply)` and
+    calls it in the calling thread as replies come, so that each can be saved at once). `seed` and equal batches give
+    equal replies where the model can.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def complete(
+        self, prompts: Sequence[Messages], *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str] = ()
+    ) -> Sequence[Reply]: ...
+
+
+class BudgetReached(RaftError):
+    """The next request could cost more than the ceiling allows. Finished replies were saved; a new run goes on."""
+
+
+class TeacherUnavailable(RaftError):
+    """The endpoint could not be used for any prompt of a batch; a new run goes on with what is left."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """Cost per million tokens, in any one currency."""
+
+    prompt: float
+    completion: float
+
+
+@dataclass
+class Usage:
+    """What a teacher has used so far: requests sent, replies had, tokens, cost (None without a price)."""
+
+    requests: int = 0
+    replies: int = 0
+    failures: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
