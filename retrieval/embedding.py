@@ -28,7 +28,8 @@ Kind = Literal["passage", "query"]
 PRECISIONS = ("float32", "bfloat16")
 _LENGTH_STEP = 16  # padded lengths are multiples of this many tokens (an AMX tile is 16 rows)
 _ROWS_CPU, _ROWS_CUDA = 32, 256  # every batch has exactly this many rows; short ones are filled up
-_WINDOW = 32768  # texts tokenised and sorted at a time: bounds memory, keeps batches full
+_WINDOW = 32768  # texts sorted at a time: bounds memory, keeps batches full
+_TOKENISED_AT_ONCE = 1024  # the tokenizer needs about 100 bytes a token while it works
 _CACHE_VERSION = "embed-1"
 
 
@@ -224,12 +225,7 @@ class Embedder:
 
     def _batches(self, texts: list[str], prompt: str):
         """Yields (rows into `texts`, token counts, float32 [rows, dim]) by padded length, then text."""
-        # The tokenizer takes no lone surrogates; a text that carries one is embedded with a question mark there.
-        clean = [(prompt + text).strip().encode("utf-8", "replace").decode("utf-8") for text in texts]
-        encodings = self._tokenizer.encode_batch(clean) if clean else []
-        ids = [np.asarray(e.ids, dtype=np.int64) for e in encodings]
-        counts = [len(e.ids) + sum(_new_tokens(o) for o in e.overflowing) for e in encodings]
-        del encodings
+        ids, counts = self._tokenise(prompt, texts)
         padded = [min(-(-len(row) // _LENGTH_STEP) * _LENGTH_STEP, self.info.max_tokens) for row in ids]
         order = sorted(range(len(texts)), key=lambda i: (padded[i], len(ids[i]), texts[i]))
         prompt_tokens = 0 if self._model.include_prompt or not prompt else self._prompt_tokens(prompt)
@@ -245,6 +241,18 @@ class Embedder:
                 row = ids[rows[at if at < len(rows) else 0]]
                 batch[at, : len(row)], mask[at, : len(row)] = row, 1
             yield rows, [counts[i] for i in rows], _normalise(self._forward(batch, mask, prompt_tokens)[: len(rows)])
+
+    def _tokenise(self, prompt: str, texts: list[str]) -> tuple[list[np.ndarray], list[int]]:
+        """Token ids of each text, cut at the limit, and how many tokens there were before cutting."""
+        # The tokenizer takes no lone surrogates; a text that carries one is embedded with a question mark there.
+        clean = [(prompt + text).strip().encode("utf-8", "replace").decode("utf-8") for text in texts]
+        ids: list[np.ndarray] = []
+        counts: list[int] = []
+        for begin in range(0, len(clean), _TOKENISED_AT_ONCE):
+            for encoding in self._tokenizer.encode_batch_fast(clean[begin : begin + _TOKENISED_AT_ONCE]):
+                ids.append(np.asarray(encoding.ids, dtype=np.int32))
+                counts.append(len(encoding.ids) + sum(_new_tokens(part) for part in encoding.overflowing))
+        return ids, counts
 
     def _prompt_tokens(self, prompt: str) -> int:
         """Leading tokens that belong to the prompt: its encoding without the closing special tokens."""

@@ -61,6 +61,15 @@ def test_a_text_has_the_same_vector_in_any_company(embedder, texts):
         assert np.array_equal(embedder.encode([texts[i] for i in picked]), whole[picked])
 
 
+def test_how_many_texts_are_taken_at_a_time_changes_nothing(embedder, texts, monkeypatch):
+    whole = embedder.embed(texts, cache=MemoryCache())
+    monkeypatch.setattr("retrieval.embedding._WINDOW", 37)
+    monkeypatch.setattr("retrieval.embedding._TOKENISED_AT_ONCE", 5)
+    parts = embedder.embed(texts, cache=MemoryCache())
+    assert parts.vectors.tobytes() == whole.vectors.tobytes()
+    assert np.array_equal(parts.tokens, whole.tokens)
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(embedder, texts):
     whole = embedder.embed(texts, cache=MemoryCache())
     killed = KilledCache(commits=3)
