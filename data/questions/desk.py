@@ -173,7 +173,7 @@ def _examples(folder: Path | None) -> tuple[dict[str, list[list[str]]], str]:
     if folder is not None and (folder / "small" / "examples.json").is_file():
         path = folder / "small" / "examples.json"
     source = path.read_text(encoding="utf-8")
-    kinds = ("definition", "condition", "reason", "duty", "action")
+    kinds = ("definition", "condition", "reason", "duty", "action", "passive", "consequence")
     try:
         examples = json.loads(source)
         ok = all(len(examples[k]) == 3 and all(len(e) == 3 for e in examples[k]) for k in kinds)

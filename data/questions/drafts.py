@@ -37,7 +37,17 @@ def draft(statement: Statement, names: frozenset[str] = frozenset()) -> str:
         names: words that keep their capital letter inside a sentence (`names_in`).
     """
     known = statement.text[: statement.text.rfind(statement.answer)].rstrip(" ,")
-    asked = {"definition": _definition, "action": _action, "duty": _duty, "condition": _when, "reason": _why}
+    if statement.kind == "consequence":
+        word, _, clause = re.sub(r",?\sthen$", "", known).partition(" ")
+        return f"What happens {'when' if word in ('When', 'Whenever') else word.lower()} {clause}?"
+    asked = {
+        "passive": _passive,
+        "definition": _definition,
+        "action": _action,
+        "duty": _duty,
+        "condition": _when,
+        "reason": _why,
+    }
     if statement.kind not in asked or not known:
         return ""
     question = asked[statement.kind](_lowered(known, names), statement.answer)
@@ -104,6 +114,21 @@ def _duty(known: str, answer: str) -> str:
         "both",
     )
     return f"What {modal} {subject} {verb}?" if takes_object and not rest[0].endswith("ly") else ""
+
+
+def _passive(known: str, answer: str) -> str:
+    found = re.match(r"^(.+)\s(is|are|was|were)\s(\S+)$", known)
+    subject = _subject(found.group(1)) if found else ""
+    if not found or not subject:
+        return ""
+    auxiliary, verb, preposition = found.group(2), found.group(3), answer.split()[0]
+    if re.match(r"to\s(?!a\s|an\s|the\s|its\s|their\s|all\s|any\s|\W)", answer):
+        return ""  # "intended to ease ...", "guaranteed to be ..."
+    if preposition == "by":
+        return f"How {auxiliary} {subject} {verb}?"
+    if preposition in _PLACE:
+        return f"Where {auxiliary} {subject} {verb}?"
+    return f"What {auxiliary} {subject} {verb} {preposition}?" if preposition in _TOWARDS else ""
 
 
 def _when(known: str, answer: str) -> str:

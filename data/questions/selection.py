@@ -53,10 +53,10 @@ _NEEDS_CONTEXT = re.compile(
 _POINTS_ELSEWHERE = re.compile(
     r"\b(as follows|following|follows|aforementioned|(?<!\w )above|below|see (?:also|section|the)|example|e\.g\.|"
     r"this (?:section|chapter|document|page|manual|table|example|case|behaviou?r)|the (?:former|latter)|"
-    r"previous (?:section|chapter))(?!\w)",
+    r"previous (?:section|chapter)|in (?:the )?[\w -]{0,40}(?:sections?|chapters?|documentation))(?!\w)",
     re.IGNORECASE,
 )
-_CODE = re.compile(r"::=|>>>|=>|->|[{}]|==|\|\||&&|;\s*$|</|\w\(\w+=|\s=\s|\[\d+\]")
+_CODE = re.compile(r"::=|\|\s*\||>>>|=>|->|[{}]|==|\|\||&&|;\s*$|</|\w\(\w+=|\s=\s|\[\d+\]")
 
 
 def statements(text: str, *, title: str = "") -> list[Statement]:

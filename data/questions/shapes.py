@@ -30,7 +30,16 @@ SINGULAR_VERBS += ["specifies", "identifies", "has", "matches"]
 _S_VERBS = "|".join(SINGULAR_VERBS)
 _PLURAL_VERBS = "|".join(PLURAL_VERBS)
 _MODALS = "can only|may only|must only|must not|should not|must|should|can|may|cannot|has to|have to|needs to|need to"
+_PARTICIPLES = (
+    r"[a-z-]+ed|found|given|set|written|made|put|kept|read|taken|shown|built|sent|held|bound|done|known|drawn|thrown|"
+    r"run|seen|chosen|understood|left|lost|paid|sold|told"
+)
 _SHAPES = {
+    "consequence": re.compile(
+        r"((?:If|When|Whenever|Once|As soon as)\s"
+        r"(?!(?:it|this|that|they|these|you|so|not|any|possible|necessary|[a-z]+ed)\b)[^,;:]{8,100}),\s(?:then\s)?"
+        r"((?!(?:it|this|that|they|these|and|or|but|which|so|optionally)\b)(?!\S+\s(?:or|and)\s)[^;:]+)$"
+    ),
     "reason": re.compile(rf"{_SUBJECT}\s[^,;:]{{3,80}}?),?\s((?:because|so that|in order to|due to)\s.+)$"),
     "condition": re.compile(
         rf"{_SUBJECT}\s(?:[^,;:()]|\([^()]{{0,20}}\)){{3,90}}?),?\s"
@@ -39,13 +48,17 @@ _SHAPES = {
     ),
     "definition": re.compile(rf"{_SUBJECT}\s(?:is|are|means|denotes))\s((?:a|an|the|used|simply)\s[^;:]+)$"),
     "duty": re.compile(rf"{_SUBJECT}\s(?:{_MODALS}))\s((?!not\b|only\b)[a-z]+\s[^;:]+)$"),
+    "passive": re.compile(
+        rf"{_SUBJECT}\s(?:is|are|was|were)\s(?:{_PARTICIPLES}))\s"
+        r"((?:by|in|on|at|inside|within|to|for|with|from|as|into)\s[^;:]+)$"
+    ),
     "action": re.compile(rf"{_SUBJECT}(?:\s(?:{_S_VERBS})|(?<=s)\s(?:{_PLURAL_VERBS})))\s((?!of\b|or\b|and\b)[^;:]+)$"),
 }
 # a comma after which a new main clause begins: what follows answers nothing
-_RELATIVE = re.compile(r"\b(?:that|which|who|whose|what)\s+\S+$")
+_RELATIVE = re.compile(r"\b(?:that|which|who|whose|what)\s+\S+$|^(?:Which|What|How|Whether)\s")
 _SPLICE = re.compile(
     r",\s(?=(?:the|it|they|but|so|and the|and it|while|whereas|although)\s)|,\s(?=and\s.*\b(?:is|are)\b)"
-    rf"|\sand\s(?=(?:{_S_VERBS})\s)|\sbut\s(?=(?:does|do|is|are|not|cannot|must|should)\s)"
+    rf"|\sand\s(?=(?:{_S_VERBS})\s)|\sand\s(?=the\s.*\b(?:is|are)\b)|\sbut\s(?=(?:does|do|is|are|not|cannot|must|should)\s)"
 )
 
 
@@ -55,7 +68,7 @@ def shape(sentence: str) -> tuple[str, str]:
     for kind, pattern in _SHAPES.items():
         found = pattern.match(body)
         if found and content_words(found.group(1)) and not _RELATIVE.search(found.group(1)):
-            answer = _first_clause(found.group(2)) if kind != "reason" else found.group(2)
+            answer = _first_clause(found.group(2)) if kind not in ("reason", "consequence") else found.group(2)
             if 2 <= len(answer.split()) <= 24:
                 return kind, answer
     return "general", ""

@@ -18,6 +18,8 @@ _BEGINS = {
     "condition": {"when", "under", "in", "at", "if", "until", "after", "before", "on"},
     "reason": {"why", "for", "what"},
     "definition": {"what", "who", "which"},
+    "consequence": {"what"},
+    "passive": {"what", "where", "how", "who", "which", "by", "in", "to", "for", "with", "from", "as", "when"},
     "duty": {"what", "where", "who", "which", "how", "to", "in", "with", "when", "from", "by"},
     "action": {"what", "which", "who", "where", "how", "on", "to", "in", "from", "with", "at"},
 }
@@ -119,6 +121,8 @@ def fits(question: str, statement: Statement, nearby: str = "") -> Fault | None:
         known = known - {stem(w) for w in words(known_part(statement))[-1:]}
     if len(known & asked) < 0.75 * len(known):
         return Fault("asks_something_else", "leaves out: " + ", ".join(sorted(known - asked)[:5]))
+    if statement.kind == "consequence" and not re.search(r"\bhappen", question):
+        return Fault("asks_something_else", "does not ask what happens")
     denies = {w.lower() for w in words(known_part(statement))} & _NEGATION
     if denies and not {w.lower() for w in words(question)} & _NEGATION:
         return Fault("asks_something_else", f"leaves out: {sorted(denies)[0]}")
@@ -152,6 +156,8 @@ def final_answer(question: str, statement: Statement) -> str:
     tokens = statement.answer.split()
     if statement.kind == "definition" and question.endswith(" used for?"):
         tokens = tokens[tokens.index("used") + 1 :] if "used" in tokens[:2] else tokens
+    if statement.kind == "passive" and question.rstrip("?").split()[-1:] == tokens[:1]:
+        tokens = tokens[1:]
     if statement.kind == "duty":
         said = {stem(w) for w in words(question)[1:]} | {"be"}
         while len(tokens) > 1 and tokens[0] not in _ARTICLES and {stem(w) for w in words(tokens[0])} <= said:

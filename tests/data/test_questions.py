@@ -212,8 +212,10 @@ def test_code_fragments_and_sentences_that_need_their_neighbours_are_not_asked_a
         ('A "ledger" is a book of payments.', "definition", "a book of payments"),
         ("Visitors must leave the tower by six.", "duty", "leave the tower by six"),
         ('The "len()" function returns the number of items.', "action", "the number of items"),
-        ("Function call semantics are described in section Calls.", "general", ""),
+        ("Which approach is best depends on the application.", "general", ""),
         ("If it rains, the match is off.", "general", ""),
+        ("If the tank is empty, the pump stops at once.", "consequence", "the pump stops at once"),
+        ("The gate is opened by the warden.", "passive", "by the warden"),
     ],
 )
 def test_the_shape_of_a_sentence_says_which_words_answer(sentence, kind, answer):
@@ -427,6 +429,9 @@ def test_a_failing_teacher_is_named_and_options_are_checked():
         ("Debian offers a list of mirrors.", "What does Debian offer?", "a list of mirrors"),
         ("Rows cannot be read when the disk is full.", "When can rows not be read?", "when the disk is full"),
         ("Names must not collide with other names.", "", "collide with other names"),
+        ("If no key is given, all rows are sorted.", "What happens if no key is given?", "all rows are sorted"),
+        ("The gate is opened by the old warden.", "How is the gate opened?", "by the old warden"),
+        ("Old rows are moved to the archive.", "What are old rows moved to?", "the archive"),
         ("The pump, which is old, returns some water.", "", ""),
     ],
 )
