@@ -14,11 +14,13 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
 
 from raft_errors import Interrupted, RaftError
+
+# The base of typer's own messages about arguments; it has moved between typer's releases.
+_UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,14 +55,14 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
     try:
         result = app(args=arguments, prog_name="raft", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
-        error.show(file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
+        stopped = Interrupted("Interrupted", do="run the same command again: finished stages and checkpoints are kept")
+        return _failed(stopped, as_json)
+    except _UsageError as error:
+        error.show()
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        error = Interrupted("Interrupted", do="run the same command again: finished stages and checkpoints are kept")
-        return _failed(error, as_json)
     except RaftError as error:
         if debug:
             raise

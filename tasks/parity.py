@@ -25,30 +25,28 @@ def compare(model: Any, job: dict[str, Any], expected: dict[str, np.ndarray], na
 
     largest, continuations = 0.0, []
     for number, (prompt, positions) in enumerate(zip(job["prompts"], job["positions"], strict=True)):
-        ids = torch.tensor([prompt])
         with torch.inference_mode():
-            logits = model(ids).logits[0].float().numpy()[positions]
+            out = model(torch.tensor([prompt]), use_cache=True)
+            logits = out.logits[0].float().numpy()[positions]
+            continuations.append(greedy(model, out, job["tokens"], set(job["eos"])))
         reference = expected[f"{job['references'][name]}/{number}"]
         largest = max(largest, float(np.abs(logits - reference).max()))
-        continuations.append(greedy(model, ids, job["tokens"], set(job["eos"])))
         say({"event": "compared", "model": name, "done": number + 1, "total": len(job["prompts"])})
     return {"max_logit_difference": largest, "continuations": continuations}
 
 
-def greedy(model: Any, ids: Any, count: int, eos: set[int]) -> list[int]:
-    """At most `count` most likely tokens after `ids` `[1, length]`, ending before a stop token."""
+def greedy(model: Any, out: Any, count: int, eos: set[int]) -> list[int]:
+    """At most `count` most likely tokens after what `out` has read, ending before a stop token."""
     import torch
 
     made: list[int] = []
-    cache = None
-    with torch.inference_mode():
-        while len(made) < count:
-            out = model(ids, past_key_values=cache, use_cache=True)
-            token, cache = int(out.logits[0, -1].float().argmax()), out.past_key_values
-            if token in eos:
-                break
-            made.append(token)
-            ids = torch.tensor([[token]])
+    while len(made) < count:
+        token = int(out.logits[0, -1].float().argmax())
+        if token in eos:
+            break
+        made.append(token)
+        if len(made) < count:
+            out = model(torch.tensor([[token]]), past_key_values=out.past_key_values, use_cache=True)
     return made
 
 

@@ -97,7 +97,9 @@ def test_a_damaged_file_of_any_stage_is_remade_and_nothing_else_is(finished, sta
     project, _ = finished
     folder = folder_of(project, stage)
     before = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    target = max((p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"), key=lambda p: p.stat().st_size)
+    target = max(
+        (p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"), key=lambda p: p.stat().st_size
+    )
     body = bytearray(target.read_bytes())
     body[len(body) // 2] ^= 1
     target.write_bytes(body)

@@ -45,7 +45,9 @@ def write_questions(path: Path) -> Path:
     for town, (thing, who, _, count) in TOWNS.items():
         name = town.title()
         rows.append({"question": f"What is the town of {name} known for?", "answer": thing, "document": f"{town}.md"})
-        rows.append({"question": f"Who opens the gates of {name} every morning?", "answer": who, "document": f"{town}.md"})
+        rows.append(
+            {"question": f"Who opens the gates of {name} every morning?", "answer": who, "document": f"{town}.md"}
+        )
         asked = f"How many hours does a walk around the walls of {name} take?"
         rows.append({"question": asked, "answer": count, "document": f"{town}.md"})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

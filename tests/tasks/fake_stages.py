@@ -1,6 +1,6 @@
 """Three small stages in a row whose bodies say in a log that they ran; also a program, for tests that kill it.
 
-    python fake_stages.py STORE LOG [--slow STAGE SECONDS]
+python fake_stages.py STORE LOG [--slow STAGE SECONDS]
 """
 
 import dataclasses
@@ -78,11 +78,11 @@ SECOND = Stage("second", SecondConfig, second, inputs=("first",))
 THIRD = Stage("third", ThirdConfig, third, inputs=("second",))
 
 
-def requests(first: FirstConfig = FirstConfig(), second: SecondConfig = SecondConfig(), source: Source = Source()):
+def requests(first: FirstConfig | None = None, second: SecondConfig | None = None, source: Source | None = None):
     """Functions that make each stage's request from what is built before."""
     return [
-        lambda built: Request(FIRST, first, {"corpus": source}),
-        lambda built: Request(SECOND, second, {"first": built["first"]}),
+        lambda built: Request(FIRST, first or FirstConfig(), {"corpus": source or Source()}),
+        lambda built: Request(SECOND, second or SecondConfig(), {"first": built["first"]}),
         lambda built: Request(THIRD, ThirdConfig(), {"second": built["second"]}),
     ]
 

@@ -23,7 +23,9 @@ def test_a_batch_is_stored_whole_or_not_at_all(tmp_path):
     cache = SqliteCache(tmp_path / "c.sqlite")
     cache.put_many({"a": b"old"})
     with sqlite3.connect(tmp_path / "c.sqlite") as db:
-        db.execute("CREATE TRIGGER refuse BEFORE INSERT ON items WHEN new.key = 'c' BEGIN SELECT RAISE(ABORT, 'no'); END")
+        db.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON items WHEN new.key = 'c' BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
     with pytest.raises(sqlite3.Error):
         cache.put_many({"a": b"new", "b": b"new", "c": b"new"})
     assert cache.get_many(["a", "b", "c"]) == {"a": b"old"}

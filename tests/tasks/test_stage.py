@@ -99,7 +99,9 @@ def test_lineage_names_what_a_stage_was_built_from(world):
     assert stage.ancestry([built["third"]], world.store) == {n: m.digest for n, m in built.items()}
 
 
-@pytest.mark.parametrize("error", [ConnectionError("lost"), TimeoutError(), OSError(5, "I/O"), stage.Transient("stopped")])
+@pytest.mark.parametrize(
+    "error", [ConnectionError("lost"), TimeoutError(), OSError(5, "I/O"), stage.Transient("stopped")]
+)
 def test_a_transient_failure_is_tried_again(world, error):
     world.fail.append(error)
     walk(world.store)

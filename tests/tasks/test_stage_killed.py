@@ -43,7 +43,7 @@ def test_after_kill_9_the_next_run_goes_on_and_ends_with_the_same_result(tmp_pat
     assert out.splitlines()[-1] == undisturbed.splitlines()[-1]
     stages = ["first", "second", "third"]
     again = stages[stages.index(name) :]
-    assert ran(tmp_path) == stages[: stages.index(name)] + [name, *again]
+    assert ran(tmp_path) == [*stages[: stages.index(name)], name, *again]
     assert not list((tmp_path / "raft" / "store" / name).glob(".*"))
 
 

@@ -26,6 +26,13 @@ def put(store, key="k1", text="hello", describing=(), stage="chunk"):
     return manifest
 
 
+def fail(store, key, error):
+    """Builds half of a result and then fails."""
+    with store.publish("chunk", key) as (out, _):
+        (out / "half.txt").write_text("half")
+        raise error
+
+
 def test_what_was_published_is_found_again_with_its_files(store):
     made = put(store)
     found = store.load("chunk", "k1")
@@ -76,9 +83,8 @@ def test_a_damaged_manifest_is_a_miss(store, harm):
 
 
 def test_an_error_while_building_leaves_the_store_as_it_was(store):
-    with pytest.raises(RuntimeError), store.publish("chunk", "k1") as (out, _):
-        (out / "half.txt").write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail(store, "k1", RuntimeError())
     assert store.load("chunk", "k1") is None
     assert list((store.root / "store" / "chunk").iterdir()) == []
 
@@ -120,9 +126,8 @@ def test_the_latest_build_of_a_stage_is_known(store):
 
 def test_a_full_disk_is_one_clear_error_and_the_store_stays_whole(store):
     put(store, "k1")
-    with pytest.raises(RaftError, match="No space left") as caught, store.publish("chunk", "k2") as (out, _):
-        (out / "half.txt").write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(RaftError, match="No space left") as caught:
+        fail(store, "k2", OSError(errno.ENOSPC, "No space left on device"))
     assert "finished stages are intact" in str(caught.value)
     assert "run again" in str(caught.value)
     assert store.load("chunk", "k1")
@@ -132,10 +137,8 @@ def test_a_full_disk_is_one_clear_error_and_the_store_stays_whole(store):
 def test_nothing_is_built_or_published_into_the_last_of_a_disk(store, monkeypatch):
     usage = shutil.disk_usage(store.root)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    entered = False
-    with pytest.raises(RaftError, match="No space left"), store.publish("chunk", "k1") as (out, _):
-        entered = True
-    assert not entered
+    with pytest.raises(RaftError, match="No space left"):
+        fail(store, "k1", AssertionError("the body should not be entered"))
 
 
 def test_space_is_looked_at_again_before_publishing(store, monkeypatch):

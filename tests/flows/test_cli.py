@@ -1,0 +1,98 @@
+"""The `raft` command as a user meets it: help, messages, exit codes, JSON."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from flows import verbs
+
+STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
+VERBS = ["run", "plan", *STAGES, "search", "ask", "init", "schema", "models"]
+
+
+@pytest.fixture(scope="module")
+def command():
+    app = typer.Typer()
+    verbs.register(app)
+    return app
+
+
+def raft(folder, *arguments):
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example_and_speaks_json(command, verb):
+    done = CliRunner().invoke(command, [verb, "--help"])
+    assert done.exit_code == 0
+    assert f"Example: raft {verb}" in done.stdout
+    assert "--json" in done.stdout
+
+
+def test_bad_input_is_one_message_with_exit_code_2_and_no_traceback(tmp_path):
+    done = raft(tmp_path, "run", "--set", "train.rnak=3")
+    assert done.returncode == 2
+    assert "did you mean train.rank?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_same_as_json(tmp_path):
+    done = raft(tmp_path, "run", "--set", "train.rnak=3", "--json")
+    row = json.loads(done.stdout)
+    assert (row["ok"], row["exit_code"]) == (False, 2)
+    assert "train.rank" in row["error"]
+
+
+def test_debug_shows_where_it_happened(tmp_path):
+    done = raft(tmp_path, "run", "--set", "train.rnak=3", "--debug")
+    assert "Traceback" in done.stderr
+    assert done.returncode != 0
+
+
+def test_an_unknown_verb_or_option_is_bad_input(tmp_path):
+    assert raft(tmp_path, "rnu").returncode == 2
+    assert raft(tmp_path, "run", "--frce").returncode == 2
+
+
+def test_a_missing_corpus_is_named(tmp_path):
+    done = raft(tmp_path, "plan", "--set", "corpus=[no/such/folder]")
+    assert done.returncode == 2
+    assert "no/such/folder" in done.stderr
+
+
+def test_init_writes_a_file_once_and_the_plan_reads_it(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# A\n\nSome words about something.\n")
+    assert raft(tmp_path, "init", "--corpus", "docs").returncode == 0
+    again = raft(tmp_path, "init")
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+    row = json.loads(raft(tmp_path, "plan", "--json").stdout)
+    assert [r["stage"] for r in row["stages"]] == STAGES
+    assert row["stages"][0]["why"] == "never built"
+    assert not (tmp_path / ".raft").exists(), "a plan starts nothing"
+
+
+def test_the_schema_is_json_with_every_section(tmp_path):
+    made = json.loads(raft(tmp_path, "schema").stdout)
+    assert {"corpus", "models", "train", "evaluate"} <= set(made["properties"])
+
+
+def test_searching_before_building_says_what_to_do(tmp_path):
+    (tmp_path / "a.md").write_text("# A\n\nSome words about something.\n")
+    done = raft(tmp_path, "search", "words", "--set", "corpus=[a.md]")
+    assert done.returncode == 2
+    assert "build it first: raft index" in done.stderr
+
+
+def test_models_are_listed_without_fetching_anything(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAFT_CACHE", str(tmp_path / "cache"))
+    rows = json.loads(raft(tmp_path, "models", "--json").stdout)["models"]
+    assert {row["role"]: row["state"] for row in rows} == {"base": "not fetched", "embedder": "not fetched"}
+    assert not list((tmp_path / "cache").glob("models/*"))

@@ -1,0 +1,128 @@
+"""What a person writes is checked, and what is wrong with it is said in their words."""
+
+import pytest
+import yaml
+
+from flows.config import RunConfig, describe_values, fields, load_config
+from flows.setting_up import commented
+from raft_errors import BadInput
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def to(text, name="my.yaml"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text if isinstance(text, str) else yaml.safe_dump(text))
+        return path
+
+    return to
+
+
+def test_without_a_file_the_defaults_stand(write):
+    assert load_config().corpus == ("pydoc:topics",)
+
+
+def test_raft_yaml_of_the_working_directory_is_found(write):
+    write({"seed": 5}, "raft.yaml")
+    assert load_config().seed == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"trian": {}}, "unknown key trian (did you mean train?)"),
+        ({"train": {"learning_rat": 1}}, "unknown key train.learning_rat (did you mean train.learning_rate?)"),
+        ({"chunk": {"learning_rate": 1}}, "unknown key chunk.learning_rate (did you mean train.learning_rate?)"),
+        ({"max_tokens": 5}, "(did you mean chunk.max_tokens?)"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(write, values, said):
+    with pytest.raises(BadInput) as caught:
+        load_config(write(values))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"seed": -4}, "seed is -4, expected a whole number at least 0"),
+        ({"train": {"rank": 0}}, "train.rank is 0, expected a whole number at least 1 and at most 1024"),
+        ({"train": {"dtype": "fp8"}}, "train.dtype is 'fp8', expected one of bfloat16, float32"),
+        ({"records": {"p_oracle": 1.5}}, "records.p_oracle is 1.5, expected a number at least 0 and at most 1"),
+        ({"chunk": {"max_tokens": "many"}}, "chunk.max_tokens is 'many', expected a whole number"),
+        ({"corpus": []}, "corpus is []"),
+        ({"train": 5}, "train"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_range(write, values, said):
+    with pytest.raises(BadInput) as caught:
+        load_config(write(values))
+    assert said in str(caught.value)
+
+
+def test_all_problems_are_told_at_once(write):
+    with pytest.raises(BadInput) as caught:
+        load_config(write({"seed": -1, "train": {"rank": 0}, "nonsense": 1}))
+    assert all(word in str(caught.value) for word in ("seed", "train.rank", "nonsense"))
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a list", "just text", "\x00"])
+def test_a_file_that_is_no_configuration_is_bad_input(write, text):
+    with pytest.raises(BadInput, match="configuration"):
+        load_config(write(text))
+
+
+def test_a_missing_file_says_how_to_write_one(tmp_path):
+    with pytest.raises(BadInput, match="raft init"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_relative_paths_are_relative_to_the_file(write, tmp_path):
+    values = {"corpus": ["docs", "pydoc:topics", "https://a/b"], "store": "s", "questions": {"file": "qa.jsonl"}}
+    config = load_config(write(values, "sub/my.yaml"))
+    assert config.corpus == (str(tmp_path / "sub" / "docs"), "pydoc:topics", "https://a/b")
+    assert config.store == str(tmp_path / "sub" / "s")
+    assert config.questions.file == str(tmp_path / "sub" / "qa.jsonl")
+
+
+def test_a_model_is_a_folder_where_there_is_one_and_a_name_otherwise(write, tmp_path):
+    (tmp_path / "mine").mkdir()
+    config = load_config(write({"models": {"base": "mine", "embedder": "owner/model"}}))
+    assert config.models.base == str(tmp_path / "mine")
+    assert config.models.embedder == "owner/model"
+
+
+def test_settings_on_the_command_line_win(write):
+    path = write({"train": {"rank": 4}})
+    config = load_config(path, ["train.rank=8", "records.absent=mix", "train.max_steps=null", "corpus=[a, b]"])
+    assert (config.train.rank, config.records.absent, config.train.max_steps) == (8, "mix", None)
+    assert len(config.corpus) == 2
+
+
+@pytest.mark.parametrize("text", ["train.rank", "=5", "train.rank=[", "seed.deeper=1"])
+def test_a_setting_that_makes_no_sense_is_bad_input(write, text):
+    with pytest.raises(BadInput):
+        load_config(write({"seed": 1}), [text])
+
+
+def test_every_field_says_what_it_means_and_what_it_takes():
+    for path, info in fields(RunConfig):
+        assert info.description, path
+        assert describe_values(info), path
+
+
+def test_the_file_that_init_writes_is_the_default_configuration(write):
+    assert load_config(write(commented())) == load_config()
+
+
+def test_every_line_of_that_file_may_be_made_live(write):
+    """Taking the comment sign off every setting changes nothing."""
+    lines = []
+    for line in commented().splitlines():
+        bare = line.lstrip()
+        is_setting = bare.startswith("# ") and yaml.safe_load(bare[2:]).__class__ is dict and " (" not in bare
+        lines.append(line.replace("# ", "", 1) if is_setting else line)
+    assert load_config(write("\n".join(lines))) == load_config()

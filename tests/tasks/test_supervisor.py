@@ -1,0 +1,63 @@
+"""A supervised child is heard, its ends are told apart, and an interruption leaves its state saved."""
+
+import os
+
+import pytest
+
+from raft_errors import BadInput, RaftError
+from tasks.stage import Transient
+from tasks.supervisor import run_child
+
+
+@pytest.fixture
+def child(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+
+    def run(*arguments, **options):
+        run_child("child_program", arguments, log_file=tmp_path / "child.log", **options)
+
+    return run
+
+
+def test_events_are_heard_and_other_lines_are_not_mistaken_for_them(child):
+    heard = []
+    child("events", on_event=heard.append)
+    assert [event["step"] for event in heard] == [1, 2]
+
+
+def test_bad_input_keeps_what_the_child_said(child):
+    with pytest.raises(BadInput) as caught:
+        child("bad")
+    assert (caught.value.what, caught.value.expected, caught.value.do) == (
+        "the file is wrong",
+        "a right one",
+        "mend it",
+    )
+
+
+def test_a_failure_shows_the_end_of_the_childs_log(child):
+    with pytest.raises(RaftError, match="it broke") as caught:
+        child("failed")
+    assert not isinstance(caught.value, Transient)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("stopped", "saved its state"), ("killed", "SIGKILL")])
+def test_a_stopped_or_killed_child_may_be_tried_again(child, kind, said):
+    with pytest.raises(Transient, match=said):
+        child(kind)
+
+
+def test_the_child_has_its_own_process_group_and_knows_its_supervisor(child):
+    heard = []
+    child("supervised", on_event=heard.append)
+    assert heard[0]["parent"] == os.getpid()
+    assert heard[0]["group"] != os.getpgrp()
+
+
+def test_on_an_interruption_the_child_saves_its_state_before_it_goes(child, tmp_path):
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        child("saves", str(tmp_path / "state"), on_event=interrupt)
+    assert (tmp_path / "state").read_text() == "state"
