@@ -8,6 +8,7 @@ of `[T, T]` outside the reference. Knows nothing of layers, LoRA or RoPE.
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -34,35 +35,45 @@ class Mask(NamedTuple):
 
 
 def attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, *, window: int | None = None, backend: str = "blocked"
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: Mask,
+    *,
+    window: int | None = None,
+    backend: str = "blocked",
+    offset: jax.Array | int = 0,
 ) -> jax.Array:
     """Softmax attention scaled by `head_dim ** -0.5`.
 
     Args:
-        q: `[batch, seq, heads, head_dim]`.
+        q: `[batch, queries, heads, head_dim]`.
         k, v: `[batch, seq, kv_heads, head_dim]`; `heads` is a multiple of `kv_heads`, neighbours share a KV head.
+        mask: of the whole sequence.
         window: a token sees itself and `window - 1` earlier ones (Hugging Face's `sliding_window`), None for all.
         backend: `blocked` or `reference`.
+        offset: place of the first query in the sequence, where a device holds a part of the queries.
 
     Returns:
-        `[batch, seq, heads, head_dim]` in `q.dtype`. Rows of padding tokens are finite and meaningless.
+        `[batch, queries, heads, head_dim]` in `q.dtype`. Rows of padding tokens are finite and meaningless.
     """
     if backend == "reference":
-        return _reference(q, k, v, mask, window)
-    batch, length, heads, width = q.shape
-    kv_heads, block = k.shape[2], min(BLOCK, length)
+        return _reference(q, k, v, mask, window, offset)
+    batch, queries, heads, width = q.shape
+    length, kv_heads = k.shape[1:3]
+    # a part of the queries starts on a block border only if its length is whole blocks
+    block = min(BLOCK, length) if queries == length else math.gcd(BLOCK, queries)
+
+    def rows(x: jax.Array) -> jax.Array:  # [batch, heads, whole blocks, head_dim]
+        return jnp.pad(x, ((0, 0), (0, -x.shape[1] % block), (0, 0), (0, 0))).transpose(0, 2, 1, 3)
+
     pad = -length % block
-
-    def rows(x: jax.Array) -> jax.Array:  # [batch, kv_heads, group * ..., seq, head_dim]
-        x = jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0)))
-        return x.transpose(0, 2, 1, 3)
-
-    grouped = rows(q).reshape(batch, kv_heads, heads // kv_heads, length + pad, width)
+    grouped = rows(q).reshape(batch, kv_heads, heads // kv_heads, -1, width)
     segments = jnp.pad(mask.segments, ((0, 0), (0, pad)))
     first = _first_visible(mask, window)
     first = jnp.pad(first, ((0, 0), (0, pad)), constant_values=length + pad)
-    out = _blocked(grouped, rows(k), rows(v), segments, first, block)
-    return out.transpose(0, 3, 1, 2, 4).reshape(batch, length + pad, heads, width)[:, :length]
+    out = _blocked(grouped, rows(k), rows(v), segments, first, jnp.asarray(offset, jnp.int32), block)
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, -1, heads, width)[:, :queries]
 
 
 def _first_visible(mask: Mask, window: int | None) -> jax.Array:
@@ -74,34 +85,35 @@ def _first_visible(mask: Mask, window: int | None) -> jax.Array:
     return jnp.where(mask.segments > 0, first, mask.segments.shape[1])
 
 
-def _reference(q, k, v, mask, window):
-    length, group = q.shape[1], q.shape[2] // k.shape[2]
-    index = jnp.arange(length)
-    seen = (mask.segments[:, :, None] == mask.segments[:, None, :]) & (index[:, None] >= index[None, :])
+def _reference(q, k, v, mask, window, offset):
+    group, index = q.shape[2] // k.shape[2], jnp.arange(k.shape[1])
+    at = offset + jnp.arange(q.shape[1])
+    seen = (jnp.asarray(mask.segments)[:, at][:, :, None] == mask.segments[:, None, :]) & (at[:, None] >= index)
     if window is not None:
-        seen &= index[:, None] - index[None, :] < window
+        seen &= at[:, None] - index < window
     k, v = jnp.repeat(k, group, axis=2), jnp.repeat(v, group, axis=2)
     scores = accumulate("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
     weights = jax.nn.softmax(jnp.where(seen[:, None], scores, NEGATIVE), axis=-1)
     return accumulate("bhqk,bkhd->bqhd", weights.astype(q.dtype), v).astype(q.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _blocked(q, k, v, segments, first, block):
-    """q [batch, kv, group, seq, d], k and v [batch, kv, seq, d], segments and first [batch, seq] -> like q."""
-    return _blocked_forward(q, k, v, segments, first, block)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _blocked(q, k, v, segments, first, offset, block):
+    """q [batch, kv, group, queries, d], k and v [batch, kv, seq, d], segments and first [batch, seq] -> like q."""
+    return _blocked_forward(q, k, v, segments, first, offset, block)[0]
 
 
-def _blocked_forward(q, k, v, segments, first, block):
-    out, lse = lax.map(functools.partial(_forward_row, block=block), (q, k, v, segments, first))
+def _blocked_forward(q, k, v, segments, first, offset, block):
+    out, lse = lax.map(functools.partial(_forward_row, offset=offset, block=block), (q, k, v, segments, first))
     # named so that a remat policy can keep them: recomputing them means running all of this again
     out, lse = checkpoint_name(out, "attention_out"), checkpoint_name(lse, "attention_lse")
-    return out, (q, k, v, segments, first, out, lse)
+    return out, (q, k, v, segments, first, out, lse, offset)
 
 
 def _blocked_backward(block, saved, g):
-    dq, dk, dv = lax.map(functools.partial(_backward_row, block=block), (*saved, g))
-    return dq, dk, dv, None, None
+    *rows, offset = saved
+    dq, dk, dv = lax.map(functools.partial(_backward_row, offset=offset, block=block), (*rows, g))
+    return dq, dk, dv, None, None, None
 
 
 _blocked.defvjp(_blocked_forward, _blocked_backward)
@@ -125,9 +137,9 @@ def _visible(segments, first, at_q, at_k, block, group):
     return jnp.tile(ok, (group, 1))
 
 
-def _forward_row(row, block):
+def _forward_row(row, offset, block):
     q, k, v, segments, first = row
-    kv, group, length, width = q.shape
+    kv, group, queries, width = q.shape
     scale = width**-0.5
 
     def query_block(index):
@@ -138,7 +150,7 @@ def _forward_row(row, block):
             top, total, out = carry
             kb, vb = _take(k, j * block, block, 1), _take(v, j * block, block, 1)
             scores = accumulate("hqd,hkd->hqk", qb, kb) * scale
-            scores = jnp.where(_visible(segments, first, at, j * block, block, group), scores, NEGATIVE)
+            scores = jnp.where(_visible(segments, first, offset + at, j * block, block, group), scores, NEGATIVE)
             new_top = jnp.maximum(top, scores.max(-1))
             weights, shrink = jnp.exp(scores - new_top[..., None]), jnp.exp(top - new_top)
             out = out * shrink[..., None] + accumulate("hqk,hkd->hqd", weights.astype(v.dtype), vb)
@@ -149,18 +161,18 @@ def _forward_row(row, block):
             jnp.zeros((kv, group * block)),
             jnp.zeros((kv, group * block, width)),
         )
-        top, total, out = lax.fori_loop(*_key_blocks(first, at, block), key_block, start)
+        top, total, out = lax.fori_loop(*_key_blocks(first, offset + at, block), key_block, start)
         total = jnp.maximum(total, 1e-30)  # blocks of padding visit no key
         return (out / total[..., None]).astype(q.dtype), top + jnp.log(total)
 
-    out, lse = lax.map(query_block, jnp.arange(length // block))
+    out, lse = lax.map(query_block, jnp.arange(queries // block))
     out = out.reshape(-1, kv, group, block, width).transpose(1, 2, 0, 3, 4)
-    return out.reshape(kv, group, length, width), lse
+    return out.reshape(q.shape), lse
 
 
-def _backward_row(row, block):
+def _backward_row(row, offset, block):
     q, k, v, segments, first, out, lse, g = row
-    kv, group, length, width = q.shape
+    kv, group, queries, width = q.shape
     scale = width**-0.5
     delta = accumulate("hgtd,hgtd->hgt", g, out)
 
@@ -175,7 +187,7 @@ def _backward_row(row, block):
             dq, dk, dv = carry
             kb, vb = _take(k, j * block, block, 1), _take(v, j * block, block, 1)
             scores = accumulate("hqd,hkd->hqk", qb, kb) * scale
-            seen = _visible(segments, first, at, j * block, block, group)
+            seen = _visible(segments, first, offset + at, j * block, block, group)
             weights = jnp.exp(jnp.where(seen, scores - lse[index][..., None], NEGATIVE))
             d_weights = accumulate("hqd,hkd->hqk", gb, vb)
             d_scores = (weights * (d_weights - db[..., None]) * scale).astype(q.dtype)
@@ -186,10 +198,10 @@ def _backward_row(row, block):
             return dq + accumulate("hqk,hkd->hqd", d_scores, kb), dk, dv
 
         start = (jnp.zeros((kv, group * block, width)), *grads)
-        dq, dk, dv = lax.fori_loop(*_key_blocks(first, at, block), key_block, start)
+        dq, dk, dv = lax.fori_loop(*_key_blocks(first, offset + at, block), key_block, start)
         return (dk, dv), dq.astype(q.dtype)
 
-    zeros = jnp.zeros((kv, width, length))
-    (dk, dv), dq = lax.scan(query_block, (zeros, zeros), jnp.arange(length // block))
+    zeros = jnp.zeros((kv, width, k.shape[1]))
+    (dk, dv), dq = lax.scan(query_block, (zeros, zeros), jnp.arange(queries // block))
     dq = dq.reshape(-1, kv, group, block, width).transpose(1, 2, 0, 3, 4).reshape(q.shape)
     return dq, jnp.swapaxes(dk, 1, 2).astype(k.dtype), jnp.swapaxes(dv, 1, 2).astype(v.dtype)

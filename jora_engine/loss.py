@@ -6,7 +6,6 @@ head is applied chunk by chunk; the forward pass keeps the gradient of the hidde
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ from jax import lax
 
 from jora_engine.ops import Array, accumulate
 
-CHUNK = 128  # positions whose logits exist at one time
+CHUNK = 128  # positions, over all rows, whose logits exist at one time
 
 
 class Supervision(NamedTuple):
@@ -40,12 +39,15 @@ def supervised_loss(hidden: jax.Array, head: jax.Array, supervision: Supervision
         head: `[vocab, embed]`, frozen: its gradient is not computed.
     """
     gathered = _gather(hidden, supervision.position, supervision.weight)
-    flat = gathered.reshape(-1, hidden.shape[-1])
-    pad = -flat.shape[0] % CHUNK
-    flat = jnp.pad(flat, ((0, pad), (0, 0)))
-    target = jnp.pad(jnp.ravel(supervision.target), (0, pad))
-    weight = jnp.pad(jnp.ravel(supervision.weight), (0, pad))
-    return _cross_entropy(flat, head, target, weight)
+    size = max(1, CHUNK // hidden.shape[0])
+    return _cross_entropy(*(_chunks(x, size) for x in (gathered, supervision.target, supervision.weight)), head)
+
+
+def _chunks(x: Array, size: int) -> jax.Array:
+    """`[batch, capacity, ...]` -> `[chunks, batch, size, ...]`: rows stay rows, so their cut over devices stays."""
+    x = jnp.asarray(x)
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % size), *[(0, 0)] * (x.ndim - 2)))
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
 
 
 @jax.custom_vjp
@@ -73,32 +75,23 @@ _gather.defvjp(_gather_forward, _gather_backward)
 
 
 @jax.custom_vjp
-def _cross_entropy(hidden, head, target, weight):
-    return _chunked(hidden, head, target, weight)[0]
+def _cross_entropy(hidden, target, weight, head):
+    return _forward(hidden, target, weight, head)[0]
 
 
-def _chunked(hidden, head, target, weight):
+def _forward(hidden, target, weight, head):
     vocab = jnp.arange(head.shape[0])
 
     def chunk(total, xs):
         h, ids, w = xs
-        logits = accumulate("cd,vd->cv", h, head)
+        logits = accumulate("bcd,vd->bcv", h, head)
         lse = jax.nn.logsumexp(logits, axis=-1)
-        hot = ids[:, None] == vocab  # a dense compare is faster than a scatter
+        hot = ids[..., None] == vocab  # a dense compare is faster than a scatter
         nll = lse - jnp.where(hot, logits, 0.0).sum(-1)
-        d_logits = ((jnp.exp(logits - lse[:, None]) - hot) * w[:, None]).astype(h.dtype)
-        return total + (w * nll).sum(), accumulate("cv,vd->cd", d_logits, head).astype(h.dtype)
+        d_logits = ((jnp.exp(logits - lse[..., None]) - hot) * w[..., None]).astype(h.dtype)
+        return total + (w * nll).sum(), accumulate("bcv,vd->bcd", d_logits, head).astype(h.dtype)
 
-    cut = functools.partial(_cut, size=CHUNK)
-    total, d_hidden = lax.scan(chunk, jnp.float32(0), (cut(hidden), cut(target), cut(weight)))
-    return total, d_hidden.reshape(hidden.shape)
+    return lax.scan(chunk, jnp.float32(0), (hidden, target, weight))
 
 
-def _cut(x: jax.Array, size: int) -> jax.Array:
-    return x.reshape(-1, size, *x.shape[1:])
-
-
-_cross_entropy.defvjp(
-    _chunked,
-    lambda d_hidden, g: ((d_hidden * g).astype(d_hidden.dtype), None, None, None),
-)
+_cross_entropy.defvjp(_forward, lambda d_hidden, g: ((d_hidden * g).astype(d_hidden.dtype), None, None, None))

@@ -7,6 +7,7 @@ generator's business, so that no `[batch, seq, vocab]` array need exist. Knows n
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from jora_engine.config import ModelConfig
 from jora_engine.lora import Adapter, linear_group
 from jora_engine.ops import Array, rms_norm, rotate
 from jora_engine.rope import rope_table
+from jora_engine.sharding import Placement
 
 Params = dict[str, Any]
 
@@ -41,6 +43,7 @@ def forward(
     dropout: float = 0.0,
     dropout_key: jax.Array | None = None,
     backend: str = "blocked",
+    placement: Placement | None = None,
 ) -> jax.Array:
     """Hidden states after the final norm.
 
@@ -51,18 +54,21 @@ def forward(
         mask: segments and positions of `tokens`.
         remat: `layer` or `none`.
         backend: attention back end.
+        placement: pins arrays to a mesh; None on one device.
 
     Returns:
         `[batch, seq, embed]` in the parameters' dtype.
     """
-    x = jnp.take(params["embed"], tokens, axis=0)
+    x = _pin(jnp.take(params["embed"], tokens, axis=0), placement)
     cos, sin = rope_table(config.rope, config.head_dim, mask.positions)
-    block = functools.partial(decoder_layer, config=config, backend=backend, dropout=dropout)
+    attend = functools.partial(attention, window=config.sliding_window, backend=backend)
+    block = functools.partial(decoder_layer, config=config, attend=place_attention(attend, placement), dropout=dropout)
 
     def step(x, scanned):
         index, layer, adapter = scanned
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-        return block(x, layer, adapter, mask, cos, sin, key), None
+        layer = layer if placement is None else placement.gathered(layer)
+        return _pin(block(x, layer, adapter, mask, cos, sin, key), placement), None
 
     if remat == "layer":
         policy = jax.checkpoint_policies.save_only_these_names(*KEPT)
@@ -71,13 +77,26 @@ def forward(
     return rms_norm(x, params["final_norm"], config.rms_norm_eps)
 
 
-def decoder_layer(x, layer, lora, mask, cos, sin, key, *, config, backend, dropout):
+def _pin(x: jax.Array, placement: Placement | None) -> jax.Array:
+    return x if placement is None else placement.activations(x)
+
+
+def place_attention(attend: Callable[..., jax.Array], placement: Placement | None) -> Callable[..., jax.Array]:
+    """`attend(q, k, v, mask)` on one device, or on each device's rows, heads and part of the sequence."""
+    if placement is None:
+        return attend
+    return lambda q, k, v, mask: placement.attend(
+        lambda q, k, v, s, p, offset: attend(q, k, v, Mask(s, p), offset=offset)
+    )(q, k, v, mask.segments, mask.positions)
+
+
+def decoder_layer(x, layer, lora, mask, cos, sin, key, *, config, attend, dropout):
     """One pre-norm block: `x + attention(norm(x))`, then `x + mlp(norm(x))`; x is `[batch, seq, embed]`."""
     keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
     with jax.named_scope("attention"):
         normed = rms_norm(x, layer["input_norm"], config.rms_norm_eps)
         q, k, v = project_qkv(normed, layer, lora, cos, sin, config, dropout=dropout, key=keys[0])
-        mixed = attention(q, k, v, mask, window=config.sliding_window, backend=backend)
+        mixed = attend(q, k, v, mask)
         mixed = mixed.reshape(*x.shape[:2], -1)
         x = x + linear_group(mixed, ("o",), layer, lora, dropout=dropout, key=keys[1])[0]
     with jax.named_scope("mlp"):
