@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.nouns import Chunk, Document, Hit, Progress, Question, Quote, Search, digest
-from data.placing import Library, Place, find_places, is_yes_no
+from data.placing import LONG_ANSWER, Library, Place, find_places, is_yes_no, supported_part
 from data.question_files import Row, read_rows
 from data.questions.filters import Fault
 from data.questions.results import Dropped, QuestionSet, question_set
@@ -30,12 +30,15 @@ class ImportOptions:
         depth: how many hits of the retriever are looked at for rows that name no document.
         min_score: a hit below this is no gold chunk for a row whose answer is not found word for word.
         max_questions: rows taken, in file order; None for all.
+        max_answer_words: an answer of more than 40 words is cut to its sentences that the gold chunks hold, at most so
+            many words; the whole one stays in the question's metadata. None keeps every answer as it is.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     depth: int = 10
     min_score: float = 0.5
     max_questions: int | None = None
+    max_answer_words: int | None = 120
 
 
 def import_questions(
@@ -78,8 +81,13 @@ def import_questions(
         if isinstance(found, Fault):
             dropped.append(Dropped("", row.question[:300], found.reason, found.detail[:300], row.id))
         else:
-            how[_how(found)] += 1
-            questions.append(_question(row, found, hits.get(row.number)))
+            question = _question(row, found, hits.get(row.number), options.max_answer_words)
+            if question is None:
+                fault = "none of the answer's sentences stands in its chunks"
+                dropped.append(Dropped(found[0].chunk.id, row.question[:300], "answer_not_supported", fault, row.id))
+            else:
+                how[_how(found)] += 1
+                questions.append(question)
     if not questions:
         reasons = Counter(d.reason for d in dropped).most_common(3)
         raise BadInput(
@@ -120,8 +128,16 @@ def _how(places: list[Place]) -> str:
     return min((p.how for p in places), key=("quote", "answer", "retrieval", "overlap", "document").index)
 
 
-def _question(row: Row, places: list[Place], hits: list[Hit] | None) -> Question:
+def _question(row: Row, places: list[Place], hits: list[Hit] | None, max_answer_words: int | None) -> Question | None:
     answers = row.answers or (flat(row.reasoning),)
+    metadata: dict[str, Any] = {"row_id": row.id, "placed_by": _how(places)}
+    if max_answer_words is not None and len(answers[0].split()) > LONG_ANSWER:
+        short = supported_part(answers[0], places, max_words=max_answer_words)
+        if not short:
+            return None
+        if short != flat(answers[0]):
+            metadata["whole_answer"] = answers[0]
+            answers = (short, *answers[1:])
     gold = tuple(p.chunk.id for p in places)
     rank = min((h.rank for h in hits or () if h.chunk_id in gold), default=None)
     return Question(
@@ -136,5 +152,5 @@ def _question(row: Row, places: list[Place], hits: list[Hit] | None) -> Question
         kind="yes_no" if is_yes_no(row) else "factoid",
         origin="user",
         difficulty=rank,
-        metadata={"row_id": row.id, "placed_by": _how(places)},
+        metadata=metadata,
     )

@@ -20,7 +20,8 @@ from data.questions.wording import content_words, flat
 from data.quotes import Span, locate_quote, sentences
 
 YES_NO = frozenset({"yes", "no", "maybe", "true", "false", "support", "contradict"})
-_LONG_ANSWER = 40  # words; longer answers are told over several sentences, perhaps over several chunks
+LONG_ANSWER = 40
+"""Words; a longer answer is told over several sentences, perhaps over several chunks."""
 _MOST_GOLD = 4
 _AIM = re.compile(
     r"\b(?:aims?|purposes?|objectives?|hypothes[ie][sz]\w*|investigated?|whether|background|introduction)\b",
@@ -174,7 +175,7 @@ def _in_pool(row: Row, pool: Sequence[_Page]) -> list[Place]:
     """The chunks of one document that hold the answer: the best one, or several for an answer of many sentences."""
     asked = content_words(row.question)
     told = content_words(" ".join((*row.answers[:1], row.reasoning)))
-    if row.answers and len(row.answers[0].split()) >= _LONG_ANSWER and (found := _long_answer(row, asked, told, pool)):
+    if row.answers and len(row.answers[0].split()) >= LONG_ANSWER and (found := _long_answer(row, asked, told, pool)):
         return found
     if is_yes_no(row):
         return _verdict(asked, told, pool)
@@ -274,6 +275,23 @@ def _retrieved(place: Place) -> Place:
 def _distinct(places: Sequence[Place]) -> list[Place]:
     """One place a chunk, the first; in order."""
     return list({p.chunk.id: p for p in reversed(places)}.values())[::-1]
+
+
+def supported_part(answer: str, places: Sequence[Place], *, max_words: int) -> str:
+    """The sentences of a long answer that the gold chunks hold, in order, up to `max_words`; "" where there is none.
+
+    A model that is trained to say more than its passages hold is trained to make things up.
+    """
+    have = content_words(" ".join(p.chunk.text for p in places))
+    kept: list[str] = []
+    for span in sentences(answer):
+        sentence = flat(span.of(answer))
+        own = content_words(sentence)
+        if own and len(own & have) >= 0.8 * len(own):
+            if sum(len(s.split()) for s in kept) + len(sentence.split()) > max_words:
+                break
+            kept.append(sentence)
+    return " ".join(kept)
 
 
 def is_yes_no(row: Row) -> bool:

@@ -247,6 +247,20 @@ def test_nested_layouts_of_squad_hotpot_pubmed_and_gorilla(tmp_path):
     )
 
 
+def test_a_long_answer_keeps_the_sentences_that_its_chunks_hold():
+    told = [*TEXTS["guide/boiler.md"][1][0].split(". "), "Descale the boiler every six months."]
+    made_up = "Whoever forgets it will be fined by the council of the neighbouring town, which has happened twice. " * 2
+    answer = f"{told[0]}. {told[1]} {made_up}{told[2]}"
+    rows = [{"question": "What about the boiler?", "answer": answer, "document": "boiler"}]
+    (question,) = one(rows).questions
+    assert question.gold_chunk_ids == (CHUNKS[0].id, CHUNKS[1].id)
+    assert question.answer == f"{told[0]}. {told[1]} {told[2]}"
+    assert question.metadata["whole_answer"] == answer
+    kept = one(rows, options=ImportOptions(max_answer_words=None)).questions[0]
+    assert kept.answer == answer
+    assert len(one(rows, options=ImportOptions(max_answer_words=6)).questions[0].answer.split()) <= 6
+
+
 def test_the_log_of_a_rag_system_gives_what_its_users_were_content_with(tmp_path):
     when = {"question": "When does the red valve close?", "answer": "It closes at 90 degrees."}
     found = {"text": CHUNKS[0].text, "score": 0.9}
