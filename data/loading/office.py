@@ -22,6 +22,8 @@ MEDIA_TYPES = {
     "msg": "application/vnd.ms-outlook",
 }
 _PICTURE = re.compile(r"!\[([^\]\n]*)\]\([^)\n]*\)")
+_LINK = re.compile(r"\[([^\[\]\n]*)\]\([^()\s]*(?:\s\"[^\"\n]*\")?\)")
+_ESCAPED = re.compile(r"\\([*_])")
 _EMPTY_CELL = re.compile(r"(?<=\| )NaN(?= \|)")
 _UNNAMED = re.compile(r"(?<=\| )Unnamed: \d+(?= \|)")
 _SLIDE = re.compile(r"<!-- Slide number: \d+ -->\n?")
@@ -38,7 +40,7 @@ def load_office(raw: bytes, kind: str, options: LoadOptions) -> Draft:
     if kind != "msg":
         check_zip(raw, options)
     text, title = _convert(raw, kind)
-    text = _PICTURE.sub(lambda found: found[1], text)
+    text = _ESCAPED.sub(r"\1", _LINK.sub(r"\1", _PICTURE.sub(r"\1", text)))
     if kind == "xlsx":
         text = _UNNAMED.sub("", _EMPTY_CELL.sub("", text))
     if kind == "pptx":

@@ -1,10 +1,11 @@
-"""PDF pages to text with pypdfium2; pypdf where pdfium cannot open the file.
+"""PDF pages to text with pypdfium2; pypdf where pdfium cannot open the file, and for right-to-left scripts.
 
 Pages stay apart, so that a citation can name its page. Scans have no text here and are refused further on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from data.loading.options import LoadOptions, Refused
 from data.loading.pages import drop_running_lines, join_wrapped_lines
 
 _HYPHEN = re.compile("[\ufffe\u00ad\x02]\r?\n?")
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 _ENCRYPTED = "it needs a password; save it without one"
 _LETTERS_PER_PAGE = 8
 """Fewer letters a page than this over the whole file is a scan with stray marks."""
@@ -29,13 +31,27 @@ def load_pdf(raw: bytes, options: LoadOptions) -> Draft:
         draft = _pdfium(raw, options)
     except _CannotOpen as reason:
         draft = _pypdf(raw, options, str(reason))
-    letters = sum(sum(map(str.isalnum, page)) for page in draft.parts)
+    letters = _letters(draft)
+    if _is_right_to_left(draft):  # pdfium writes the ligatures of Arabic in the wrong order
+        with contextlib.suppress(Refused):
+            other = _pypdf(raw, options, "")
+            draft = other if _letters(other) >= 0.8 * letters else draft
     if letters < _LETTERS_PER_PAGE * min(len(draft.parts), 4):
         raise Refused("no-text", "its pages hold no text layer (a scan?); run text recognition (OCR) on it first")
     blank = sum(not page.strip() for page in draft.parts)
     if blank:
         draft.metadata["pages_without_text"] = blank
     return draft
+
+
+def _letters(draft: Draft) -> int:
+    return sum(sum(map(str.isalnum, page)) for page in draft.parts)
+
+
+def _is_right_to_left(draft: Draft) -> bool:
+    sample = "".join(draft.parts)[:20_000]
+    letters = sum(map(str.isalpha, sample))
+    return letters > 0 and len(_RIGHT_TO_LEFT.findall(sample)) > 0.2 * letters
 
 
 class _CannotOpen(Exception):

@@ -114,8 +114,8 @@ def test_pdf_words_agree_with_the_reviewed_text(shared_data: Path):
         truth.stem: f1(words(text_of(folder / f"{truth.stem}.pdf")), words(text_of(truth)))
         for truth in sorted((folder / "groundtruth").glob("*.md"))
     }
-    assert min(scores.values()) > 0.8, scores
-    assert sum(scores.values()) / len(scores) > 0.9, scores
+    assert min(scores.values()) > 0.93, scores
+    assert sum(scores.values()) / len(scores) > 0.97, scores
 
 
 def test_pages_and_outline_of_a_pdf_are_kept(messy: Corpus):
