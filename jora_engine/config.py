@@ -296,6 +296,7 @@ class TrainConfig:
         early_stopping_patience: evaluations without improvement before stopping; 0 means never.
         remat: `layer` recomputes each layer in the backward pass, `none` keeps everything.
         keep_checkpoints: newest ones kept besides the best.
+        mesh: devices along (data, fsdp, tensor, context), one of them may be -1; `auto` puts all on fsdp.
     """
 
     learning_rate: float = 5e-4
@@ -319,8 +320,15 @@ class TrainConfig:
     keep_checkpoints: int = 1
     dtype: str = "bfloat16"
     remat: str = "layer"
+    mesh: str | tuple[int, ...] = "auto"
 
     def __post_init__(self) -> None:
+        if isinstance(self.mesh, list):
+            object.__setattr__(self, "mesh", tuple(self.mesh))
+        ok = self.mesh == "auto" or (
+            isinstance(self.mesh, tuple) and len(self.mesh) == 4 and all(map(_whole, self.mesh))
+        )
+        _require(ok, "mesh", self.mesh, "auto, or four sizes: data, fsdp, tensor, context")
         _require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "above 0 and below 1")
         for name, choices in (
             ("schedule", ("cosine", "linear", "constant")),

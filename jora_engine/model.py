@@ -59,7 +59,8 @@ def forward(
     Returns:
         `[batch, seq, embed]` in the parameters' dtype.
     """
-    x = _pin(jnp.take(params["embed"], tokens, axis=0), placement)
+    table = params["embed"] if placement is None else placement.gathered({"embed": params["embed"]})["embed"]
+    x = _pin(jnp.take(table, tokens, axis=0), placement)
     cos, sin = rope_table(config.rope, config.head_dim, mask.positions)
     attend = functools.partial(attention, window=config.sliding_window, backend=backend)
     block = functools.partial(decoder_layer, config=config, attend=place_attention(attend, placement), dropout=dropout)

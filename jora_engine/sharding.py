@@ -36,6 +36,13 @@ LINEAR_AXES = {
 """(out, in) of each linear layer as logical axes."""
 
 
+def place(model: ModelConfig, shape: Sequence[int] | str = "auto") -> Placement | None:
+    """A placement on all devices; None where there is one device and nothing to place."""
+    if shape == "auto" and jax.device_count() == 1:
+        return None
+    return Placement(make_mesh(shape), model)
+
+
 def make_mesh(shape: Sequence[int] | str = "auto", devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over `devices` (all by default) with sizes for (data, fsdp, tensor, context).
 

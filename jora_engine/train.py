@@ -28,6 +28,7 @@ from jora_engine.loss import supervised_loss
 from jora_engine.model import Params, forward, head_matrix
 from jora_engine.optimizer import learning_rate, make_optimizer
 from jora_engine.packing import Batch, Example, Packing, fitting, make_batch, pack, split_steps
+from jora_engine.sharding import Placement
 from raft_errors import BadInput, Interrupted, RaftError
 
 DIVERGED_AFTER = 5  # consecutive steps far above the first loss
@@ -103,7 +104,15 @@ class Trainer:
         config: TrainConfig,
         examples: Sequence[Example],
         validation: Sequence[Example] = (),
+        placement: Placement | None = None,
     ) -> None:
+        if placement and config.micro_batch_rows % placement.rows:
+            raise BadInput(
+                f"train.micro_batch_rows is {config.micro_batch_rows} on a mesh that cuts rows {placement.rows} ways",
+                expected=f"a multiple of {placement.rows}",
+                do="set train.micro_batch_rows to one, or lower data and fsdp in train.mesh",
+            )
+        self.placement = placement
         self.params, self.model, self.lora_config, self.config = params, model, lora, config
         self.examples = [examples[i] for i in fitting(examples, config.sequence_length)]
         self.schedule = plan_steps(examples, config)
@@ -117,7 +126,10 @@ class Trainer:
 
     def initial_state(self) -> TrainState:
         lora = init_lora(self.lora_config, self.model, self.config.seed)
-        return TrainState(lora, self.optimizer.init(lora), jax.tree.map(jnp.copy, lora))
+        if self.placement:
+            lora = jax.device_put(lora, self.placement.lora(lora))
+        optimizer = jax.jit(self.optimizer.init)(lora) if self.placement else self.optimizer.init(lora)
+        return TrainState(lora, optimizer, jax.tree.map(jnp.copy, lora))
 
     def run(
         self,
@@ -191,7 +203,7 @@ class Trainer:
         for at in range(0, len(packing.rows), rows):
             part = list(packing.rows[at : at + rows])
             part += [()] * (rows - len(part))
-            batch = make_batch(self.validation, part, packing.length, packing.capacity)
+            batch = self._put(make_batch(self.validation, part, packing.length, packing.capacity))
             total += float(self._loss(lora, self.params, batch))
             weight += float(batch.supervision.weight.sum())
         return total / max(weight, 1.0)
@@ -213,7 +225,7 @@ class Trainer:
             if stop():
                 return None
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.config.seed), step), micro)
-            gradient, loss = self._gradient(gradient, state.lora, self.params, batch, weight, key)
+            gradient, loss = self._gradient(gradient, state.lora, self.params, self._put(batch), weight, key)
             losses.append(loss)
             if len(batches) > 1:
                 jax.block_until_ready(loss)
@@ -232,6 +244,9 @@ class Trainer:
         }
         return dataclasses.replace(state, lora=lora, optimizer=optimizer), row
 
+    def _put(self, batch: Batch) -> Batch:
+        return jax.device_put(batch, self.placement.batch(batch)) if self.placement else batch
+
     def _micro_gradient(self, gradient, lora, params, batch, weight, key):
         loss, more = jax.value_and_grad(self._micro_loss)(lora, params, batch, key)
         return jax.tree.map(lambda a, b: a + b / weight, gradient, more), loss / weight
@@ -248,8 +263,12 @@ class Trainer:
             remat=self.config.remat,
             dropout=self.lora_config.dropout,
             dropout_key=key if self.lora_config.dropout else None,
+            placement=self.placement,
         )
-        return supervised_loss(hidden, head_matrix(params), batch.supervision)
+        head = head_matrix(params)
+        if self.placement:  # gathered once, not once for every chunk of the loss
+            head = self.placement.gathered({"head": head})["head"]
+        return supervised_loss(hidden, head, batch.supervision)
 
     def _apply(self, lora, optimizer, gradient):
         norm = optax.global_norm(gradient)

@@ -29,9 +29,10 @@ from jora_engine.config import LoraConfig, TrainConfig
 from jora_engine.export import write_adapter
 from jora_engine.lora import parameter_count
 from jora_engine.packing import Example
+from jora_engine.sharding import AXES, place
 from jora_engine.tokenizer import Tokenizer
 from jora_engine.train import Progress, Trainer
-from jora_engine.weights import load_params, read_model_config
+from jora_engine.weights import load_params, param_shapes, read_model_config
 from raft_errors import BadInput, RaftError
 
 CHECKPOINT_SECONDS = 60.0
@@ -115,8 +116,10 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     validation = read_examples(job.validation, tokenizer) if job.validation else []
     if not examples:
         raise BadInput(f"{job.train} holds no record", expected="training records", do="make more questions")
-    params = load_params(job.model, model, job.training.dtype)
-    trainer = Trainer(params, model, job.lora, job.training, examples, validation)
+    placement = place(model, job.training.mesh)
+    shardings = placement.params(param_shapes(model)) if placement else None
+    params = load_params(job.model, model, job.training.dtype, shardings)
+    trainer = Trainer(params, model, job.lora, job.training, examples, validation, placement)
     packing = trainer.schedule.packings[0]
     facts = {
         "records": len(examples),
@@ -130,7 +133,9 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         "completion_tokens": int(sum(len(e.completion) for e in trainer.examples)),
         "fallback_template": tokenizer.fallback_template,
     }
-    report({"event": "start", **facts, "devices": [str(d) for d in jax.devices()]})
+    mesh = {axis: placement.size(axis) for axis in AXES} if placement else None
+    notes = list(placement.notes) if placement else []
+    report({"event": "start", **facts, "devices": [str(d) for d in jax.devices()], "mesh": mesh, "notes": notes})
     checkpoints = Checkpoints(job.work / "checkpoints", keep=job.training.keep_checkpoints)
     try:
         lora, progress = trainer.run(checkpoints, stop=stop, report=report, checkpoint_seconds=CHECKPOINT_SECONDS)
