@@ -6,6 +6,8 @@ does not have). A candidate whose every non-ASCII letter belongs to one language
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 ALPHABETS = (
     "àâæçéèêëîïôœùûüÿ",  # French
     "äöüß",  # German
@@ -38,6 +40,8 @@ ALPHABETS = (
 PUNCTUATION = "\u00a0«»“”„‘’‚–—…°§€£©®·•¿¡№´"
 _CLOSE = 0.03
 _SURE = 0.98
+_COMMON = ("cp1252", "cp1250", "cp1251", "koi8_r", "iso8859_2", "cp1254", "cp1253", "cp850", "mac_roman")
+"""Tried where charset-normalizer did not think of them."""
 
 
 def guess_encoding(raw: bytes) -> str:
@@ -45,14 +49,26 @@ def guess_encoding(raw: bytes) -> str:
     from charset_normalizer import from_bytes
 
     matches = list(from_bytes(raw))
-    if not matches:
-        return "cp1252"
-    close = [match for match in matches if match.chaos <= matches[0].chaos + _CLOSE]
-    scored = [(alphabet_share(str(match)), match.encoding) for match in close]
-    best = max(share for share, _ in scored)
-    if best < _SURE:
-        return matches[0].encoding
-    return next(name for share, name in scored if share == best)  # charset-normalizer's order where all else is equal
+    close = [match.encoding for match in matches if match.chaos <= matches[0].chaos + _CLOSE]
+    best, name = 0.0, ""
+    for candidate in dict.fromkeys([*close, *_COMMON]):  # charset-normalizer's order where all else is equal
+        try:
+            text = raw.decode(candidate)
+        except (UnicodeDecodeError, LookupError):
+            continue
+        share = alphabet_share(text) - _odd_case(text)
+        if share > best:
+            best, name = share, candidate
+    if best >= _SURE:
+        return name
+    return matches[0].encoding if matches else "cp1252"
+
+
+def _odd_case(text: str) -> float:
+    """The share of non-ASCII capitals that follow a small letter: many where letters are another encoding's."""
+    foreign = sum(char > "\x7f" for char in text)
+    odd = sum(a.islower() and b.isupper() and b > "\x7f" for a, b in pairwise(text))
+    return odd / max(foreign, 1)
 
 
 def alphabet_share(text: str) -> float:
