@@ -4,11 +4,13 @@ from data.loading.text import decode
 
 SENTENCES = {
     "de": (
-        "Der Zug nach München fährt heute später ab. Bitte prüfen Sie die Anzeige, bevor Sie über die Brücke gehen; das Gepäck muß draußen bleiben.",
+        "Der Zug nach München fährt heute später ab. "
+        "Bitte prüfen Sie die Anzeige, bevor Sie über die Brücke gehen; das Gepäck muß draußen bleiben.",
         ["cp1252", "cp850", "latin_1", "mac_roman"],
     ),
     "fr": (
-        "Le médecin a noté que la fièvre baissait après deux jours. Où l'élève a-t-il laissé ses clés ? La forêt brûlée reverdit déjà.",
+        "Le médecin a noté que la fièvre baissait après deux jours. "
+        "Où l'élève a-t-il laissé ses clés ? La forêt brûlée reverdit déjà.",
         ["cp1252", "cp850", "mac_roman"],
     ),
     "es": (
