@@ -124,7 +124,7 @@ def measure(
         "quotes": quotes["quotes"],
         "quote_verbatim_rate": verbatim_rate(records),
         "oracle_without_quote": quotes["records_with_oracle_but_no_quote"],
-        "leaks": len(find_leaks(by_split, splits.of)),
+        "leaks": len(find_leaks(by_split, splits)),
         "p_oracle": {s: made.report["per_split"][s]["p_oracle"] for s in SPLITS},
         "split_questions": made.report["records"],
         "distractor_origin": made.report["distractor_origin"],

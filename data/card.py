@@ -16,14 +16,18 @@ from data.nouns import Record
 from data.record_report import passage_texts
 from data.report_examples import highlight
 from data.report_page import render_page
-from data.splits import SPLITS
+from data.split_sides import SPLITS
 
 POLICY_WORDS = {
     "answer": "answer without quoting (the paper's choice)",
     "refuse": "refuse",
     "mix": "refuse in some, answer without quoting in others",
 }
-SPLIT_NOTE = "Split by document: no passage of a validation or test document stands in a training record."
+SPLIT_NOTES = {
+    "document": "Split by document: no passage of a validation or test document stands in a training record.",
+    "passage": "Split by passage, since there are too few independent documents: no held-out passage, nor a copy of an "
+    "oracle among them, stands in a training record, but training sees other passages of the same documents.",
+}
 
 
 def write_card(
@@ -50,7 +54,7 @@ def write_card(
         title=title,
         lead=_lead(report).replace("`", ""),
         splits=SPLITS,
-        split_note=SPLIT_NOTE,
+        split_note=_split_note(report),
         split_rows=_split_rows(report),
         facts=_facts(report, extra),
         position_chart=bar_chart(places, title="Place of the oracle", x_label="place among the passages"),
@@ -62,7 +66,7 @@ def write_card(
 
 def card_markdown(report: Mapping[str, Any], *, title: str, extra: Mapping[str, Any] | None = None) -> str:
     """The card as Markdown."""
-    lines = [f"# {_cell(title)}", "", _lead(report), "", "## Splits", "", SPLIT_NOTE, ""]
+    lines = [f"# {_cell(title)}", "", _lead(report), "", "## Splits", "", _split_note(report), ""]
     lines += ["|  | " + " | ".join(SPLITS) + " |", "|" + "---|" * (len(SPLITS) + 1)]
     lines += ["| " + " | ".join(_cell(str(c)) for c in row) + " |" for row in _split_rows(report)]
     lines += ["", "## Composition", ""]
@@ -76,6 +80,10 @@ def _lead(report: Mapping[str, Any]) -> str:
         "`instruction` (task and question), `input` (numbered passages), `output` (quotes, reasoning, answer) and "
         "`metadata`."
     )
+
+
+def _split_note(report: Mapping[str, Any]) -> str:
+    return SPLIT_NOTES[report.get("splits", {}).get("level", "document")]
 
 
 def _split_rows(report: Mapping[str, Any]) -> list[list[Any]]:

@@ -34,7 +34,7 @@ def summarise(
 
     Questions are resampled by document where there are ten or more. The headline is token F1 in `headline_setting`, by
     default `retrieved` where there are such rows, else the first setting, over questions on documents that training
-    never saw (`unseen` is false where there are none). JSON values only.
+    never saw, or else on passages that it never saw (`unseen` says which). JSON values only.
     """
     settings = list(dict.fromkeys(r["setting"] for r in rows))
     chosen = headline_setting or ("retrieved" if "retrieved" in settings else next(iter(settings), ""))
@@ -54,9 +54,12 @@ def summarise(
 
 
 def _headline(rows: list[Mapping[str, Any]], base: str, other: str, samples: int, seed: int) -> dict[str, Any] | None:
-    unseen = _pairs([r for r in rows if r["slices"]["documents"] == "unseen"], base, other, HEADLINE)
-    pairs = unseen or _pairs(rows, base, other, HEADLINE)
-    return {**_difference(pairs, samples, seed), "unseen": bool(unseen)} if pairs else None
+    for novelty, words in (("unseen", "documents"), ("unseen passage", "passages")):
+        pairs = _pairs([r for r in rows if r["slices"]["documents"] == novelty], base, other, HEADLINE)
+        if pairs:
+            return {**_difference(pairs, samples, seed), "unseen": words}
+    pairs = _pairs(rows, base, other, HEADLINE)
+    return {**_difference(pairs, samples, seed), "unseen": ""} if pairs else None
 
 
 def _summarise_setting(rows: list[Mapping[str, Any]], base: str, other: str, samples: int, seed: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from data.answer_metrics import normalise
 from data.nouns import Chunk, Question, digest
-from data.splits import SPLITS
+from data.split_sides import SPLITS, Splits
 
 MIN_ANSWER_CHARACTERS = 4  # shorter answers ("5", "yes") stand in almost any passage
 
@@ -60,7 +60,7 @@ class Candidates:
         self,
         chunks: Sequence[Chunk],
         mined: Mapping[str, Sequence[MinedLike]],
-        split_of: Mapping[str, str],
+        splits: Splits,
         seed: int,
     ) -> None:
         self.chunks = {c.id: c for c in chunks}
@@ -71,7 +71,7 @@ class Candidates:
         # A passage may be shown in its own split and in later ones; so may its twins, whichever document they are in.
         latest: dict[str, int] = {}
         for chunk in chunks:
-            text, order = self._text[chunk.id], SPLITS.index(split_of[chunk.document_id])
+            text, order = self._text[chunk.id], SPLITS.index(splits.side(chunk.id, chunk.document_id))
             latest[text] = max(order, latest.get(text, 0))
         self._order = {c.id: latest[self._text[c.id]] for c in chunks}
         self._pools = [sorted(c for c, o in self._order.items() if o <= i) for i in range(len(SPLITS))]

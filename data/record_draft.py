@@ -14,6 +14,7 @@ from typing import Any
 from data.nouns import Chunk, Question, Record, digest
 from data.prompting import CitedQuote, PromptTemplate, parse_answer, passage_spans, render, render_output
 from data.record_candidates import Candidates, Shown, is_unanswerable
+from data.split_sides import Splits
 from raft_errors import BadInput
 
 POLICIES = ("answer", "refuse", "mix")
@@ -59,12 +60,12 @@ class Composer:
         options: RecordOptions,
         count_tokens: Callable[[str], int],
         seed: int,
-        split_of: Mapping[str, str],
+        splits: Splits,
         template: PromptTemplate,
         may_refuse: bool,
     ) -> None:
         self.candidates, self.options, self.count_tokens, self.seed = candidates, options, count_tokens, str(seed)
-        self.split_of, self.template, self.may_refuse = split_of, template, may_refuse
+        self.splits, self.template, self.may_refuse = splits, template, may_refuse
 
     def draft(
         self, question: Question, split: str, *, present: bool, refuse: bool = False
@@ -100,13 +101,12 @@ class Composer:
         output = render_output(final, cited, reasoning=reasoning, template=self.template)
         output_tokens = self.count_tokens(output)
         unanswerable = is_unanswerable(question)
-        trained = bool(question.document_ids) and self.split_of[question.document_ids[0]] == "train"
         metadata = {
             "record_id": digest(instruction, text, output),
             "question_id": question.id,
             "question": question.question.strip(),
             "split": split,
-            "documents": "seen" if trained else "unseen",
+            "documents": self._novelty(question),
             "template": self.template.id,
             "template_version": self.template.version,
             "passages": passage_rows(shown, text),
@@ -130,10 +130,23 @@ class Composer:
         }
         return Record(instruction, text, output, metadata)
 
+    def _novelty(self, question: Question) -> str:
+        """What training sees of what the question is about: `seen`, `unseen` (document), `unseen passage`."""
+        if question_side(question, self.splits) == "train":
+            return "seen"
+        return "unseen passage" if self.splits.of_chunk else "unseen"
+
     def _plain(self, reasoning: str) -> str:
         for mark in (self.template.begin_quote, self.template.end_quote, self.template.answer_marker):
             reasoning = reasoning.replace(mark, "")
         return reasoning.strip()
+
+
+def question_side(question: Question, splits: Splits) -> str:
+    """The split of what the question is about; `train` where it is about nothing."""
+    if question.gold_chunk_ids and question.document_ids:
+        return splits.side(question.gold_chunk_ids[0], question.document_ids[0])
+    return splits.of[question.document_ids[0]] if question.document_ids else "train"
 
 
 def passage_rows(shown: Sequence[Shown], text: str) -> list[dict[str, Any]]:

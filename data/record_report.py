@@ -15,14 +15,14 @@ import numpy as np
 
 from data.answer_metrics import normalise
 from data.nouns import Record
-from data.splits import SPLITS
+from data.split_sides import SPLITS, Splits
 from data.statistics import chi_square_p
 
 
-def find_leaks(by_split: Mapping[str, Sequence[Record]], split_of: Mapping[str, str]) -> list[dict[str, str]]:
+def find_leaks(by_split: Mapping[str, Sequence[Record]], splits: Splits) -> list[dict[str, str]]:
     """Every way in which an earlier split knows of a later one; empty is right.
 
-    Looks for: a passage from a document of a later split; a passage with the text of a later split's oracle, where that
+    Looks for: a passage that belongs to a later split; a passage with the text of a later split's oracle, where that
     oracle's document was held out; the words of a question in two splits.
     """
     leaks = []
@@ -32,7 +32,7 @@ def find_leaks(by_split: Mapping[str, Sequence[Record]], split_of: Mapping[str, 
         for record in by_split.get(split, ()):
             words = _flat(record.metadata["question"])
             asked[words] = max(order, asked.get(words, 0))
-            if record.metadata["documents"] == "unseen":
+            if record.metadata["documents"] != "seen":
                 for row, text in passage_texts(record):
                     if row["role"] == "oracle":
                         held_out[_flat(text)] = order
@@ -42,7 +42,7 @@ def find_leaks(by_split: Mapping[str, Sequence[Record]], split_of: Mapping[str, 
             if asked[_flat(record.metadata["question"])] > order:
                 leaks.append({**where, "leak": "question", "what": record.metadata["question"]})
             for row, text in passage_texts(record):
-                if SPLITS.index(split_of[row["document_id"]]) > order:
+                if SPLITS.index(splits.side(row["chunk_id"], row["document_id"])) > order:
                     leaks.append({**where, "leak": "document", "what": row["document_id"]})
                 elif held_out.get(_flat(text), 0) > order:
                     leaks.append({**where, "leak": "oracle_text", "what": row["chunk_id"]})

@@ -16,7 +16,7 @@ from typing import Any
 from data.nouns import Chunk, Progress, Question, Record, digest
 from data.prompting import PromptTemplate, load_template
 from data.record_candidates import Candidates, MinedLike, is_unanswerable
-from data.record_draft import Composer, RecordOptions, reads_back
+from data.record_draft import Composer, RecordOptions, question_side, reads_back
 from data.record_report import find_leaks, report_records
 from data.splits import SPLITS, Splits, split_by_document
 from raft_errors import BadInput, RaftError
@@ -72,10 +72,10 @@ def compose_records(
         raise BadInput("records: there is no question", do="import a question file, or let a teacher ask")
     splits = splits or split_by_document(chunks, questions, seed=seed)
     template = template or load_template()
-    candidates = Candidates(chunks, distractors, splits.of, seed)
-    usable, dropped = _usable(questions, candidates.chunks, splits.of, options, seed)
+    candidates = Candidates(chunks, distractors, splits, seed)
+    usable, dropped = _usable(questions, candidates.chunks, splits, options, seed)
     may_refuse = options.absent != "answer" or any(is_unanswerable(q) for q, _ in usable)
-    composer = Composer(candidates, options, count_tokens, seed, splits.of, template, may_refuse)
+    composer = Composer(candidates, options, count_tokens, seed, splits, template, may_refuse)
     records: dict[str, Record] = {}
     needed: list[int] = []
     for done, (question, split) in enumerate(usable):
@@ -96,7 +96,7 @@ def compose_records(
     by_split = {s: [records[q.id] for q, of in usable if of == s] for s in SPLITS}
     if not by_split["train"]:
         raise _no_records(dropped, needed, options)
-    leaks = find_leaks(by_split, splits.of)
+    leaks = find_leaks(by_split, splits)
     if leaks:
         raise RaftError(f"records: {len(leaks)} leak(s) between splits, the first: {leaks[0]}", do="report this bug")
     for split in SPLITS[1:]:
@@ -143,7 +143,7 @@ def measured_p(questions: Sequence[Question], *, passages: int) -> float:
 def _usable(
     questions: Sequence[Question],
     chunks: Mapping[str, Chunk],
-    split_of: Mapping[str, str],
+    splits: Splits,
     options: RecordOptions,
     seed: int,
 ) -> tuple[list[tuple[Question, str]], list[DroppedQuestion]]:
@@ -157,7 +157,10 @@ def _usable(
         if reason:
             dropped.append(DroppedQuestion(question.id, reason, detail))
             continue
-        split = split_of[question.document_ids[0]] if question.document_ids else "train"
+        if splits.copies.intersection(question.gold_chunk_ids):
+            dropped.append(DroppedQuestion(question.id, "copy_of_held_out", "its passage repeats one that is held out"))
+            continue
+        split = question_side(question, splits)
         place = question.gold_chunk_ids[0] if question.gold_chunk_ids else question.id
         if split == "train" and int(digest("seen", str(seed), place), 16) / 2**63 < options.seen_test:
             split = "test"

@@ -11,71 +11,34 @@ import logging
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from data.nouns import Question, digest
-from raft_errors import BadInput
+from data.nouns import Chunk, Question
+from data.passage_splits import split_by_passage
+from data.split_sides import (
+    SPLITS,
+    SplitOptions,
+    Splits,
+    balance,
+    drawn_side,
+    target_shares,
+    too_lopsided,
+    unit_draw,
+    wanted_shares,
+)
 
 log = logging.getLogger("raft.data")
 
-SPLITS = ("train", "validation", "test")
+__all__ = ["SPLITS", "SplitOptions", "Splits", "near_duplicates", "split_by_document"]
+
 SHINGLE_WORDS = 5
 PERMUTATIONS = 64
 
 
-class TextPart(Protocol):
-    """A `Chunk`: a part of a document with its text."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def document_id(self) -> str: ...
-
-    @property
-    def text(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """Attributes:
-    validation, test: target shares of the documents, 0 to 1 and together below 1; 0 leaves that split out.
-    near_duplicate: Jaccard similarity of word 5-grams from which two texts are kept on one side.
-    """
-
-    validation: float = 0.1
-    test: float = 0.1
-    near_duplicate: float = 0.8
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.validation < 1 and 0 <= self.test < 1 and self.validation + self.test < 1):
-            raise BadInput(
-                f"splits: validation {self.validation} and test {self.test}",
-                expected="shares between 0 and 1 that leave something for training",
-                do="lower them",
-            )
-        if not 0 < self.near_duplicate <= 1:
-            raise BadInput(f"splits: near_duplicate {self.near_duplicate}", expected="above 0, at most 1")
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Attributes:
-    of: document id -> `train`, `validation` or `test`, in order of id.
-    group_of: document id -> smallest document id of its group, for documents that are not alone.
-    report: counts and shares, JSON values only.
-    """
-
-    of: dict[str, str]
-    group_of: dict[str, str] = field(default_factory=dict)
-    report: dict[str, Any] = field(default_factory=dict)
-
-
 def split_by_document(
-    chunks: Sequence[TextPart],
+    chunks: Sequence[Chunk],
     questions: Sequence[Question],
     *,
     options: SplitOptions | None = None,
@@ -91,14 +54,15 @@ def split_by_document(
         together: document id -> name of what it is a part of (a book, an article): parts stay on one side.
 
     Every split with a share above 0 gets at least one group with questions, and where documents are few or uneven about
-    half of its share or more. Raises BadInput where there are fewer such groups than splits.
+    half of its share or more. Where that cannot be (one manual, one book in three formats) the split runs within
+    documents instead (`level` of the report is then `passage`); raises BadInput where even that cannot be.
     """
     options = options or SplitOptions()
     documents = sorted({c.document_id for c in chunks} | {d for q in questions for d in q.document_ids})
     groups, joined = _groups(documents, chunks, questions, options, together or {})
     asked = {d for q in questions for d in q.document_ids}
-    draw = {g: _unit(seed, g) for g in groups}
-    side = {g: _side(draw[g], options) for g in groups}
+    draw = {g: unit_draw(seed, g) for g in groups}
+    side = {g: drawn_side(draw[g], options) for g in groups}
     fixed = set()
     if previous:
         for group, members in groups.items():
@@ -108,17 +72,25 @@ def split_by_document(
                 fixed.add(group)
     group_of = {d: g for g, members in groups.items() for d in members}
     weight = Counter(group_of[q.document_ids[0]] for q in questions if q.document_ids)
-    moved = _balance(side, weight, draw, options, fixed)
+    moved = balance(side, weight, draw, options, fixed) if len(weight) >= len(wanted_shares(options)) else []
+    if not fixed and too_lopsided(side, weight, options):
+        log.warning(
+            "%d independent document(s) with questions are too few or too uneven to hold some out: splitting by "
+            "passage instead, so the test shows other passages of the same documents",
+            len(weight),
+        )
+        return split_by_passage(chunks, questions, options=options, seed=seed)
     of = {d: side[g] for g in groups for d in groups[g]}
     of = dict(sorted(of.items()))
     # The side of a question is that of its documents, which are in one group.
     per_question = [of[q.document_ids[0]] for q in questions if q.document_ids]
     report = {
         "seed": seed,
+        "level": "document",
         "documents": {s: sum(v == s for v in of.values()) for s in SPLITS},
         "documents_with_questions": {s: sum(of[d] == s for d in asked) for s in SPLITS},
         "questions": {s: per_question.count(s) for s in SPLITS},
-        "target": {"train": 1 - options.validation - options.test, **_shares(options)},
+        "target": target_shares(options),
         "groups_of_several": sum(len(m) > 1 for m in groups.values()),
         "largest_group": max((len(m) for m in groups.values()), default=0),
         "joined": joined,
@@ -129,80 +101,9 @@ def split_by_document(
     return Splits(of, {d: g for d, g in sorted(group_of.items()) if len(groups[g]) > 1}, report)
 
 
-def _shares(options: SplitOptions) -> dict[str, float]:
-    return {"validation": options.validation, "test": options.test}
-
-
-def _unit(seed: int, group: str) -> float:
-    """A number in [0, 1) that depends on the seed and the group alone."""
-    return int(digest("split", str(seed), group), 16) / 2**63
-
-
-def _side(draw: float, options: SplitOptions) -> str:
-    if draw < options.test:
-        return "test"
-    return "validation" if draw < options.test + options.validation else "train"
-
-
-def _balance(
-    side: dict[str, str], weight: Mapping[str, int], draw: Mapping[str, float], options: SplitOptions, fixed: set[str]
-) -> list[str]:
-    """Moves groups until no wanted split is empty or far short of its share of the questions; returns the moved.
-
-    A hash is fair to many documents and not to few of uneven size: a split that holds less than half its share takes
-    groups from others, those nearest to its threshold first. With many documents nothing moves.
-    """
-    wanted = {"train": 1 - options.validation - options.test, **{s: x for s, x in _shares(options).items() if x > 0}}
-    if len(weight) < len(wanted):
-        raise BadInput(
-            f"{len(weight)} independent document(s) with questions for {len(wanted)} splits",
-            expected=f"at least {len(wanted)}: near-duplicates and documents that share a question count once",
-            do="add documents or questions, or set the share of validation (or test) to 0",
-        )
-    total = sum(weight.values())
-    held = {s: sum(w for g, w in weight.items() if side[g] == s) for s in SPLITS}
-    moved = []
-    for split in ("train", "test", "validation"):
-        target = wanted.get(split, 0.0) * total
-        while held[split] < target / 2:
-            spare = {s: held[s] - wanted.get(s, 0.0) * total / 2 for s in SPLITS}
-            take = _next_group(split, side, weight, draw, fixed, room=1.5 * target - held[split], spare=spare)
-            if take is None:
-                break
-            held[side[take]] -= weight[take]
-            held[split] += weight[take]
-            side[take] = split
-            moved.append(take)
-    return moved
-
-
-def _next_group(
-    split: str,
-    side: Mapping[str, str],
-    weight: Mapping[str, int],
-    draw: Mapping[str, float],
-    fixed: set[str],
-    *,
-    room: float,
-    spare: Mapping[str, float],
-) -> str | None:
-    """The group that a short split takes next: one that its own split can spare and that does not overfill this one."""
-    count = Counter(side[g] for g in weight)
-    empty = not count[split]
-    others = [g for g in weight if side[g] != split and count[side[g]] > 1]
-    kept = [g for g in others if g not in fixed] or (others if empty else [])
-    free = [g for g in kept if weight[g] <= spare[side[g]]] or (kept if empty or split == "train" else [])
-    if split == "train":
-        return max(free, key=lambda g: (weight[g], g), default=None)
-    nearest = min((g for g in free if weight[g] <= room), key=lambda g: (draw[g], g), default=None)
-    if nearest is None and empty:
-        return min(free, key=lambda g: (weight[g], g), default=None)
-    return nearest
-
-
 def _groups(
     documents: list[str],
-    chunks: Sequence[TextPart],
+    chunks: Sequence[Chunk],
     questions: Sequence[Question],
     options: SplitOptions,
     together: Mapping[str, str],

@@ -60,7 +60,7 @@ def test_every_record_of_any_corpus_is_sound(case):
     records = everything(result)
     assert len(records) + len(result.dropped) == len(questions)
     assert len({r.metadata["question_id"] for r in records}) == len(records)
-    assert not find_leaks({s: getattr(result, s) for s in SPLITS}, splits.of)
+    assert not find_leaks({s: getattr(result, s) for s in SPLITS}, splits)
     for record in records:
         meta, question = record.metadata, asked[record.metadata["question_id"]]
         texts = passage_texts(record)
@@ -85,7 +85,7 @@ def test_every_record_of_any_corpus_is_sound(case):
         assert parsed.refused == (meta["label"] == "refuse")
         assert parsed.refused or parsed.final_answer == question.answer
         rank = SPLITS.index(meta["split"])
-        assert all(SPLITS.index(splits.of[row["document_id"]]) <= rank for row, _ in texts)
+        assert all(SPLITS.index(splits.side(row["chunk_id"], row["document_id"])) <= rank for row, _ in texts)
     for split in SPLITS:
         answerable = [r for r in getattr(result, split) if r.metadata["oracle_ids"]]
         absent = sum(not r.metadata["oracle_present"] for r in answerable)
@@ -124,7 +124,7 @@ def test_training_never_sees_a_passage_of_a_held_out_document_and_the_report_say
     splits = split_by_document(chunks, questions)
     result = compose(chunks, questions, splits=splits)
     for record in result.train:
-        assert all(splits.of[row["document_id"]] == "train" for row in record.metadata["passages"])
+        assert all(splits.side(row["chunk_id"], row["document_id"]) == "train" for row in record.metadata["passages"])
     assert result.report["candidates_left_out"]["held_out_document"] > 0
     assert result.report["leaks"] == 0
 
@@ -150,11 +150,9 @@ def test_a_planted_leak_is_found():
     result = compose(chunks, questions, splits=splits)
     by_split = {s: getattr(result, s) for s in SPLITS}
     swapped = {"train": result.test, "validation": result.validation, "test": result.train}
-    assert not find_leaks(by_split, splits.of)
-    assert {leak["leak"] for leak in find_leaks(swapped, splits.of)} >= {"document"}
-    assert (
-        find_leaks({"train": result.train, "test": [*result.test, result.train[0]]}, splits.of)[0]["leak"] == "question"
-    )
+    assert not find_leaks(by_split, splits)
+    assert {leak["leak"] for leak in find_leaks(swapped, splits)} >= {"document"}
+    assert find_leaks({"train": result.train, "test": [*result.test, result.train[0]]}, splits)[0]["leak"] == "question"
 
 
 def test_passages_that_hold_the_answer_or_overlap_the_oracle_are_no_distractors():

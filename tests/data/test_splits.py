@@ -1,7 +1,9 @@
 """Documents are split so that nothing is tested that was trained on, and stay where they are when others come."""
 
+from itertools import pairwise
+
 import pytest
-from made_up import ask_all, corpus, make_chunk, make_question
+from made_up import ask_all, compose, corpus, make_chunk, make_question
 
 from data.splits import SPLITS, SplitOptions, near_duplicates, split_by_document
 from raft_errors import BadInput
@@ -75,7 +77,35 @@ def test_parts_of_one_work_stay_together():
         assert len({splits.of[d] for d, name in together.items() if name == book}) == 1
 
 
-def test_too_few_documents_are_refused_with_a_way_out():
+def test_one_long_document_is_split_by_passage_and_says_so(caplog):
+    chunks = [make_chunk(0, i, " ".join(f"word{i}x{j}" for j in range(30))) for i in range(60)]
+    splits = split_by_document(chunks, [make_question([c], c.text.split()[3]) for c in chunks])
+    assert splits.report["level"] == "passage"
+    assert all(splits.report["questions"][s] > 0 for s in SPLITS)
+    assert set(splits.of_chunk) == {c.id for c in chunks}
+    assert "by passage" in caplog.text
+    sides = [splits.side(c.id, c.document_id) for c in chunks]
+    assert sum(a != b for a, b in pairwise(sides)) < 20  # neighbours stay together
+
+
+def test_a_copy_of_a_held_out_oracle_cut_otherwise_is_held_out_too():
+    words = [f"word{i}" for i in range(2400)]
+    book = [make_chunk(0, i, " ".join(words[i * 40 : (i + 1) * 40])) for i in range(60)]
+    reprint = [make_chunk(1, i, " ".join(words[max(0, i * 40 - 17) : (i + 1) * 40 - 17])) for i in range(61)]
+    questions = [make_question([c], c.text.split()[3]) for c in book]
+    questions += [make_question([c], c.text.split()[5], f"Reprint, {c.ordinal}?") for c in reprint[1:60:7]]
+    splits = split_by_document([*book, *reprint], questions, options=SplitOptions(validation=0, test=0.2), seed=3)
+    assert splits.report["level"] == "passage"
+    held = {w for c in book if splits.side(c.id, c.document_id) == "test" for w in c.text.split()}
+    for chunk in reprint:
+        if splits.side(chunk.id, chunk.document_id) == "train":
+            assert len(held & set(chunk.text.split())) <= 17
+    made = compose([*book, *reprint], questions, splits=splits, mined={})
+    assert made.report["dropped"].get("copy_of_held_out", 0) > 0
+    assert {r.metadata["documents"] for r in made.test} == {"unseen passage"}
+
+
+def test_too_few_passages_are_refused_with_a_way_out():
     chunks = corpus(2)
     with pytest.raises(BadInput, match=r"set the share of validation"):
         split_by_document(chunks, ask_all(chunks))
