@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from raft_errors import BadInput
@@ -61,6 +61,23 @@ class RunConfig(Section):
     train: TrainSection = setting(TrainSection(), "LoRA training")
     export: ExportConfig = setting(ExportConfig(), "PEFT folder and merged model")
     evaluate: EvaluateConfig = setting(EvaluateConfig(), "Base against adapter")
+
+    @model_validator(mode="after")
+    def _agree(self) -> RunConfig:
+        """Values that are right alone and wrong together."""
+        records, chunk, train = self.records, self.chunk, self.train
+        if chunk.overlap_tokens >= chunk.max_tokens:
+            raise ValueError(f"chunk.overlap_tokens ({chunk.overlap_tokens}) must be below chunk.max_tokens")
+        if records.validation + records.test >= 1:
+            raise ValueError("records.validation and records.test leave no document for training")
+        if records.first_rank > records.last_rank:
+            raise ValueError(f"records.first_rank ({records.first_rank}) is above records.last_rank")
+        if train.sequence_length < records.max_tokens:
+            raise ValueError(
+                f"train.sequence_length ({train.sequence_length}) is below records.max_tokens ({records.max_tokens}), "
+                "so the longest records could not be trained on: raise the one or lower the other"
+            )
+        return self
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -139,6 +156,8 @@ def _problem(detail: Mapping[str, Any]) -> str:
     name = ".".join(where)
     if detail["type"] == "extra_forbidden":
         return f"unknown key {name}{_suggestion(where)}"
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
     field = _field(where)
     value = detail["input"]
     if field is None or isinstance(value, (dict, BaseModel)):

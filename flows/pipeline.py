@@ -106,8 +106,7 @@ def published(run: Run, until: str) -> Built | None:
 
 def run_direct(run: Run, until: str, *, force: bool = False) -> Built:
     """Builds what is missing, without Prefect."""
-    run.store.prepare()
-    run.store.collect_leftovers()
+    _prepare(run, until)
     built = chain(run, until, lambda request: stage.run(request, run.store, run.reporter, force=force))
     assert built is not None
     return built
@@ -117,6 +116,13 @@ def run_with_prefect(run: Run, until: str, *, force: bool = False) -> Built:
     """Builds what is missing as a Prefect flow: its server keeps the history, the store decides what is cached."""
     from flows.prefect_flow import run_flow
 
+    _prepare(run, until)
+    return run_flow(run, until, force=force)
+
+
+def _prepare(run: Run, until: str) -> None:
+    from flows.preflight import check
+
     run.store.prepare()
     run.store.collect_leftovers()
-    return run_flow(run, until, force=force)
+    check(run, until)

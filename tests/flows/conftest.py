@@ -55,11 +55,21 @@ class Project:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "flows.cli", *arguments]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "RAFT_CACHE": str(self.folder / "model-cache")}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts `raft` in the project's folder; its messages come on one pipe."""
+        command = self.command(*arguments)
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, **pipes)
+
     def raft(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs `raft` in the project's folder."""
-        environment = {**os.environ, "RAFT_CACHE": str(self.folder / "model-cache")}
+        command = self.command(*arguments)
         done = subprocess.run(
-            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, env=environment, check=False
+            command, cwd=self.folder, capture_output=True, text=True, env=self.environment, check=False
         )
         assert not check or done.returncode == 0, done.stderr
         return done
@@ -72,3 +82,10 @@ class Project:
 @pytest.fixture
 def project(tmp_path, domain) -> Project:
     return Project(tmp_path, domain)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, domain) -> tuple[Project, subprocess.CompletedProcess[str]]:
+    """A project that was run to its end undisturbed, and what the run said."""
+    made = Project(tmp_path_factory.mktemp("finished"), domain)
+    return made, made.raft("run", "--no-prefect")

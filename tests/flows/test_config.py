@@ -63,6 +63,21 @@ def test_a_value_out_of_range_is_named_with_its_range(write, values, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"chunk": {"max_tokens": 64, "overlap_tokens": 64}}, "chunk.overlap_tokens (64) must be below"),
+        ({"records": {"test": 0.6, "validation": 0.5}}, "leave no document for training"),
+        ({"train": {"sequence_length": 512}}, "train.sequence_length (512) is below records.max_tokens (1024)"),
+        ({"records": {"first_rank": 60}}, "records.first_rank (60) is above"),
+    ],
+)
+def test_values_that_do_not_go_together_are_named(write, values, said):
+    with pytest.raises(BadInput) as caught:
+        load_config(write(values))
+    assert said in str(caught.value)
+
+
 def test_all_problems_are_told_at_once(write):
     with pytest.raises(BadInput) as caught:
         load_config(write({"seed": -1, "train": {"rank": 0}, "nonsense": 1}))

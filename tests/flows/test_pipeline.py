@@ -11,15 +11,6 @@ pytestmark = pytest.mark.slow
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, domain):
-    """A project that was run to its end, and what the run said."""
-    from conftest import Project
-
-    made = Project(tmp_path_factory.mktemp("finished"), domain)
-    return made, made.raft("run", "--no-prefect")
-
-
 def folder_of(project, stage) -> Path:
     rows = {row["stage"]: row for row in project.json("run")["stages"]}
     return Path(rows[stage]["folder"])
@@ -133,13 +124,10 @@ def test_a_changed_document_is_followed_to_the_end_and_told_by_the_plan(project,
     assert "chunk" in project.json("records", "--no-prefect")["ran"]
 
 
-def test_with_prefect_the_same_results_come_out(finished, domain, tmp_path):
-    from conftest import Project
-
-    project, _ = finished
-    other = Project(tmp_path, domain)
-    made = other.json("records")
-    digests = {row["stage"]: row["digest"] for row in project.json("run")["stages"]}
+def test_with_prefect_the_same_results_come_out(finished, project, tmp_path):
+    done, _ = finished
+    made = project.json("records")
+    digests = {row["stage"]: row["digest"] for row in done.json("run")["stages"]}
     assert {row["stage"]: row["digest"] for row in made["stages"]} == {s: digests[s] for s in STAGES[:6]}
     assert made["ran"] == STAGES[:6]
     assert (tmp_path / ".raft" / "prefect").is_dir()

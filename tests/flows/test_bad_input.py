@@ -1,0 +1,105 @@
+"""What users give that cannot work: one clear message, the right exit code, no traceback, nothing half done."""
+
+import json
+import shutil
+
+import pytest
+import tiny
+
+pytestmark = pytest.mark.slow
+
+
+def refused(project, *arguments, code=2):
+    done = project.raft(*arguments, "--no-prefect", check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Error: " in done.stderr
+    return done.stderr
+
+
+def test_an_empty_corpus_folder(project, tmp_path):
+    (tmp_path / "empty").mkdir()
+    project.values["corpus"] = ["empty"]
+    project.write()
+    assert "empty: no files there" in refused(project, "ingest")
+
+
+def test_a_folder_without_one_readable_document_says_why_each_was_refused(project, tmp_path):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "a.pdf").write_bytes(b"%PDF-1.4 and then nothing")
+    (folder / "b.txt").write_bytes(b"")
+    project.values["corpus"] = ["broken"]
+    project.write()
+    said = refused(project, "ingest")
+    assert "not one readable document" in said.lower() or "No readable document" in said
+    assert "empty" in said
+
+
+def test_a_base_of_another_architecture_is_refused_before_anything_is_built(project, tmp_path, domain):
+    shutil.copytree(domain / "base", tmp_path / "gpt2")
+    config = json.loads((tmp_path / "gpt2" / "config.json").read_text())
+    config |= {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}
+    (tmp_path / "gpt2" / "config.json").write_text(json.dumps(config))
+    project.values["models"]["base"] = "gpt2"
+    project.write()
+    said = refused(project, "run")
+    assert "GPT2LMHeadModel" in said
+    assert "LlamaForCausalLM" in said
+    assert "ingest …" not in said
+
+
+def test_a_base_without_a_chat_template_is_used_with_a_named_one(project, tmp_path):
+    tiny.make_base(tmp_path / "bare", template=False)
+    project.values["models"]["base"] = "bare"
+    project.write()
+    said = project.raft("records", "--no-prefect").stderr
+    assert "brings no chat template: the built-in template" in said
+
+
+def test_a_token_budget_too_small_for_question_and_oracle_says_what_to_raise(project):
+    project.values["records"]["max_tokens"] = 64
+    project.write()
+    said = refused(project, "records")
+    assert "max_tokens" in said
+
+
+def test_fewer_records_than_one_batch(project):
+    project.values["train"]["accumulation"] = 64
+    project.write()
+    said = refused(project, "train")
+    assert "fewer than one batch of 64" in said
+    assert "train.accumulation" in said
+
+
+def test_a_question_file_that_is_missing_or_no_question_file(project, tmp_path):
+    project.values["questions"]["file"] = "none.jsonl"
+    project.write()
+    assert "none.jsonl" in refused(project, "questions")
+    (tmp_path / "none.jsonl").write_text("not json at all\n")
+    refused(project, "questions")
+
+
+def test_a_store_that_cannot_be_written(project, tmp_path):
+    (tmp_path / "file").write_text("")
+    project.values["store"] = "file/raft"
+    project.write()
+    assert "cannot be written" in refused(project, "ingest")
+
+
+def test_a_failed_stage_keeps_the_finished_ones(project):
+    project.values["train"]["accumulation"] = 64
+    project.write()
+    refused(project, "train")
+    project.values["train"]["accumulation"] = 1
+    project.write()
+    assert project.json("train", "--no-prefect")["ran"] == ["train"]
+
+
+def test_a_teacher_none_of_whose_questions_survives_says_what_to_do(project):
+    """A random model writes no question."""
+    del project.values["questions"]["file"]
+    project.values["questions"] |= {"count": 4, "dtype": "float32", "batch_size": 4}
+    project.write()
+    said = refused(project, "questions")
+    assert "questions.file" in said

@@ -1,0 +1,117 @@
+"""Killed and interrupted runs go on where they were and end with the bytes of an undisturbed one."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
+
+
+def wait_for(process, *words):
+    """Reads the run's messages until one has all the words; returns what was said."""
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if all(word in line for word in words):
+            return "".join(said)
+    raise AssertionError("".join(said))
+
+
+def contents(project, stage) -> dict[str, bytes]:
+    """Every file that a stage published, but the manifest (which tells how long it took)."""
+    row = next(row for row in project.json("run")["stages"] if row["stage"] == stage)
+    folder = Path(row["folder"])
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_kill_9_in_every_stage_and_the_adapter_comes_out_byte_identical(project, finished):
+    undisturbed, _ = finished
+    for number, stage in enumerate(STAGES):
+        process = project.start("run", "--no-prefect")
+        said = wait_for(process, stage, "…")
+        process.kill()
+        process.wait()
+        for earlier in STAGES[: max(0, number - 1)]:
+            assert f"✓ {earlier} (cached)" in said, "a finished stage is not done again"
+    project.raft("run", "--no-prefect")
+    for stage in ("records", "train", "export", "evaluate"):
+        assert contents(project, stage) == contents(undisturbed, stage)
+    assert not list((project.folder / ".raft" / "store").glob("*/.*"))
+    assert not list((project.folder / ".raft" / "work").glob("*/*"))
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint_and_leaves_no_orphan(project, finished):
+    undisturbed, _ = finished
+    project.values["train"]["checkpoint_every_steps"] = 1
+    project.write()
+    process = project.start("train", "--no-prefect")
+    wait_for(process, "train", "…")
+    work = project.folder / ".raft" / "work" / "train"
+    while not list(work.glob("*/checkpoints/[0-9]*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    (trainer,) = children_of(process.pid)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while not gone(trainer):
+        assert time.monotonic() < deadline, "the trainer outlives its supervisor"
+        time.sleep(0.1)
+    project.raft("train", "--no-prefect")
+    project.raft("run", "--no-prefect")
+    assert contents(project, "export") == contents(undisturbed, "export")
+
+
+@pytest.mark.parametrize("prefect", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_saves_the_training_and_says_how_to_go_on(project, number, prefect):
+    if prefect and number == signal.SIGINT:
+        pytest.skip("the same path as SIGTERM, which is the harder one under Prefect")
+    project.values["train"] |= {"checkpoint_every_steps": 1000, "epochs": 50, "max_steps": 150}
+    project.write()
+    process = project.start("train", *([] if prefect else ["--no-prefect"]))
+    wait_for(process, "train", "…")
+    metrics = project.folder / ".raft" / "work" / "train"
+    while not list(metrics.glob("*/checkpoints")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    assert "run the same command again" in said
+    assert "Traceback" not in said
+    assert not list((project.folder / ".raft" / "store").glob("*/.*"))
+
+
+def test_two_runs_at_once_build_everything_once(project):
+    one, two = project.start("records", "--no-prefect"), project.start("records", "--no-prefect")
+    said = one.communicate(timeout=600)[1], two.communicate(timeout=600)[1]
+    assert (one.returncode, two.returncode) == (0, 0), said
+    for stage in STAGES[:6]:
+        assert sum(f"{stage} …" in text for text in said) == 1, f"{stage} was built twice"
+    assert any("is being built by process" in text for text in said)
