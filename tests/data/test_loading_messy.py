@@ -49,6 +49,7 @@ def text_of(path: Path) -> str:
     return documents[0].text
 
 
+@pytest.mark.slow
 def test_every_file_of_the_messy_folder_is_loaded_dropped_as_a_duplicate_or_quarantined(
     messy: Corpus, shared_data: Path
 ):
@@ -61,10 +62,12 @@ def test_every_file_of_the_messy_folder_is_loaded_dropped_as_a_duplicate_or_quar
         assert source in named or any(name.startswith(source + "#") for name in named), source
 
 
+@pytest.mark.slow
 def test_the_broken_files_are_quarantined_with_their_reason(messy: Corpus):
     assert {entry.source: entry.reason for entry in messy.quarantined} == EXPECTED
 
 
+@pytest.mark.slow
 def test_text_that_was_loaded_can_be_stored_and_cited(messy: Corpus):
     for document in messy.documents:
         assert document.text == clean_text(document.text)
@@ -118,6 +121,7 @@ def test_pdf_words_agree_with_the_reviewed_text(shared_data: Path):
     assert sum(scores.values()) / len(scores) > 0.97, scores
 
 
+@pytest.mark.slow
 def test_pages_and_outline_of_a_pdf_are_kept(messy: Corpus):
     by_source = {document.source: document for document in messy.documents}
     assert len(by_source["pdf/UC_Berkeley.pdf"].pages) == 49
