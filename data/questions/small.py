@@ -121,6 +121,9 @@ def fits(question: str, statement: Statement, nearby: str = "") -> Fault | None:
         known = known - {stem(w) for w in words(known_part(statement))[-1:]}
     if len(known & asked) < 0.75 * len(known):
         return Fault("asks_something_else", "leaves out: " + ", ".join(sorted(known - asked)[:5]))
+    verb = words(known_part(statement))[-1:]
+    if statement.kind == "passive" and not {stem(v) for v in verb} <= {stem(w) for w in words(question)}:
+        return Fault("asks_something_else", f"leaves out: {verb[0]}")
     if statement.kind == "consequence" and not re.search(r"\bhappen", question):
         return Fault("asks_something_else", "does not ask what happens")
     denies = {w.lower() for w in words(known_part(statement))} & _NEGATION

@@ -522,3 +522,39 @@ def test_a_yes_or_no_needs_a_quote_about_the_question():
     reply = "<quote>The red valve closes at 90 degrees</quote>\nAnswer: Yes"
     assert full_answer("Does the red valve close?", reply, TEXT, max_words=20).final == "Yes"
     assert full_answer("Does Mars rotate?", reply, TEXT, max_words=20).reason == "answer_not_supported"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "question", "reason"),
+    [
+        (
+            "The first value of a call is set by its last line.",
+            "What is the first value of a call?",
+            "asks_something_else",
+        ),
+        ("The first value of a call is set by its last line.", "How is the first value of a call set?", None),
+        ("Rows can be followed by any number of notes.", "What can rows be?", "unspecific"),
+        ("Sorted rows can be followed by any number of notes.", "What can sorted rows be?", "unspecific"),
+        (
+            "Sorted rows of data can be followed by any notes.",
+            "What can sorted rows of data be?",
+            "asks_something_else",
+        ),
+        ("Loops of any kind may occur only in the body.", "What may loops of any kind occur?", "asks_something_else"),
+        (
+            "The old names must not collide with our new keys.",
+            "What must the old names collide with?",
+            "asks_something_else",
+        ),
+        ("A key is used to open the old door.", "What is the key?", "asks_something_else"),
+        ("If the old iron tank is empty, the pump stops.", "What is the old iron tank?", "asks_something_else"),
+        (
+            "The pump returns hot water to the old tank.",
+            "What does the pump return to the hot water tank?",
+            "gives_answer_away",
+        ),
+    ],
+)
+def test_a_question_must_fit_its_sentence(sentence, question, reason):
+    fault = small_style.fits(question, Statement(sentence, Span(0, len(sentence)), *shape(sentence), 1.0), sentence)
+    assert (fault.reason if fault else None) == reason
