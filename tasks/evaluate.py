@@ -115,7 +115,7 @@ def build(
     if headline:
         words += (
             f"; token F1 base {headline['base']:.3f} → adapter {headline['other']:.3f}, difference "
-            f"{headline['value']:+.3f} [{headline['low']:+.3f}, {headline['high']:+.3f}]"
+            f"{headline['difference']:+.3f} [{headline['low']:+.3f}, {headline['high']:+.3f}]"
         )
     return Outcome(words, {"records": len(used), "answers": len(rows), "headline": headline, **retrieval})
 
