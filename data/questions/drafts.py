@@ -19,7 +19,7 @@ _SINGULAR = re.compile(rf"^(.+?)\s({'|'.join(map(re.escape, SINGULAR_VERBS))})(?
 _PLURAL = re.compile(rf"^(.+?s)\s({'|'.join(map(re.escape, PLURAL_VERBS))})(?:\s(.+))?$")
 _ADVERB = re.compile(r"\s(?:also|then|always|often|usually|only|thus|therefore|still|first|now|just|even|\w+ly)$")
 _CLAUSE = re.compile(
-    r"\b(?:whose|which|not|never|no|if|when|because|but|is|are|was|were|must|should|can|may|will|cannot)\b|,"
+    r"\b(?:whose|which|this|these|those|not|never|no|if|when|because|but|is|are|was|were|must|should|can|may|will|cannot)\b|,"
 )
 PARTICIPLE = re.compile(
     r"\w+ed$|used|found|given|set|written|made|put|kept|read|taken|shown|built|sent|held|bound|done$"

@@ -48,7 +48,8 @@ _NEEDS_CONTEXT = re.compile(
     r"But|And|Or|So|Yet|For example|For instance|In this|In that|In these|In such|In particular|In addition|In other|"
     r"In the former|In the latter|If so|If not|If this|If it|When this|When it|As such|As a result|One|Both|Another|"
     r"Each of these|All of these|The following|The above|The latter|The former|The same|The other|The second|The next|"
-    r"The previous|The rest)\b",
+    r"The previous|The rest|Notice|Please|Remember|I|My|Your|Details|(?:Additional|Further|More|Other) "
+    r"(?:information|details|documentation|explanations?)|No[.,]|Yes[.,])(?!\w)",
 )
 _POINTS_ELSEWHERE = re.compile(
     r"\b(as follows|following|follows|aforementioned|(?<!\w )above|below|see (?:also|section|the)|example|e\.g\.|"

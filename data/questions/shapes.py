@@ -13,7 +13,7 @@ from data.questions.wording import content_words
 # Group 1 of a shape is what the question may say, group 2 the words that answer; both stay as they are written.
 _NO_SUBJECT = (
     "If|When|While|Once|After|Before|Unless|Until|Since|Because|Called|Should|Can|Must|May|Return|Returns|Using|Use|"
-    "Given|Note|By|In|On|At|With|For|To|From|As|Without|During"
+    "Given|Note|Notice|Remember|Please|Make|Let|Even|Although|Though|I|By|In|On|At|With|For|To|From|As|Without|During"
 )
 _SUBJECT = rf"((?!(?:{_NO_SUBJECT})\b)(?:[^,;:()]|\([^()]{{0,20}}\)){{3,70}}?"
 _VERBS = """
@@ -37,7 +37,7 @@ _PARTICIPLES = (
 _SHAPES = {
     "consequence": re.compile(
         r"((?:If|When|Whenever|Once|As soon as)\s"
-        r"(?!(?:it|this|that|they|these|you|so|not|any|possible|necessary|[a-z]+ed)\b)[^,;:]{8,100}),\s(?:then\s)?"
+        r"(?!(?:it|this|that|they|these|you|so|not|any|even|possible|necessary|[a-z]+ed)\b)[^,;:]{8,100}),\s(?:then\s)?"
         r"((?!(?:it|this|that|they|these|and|or|but|which|so|optionally)\b)(?!\S+\s(?:or|and)\s)[^;:]+)$"
     ),
     "reason": re.compile(rf"{_SUBJECT}\s[^,;:]{{3,80}}?),?\s((?:because|so that|in order to|due to)\s.+)$"),
@@ -47,15 +47,17 @@ _SHAPES = {
         r"(?!(?:any|necessary|needed|otherwise|possible)\b)[^,;:]+)$"
     ),
     "definition": re.compile(rf"{_SUBJECT}\s(?:is|are|means|denotes))\s((?:a|an|the|used|simply)\s[^;:]+)$"),
-    "duty": re.compile(rf"{_SUBJECT}\s(?:{_MODALS}))\s((?!not\b|only\b)[a-z]+\s[^;:]+)$"),
+    "duty": re.compile(rf"{_SUBJECT}\s(?:{_MODALS}))\s((?!(?:not|only|also|then|even|[a-z]+ly)\b)[a-z]+\s[^;:]+)$"),
     "passive": re.compile(
         rf"{_SUBJECT}\s(?:is|are|was|were)\s(?:{_PARTICIPLES}))\s"
         r"((?:by|in|on|at|inside|within|to|for|with|from|as|into)\s[^;:]+)$"
     ),
-    "action": re.compile(rf"{_SUBJECT}(?:\s(?:{_S_VERBS})|(?<=s)\s(?:{_PLURAL_VERBS})))\s((?!of\b|or\b|and\b)[^;:]+)$"),
+    "action": re.compile(
+        rf"{_SUBJECT}(?:\s(?:{_S_VERBS})|(?<=s)\s(?:{_PLURAL_VERBS})))\s((?!(?:of|or|and|to|been|also|not)\b)[^;:]+)$"
+    ),
 }
 # a comma after which a new main clause begins: what follows answers nothing
-_RELATIVE = re.compile(r"\b(?:that|which|who|whose|what)\s+\S+$|^(?:Which|What|How|Whether)\s")
+_RELATIVE = re.compile(r"\b(?:that|which|who|whose|what)\s+\S+$|^(?:Which|What|How|Whether)\s|\beven$")
 _SPLICE = re.compile(
     r",\s(?=(?:the|it|they|but|so|and the|and it|while|whereas|although)\s)|,\s(?=and\s.*\b(?:is|are)\b)"
     rf"|\sand\s(?=(?:{_S_VERBS})\s)|\sand\s(?=the\s.*\b(?:is|are)\b)|\sbut\s(?=(?:does|do|is|are|not|cannot|must|should)\s)"
@@ -69,7 +71,7 @@ def shape(sentence: str) -> tuple[str, str]:
         found = pattern.match(body)
         if found and content_words(found.group(1)) and not _RELATIVE.search(found.group(1)):
             answer = _first_clause(found.group(2)) if kind not in ("reason", "consequence") else found.group(2)
-            if 2 <= len(answer.split()) <= 24:
+            if 2 <= len(answer.split()) <= 24 and not (kind == "action" and _no_object(found.group(1), answer)):
                 return kind, answer
     return "general", ""
 
@@ -81,3 +83,11 @@ def _first_clause(words: str) -> str:
         if head.count("(") == head.count(")") and head.count('"') % 2 == 0:
             return head
     return words
+
+
+def _no_object(known: str, answer: str) -> bool:
+    """ "has moved" and "starts moving" are two halves of one verb, not a verb and what it acts on."""
+    verb, first = known.split()[-1], answer.split()[0]
+    if verb in ("has", "have"):
+        return re.fullmatch(_PARTICIPLES, first) is not None
+    return verb in ("start", "starts", "stop", "stops", "keep", "keeps") and first.endswith("ing")
