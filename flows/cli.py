@@ -22,6 +22,8 @@ from raft_errors import Interrupted, RaftError
 # The base of typer's own messages about arguments; it has moved between typer's releases.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
+_TYPERS_INTERRUPT = 130  # what typer makes of a KeyboardInterrupt
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -54,12 +56,12 @@ def main() -> NoReturn:
 def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
     try:
         result = app(args=arguments, prog_name="raft", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        code = result if isinstance(result, int) else 0
+        return _interrupted(as_json) if code == _TYPERS_INTERRUPT else code
     except typer.Exit as error:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        stopped = Interrupted("Interrupted", do="run the same command again: finished stages and checkpoints are kept")
-        return _failed(stopped, as_json)
+        return _interrupted(as_json)
     except _UsageError as error:
         error.show()
         return 2
@@ -79,6 +81,11 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
             do="run again with --debug to see where it happened; finished stages are kept",
         )
         return _failed(unexpected, as_json)
+
+
+def _interrupted(as_json: bool) -> int:
+    stopped = Interrupted("Interrupted", do="run the same command again: finished stages and checkpoints are kept")
+    return _failed(stopped, as_json)
 
 
 def _failed(error: RaftError, as_json: bool) -> int:
