@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jora_engine import decode as engine
+from jora_engine import kv_cache
 from jora_engine.config import LoraConfig, ModelConfig
 from jora_engine.export import read_adapter
 from jora_engine.merge import merged_reader
@@ -29,7 +30,9 @@ from raft_errors import BadInput
 
 CHUNKS = (32, 64, 128, 256)  # tokens of a prompt run at once
 STEPS = 8  # tokens decoded between two looks at stop strings and free rows
-ROW_COUNTS = (4, 8, 16, 32, 64, 128)  # below 4 rows XLA:CPU leaves its fast bfloat16 product
+AHEAD = 128  # new tokens that a fresh row's columns allow for: growing later means another program
+WORTH_A_PROGRAM = 256  # tokens still to come from which fewer rows repay compiling for them
+ROW_COUNTS = (8, 16, 32, 64, 128)  # with fewer XLA:CPU is slower (below 4) and rounds differently
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -155,7 +158,7 @@ class Generator:
         cache = None
         options = {"steps": STEPS, "temperature": float(temperature), "top_p": float(top_p)}
         while waiting or any(slots):
-            slots, cache = self._fit(slots, cache, waiting)
+            slots, cache = self._fit(slots, cache, waiting, max_new_tokens)
             for place, row in enumerate(slots):
                 if row is None and waiting:
                     slots[place] = waiting.pop()
@@ -209,28 +212,32 @@ class Generator:
                     do="shorten the prompt or lower max_new_tokens",
                 )
 
-    def _fit(self, slots, cache, waiting: list[_Row]):
+    def _fit(self, slots, cache, waiting: list[_Row], max_new_tokens: int):
         """Rows and columns as they are needed now: fewer rows when few are left, columns for the longest row."""
-        free = len(slots) - sum(row is not None for row in slots)
-        coming = waiting[-free:] if free and waiting else []
+        coming = waiting[-slots.count(None) :] if None in slots else []
         rows = [row for row in slots if row] + coming
+        ahead = min(max_new_tokens, AHEAD)
+        columns = kv_cache.columns_for(
+            max(_width(len(r.prompt) - 1, len(r.prompt) + max(len(r.made), ahead)) for r in rows)
+        )
         count = len(slots)
-        if len(rows) * 4 <= count:
-            count = _bucket(len(rows), ROW_COUNTS)
-        columns = _columns(max(_width(len(row.prompt) - 1, len(row.prompt) + len(row.made)) for row in rows))
         if cache is None:
             return slots, self._new_cache(count, columns)
-        have = cache[0].v.shape[2]
-        if count == len(slots) and have // 2 < columns <= have:
+        have = kv_cache.columns_of(cache)
+        if columns < have and (columns * 2 > have or len(waiting) < count):
+            columns = have
+        left = max_new_tokens - min(len(row.made) for row in rows)
+        if len(rows) * 4 <= count and left >= WORTH_A_PROGRAM:
+            count = _bucket(len(rows), ROW_COUNTS)
+        if (count, columns) == (len(slots), have):
             return slots, cache
         keep = [place for place, row in enumerate(slots) if row] if count < len(slots) else list(range(count))
-        order = (keep + [0] * count)[:count]
         slots = [slots[place] for place in keep] + [None] * (count - len(keep))
-        columns = columns if columns > have or columns * 2 <= have else have
-        return slots, engine.reshape_cache(cache, np.asarray(order, np.int32), columns=columns)
+        order = np.asarray((keep + [0] * count)[:count], np.int32)
+        return slots, kv_cache.reshape_cache(cache, order, columns=columns)
 
-    def _new_cache(self, rows: int, columns: int) -> list[engine.LayerCache]:
-        cache = engine.new_cache(self.config, rows, columns, self._cache_dtype)
+    def _new_cache(self, rows: int, columns: int) -> kv_cache.Cache:
+        cache = kv_cache.new_cache(self.config, rows, columns, self._cache_dtype)
         return jax.device_put(cache, jax.devices()[0])  # committed like all later ones, or programs compile twice
 
     def _start(self, cache, place: int, row: _Row):
@@ -238,11 +245,11 @@ class Generator:
         if len(row.prompt) == 1:
             return cache
         _, single = self._prefill(row.prompt[:-1])
-        return engine.insert_row(cache, np.int32(place), single)
+        return kv_cache.insert_row(cache, np.int32(place), single)
 
-    def _prefill(self, tokens: list[int]) -> tuple[jax.Array, list[engine.LayerCache]]:
+    def _prefill(self, tokens: list[int]) -> tuple[jax.Array, kv_cache.Cache]:
         """Hidden states `[1, at least len(tokens), embed]` and a one-row cache."""
-        cache = self._new_cache(1, _columns(_width(len(tokens), 0)))
+        cache = self._new_cache(1, kv_cache.columns_for(_width(len(tokens), 0)))
         hidden, start = [], 0
         while start < len(tokens):
             size = _bucket(min(len(tokens) - start, CHUNKS[-1]), CHUNKS)
@@ -298,14 +305,6 @@ def _width(prefilled: int, used: int) -> int:
     """Columns that a row needs: its prompt in whole chunks, and the next tokens."""
     full, rest = divmod(prefilled, CHUNKS[-1])
     return max(full * CHUNKS[-1] + (_bucket(rest, CHUNKS) if rest else 0), used + STEPS, CHUNKS[0])
-
-
-def _columns(width: int) -> int:
-    """The next of 128, 192, 256, 384, 512, 768, 1024, ...: a power of two or one and a half times one."""
-    size = 128
-    while size < width:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-    return size
 
 
 def _row_key(seed: int, prompt: Sequence[int], repeat: int) -> np.ndarray:

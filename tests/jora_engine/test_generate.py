@@ -3,17 +3,18 @@
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from jora_engine import generate
+from jora_engine import generate, kv_cache
 from jora_engine.config import LoraConfig
-from jora_engine.decode import pick
 from jora_engine.export import write_adapter, write_merged
 from jora_engine.generate import Generator
+from jora_engine.sampling import pick
 from jora_engine.weights import load_params, read_model_config
 from raft_errors import BadInput
 
@@ -59,17 +60,23 @@ def test_greedy_tokens_and_logits_equal_transformers(family, with_tokenizer):
         np.testing.assert_allclose(ours, theirs, atol=2e-4, rtol=2e-4)
 
 
-def test_prompts_longer_than_a_chunk_and_a_growing_cache_change_nothing(with_tokenizer, monkeypatch):
+def test_chunks_segments_refilled_rows_and_a_growing_cache_change_nothing(with_tokenizer, monkeypatch):
     folder = with_tokenizer("qwen3")
-    want = Generator(folder, dtype="float32").generate(PROMPTS, max_new_tokens=60)
+    want = Generator(folder, dtype="float32").generate(PROMPTS, max_new_tokens=40)
     monkeypatch.setattr(generate, "CHUNKS", (4, 8))
-    monkeypatch.setattr(generate, "_columns", lambda width: -(-width // 16) * 16)
+    monkeypatch.setattr(generate, "ROW_COUNTS", (4,))
+    monkeypatch.setattr(generate, "AHEAD", 0)
+    monkeypatch.setattr(kv_cache, "SEGMENT", 16)
+    monkeypatch.setattr(kv_cache, "WIDTHS", (8, 16))
+    jax.clear_caches()
     small = Generator(folder, dtype="float32", max_rows=4)
-    assert small.generate(PROMPTS, max_new_tokens=60) == want
+    assert small.generate(PROMPTS, max_new_tokens=40) == want
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_a_row_does_not_depend_on_its_neighbours(temperature, with_tokenizer):
+def test_a_row_does_not_depend_on_its_neighbours(temperature, with_tokenizer, monkeypatch):
+    monkeypatch.setattr(generate, "ROW_COUNTS", (4,))
     folder = with_tokenizer("smollm2")
     options = {"max_new_tokens": 12, "temperature": temperature, "top_p": 0.9, "seed": 3}
     generator = Generator(folder, dtype="float32", max_rows=4)
