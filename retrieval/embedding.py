@@ -20,14 +20,13 @@ from data.nouns import ItemCache, Progress, text_sha256
 from raft_errors import BadInput, RaftError
 from retrieval import calibration as calibrating
 from retrieval.model_folder import ModelFolder, inspect_model
-from retrieval.sentence_model import Forward, hardware, load_forward, resolve_device
+from retrieval.sentence_model import Forward, batch_rows, hardware, load_forward, resolve_device
 
 log = logging.getLogger("raft.retrieval")
 
 Kind = Literal["passage", "query"]
 PRECISIONS = ("float32", "bfloat16")
 _LENGTH_STEP = 16  # padded lengths are multiples of this many tokens (an AMX tile is 16 rows)
-_ROWS_CPU, _ROWS_CUDA = 32, 256  # every batch has exactly this many rows; short ones are filled up
 _WINDOW = 32768  # texts sorted at a time: bounds memory, keeps batches full
 _TOKENISED_AT_ONCE = 1024  # the tokenizer needs about 100 bytes a token while it works
 _CACHE_VERSION = "embed-1"
@@ -229,7 +228,7 @@ class Embedder:
         padded = [min(-(-len(row) // _LENGTH_STEP) * _LENGTH_STEP, self.info.max_tokens) for row in ids]
         order = sorted(range(len(texts)), key=lambda i: (padded[i], len(ids[i]), texts[i]))
         prompt_tokens = 0 if self._model.include_prompt or not prompt else self._prompt_tokens(prompt)
-        height = _ROWS_CUDA if self.info.device.startswith("cuda") else _ROWS_CPU
+        height = batch_rows(self.info.device)
         begin = 0
         while begin < len(order):
             length = padded[order[begin]]

@@ -80,6 +80,13 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def batch_rows(device: str) -> int:
+    """Texts in every batch. Short batches are filled up to it, so it is no larger than keeps the device busy."""
+    import torch
+
+    return 256 if device.startswith("cuda") else min(128, max(16, 4 * torch.get_num_threads()))
+
+
 def hardware(device: str) -> tuple[str, bool]:
     """(description that a remembered calibration is valid for, whether the device has bfloat16 units)."""
     import torch
