@@ -6,6 +6,7 @@ It only chains; what a stage does is in `tasks/<stage>.py`, and how it is cached
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from flows.config import ModelsConfig, RunConfig
 from raft_errors import BadInput
 from tasks import chunk, embed, evaluate, export, index, ingest, questions, records, stage, train
 from tasks.corpus import snapshot
-from tasks.models import ModelFiles, resolve
+from tasks.models import ModelFiles, compile_cache, resolve
 from tasks.stage import Reporter, Request, Silent, Stage
 from tasks.store import Manifest, Store
 
@@ -123,6 +124,8 @@ def run_with_prefect(run: Run, until: str, *, force: bool = False) -> Built:
 def _prepare(run: Run, until: str) -> None:
     from flows.preflight import check
 
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compile_cache()))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     run.store.prepare()
     run.store.collect_leftovers()
     check(run, until)

@@ -54,6 +54,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raft"
 
 
+def compile_cache() -> Path:
+    """Where JAX keeps compiled programs, for all projects of this user."""
+    return cache_folder() / "jax"
+
+
 def resolve(name: str, revision: str | None = None, *, say: Callable[[str], None] = log.info) -> ModelFiles:
     """The model's files, fetched and verified if this machine has not got them yet.
 

@@ -6,7 +6,7 @@ import shutil
 from typing import Any, Literal
 
 from data.nouns import Progress
-from tasks.models import ModelFiles
+from tasks.models import ModelFiles, compile_cache
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage
 from tasks.store import Manifest, read_json, write_json
@@ -57,7 +57,7 @@ def build(bench: Bench, config: TrainSection, records: Manifest, base: ModelFile
         "out": str(bench.scratch / "out"),
         "work": str(bench.scratch),
         "base_name": base.name,
-        "compile_cache": str(bench.scratch.parents[2] / "cache" / "jax"),
+        "compile_cache": str(compile_cache()),
         "lora": lora,
         "training": {**settings, "seed": bench.seed},
     }

@@ -36,7 +36,7 @@ class Project:
     """A folder with a configuration, in which `raft` is run as a user runs it."""
 
     def __init__(self, folder: Path, domain: Path) -> None:
-        self.folder = folder
+        self.folder, self.domain = folder, domain
         self.values = {
             **json.loads(json.dumps(SMALL)),
             "corpus": [str(domain / "docs")],
@@ -57,7 +57,8 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "RAFT_CACHE": str(self.folder / "model-cache")}
+        inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_HOME"}
+        return {**inherited, "RAFT_CACHE": str(self.domain / "cache")}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Starts `raft` in the project's folder; its messages come on one pipe."""

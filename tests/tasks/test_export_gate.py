@@ -1,0 +1,115 @@
+"""The parity gate: open where transformers, PEFT and the engine agree, closed on anything tampered with."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from raft_errors import RaftError
+from tasks.export import ExportConfig, judge, measure
+from tasks.stage import Bench
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows"))
+
+pytestmark = pytest.mark.slow
+PROMPTS = [[5, 9, 17, 33, 80, 2, 41], [7, 7, 300, 12]]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A random base with a random adapter, and what `export` writes of it."""
+    import jax
+    import tiny
+
+    from jora_engine.config import LoraConfig
+    from jora_engine.export import write_adapter, write_merged
+    from jora_engine.lora import init_lora
+    from jora_engine.weights import read_model_config
+
+    folder = tmp_path_factory.mktemp("exported")
+    base = tiny.make_base(folder / "base")
+    model, config = read_model_config(base), LoraConfig(rank=4, alpha=8.0)
+    lora = init_lora(config, model, 0)
+    keys = iter(jax.random.split(jax.random.key(1), 100))
+    lora = {n: {k: 0.1 * jax.random.normal(next(keys), v.shape) for k, v in pair.items()} for n, pair in lora.items()}
+    write_adapter(folder / "trained", lora, config, model, "base")
+    write_adapter(folder / "adapter", lora, config, model, "base")
+    for kind in ("float32", "bfloat16"):
+        write_merged(base, lora, config, model, folder / f"merged-{kind}", dtype=kind)
+    return folder
+
+
+def gate(folder, tmp_path, dtype="float32", adapter=None, merged=None):
+    bench = Bench(tmp_path, tmp_path, None, lambda *a: None, 0, {})
+    config = ExportConfig(gate_tokens=4, merged_dtype=dtype)
+    return measure(
+        base=folder / "base",
+        trained=folder / "trained",
+        adapter=adapter or folder / "adapter",
+        merged=merged or folder / f"merged-{dtype}",
+        prompts=PROMPTS,
+        config=config,
+        bench=bench,
+    )
+
+
+def copied(source, target, change):
+    """A copy of a model folder with the first tensor that `change` alters."""
+    import shutil
+
+    shutil.copytree(source, target)
+    file = next(target.glob("*.safetensors"))
+    tensors = load_file(file)
+    name = next(n for n in tensors if "lora_B" in n or "down_proj" in n)
+    tensors[name] = change(tensors[name])
+    save_file(tensors, file, metadata={"format": "pt"})
+    return target
+
+
+def test_it_opens_for_an_untouched_export(exported, tmp_path):
+    figures = gate(exported, tmp_path)
+    assert figures["peft"]["continuations_equal"] == figures["peft"]["continuations"] == 2
+    assert 0 < figures["peft"]["max_logit_difference"] < 1e-4
+    judge(figures, 1e-3)
+
+
+def test_it_closes_on_a_tampered_adapter_and_says_which_of_the_two_it_is(exported, tmp_path):
+    tampered = copied(exported / "adapter", tmp_path / "adapter", lambda w: w + np.float32(0.05))
+    figures = gate(exported, tmp_path, adapter=tampered)
+    with pytest.raises(RaftError, match="the base with the PEFT adapter differs by") as caught:
+        judge(figures, 1e-3)
+    assert "merged model differs" not in str(caught.value)
+
+
+def test_it_closes_on_a_tampered_merged_model(exported, tmp_path):
+    tampered = copied(exported / "merged-float32", tmp_path / "merged", lambda w: w * np.float32(1.05))
+    with pytest.raises(RaftError, match="the merged model differs by"):
+        judge(gate(exported, tmp_path, merged=tampered), 1e-3)
+
+
+def test_it_closes_on_an_adapter_that_does_not_load(exported, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(RaftError, match="do not load"):
+        gate(exported, tmp_path, adapter=tmp_path / "nothing")
+
+
+def test_a_rounded_merged_model_is_held_to_its_own_weights_and_the_rounding_is_told(exported, tmp_path):
+    figures = gate(exported, tmp_path, dtype="bfloat16")
+    judge(figures, 1e-3)
+    assert figures["merged"]["rounding"] > figures["merged"]["max_logit_difference"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2e-3])
+def test_a_difference_that_is_no_number_or_too_large_closes_it(value):
+    row = {"max_logit_difference": 0.0, "continuations_equal": 2, "continuations": 2}
+    judge({"peft": row, "merged": row}, 1e-3)
+    with pytest.raises(RaftError):
+        judge({"peft": row, "merged": {**row, "max_logit_difference": value}}, 1e-3)
+
+
+def test_another_continuation_closes_it_though_the_logits_are_near():
+    row = {"max_logit_difference": 0.0, "continuations_equal": 2, "continuations": 2}
+    with pytest.raises(RaftError, match="continues 1 of 2 prompts differently"):
+        judge({"peft": {**row, "continuations_equal": 1}, "merged": row}, 1e-3)
