@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from flows.cli import emit
 from flows.config import load_config
 from flows.verbs import ConfigOption, JsonOption, SetOption
 from raft_errors import BadInput
+
+if TYPE_CHECKING:
+    from data.prompting import PromptTemplate
 
 
 def search(
@@ -65,16 +68,14 @@ def _ready(config: Path | None, overrides: list[str] | None, until: str):
 def ask(
     question: Annotated[str, typer.Argument(help="The question")],
     k: Annotated[int | None, typer.Option("-k", min=1, max=50, help="Passages shown; default as in training")] = None,
-    base: Annotated[bool, typer.Option("--base", help="Ask the base model instead of the adapter")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Ask the base model too, with the same passages")] = False,
     max_tokens: Annotated[int, typer.Option(min=8, max=4096, help="Longest answer")] = 256,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
-    from data.answer_metrics import check_quotes
-    from data.prompting import parse_answer, render, template_from_contract, to_messages
-    from jora_engine.generate import Generator
+    from data.prompting import render, template_from_contract, to_messages
     from tasks.retriever import open_retriever
     from tasks.store import read_json
 
@@ -87,25 +88,54 @@ def ask(
     hits = retriever.search([question], k or contract["passages"])[0]
     chunks = [retriever.chunks[hit.chunk_id] for hit in hits]
     instruction, shown = render(question, chunks, template=template, may_refuse=contract["may_refuse"])
-    adapter = None if base else built["export"].path("adapter")
-    generator = Generator(run.models["base"].folder, adapter=adapter)
     messages = to_messages({"instruction": instruction, "input": shown})
-    prompt = generator.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
-    text = generator.generate([prompt], max_new_tokens=max_tokens)[0].text
-    parsed = parse_answer(text, template=template)
     passages = [retriever.cite(hit).to_dict() for hit in hits]
-    quotes = check_quotes(parsed.quotes, [p["text"] for p in passages], [])
+    adapters = {"adapter": built["export"].path("adapter"), **({"base": None} if compare else {})}
+    folder = run.models["base"].folder
+    answers = {
+        name: _answer(folder, adapter, messages, max_tokens, template, [p["text"] for p in passages])
+        for name, adapter in adapters.items()
+    }
     if json:
-        answer = {"answer": parsed.final_answer, "refused": parsed.refused, "reasoning": parsed.reasoning}
-        emit({"ok": True, "question": question, **answer, "quotes": quotes, "passages": passages, "text": text})
+        emit({"ok": True, "question": question, **answers["adapter"], "answers": answers, "passages": passages})
         return
     out = Console(highlight=False)
-    out.print(parsed.final_answer or text, markup=False, style="bold")
-    for quote in quotes:
-        mark = "verbatim" if quote["verbatim"] else "NOT in the passages"
-        out.print(f'  "{quote["text"]}" ({mark})', markup=False)
-    out.print("\nPassages shown:")
+    for name, given in answers.items():
+        if compare:
+            out.print(f"{name}:")
+        out.print(given["answer"] or given["text"], markup=False, style="bold")
+        for quote in given["quotes"]:
+            mark = "verbatim" if quote["verbatim"] else "NOT in the passages"
+            place = f" [{quote['passage']}]" if quote["passage"] else ""
+            out.print(f'  "{quote["text"]}"{place} ({mark})', markup=False, soft_wrap=True)
+        out.print()
+    out.print("Passages shown:")
     for number, passage in enumerate(passages, 1):
         page = f", page {passage['page']}" if passage["page"] else ""
         place = f"characters {passage['start']}-{passage['end']}"
         out.print(f"  [{number}] {passage['title']} ({passage['source']}{page}, {place})", markup=False, soft_wrap=True)
+
+
+def _answer(
+    base: Path,
+    adapter: Path | None,
+    messages: list[dict[str, str]],
+    max_tokens: int,
+    template: PromptTemplate,
+    passages: list[str],
+) -> dict[str, Any]:
+    """One model's answer, read back: final answer, quotes with whether they stand in the passages, the raw text."""
+    from data.answer_metrics import check_quotes
+    from data.prompting import parse_answer
+    from jora_engine.generate import Generator
+
+    generator = Generator(base, adapter=adapter)
+    prompt = generator.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    text = generator.generate([prompt], max_new_tokens=max_tokens)[0].text
+    parsed = parse_answer(text, template=template)
+    return {
+        "answer": parsed.final_answer,
+        "refused": parsed.refused,
+        "quotes": check_quotes(parsed.quotes, passages, []),
+        "text": text,
+    }
