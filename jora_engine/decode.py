@@ -7,7 +7,7 @@ tokenizers, stop strings or which prompt sits in which row.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +17,8 @@ from jax import lax
 
 from jora_engine.config import ModelConfig
 from jora_engine.kv_cache import Cache, Stretch, cached_attention, new_cache, with_positions, write
-from jora_engine.lora import linear_group
-from jora_engine.model import head_matrix, project_qkv, swiglu
-from jora_engine.ops import accumulate, rms_norm
+from jora_engine.model import head_matrix, swiglu
+from jora_engine.ops import accumulate, rms_norm, rotate
 from jora_engine.rope import rope_table
 from jora_engine.sampling import pick
 
@@ -42,25 +41,47 @@ class Rows(NamedTuple):
     made: jax.Array | np.ndarray
 
 
+def fuse_layer(layer: Mapping[str, Any], join: Callable[[list[Any]], Any]) -> dict[str, Any]:
+    """One layer's parameters as the programs here want them: q, k and v as one matrix, gate and up as one."""
+    parted = ("q", "k", "v", "gate", "up", "q_bias", "k_bias", "v_bias")
+    out = {name: value for name, value in layer.items() if name not in parted}
+    out["qkv"] = join([layer[name] for name in "qkv"])
+    out["gate_up"] = join([layer["gate"], layer["up"]])
+    if "q_bias" in layer:
+        out["qkv_bias"] = join([layer[f"{name}_bias"] for name in "qkv"])
+    return out
+
+
+def _linear(x: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """`[tokens, in]` to `[tokens, out]`. Two dimensions on purpose: with three, XLA:CPU transposes a weight that a
+    loop does not change, once per call."""
+    y = accumulate("ti,oi->to", x, weight).astype(x.dtype)
+    return y if bias is None else y + bias
+
+
 def _layer(x, layer, positions, cos, sin, store, config: ModelConfig):
-    """One decoder layer over new tokens `[rows, seq, embed]`.
+    """One decoder layer over new tokens x `[rows * seq, embed]` at `positions` `[rows, seq]`.
 
     `store` takes their keys and values and returns (what to keep, stretches to attend to with their positions).
     """
+    width, kv = config.head_dim, config.num_kv_heads
     normed = rms_norm(x, layer["input_norm"], config.rms_norm_eps)
-    q, k, v = project_qkv(normed, layer, {}, cos, sin, config)
+    heads = _linear(normed, layer["qkv"], layer.get("qkv_bias")).reshape(*positions.shape, -1, width)
+    q, k, v = jnp.split(heads, (config.num_heads, config.num_heads + kv), axis=2)
+    if config.qk_norm:
+        q, k = (rms_norm(y, layer[f"{n}_norm"], config.rms_norm_eps) for n, y in (("q", q), ("k", k)))
+    q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     kept, parts = store(Stretch(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
     mixed = cached_attention(q, parts, positions, config.sliding_window).astype(x.dtype)
-    x = x + linear_group(mixed, ("o",), layer, {})[0]
-    normed = rms_norm(x, layer["post_norm"], config.rms_norm_eps)
-    gate, up = linear_group(normed, ("gate", "up"), layer, {})
-    return x + linear_group(swiglu(gate, up), ("down",), layer, {})[0], kept
+    x = x + _linear(mixed.reshape(x.shape[0], -1), layer["o"])
+    gate, up = jnp.split(_linear(rms_norm(x, layer["post_norm"], config.rms_norm_eps), layer["gate_up"]), 2, axis=-1)
+    return x + _linear(swiglu(gate, up), layer["down"]), kept
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnums=2)
 def _prefill_layer(x, layer, cache: tuple[Stretch, ...], start, config: ModelConfig):
-    """One layer over a chunk x `[1, chunk, embed]`, kept at columns `start...` of a cache of one row."""
-    positions = start + jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+    """One layer over a chunk x `[chunk, embed]`, kept at columns `start...` of a cache of one row."""
+    positions = start + jnp.arange(x.shape[0], dtype=jnp.int32)[None]
     cos, sin = rope_table(config.rope, config.head_dim, positions)
 
     def store(new: Stretch):
@@ -87,12 +108,12 @@ def prefill(
 
     Args:
         params: `embed` and what else is not per layer.
-        layers: parameters of each layer.
+        layers: parameters of each layer, from `fuse_layer`.
         cache: of one row; columns `start` to `start + chunk` must lie in it. Given up to this call (donated).
-        tokens: `[1, chunk]` int32, padded at the end; what padding leaves in the cache lies beyond the row's position.
+        tokens: `[chunk]` int32, padded at the end; what padding leaves in the cache lies beyond the row's position.
 
     Returns:
-        Hidden states before the final norm `[1, chunk, embed]`, and the cache.
+        Hidden states before the final norm `[chunk, embed]`, and the cache.
     """
     x = _embed(params["embed"], jnp.asarray(tokens, jnp.int32))
     at, out = jnp.int32(start), []
@@ -104,9 +125,9 @@ def prefill(
 
 @functools.partial(jax.jit, static_argnames="config")
 def head_logits(params: dict[str, Any], x: jax.Array, config: ModelConfig) -> jax.Array:
-    """Float32 logits `[rows, seq, vocab]` of hidden states before the final norm."""
+    """Float32 logits `[tokens, vocab]` of hidden states before the final norm `[tokens, embed]`."""
     x = rms_norm(x, params["final_norm"], config.rms_norm_eps)
-    return accumulate("rtd,vd->rtv", x, head_matrix(params))
+    return accumulate("td,vd->tv", x, head_matrix(params))
 
 
 @functools.partial(
@@ -141,8 +162,7 @@ def decode(
 
     def step(carry):
         index, recent, rows, out = carry
-        x, recent = _decode_layers(params, layers, cache, recent, rows, start, index, config)
-        logits = accumulate("rd,vd->rv", x, head_matrix(params))
+        logits, recent = _decode_layers(params, layers, cache, recent, rows, start, index, config)
         token = pick(logits, rows.key, rows.made, temperature, top_p)
         alive = rows.left > 0
         out = lax.dynamic_update_slice(out, jnp.where(alive, token, -1)[:, None], (0, index))
@@ -169,8 +189,10 @@ def decode(
 
 
 def _decode_layers(params, layers, cache, recent, rows: Rows, start, index, config: ModelConfig):
-    """Final hidden states `[rows, embed]` of one token per row, and `recent` with its keys and values."""
-    x = jnp.take(params["embed"], rows.token, axis=0)[:, None]
+    """Logits `[rows, vocab]` after one token per row, and `recent` with its keys and values."""
+    # tied to the token, or XLA:CPU converts the whole table to float32 ahead of the loop for the sake of the gather
+    embed, token = lax.optimization_barrier((params["embed"], rows.token))
+    x = jnp.take(embed, token, axis=0)
     positions = rows.position[:, None]
     cos, sin = rope_table(config.rope, config.head_dim, positions)
     step = jnp.arange(recent[0].v.shape[2], dtype=jnp.int32)[None]
@@ -184,4 +206,4 @@ def _decode_layers(params, layers, cache, recent, rows: Rows, start, index, conf
 
         x, made = _layer(x, layer, positions, cos, sin, store, config)
         out.append(made)
-    return rms_norm(x, params["final_norm"], config.rms_norm_eps)[:, 0], out
+    return head_logits(params, x, config), out

@@ -25,7 +25,7 @@ from jora_engine.export import read_adapter
 from jora_engine.merge import merged_reader
 from jora_engine.tensor_files import dtype_named
 from jora_engine.tokenizer import Tokenizer
-from jora_engine.weights import TOP_NAMES, hf_tensors, read_model_config
+from jora_engine.weights import TOP_NAMES, hf_tensors, param_shapes, read_model_config
 from raft_errors import BadInput
 
 CHUNKS = (32, 64, 128, 256)  # tokens of a prompt run at once
@@ -91,11 +91,17 @@ class Generator:
         _, read = merged_reader(folder, config, lora, lora_config.scale)
         kind = dtype_named(dtype)
         device = jax.devices()[0]
+        per_layer = len(param_shapes(config)["layers"])
         params: dict[str, Any] = {}
         layers: list[dict[str, Any]] = [{} for _ in range(config.num_layers)]
         for name, (leaf, layer, _) in hf_tensors(config).items():
-            where = params if layer is None else layers[layer]
-            where[leaf[-1]] = jax.device_put(read(name).astype(kind, copy=False), device)
+            value = read(name).astype(kind, copy=False)
+            if layer is None:
+                params[leaf[-1]] = jax.device_put(value, device)
+                continue
+            layers[layer][leaf[-1]] = value
+            if len(layers[layer]) == per_layer:
+                layers[layer] = jax.device_put(engine.fuse_layer(layers[layer], np.concatenate), device)
         self._set_up(config, Tokenizer.load(folder), params, layers, max_rows)
 
     @classmethod
@@ -104,7 +110,10 @@ class Generator:
     ) -> Generator:
         """From a parameter tree in memory (layers stacked), for example in the middle of training."""
         self = cls.__new__(cls)
-        layers = [{k: v[i] for k, v in params["layers"].items()} for i in range(config.num_layers)]
+        layers = [
+            engine.fuse_layer({k: v[i] for k, v in params["layers"].items()}, jnp.concatenate)
+            for i in range(config.num_layers)
+        ]
         self._set_up(config, tokenizer, {k: params[k] for k in TOP_NAMES if k in params}, layers, max_rows)
         return self
 
@@ -188,7 +197,7 @@ class Generator:
         for prompt in prompts:
             hidden, _ = self._prefill(list(prompt))
             x = engine.head_logits(self._params, hidden, config=self.config)
-            out.append(np.asarray(x[0, : len(prompt)], np.float32))
+            out.append(np.asarray(x[: len(prompt)], np.float32))
         return out
 
     def _check(self, prompts, max_new_tokens: int, temperature: float, top_p: float) -> None:
@@ -248,17 +257,17 @@ class Generator:
         return kv_cache.insert_row(cache, np.int32(place), single)
 
     def _prefill(self, tokens: list[int]) -> tuple[jax.Array, kv_cache.Cache]:
-        """Hidden states `[1, at least len(tokens), embed]` and a one-row cache."""
+        """Hidden states `[at least len(tokens), embed]` and a one-row cache."""
         cache = self._new_cache(1, kv_cache.columns_for(_width(len(tokens), 0)))
         hidden, start = [], 0
         while start < len(tokens):
             size = _bucket(min(len(tokens) - start, CHUNKS[-1]), CHUNKS)
-            part = np.zeros((1, size), np.int32)
-            part[0, : len(tokens) - start] = tokens[start : start + size]
+            part = np.zeros(size, np.int32)
+            part[: len(tokens) - start] = tokens[start : start + size]
             x, cache = engine.prefill(self._params, self._layers, cache, start, part, self.config)
             hidden.append(x)
             start += size
-        return jnp.concatenate(hidden, axis=1), cache
+        return jnp.concatenate(hidden), cache
 
     def _rows(self, slots, max_new_tokens: int) -> engine.Rows:
         def column(value, empty) -> np.ndarray:

@@ -26,16 +26,23 @@ def pick(logits: jax.Array, key: jax.Array, made: jax.Array, temperature: float,
         `[rows]` int32.
     """
     if temperature == 0.0:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return _first_largest(logits)
     logits = logits / temperature
     if top_p < 1.0:
         logits = jnp.where(nucleus(jax.nn.softmax(logits, axis=-1), top_p), logits, NEGATIVE)
 
     def draw(row_key, count, row):
         noise = jax.random.gumbel(jax.random.fold_in(jax.random.wrap_key_data(row_key), count), row.shape)
-        return jnp.argmax(row + noise)
+        return row + noise
 
-    return jax.vmap(draw)(key, made, logits).astype(jnp.int32)
+    return _first_largest(jax.vmap(draw)(key, made, logits))
+
+
+def _first_largest(x: jax.Array) -> jax.Array:
+    """`argmax` over the last axis of `[rows, n]` in two plain reductions, which XLA:CPU does faster than its own."""
+    index = jnp.arange(x.shape[-1], dtype=jnp.int32)
+    largest = jnp.where(x == x.max(axis=-1, keepdims=True), index, x.shape[-1] - 1)
+    return largest.min(axis=-1)
 
 
 def nucleus(probabilities: jax.Array, top_p: float) -> jax.Array:
