@@ -1,0 +1,270 @@
+"""What is trained and how: the adapter's shape and the training recipe, as frozen values checked when they are made.
+
+Reads and writes PEFT's adapter_config.json fields. Opens no file and imports no array library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from raft_errors import BadInput
+
+MODULE_PATHS = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+"""Name of a linear layer in the parameter tree -> its module path inside a Hugging Face decoder layer."""
+
+C = TypeVar("C", "LoraConfig", "TrainConfig")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """A LoRA adapter with PEFT's meaning; `rank` and `alpha` are PEFT's `r` and `lora_alpha`.
+
+    Attributes:
+        target_modules: "all-linear" (all but the head), a list of names (equal, or the end of the module path after a
+            dot), or a string: a regular expression that must match the whole module path.
+        exclude_modules: the same forms, taken out again.
+    """
+
+    rank: int = 16
+    alpha: float = 16.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+    exclude_modules: str | tuple[str, ...] | None = None
+    dropout: float = 0.0
+    use_rslora: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
+        require(_whole(self.rank) and self.rank >= 1, "rank", self.rank, "a whole number of at least 1")
+        require(self.alpha > 0, "alpha", self.alpha, "a number above 0")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 or more and below 1")
+        require(bool(self.target_modules), "target_modules", self.target_modules, "at least one module")
+        for name in ("target_modules", "exclude_modules"):
+            if isinstance(getattr(self, name), str):
+                try:
+                    re.compile(getattr(self, name))
+                except re.error as error:
+                    raise BadInput(f"{name} is not a regular expression: {error}", do="correct the pattern") from error
+
+    @property
+    def scale(self) -> float:
+        """The factor on B @ A: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
+
+    def targets(self, num_layers: int) -> tuple[str, ...]:
+        """Names in the parameter tree (q, k, v, o, gate, up, down) that carry an adapter, in that order.
+
+        Raises:
+            BadInput: nothing matches, or a module type is matched in some layers only (layers are stacked).
+        """
+        found = []
+        for name, path in MODULE_PATHS.items():
+            hits = sum(self._matches(f"model.layers.{i}.{path}") for i in range(num_layers))
+            if 0 < hits < num_layers:
+                raise BadInput(
+                    f"target_modules matches {path} in {hits} of {num_layers} layers",
+                    expected="a module type in every layer or in none",
+                    do="name modules without layer numbers",
+                )
+            if hits:
+                found.append(name)
+        if not found:
+            raise BadInput(
+                f"target_modules {self.target_modules!r} matches no linear layer",
+                expected='"all-linear", or names such as ' + ", ".join(p.split(".")[1] for p in MODULE_PATHS.values()),
+                do="correct target_modules (and exclude_modules)",
+            )
+        return tuple(found)
+
+    def _matches(self, path: str) -> bool:
+        def hit(pattern: str | tuple[str, ...]) -> bool:
+            if isinstance(pattern, str):
+                return re.fullmatch(pattern, path) is not None
+            return any(path == entry or path.endswith("." + entry) for entry in pattern)
+
+        if self.exclude_modules and hit(self.exclude_modules):
+            return False
+        return self.target_modules == "all-linear" or hit(self.target_modules)
+
+    @classmethod
+    def preset(cls, name: str) -> LoraConfig:
+        """`jora` is JORA's own setting (q and v, rank 16); `all-linear` the default here."""
+        presets = {"jora": cls(16, 16.0, ("q_proj", "v_proj")), "all-linear": cls()}
+        if name not in presets:
+            raise BadInput(f"no LoRA preset {name!r}", expected="one of " + ", ".join(presets), do="name one of them")
+        return presets[name]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LoraConfig:
+        """From config keys; PEFT's names r, lora_alpha and lora_dropout are accepted. Unknown key: `BadInput`."""
+        return _from_dict(cls, values, {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout"})
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any]) -> LoraConfig:
+        """From the dict of an adapter_config.json. Options that would change the result are a `BadInput`."""
+        if config.get("peft_type") != "LORA":
+            raise BadInput(
+                f"the adapter is of type {config.get('peft_type')!r}",
+                expected="peft_type LORA",
+                do="give a LoRA adapter",
+            )
+        plain = {"use_dora": False, "bias": "none", "fan_in_fan_out": False, "lora_bias": False}
+        plain |= dict.fromkeys(("modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern"), None)
+        for key, value in plain.items():
+            if config.get(key) and config[key] != value:
+                raise BadInput(
+                    f"the adapter uses {key}={config[key]!r}",
+                    expected="plain LoRA of one rank on whole module types",
+                    do="merge it into its base with PEFT and use the merged model as base",
+                )
+        names = ("target_modules", "exclude_modules", "use_rslora")
+        values = {"rank": config.get("r", 8), "alpha": float(config.get("lora_alpha", 8))}
+        values |= {k: config[k] for k in names if config.get(k) is not None}
+        return cls(dropout=float(config.get("lora_dropout") or 0.0), **values)
+
+    def to_peft(self, num_layers: int, base_model: str | None = None) -> dict[str, Any]:
+        """adapter_config.json in the form every consumer reads: leaf names, rsLoRA folded into alpha."""
+        names = [MODULE_PATHS[name].split(".")[1] for name in self.targets(num_layers)]
+        alpha = self.scale * self.rank
+        return {
+            "alpha_pattern": {},
+            "base_model_name_or_path": base_model,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "inference_mode": True,
+            "init_lora_weights": True,
+            "layers_pattern": None,
+            "layers_to_transform": None,
+            "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+            "lora_bias": False,
+            "lora_dropout": self.dropout,
+            "modules_to_save": None,
+            "peft_type": "LORA",
+            "r": self.rank,
+            "rank_pattern": {},
+            "revision": None,
+            "target_modules": sorted(names),
+            "task_type": "CAUSAL_LM",
+            "use_dora": False,
+            "use_rslora": False,
+        }
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimiser (AdamW) and the loop.
+
+    Attributes:
+        micro_batch_rows: rows of `sequence_length` tokens in one forward and backward pass, over all devices.
+        accumulation: micro batches per optimiser step; the loss is the token mean over all of them.
+        epochs, max_steps: training ends at whichever comes first.
+        warmup_ratio, min_lr_ratio: share of the steps spent warming up; final rate as a share of the peak.
+        eval_every_steps, checkpoint_every_steps: 0 means only at the end.
+        early_stopping_patience: evaluations without improvement before stopping; 0 means never.
+        remat: `layer` recomputes each layer in the backward pass, `none` keeps everything.
+        keep_checkpoints: newest ones kept besides the best.
+        mesh: devices along (data, fsdp, tensor, context), one of them may be -1; `auto` puts all on fsdp.
+    """
+
+    learning_rate: float = 5e-4
+    schedule: str = "cosine"
+    warmup_ratio: float = 0.03
+    min_lr_ratio: float = 0.1
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float = 1.0
+    epochs: int = 1
+    max_steps: int | None = None
+    micro_batch_rows: int = 1
+    accumulation: int = 8
+    sequence_length: int = 1024
+    seed: int = 0
+    eval_every_steps: int = 0
+    checkpoint_every_steps: int = 50
+    early_stopping_patience: int = 0
+    keep_checkpoints: int = 1
+    dtype: str = "bfloat16"
+    remat: str = "layer"
+    mesh: str | tuple[int, ...] = "auto"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.mesh, list):
+            object.__setattr__(self, "mesh", tuple(self.mesh))
+        ok = self.mesh == "auto" or (
+            isinstance(self.mesh, tuple) and len(self.mesh) == 4 and all(map(_whole, self.mesh))
+        )
+        require(ok, "mesh", self.mesh, "auto, or four sizes: data, fsdp, tensor, context")
+        require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "above 0 and below 1")
+        for name, choices in (
+            ("schedule", ("cosine", "linear", "constant")),
+            ("dtype", ("bfloat16", "float32")),
+            ("remat", ("none", "layer")),
+        ):
+            require(getattr(self, name) in choices, name, getattr(self, name), "one of " + ", ".join(choices))
+        for name in ("warmup_ratio", "min_lr_ratio"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 or more and below 1")
+        for name in ("weight_decay",):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("eps", "clip_norm"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        for name in ("epochs", "micro_batch_rows", "accumulation", "keep_checkpoints"):
+            value = getattr(self, name)
+            require(_whole(value) and value >= 1, name, value, "a whole number of at least 1")
+        for name in ("seed", "eval_every_steps", "checkpoint_every_steps", "early_stopping_patience"):
+            value = getattr(self, name)
+            require(_whole(value) and value >= 0, name, value, "a whole number of at least 0")
+        require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "at least 1, or none")
+        require(self.sequence_length >= 8, "sequence_length", self.sequence_length, "at least 8 tokens")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """From config keys. An unknown key is a `BadInput` that names the nearest known one."""
+        return _from_dict(cls, values, {})
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def require(ok: bool, name: str, value: object, expected: str) -> None:
+    """Raises `BadInput` that names the field, unless `ok`."""
+    if not ok:
+        raise BadInput(f"{name} is {value!r}", expected=expected, do=f"correct {name}")
+
+
+def _from_dict(cls: type[C], values: Mapping[str, Any], aliases: Mapping[str, str]) -> C:
+    known: list[str] = [f.name for f in dataclasses.fields(cls)]
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        name = aliases.get(key, key)
+        if name not in known:
+            near = difflib.get_close_matches(key, [*known, *aliases], n=1)
+            hint = f"did you mean {near[0]}?" if near else "known keys: " + ", ".join(known)
+            raise BadInput(f"unknown key {key!r} in {cls.__name__}", expected="a known key", do=hint)
+        if name in out:
+            raise BadInput(f"{name} is given twice in {cls.__name__}", expected="one of the two names", do="drop one")
+        out[name] = value
+    try:
+        return cls(**out)
+    except TypeError as error:
+        raise BadInput(f"a value in {cls.__name__} has the wrong type ({error})", do="correct its type") from error
