@@ -6,6 +6,7 @@ set, that server is used.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from tasks.stage import Request
     from tasks.store import Manifest
 
+log = logging.getLogger("raft.flows")
+
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # hides harmless tracebacks of the embedded database's start
-    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "raft",  # so that the libraries' lines reach Prefect's records
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_CLI_PROMPT": "false",
 }
@@ -34,6 +37,14 @@ def settle_environment(run: Run) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_HOME", str(run.store.root / "prefect"))
+
+
+def _quiet_console() -> None:
+    """Prefect's own lines and tracebacks go to its records; the terminal is the reporter's (all of it with --debug)."""
+    if not log.isEnabledFor(logging.DEBUG):
+        prefect = logging.getLogger("prefect")
+        prefect.propagate = False
+        prefect.addHandler(logging.NullHandler())
 
 
 def run_flow(run: Run, until: str, *, force: bool = False) -> Built:
@@ -49,6 +60,7 @@ def run_flow(run: Run, until: str, *, force: bool = False) -> Built:
     from flows.pipeline import STAGES, chain
     from tasks.prefect_task import Boxed, stage_task
 
+    _quiet_console()
     listener = Listener(run.reporter)
     tasks = {made.name: stage_task(made, run.store, listener, force=force) for made in STAGES}
 

@@ -103,3 +103,14 @@ def test_a_teacher_none_of_whose_questions_survives_says_what_to_do(project):
     project.write()
     said = refused(project, "questions")
     assert "questions.file" in said
+
+
+def test_under_prefect_it_is_one_message_too(project, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "b.txt").write_bytes(b"")
+    project.values["corpus"] = ["broken"]
+    project.write()
+    done = project.raft("ingest", check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("ocument with text") == 1
