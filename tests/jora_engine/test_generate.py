@@ -37,9 +37,8 @@ def with_tokenizer(tokenizer_folder, model_folder):
     return make
 
 
-def reference(folder, prompt, count):
+def reference(model, prompt, count):
     """Greedy tokens of transformers, without a stop token at the end, and whether there was one."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = torch.tensor([prompt])
     out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False)
     made = out[0, len(prompt) :].tolist()
@@ -50,10 +49,10 @@ def reference(folder, prompt, count):
 def test_greedy_tokens_and_logits_equal_transformers(family, with_tokenizer):
     folder = with_tokenizer(family)
     generator = Generator(folder, dtype="float32", max_rows=4)
-    for prompt, made in zip(PROMPTS, generator.generate(PROMPTS, max_new_tokens=20), strict=True):
-        assert (list(made.token_ids), made.finish_reason) == reference(folder, prompt, 20)
-        assert made.text == generator.tokenizer.decode(made.token_ids, skip_special_tokens=True)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for prompt, made in zip(PROMPTS, generator.generate(PROMPTS, max_new_tokens=12), strict=True):
+        assert (list(made.token_ids), made.finish_reason) == reference(model, prompt, 12)
+        assert made.text == generator.tokenizer.decode(made.token_ids, skip_special_tokens=True)
     for prompt, ours in zip(PROMPTS, generator.logits(PROMPTS), strict=True):
         with torch.no_grad():
             theirs = model(torch.tensor([prompt])).logits[0].numpy()
@@ -207,5 +206,6 @@ def test_the_default_base_model_answers_as_in_transformers():
         generator.tokenizer.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True)
         for q in questions
     ]
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for prompt, made in zip(prompts, generator.generate(prompts, max_new_tokens=40), strict=True):
-        assert (list(made.token_ids), made.finish_reason) == reference(folder, prompt, 40)
+        assert (list(made.token_ids), made.finish_reason) == reference(model, prompt, 40)
