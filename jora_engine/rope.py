@@ -20,8 +20,9 @@ from raft_errors import BadInput
 KINDS = ("default", "linear", "llama3", "dynamic", "yarn", "longrope")
 _NEEDS_FACTOR = ("linear", "llama3", "dynamic")
 _PLAIN = (  # fields read under the same name
-    "factor low_freq_factor high_freq_factor attention_factor beta_fast beta_slow mscale mscale_all_dim truncate"
-).split()
+    *("factor", "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow"),
+    *("mscale", "mscale_all_dim", "truncate"),
+)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import tokenizers
 import torch
 import transformers
 
+torch.set_num_threads(1)  # its threads spin beside those of XLA, which makes tiny models minutes slow
+
 SIZES = {
     "vocab_size": 96,
     "hidden_size": 32,
