@@ -99,7 +99,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunC
     except ValidationError as error:
         raise _explained(error, str(path or "--set")) from None
     folder = path.parent if path is not None else Path()
-    return _absolute(config, folder.absolute())
+    return _resolved(config, folder.absolute())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -132,9 +132,9 @@ def _override(values: dict[str, Any], text: str) -> None:
     *parents, last = name.strip().split(".")
     place = values
     for part in parents:
-        place = (
-            place.setdefault(part, {}) if place.get(part) is not None else place.__setitem__(part, {}) or place[part]
-        )
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
         if not isinstance(place, dict):
             raise BadInput(f"--set {name}: {part} is no section", expected="section.field=value")
     place[last] = value
@@ -245,12 +245,8 @@ def _limits(info: FieldInfo) -> str:
 # ---- paths
 
 
-def _absolute(config: RunConfig, folder: Path) -> RunConfig:
-    """Path fields relative to the configuration file, as absolute paths."""
-    return _resolved(config, folder)
-
-
 def _resolved(section: Any, folder: Path) -> Any:
+    """A copy whose path fields, relative to the configuration file, are absolute."""
     changes: dict[str, Any] = {}
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
