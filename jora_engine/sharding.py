@@ -8,6 +8,7 @@ rows over data and fsdp, the sequence over context. A logical axis that a mesh a
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,10 +38,24 @@ LINEAR_AXES = {
 
 
 def place(model: ModelConfig, shape: Sequence[int] | str = "auto") -> Placement | None:
-    """A placement on all devices; None where there is one device and nothing to place."""
+    """A placement on all devices; None where there is one device and nothing to place.
+
+    `auto` cuts the base over all devices (fsdp), but for the cores of one CPU, which share its memory: rows only.
+    """
     if shape == "auto" and jax.device_count() == 1:
         return None
+    if shape == "auto" and jax.default_backend() == "cpu":
+        shape = (jax.device_count(), 1, 1, 1)
     return Placement(make_mesh(shape), model)
+
+
+def use_cores(rows: int) -> None:
+    """Makes JAX treat CPU cores as devices, as many as divide the `rows` of a micro batch. Call before JAX starts.
+
+    XLA:CPU runs loops (attention, the layers) on one thread; a device a core keeps all cores busy.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", math.gcd(cores, rows))
 
 
 def make_mesh(shape: Sequence[int] | str = "auto", devices: Sequence[Any] | None = None) -> Mesh:
@@ -132,12 +147,18 @@ class Placement:
             lambda path, _: self.named(self.spec(path[-1].key, stacked=path[0].key == "layers")), tree
         )
 
-    def lora(self, tree: Any) -> Any:
-        """Shardings for an adapter: A along its input if that is cut over tensor, B along its output."""
+    def adapters(self, tree: Any) -> Any:
+        """Shardings for a tree that holds adapters: A along its input if that is cut over tensor, B along its output.
+
+        Leaves that are no adapter's (an optimiser's step count) are whole on every device.
+        """
 
         def place(path: Any, _: Any) -> NamedSharding:
-            out, into = (self._axis(a, keep_fsdp=False) for a in LINEAR_AXES[path[0].key])
-            return self.named(PartitionSpec(None, None, into) if path[1].key == "a" else PartitionSpec(None, out, None))
+            name, part = ([None, None] + [getattr(step, "key", None) for step in path])[-2:]
+            if name not in LINEAR_AXES:
+                return self.named(PartitionSpec())
+            out, into = (self._axis(a, keep_fsdp=False) for a in LINEAR_AXES[name])
+            return self.named(PartitionSpec(None, None, into) if part == "a" else PartitionSpec(None, out, None))
 
         return jax.tree_util.tree_map_with_path(place, tree)
 

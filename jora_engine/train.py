@@ -126,10 +126,11 @@ class Trainer:
 
     def initial_state(self) -> TrainState:
         lora = init_lora(self.lora_config, self.model, self.config.seed)
-        if self.placement:
-            lora = jax.device_put(lora, self.placement.lora(lora))
-        optimizer = jax.jit(self.optimizer.init)(lora) if self.placement else self.optimizer.init(lora)
-        return TrainState(lora, optimizer, jax.tree.map(jnp.copy, lora))
+        return self._place(TrainState(lora, self.optimizer.init(lora), jax.tree.map(jnp.copy, lora)))
+
+    def _place(self, tree: Any) -> Any:
+        """Adapter-shaped trees where the compiled functions leave them: placed otherwise, they compile twice."""
+        return jax.device_put(tree, self.placement.adapters(tree) if self.placement else jax.devices()[0])
 
     def run(
         self,
@@ -219,7 +220,7 @@ class Trainer:
             for part in parts
         ]
         weight = np.float32(sum(float(b.supervision.weight.sum()) for b in batches))
-        gradient = jax.tree.map(jnp.zeros_like, state.lora)
+        gradient = self._place(jax.tree.map(jnp.zeros_like, state.lora))
         losses = []
         for micro, batch in enumerate(batches):
             if stop():
@@ -249,7 +250,7 @@ class Trainer:
 
     def _micro_gradient(self, gradient, lora, params, batch, weight, key):
         loss, more = jax.value_and_grad(self._micro_loss)(lora, params, batch, key)
-        return jax.tree.map(lambda a, b: a + b / weight, gradient, more), loss / weight
+        return self._pin(jax.tree.map(lambda a, b: a + b / weight, gradient, more)), loss / weight
 
     def _micro_loss(self, lora: Adapter, params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         """Summed loss of the supervised tokens; dropout only where a key is given."""
@@ -273,7 +274,10 @@ class Trainer:
     def _apply(self, lora, optimizer, gradient):
         norm = optax.global_norm(gradient)
         updates, optimizer = self.optimizer.update(gradient, optimizer, lora)
-        return optax.apply_updates(lora, updates), optimizer, norm
+        return self._pin(optax.apply_updates(lora, updates)), self._pin(optimizer), norm
+
+    def _pin(self, tree: Any) -> Any:
+        return jax.lax.with_sharding_constraint(tree, self.placement.adapters(tree)) if self.placement else tree
 
     def _evaluation_due(self, step: int) -> bool:
         every = self.config.eval_every_steps

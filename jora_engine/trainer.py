@@ -29,7 +29,7 @@ from jora_engine.config import LoraConfig, TrainConfig
 from jora_engine.export import write_adapter
 from jora_engine.lora import parameter_count
 from jora_engine.packing import Example
-from jora_engine.sharding import AXES, place
+from jora_engine.sharding import AXES, place, use_cores
 from jora_engine.tokenizer import Tokenizer
 from jora_engine.train import Progress, Trainer
 from jora_engine.weights import load_params, param_shapes, read_model_config
@@ -109,6 +109,7 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     if job.compile_cache:
         jax.config.update("jax_compilation_cache_dir", str(job.compile_cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    use_cores(job.training.micro_batch_rows)
     model = read_model_config(job.model)
     tokenizer = Tokenizer.load(job.model)
     _check_vocabulary(tokenizer, model.vocab_size, job.model)

@@ -125,7 +125,7 @@ def test_lora_is_cut_along_tensor_only():
     model = ModelConfig("llama", 96, 32, 56, 3, 4, 2, 8)
     placement = Placement(make_mesh((1, 1, 1, 1), devices), model)
     tree = {"down": {"a": np.zeros((3, 4, 56)), "b": np.zeros((3, 32, 4))}, "q": {"a": np.zeros((3, 4, 32))}}
-    specs = jax.tree.map(lambda s: tuple(s.spec), placement.lora(tree))
+    specs = jax.tree.map(lambda s: tuple(s.spec), placement.adapters(tree))
     assert specs["down"] == {"a": (None, None, "tensor"), "b": (None, None, None)}
     assert specs["q"]["a"] == (None, None, None)
     assert set(AXES) == {"data", "fsdp", "tensor", "context"}
