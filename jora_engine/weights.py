@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ def param_shapes(config: ModelConfig, dtype: str = "bfloat16") -> dict[str, Any]
     if not config.tie_embeddings:
         tree["head"] = jax.ShapeDtypeStruct((config.vocab_size, d), kind)
     return tree
+
+
+def parameter_total(config: ModelConfig) -> int:
+    """Numbers in the base model; a tied head counts once."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(param_shapes(config)))
 
 
 def hf_tensors(config: ModelConfig) -> dict[str, tuple[Leaf, int | None, tuple[int, ...]]]:

@@ -25,7 +25,7 @@ class QuestionsConfig(Section):
         result="content",
     )
     count: int | None = setting(
-        96, "Questions the teacher is asked for at most (fewer survive); null = about every chunk", ge=1
+        320, "Questions the teacher is asked for at most (fewer survive); null = about every chunk", ge=1
     )
     teacher: Literal["local", "openai"] = setting(
         "local", "local = the base model itself; openai = any OpenAI-compatible endpoint"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any, Literal
 
 from data.nouns import Progress
@@ -23,16 +24,21 @@ class TrainSection(Section):
     )
     dropout: float = setting(0.0, "LoRA dropout", ge=0, lt=1)
     use_rslora: bool = setting(False, "Scale by alpha / sqrt(rank) instead")
-    learning_rate: float = setting(5e-4, "Peak learning rate", gt=0, le=0.1)
+    learning_rate: float | None = setting(
+        None,
+        "Peak learning rate; null = by the base's size: 1e-3 below 1 B parameters, 5e-4 below 7 B, else 2e-4",
+        gt=0,
+        le=0.1,
+    )
     schedule: Literal["cosine", "linear", "constant"] = setting("cosine", "Learning rate after the warm-up")
     warmup_ratio: float = setting(0.03, "Share of the steps spent warming up", ge=0, le=1)
     weight_decay: float = setting(0.0, "AdamW weight decay", ge=0, le=1)
     clip_norm: float = setting(1.0, "Gradients are clipped to this norm", gt=0)
-    epochs: int = setting(1, "Passes over the training records", ge=1, le=1000)
+    epochs: int = setting(2, "Passes over the training records", ge=1, le=1000)
     max_steps: int | None = setting(None, "Optimiser steps at most; null = as many as the epochs have", ge=1)
-    micro_batch_rows: int = setting(1, "Rows in one forward and backward pass", unit="rows", ge=1, le=4096)
-    accumulation: int = setting(8, "Forward and backward passes per optimiser step", ge=1, le=4096)
-    sequence_length: int = setting(1024, "Tokens in a row of packed records", unit="tokens", ge=64, le=131072)
+    micro_batch_rows: int = setting(2, "Rows in one forward and backward pass", unit="rows", ge=1, le=4096)
+    accumulation: int = setting(1, "Forward and backward passes per optimiser step", ge=1, le=4096)
+    sequence_length: int = setting(2048, "Tokens in a row of packed records", unit="tokens", ge=64, le=131072)
     eval_every_steps: int = setting(0, "Steps between validations; 0 = none", unit="steps", ge=0)
     early_stopping_patience: int = setting(0, "Validations without improvement before stopping; 0 = never", ge=0)
     checkpoint_every_steps: int = setting(10, "Steps between checkpoints", unit="steps", ge=1, result=False)
@@ -49,6 +55,7 @@ def build(bench: Bench, config: TrainSection, records: Manifest, base: ModelFile
     """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json."""
     settings = config.model_dump(mode="json")
     lora = {name: settings.pop(name) for name in LORA_FIELDS}
+    settings["learning_rate"] = config.learning_rate or rate_for(base.folder)
     validation = records.path("validation.jsonl")
     job = {
         "model": str(base.folder),
@@ -75,6 +82,14 @@ def build(bench: Bench, config: TrainSection, records: Manifest, base: ModelFile
         f"{facts['steps']} steps: loss {facts['first_loss']:.3f} → {facts['final_loss']:.3f}",
         {name: value for name, value in facts.items() if not isinstance(value, dict)},
     )
+
+
+def rate_for(folder: Path) -> float:
+    """A peak rate for LoRA by the size of the base; smaller models take larger ones."""
+    from jora_engine.weights import parameter_total, read_model_config
+
+    parameters = parameter_total(read_model_config(folder))
+    return 1e-3 if parameters < 1e9 else 5e-4 if parameters < 7e9 else 2e-4
 
 
 def show(event: dict[str, Any], progress: Progress) -> None:
