@@ -39,6 +39,8 @@ def main() -> NoReturn:
     from flows import verbs
 
     verbs.register(app)
+    # torch's threads spin while they wait, which on a busy machine makes every operation many times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     as_json = "--json" in arguments

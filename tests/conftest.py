@@ -14,6 +14,7 @@ for _name, _value in {
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_HOME": f"{_home}/prefect",
     "JAX_PLATFORMS": "cpu",
+    "OMP_WAIT_POLICY": "PASSIVE",  # torch's threads spin otherwise, and starve JAX's on a busy machine
 }.items():
     os.environ.setdefault(_name, _value)
 
