@@ -43,7 +43,8 @@ class Models(Mapping[str, ModelFiles]):
             "base": (config.base, config.base_revision),
             "embedder": (config.embedder, config.embedder_revision),
         }
-        self._find, self._found = find, {}
+        self._find = find
+        self._found: dict[str, Any] = {}
 
     def __getitem__(self, role: str) -> ModelFiles:
         if role not in self._found:

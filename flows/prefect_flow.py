@@ -70,12 +70,13 @@ def run_flow(run: Run, until: str, *, force: bool = False) -> Built:
             run.reporter.finished(manifest, cached=True)
         return manifest
 
+    built: Built | None = None
+
     @flow(name="raft", validate_parameters=False, log_prints=False)
     def raft(config: dict, until: str) -> None:
         nonlocal built
         built = chain(run, until, step)
 
-    built: Built | None = None
     # The heartbeat thread costs every short flow a second at its end; only served runs need it.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         try:

@@ -140,7 +140,7 @@ def measure(
         pairs = zip(expected["adapter"], expected["merged"], strict=True)
         rounding = {"rounding": max(float(np.abs(a - b).max()) for a, b in pairs)}
     arrays = {f"{name}/{i}": array for name, rows in expected.items() for i, array in enumerate(rows)}
-    np.savez(bench.scratch / "logits.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(bench.scratch / "logits.npz", **arrays)
     job = {
         "base": str(base),
         "adapter": str(adapter),

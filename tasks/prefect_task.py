@@ -150,10 +150,9 @@ def stage_task(
 
     policy = StageKey(
         isolation_level=IsolationLevel.SERIALIZABLE,
-        lock_manager=FlockLockManager(lambda key: store.lock(*key.split("-", 1)), reporter),  # type: ignore[arg-type]
+        lock_manager=FlockLockManager(lambda key: store.lock(*key.split("-", 1)), reporter),
     )
     return task(
-        body,
         name=stage.name,
         task_run_name=stage.name,
         cache_policy=policy,
@@ -166,7 +165,7 @@ def stage_task(
         retry_jitter_factor=0.5,
         retry_condition_fn=transient,
         log_prints=False,
-    )
+    )(body)
 
 
 def artifact_markdown(manifest: Manifest) -> str:
