@@ -60,9 +60,11 @@ def train(placement):
     census = {}
     for kind in re.findall(r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\\(", text):
         census[kind] = census.get(kind, 0) + 1
-    return {"losses": [r["loss"] for r in progress.history], "validation": progress.best_loss, "lora": flat.tolist(),
-            "census": census, "shard": max(x.addressable_shards[0].data.size / x.size for x in jax.tree.leaves(params["layers"])
-            if x.ndim == 3)}
+    weights = [x for x in jax.tree.leaves(params["layers"]) if x.ndim == 3]
+    return {
+        "losses": [r["loss"] for r in progress.history], "validation": progress.best_loss, "lora": flat.tolist(),
+        "census": census, "shard": max(x.addressable_shards[0].data.size / x.size for x in weights),
+    }
 
 out = {"one": train(None)}
 for name, shape in meshes.items():
