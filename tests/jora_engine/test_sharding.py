@@ -58,7 +58,8 @@ def train(placement):
     key = jax.random.key(0)
     text = trainer._gradient.lower(gradient, state.lora, params, batch, np.float32(1), key).compile().as_text()
     census = {}
-    for kind in re.findall(r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\\(", text):
+    kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
+    for kind in re.findall(rf" ({kinds})(?:-start)?\\(", text):
         census[kind] = census.get(kind, 0) + 1
     weights = [x for x in jax.tree.leaves(params["layers"]) if x.ndim == 3]
     return {
