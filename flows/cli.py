@@ -6,12 +6,13 @@ Each verb parses its arguments and calls one function of `flows`; errors become 
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import typer
@@ -24,40 +25,46 @@ _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 
 _TYPERS_INTERRUPT = 130  # what typer makes of a KeyboardInterrupt
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="From a folder of documents to a domain-adapted language model.",
-    epilog="Example: raft init && raft plan && raft run",
-)
+
+@functools.cache
+def command() -> typer.Typer:
+    """The command with all its verbs."""
+    from flows import verbs
+
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        help="From a folder of documents to a domain-adapted language model.",
+        epilog="Example: raft init && raft plan && raft run",
+    )
+    verbs.register(app)
+    return app
 
 
 def main() -> NoReturn:
     """Entry point of the `raft` command."""
-    from flows import verbs
-
-    verbs.register(app)
     # torch's threads spin while they wait, which on a busy machine makes every operation many times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    as_json = "--json" in arguments
-    with contextlib.suppress(ValueError):
-        while True:
-            arguments.remove("--debug")
+    debug = "--debug" in sys.argv
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(name)s: %(message)s")
     if not debug:
         for noisy in ("httpx", "httpcore", "jax", "prefect", "sentence_transformers", "filelock"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(_run(arguments, debug, as_json))
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Runs the command in this process; returns its exit code. `--debug` may stand anywhere and lets errors through."""
+    rest = [argument for argument in arguments if argument != "--debug"]
+    return _run(rest, len(rest) < len(arguments), "--json" in rest)
 
 
 def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
     try:
-        result = app(args=arguments, prog_name="raft", standalone_mode=False)
+        result = command()(args=arguments, prog_name="raft", standalone_mode=False)
         code = result if isinstance(result, int) else 0
         return _interrupted(as_json) if code == _TYPERS_INTERRUPT else code
     except typer.Exit as error:

@@ -1,14 +1,19 @@
 """A small domain with tiny random models, made once, and a run over it."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import tiny
 import yaml
+
+from flows.cli import invoke
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +37,14 @@ SMALL = {
 }
 
 
+class Said(NamedTuple):
+    """How a `raft` command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 class Project:
     """A folder with a configuration, in which `raft` is run as a user runs it."""
 
@@ -52,28 +65,36 @@ class Project:
     def write(self) -> None:
         self.config.write_text(yaml.safe_dump(self.values))
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "flows.cli", *arguments]
-
     @property
     def environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_HOME"}
         return {**inherited, "RAFT_CACHE": str(self.domain / "cache")}
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts `raft` in the project's folder; its messages come on one pipe."""
-        command = self.command(*arguments)
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    def start(self, *arguments: str, **pipes: Any) -> subprocess.Popen[str]:
+        """Starts `raft` as a process of its own in the project's folder; its messages come on one pipe."""
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, **pipes}
+        command = [sys.executable, "-m", "flows.cli", *arguments]
         return subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, **pipes)
 
-    def raft(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs `raft` in the project's folder."""
-        command = self.command(*arguments)
-        done = subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, env=self.environment, check=False
-        )
-        assert not check or done.returncode == 0, done.stderr
-        return done
+    def process(self, *arguments: str) -> Said:
+        """Runs `raft` as a process of its own to its end."""
+        process = self.start(*arguments, stdout=subprocess.PIPE)
+        out, err = process.communicate(timeout=600)
+        return Said(process.returncode, out, err)
+
+    def raft(self, *arguments: str, check: bool = True) -> Said:
+        """Runs `raft` within this process (libraries are loaded once), in the project's folder."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patch.chdir(self.folder)
+            patch.setenv("RAFT_CACHE", self.environment["RAFT_CACHE"])
+            code = invoke(arguments)
+        assert not check or code == 0, err.getvalue()
+        return Said(code, out.getvalue(), err.getvalue())
 
     def json(self, *arguments: str, check: bool = True) -> dict:
         """The JSON object that `raft ... --json` prints."""
@@ -86,7 +107,15 @@ def project(tmp_path, domain) -> Project:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, domain) -> tuple[Project, subprocess.CompletedProcess[str]]:
+def finished(tmp_path_factory, domain) -> tuple[Project, Said]:
     """A project that was run to its end undisturbed, and what the run said."""
     made = Project(tmp_path_factory.mktemp("finished"), domain)
     return made, made.raft("run", "--no-prefect")
+
+
+@pytest.fixture
+def warm(project, finished) -> Project:
+    """A project of its own that shares the store of the finished one: what it does not change is cached."""
+    project.values["store"] = str(finished[0].folder / ".raft")
+    project.write()
+    return project

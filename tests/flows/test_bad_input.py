@@ -49,35 +49,35 @@ def test_a_base_of_another_architecture_is_refused_before_anything_is_built(proj
     assert "ingest …" not in said
 
 
-def test_a_base_without_a_chat_template_is_used_with_a_named_one(project, tmp_path):
+def test_a_base_without_a_chat_template_is_used_with_a_named_one(warm, tmp_path):
     tiny.make_base(tmp_path / "bare", template=False)
-    project.values["models"]["base"] = "bare"
-    project.write()
-    said = project.raft("records", "--no-prefect").stderr
+    warm.values["models"]["base"] = "bare"
+    warm.write()
+    said = warm.raft("records", "--no-prefect").stderr
     assert "brings no chat template: the built-in template" in said
 
 
-def test_a_token_budget_too_small_for_question_and_oracle_says_what_to_raise(project):
-    project.values["records"]["max_tokens"] = 64
-    project.write()
-    said = refused(project, "records")
+def test_a_token_budget_too_small_for_question_and_oracle_says_what_to_raise(warm):
+    warm.values["records"]["max_tokens"] = 64
+    warm.write()
+    said = refused(warm, "records")
     assert "max_tokens" in said
 
 
-def test_fewer_records_than_one_batch(project):
-    project.values["train"]["accumulation"] = 64
-    project.write()
-    said = refused(project, "train")
+def test_fewer_records_than_one_batch(warm):
+    warm.values["train"]["accumulation"] = 64
+    warm.write()
+    said = refused(warm, "train")
     assert "fewer than one batch of 64" in said
     assert "train.accumulation" in said
 
 
-def test_a_question_file_that_is_missing_or_no_question_file(project, tmp_path):
-    project.values["questions"]["file"] = "none.jsonl"
-    project.write()
-    assert "none.jsonl" in refused(project, "questions")
+def test_a_question_file_that_is_missing_or_no_question_file(warm, tmp_path):
+    warm.values["questions"]["file"] = "none.jsonl"
+    warm.write()
+    assert "none.jsonl" in refused(warm, "questions")
     (tmp_path / "none.jsonl").write_text("not json at all\n")
-    refused(project, "questions")
+    refused(warm, "questions")
 
 
 def test_a_store_that_cannot_be_written(project, tmp_path):
@@ -96,12 +96,12 @@ def test_a_failed_stage_keeps_the_finished_ones(project):
     assert project.json("train", "--no-prefect")["ran"] == ["train"]
 
 
-def test_a_teacher_none_of_whose_questions_survives_says_what_to_do(project):
+def test_a_teacher_none_of_whose_questions_survives_says_what_to_do(warm):
     """A random model writes no question."""
-    del project.values["questions"]["file"]
-    project.values["questions"] |= {"count": 4, "dtype": "float32", "batch_size": 4}
-    project.write()
-    said = refused(project, "questions")
+    del warm.values["questions"]["file"]
+    warm.values["questions"] |= {"count": 4, "dtype": "float32", "batch_size": 4}
+    warm.write()
+    said = refused(warm, "questions")
     assert "questions.file" in said
 
 
@@ -110,7 +110,7 @@ def test_under_prefect_it_is_one_message_too(project, tmp_path):
     (tmp_path / "broken" / "b.txt").write_bytes(b"")
     project.values["corpus"] = ["broken"]
     project.write()
-    done = project.raft("ingest", check=False)
+    done = project.process("ingest")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.count("ocument with text") == 1
