@@ -14,7 +14,7 @@ run: $(STAMP)
 	$(VENV)/bin/raft run $(CONFIG)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -m "not heavy" $(TESTS)
+	$(VENV)/bin/python -m pytest -m "not heavy" -n 2 --dist loadfile $(TESTS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
