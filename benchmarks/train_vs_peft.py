@@ -33,7 +33,8 @@ from typing import Any
 import numpy as np
 
 ROW_TOKENS = 2048
-RECORDS_PER_STEP = 8
+RECORDS_PER_STEP = 16
+ENGINE_ROWS = 2  # rows of a micro batch: one a core
 PEFT_MICRO_BATCH = 2
 SIDES = ("engine", "peft", "peft_packed")
 
@@ -63,12 +64,14 @@ def squad_records(data: Path, count: int, seed: int) -> list[dict[str, str]]:
 def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     """One process: the engine over the job's steps."""
     from jora_engine.lora import init_lora
-    from jora_engine.packing import Packing, make_batch, pack
+    from jora_engine.packing import Packing, pack
+    from jora_engine.sharding import place, use_cores
     from jora_engine.tokenizer import Tokenizer
     from jora_engine.train import Schedule, Trainer
     from jora_engine.trainer import read_examples
-    from jora_engine.weights import load_params, read_model_config
+    from jora_engine.weights import load_params, param_shapes, read_model_config
 
+    use_cores(ENGINE_ROWS)
     folder = Path(job["model"])
     model, lora, config = read_model_config(folder), *engine_config(job)
     examples = read_examples(Path(job["records"]), Tokenizer.load(folder))
@@ -80,7 +83,9 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
         rows += [tuple(numbers[i] for i in row) for row in packed.rows]
     capacity = max(sum(len(examples[i].completion) for i in row) for row in rows)
     packing = Packing(tuple(rows), ROW_TOKENS, -(-capacity // 64) * 64, 0.0)
-    trainer = Trainer(load_params(folder, model, job["dtype"]), model, lora, config, examples)
+    placement = place(model)
+    params = load_params(folder, model, job["dtype"], placement and placement.params(param_shapes(model)))
+    trainer = Trainer(params, model, lora, config, examples, (), placement)
     trainer.schedule = Schedule((packing,), tuple(steps))
     trainer.optimizer, trainer.rate = make_rates(job)
     state, losses, seconds = trainer.initial_state(), [], []
@@ -91,7 +96,6 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
         seconds.append(time.perf_counter() - began)
         losses.append(row["loss"])
     fill = sum(examples[i].length for row in rows for i in row) / (ROW_TOKENS * len(rows))
-    assert make_batch(examples, [rows[0]], ROW_TOKENS, packing.capacity).tokens.shape == (1, ROW_TOKENS)
     return {"losses": losses, "seconds": seconds, "fill": fill}
 
 
@@ -106,7 +110,12 @@ def engine_config(job: dict[str, Any]):
 
     steps = len(job["steps"])
     training = TrainConfig(
-        seed=job["seed"], sequence_length=ROW_TOKENS, accumulation=1, max_steps=steps, dtype=job["dtype"]
+        seed=job["seed"],
+        sequence_length=ROW_TOKENS,
+        micro_batch_rows=ENGINE_ROWS,
+        accumulation=1,
+        max_steps=steps,
+        dtype=job["dtype"],
     )
     return LoraConfig(rank=16, alpha=16.0), training
 
