@@ -84,7 +84,7 @@ def plan_steps(examples: Sequence[Example], config: TrainConfig) -> Schedule:
                 f"the {len(kept)} training records fill {len(packing.rows)} rows of {config.sequence_length} tokens,"
                 f" fewer than one batch of {per_step}",
                 expected=f"at least {per_step} rows",
-                do="add documents or questions, or lower train.micro_batch_rows, train.accumulation or train.sequence_length",
+                do="add questions, or lower train.micro_batch_rows, train.accumulation or train.sequence_length",
             )
         packings.append(packing)
         steps += [(epoch, rows) for rows in split_steps(len(packing.rows), per_step)]
