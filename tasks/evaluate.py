@@ -10,7 +10,7 @@ from tasks.answers import Answerer, answer
 from tasks.models import ModelFiles
 from tasks.retriever import open_retriever
 from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage, balanced
+from tasks.stage import Bench, Outcome, Stage
 from tasks.store import Manifest, read_json, write_json
 
 Setting = Literal["records", "retrieved", "oracle_only", "distractors_only", "closed_book"]
@@ -49,7 +49,6 @@ def build(
 
     test = list(read_jsonl(records.path("test.jsonl"), Record))
     used = test[: config.limit]
-    balanced("evaluate", len(test), len(used), len(test) - len(used))
     if not used:
         raise BadInput(
             "There is no test record to evaluate on",
