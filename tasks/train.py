@@ -34,7 +34,7 @@ class TrainSection(Section):
     warmup_ratio: float = setting(0.03, "Share of the steps spent warming up", ge=0, le=1)
     weight_decay: float = setting(0.0, "AdamW weight decay", ge=0, le=1)
     clip_norm: float = setting(1.0, "Gradients are clipped to this norm", gt=0)
-    epochs: int = setting(2, "Passes over the training records", ge=1, le=1000)
+    epochs: int = setting(3, "Passes over the training records", ge=1, le=1000)
     max_steps: int | None = setting(None, "Optimiser steps at most; null = as many as the epochs have", ge=1)
     micro_batch_rows: int = setting(2, "Rows in one forward and backward pass", unit="rows", ge=1, le=4096)
     accumulation: int = setting(1, "Forward and backward passes per optimiser step", ge=1, le=4096)
