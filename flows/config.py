@@ -49,6 +49,9 @@ class RunConfig(Section):
         path=True,
         min_length=1,
     )
+    name: str = setting(
+        "adapter", "Name of the adapter in the registry", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", result=False
+    )
     seed: int = setting(0, "Decides every random draw of the run", ge=0, lt=2**31)
     store: str = setting(".raft", "Folder for results, caches and locks", path=True, result=False)
     models: ModelsConfig = setting(ModelsConfig(), "Models")

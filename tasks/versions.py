@@ -1,0 +1,108 @@
+"""The values of the registry: an adapter's versions, their states, the pointer and the history; and how they change.
+
+Plain values and pure functions; `tasks.registry` keeps them in a file.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from raft_errors import BadInput
+from tasks.store import Link
+
+State = Literal["candidate", "promoted", "retired"]
+Action = Literal["registered", "promoted", "rolled back", "retired", "tested"]
+
+
+class Version(BaseModel):
+    """One trained and exported adapter.
+
+    Attributes:
+        stages: `{stage: link}` of everything it was made from, from `ingest` to `evaluate`.
+        started_from: number of the version that its training was warm-started from; None = the base model.
+        reason: of its present state.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    number: int
+    state: State
+    created: str
+    stages: dict[str, Link]
+    started_from: int | None = None
+    reason: str = ""
+
+
+class Event(BaseModel):
+    """One change. `was` is the version that the pointer left, or None."""
+
+    model_config = ConfigDict(frozen=True)
+    at: str
+    action: Action
+    version: int
+    reason: str
+    was: int | None = None
+
+
+class Adapter(BaseModel):
+    """The registry of one adapter at one moment.
+
+    Attributes:
+        promoted: number of the version in use, or None: the base model alone.
+        on_trial: it was promoted and its smoke test has not passed yet.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    promoted: int | None = None
+    on_trial: bool = False
+    versions: tuple[Version, ...] = ()
+    history: tuple[Event, ...] = ()
+
+    def version(self, number: int) -> Version:
+        """
+        Raises:
+            BadInput: there is no such version.
+        """
+        for version in self.versions:
+            if version.number == number:
+                return version
+        numbers = ", ".join(str(v.number) for v in self.versions) or "none yet"
+        raise BadInput(f"{self.name} has no version {number}", expected=f"one of: {numbers}", do="see `raft adapters`")
+
+    @property
+    def in_use(self) -> Version | None:
+        return None if self.promoted is None else self.version(self.promoted)
+
+    @property
+    def before(self) -> int | None:
+        """The version that the promoted one replaced, which a rollback returns to."""
+        for event in reversed(self.history):
+            if event.action == "promoted" and event.version == self.promoted:
+                return event.was
+        return None
+
+
+def switched(adapter: Adapter, to: int | None, event: Event, on_trial: bool, why_left: str) -> Adapter:
+    """The pointer moved to version `to` (or to none), with the states that follow from it."""
+    versions = adapter.versions
+    if adapter.promoted is not None:
+        versions = with_state(versions, adapter.promoted, "retired", why_left)
+    if to is not None:
+        reason = event.reason if event.action == "promoted" else f"back in use: {event.reason}"
+        versions = with_state(versions, to, "promoted", reason)
+    return adapter.model_copy(
+        update={
+            "promoted": to,
+            "on_trial": on_trial,
+            "versions": versions,
+            "history": (*adapter.history, event),
+        }
+    )
+
+
+def with_state(versions: tuple[Version, ...], number: int, state: State, reason: str) -> tuple[Version, ...]:
+    """The versions with one of them in another state."""
+    change = {"state": state, "reason": reason}
+    return tuple(v.model_copy(update=change) if v.number == number else v for v in versions)
