@@ -39,7 +39,7 @@ STAGE_HELP = {
 
 def register(app: typer.Typer) -> None:
     """Puts every verb into the command."""
-    from flows import answering, promoting, setting_up
+    from flows import answering, explaining, promoting, setting_up
 
     _command(app, run, "raft run my.yaml --set train.max_steps=50")
     _command(app, plan, "raft plan my.yaml")
@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
     _command(app, promoting.promote, 'raft promote 3 --reason "looked at by hand"')
     _command(app, promoting.rollback, 'raft rollback --reason "complaints"')
     _command(app, promoting.adapters, "raft adapters")
+    _command(app, explaining.explain, "raft explain --verify")
     _command(app, setting_up.init, "raft init --corpus docs/")
     _command(app, setting_up.schema, "raft schema > raft.schema.json")
     _command(app, setting_up.models, "raft models --fetch")

@@ -179,15 +179,24 @@ class Store:
         if manifest.digest != _content(manifest.files):
             raise Damage(f"{MANIFEST} was altered")
 
+    def read(self, stage: str, key: str) -> Manifest | None:
+        """The manifest as it stands, its files unchecked; None where it is missing or unreadable."""
+        try:
+            return self._read(self.folder(stage, key))
+        except (OSError, ValueError):
+            return None
+
+    def manifests(self, stage: str = "*") -> list[Manifest]:
+        """Every readable manifest of a stage (of all stages), newest first; their files are unchecked."""
+        found: list[tuple[float, Manifest]] = []
+        for path in (self.root / "store").glob(f"{stage}/[!.]*/{MANIFEST}"):
+            with contextlib.suppress(OSError, ValueError):
+                found.append((path.stat().st_mtime_ns, self._read(path.parent)))
+        return [manifest for _, manifest in sorted(found, key=lambda row: (-row[0], row[1].stage, row[1].key))]
+
     def latest(self, stage: str) -> Manifest | None:
         """The most recently published manifest of a stage, whatever its key and state; for telling what changed."""
-        best: tuple[float, Manifest] | None = None
-        for path in (self.root / "store" / stage).glob(f"[!.]*/{MANIFEST}"):
-            with contextlib.suppress(OSError, ValueError):
-                built = path.stat().st_mtime_ns
-                if best is None or built > best[0]:
-                    best = (built, self._read(path.parent))
-        return best[1] if best else None
+        return next(iter(self.manifests(stage)), None)
 
     def _read(self, folder: Path) -> Manifest:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
