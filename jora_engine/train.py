@@ -105,14 +105,16 @@ class Trainer:
         examples: Sequence[Example],
         validation: Sequence[Example] = (),
         placement: Placement | None = None,
+        start: Adapter | None = None,
     ) -> None:
+        """`start` is the adapter that training goes on from (a warm start); by default a fresh one."""
         if placement and config.micro_batch_rows % placement.rows:
             raise BadInput(
                 f"train.micro_batch_rows is {config.micro_batch_rows} on a mesh that cuts rows {placement.rows} ways",
                 expected=f"a multiple of {placement.rows}",
                 do="set train.micro_batch_rows to one, or lower data and fsdp in train.mesh",
             )
-        self.placement = placement
+        self.placement, self.start = placement, start
         self.params, self.model, self.lora_config, self.config = params, model, lora, config
         self.examples = [examples[i] for i in fitting(examples, config.sequence_length)]
         self.schedule = plan_steps(examples, config)
@@ -125,7 +127,8 @@ class Trainer:
         self._loss = jax.jit(self._micro_loss)
 
     def initial_state(self) -> TrainState:
-        lora = init_lora(self.lora_config, self.model, self.config.seed)
+        lora = self.start or init_lora(self.lora_config, self.model, self.config.seed)
+        lora = jax.tree.map(jnp.copy, lora)  # the update consumes its state
         return self._place(TrainState(lora, self.optimizer.init(lora), jax.tree.map(jnp.copy, lora)))
 
     def _place(self, tree: Any) -> Any:

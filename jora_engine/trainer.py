@@ -11,6 +11,7 @@ import dataclasses
 import fcntl
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -25,9 +26,9 @@ import jax
 import numpy as np
 
 from jora_engine.checkpoint import Checkpoints
-from jora_engine.config import LoraConfig, TrainConfig
-from jora_engine.export import write_adapter
-from jora_engine.lora import parameter_count
+from jora_engine.config import LoraConfig, ModelConfig, TrainConfig
+from jora_engine.export import read_adapter, write_adapter
+from jora_engine.lora import Adapter, parameter_count
 from jora_engine.packing import Example
 from jora_engine.sharding import AXES, place, use_cores
 from jora_engine.tokenizer import Tokenizer
@@ -50,6 +51,7 @@ class Job:
         work: folder for checkpoints, kept between attempts and removed by the caller afterwards.
         base_name: what the adapter names as its base; the model folder's name by default.
         compile_cache: folder for compiled programs, shared between runs.
+        start: PEFT folder of the adapter that training goes on from; None = a fresh one.
     """
 
     model: Path
@@ -59,13 +61,14 @@ class Job:
     validation: Path | None = None
     base_name: str = ""
     compile_cache: Path | None = None
+    start: Path | None = None
     lora: LoraConfig = field(default_factory=LoraConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
 
     @classmethod
     def read(cls, file: Path) -> Job:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        for name in ("model", "train", "out", "work", "validation", "compile_cache"):
+        for name in ("model", "train", "out", "work", "validation", "compile_cache", "start"):
             if values.get(name) is not None:
                 values[name] = Path(values[name])
         values["lora"] = LoraConfig.from_dict(values.get("lora", {}))
@@ -104,6 +107,23 @@ def read_examples(file: Path, tokenizer: Tokenizer) -> list[Example]:
     return examples
 
 
+def read_start(folder: Path, wanted: LoraConfig, model: ModelConfig) -> Adapter:
+    """The adapter to go on from.
+
+    Raises:
+        BadInput: it has another rank, other modules or another scale than the one to be trained.
+    """
+    lora, found = read_adapter(folder, model)
+    same = sorted(found.targets(model.num_layers)) == sorted(wanted.targets(model.num_layers))
+    if not (same and found.rank == wanted.rank and math.isclose(found.scale, wanted.scale, rel_tol=1e-6)):
+        raise BadInput(
+            f"{folder}: rank {found.rank}, scale {found.scale:g}, modules {', '.join(lora)}",
+            expected=f"rank {wanted.rank}, scale {wanted.scale:g} and the modules of this configuration",
+            do="start from the base model, or keep train.rank, alpha, target_modules and use_rslora as they were",
+        )
+    return lora
+
+
 def run(job: Job, *, stop: Any, report: Any) -> None:
     """Trains and writes the results of a job. `stop` and `report` as in `Trainer.run`."""
     if job.compile_cache:
@@ -120,7 +140,8 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     placement = place(model, job.training.mesh)
     shardings = placement.params(param_shapes(model)) if placement else None
     params = load_params(job.model, model, job.training.dtype, shardings)
-    trainer = Trainer(params, model, job.lora, job.training, examples, validation, placement)
+    start = read_start(job.start, job.lora, model) if job.start else None
+    trainer = Trainer(params, model, job.lora, job.training, examples, validation, placement, start)
     packing = trainer.schedule.packings[0]
     facts = {
         "records": len(examples),

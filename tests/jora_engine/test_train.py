@@ -18,8 +18,11 @@ from safetensors.numpy import load_file, save_file
 
 from jora_engine.checkpoint import Checkpoints
 from jora_engine.config import LoraConfig, TrainConfig
+from jora_engine.export import write_adapter
+from jora_engine.lora import init_lora
 from jora_engine.packing import Example
 from jora_engine.train import Trainer, plan_steps
+from jora_engine.trainer import read_start
 from jora_engine.weights import load_params, read_model_config
 from raft_errors import BadInput, Interrupted, RaftError
 
@@ -125,6 +128,26 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(base):
     broken = {**params, "final_norm": params["final_norm"].at[0].set(np.nan)}
     with pytest.raises(RaftError, match=r"diverged at step 1 .*last checkpoint is kept"):
         make((broken, config)).run()
+
+
+def test_a_warm_start_goes_on_from_an_exported_adapter_and_leaves_it_whole(base, tmp_path):
+    params, model = base
+    earlier = jax.tree.map(lambda leaf: leaf + 0.01, init_lora(LORA, model, seed=3))
+    write_adapter(tmp_path / "adapter", earlier, LORA, model, "base")
+    found = read_start(tmp_path / "adapter", dataclasses.replace(LORA, dropout=0.1), model)
+    assert_same(found, earlier)
+    state = Trainer(params, model, LORA, TRAIN, examples(24), start=found).initial_state()
+    assert_same(state.lora, earlier)
+    jax.tree.map(lambda leaf: leaf.delete(), state.lora)
+    assert_same(found, earlier)
+
+
+@pytest.mark.parametrize("other", [{"rank": 8, "alpha": 16.0}, {"alpha": 4.0}, {"target_modules": ("q_proj",)}])
+def test_a_warm_start_from_another_shape_or_scale_is_refused(base, tmp_path, other):
+    model = base[1]
+    write_adapter(tmp_path / "adapter", init_lora(LORA, model, seed=3), LORA, model, "base")
+    with pytest.raises(BadInput, match="start from the base model"):
+        read_start(tmp_path / "adapter", dataclasses.replace(LORA, **other), model)
 
 
 def test_fewer_rows_than_one_batch_are_refused():
