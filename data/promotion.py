@@ -127,9 +127,7 @@ def _not_worse(rival: Rival, name: str, setting: Mapping[str, Any], margin: floa
         for value, entry in table.items()
         if "difference" in entry and entry["difference"]["difference"] < -margin and entry["difference"]["high"] < 0
     ]
-    why = (
-        f"{name}: clearly worse than {NAMES[rival]} on {', '.join(lost)}" if lost else f"{name}: no slice clearly worse"
-    )
+    said = f"clearly worse than {NAMES[rival]} on {', '.join(lost)}" if lost else "no slice clearly worse"
     return [*checks, Check(f"slices not worse: {name}, {rival}", not lost, "hold", f"{name}: {said}")]
 
 
