@@ -1,11 +1,12 @@
 """Sums scored rows up into a comparison of two conditions: means, paired differences with intervals, slices.
 
-Answers that were never generated are counted and left out, and every mean says over how many values it is. Rows come
-from `data.scoring`; `data.report` shows the result.
+Answers that were never generated and scores that are not finite are counted and left out, and every mean says over how
+many values it is. Rows come from `data.scoring`; `data.report` shows the result.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,19 +35,24 @@ def summarise(
 
     Questions are resampled by document where there are ten or more. The headline is token F1 in `headline_setting`, by
     default `retrieved` where there are such rows, else the first setting, over questions on documents that training
-    never saw, or else on passages that it never saw (`unseen` says which). JSON values only.
+    never saw, or else on passages that it never saw (`unseen` says which). `against` holds the same difference between
+    `other` and every further condition (an earlier adapter). JSON values only.
     """
     settings = list(dict.fromkeys(r["setting"] for r in rows))
     chosen = headline_setting or ("retrieved" if "retrieved" in settings else next(iter(settings), ""))
     by_setting = {
         s: _summarise_setting([r for r in rows if r["setting"] == s], base, other, samples, seed) for s in settings
     }
+    leading = [r for r in rows if r["setting"] == chosen]
+    further = [c for c in dict.fromkeys(r["condition"] for r in leading) if c not in (base, other)]
+    against = {c: _headline(leading, c, other, samples, seed) for c in further}
     return {
         "base": base,
         "other": other,
         "headline_metric": HEADLINE,
         "headline_setting": chosen,
-        "headline": _headline([r for r in rows if r["setting"] == chosen], base, other, samples, seed),
+        "headline": _headline(leading, base, other, samples, seed),
+        "against": {c: difference for c, difference in against.items() if difference},
         "settings": by_setting,
         "seed": seed,
         "samples": samples,
@@ -85,7 +91,7 @@ def _condition(rows: list[Mapping[str, Any]], samples: int, seed: int) -> dict[s
     scored = [r for r in rows if not r["failed"]]
     metrics = {}
     for metric in METRICS:
-        kept = [r for r in scored if r["metrics"][metric] is not None]
+        kept = [r for r in scored if _defined(r["metrics"][metric])]
         if kept:
             values = [r["metrics"][metric] for r in kept]
             metrics[metric] = bootstrap_mean(values, groups=_groups(kept)[0], samples=samples, seed=seed).to_dict()
@@ -95,6 +101,7 @@ def _condition(rows: list[Mapping[str, Any]], samples: int, seed: int) -> dict[s
     return {
         "n": len(rows),
         "missing": sum(bool(r["failed"]) for r in rows),
+        "not_finite": sum(v is not None and not _defined(v) for r in scored for v in r["metrics"].values()),
         "flags": dict(sorted(Counter(f for r in scored for f in r["flags"]).items())),
         "metrics": metrics,
         "refusal": refusal_scores([r["refused"] for r in scored], [r["should_refuse"] for r in scored]),
@@ -115,13 +122,17 @@ def _pairs(
     """(base, other, row) for each record on which both have a defined value, in order of record id."""
     values: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
-        if row["condition"] in (base, other) and not row["failed"] and row["metrics"][metric] is not None:
+        if row["condition"] in (base, other) and not row["failed"] and _defined(row["metrics"][metric]):
             values.setdefault(row["record_id"], {})[row["condition"]] = row
     return [
         (both[base]["metrics"][metric], both[other]["metrics"][metric], both[base])
         for _, both in sorted(values.items())
         if len(both) == 2
     ]
+
+
+def _defined(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _difference(pairs: list[tuple[float, float, Mapping[str, Any]]], samples: int, seed: int) -> dict[str, Any]:
@@ -185,7 +196,8 @@ def _positions(rows: list[Mapping[str, Any]], conditions: list[str]) -> dict[str
     for position in sorted({r["oracle_position"] for r in rows if r["oracle_position"]}):
         for condition in conditions:
             kept = [r for r in rows if r["oracle_position"] == position and r["condition"] == condition]
-            mean, count = mean_defined([r["metrics"].get(HEADLINE) for r in kept])
+            values = [r["metrics"].get(HEADLINE) for r in kept]
+            mean, count = mean_defined([v for v in values if _defined(v)])
             if mean is not None:
                 table.setdefault(str(position), {})[condition] = {"mean": mean, "n": count}
     return table

@@ -33,6 +33,8 @@ def write_report(
     training: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     lineage: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    advice: Sequence[Mapping[str, Any]] = (),
+    general: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the report to `path` (UTF-8 HTML).
 
@@ -42,6 +44,8 @@ def write_report(
         training: figures of the training; lists of [step, value] pairs (`loss`, `validation_loss`) are drawn.
         config: nested values are flattened to `section.field`.
         lineage: stage -> digest, or rows with `stage` and `digest`.
+        advice: what `data.adviser.advise` found, as dicts, most pressing first.
+        general: what `data.general.compare_general` returned.
     """
     base, other = summary["base"], summary["other"]
     headline = summary.get("headline")
@@ -57,6 +61,9 @@ def write_report(
         verdict_class=headline and colour(headline),
         level=f"{100 * headline['level']:g} %" if headline else "95 %",
         warnings=_warnings(summary),
+        against=[(condition_words(name), difference) for name, difference in summary["against"].items()],
+        advice=list(advice),
+        general=_general(general or {}, condition_words(base), condition_words(other)),
         settings=[
             (f"Answers with {setting_words(n)}", _setting(p, base, other))
             for n, p in sorted(summary["settings"].items(), key=lambda item: item[0] != summary["headline_setting"])
@@ -76,7 +83,13 @@ def write_report(
     path.write_text(html, encoding="utf-8", newline="\n")
 
 
-def summary_markdown(summary: Mapping[str, Any], *, title: str) -> str:
+def summary_markdown(
+    summary: Mapping[str, Any],
+    *,
+    title: str,
+    advice: Sequence[Mapping[str, Any]] = (),
+    general: Mapping[str, Any] | None = None,
+) -> str:
     """The comparison in a few lines of Markdown, for places that show text: headline, then a table a setting."""
     base, other = condition_words(summary["base"]), condition_words(summary["other"])
     lines = [f"## {_cell(title)}", ""]
@@ -90,6 +103,19 @@ def summary_markdown(summary: Mapping[str, Any], *, title: str) -> str:
     else:
         lines.append("No question was answered by both.")
     lines += ["", *(f"- {line}" for line in _warnings(summary))]
+    if summary["against"]:
+        lines += ["", f"### {other} against others", "", _row(["", METRICS[HEADLINE], "Difference (95 %)", "Verdict"])]
+        lines.append("|" + "---|" * 4)
+    for name, change in summary["against"].items():
+        lines.append(_row([condition_words(name), percent(change["base"]), _points(change), change["verdict"]]))
+    if general:
+        found = _general(general, base, other)
+        lines += ["", f"### General skills, {found['instructions']} instructions: {found['verdict']}", ""]
+        lines += [_row(["", base, other, "Difference", "95 %", "n"]), "|" + "---|" * 6]
+        lines += [_row([row["name"], *map(str, row["cells"])]) for row in found["rows"]]
+    if advice:
+        lines += ["", "### What to do next", ""]
+        lines += [f"{n}. **{a['do']}** ({a['about']}): {a['why']}" for n, a in enumerate(advice, 1)]
     for name, part in summary["settings"].items():
         conditions = part["conditions"]
         heads = ["Metric", *(condition_words(c) for c in conditions), "Difference (95 %)", "n"]
@@ -100,6 +126,24 @@ def summary_markdown(summary: Mapping[str, Any], *, title: str) -> str:
             tail = [_points(difference), str(difference["n"])] if difference else ["–", "–"]
             lines.append(_row([row["name"], *values, *tail]))
     return "\n".join(lines) + "\n"
+
+
+def _general(general: Mapping[str, Any], base: str, other: str) -> dict[str, Any]:
+    """The rows of the table on general skills; the loss is in nats a token, the share of right replies in per cent."""
+    rows = []
+    if "loss" in general:
+        rows.append(_general_row("Loss of a good answer, nats a token", general["loss"], 1, 3))
+    if "correct" in general:
+        rows.append(_general_row("Replies that hold the answer, %", general["correct"], 100, 1))
+    return {"rows": rows, "verdict": general.get("verdict", ""), "instructions": general.get("instructions", 0)}
+
+
+def _general_row(name: str, change: Mapping[str, Any], factor: float, digits: int) -> dict[str, Any]:
+    def shown(key: str, sign: str = "") -> str:
+        return f"{factor * change[key]:{sign}.{digits}f}"
+
+    interval = f"{shown('low', '+')} to {shown('high', '+')}"
+    return {"name": name, "cells": [shown("base"), shown("other"), shown("difference", "+"), interval, change["n"]]}
 
 
 def _points(difference: Mapping[str, Any]) -> str:
@@ -123,6 +167,13 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
                 lines.append(
                     f"{condition_words(condition)} with {setting_words(name)}: {figures['missing']} of {figures['n']} "
                     "answers were never generated; they are left out of every comparison."
+                )
+            if figures["not_finite"]:
+                count = figures["not_finite"]
+                lines.append(
+                    f"{condition_words(condition)} with {setting_words(name)}: {count} "
+                    f"score{' is not a finite number' if count == 1 else 's are not finite numbers'}, "
+                    "left out of every mean."
                 )
     return lines
 

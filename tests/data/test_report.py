@@ -12,6 +12,7 @@ from data.card import write_card
 from data.nouns import Record
 from data.records import RecordOptions
 from data.report import score_row, summarise, summary_markdown, write_report
+from data.row_table import write_rows
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +211,44 @@ def test_the_card_states_the_figures_of_the_records(tmp_path):
     assert "&lt;set&gt;" in page_text
     assert result.train[0].metadata["question"] in page_text
     assert "<mark>" in page_text
+
+
+def test_scores_that_are_not_numbers_are_counted_and_never_a_zero(records, tmp_path):
+    rows = rows_for(records)
+    whole = summarise(rows, samples=200)["settings"]["records"]
+    spoilt = next(r for r in rows if r["condition"] == "adapter" and r["metrics"]["f1"] is not None)
+    spoilt["metrics"]["f1"] = float("nan")
+    part = summarise(rows, samples=200)
+    figures = part["settings"]["records"]
+    assert figures["conditions"]["adapter"]["not_finite"] == 1
+    assert figures["differences"]["f1"]["n"] == whole["differences"]["f1"]["n"] - 1
+    write_report(tmp_path / "r.html", title="T", summary=part, rows=rows)
+    assert "1 score is not a finite number" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_an_earlier_adapter_is_measured_in_the_same_pass(records, tmp_path):
+    rows = rows_for(records, 0.2, 0.9)
+    rows += [dict(r, condition="last week") for r in rows_for(records, 0.2, 0.5) if r["condition"] == "adapter"]
+    summary = summarise(rows, samples=500)
+    assert summary["headline"]["verdict"] == "better"
+    assert summary["against"]["last week"]["verdict"] == "better"
+    assert summary["against"]["last week"]["base"] < summary["headline"]["other"]
+    write_report(tmp_path / "r.html", title="T", summary=summary, rows=rows)
+    assert "last week" in page_of(tmp_path / "r.html")[0]
+    assert "| last week |" in summary_markdown(summary, title="T")
+
+
+def test_rows_are_written_as_a_table_of_flat_columns(records, tmp_path):
+    import pyarrow.parquet as pq
+
+    rows = [*rows_for(records), score_row(records[0], None, condition="base")]
+    write_rows(tmp_path / "rows.parquet", rows)
+    table = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert len(table) == len(rows)
+    for row, line in zip(rows, table, strict=True):
+        assert line["f1"] == row["metrics"].get("f1")
+        assert line["slice_question_kind"] == row["slices"]["question kind"]
+        assert [q["text"] for q in line["quotes"]] == [q["text"] for q in row["quotes"]]
+    write_rows(tmp_path / "again.parquet", rows)
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "rows.parquet").read_bytes()
+    write_rows(tmp_path / "none.parquet", [])

@@ -1,0 +1,369 @@
+"""RAFT on data that nobody here wrote: is the adapter better than the base with the same retrieved passages?
+
+    python benchmarks/raft_literature.py --set squad
+    python benchmarks/raft_literature.py --set pubmedqa --json
+    python benchmarks/raft_literature.py --set hotpotqa --quick
+
+Imports the questions, mines distractors, composes records, trains an adapter and asks base and adapter the test
+questions over the passages that the retriever finds, with the pipeline's own code. Everything is kept in the work
+folder: a killed run goes on, and a run with other settings makes only what they change. `--vary epochs=2` tries a
+change of the protocol. The last line with --json is one object: set -> base, adapter, difference, ci95 and the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.comparison import summarise
+from data.conditions import conditions
+from data.importing import import_questions
+from data.nouns import Chunk, Document, Record, digest, text_sha256, write_jsonl
+from data.prompting import load_template
+from data.records import RecordOptions, RecordSet, compose_records, measured_p
+from data.report import write_report
+from data.scoring import score_row
+from data.splits import SplitOptions, split_by_document
+from jora_engine.tokenizer import Tokenizer
+from retrieval.embedding import Embedder
+from retrieval.index import build_index, open_index
+from retrieval.mining import mine_distractors
+from retrieval.search import Retriever, passage_text
+from tasks.answers import Answerer, answer
+from tasks.embed import calibration_file
+from tasks.itemcache import SqliteCache
+from tasks.models import ModelFiles, compile_cache, resolve
+from tasks.store import read_json, write_json
+from tasks.supervisor import run_child
+
+BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one set is run; `--vary` changes a field.
+
+    Attributes:
+        folder, corpus: where the set lies under the shared data.
+        train, test: questions taken, drawn by hash from each side; test None = all of the official test.
+        passages: retrieved for each test question, and shown in a training record (oracles included).
+        max_tokens: of a training record; distractors are dropped until it fits.
+        row_tokens: length of a row of packed records.
+        p_oracle: share of the records that show their oracle; None = as often as the retriever finds it.
+    """
+
+    folder: str
+    corpus: str
+    train: int
+    test: int | None
+    passages: int
+    max_tokens: int
+    row_tokens: int
+    epochs: int = 1
+    learning_rate: float = 1e-3
+    rank: int = 16
+    p_oracle: float | None = None
+    absent: str = "refuse"
+    template: str = "raft"
+    max_new_tokens: int = 128
+    mode: str = "hybrid"
+    seed: int = 0
+
+
+PROTOCOLS = {
+    "squad": Protocol("squad_v1_dev", "corpus.jsonl", 400, 300, passages=4, max_tokens=640, row_tokens=1280),
+    "pubmedqa": Protocol("pubmedqa", "corpus.jsonl", 500, None, passages=2, max_tokens=1024, row_tokens=2048),
+    "hotpotqa": Protocol("hotpotqa", "corpus.jsonl.gz", 200, None, 5, max_tokens=800, row_tokens=1600, epochs=2),
+}
+TEST_ARTICLES = 14  # of SQuAD's 48; the other 34 are trained on
+
+
+def main() -> int:
+    here = Path(__file__).resolve().parents[1]
+    default_data = here.parent / "shared" / "data"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", action="append", choices=list(PROTOCOLS), help="may be given again; default: all")
+    parser.add_argument("--quick", action="store_true", help="24 training and 16 test questions: does it run?")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
+    parser.add_argument("--vary", action="append", default=[], metavar="FIELD=VALUE", help="change the protocol")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
+    parser.add_argument("--work", type=Path, default=here / ".raft" / "benchmarks" / "literature")
+    args = parser.parse_args()
+    if not args.data.is_dir():
+        parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compile_cache()))
+    figures = {}
+    for name in args.set or PROTOCOLS:
+        protocol = varied(PROTOCOLS[name], args.vary)
+        if args.quick:
+            protocol = dataclasses.replace(protocol, train=24, test=16, epochs=1)
+        figures[name] = run(name, protocol, args.data, args.work / name)
+        print(f"{name}: " + json.dumps(figures[name]), flush=True)
+    if args.json:
+        print(json.dumps(figures))
+    return 0
+
+
+def varied(protocol: Protocol, changes: Sequence[str]) -> Protocol:
+    """The protocol with `field=value` changes; a value is read as JSON where it is JSON."""
+    fields = {f.name for f in dataclasses.fields(protocol)}
+    for change in changes:
+        name, _, text = change.partition("=")
+        if name not in fields:
+            raise SystemExit(f"--vary {change}: no such field; one of {', '.join(sorted(fields))}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        protocol = dataclasses.replace(protocol, **{name: value})
+    return protocol
+
+
+def run(name: str, protocol: Protocol, data: Path, work: Path) -> dict[str, Any]:
+    """Figures of one set."""
+    begin = time.monotonic()
+    work.mkdir(parents=True, exist_ok=True)
+    cache = SqliteCache(work / "items.sqlite")
+    base, template = resolve(BASE), load_template(protocol.template)
+    chunks, documents = read_corpus(data / protocol.folder / protocol.corpus)
+    rows = draw(name, protocol, read(data / protocol.folder / "questions.jsonl"))
+    retriever = make_retriever(chunks, protocol.mode, work, cache)
+    made = compose(protocol, rows, chunks, documents, retriever, base)
+    say(f"{name}: {len(made.train)} training and {len(made.test)} test records, dropped {made.report['dropped']}")
+    adapter, training = train(protocol, made.train, base, work)
+    test = made.test[: protocol.test]
+    hits = retriever.search([r.metadata["question"] for r in test], 2 * protocol.passages)
+    shown = [
+        conditions(
+            record,
+            found,
+            retriever.chunks,
+            passages=protocol.passages,
+            may_refuse=made.report["may_refuse"],
+            template=template,
+            distractor_counts=(),
+            seed=protocol.seed,
+        )["retrieved"]
+        for record, found in zip(test, hits, strict=True)
+    ]
+    scored = []
+    for who, folder in (("base", None), ("adapter", adapter)):
+        key = base.digest if folder is None else f"{base.digest}+{folder.parent.parent.name}"
+        answerer = Answerer(base.folder, folder, key, "bfloat16", protocol.max_new_tokens, 16)
+        answers = answer(answerer, shown, cache, lambda done, total, what: say(f"{what}: {done} of {total}"), who)
+        for record, given in zip(shown, answers, strict=True):
+            row = score_row(
+                record,
+                given.text,
+                condition=who,
+                setting="retrieved",
+                template=template,
+                finish_reason=given.finish_reason,
+            )
+            scored.append({**row, "group": unit_of(retriever.chunks[record.metadata["oracle_ids"][0]].source)})
+    summary = summarise(scored, seed=protocol.seed)
+    folder = adapter.parent.parent
+    write_jsonl(folder / "rows.jsonl", scored)
+    write_report(
+        folder / "report.html",
+        title=f"{name}: {BASE.split('/')[-1]} against its RAFT adapter",
+        summary=summary,
+        rows=scored,
+        training=training,
+        config=dataclasses.asdict(protocol),
+    )
+    found = figures_of(summary, shown, training) | {"protocol": dataclasses.asdict(protocol)}
+    found["train_records"], found["report"] = len(made.train), os.path.relpath(folder / "report.html")
+    found["minutes_this_time"] = round((time.monotonic() - begin) / 60, 1)
+    write_json(folder / "figures.json", found)
+    return found
+
+
+def figures_of(summary: Mapping[str, Any], shown: Sequence[Record], training: Mapping[str, Any]) -> dict[str, Any]:
+    """The headline and what explains it; shares 0 to 1."""
+    part = summary["settings"]["retrieved"]
+    kinds, changes = part["conditions"], part["differences"]
+    headline = changes["f1"]
+    out: dict[str, Any] = {
+        "base": round(headline["base"], 4),
+        "adapter": round(headline["other"], 4),
+        "difference": round(headline["difference"], 4),
+        "ci95": [round(headline["low"], 4), round(headline["high"], 4)],
+        "questions": headline["n"],
+        "resampled": f"{headline['documents']} {headline['resampled']}",
+        "oracle_retrieved": round(sum(r.metadata["oracle_present"] for r in shown) / len(shown), 4),
+        "first_loss": training["first_loss"],
+        "final_loss": training["final_loss"],
+        "steps": training["steps"],
+    }
+    for metric, change in changes.items():
+        if metric != "f1":
+            interval = [round(change["low"], 4), round(change["high"], 4)]
+            out[metric] = {
+                "base": round(change["base"], 4),
+                "adapter": round(change["other"], 4),
+                "difference": round(change["difference"], 4),
+                "ci95": interval,
+            }
+    for metric in ("citation_precision", "citation_recall", "verbatim", "grounded"):
+        value = kinds["adapter"]["metrics"].get(metric)
+        out[f"adapter_{metric}"] = value and {k: round(value[k], 4) for k in ("value", "low", "high", "n")}
+    for who, kind in kinds.items():
+        out[f"{who}_counts"] = {**kind["flags"], "missing": kind["missing"], "refusal": kind["refusal"]}
+        if kind["closed"]:
+            out[f"{who}_closed"] = kind["closed"]
+    return out
+
+
+def draw(name: str, protocol: Protocol, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Question rows of each side: articles for SQuAD, the official split for the others; drawn by hash."""
+    articles = {unit_of(row["gold_doc_ids"][0]) for row in rows}
+    held_out = sorted(articles, key=lambda a: digest("article", str(protocol.seed), a))[:TEST_ARTICLES]
+
+    def side(row: Mapping[str, Any]) -> str:
+        if name == "pubmedqa":
+            return str(row["split"])
+        if name == "hotpotqa":
+            return "test" if row["source"] == "amor_test_fullwiki" else "train"
+        return "test" if unit_of(row["gold_doc_ids"][0]) in held_out else "train"
+
+    order = sorted(rows, key=lambda row: digest("draw", str(protocol.seed), str(row["id"])))
+    sides = {s: [row for row in order if side(row) == s] for s in ("train", "test")}
+    spare = (protocol.test or len(sides["test"])) + 20  # some cannot be placed
+    return {"train": sides["train"][: protocol.train], "test": sides["test"][:spare]}
+
+
+def unit_of(source: str) -> str:
+    """The article of a SQuAD paragraph (`Article#3`); elsewhere the document itself."""
+    return source.split("#")[0]
+
+
+def compose(
+    protocol: Protocol,
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    chunks: Sequence[Chunk],
+    documents: Sequence[Document],
+    retriever: Retriever,
+    base: ModelFiles,
+) -> RecordSet:
+    """Records of both sides; a document named by a test question, or of its article, is for the test alone."""
+    asked = import_questions([*rows["train"], *rows["test"]], chunks, retriever.search, documents=documents).questions
+    unit = {d.id: unit_of(d.source) for d in documents}
+    sides = {unit_of(d): split for split in ("train", "test") for row in rows[split] for d in row["gold_doc_ids"]}
+    previous = {d: sides[u] for d, u in unit.items() if u in sides}
+    splits = split_by_document(
+        chunks,
+        asked,
+        options=SplitOptions(validation=0.0, test=0.3),
+        seed=protocol.seed,
+        previous=previous,
+        together=unit,
+    )
+    mined = mine_distractors(asked, chunks, retriever.search, count=2 * protocol.passages, seed=protocol.seed)
+    learnt = [q for q in asked if splits.of[q.document_ids[0]] == "train"]
+    p_oracle = measured_p(learnt, passages=protocol.passages) if protocol.p_oracle is None else protocol.p_oracle
+    gold = max(len(q.gold_chunk_ids) for q in learnt)
+    tokenizer = Tokenizer.load(base.folder)
+    return compose_records(
+        asked,
+        chunks,
+        mined,
+        options=RecordOptions(
+            distractors=protocol.passages - gold,
+            p_oracle=p_oracle,
+            absent=protocol.absent,
+            max_tokens=protocol.max_tokens,
+        ),
+        count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False)),
+        seed=protocol.seed,
+        splits=splits,
+        template=load_template(protocol.template),
+    )
+
+
+def train(protocol: Protocol, records: Sequence[Record], base: ModelFiles, work: Path) -> tuple[Path, dict[str, Any]]:
+    """The adapter's folder and the trainer's facts, from an earlier run where records and settings are the same."""
+    training = {
+        "learning_rate": protocol.learning_rate,
+        "epochs": protocol.epochs,
+        "micro_batch_rows": 2,
+        "accumulation": 1,
+        "sequence_length": protocol.row_tokens,
+        "checkpoint_every_steps": 10,
+        "seed": protocol.seed,
+    }
+    lora = {"rank": protocol.rank, "alpha": protocol.rank}
+    everything = json.dumps([base.digest, training, lora, [r.to_dict() for r in records]], sort_keys=True)
+    place = work / ("train-" + hashlib.sha256(everything.encode()).hexdigest()[:16])
+    place.mkdir(parents=True, exist_ok=True)
+    if not (place / "out" / "training.json").exists():
+        write_jsonl(place / "train.jsonl", records)
+        job = {
+            "model": str(base.folder),
+            "train": str(place / "train.jsonl"),
+            "out": str(place / "out"),
+            "work": str(place / "scratch"),
+            "base_name": base.name,
+            "compile_cache": str(compile_cache()),
+            "lora": lora,
+            "training": training,
+        }
+        write_json(place / "job.json", job)
+        run_child("jora_engine.trainer", [str(place / "job.json")], log_file=place / "trainer.log", on_event=show)
+    return place / "out" / "adapter", read_json(place / "out" / "training.json")
+
+
+def show(event: Mapping[str, Any]) -> None:
+    if event.get("event") == "step" and event["step"] % 5 == 0:
+        speed, left = event["tokens_per_second"], event["seconds_left"] / 60
+        say(f"step {event['step']} of {event['steps']}: loss {event['loss']:.3f}, {speed:.0f} tokens/s, {left:.0f} min")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def make_retriever(chunks: Sequence[Chunk], mode: str, work: Path, cache: SqliteCache) -> Retriever:
+    if mode == "lexical":
+        return Retriever(None, None, chunks, mode="lexical")
+    embedder = Embedder.load(resolve(EMBEDDER).folder, calibration=calibration_file())
+    vectors = embedder.encode([passage_text(c) for c in chunks], cache=cache)
+    folder = work / "index"
+    folder.mkdir(exist_ok=True)
+    build_index(vectors, [c.id for c in chunks], folder, embedder=embedder.info.to_dict())
+    index = open_index(folder, expect_embedder=embedder.info.digest)
+    return Retriever(index, embedder, chunks, mode="dense" if mode == "dense" else "hybrid", query_cache=cache)
+
+
+def read_corpus(path: Path) -> tuple[list[Chunk], list[Document]]:
+    """Every paragraph or abstract as a document of one chunk."""
+    chunks, documents = [], []
+    for row in read(path):
+        text, key, title = row["text"], digest(row["id"]), row.get("title", "")
+        more = {"sentences": row["sentences"]} if "sentences" in row else {}
+        documents.append(
+            Document(key, row["id"], title, text, "text/plain", text_sha256(text), metadata={"id": row["id"], **more})
+        )
+        chunks.append(Chunk(digest(key, "0", text), key, 0, text, 0, len(text), 0, text_sha256(text), row["id"], title))
+    return chunks, documents
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file, plain or gzipped."""
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [json.loads(line) for line in raw.decode("utf-8").split("\n") if line]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
