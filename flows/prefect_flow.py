@@ -1,13 +1,16 @@
 """The pipeline as a Prefect flow. Imported only when something has to run, because Prefect takes seconds to start.
 
 Embedded by default: no server to start, no account, no telemetry, its files beside the store. With `PREFECT_API_URL`
-set, that server is used.
+set, or after `raft server`, that server is used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import socket
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from data.nouns import Progress
@@ -18,7 +21,7 @@ from tasks.stage import Reporter
 if TYPE_CHECKING:
     from flows.pipeline import Built, Run
     from tasks.stage import Request
-    from tasks.store import Manifest
+    from tasks.store import Manifest, Store
 
 log = logging.getLogger("raft.flows")
 
@@ -32,11 +35,15 @@ QUIET = {
 }
 
 
-def settle_environment(run: Run) -> None:
-    """Prefect's settings for a run, where the user has not set them otherwise."""
+def settle_environment(store: Store) -> None:
+    """Prefect's settings for a run, where the user has not set them otherwise. Call it before Prefect is imported."""
+    from flows.server import running
+
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(run.store.root / "prefect"))
+    os.environ.setdefault("PREFECT_HOME", str(store.root / "prefect"))
+    if url := running(store):
+        os.environ["PREFECT_API_URL"] = url
 
 
 def _quiet_console() -> None:
@@ -48,13 +55,14 @@ def _quiet_console() -> None:
 
 
 def run_flow(run: Run, until: str, *, force: bool = False) -> Built:
-    """Runs the stages as tasks of one flow; returns the manifests.
+    """Runs the stages as tasks of the flow that is running (a scheduled one), else of one of their own.
 
     Raises:
         RaftError: what a stage raised, or that Prefect's server cannot be reached.
     """
-    settle_environment(run)
+    settle_environment(run.store)
     from prefect import flow
+    from prefect.context import FlowRunContext
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.pipeline import STAGES, chain
@@ -65,12 +73,18 @@ def run_flow(run: Run, until: str, *, force: bool = False) -> Built:
     tasks = {made.name: stage_task(made, run.store, listener, force=force) for made in STAGES}
 
     def step(request: Request) -> Manifest:
-        manifest = tasks[request.stage.name](Boxed(request))
+        with training_slot() if scheduled and request.stage.name == "train" else contextlib.nullcontext():
+            manifest = tasks[request.stage.name](Boxed(request))
         if request.stage.name not in listener.built:
             run.reporter.finished(manifest, cached=True)
         return manifest
 
+    scheduled = FlowRunContext.get() is not None
     built: Built | None = None
+    if scheduled:
+        built = chain(run, until, step)
+        assert built is not None
+        return built
 
     @flow(name="raft", validate_parameters=False, log_prints=False)
     def raft(config: dict, until: str) -> None:
@@ -90,6 +104,18 @@ def run_flow(run: Run, until: str, *, force: bool = False) -> Built:
             ) from error
     assert built is not None
     return built
+
+
+def training_slot() -> AbstractContextManager[None]:
+    """Prefect's limit of one training at a time on this machine; its holders and those who wait stand in the pages."""
+    from prefect.concurrency.sync import concurrency
+
+    return concurrency(training_limit(), occupy=1, lease_duration=60)
+
+
+def training_limit() -> str:
+    """The name of that limit."""
+    return f"raft-training-{socket.gethostname()}"
 
 
 class Listener:

@@ -1,0 +1,58 @@
+"""The flow that a schedule or a changed corpus starts: one retraining of one domain, in a process of its own.
+
+It only loads the configuration and hands over; what is retrained, and why, is decided in `flows.retrain`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from prefect import flow
+
+from data.nouns import Progress
+from tasks.locks import Holder
+from tasks.store import Manifest
+
+log = logging.getLogger("raft.flows")
+
+
+@flow(name="raft-nightly", log_prints=False, flow_run_name="{because}")
+def nightly(config: str, overrides: list[str] | None = None, because: str = "by hand") -> None:
+    """Retrains the domain of a configuration, if its corpus or its age asks for it.
+
+    Args:
+        config: absolute path of the YAML file.
+        overrides: `section.field=value` texts, as with `raft run --set`.
+        because: why now, for the history.
+    """
+    from flows.config import load_config
+    from flows.pipeline import Run, run_with_prefect
+
+    logging.getLogger("raft").setLevel(logging.INFO)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    run = Run.of(load_config(Path(config), overrides or []), Logged())
+    run_with_prefect(run, "evaluate")
+
+
+class Logged:
+    """A `tasks.stage.Reporter` whose lines go to the run's log."""
+
+    def started(self, stage: str) -> None:
+        log.info("%s …", stage)
+
+    def progress(self, stage: str) -> Progress:
+        return lambda done, total, what: None
+
+    def waiting(self, stage: str, holder: Holder | None) -> None:
+        log.info("%s is being built by %s: waiting for it", stage, holder or "another run")
+
+    def damaged(self, stage: str, what: str) -> None:
+        log.warning("%s in the store is damaged (%s): making it again", stage, what)
+
+    def finished(self, manifest: Manifest, cached: bool) -> None:
+        log.info("%s (%s): %s", manifest.stage, "cached" if cached else f"{manifest.seconds:.1f} s", manifest.summary)
+
+    def say(self, text: str) -> None:
+        log.info("%s", text)
