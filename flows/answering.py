@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from data.prompting import PromptTemplate
 
 
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option("--where", help="Only such passages: source=guides/*, title=..., page=3; may be repeated"),
+]
+
+
 def search(
     query: Annotated[str, typer.Argument(help="What to look for")],
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Results")] = 5,
+    where: WhereOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
@@ -30,8 +37,8 @@ def search(
     run, built = _ready(config, set_, "index")
     if not query.strip():
         raise BadInput("The query is empty", expected="a question or some words")
-    retriever = open_retriever(built["index"], built["chunk"], run.models["embedder"])
-    hits = retriever.search([query], k)[0]
+    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
+    hits = retriever.search([query], k, where=_filter(where))[0]
     rows = [retriever.cite(hit).to_dict() for hit in hits]
     if json:
         emit({"ok": True, "query": query, "hits": rows})
@@ -45,6 +52,18 @@ def search(
             soft_wrap=True,
         )
         out.print(_indented(row["text"]), markup=False)
+
+
+def _filter(texts: list[str] | None) -> dict[str, Any] | None:
+    """`field=value` texts as a filter; a field named twice may have either value."""
+    found: dict[str, list[Any]] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not value.strip():
+            raise BadInput(f"--where {text!r}", expected="field=value, e.g. source=guides/* or page=3")
+        page = name.strip() == "page" and value.strip().isdigit()
+        found.setdefault(name.strip(), []).append(int(value) if page else value.strip())
+    return found or None
 
 
 def _indented(text: str) -> str:
@@ -68,6 +87,7 @@ def _ready(config: Path | None, overrides: list[str] | None, until: str):
 def ask(
     question: Annotated[str, typer.Argument(help="The question")],
     k: Annotated[int | None, typer.Option("-k", min=1, max=50, help="Passages shown; default as in training")] = None,
+    where: WhereOption = None,
     compare: Annotated[bool, typer.Option("--compare", help="Ask the base model too, with the same passages")] = False,
     max_tokens: Annotated[int, typer.Option(min=8, max=4096, help="Longest answer")] = 256,
     config: ConfigOption = None,
@@ -84,8 +104,8 @@ def ask(
         raise BadInput("The question is empty", expected="a question in words")
     contract = read_json(built["export"].path("adapter/raft.json"))["prompt"]
     template = template_from_contract(contract)
-    retriever = open_retriever(built["index"], built["chunk"], run.models["embedder"])
-    hits = retriever.search([question], k or contract["passages"])[0]
+    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
+    hits = retriever.search([question], k or contract["passages"], where=_filter(where))[0]
     chunks = [retriever.chunks[hit.chunk_id] for hit in hits]
     instruction, shown = render(question, chunks, template=template, may_refuse=contract["may_refuse"])
     messages = to_messages({"instruction": instruction, "input": shown})

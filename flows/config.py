@@ -25,6 +25,7 @@ from tasks.ingest import IngestConfig
 from tasks.model_catalog import DEFAULT_BASE, DEFAULT_EMBEDDER
 from tasks.questions import QuestionsConfig
 from tasks.records import RecordsConfig
+from tasks.retriever import RetrievalConfig
 from tasks.section import Section, setting
 from tasks.train import TrainSection
 
@@ -59,6 +60,7 @@ class RunConfig(Section):
     chunk: ChunkConfig = setting(ChunkConfig(), "Documents into chunks")
     embed: EmbedConfig = setting(EmbedConfig(), "Chunks into vectors")
     index: IndexConfig = setting(IndexConfig(), "Vectors into an index")
+    retrieval: RetrievalConfig = setting(RetrievalConfig(), "How passages are found, in training and when asked")
     questions: QuestionsConfig = setting(QuestionsConfig(), "Questions with checked answers")
     records: RecordsConfig = setting(RecordsConfig(), "RAFT records")
     train: TrainSection = setting(TrainSection(), "LoRA training")
@@ -69,8 +71,16 @@ class RunConfig(Section):
     def _agree(self) -> RunConfig:
         """Values that are right alone and wrong together."""
         records, chunk, train = self.records, self.chunk, self.train
-        if chunk.overlap_tokens >= chunk.max_tokens:
-            raise ValueError(f"chunk.overlap_tokens ({chunk.overlap_tokens}) must be below chunk.max_tokens")
+        if 2 * chunk.overlap_tokens > chunk.max_tokens:
+            raise ValueError(f"chunk.overlap_tokens ({chunk.overlap_tokens}) is above half of chunk.max_tokens")
+        if chunk.min_tokens > chunk.max_tokens:
+            raise ValueError(f"chunk.min_tokens ({chunk.min_tokens}) is above chunk.max_tokens ({chunk.max_tokens})")
+        passages = records.distractors + 1
+        if passages * (chunk.max_context_tokens or 0) > records.max_tokens:
+            raise ValueError(
+                f"{passages} passages of chunk.max_context_tokens ({chunk.max_context_tokens}) are longer than "
+                f"records.max_tokens ({records.max_tokens}): lower the one or raise the other"
+            )
         if records.validation + records.test >= 1:
             raise ValueError("records.validation and records.test leave no document for training")
         if records.first_rank > records.last_rank:
@@ -173,8 +183,9 @@ def _suggestion(where: list[str]) -> str:
     known = [".".join(path) for path, _ in fields(RunConfig)]
     sections = list(RunConfig.model_fields)
     siblings = [k for k in known if k.split(".")[:-1] == where[:-1]] + (sections if len(where) == 1 else [])
-    if near := difflib.get_close_matches(".".join(where), siblings, n=1, cutoff=0.6):
-        return f" (did you mean {near[0]}?)"
+    beside = {name.split(".")[-1]: name for name in siblings}
+    if near := difflib.get_close_matches(where[-1], list(beside), n=1, cutoff=0.6):
+        return f" (did you mean {beside[near[0]]}?)"
     leaves = {k: k.split(".")[-1] for k in known}
     if near := difflib.get_close_matches(where[-1], list(leaves.values()), n=1, cutoff=0.75):
         return f" (did you mean {next(k for k, leaf in leaves.items() if leaf == near[0])}?)"
@@ -204,6 +215,8 @@ def describe_values(info: FieldInfo) -> str:
             optional = True
         elif get_origin(kind) is Literal:
             choices += [str(choice) for choice in get_args(kind)]
+        elif get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
+            types.append("a list of " + ", ".join(str(choice) for choice in get_args(get_args(kind)[0])))
         else:
             types.append(_TYPES.get(get_origin(kind) or kind, str(kind)))
     text = " or ".join(([f"one of {', '.join(choices)}"] if choices else []) + types)
@@ -220,11 +233,12 @@ _TYPES = {
     bool: "true or false",
     tuple: "a list",
     list: "a list",
+    dict: "a mapping",
 }
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
-    if get_origin(annotation) in (None, Literal, tuple, list):
+    if get_origin(annotation) in (None, Literal, tuple, list, dict):
         return (annotation,)
     return get_args(annotation)
 

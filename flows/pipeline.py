@@ -79,7 +79,9 @@ class Run:
     def request(self, made: Stage, built: Mapping[str, Any]) -> Request:
         """The request for one stage, given what the stages before it left."""
         section = getattr(self.config, made.name)
-        return Request(made, section, {name: built[name] for name in made.inputs}, self.models, self.config.seed)
+        inputs = {name: built[name] for name in made.inputs}
+        shared = {name: getattr(self.config, name) for name in made.shared}
+        return Request(made, section, inputs, self.models, self.config.seed, shared)
 
 
 def stages_to(name: str) -> tuple[Stage, ...]:

@@ -80,6 +80,8 @@ def changed(request: Request, last: Manifest | None) -> list[str]:
         if digest not in (_Unknown.digest, then.get("inputs", {}).get(name)):
             said.append(f"input {name} changed")
     said += _differences(f"{request.stage.name}.", then.get("config", {}), now["config"])
+    for name, section in now["shared"].items():
+        said += _differences(f"{name}.", then.get("shared", {}).get(name, {}), section)
     said += [f"model {n} changed" for n in _keys(then.get("models", {}), now["models"])]
     if now["seed"] != then.get("seed"):
         said.append(f"seed: {then.get('seed')} → {now['seed']}")

@@ -6,15 +6,14 @@ bulk. Knows nothing of how the hits were found.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data.nouns import Chunk, Hit, Search
+from data.nouns import Hit
 from raft_errors import BadInput
-from retrieval.search import passage_text
 from retrieval.sentence_model import resolve_device
 
 _PAIRS_A_BATCH = 32
@@ -62,23 +61,13 @@ class Reranker:
         return [float(score) for score in np.asarray(found, dtype=np.float64).reshape(-1)]
 
 
-def reranked(search: Search, reranker: Reranker, chunks: Mapping[str, Chunk], *, depth: int = 20) -> Search:
-    """A search that orders the first `depth` hits of another by the reranker; what lies deeper keeps its order.
+def reordered(near: Sequence[Hit], scores: Sequence[float], far: Sequence[Hit]) -> list[Hit]:
+    """The near hits by their reranker's scores, then the far ones as they were.
 
-    Scores of the result are the reranker's for the first `depth` hits. Deeper ones keep their rank and get a score just
-    below, so that scores fall with rank.
+    A far hit gets a score just below all near ones, so that scores fall with rank.
     """
-
-    def search_and_rerank(queries: Sequence[str], k: int) -> list[list[Hit]]:
-        found = []
-        for query, hits in zip(queries, search(queries, max(k, depth))):
-            near, far = hits[:depth], hits[depth:]
-            scores = reranker.scores(query, [passage_text(chunks[hit.chunk_id]) for hit in near])
-            ordered = sorted(zip(scores, near), key=lambda pair: (-round(pair[0], 5), pair[1].chunk_id))
-            floor = min(scores, default=0.0)
-            both = [(hit.chunk_id, score) for score, hit in ordered]
-            both += [(hit.chunk_id, floor - place) for place, hit in enumerate(far, 1)]
-            found.append([Hit(name, round(score, 6), rank) for rank, (name, score) in enumerate(both[:k], 1)])
-        return found
-
-    return search_and_rerank
+    ordered = sorted(zip(scores, near, strict=True), key=lambda pair: (-round(pair[0], 5), pair[1].chunk_id))
+    floor = min(scores, default=0.0)
+    both = [(hit.chunk_id, score) for score, hit in ordered]
+    both += [(hit.chunk_id, floor - place) for place, hit in enumerate(far, 1)]
+    return [Hit(name, round(score, 6), rank) for rank, (name, score) in enumerate(both, 1)]

@@ -6,8 +6,10 @@ trained against the very retriever it will live with. It holds chunks and an ind
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -17,10 +19,12 @@ from raft_errors import BadInput
 from retrieval.fusion import reciprocal_rank_fusion
 from retrieval.index import Index
 from retrieval.lexical import LexicalIndex
+from retrieval.rerank import reordered
 from retrieval.vector_store import VectorStore, Where, check_where, matches, payload
 
 Mode = Literal["dense", "lexical", "hybrid"]
 FUSION_DEPTH = 100  # hits taken from each side before fusion
+RERANK_DEPTH = 20  # a cross-encoder reads tens of pairs a second on a CPU
 
 
 class QueryEncoder(Protocol):
@@ -30,6 +34,12 @@ class QueryEncoder(Protocol):
     def info(self) -> Any: ...
 
     def encode(self, texts: Sequence[str], *, cache: ItemCache | None = None, kind: Any = "passage") -> np.ndarray: ...
+
+
+class PairScorer(Protocol):
+    """What the retriever needs of a cross-encoder."""
+
+    def scores(self, query: str, passages: Sequence[str]) -> list[float]: ...
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ class Retriever:
         chunks: exactly the chunks of the index.
         mode: `dense`, `lexical` (BM25) or `hybrid` (both, fused by rank).
         language: of stemmer and stop words in the modes that use BM25.
+        where: filter that holds for every search, besides the one a search is given.
+        reranker: puts the first `rerank_depth` hits of every search in a new order.
         query_cache: keeps query vectors between runs.
 
     Raises:
@@ -87,6 +99,9 @@ class Retriever:
         *,
         mode: Mode = "dense",
         language: str = "english",
+        where: Where | None = None,
+        reranker: PairScorer | None = None,
+        rerank_depth: int = RERANK_DEPTH,
         query_cache: ItemCache | None = None,
     ) -> None:
         if mode not in get_args(Mode):
@@ -94,6 +109,15 @@ class Retriever:
         self.mode = mode
         self.chunks = {chunk.id: chunk for chunk in chunks}
         self._index, self._embedder, self._cache = index, embedder, query_cache
+        self._reranker, self._rerank_depth = reranker, rerank_depth
+        check_where(where)
+        self._where = where
+        if where and not all((self._exact(None) or {}).values()):
+            raise BadInput(
+                f"No passage of the corpus passes the filter {dict(where)}",
+                expected="values that occur in it; `*` stands for anything",
+                do="correct the filter",
+            )
         if mode != "lexical":
             _check_pair(index, embedder, self.chunks)
         self._lexical: LexicalIndex | None = None
@@ -105,7 +129,8 @@ class Retriever:
         """At most k hits for each query, best first. Send many queries at once.
 
         Args:
-            where: filter, e.g. `{"source": ["a.md", "b.md"], "page": 3}`; fields as in `vector_store.FIELDS`.
+            where: filter, e.g. `{"source": ["a.md", "guides/*"], "page": 3}`; fields as in `vector_store.FIELDS`, and
+                a `*` in a text stands for anything.
 
         Raises:
             BadInput: an empty query, k below 1, or an unknown field in the filter.
@@ -116,13 +141,22 @@ class Retriever:
         if k < 1:
             raise BadInput(f"k is {k}", expected="at least 1", do="ask for one hit or more")
         check_where(where)
-        if self.mode == "dense":
-            return self._dense(queries, k, where)
-        if self.mode == "lexical":
-            return self._words(queries, k, where)
-        depth = max(k, FUSION_DEPTH)
-        both = zip(self._dense(queries, depth, where), self._words(queries, depth, where))
-        return [reciprocal_rank_fusion(pair, k) for pair in both]
+        exact = self._exact(where)
+        if exact is not None and not all(exact.values()):
+            return [[] for _ in queries]
+        if self._reranker is None:
+            return self._first(queries, k, exact)
+        found = self._first(queries, max(k, self._rerank_depth), exact)
+        return [self._reranked(query, hits)[:k] for query, hits in zip(queries, found, strict=True)]
+
+    def in_mode(self, mode: Mode, *, reranked: bool = True) -> Retriever:
+        """The same corpus searched in another mode; a hybrid retriever has the parts for all three."""
+        if (mode != "lexical" and self._index is None) or (mode != "dense" and self._lexical is None):
+            raise BadInput(f"A {self.mode} retriever cannot search in mode {mode}", do="open it in mode hybrid")
+        other = copy.copy(self)
+        other.mode = mode
+        other._reranker = self._reranker if reranked else None
+        return other
 
     def cite(self, hit: Hit) -> Citation:
         """The citation of a hit of this retriever."""
@@ -142,6 +176,33 @@ class Retriever:
             text=chunk.text,
         )
 
+    def _first(self, queries: Sequence[str], k: int, where: Where | None) -> list[list[Hit]]:
+        if self.mode == "dense":
+            return self._dense(queries, k, where)
+        if self.mode == "lexical":
+            return self._words(queries, k, where)
+        depth = max(k, FUSION_DEPTH)
+        both = zip(self._dense(queries, depth, where), self._words(queries, depth, where))
+        return [reciprocal_rank_fusion(pair, k) for pair in both]
+
+    def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
+        assert self._reranker is not None
+        near, far = hits[: self._rerank_depth], hits[self._rerank_depth :]
+        scores = self._reranker.scores(query, [passage_text(self.chunks[hit.chunk_id]) for hit in near])
+        return reordered(near, scores, far)
+
+    def _exact(self, where: Where | None) -> dict[str, Any] | None:
+        """The retriever's own filter and a search's as one of plain values, which is all that a store understands."""
+        filters = [given for given in (self._where, where) if given]
+        if not filters:
+            return None
+        exact: dict[str, Any] = {}
+        for name in {name: None for given in filters for name in given}:
+            allowed = [given[name] for given in filters if name in given]
+            present = dict.fromkeys(getattr(chunk, name) for chunk in self.chunks.values())
+            exact[name] = [value for value in present if all(_allows(a, value) for a in allowed)]
+        return exact
+
     def _dense(self, queries: Sequence[str], k: int, where: Where | None) -> list[list[Hit]]:
         if not queries:
             return []
@@ -158,6 +219,15 @@ class Retriever:
 
     def _allowed(self, where: Where | None) -> list[str] | None:
         return None if where is None else [c.id for c in self.chunks.values() if matches(payload(c), where)]
+
+
+def _allows(allowed: Any, value: Any) -> bool:
+    """Whether a value passes one field of a filter: a value, a pattern with `*`, or a list of them."""
+    if isinstance(allowed, (list, tuple, set, frozenset)):
+        return any(_allows(one, value) for one in allowed)
+    if isinstance(allowed, str) and isinstance(value, str) and "*" in allowed:
+        return fnmatchcase(value, allowed.replace("[", "[[]").replace("?", "[?]"))
+    return bool(allowed == value)
 
 
 def _check_pair(index: Index | VectorStore | None, embedder: QueryEncoder | None, chunks: dict[str, Chunk]) -> None:

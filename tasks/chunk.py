@@ -16,16 +16,32 @@ class ChunkConfig(Section):
     overlap_tokens: int = setting(
         0, "Tokens repeated from the end of one chunk at the start of the next", unit="tokens", ge=0, le=4096
     )
+    min_tokens: int = setting(16, "Smaller chunks are joined to a neighbour where both fit", unit="tokens", ge=0)
+    max_context_tokens: int | None = setting(
+        None, "Longest chunk, counted by the base model's tokenizer too; null = not counted", unit="tokens", ge=16
+    )
 
 
-def build(bench: Bench, config: ChunkConfig, ingest: Manifest, embedder: ModelFiles) -> Outcome:
+def models_for(config: ChunkConfig) -> tuple[str, ...]:
+    """The base model is needed only where its tokenizer counts."""
+    return ("embedder",) if config.max_context_tokens is None else ("embedder", "base")
+
+
+def build(
+    bench: Bench, config: ChunkConfig, ingest: Manifest, embedder: ModelFiles, base: ModelFiles | None = None
+) -> Outcome:
     """Writes chunks.jsonl."""
     from data.chunking import ChunkOptions, chunk_documents
 
     documents = list(read_jsonl(ingest.path("documents.jsonl"), Document))
-    options = ChunkOptions(max_tokens=config.max_tokens, overlap_tokens=config.overlap_tokens)
-    tokenizer = embedder.folder / "tokenizer.json"
-    chunks = chunk_documents(documents, tokenizer, options=options, cache=bench.cache, progress=bench.progress)
+    chunks = chunk_documents(
+        documents,
+        embedder.folder / "tokenizer.json",
+        options=ChunkOptions(**config.model_dump()),
+        context_tokenizer_file=base.folder / "tokenizer.json" if base else None,
+        cache=bench.cache,
+        progress=bench.progress,
+    )
     write_jsonl(bench.out / "chunks.jsonl", chunks)
     tokens = sum(chunk.tokens for chunk in chunks)
     return Outcome(
@@ -39,6 +55,6 @@ STAGE = Stage(
     ChunkConfig,
     build,
     inputs=("ingest",),
-    models=("embedder",),
+    models=models_for,
     packages=("tokenizers", "semantic-text-splitter"),
 )

@@ -8,7 +8,7 @@ from data.nouns import Record, read_jsonl, write_jsonl
 from raft_errors import BadInput
 from tasks.answers import Answerer, answer
 from tasks.models import ModelFiles
-from tasks.retriever import open_retriever
+from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage
 from tasks.store import Manifest, read_json, write_json
@@ -39,6 +39,7 @@ def build(
     chunk: Manifest,
     embedder: ModelFiles,
     base: ModelFiles,
+    retrieval: RetrievalConfig,
 ) -> Outcome:
     """Writes rows.jsonl, metrics.json and report.html."""
     from data.comparison import summarise
@@ -57,7 +58,7 @@ def build(
         )
     contract = read_json(records.path("contract.json"))
     template = template_from_contract(contract)
-    retriever = open_retriever(index, chunk, embedder)
+    retriever = open_retriever(retrieval, index, chunk, embedder)
     depth = max(10, 2 * contract["passages"])
     hits = retriever.search([r.metadata["question"] for r in used], depth)
     shown: dict[str, list[Record]] = {name: [] for name in config.settings}
@@ -145,7 +146,8 @@ STAGE = Stage(
     build,
     inputs=("export", "train", "records", "index", "chunk"),
     models=("embedder", "base"),
+    shared=("retrieval",),
     seeded=True,
     modules=("tasks.answers", "tasks.retriever"),
-    packages=("jax", "jaxlib", "faiss-cpu", "sentence-transformers", "torch", "rouge-score", "ir-measures"),
+    packages=(*SEARCH_PACKAGES, "jax", "jaxlib", "rouge-score", "ir-measures"),
 )

@@ -53,6 +53,7 @@ def build(
         "retrieval": {
             "embedder": read_json(index.path("index.json"))["embedder"],
             "chunking": chunk.ingredients["config"],
+            "search": records.ingredients["shared"]["retrieval"],
         },
         "lineage": dict(bench.lineage),
     }

@@ -9,7 +9,7 @@ from data.nouns import Document, read_jsonl, write_jsonl
 from data.teachers import Teacher
 from raft_errors import BadInput
 from tasks.models import ModelFiles
-from tasks.retriever import open_retriever
+from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage, balanced
 from tasks.store import Manifest, write_json
@@ -58,13 +58,14 @@ def build(
     chunk: Manifest,
     index: Manifest,
     embedder: ModelFiles,
+    retrieval: RetrievalConfig,
     base: ModelFiles | None = None,
 ) -> Outcome:
     """Writes questions.jsonl, dropped.jsonl and report.json."""
     from data.importing import import_questions
     from data.questions.generate import QuestionOptions, generate_questions
 
-    retriever = open_retriever(index, chunk, embedder)
+    retriever = open_retriever(retrieval, index, chunk, embedder)
     chunks = list(retriever.chunks.values())
     if config.file is not None:
         made = import_questions(
@@ -138,7 +139,8 @@ STAGE = Stage(
     build,
     inputs=("ingest", "chunk", "index"),
     models=models_for,
+    shared=("retrieval",),
     seeded=True,
     modules=("tasks.local_teacher", "tasks.retriever"),
-    packages=("rapidfuzz", "faiss-cpu", "sentence-transformers", "torch", "jax", "jaxlib"),
+    packages=(*SEARCH_PACKAGES, "rapidfuzz", "jax", "jaxlib"),
 )

@@ -8,7 +8,7 @@ from typing import Literal
 
 from data.nouns import Question, Record, read_jsonl, write_jsonl
 from tasks.models import ModelFiles
-from tasks.retriever import open_retriever
+from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage, balanced
 from tasks.store import Manifest, write_json
@@ -47,6 +47,7 @@ def build(
     index: Manifest,
     embedder: ModelFiles,
     base: ModelFiles,
+    retrieval: RetrievalConfig,
 ) -> Outcome:
     """Writes train.jsonl, validation.jsonl, test.jsonl, dropped.jsonl, contract.json, card.json and card.md."""
     from data.card import write_card
@@ -57,7 +58,7 @@ def build(
     from retrieval.mining import MiningOptions, mine_distractors
 
     asked = list(read_jsonl(questions.path("questions.jsonl"), Question))
-    retriever = open_retriever(index, chunk, embedder)
+    retriever = open_retriever(retrieval, index, chunk, embedder)
     chunks = list(retriever.chunks.values())
     tokenizer = Tokenizer.load(base.folder)
     shares = SplitOptions(validation=config.validation, test=config.test, near_duplicate=config.near_duplicate)
@@ -112,7 +113,8 @@ STAGE = Stage(
     build,
     inputs=("questions", "chunk", "index"),
     models=("embedder", "base"),
+    shared=("retrieval",),
     seeded=True,
     modules=("tasks.retriever",),
-    packages=("rapidfuzz", "datasketch", "faiss-cpu", "sentence-transformers", "torch", "tokenizers"),
+    packages=(*SEARCH_PACKAGES, "rapidfuzz", "datasketch", "tokenizers"),
 )

@@ -1,27 +1,80 @@
-"""Opens the retriever that `embed` and `index` left: the same one for questions, records, search and answers."""
+"""The section `retrieval`, and the one place where a retriever is opened.
+
+Questions, records, evaluation, `raft search` and `raft ask` all search through it, so that a model is trained for the
+retriever that it will live with.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from data.nouns import Chunk, read_jsonl
 from tasks.embed import calibration_file
 from tasks.models import ModelFiles
+from tasks.section import Section, setting
 from tasks.store import Manifest, read_json
 
 if TYPE_CHECKING:
     from retrieval.search import Retriever
 
+SEARCH_PACKAGES = ("faiss-cpu", "bm25s", "PyStemmer", "sentence-transformers", "torch")
+"""Whose versions decide what is found."""
 
-def open_retriever(index: Manifest, chunk: Manifest, embedder: ModelFiles, *, device: str = "auto") -> Retriever:
+Value = str | int
+Mode = Literal["dense", "lexical", "hybrid"]
+
+
+class RetrievalConfig(Section):
+    """How passages are found, for training and serving alike."""
+
+    mode: Mode = setting(
+        "dense", "dense = vectors; lexical = words (BM25); hybrid = both, fused by rank (best where words are rare)"
+    )
+    language: str = setting("english", "Language whose stemmer and stop words BM25 uses (a Snowball language)")
+    where: dict[Literal["source", "title", "page", "document_id"], Value | tuple[Value, ...]] | None = setting(
+        None, "Only passages that pass this filter are found, e.g. {source: guides/*}; null = all"
+    )
+    rerank: str | None = setting(
+        None,
+        "Folder of a cross-encoder that orders the first hits anew (slow on a CPU); null = none",
+        path=True,
+        result="content",
+    )
+    rerank_depth: int = setting(20, "Hits that the cross-encoder reads", unit="passages", ge=1, le=1000)
+
+
+def open_retriever(
+    config: RetrievalConfig,
+    index: Manifest,
+    chunk: Manifest,
+    embedder: ModelFiles,
+    *,
+    device: str = "auto",
+) -> Retriever:
     """A `Retriever` over the published index; queries are embedded in the precision the index was made with."""
     from retrieval.embedding import Embedder
     from retrieval.index import open_index
     from retrieval.search import Retriever
 
     chunks = list(read_jsonl(chunk.path("chunks.jsonl"), Chunk))
-    made_by = read_json(index.path("index.json"))["embedder"]
-    model = Embedder.load(
-        embedder.folder, device=device, precision=made_by["precision"], calibration=calibration_file()
+    opened, model = None, None
+    if config.mode != "lexical":
+        precision = read_json(index.path("index.json"))["embedder"]["precision"]
+        model = Embedder.load(embedder.folder, device=device, precision=precision, calibration=calibration_file())
+        opened = open_index(index.folder, expect_embedder=model.info.digest)
+    reranker = None
+    if config.rerank is not None:
+        from retrieval.rerank import Reranker
+
+        reranker = Reranker.load(Path(config.rerank), device=device)
+    return Retriever(
+        opened,
+        model,
+        chunks,
+        mode=config.mode,
+        language=config.language,
+        where=config.where,  # type: ignore[arg-type]  narrower keys
+        reranker=reranker,
+        rerank_depth=config.rerank_depth,
     )
-    return Retriever(open_index(index.folder, expect_embedder=model.info.digest), model, chunks)

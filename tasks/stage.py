@@ -75,9 +75,10 @@ class Stage:
 
     Attributes:
         config: its section of the configuration.
-        build: `build(bench, config, **inputs, **models) -> Outcome`.
+        build: `build(bench, config, **inputs, **models, **shared) -> Outcome`.
         inputs: names of the stages (and of outside inputs, `corpus`) it reads, in the order of its parameters.
         models: names of the models it uses (`base`, `embedder`), or a function of the section that tells them.
+        shared: names of the sections it reads beside its own (`retrieval`).
         seeded: whether the run's seed is part of the key.
         modules: modules that it runs as child processes; imports show the rest.
         packages: distributions whose version is part of the key.
@@ -89,6 +90,7 @@ class Stage:
     build: Callable[..., Outcome]
     inputs: tuple[str, ...] = ()
     models: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
+    shared: tuple[str, ...] = ()
     seeded: bool = False
     version: str = "1"
     modules: tuple[str, ...] = ()
@@ -108,6 +110,7 @@ class Request:
     inputs: Mapping[str, Any]
     models: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    shared: Mapping[str, BaseModel] = field(default_factory=dict)
 
     def ingredients(self) -> dict[str, Any]:
         """What the key is computed from, kept in the manifest so that `raft plan` can tell what changed."""
@@ -117,6 +120,7 @@ class Request:
             "version": stage.version,
             "inputs": {name: _digest(self.inputs[name], name) for name in stage.inputs},
             "config": result_fields(self.config),
+            "shared": {name: result_fields(self.shared[name]) for name in stage.shared},
             "models": {name: _digest(self.models[name], name) for name in stage.models_for(self.config)},
             "seed": self.seed if stage.seeded else None,
             "code": code_fingerprint(stage.build.__module__, *stage.modules),
@@ -227,7 +231,8 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
         )
         models = {n: request.models[n] for n in stage.models_for(request.config)}
         inputs = {n: request.inputs[n] for n in stage.inputs}
-        outcome = stage.build(bench, request.config, **inputs, **models)
+        shared = {n: request.shared[n] for n in stage.shared}
+        outcome = stage.build(bench, request.config, **inputs, **models, **shared)
         manifest.summary, manifest.metrics = outcome.summary, outcome.metrics
         manifest.lineage = {n: value.link for n, value in parents.items()}
         manifest.ingredients = request.ingredients()

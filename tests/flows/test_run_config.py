@@ -55,6 +55,9 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(write, values, said)
         ({"chunk": {"max_tokens": "many"}}, "chunk.max_tokens is 'many', expected a whole number"),
         ({"corpus": []}, "corpus is []"),
         ({"train": 5}, "train"),
+        ({"retrieval": {"mode": "fuzzy"}}, "retrieval.mode is 'fuzzy', expected one of dense, lexical, hybrid"),
+        ({"retrieval": {"where": {"colour": "red"}}}, "retrieval.where"),
+        ({"ingest": {"redact": ["emails"]}}, "ingest.redact.0 is 'emails', expected a list of email, phone, iban,"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_range(write, values, said):
@@ -66,7 +69,9 @@ def test_a_value_out_of_range_is_named_with_its_range(write, values, said):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"chunk": {"max_tokens": 64, "overlap_tokens": 64}}, "chunk.overlap_tokens (64) must be below"),
+        ({"chunk": {"max_tokens": 64, "overlap_tokens": 33}}, "chunk.overlap_tokens (33) is above half of"),
+        ({"chunk": {"max_tokens": 16, "min_tokens": 17}}, "chunk.min_tokens (17) is above chunk.max_tokens (16)"),
+        ({"chunk": {"max_context_tokens": 300}}, "4 passages of chunk.max_context_tokens (300) are longer than"),
         ({"records": {"test": 0.6, "validation": 0.5}}, "leave no document for training"),
         ({"train": {"sequence_length": 512}}, "train.sequence_length (512) is below records.max_tokens (1024)"),
         ({"records": {"first_rank": 60}}, "records.first_rank (60) is above"),

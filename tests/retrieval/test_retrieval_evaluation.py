@@ -6,8 +6,8 @@ from retrieval_samples import make_question, make_tiny_model
 from data.nouns import Hit
 from raft_errors import BadInput
 from retrieval.evaluation import evaluate_retrieval
-from retrieval.rerank import Reranker, reranked
-from retrieval.search import Retriever
+from retrieval.rerank import Reranker
+from retrieval.search import Retriever, passage_text
 
 
 def fixed(order):
@@ -59,14 +59,17 @@ class ByLength:
 
 
 def test_the_first_hits_are_reordered_and_the_rest_keep_their_place(town):
-    chunks = {c.id: c for c in town}
-    search = reranked(fixed(town), ByLength(), chunks, depth=4)
-    (hits,) = search(["q"], 8)
-    first = sorted(town[:4], key=lambda c: -len(f"{c.title}. {c.text}"))
-    assert [h.chunk_id for h in hits] == [c.id for c in [*first, *town[4:]]]
-    assert [h.rank for h in hits] == list(range(1, 9))
+    query = ["ships, the bridge and the railway tunnel"]
+    (found,) = Retriever(None, None, town, mode="lexical").search(query, 8)
+    retriever = Retriever(None, None, town, mode="lexical", reranker=ByLength(), rerank_depth=3)
+    (hits,) = retriever.search(query, 8)
+    near, far = found[:3], found[3:]
+    first = sorted(near, key=lambda hit: -len(passage_text(retriever.chunks[hit.chunk_id])))
+    assert len(far) > 0
+    assert [h.chunk_id for h in hits] == [h.chunk_id for h in [*first, *far]]
+    assert [h.rank for h in hits] == list(range(1, len(found) + 1))
     assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
-    assert search(["q"], 2)[0] == hits[:2]
+    assert retriever.search(query, 2)[0] == hits[:2]
 
 
 def test_a_cross_encoder_scores_pairs_alone_as_in_a_batch(tmp_path, town):

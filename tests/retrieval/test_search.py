@@ -72,6 +72,18 @@ def test_a_filter_holds_in_every_mode(embedder, index, town, mode):
         retriever.search(["bridge"], 3, where={"colour": "red"})
 
 
+def test_a_filter_takes_patterns_and_adds_to_that_of_the_retriever(embedder, index, town):
+    retriever = Retriever(index, embedder, town, where={"source": ["h*.md", "bridge.md"]})
+    query = ["the bridge, the harbour and the sea"]
+    (hits,) = retriever.search(query, 8)
+    assert set(ids(hits)) == {town[0].id, town[1].id, town[6].id, town[7].id}
+    (hits,) = retriever.search(query, 8, where={"source": "har*", "page": 7})
+    assert ids(hits) == [town[6].id]
+    assert retriever.search(query, 8, where={"source": "lighthouse.md"}) == [[]]
+    with pytest.raises(BadInput, match="No passage"):
+        Retriever(index, embedder, town, where={"source": "nowhere/*"})
+
+
 @pytest.mark.parametrize("mode", ["dense", "hybrid"])
 def test_a_vector_store_serves_as_well_as_an_index(embedder, index, town, tmp_path, mode):
     store = FaissStore(tmp_path / "store", embedder=embedder.info.to_dict())

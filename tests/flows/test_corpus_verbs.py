@@ -1,0 +1,88 @@
+"""From the user's files to the retriever, as a user runs it: reading, searching, and what each setting changes."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def docs(project, tmp_path, domain) -> Path:
+    """The project's own copy of the documents."""
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for path in (domain / "docs").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    project.values["corpus"] = [str(folder)]
+    project.write()
+    return folder
+
+
+def stages(made: dict) -> dict[str, dict]:
+    return {row["stage"]: row for row in made["stages"]}
+
+
+def report_of(made: dict) -> dict:
+    return json.loads((Path(stages(made)["ingest"]["folder"]) / "report.json").read_text())
+
+
+def test_a_search_keeps_to_its_filter_in_every_mode(project, docs):
+    project.raft("index", "--no-prefect")
+    for mode in ("dense", "lexical", "hybrid"):
+        words = ["search", "the town of Elm", "-k", "50", "--set", f"retrieval.mode={mode}"]
+        hits = project.json(*words, "--where", "source=e*", "--where", "source=fir.md")["hits"]
+        assert {hit["source"] for hit in hits} <= {"elm.md", "fir.md"}
+        assert hits
+        assert hits[0]["rank"] == 1
+    assert project.json(*words, "--where", "source=nowhere.md")["hits"] == []
+    refused = project.raft(*words, "--where", "colour=red", check=False)
+    assert refused.returncode == 2
+    assert "unknown field 'colour'" in refused.stderr
+
+
+def test_the_retriever_of_the_configuration_is_that_of_the_training_data(project, docs):
+    first = project.json("records", "--no-prefect")
+    planned = stages(project.json("plan", "--set", "retrieval.mode=hybrid"))
+    assert [planned[name]["state"] for name in ("ingest", "chunk", "embed", "index")] == ["cached"] * 4
+    assert planned["questions"]["why"] == "retrieval.mode: dense → hybrid"
+    second = project.json("records", "--no-prefect", "--set", "retrieval.mode=hybrid")
+    assert second["ran"] == ["questions", "records"]
+    assert stages(first)["records"]["key"] != stages(second)["records"]["key"]
+
+
+def test_what_to_read_and_what_to_take_out_is_configured_and_reported(project, docs):
+    with zipfile.ZipFile(docs / "more.zip", "w") as archive:
+        archive.writestr("inner.md", "# Inner\n\nWrite to someone@example.org, or call 0800-SECRET-7 at night.")
+    (docs / "twin.md").write_text((docs / "elm.md").read_text() + "A closing line.\n")
+    report = report_of(project.json("ingest", "--no-prefect"))
+    assert report["quarantined_by_reason"] == {"archive": 1}
+    assert report["counts"]["loaded"] == 9
+    ingest = {"archives": True, "redact": ["email"], "redact_patterns": ["0800-[A-Z]+-7"], "near_duplicates": "drop"}
+    project.values["ingest"] = ingest
+    project.write()
+    made = project.json("ingest", "--no-prefect")
+    report = report_of(made)
+    assert report["quarantined_by_reason"] == {}
+    assert report["redacted"] == {"email": 1, "redacted": 1}
+    assert [(twin["source"], twin["same_as"]) for twin in report["duplicates"]] == [("twin.md", "elm.md")]
+    counts = report["counts"]
+    assert counts["found"] == counts["loaded"] + counts["quarantined"] + counts["duplicates"] == 10
+    documents = (Path(stages(made)["ingest"]["folder"]) / "documents.jsonl").read_text()
+    assert "example.org" not in documents
+    assert "SECRET" not in documents
+
+
+def test_chunks_keep_to_the_budget_of_the_model_that_reads_them(project, docs, domain):
+    from tokenizers import Tokenizer
+
+    project.values["chunk"] |= {"max_context_tokens": 48, "min_tokens": 0}
+    project.values["records"]["max_tokens"] = 1024
+    project.write()
+    made = project.json("chunk", "--no-prefect")
+    base = Tokenizer.from_file(str(domain / "base" / "tokenizer.json"))
+    rows = (Path(stages(made)["chunk"]["folder"]) / "chunks.jsonl").read_text().splitlines()
+    longest = max(len(base.encode(json.loads(row)["text"], add_special_tokens=False).ids) for row in rows)
+    assert 24 < longest <= 48
