@@ -13,19 +13,24 @@ from flows.prefect_flow import training_limit
 from flows.schedule import HEARTBEAT_SECONDS
 
 ZOMBIES = "raft: a run that went silent is crashed"
-FAILED = {"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"}
-DECIDED = "raft.adapter.*"
+TOLD = {"raft.run.failed", "prefect.flow-run.Crashed", "raft.adapter.*"}  # a failed run, a dead one, a decision
+ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 
 
-def prepare_server(deployment: str, addresses: Sequence[str]) -> None:
-    """Creates or renews the limit on trainings, the clean-up, and the notifications of one deployment."""
+def prepare_server(name: str, deployment: str, addresses: Sequence[str]) -> None:
+    """Creates or renews the limit on trainings, the clean-up, and the notifications of one deployment.
+
+    Args:
+        name: of the adapter.
+        deployment: the resource id of its deployment.
+    """
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(training_limit(), 1)
     _replace(clean_up())
     for number, address in enumerate(addresses, 1):
-        _replace(notification(deployment, address, number))
+        _replace(notification(name, deployment, address, number))
 
 
 def clean_up() -> Any:
@@ -38,7 +43,7 @@ def clean_up() -> Any:
         name=ZOMBIES,
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.*"},
+            expect={"prefect.flow-run.heartbeat", *ENDED},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
@@ -48,21 +53,21 @@ def clean_up() -> Any:
     )
 
 
-def notification(deployment: str, address: str, number: int) -> Any:
+def notification(name: str, deployment: str, address: str, number: int) -> Any:
     """Failures of the deployment's runs and decisions about its adapter, sent to a webhook or an Apprise address."""
     from prefect.automations import Automation
     from prefect.events import EventTrigger, Posture
     from prefect.events.actions import CallWebhook, SendNotification
 
-    subject = f"raft {deployment}: {{{{ event.event }}}}"
+    subject = f"raft {name}: {{{{ event.event }}}}"
     body = "{{ event.event }} at {{ event.occurred }}: {{ event.payload }}"
-    block = f"raft-{deployment}-{number}"
+    block = f"raft-{name}-{number}"
     action: Any
     if address.startswith(("http://", "https://")):
         from prefect.blocks.webhook import Webhook
 
         payload = (
-            f'{{"adapter": "{deployment}", "event": "{{{{ event.event }}}}", "at": "{{{{ event.occurred }}}}", '
+            f'{{"adapter": "{name}", "event": "{{{{ event.event }}}}", "at": "{{{{ event.occurred }}}}", '
             '"payload": {{ event.payload | tojson }}}'
         )
         saved = Webhook(url=address).save(block, overwrite=True)
@@ -75,10 +80,10 @@ def notification(deployment: str, address: str, number: int) -> Any:
         saved = SlackWebhook(url=address).save(block, overwrite=True)
         action = SendNotification(block_document_id=saved, subject=subject, body=body)
     return Automation(
-        name=f"raft: {deployment} tells {number}",
+        name=f"raft: {name} tells {number}",
         trigger=EventTrigger(
-            expect={*FAILED, DECIDED},
-            match_related={"prefect.resource.role": "deployment", "prefect.resource.name": deployment},
+            expect=TOLD,
+            match_related={"prefect.resource.role": "deployment", "prefect.resource.id": deployment},
             posture=Posture.Reactive,
             threshold=1,
         ),

@@ -8,8 +8,11 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.events import emit_event
 
 from data.nouns import Progress
 from tasks.locks import Holder
@@ -18,7 +21,29 @@ from tasks.store import Manifest
 log = logging.getLogger("raft.flows")
 
 
-@flow(name="raft-nightly", log_prints=False, flow_run_name="{because}")
+FAILED = "raft.run.failed"
+
+
+def tell(event: str, flow_run: FlowRun, payload: dict[str, Any]) -> None:
+    """Emits an event about the run's deployment, for notifications and for whoever else listens.
+
+    Prefect's own event of a scheduled run's failure reaches automations only 15 minutes later: it waits for the event
+    of the run's scheduling, which the server's scheduler never sends (seen with 3.8.8).
+    """
+    related = [{"prefect.resource.id": deployment_id(flow_run.deployment_id), "prefect.resource.role": "deployment"}]
+    emit_event(event, resource={"prefect.resource.id": f"raft.run.{flow_run.id}"}, related=related, payload=payload)
+
+
+def deployment_id(number: Any) -> str:
+    """How Prefect's events name a deployment."""
+    return f"prefect.deployment.{number}"
+
+
+def _failed(flow: Any, flow_run: FlowRun, state: State) -> None:
+    tell(FAILED, flow_run, {"state": state.name, "message": state.message, **flow_run.parameters})
+
+
+@flow(name="raft-nightly", log_prints=False, flow_run_name="{because}", on_failure=[_failed])
 def nightly(config: str, overrides: list[str] | None = None, because: str = "by hand") -> None:
     """Retrains the domain of a configuration, if its corpus or its age asks for it.
 

@@ -31,6 +31,7 @@ QUIET = {
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # hides harmless tracebacks of the embedded database's start
     "PREFECT_LOGGING_EXTRA_LOGGERS": "raft",  # so that the libraries' lines reach Prefect's records
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_CLI_PROMPT": "false",
 }
 

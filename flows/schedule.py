@@ -60,9 +60,10 @@ def schedule(
     from prefect import serve
 
     from flows.automations import prepare_server
+    from flows.nightly import deployment_id
 
     made = deployment(loaded, path, set_ or [], cron=cron or None, timezone=timezone, collision=collision)
-    prepare_server(made.name, notify or [])
+    prepare_server(loaded.name, deployment_id(made.apply()), notify or [])
     words = {
         "deployment": f"{made.flow_name}/{made.name}",
         "server": os.environ["PREFECT_API_URL"],
@@ -152,12 +153,15 @@ def watch_corpus(config: RunConfig, store: Store, seconds: float) -> None:
 
     known = {m.ingredients.get("inputs", {}).get("corpus") for m in store.manifests("ingest")}
     told = last = None
+    away = False
     while True:
         try:
             now = snapshot(config.corpus, store.hashes).digest
+            away = False
         except (OSError, RaftError) as error:  # a source that is away for a moment is no reason to stop watching
-            log.warning("the corpus cannot be looked at: %s", error)
-            now = last
+            if not away:
+                log.warning("the corpus cannot be looked at, trying on: %s", error)
+            now, away = last, True
         if now is not None and now == last and now != told:
             if told is not None or now not in known:
                 emit_event(CHANGED, resource={"prefect.resource.id": corpus_id(config)}, payload={"digest": now})
