@@ -24,15 +24,9 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    strings = pa.list_(pa.string())
-    passage = {
-        "title": pa.string(),
-        "source": pa.string(),
-        "page": pa.int64(),
-        "oracle": pa.bool_(),
-        "text": pa.string(),
-    }
-    quote = {"passage": pa.int64(), "text": pa.string(), "verbatim": pa.bool_(), "oracle": pa.bool_()}
+    text, number, flag = pa.string(), pa.int64(), pa.bool_()
+    passage = {"title": text, "source": text, "page": number, "oracle": flag, "text": text}
+    quote = {"passage": number, "text": text, "verbatim": flag, "oracle": flag}
     slices = list(dict.fromkeys(name for row in rows for name in row["slices"]))
     columns: dict[str, tuple[Any, list[Any]]] = {}
     for name in TEXTS:
