@@ -30,9 +30,17 @@ LEAST_SHARED = 0.3  # of the shingles of the shorter of two texts
 
 
 def split_by_passage(
-    chunks: Sequence[Chunk], questions: Sequence[Question], *, options: SplitOptions, seed: int
+    chunks: Sequence[Chunk],
+    questions: Sequence[Question],
+    *,
+    options: SplitOptions,
+    seed: int,
+    previous: Mapping[str, str] | None = None,
 ) -> Splits:
     """Splits blocks of neighbouring chunks; blocks that share a question stay together.
+
+    `previous` (chunk id -> split of an earlier run) fixes the side of a block that still holds one of these chunks; of
+    several sides, test wins over validation over train.
 
     Raises BadInput where there are fewer blocks with questions than splits.
     """
@@ -41,6 +49,12 @@ def split_by_passage(
     unit = _joined(block, questions)
     draw = {u: unit_draw(seed, u) for u in sorted(set(unit.values()))}
     side = {u: drawn_side(x, options) for u, x in draw.items()}
+    fixed: set[str] = set()
+    for chunk in chunks if previous else ():
+        if before := (previous or {}).get(chunk.id):
+            own_unit = unit[block[chunk.id]]
+            side[own_unit] = max(before, side[own_unit], key=SPLITS.index) if own_unit in fixed else before
+            fixed.add(own_unit)
     weight = Counter(unit[block[q.gold_chunk_ids[0]]] for q in questions if set(q.gold_chunk_ids[:1]) & block.keys())
     wanted = wanted_shares(options)
     if len(weight) < len(wanted):
@@ -49,7 +63,7 @@ def split_by_passage(
             expected=f"at least {len(wanted)} documents with questions, or parts of {BLOCK_CHUNKS} chunks",
             do="add documents or questions, or set the share of validation (or test) to 0",
         )
-    moved = balance(side, weight, draw, options, set())
+    moved = balance(side, weight, draw, options, fixed)
     own = {c.id: side[unit[block[c.id]]] for c in chunks}
     copies = hold_out_copies(chunks, gold, own, SPLITS.index)
     of_chunk = dict(sorted((own | copies).items()))
@@ -67,6 +81,7 @@ def split_by_passage(
         "target": target_shares(options),
         "copies_of_held_out_oracles": len(copies),
         "moved_to_fill": moved,
+        "kept_from_before": len(fixed),
     }
     return Splits(of, {}, report, of_chunk, frozenset(copies))
 

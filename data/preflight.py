@@ -6,6 +6,7 @@ and knows no tokenizer itself. `check` stops a training whose labels are empty, 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ class Preflight:
             raise BadInput(
                 "preflight: " + "; ".join(self.faults),
                 expected="every record with a label that is trained on whole and ends",
-                do="look at the samples (raft records --preflight), then at template, tokenizer and sequence length",
+                do="look at preflight.txt, then at template, tokenizer and records.max_tokens",
             )
 
 
@@ -71,7 +72,7 @@ def preflight(
         cut += len(ids) > max_tokens
         unlabelled += not marked
         endless += bool(marked) and ids[marked[-1]] not in end_ids
-        lost += bool(marked) and record.output.strip() not in decode([ids[i] for i in marked])
+        lost += bool(marked) and _plain(record.output) not in _plain(decode([ids[i] for i in marked]))
         if place < samples:
             shown.append(_render(ids, mask, decode))
     total, share = sum(lengths), sum(trained) / max(1, sum(lengths))
@@ -104,6 +105,11 @@ def preflight(
         "misaligned": misaligned,
     }
     return Preflight(shown, figures, faults)
+
+
+def _plain(text: str) -> str:
+    """Without what tokenizers are free to normalise: Unicode composition and white space."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
 
 
 def _render(ids: Sequence[int], mask: Sequence[bool], decode: Callable[[Sequence[int]], str]) -> str:

@@ -45,8 +45,8 @@ class RecordDiff:
 
 def diff_records(before: Iterable[Record], after: Iterable[Record]) -> RecordDiff:
     """Compares two sets of records (all splits of each) by question id; ids are sorted."""
-    old = {r.metadata["question_id"]: r for r in before}
-    new = {r.metadata["question_id"]: r for r in after}
+    old = {_name(r): r for r in before}
+    new = {_name(r): r for r in after}
     both = sorted(old.keys() & new.keys())
     changed = [q for q in both if _content(old[q]) != _content(new[q])]
     why = Counter(reason for q in changed for reason in _reasons(old[q], new[q]))
@@ -60,6 +60,12 @@ def diff_records(before: Iterable[Record], after: Iterable[Record]) -> RecordDif
         documents_retired=sorted(used_before - used_after),
         documents_new=sorted(used_after - used_before),
     )
+
+
+def _name(record: Record) -> str:
+    """The question's id; further arrangements of its passages are told apart by their number."""
+    turn = record.metadata.get("arrangement", 0)
+    return f"{record.metadata['question_id']}+{turn}" if turn else str(record.metadata["question_id"])
 
 
 def _content(record: Record) -> tuple[str, str, str, str]:

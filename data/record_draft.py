@@ -31,6 +31,8 @@ class RecordOptions:
     overhead_tokens: what the chat template adds.
     seen_test: share of the passages of training documents whose questions go to the test instead (metadata
         `documents` is then `seen`), to tell memory from reading.
+    arrangements: training records a question gives, with its passages in so many orders; each next order moves every
+        passage, the oracle too, to another place.
     """
 
     distractors: int = 3
@@ -40,6 +42,7 @@ class RecordOptions:
     max_tokens: int = 1024
     overhead_tokens: int = 16
     seen_test: float = 0.0
+    arrangements: int = 1
 
     def __post_init__(self) -> None:
         if self.absent not in POLICIES:
@@ -47,6 +50,8 @@ class RecordOptions:
         for name, top in (("p_oracle", 1.0), ("refuse_share", 1.0), ("seen_test", 0.5)):
             if not 0 <= getattr(self, name) <= top:
                 raise BadInput(f"records: {name} is {getattr(self, name)}", expected=f"0 to {top:g}")
+        if self.arrangements < 1:
+            raise BadInput(f"records: arrangements is {self.arrangements}", expected="1 or more")
         if self.distractors < 0 or self.max_tokens < 1 or self.overhead_tokens < 0:
             raise BadInput("records: distractors, max_tokens and overhead_tokens cannot be negative")
 
@@ -68,9 +73,12 @@ class Composer:
         self.splits, self.template, self.may_refuse = splits, template, may_refuse
 
     def draft(
-        self, question: Question, split: str, *, present: bool, refuse: bool = False
+        self, question: Question, split: str, *, present: bool, refuse: bool = False, turn: int = 0
     ) -> tuple[Record | None, int]:
-        """The record, or None; and the tokens of the last attempt (with the fewest passages, if None)."""
+        """The record, or None; and the tokens of the last attempt (with the fewest passages, if None).
+
+        `turn` n shows the passages n places further on than turn 0 does, those at the end first.
+        """
         unanswerable = is_unanswerable(question)
         present = present and not unanswerable
         chunks = self.candidates.chunks
@@ -79,7 +87,7 @@ class Composer:
         total = self.options.distractors + max(1, len(question.gold_chunk_ids))
         others = self.candidates.find(question, split, total - len(oracles))
         while True:
-            record = self._render(question, split, [*oracles, *others], present, refuse or unanswerable)
+            record = self._render(question, split, [*oracles, *others], present, refuse or unanswerable, turn)
             tokens = int(record.metadata["tokens"])
             if tokens <= self.options.max_tokens and (oracles or others):
                 return record, tokens
@@ -87,8 +95,12 @@ class Composer:
                 return None, tokens
             others = others[:-1]  # the one of least value; never an oracle
 
-    def _render(self, question: Question, split: str, shown: list[Shown], present: bool, refuse: bool) -> Record:
+    def _render(
+        self, question: Question, split: str, shown: list[Shown], present: bool, refuse: bool, turn: int
+    ) -> Record:
         shown = sorted(shown, key=lambda s: digest("order", self.seed, question.id, s.chunk.id))
+        cut = -turn % max(1, len(shown))
+        shown = shown[cut:] + shown[:cut]
         instruction, text = render(
             question.question.strip(), [s.chunk for s in shown], template=self.template, may_refuse=self.may_refuse
         )
@@ -105,6 +117,7 @@ class Composer:
             "record_id": digest(instruction, text, output),
             "question_id": question.id,
             "question": question.question.strip(),
+            "arrangement": turn,
             "split": split,
             "documents": self._novelty(question),
             "template": self.template.id,

@@ -94,6 +94,8 @@ def compose_records(
     blocked = sum(_remove_oracles([q for q, of in usable if of == split], split, records, composer) for split in SPLITS)
     usable.sort(key=lambda item: (digest("place", str(seed), item[0].id), item[0].id))
     by_split = {s: [records[q.id] for q, of in usable if of == s] for s in SPLITS}
+    further = _arrangements([q for q, of in usable if of == "train"], records, composer)
+    by_split["train"] += further
     if not by_split["train"]:
         raise _no_records(dropped, needed, options)
     leaks = find_leaks(by_split, splits)
@@ -107,6 +109,7 @@ def compose_records(
     report = {
         "questions": len(questions),
         "records": {s: len(by_split[s]) for s in SPLITS},
+        "extra_arrangements": len(further),
         "dropped": dict(sorted(Counter(d.reason for d in dropped).items())),
         "template": template.id,
         "template_version": template.version,
@@ -219,6 +222,19 @@ def _remove_oracles(questions: list[Question], split: str, records: dict[str, Re
         records[question.id] = record
         done += 1
     return blocked
+
+
+def _arrangements(questions: list[Question], records: Mapping[str, Record], composer: Composer) -> list[Record]:
+    """The further orders of the training records, one round of all questions after the other."""
+    made = []
+    for turn in range(1, composer.options.arrangements):
+        for question in questions:
+            first = records[question.id].metadata
+            if turn < len(first["passages"]):
+                refuse = first["label"] == "refuse"
+                record, _ = composer.draft(question, "train", present=first["oracle_present"], refuse=refuse, turn=turn)
+                made += [record] if record else []
+    return made
 
 
 def _no_records(dropped: list[DroppedQuestion], needed: list[int], options: RecordOptions) -> BadInput:

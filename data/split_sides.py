@@ -6,9 +6,11 @@ moved so that every side has its fair part of the questions. Knows nothing of te
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from data.nouns import digest
@@ -59,6 +61,40 @@ class Splits:
     def side(self, chunk_id: str, document_id: str) -> str:
         """The split that a chunk belongs to."""
         return self.of_chunk.get(chunk_id) or self.of[document_id]
+
+    def frozen(self) -> Frozen:
+        """These sides, for a later split of the corpus to keep."""
+        chunks = {c: side for c, side in self.of_chunk.items() if c not in self.copies}
+        return Frozen({} if chunks else self.of, chunks)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The sides of an earlier split: of documents, or of passages where it ran within documents. One of the two."""
+
+    documents: Mapping[str, str] = field(default_factory=dict)
+    chunks: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        text = json.dumps({"documents": dict(self.documents), "chunks": dict(self.chunks)}, indent=1)
+        path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Frozen:
+        """Raises BadInput where the file is not what `write` leaves."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            frozen = cls(dict(values["documents"]), dict(values["chunks"]))
+            sides = {*frozen.documents.values(), *frozen.chunks.values()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadInput(
+                f"{path}: not the sides of an earlier split ({type(error).__name__})",
+                expected="the splits.json that an earlier records stage left",
+                do="copy it from there, or leave the setting out",
+            ) from error
+        if unknown := sorted(sides - set(SPLITS)):
+            raise BadInput(f"{path}: {unknown[0]!r} is no split", expected=", ".join(SPLITS))
+        return frozen
 
 
 def target_shares(options: SplitOptions) -> dict[str, float]:

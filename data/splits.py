@@ -19,6 +19,7 @@ from data.nouns import Chunk, Question
 from data.passage_splits import split_by_passage
 from data.split_sides import (
     SPLITS,
+    Frozen,
     SplitOptions,
     Splits,
     balance,
@@ -31,7 +32,7 @@ from data.split_sides import (
 
 log = logging.getLogger("raft.data")
 
-__all__ = ["SPLITS", "SplitOptions", "Splits", "near_duplicates", "split_by_document"]
+__all__ = ["SPLITS", "Frozen", "SplitOptions", "Splits", "near_duplicates", "split_by_document"]
 
 SHINGLE_WORDS = 5
 PERMUTATIONS = 64
@@ -43,14 +44,14 @@ def split_by_document(
     *,
     options: SplitOptions | None = None,
     seed: int = 0,
-    previous: Mapping[str, str] | None = None,
+    previous: Frozen | None = None,
     together: Mapping[str, str] | None = None,
 ) -> Splits:
     """Splits the documents of the chunks and questions.
 
     Args:
-        previous: document id -> split of an earlier run. These documents keep their side (frozen test sets), and a new
-            near-duplicate of one joins it; where a group had several sides, test wins over validation over train.
+        previous: the sides of an earlier run. These documents (or passages) keep their side (frozen test sets), and a
+            new near-duplicate of one joins it; where a group had several sides, test wins over validation over train.
         together: document id -> name of what it is a part of (a book, an article): parts stay on one side.
 
     Every split with a share above 0 gets at least one group with questions, and where documents are few or uneven about
@@ -58,6 +59,8 @@ def split_by_document(
     documents instead (`level` of the report is then `passage`); raises BadInput where even that cannot be.
     """
     options = options or SplitOptions()
+    if previous and previous.chunks:
+        return split_by_passage(chunks, questions, options=options, seed=seed, previous=previous.chunks)
     documents = sorted({c.document_id for c in chunks} | {d for q in questions for d in q.document_ids})
     groups, joined = _groups(documents, chunks, questions, options, together or {})
     asked = {d for q in questions for d in q.document_ids}
@@ -66,7 +69,7 @@ def split_by_document(
     fixed = set()
     if previous:
         for group, members in groups.items():
-            before = {previous[d] for d in members if d in previous}
+            before = {previous.documents[d] for d in members if d in previous.documents}
             if before:
                 side[group] = max(before, key=SPLITS.index)
                 fixed.add(group)

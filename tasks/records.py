@@ -34,6 +34,9 @@ class RecordsConfig(Section):
     validation: float = setting(0.1, "Share of the documents for validation", ge=0, lt=1)
     test: float = setting(0.2, "Share of the documents for the test", ge=0, lt=1)
     near_duplicate: float = setting(0.8, "Texts this alike (Jaccard of word 5-grams) stay in one split", gt=0, le=1)
+    arrangements: int = setting(
+        1, "Training records a question gives, each with its passages in another order", unit="records", ge=1, le=16
+    )
     random_share: float = setting(0.2, "Share of the distractors drawn at random instead of mined", ge=0, le=1)
     first_rank: int = setting(1, "First rank from which distractors are mined", ge=1, le=1000)
     last_rank: int = setting(50, "Last rank from which distractors are mined", ge=1, le=10000)
@@ -92,7 +95,7 @@ def build(
     )
     by_split: dict[str, list[Record]] = {"train": made.train, "validation": made.validation, "test": made.test}
     total = sum(len(rows) for rows in by_split.values())
-    balanced("records", len(asked), total, len(made.dropped))
+    balanced("records", len(asked), total - made.report["extra_arrangements"], len(made.dropped))
     for split, rows in by_split.items():
         write_jsonl(bench.out / f"{split}.jsonl", rows)
     write_jsonl(bench.out / "dropped.jsonl", [dataclasses.asdict(row) for row in made.dropped])

@@ -54,6 +54,13 @@ def test_each_fault_is_named(records, tokenise, words):
         look(records, tokenise).check()
 
 
+def test_a_tokenizer_may_compose_letters_and_join_spaces(records):
+    import dataclasses
+
+    record = dataclasses.replace(records[0], output="cafe\u0301  said  <ANSWER>: yes")
+    look([record], lambda r: letters(dataclasses.replace(r, output="caf\u00e9 said <ANSWER>: yes"))).check()
+
+
 def test_records_that_would_be_cut_stop_the_training(records):
     with pytest.raises(BadInput, match="longer than 100 tokens"):
         look(records, letters, max_tokens=100).check()

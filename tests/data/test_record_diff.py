@@ -13,6 +13,17 @@ def test_the_same_records_do_not_differ():
     assert (diff.same, diff.changed, diff.added, diff.removed) == (len(records), [], [], [])
 
 
+def test_further_arrangements_of_a_question_are_told_apart():
+    chunks = corpus(20)
+    options = RecordOptions(arrangements=2, max_tokens=400)
+    once, twice = (
+        everything(compose(chunks, ask_all(chunks), options=o)) for o in (RecordOptions(max_tokens=400), options)
+    )
+    diff = diff_records(once, twice)
+    assert (diff.same, diff.changed, diff.removed) == (len(once), [], [])
+    assert len(diff.added) == len(twice) - len(once)
+
+
 def test_a_deleted_document_retires_its_questions_and_its_uses_as_distractor():
     chunks = corpus(40)
     questions = ask_all(chunks)

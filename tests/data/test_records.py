@@ -40,6 +40,7 @@ def corpora(draw):
         max_tokens=draw(st.integers(75, 220)),
         overhead_tokens=4,
         seen_test=draw(st.sampled_from([0.0, 0.2])),
+        arrangements=draw(st.sampled_from([1, 1, 3])),
     )
     return chunks, questions, options, draw(st.sampled_from(["raft", "numbered"])), draw(st.integers(0, 99))
 
@@ -58,8 +59,10 @@ def test_every_record_of_any_corpus_is_sound(case):
         return
     by_id, asked = {c.id: c for c in chunks}, {q.id: q for q in questions}
     records = everything(result)
-    assert len(records) + len(result.dropped) == len(questions)
-    assert len({r.metadata["question_id"] for r in records}) == len(records)
+    first = [r for r in records if r.metadata["arrangement"] == 0]
+    assert len(first) + len(result.dropped) == len(questions)
+    assert len({r.metadata["question_id"] for r in first}) == len(first)
+    assert len({r.metadata["record_id"] for r in records}) == len(records)
     assert not find_leaks({s: getattr(result, s) for s in SPLITS}, splits)
     for record in records:
         meta, question = record.metadata, asked[record.metadata["question_id"]]
@@ -87,7 +90,7 @@ def test_every_record_of_any_corpus_is_sound(case):
         rank = SPLITS.index(meta["split"])
         assert all(SPLITS.index(splits.side(row["chunk_id"], row["document_id"])) <= rank for row, _ in texts)
     for split in SPLITS:
-        answerable = [r for r in getattr(result, split) if r.metadata["oracle_ids"]]
+        answerable = [r for r in getattr(result, split) if r.metadata["oracle_ids"] and not r.metadata["arrangement"]]
         absent = sum(not r.metadata["oracle_present"] for r in answerable)
         if not result.report["absent_impossible"]:
             assert absent == round((1 - options.p_oracle) * len(answerable))
@@ -106,6 +109,23 @@ def test_the_oracle_is_as_likely_in_every_place():
     position = compose(chunks, ask_all(chunks), seed=3).report["oracle_position"]
     assert set(position["histogram"]) == {"1", "2", "3", "4"}
     assert position["p_value"] > 0.01
+
+
+def test_further_arrangements_show_the_same_passages_with_the_oracle_in_other_places():
+    chunks = corpus(40)
+    made = compose(chunks, ask_all(chunks), options=RecordOptions(arrangements=4, max_tokens=400))
+    once = compose(chunks, ask_all(chunks))
+    assert (made.validation, made.test) == (once.validation, once.test)
+    assert made.train[: len(once.train)] == once.train
+    assert len(made.train) == 4 * len(once.train)
+    assert made.report["extra_arrangements"] == 3 * len(once.train)
+    by_question = {}
+    for record in made.train:
+        by_question.setdefault(record.metadata["question_id"], []).append(record.metadata)
+    for rows in by_question.values():
+        assert len({frozenset(p["chunk_id"] for p in row["passages"]) for row in rows}) == 1
+        places = [row["oracle_positions"] for row in rows]
+        assert sorted(places) == ([[1], [2], [3], [4]] if rows[0]["oracle_present"] else [[]] * 4)
 
 
 def test_an_oracle_always_first_would_be_noticed():

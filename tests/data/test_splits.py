@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from made_up import ask_all, compose, corpus, make_chunk, make_question
 
-from data.splits import SPLITS, SplitOptions, near_duplicates, split_by_document
+from data.splits import SPLITS, Frozen, SplitOptions, near_duplicates, split_by_document
 from raft_errors import BadInput
 
 
@@ -119,9 +119,28 @@ def test_a_frozen_test_document_stays_one_and_draws_its_near_duplicates_with_it(
     first = split_by_document(chunks, ask_all(chunks), seed=1)
     held = next(c for c in chunks if first.of[c.document_id] == "test")
     copy = make_chunk(77, 0, held.text + " New edition.")
-    later = split_by_document([*chunks, copy], ask_all(chunks), seed=2, previous=first.of)
+    later = split_by_document([*chunks, copy], ask_all(chunks), seed=2, previous=first.frozen())
     assert all(later.of[d] == side for d, side in first.of.items())
     assert later.of[copy.document_id] == "test"
+
+
+def test_the_sides_of_a_split_within_documents_are_frozen_too_and_travel_in_a_file(tmp_path):
+    chunks = [make_chunk(0, i, " ".join(f"word{i}x{j}" for j in range(30))) for i in range(60)]
+    first = split_by_document(chunks, ask_all(chunks), seed=1)
+    assert first.report["level"] == "passage"
+    first.frozen().write(tmp_path / "splits.json")
+    frozen = Frozen.read(tmp_path / "splits.json")
+    assert frozen == first.frozen()
+    edited = [make_chunk(0, 5, "an edited passage with other words in it"), *chunks[:5], *chunks[6:]]
+    later = split_by_document(edited, ask_all(edited), seed=2, previous=frozen)
+    assert all(later.of_chunk[c.id] == first.of_chunk[c.id] for c in chunks[:5] + chunks[6:])
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"documents": {}}', '{"documents": {"a": "exam"}, "chunks": {}}'])
+def test_a_file_that_holds_no_sides_is_refused(tmp_path, text):
+    (tmp_path / "splits.json").write_text(text)
+    with pytest.raises(BadInput, match=r"splits\.json"):
+        Frozen.read(tmp_path / "splits.json")
 
 
 def test_texts_that_differ_in_case_and_space_only_are_near_duplicates_and_others_are_not():
