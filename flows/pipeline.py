@@ -5,6 +5,7 @@ It only chains; what a stage does is in `tasks/<stage>.py`, and how it is cached
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from flows.config import ModelsConfig, RunConfig
 from raft_errors import BadInput
 from tasks import chunk, embed, evaluate, export, index, ingest, questions, records, stage, train
 from tasks.corpus import snapshot
+from tasks.locks import locked
 from tasks.models import ModelFiles, compile_cache, resolve
 from tasks.stage import Reporter, Request, Silent, Stage
 from tasks.store import Manifest, Store
@@ -79,9 +81,8 @@ class Run:
     def request(self, made: Stage, built: Mapping[str, Any]) -> Request:
         """The request for one stage, given what the stages before it left."""
         section = getattr(self.config, made.name)
-        inputs = {name: built[name] for name in made.inputs}
         shared = {name: getattr(self.config, name) for name in made.shared}
-        return Request(made, section, inputs, self.models, self.config.seed, shared)
+        return Request(made, section, made.inputs_among(built), self.models, self.config.seed, shared)
 
 
 def stages_to(name: str) -> tuple[Stage, ...]:
@@ -110,8 +111,9 @@ def published(run: Run, until: str) -> Built | None:
 
 def run_direct(run: Run, until: str, *, force: bool = False) -> Built:
     """Builds what is missing, without Prefect."""
-    _prepare(run, until)
-    built = chain(run, until, lambda request: stage.run(request, run.store, run.reporter, force=force))
+    with at_work(run):
+        _prepare(run, until)
+        built = chain(run, until, lambda request: stage.run(request, run.store, run.reporter, force=force))
     assert built is not None
     return built
 
@@ -120,8 +122,17 @@ def run_with_prefect(run: Run, until: str, *, force: bool = False) -> Built:
     """Builds what is missing as a Prefect flow: its server keeps the history, the store decides what is cached."""
     from flows.prefect_flow import run_flow
 
-    _prepare(run, until)
-    return run_flow(run, until, force=force)
+    with at_work(run):
+        _prepare(run, until)
+        return run_flow(run, until, force=force)
+
+
+@contextlib.contextmanager
+def at_work(run: Run) -> Iterator[None]:
+    """Nothing is deleted from the store during the block."""
+    run.store.prepare()
+    with locked(run.store.running(shared=True), on_wait=lambda who: run.reporter.say(f"Waiting for {who} to tidy up")):
+        yield
 
 
 def _prepare(run: Run, until: str) -> None:

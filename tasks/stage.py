@@ -77,11 +77,13 @@ class Stage:
         config: its section of the configuration.
         build: `build(bench, config, **inputs, **models, **shared) -> Outcome`.
         inputs: names of the stages (and of outside inputs, `corpus`) it reads, in the order of its parameters.
+        optional: names of further inputs, which a request may give (an earlier adapter) and its key then holds.
         models: names of the models it uses (`base`, `embedder`), or a function of the section that tells them.
         shared: names of the sections it reads beside its own (`retrieval`).
         seeded: whether the run's seed is part of the key.
         modules: modules that it runs as child processes; imports show the rest.
         packages: distributions whose version is part of the key.
+        cache: the stage whose item cache it shares; by default its own.
         describing: files that describe the build (times, curves) and are no part of the result's digest.
     """
 
@@ -89,16 +91,22 @@ class Stage:
     config: type[BaseModel]
     build: Callable[..., Outcome]
     inputs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     models: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     shared: tuple[str, ...] = ()
     seeded: bool = False
     version: str = "1"
     modules: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    cache: str = ""
     describing: tuple[str, ...] = ()
 
     def models_for(self, section: BaseModel) -> tuple[str, ...]:
         return self.models(section) if callable(self.models) else self.models
+
+    def inputs_among(self, available: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `available` that it reads: all of `inputs`, and what there is of `optional`."""
+        return {n: available[n] for n in (*self.inputs, *(n for n in self.optional if n in available))}
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ class Request:
         return {
             "stage": stage.name,
             "version": stage.version,
-            "inputs": {name: _digest(self.inputs[name], name) for name in stage.inputs},
+            "inputs": {n: _digest(value, n) for n, value in stage.inputs_among(self.inputs).items()},
             "config": result_fields(self.config),
             "shared": {name: result_fields(self.shared[name]) for name in stage.shared},
             "models": {name: _digest(self.models[name], name) for name in stage.models_for(self.config)},
@@ -220,17 +228,17 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
     began = time.monotonic()
     with store.publish(stage.name, key, stage.describing) as (out, manifest):
         scratch.mkdir(parents=True, exist_ok=True)
-        parents = {n: value for n, value in request.inputs.items() if n in stage.inputs and isinstance(value, Manifest)}
+        inputs = stage.inputs_among(request.inputs)
+        parents = {n: value for n, value in inputs.items() if isinstance(value, Manifest)}
         bench = Bench(
             out=out,
             scratch=scratch,
-            cache=store.cache(stage.name),
+            cache=store.cache(stage.cache or stage.name),
             progress=reporter.progress(stage.name),
             seed=request.seed,
             lineage=ancestry(parents.values(), store),
         )
         models = {n: request.models[n] for n in stage.models_for(request.config)}
-        inputs = {n: request.inputs[n] for n in stage.inputs}
         shared = {n: request.shared[n] for n in stage.shared}
         outcome = stage.build(bench, request.config, **inputs, **models, **shared)
         manifest.summary, manifest.metrics = outcome.summary, outcome.metrics

@@ -157,6 +157,17 @@ def test_what_has_no_digest_cannot_be_an_input(world):
         stage.Request(fake_stages.FIRST, FirstConfig(), {"corpus": "a path"}).key()
 
 
+def test_an_optional_input_counts_only_where_it_is_given():
+    plain = stage.Request(fake_stages.FIRST, FirstConfig(), {"corpus": Source()})
+    made = dataclasses.replace(fake_stages.FIRST, optional=("earlier",))
+    keys = [
+        stage.Request(made, FirstConfig(), {"corpus": Source(), **given}).key()
+        for given in ({}, {"earlier": Source("a")}, {"earlier": Source("b")})
+    ]
+    assert keys[0] == plain.key(), "a stage that could have taken one keeps its key"
+    assert len({*keys}) == 3
+
+
 def test_the_seed_counts_only_for_stages_that_draw():
     plain = [stage.Request(fake_stages.FIRST, FirstConfig(), {"corpus": Source()}, seed=s).key() for s in (1, 2)]
     drawing = dataclasses.replace(fake_stages.FIRST, seeded=True)
