@@ -39,7 +39,7 @@ STAGE_HELP = {
 
 def register(app: typer.Typer) -> None:
     """Puts every verb into the command."""
-    from flows import answering, explaining, promoting, schedule, server, setting_up
+    from flows import answering, explaining, promoting, schedule, server, setting_up, tidying
 
     _command(app, run, "raft run my.yaml --set train.max_steps=50")
     _command(app, plan, "raft plan my.yaml")
@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
     _command(app, promoting.rollback, 'raft rollback --reason "complaints"')
     _command(app, promoting.adapters, "raft adapters")
     _command(app, explaining.explain, "raft explain --verify")
+    _command(app, tidying.gc, "raft gc --days 7 --yes")
     _command(app, schedule.schedule, 'raft schedule --cron "0 3 * * *" --watch 60')
     _command(app, server.server, "raft server")
     _command(app, setting_up.init, "raft init --corpus docs/")

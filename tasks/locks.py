@@ -32,10 +32,15 @@ class Holder:
 
 
 class FileLock:
-    """An exclusive lock on one file. Not re-entrant; threads of one process exclude each other too."""
+    """A lock on one file. Not re-entrant; threads of one process exclude each other too.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        shared: any number of shared holders go together, and exclude an exclusive one.
+    """
+
+    def __init__(self, path: Path, shared: bool = False) -> None:
         self.path = Path(path)
+        self._mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._descriptor: int | None = None
 
     @property
@@ -60,7 +65,7 @@ class FileLock:
         try:
             while True:
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(descriptor, self._mode | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     if deadline is not None and time.monotonic() >= deadline:

@@ -100,6 +100,10 @@ class Store:
     def lock(self, stage: str, key: str) -> FileLock:
         return FileLock(self.root / "locks" / f"{stage}-{key}.lock")
 
+    def running(self, shared: bool = False) -> FileLock:
+        """Held shared by every run while it works, and exclusively by what may delete results."""
+        return FileLock(self.root / "locks" / "running.lock", shared)
+
     def cache(self, stage: str) -> SqliteCache:
         if stage not in self._caches:
             self._caches[stage] = SqliteCache(self.root / "cache" / f"{stage}.sqlite")
