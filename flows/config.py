@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import annotated_types
 import yaml
@@ -158,7 +158,7 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 def _explained(error: ValidationError, source: str) -> BadInput:
     """All problems of a configuration as one message."""
-    problems = [_problem(detail) for detail in error.errors()]
+    problems = dict.fromkeys(_problem(detail) for detail in error.errors())  # a union complains once for each member
     return BadInput(
         f"{source}: " + "; ".join(problems), do="correct the configuration (`raft schema` lists every field)"
     )
@@ -171,11 +171,12 @@ def _problem(detail: Mapping[str, Any]) -> str:
         return f"unknown key {name}{_suggestion(where)}"
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
-    field = _field(where)
+    path, field = _field(where)
     value = detail["input"]
     if field is None or isinstance(value, (dict, BaseModel)):
         return f"{name}: {detail['msg']}"
-    return f"{name} is {value!r}, expected {describe_values(field)}"
+    places = [part for part in where[len(path) :] if part.isdigit()]
+    return f"{'.'.join([*path, *places])} is {value!r}, expected {describe_values(field)}"
 
 
 def _suggestion(where: list[str]) -> str:
@@ -201,16 +202,24 @@ def fields(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tup
             yield (*prefix, name), info
 
 
-def _field(where: list[str]) -> FieldInfo | None:
+def _field(where: list[str]) -> tuple[tuple[str, ...], FieldInfo | None]:
+    """The field that an error is about, and its path."""
     names = tuple(part for part in where if not part.isdigit())
     found = dict(fields(RunConfig))
-    return found.get(names) or found.get(names[:2]) or found.get(names[:1])
+    for path in (names, names[:2], names[:1]):
+        if path in found:
+            return path, found[path]
+    return names, None
 
 
 def describe_values(info: FieldInfo) -> str:
     """What a field takes: type, choices, range and unit, in words."""
     choices, types, optional = [], [], False
+    limits = list(info.metadata)
     for kind in _members(info.annotation):
+        if get_origin(kind) is Annotated:
+            kind, *own = get_args(kind)
+            limits += own
         if kind is type(None):
             optional = True
         elif get_origin(kind) is Literal:
@@ -220,8 +229,8 @@ def describe_values(info: FieldInfo) -> str:
         else:
             types.append(_TYPES.get(get_origin(kind) or kind, str(kind)))
     text = " or ".join(([f"one of {', '.join(choices)}"] if choices else []) + types)
-    if limits := _limits(info):
-        text += f" {limits}"
+    if bounds := _limits(limits):
+        text += f" {bounds}"
     unit = info.json_schema_extra.get("unit") if isinstance(info.json_schema_extra, dict) else ""
     return text + (f" {unit}" if unit else "") + (", or null" if optional else "")
 
@@ -243,9 +252,9 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation)
 
 
-def _limits(info: FieldInfo) -> str:
+def _limits(limits: Sequence[Any]) -> str:
     low = high = ""
-    for limit in info.metadata:
+    for limit in limits:
         if isinstance(limit, annotated_types.Ge):
             low = f"at least {limit.ge}"
         elif isinstance(limit, annotated_types.Gt):

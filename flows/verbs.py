@@ -39,12 +39,14 @@ STAGE_HELP = {
 
 def register(app: typer.Typer) -> None:
     """Puts every verb into the command."""
-    from flows import answering, explaining, promoting, schedule, server, setting_up, tidying
+    from flows import answering, explaining, promoting, record_views, schedule, server, setting_up, tidying
 
     _command(app, run, "raft run my.yaml --set train.max_steps=50")
     _command(app, plan, "raft plan my.yaml")
     for name, text in STAGE_HELP.items():
-        _command(app, _stage_verb(name, text), f"raft {name} my.yaml", name=name)
+        if name != "records":
+            _command(app, _stage_verb(name, text), f"raft {name} my.yaml", name=name)
+    _command(app, record_views.records, "raft records my.yaml --show 3; raft records --diff previous latest")
     _command(app, answering.search, 'raft search "How do closures work?" -k 3')
     _command(app, answering.ask, 'raft ask "How do closures work?"')
     _command(app, promoting.promote, 'raft promote 3 --reason "looked at by hand"')
@@ -71,7 +73,7 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Do everything: from the corpus to the adapter, the merged model and the report."""
-    _build(config, set_, "evaluate", force, no_prefect, json)
+    build(config, set_, "evaluate", force, no_prefect, json)
 
 
 def _stage_verb(name: str, text: str) -> Callable[..., None]:
@@ -82,13 +84,13 @@ def _stage_verb(name: str, text: str) -> Callable[..., None]:
         no_prefect: NoPrefectOption = False,
         json: JsonOption = False,
     ) -> None:
-        _build(config, set_, name, force, no_prefect, json)
+        build(config, set_, name, force, no_prefect, json)
 
     verb.__doc__ = f"{text} Builds what it needs before."
     return verb
 
 
-def _build(
+def build(
     path: Path | None, overrides: list[str] | None, until: str, force: bool, direct: bool, as_json: bool
 ) -> None:
     from flows import pipeline

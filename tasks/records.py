@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import annotated_types
 
 from data.nouns import Question, Record, read_jsonl, write_jsonl
+from data.preflight import Preflight, preflight
 from tasks.models import ModelFiles
 from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage, balanced
-from tasks.store import Manifest, write_json
+from tasks.store import Manifest, read_json, write_json
+
+if TYPE_CHECKING:
+    from jora_engine.tokenizer import Tokenizer
+
+SPARE_TOKENS = 8  # where template and text meet, a tokenizer may cut otherwise than in either alone
 
 
 class RecordsConfig(Section):
     """How records are composed and split."""
 
     distractors: int = setting(3, "Distractor passages beside the oracle", unit="passages", ge=0, le=50)
-    p_oracle: float = setting(0.8, "Share of answerable questions whose oracle is shown", ge=0, le=1)
+    p_oracle: Annotated[float, annotated_types.Ge(0), annotated_types.Le(1)] | Literal["measured"] = setting(
+        0.8,
+        "Share of answerable questions whose oracle is shown; measured = the share that the retriever finds "
+        "(use it with your own questions, or with questions.round_trip_k 0)",
+    )
     absent: Literal["answer", "refuse", "mix"] = setting("refuse", "What a record without oracle teaches")
     refuse_share: float = setting(0.5, "Under mix: share of the records without oracle that refuse", ge=0, le=1)
     max_tokens: int = setting(
         1024, "Ceiling for instruction, passages and output; an oracle is never cut", unit="tokens", ge=64, le=131072
     )
-    overhead_tokens: int = setting(16, "What the chat template adds", unit="tokens", ge=0, le=4096)
+    overhead_tokens: int | None = setting(
+        None, "What the chat template adds; null = as measured on the base's", unit="tokens", ge=0, le=4096
+    )
     seen_test: float = setting(
         0.0, "Share of training passages whose questions go to the test, to tell memory from reading", ge=0, le=0.5
     )
@@ -36,6 +51,15 @@ class RecordsConfig(Section):
     near_duplicate: float = setting(0.8, "Texts this alike (Jaccard of word 5-grams) stay in one split", gt=0, le=1)
     arrangements: int = setting(
         1, "Training records a question gives, each with its passages in another order", unit="records", ge=1, le=16
+    )
+    formats: tuple[Literal["chat", "parquet"], ...] = setting(
+        ("chat", "parquet"), "Layouts written beside the Alpaca files, for other trainers"
+    )
+    frozen_splits: str | None = setting(
+        None,
+        "splits.json of an earlier records stage: its documents keep their side, so the test stays the test",
+        path=True,
+        result="content",
     )
     random_share: float = setting(0.2, "Share of the distractors drawn at random instead of mined", ge=0, le=1)
     first_rank: int = setting(1, "First rank from which distractors are mined", ge=1, le=1000)
@@ -52,11 +76,16 @@ def build(
     base: ModelFiles,
     retrieval: RetrievalConfig,
 ) -> Outcome:
-    """Writes train.jsonl, validation.jsonl, test.jsonl, dropped.jsonl, contract.json, card.json and card.md."""
+    """Writes the records of each split in Alpaca and other forms, contract.json, splits.json, the card, the preflight.
+
+    Raises:
+        BadInput: a record's label would not be trained on as it is (`data.preflight`).
+    """
     from data.card import write_card
+    from data.formats import write_records
     from data.prompting import load_template, prompt_contract
-    from data.records import RecordOptions, compose_records
-    from data.splits import SplitOptions, split_by_document
+    from data.records import RecordOptions, compose_records, measured_p
+    from data.splits import Frozen, SplitOptions, split_by_document
     from jora_engine.tokenizer import Tokenizer
     from retrieval.mining import MiningOptions, mine_distractors
 
@@ -65,7 +94,8 @@ def build(
     chunks = list(retriever.chunks.values())
     tokenizer = Tokenizer.load(base.folder)
     shares = SplitOptions(validation=config.validation, test=config.test, near_duplicate=config.near_duplicate)
-    splits = split_by_document(chunks, asked, options=shares, seed=bench.seed)
+    frozen = Frozen.read(Path(config.frozen_splits)) if config.frozen_splits else None
+    splits = split_by_document(chunks, asked, options=shares, seed=bench.seed, previous=frozen)
     refused: Counter[str] = Counter()
     mined = mine_distractors(
         asked,
@@ -82,6 +112,10 @@ def build(
     )
     template = load_template(config.template)
     options = {f.name: getattr(config, f.name) for f in dataclasses.fields(RecordOptions)}
+    if config.p_oracle == "measured":
+        options["p_oracle"] = measured_p(asked, passages=config.distractors + 1)
+    if config.overhead_tokens is None:
+        options["overhead_tokens"] = template_overhead(tokenizer)
     made = compose_records(
         asked,
         chunks,
@@ -96,18 +130,74 @@ def build(
     by_split: dict[str, list[Record]] = {"train": made.train, "validation": made.validation, "test": made.test}
     total = sum(len(rows) for rows in by_split.values())
     balanced("records", len(asked), total - made.report["extra_arrangements"], len(made.dropped))
-    for split, rows in by_split.items():
-        write_jsonl(bench.out / f"{split}.jsonl", rows)
+    seen = look(made.train + made.validation, tokenizer, config.max_tokens)
+    (bench.out / "preflight.txt").write_text("\n\n".join(seen.samples) + "\n", encoding="utf-8")
+    write_json(bench.out / "preflight.json", {"figures": seen.figures, "faults": seen.faults})
+    seen.check()
+    for split in by_split:
+        (bench.out / f"{split}.jsonl").touch()  # the trainer asks for each, be it empty
+    write_records(bench.out, by_split, formats=("alpaca", *config.formats))
+    splits.frozen().write(bench.out / "splits.json")
     write_jsonl(bench.out / "dropped.jsonl", [dataclasses.asdict(row) for row in made.dropped])
     contract = prompt_contract(template, passages=config.distractors + 1, may_refuse=made.report["may_refuse"])
     write_json(bench.out / "contract.json", contract)
-    write_card(bench.out, {**made.report, "mining": dict(sorted(refused.items()))}, title="RAFT records")
+    write_card(
+        bench.out,
+        {**made.report, "mining": dict(sorted(refused.items())), "preflight": seen.figures},
+        title="RAFT records",
+        extra=_told(read_json(questions.path("report.json")), seen),
+        samples=made.train[:3],
+    )
     counts = {split: len(rows) for split, rows in by_split.items()}
     parts = " + ".join(f"{n} {split}" for split, n in counts.items())
     return Outcome(
-        f"{len(asked)} questions = {parts} + {len(made.dropped)} dropped",
-        {"questions": len(asked), **counts, "dropped": len(made.dropped), "records": made.report},
+        f"{len(asked)} questions = {parts} + {len(made.dropped)} dropped{_further(made.report)}; "
+        f"{seen.figures['trained_share']:.0%} of the tokens are trained",
+        {
+            "questions": len(asked),
+            **counts,
+            "dropped": len(made.dropped),
+            "records": made.report,
+            "preflight": seen.figures,
+        },
     )
+
+
+def template_overhead(tokenizer: Tokenizer) -> int:
+    """Tokens that chat template and end token add to a record, measured on a probe, with a few to spare."""
+    probe = "A probe."
+    prompt, completion = tokenizer.encode_example([{"role": "user", "content": probe}], probe)
+    return len(prompt) + len(completion) - 2 * len(tokenizer.encode(probe, add_special_tokens=False)) + SPARE_TOKENS
+
+
+def look(records: list[Record], tokenizer: Tokenizer, max_tokens: int, samples: int = 3) -> Preflight:
+    """The preflight of records as the trainer tokenises them."""
+    from data.prompting import to_messages
+
+    def tokenise(record: Record) -> tuple[list[int], list[bool]]:
+        prompt, completion = tokenizer.encode_example(to_messages(record), record.output)
+        return [*prompt, *completion], [False] * len(prompt) + [True] * len(completion)
+
+    return preflight(
+        records, tokenise, tokenizer.decode, end_ids=tokenizer.eos_ids, max_tokens=max_tokens, samples=samples
+    )
+
+
+def _told(report: dict[str, Any], seen: Preflight) -> dict[str, Any]:
+    """What the card says of the questions and of the tokens that are trained."""
+    told: dict[str, Any] = {"Questions asked or read": f"{report['asked']}, of which {report['kept']} kept"}
+    if report["dropped"]:
+        told["Questions dropped before"] = ", ".join(f"{reason}: {n}" for reason, n in report["dropped"].items())
+    if report.get("tokens"):
+        told["Teacher"] = f"{report['tokens']['prompt']} tokens read, {report['tokens']['completion']} written"
+    figures = seen.figures
+    share = f"{figures['trained_tokens']} of {figures['tokens']} ({figures['trained_share']:.1%})"
+    return {**told, "Tokens that are trained": share}
+
+
+def _further(report: dict[str, Any]) -> str:
+    extra = report["extra_arrangements"]
+    return f" ({extra} of them further arrangements)" if extra else ""
 
 
 STAGE = Stage(
@@ -119,5 +209,11 @@ STAGE = Stage(
     shared=("retrieval",),
     seeded=True,
     modules=("tasks.retriever",),
-    packages=(*SEARCH_PACKAGES, "rapidfuzz", "datasketch", "tokenizers"),
+    packages=(*SEARCH_PACKAGES, "rapidfuzz", "datasketch", "tokenizers", "pyarrow"),
+    # what the stages after this one do not read: another card or layout trains nothing anew
+    describing=(
+        *("card.md", "card.html", "card.json", "preflight.json", "preflight.txt", "splits.json", "dropped.jsonl"),
+        *("dataset_info.json", "axolotl.yaml"),
+        *(f"{split}.{form}" for split in ("train", "validation", "test") for form in ("chat.jsonl", "parquet")),
+    ),
 )
