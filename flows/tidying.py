@@ -1,4 +1,4 @@
-"""The verbs that delete, and only when told so: `gc` frees the store, `forget` plans a document's retirement."""
+"""The verb `gc`: shows what the store no longer needs, and deletes it when told so."""
 
 from __future__ import annotations
 

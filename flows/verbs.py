@@ -39,7 +39,7 @@ STAGE_HELP = {
 
 def register(app: typer.Typer) -> None:
     """Puts every verb into the command."""
-    from flows import answering, explaining, promoting, record_views, schedule, server, setting_up, tidying
+    from flows import answering, explaining, forgetting, promoting, record_views, schedule, server, setting_up, tidying
 
     _command(app, run, "raft run my.yaml --set train.max_steps=50")
     _command(app, plan, "raft plan my.yaml")
@@ -53,6 +53,7 @@ def register(app: typer.Typer) -> None:
     _command(app, promoting.rollback, 'raft rollback --reason "complaints"')
     _command(app, promoting.adapters, "raft adapters")
     _command(app, explaining.explain, "raft explain --verify")
+    _command(app, forgetting.forget, "raft forget handbook/leave.md")
     _command(app, tidying.gc, "raft gc --days 7 --yes")
     _command(app, schedule.schedule, 'raft schedule --cron "0 3 * * *" --watch 60')
     _command(app, server.server, "raft server")
@@ -90,9 +91,7 @@ def _stage_verb(name: str, text: str) -> Callable[..., None]:
     return verb
 
 
-def build(
-    path: Path | None, overrides: list[str] | None, until: str, force: bool, direct: bool, as_json: bool
-) -> None:
+def build(path: Path | None, overrides: list[str] | None, until: str, force: bool, direct: bool, as_json: bool) -> None:
     from flows import pipeline
 
     display = Display()

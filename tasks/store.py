@@ -109,6 +109,14 @@ class Store:
             self._caches[stage] = SqliteCache(self.root / "cache" / f"{stage}.sqlite")
         return self._caches[stage]
 
+    def drop_caches(self) -> None:
+        """Deletes all item caches, and what they remember with them. The caller is alone in the store."""
+        for cache in self._caches.values():
+            cache.close()
+        self._caches.clear()
+        self._hashes = None
+        shutil.rmtree(self.root / "cache", ignore_errors=True)
+
     @property
     def hashes(self) -> FileHashes:
         """The hashes of files, remembered; nothing is created by asking in a store that does not exist yet."""

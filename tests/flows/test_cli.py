@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from flows import verbs
 
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
-VERBS = ["run", "plan", *STAGES, "search", "ask", "init", "schema", "models"]
+LATER = ["promote", "rollback", "adapters", "explain", "forget", "gc", "schedule", "server"]
+VERBS = ["run", "plan", *STAGES, "search", "ask", *LATER, "init", "schema", "models"]
 
 
 @pytest.fixture(scope="module")

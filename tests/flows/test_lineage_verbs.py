@@ -1,0 +1,137 @@
+"""`raft explain`, `raft forget` and `raft gc` as a user meets them, on a store that was written by hand."""
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tasks"))
+import small_chain
+
+from flows.cli import invoke
+from tasks.registry import Registry
+from tasks.store import Store
+
+
+class Place:
+    """A folder with a corpus, a configuration and a store with two generations; the second is in use."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "docs").mkdir()
+        texts = dict(small_chain.TEXTS)
+        for name, text in texts.items():
+            (folder / "docs" / name).write_text(text)
+        models = {"base": "tiny/base", "embedder": "tiny/embedder"}
+        (folder / "raft.yaml").write_text(yaml.safe_dump({"corpus": ["docs"], "models": models}))
+        self.store = Store(folder / ".raft")
+        without = {"birch.md": texts["birch.md"], "elm.md": "Elm."}
+        self.clean = small_chain.write_chain(self.store, without, seed=0)
+        self.built = small_chain.write_chain(self.store, texts, seed=1)
+        self.registry = Registry(self.store, "adapter")
+        for made in (self.clean, self.built):
+            self.registry.promote(self.registry.register(made, reason="test").number, reason="test")
+
+    def raft(self, *arguments: str) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(self.folder):
+            code = invoke(arguments)
+        return code, out.getvalue(), err.getvalue()
+
+    def json(self, *arguments: str) -> dict:
+        return json.loads(self.raft(*arguments, "--json")[1])
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAFT_CACHE", str(tmp_path / "cache"))
+    return Place(tmp_path)
+
+
+def test_explain_tells_the_one_in_use_and_any_other_by_number_or_key(place):
+    assert place.json("explain")["adapter"]["key"] == place.built["export"].key
+    assert place.json("explain", "1")["adapter"]["key"] == place.clean["export"].key
+    assert place.json("explain", "adapter:1") == place.json("explain", place.clean["export"].key[:8])
+    row = place.json("explain")
+    assert [step["stage"] for step in row["steps"]] == list(small_chain.STAGES)
+    _, text, _ = place.raft("explain")
+    assert all(manifest.digest in text for manifest in place.built.values())
+    code, _, error = place.raft("explain", "7")
+    assert code == 2
+    assert "no version 7" in error
+
+
+def test_explain_draws_a_flowchart(place):
+    _, text, _ = place.raft("explain", "--mermaid")
+    assert text.startswith("flowchart TD")
+    train, records = (place.built[stage].key[:8] for stage in ("train", "records"))
+    assert f"records_{records} --> train_{train}" in text
+
+
+def test_explain_verify_ends_with_1_where_a_byte_was_changed(place):
+    code, text, _ = place.raft("explain", "--verify")
+    assert code == 0
+    assert "The chain holds" in text
+    target = place.built["chunk"].path("chunks.jsonl")
+    target.write_text(target.read_text().replace("stone", "metal"))
+    code, text, _ = place.raft("explain", "--verify")
+    assert code == 1
+    assert "chunks.jsonl was altered" in text
+    row = place.json("explain", "--verify")
+    assert (row["ok"], row["holds"]) == (False, False)
+    assert any(f["fault"] and f["step"].startswith("chunk/") for f in row["findings"])
+
+
+def test_forget_lists_plans_and_deletes_only_when_nothing_uses_it(place):
+    row = place.json("forget", "alder.md")
+    assert [a["version"] for a in row["adapters"]] == ["adapter:2"]
+    plan = " ".join(row["plan"])
+    assert "Remove from the corpus: alder.md" in plan
+    assert "adapter:2 is in use and learned from it" in plan
+    assert "adapter:1 never saw it" in plan
+    assert all(Path(thing["folder"]).is_dir() for thing in row["folders"])
+
+    code, _, error = place.raft("forget", "alder.md", "--yes")
+    assert code == 2
+    assert "in use" in error
+    place.registry.promote(1, reason="alder is to be forgotten")
+    code, _, error = place.raft("forget", "alder.md", "--yes")
+    assert code == 2
+    assert "the corpus still has alder.md" in error.lower()
+    (place.folder / "docs" / "alder.md").unlink()
+    place.store.cache("chunk").put_many({"k": b"Alder has a stone mill."})
+    code, text, _ = place.raft("forget", "alder.md", "--yes", "--caches")
+    assert code == 0, text
+    left = b"".join(p.read_bytes() for p in (place.folder / ".raft").rglob("*") if p.is_file())
+    assert b"stone mill" not in left
+    assert all(place.store.load(m.stage, m.key) for m in place.clean.values())
+    assert place.raft("forget", "alder.md")[0] == 2
+
+
+def test_gc_shows_first_and_deletes_with_yes(place):
+    place.registry.retire(1, reason="test")
+    extra = small_chain.write_chain(place.store, {"oak.md": "Oak.", "yew.md": "Yew."}, seed=5)
+    place.registry.promote(place.registry.register(extra, reason="test").number, reason="test")
+    row = place.json("gc")
+    assert not row["deleted"]
+    gone = {(thing["stage"], thing["key"]) for thing in row["drop"]}
+    assert gone == {(m.stage, m.key) for m in place.clean.values()}
+    assert all(m.folder.is_dir() for m in place.clean.values())
+    assert place.json("gc", "--yes")["deleted"]
+    assert not any(m.folder.exists() for m in place.clean.values())
+    assert "Nothing can go." in place.raft("gc")[1]
+
+
+def test_gc_refuses_while_a_run_is_at_work(place):
+    lock = place.store.running(shared=True)
+    lock.acquire()
+    try:
+        code, _, error = place.raft("gc", "--yes")
+    finally:
+        lock.release()
+    assert code == 1
+    assert "is in use by process" in error
