@@ -51,8 +51,10 @@ class TrainSection(Section):
 LORA_FIELDS = ("rank", "alpha", "target_modules", "dropout", "use_rslora")
 
 
-def build(bench: Bench, config: TrainSection, records: Manifest, base: ModelFiles) -> Outcome:
-    """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json."""
+def build(
+    bench: Bench, config: TrainSection, records: Manifest, base: ModelFiles, start: Manifest | None = None
+) -> Outcome:
+    """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json; goes on from the training `start`."""
     settings = config.model_dump(mode="json")
     lora = {name: settings.pop(name) for name in LORA_FIELDS}
     settings["learning_rate"] = config.learning_rate or rate_for(base.folder)
@@ -62,6 +64,7 @@ def build(bench: Bench, config: TrainSection, records: Manifest, base: ModelFile
         "train": str(records.path("train.jsonl")),
         "validation": str(validation) if validation.stat().st_size else None,
         "out": str(bench.scratch / "out"),
+        "start": str(start.path("adapter")) if start else None,
         "work": str(bench.scratch),
         "base_name": base.name,
         "compile_cache": str(compile_cache()),
@@ -114,6 +117,7 @@ STAGE = Stage(
     TrainSection,
     build,
     inputs=("records",),
+    optional=("start",),
     models=("base",),
     seeded=True,
     modules=("jora_engine.trainer",),
