@@ -1,8 +1,12 @@
-"""The verb `explain`: the chain behind an adapter, drawn as a tree or a flowchart, and checked byte by byte."""
+"""The verbs of lineage: `explain` draws the chain behind an adapter and checks it byte by byte, `card` writes its model
+card.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +18,11 @@ from rich.tree import Tree
 from flows.cli import emit
 from flows.config import RunConfig, load_config
 from flows.verbs import ConfigOption, JsonOption, SetOption
+from raft_errors import BadInput
+from tasks.card import README, model_card
 from tasks.lineage import Chain, Finding, Step, built_at, find_export, trace, verify
 from tasks.models import ModelFiles, on_this_machine
-from tasks.store import Link, Store
+from tasks.store import Link, Store, read_json
 
 AdapterArgument = Annotated[
     str | None,
@@ -54,6 +60,52 @@ def explain(
             _tell(out, chain, findings)
     if broken:
         raise typer.Exit(1)
+
+
+def card(
+    adapter: AdapterArgument = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New folder for the adapter with its card, ready to upload")
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the adapter's model card with its results; with --out beside a copy of the adapter."""
+    loaded = load_config(config, set_ or [])
+    store = Store(Path(loaded.store))
+    chain = trace(store, *chosen(store, loaded, adapter))
+    text = _card(chain, loaded.name)
+    if out is not None:
+        if out.exists():
+            raise BadInput(f"{out} exists already", do="name another folder")
+        manifest = store.load(chain.export.stage, chain.export.key)
+        if manifest is None:
+            raise BadInput("The adapter's files are not whole in the store", do="build them again: raft export")
+        shutil.copytree(manifest.path("adapter"), out)
+        (out / README).write_text(text, encoding="utf-8")
+    if json:
+        emit({"ok": True, "card": text, "folder": str(out) if out else None})
+    elif out is None:
+        typer.echo(text)
+    else:
+        Console(highlight=False).print(f"Wrote {out}: the adapter, its contract and its card.", soft_wrap=True)
+
+
+def _card(chain: Chain, name: str) -> str:
+    training, judged = chain.step("train"), chain.step("evaluate")
+    metrics = None
+    if judged and judged.manifest:
+        with contextlib.suppress(OSError, ValueError):
+            metrics = read_json(judged.manifest.path("metrics.json"))
+    return model_card(
+        chain.contract,
+        name=name,
+        training=training.ingredients.get("config", {}) if training else {},
+        figures=training.manifest.metrics if training and training.manifest else {},
+        evaluation=metrics,
+        evaluated=judged.link.digest if judged and metrics else "",
+    )
 
 
 def chosen(store: Store, config: RunConfig, adapter: str | None) -> tuple[Link, Link | None]:

@@ -53,6 +53,7 @@ def register(app: typer.Typer) -> None:
     _command(app, promoting.rollback, 'raft rollback --reason "complaints"')
     _command(app, promoting.adapters, "raft adapters")
     _command(app, explaining.explain, "raft explain --verify")
+    _command(app, explaining.card, "raft card --out my-adapter")
     _command(app, forgetting.forget, "raft forget handbook/leave.md")
     _command(app, tidying.gc, "raft gc --days 7 --yes")
     _command(app, schedule.schedule, 'raft schedule --cron "0 3 * * *" --watch 60')

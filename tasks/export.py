@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from data.nouns import Record, read_jsonl
 from raft_errors import RaftError
+from tasks.card import README, model_card
 from tasks.models import ModelFiles
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage
@@ -58,6 +59,8 @@ def build(
         "lineage": dict(bench.lineage),
     }
     write_json(bench.out / "adapter" / "raft.json", serving)
+    card = model_card(serving, name="adapter", training=train.ingredients["config"], figures=train.metrics)
+    (bench.out / "adapter" / README).write_text(card, encoding="utf-8")
     model = read_model_config(base.folder)
     lora, lora_config = read_adapter(bench.out / "adapter", model)
     tokenizer = Tokenizer.load(base.folder)
@@ -215,4 +218,5 @@ STAGE = Stage(
     models=("base",),
     modules=("tasks.parity",),
     packages=("jax", "jaxlib", "torch", "transformers", "peft", "safetensors"),
+    describing=("adapter/README.md",),
 )

@@ -86,6 +86,17 @@ def test_explain_verify_ends_with_1_where_a_byte_was_changed(place):
     assert any(f["fault"] and f["step"].startswith("chunk/") for f in row["findings"])
 
 
+def test_card_makes_a_folder_that_is_ready_to_upload(place, tmp_path):
+    assert place.raft("card", "--out", "upload")[0] == 0
+    folder = place.folder / "upload"
+    assert {p.name for p in folder.iterdir()} == {"README.md", "adapter_model.safetensors", "raft.json"}
+    text = (folder / "README.md").read_text()
+    assert "0.200 (base) against 0.600 (adapter)" in text
+    assert place.built["train"].digest in text
+    assert place.raft("explain", "upload")[0] == 0, "the copy is still known by its weights and contract"
+    assert place.raft("card", "--out", "upload")[0] == 2
+
+
 def test_forget_lists_plans_and_deletes_only_when_nothing_uses_it(place):
     row = place.json("forget", "alder.md")
     assert [a["version"] for a in row["adapters"]] == ["adapter:2"]

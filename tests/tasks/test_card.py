@@ -1,0 +1,69 @@
+"""The model card is one that the Hub can read, tells the results where there are any, and names no local folder."""
+
+from huggingface_hub import ModelCard
+
+from tasks.card import model_card
+
+CONTRACT = {
+    "base_model": "owner/base",
+    "base_digest": "b" * 64,
+    "base_source": "hub",
+    "prompt": {"template": "raft", "passages": 3, "may_refuse": True, "sources": {"input.jinja": "{{ passages }}"}},
+    "retrieval": {"embedder": {"name": "owner/embedder"}, "chunking": {"max_tokens": 64}},
+    "lineage": {"ingest": "1" * 64, "train": "2" * 64},
+}
+SCORE = {"f1": {"value": 0.61}, "exact_match": {"value": None}}
+EVALUATION = {
+    "summary": {
+        "headline": {
+            "base": 0.25,
+            "other": 0.61,
+            "difference": 0.36,
+            "low": 0.3,
+            "high": 0.42,
+            "level": 0.95,
+            "n": 80,
+            "verdict": "better",
+        },
+        "headline_metric": "f1",
+        "headline_setting": "retrieved",
+        "settings": {
+            "retrieved": {"conditions": {"base": {"metrics": {"f1": {"value": 0.25}}}, "adapter": {"metrics": SCORE}}}
+        },
+    },
+    "retrieval": {"recall@5": 0.9},
+}
+
+
+def card(**changes):
+    given = {"name": "law", "training": {"rank": 8}, "figures": {"records": 100, "final_loss": 1.25}, **changes}
+    return model_card(given.pop("contract", CONTRACT), **given)
+
+
+def test_the_hub_reads_the_header_and_the_results():
+    data = ModelCard(card(evaluation=EVALUATION, evaluated="3" * 64), ignore_metadata_errors=False).data
+    assert (data.base_model, data.library_name, data.pipeline_tag) == ("owner/base", "peft", "text-generation")
+    assert [(r.metric_type, r.metric_value) for r in data.eval_results] == [("f1", 0.61)]
+
+
+def test_results_lineage_and_contract_are_told():
+    text = card(evaluation=EVALUATION, evaluated="3" * 64)
+    for words in (
+        "0.250 (base) against 0.610 (adapter)",
+        "[+0.300, +0.420]: better",
+        "3" * 64,
+        "2" * 64,
+        "{{ passages }}",
+    ):
+        assert words in text
+    assert "| training records | 100 |" in text
+
+
+def test_without_an_evaluation_it_says_so():
+    text = card()
+    assert "Not measured yet" in text
+    assert ModelCard(text).data.eval_results is None
+
+
+def test_a_local_base_is_no_link_on_the_hub():
+    assert ModelCard(card(contract={**CONTRACT, "base_model": "/models/base"})).data.base_model is None
