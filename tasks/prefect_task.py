@@ -1,7 +1,8 @@
 """A stage as a Prefect task: Prefect shows, skips, retries and locks by the stage's key; the store stays the truth.
 
 A Prefect record only names a store entry; reading it verifies that entry, so a record without its artefact is no hit.
-This is the only module below `flows` that imports Prefect, and nothing imports it where every stage is cached.
+With `tasks.prefect_artifacts` the only module below `flows` that imports Prefect; nothing imports it where every stage
+is cached.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import CachePolicy
 from prefect.serializers import Serializer
 from prefect.tasks import Task, exponential_backoff
 from prefect.transactions import IsolationLevel
 
 from tasks.locks import POLL_SECONDS, FileLock
+from tasks.prefect_artifacts import InPages, publish
 from tasks.stage import ATTEMPTS, BACKOFF_SECONDS, Reporter, Request, Silent, Stage, build, is_transient
 from tasks.store import Manifest, Store
+
+SUMMARY = "summary.md"  # a stage that writes one is shown by it
 
 _active: list[Store] = []  # the store of this process: records hold stage and key, never a place
 
@@ -143,9 +146,9 @@ def stage_task(
         key = inner.key()
         if not force and (found := store.load(stage.name, key)):  # the record is lost, the artefact is not
             return found
-        manifest = build(inner, key, store, reporter)
+        manifest = build(inner, key, store, InPages(reporter))
         reporter.finished(manifest, cached=False)
-        create_markdown_artifact(artifact_markdown(manifest), key=stage.name, description=manifest.summary)
+        publish(manifest)
         return manifest
 
     policy = StageKey(
@@ -166,15 +169,3 @@ def stage_task(
         retry_condition_fn=transient,
         log_prints=False,
     )(body)
-
-
-def artifact_markdown(manifest: Manifest) -> str:
-    """The stage's result for a reader in Prefect's UI."""
-    lines = [f"# {manifest.stage}", "", manifest.summary, "", f"{manifest.seconds:.1f} s, key `{manifest.key}`", ""]
-    lines += ["| figure | value |", "|---|---|"]
-    lines += [
-        f"| {name} | {value} |" for name, value in manifest.metrics.items() if not isinstance(value, (dict, list))
-    ]
-    lines += ["", "| file | bytes | sha256 |", "|---|---|---|"]
-    lines += [f"| {entry.path} | {entry.size} | `{entry.sha256[:16]}` |" for entry in manifest.files]
-    return "\n".join(lines)

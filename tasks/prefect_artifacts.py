@@ -1,0 +1,111 @@
+"""What a stage shows in Prefect's pages: a summary, its figures as a table, links to its pages, and live progress.
+
+The pages are a display: whatever goes wrong with it is logged and never stops a stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from data.nouns import Progress
+from tasks.locks import Holder
+from tasks.stage import Reporter
+from tasks.store import Manifest
+
+log = logging.getLogger("raft.tasks")
+
+UPDATE_SECONDS = 5.0  # each update is a request
+LAST_SECONDS = 1.0  # sooner where it is complete
+
+
+def publish(manifest: Manifest) -> None:
+    """The result of a stage: `<stage>`, `<stage>-figures`, and `<stage>-<page>` for each HTML page it wrote."""
+    with _only_display():
+        create_markdown_artifact(summary(manifest), key=manifest.stage, description=manifest.summary)
+        figures = [{"figure": name, "value": value} for name, value in flat(manifest.metrics)]
+        if figures:
+            create_table_artifact(figures, key=f"{manifest.stage}-figures", description=manifest.summary)
+        for entry in manifest.files:
+            name, _, suffix = entry.path.rpartition(".")
+            if suffix == "html" and "/" not in name:
+                place = manifest.path(entry.path).as_uri()
+                create_link_artifact(place, entry.path, key=f"{manifest.stage}-{name}", description=manifest.summary)
+
+
+def summary(manifest: Manifest) -> str:
+    """The stage's result for a reader."""
+    lines = [f"# {manifest.stage}", "", manifest.summary, "", f"{manifest.seconds:.1f} s, key `{manifest.key}`", ""]
+    lines += ["| file | bytes | sha256 |", "|---|---|---|"]
+    lines += [f"| {entry.path} | {entry.size} | `{entry.sha256[:16]}` |" for entry in manifest.files]
+    return "\n".join(lines)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested figures as `(dotted name, scalar)`; lists are left out."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        elif not isinstance(value, (list, tuple)):
+            yield f"{prefix}{name}", value
+
+
+class InPages:
+    """Passes everything on to another reporter, and draws the progress of a stage in the pages too."""
+
+    def __init__(self, inner: Reporter) -> None:
+        self._inner = inner
+
+    def progress(self, stage: str) -> Progress:
+        inner = self._inner.progress(stage)
+        artifact: UUID | None = None
+        with _only_display():
+            artifact = create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)  # type: ignore[assignment]
+        last = time.monotonic()
+
+        def show(done: int, total: int | None, what: str) -> None:
+            nonlocal last, artifact
+            inner(done, total, what)
+            now = time.monotonic()
+            if artifact and total and now - last >= (LAST_SECONDS if done >= total else UPDATE_SECONDS):
+                last, told, artifact = now, artifact, None  # a server that is away is asked once, not at every step
+                with _only_display():
+                    update_progress_artifact(told, min(100.0, 100.0 * done / total), description=f"{stage}: {what}")
+                    artifact = told
+
+        return show
+
+    def started(self, stage: str) -> None:
+        self._inner.started(stage)
+
+    def waiting(self, stage: str, holder: Holder | None) -> None:
+        self._inner.waiting(stage, holder)
+
+    def damaged(self, stage: str, what: str) -> None:
+        self._inner.damaged(stage, what)
+
+    def finished(self, manifest: Manifest, cached: bool) -> None:
+        self._inner.finished(manifest, cached)
+
+    def say(self, text: str) -> None:
+        self._inner.say(text)
+
+
+@contextlib.contextmanager
+def _only_display() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a server that is away must not cost hours of training
+        log.warning("Prefect's pages were not told: %s", error)
