@@ -177,7 +177,8 @@ class TrainConfig:
         warmup_ratio, min_lr_ratio: share of the steps spent warming up; final rate as a share of the peak.
         eval_every_steps, checkpoint_every_steps: 0 means only at the end.
         early_stopping_patience: evaluations without improvement before stopping; 0 means never.
-        remat: `layer` recomputes each layer in the backward pass, `none` keeps everything.
+        remat: what the backward pass computes again, from nothing to all: `none`, `names`, `layer`, `offload`
+            (`model.rematted`); `auto` is the first that fits, chosen by `planning`.
         keep_checkpoints: newest ones kept besides the best.
         mesh: devices along (data, fsdp, tensor, context), one of them may be -1; `auto` puts all on fsdp.
     """
@@ -216,7 +217,7 @@ class TrainConfig:
         for name, choices in (
             ("schedule", ("cosine", "linear", "constant")),
             ("dtype", ("bfloat16", "float32")),
-            ("remat", ("none", "layer")),
+            ("remat", ("auto", "none", "names", "layer", "offload")),
         ):
             require(getattr(self, name) in choices, name, getattr(self, name), "one of " + ", ".join(choices))
         for name in ("warmup_ratio", "min_lr_ratio"):

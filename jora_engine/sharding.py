@@ -81,6 +81,11 @@ def make_mesh(shape: Sequence[int] | str = "auto", devices: Sequence[Any] | None
     return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def with_shardings(tree: Any, shardings: Any) -> Any:
+    """A tree of arrays or shapes as `jax.ShapeDtypeStruct` with those shardings."""
+    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), tree, shardings)
+
+
 @dataclass(frozen=True)
 class Placement:
     """A model on a mesh. Hashable, so it can be a static argument of `jax.jit`."""

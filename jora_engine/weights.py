@@ -37,9 +37,10 @@ LAYER_NAMES = {
 _IGNORED = ("rotary_emb.inv_freq", "attn.masked_bias", "attn.bias")  # buffers that old checkpoints carry
 
 
-def param_shapes(config: ModelConfig, dtype: str = "bfloat16") -> dict[str, Any]:
-    """The parameter tree as `jax.ShapeDtypeStruct`, without data."""
+def param_shapes(config: ModelConfig, dtype: str = "bfloat16", *, bits: bool = False) -> dict[str, Any]:
+    """The parameter tree as `jax.ShapeDtypeStruct`, without data; with `bits`, layers as `load_params` holds them."""
     kind = dtype_named(dtype)
+    held = _held_as(kind, bits)
     d, layers = config.hidden_size, config.num_layers
     linear = config.linear_shapes()
     shapes: dict[str, tuple[int, ...]] = {"input_norm": (d,), "post_norm": (d,), **linear}
@@ -50,11 +51,15 @@ def param_shapes(config: ModelConfig, dtype: str = "bfloat16") -> dict[str, Any]
     tree: dict[str, Any] = {
         "embed": jax.ShapeDtypeStruct((config.vocab_size, d), kind),
         "final_norm": jax.ShapeDtypeStruct((d,), kind),
-        "layers": {name: jax.ShapeDtypeStruct((layers, *shape), kind) for name, shape in shapes.items()},
+        "layers": {name: jax.ShapeDtypeStruct((layers, *shape), held) for name, shape in shapes.items()},
     }
     if not config.tie_embeddings:
         tree["head"] = jax.ShapeDtypeStruct((config.vocab_size, d), kind)
     return tree
+
+
+def _held_as(kind: np.dtype, bits: bool) -> np.dtype:
+    return np.dtype(np.uint16) if bits and kind == dtype_named("bfloat16") else kind
 
 
 def parameter_total(config: ModelConfig) -> int:
@@ -129,11 +134,18 @@ def _check_tied(tensors: TensorFolder) -> None:
 
 
 def load_params(
-    folder: Path, config: ModelConfig, dtype: str = "bfloat16", shardings: dict[str, Any] | None = None
+    folder: Path,
+    config: ModelConfig,
+    dtype: str = "bfloat16",
+    shardings: dict[str, Any] | None = None,
+    *,
+    bits: bool = False,
 ) -> dict[str, Any]:
     """The parameter tree of a model folder, cast to `dtype`.
 
     Args:
+        bits: hold the layers' bfloat16 numbers as uint16, which `model.forward` takes as well: XLA:CPU slices bfloat16
+            out of a stack by way of a float32 copy of the whole stack.
         shardings: a tree like the result with a `jax.sharding.Sharding` per leaf; None puts all on the first device.
 
     Raises:
@@ -142,7 +154,7 @@ def load_params(
     tensors = TensorFolder(folder)
     check_tensors(tensors, config)
     kind = dtype_named(dtype)
-    shapes = param_shapes(config, dtype)
+    shapes = param_shapes(config, dtype, bits=bits)
     if shardings is None:
         single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         shardings = jax.tree.map(lambda _: single, shapes)
@@ -159,7 +171,8 @@ def load_params(
             assert index is not None
             layers = range(*index[0].indices(config.num_layers))
             names = [f"model.layers.{i}.{LAYER_NAMES[keys[1]]}" for i in layers]
-            pieces.append(_stack(device, (read(name, index[1:]) for name in names), len(names)))
+            slices = (read(name, index[1:]).view(spec.dtype) for name in names)
+            pieces.append(_stack(device, slices, len(names)))
         return jax.make_array_from_single_device_arrays(spec.shape, sharding, pieces)
 
     return jax.tree_util.tree_map_with_path(load, shapes, shardings)
