@@ -6,8 +6,9 @@ rests on, so that a reader can disagree. It promises nothing: the evaluation dec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 from data.statistics import detectable_difference
@@ -62,9 +63,23 @@ class Probe:
     max_tokens: int | None = None
     oracle_without_quote: float | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
-def probe_from(summary: Mapping[str, Any], records: Mapping[str, Any], *, recall: float | None = None) -> Probe:
-    """A probe from `summarise` of the base model's rows and the report of `compose_records`."""
+
+def probe_from(
+    summary: Mapping[str, Any],
+    records: Mapping[str, Any],
+    *,
+    recall: float | None = None,
+    answers: Sequence[Sequence[str]] = (),
+) -> Probe:
+    """A probe from `summarise` of the base model's rows and the report of `compose_records`.
+
+    Args:
+        recall: of the retriever, at the number of passages shown.
+        answers: the accepted answers of each question.
+    """
 
     def score(setting: str, metric: str) -> float | None:
         conditions = summary["settings"].get(setting, {}).get("conditions", {})
@@ -81,6 +96,7 @@ def probe_from(summary: Mapping[str, Any], records: Mapping[str, Any], *, recall
         closed_book=score("closed_book", "f1"),
         contained=score("retrieved", "contains"),
         recall=recall,
+        answer_words=median(len(a[0].split()) for a in answers if a) if any(answers) else None,
         refused=refusals["refused"] / refusals["n"] if refusals and refusals["n"] else None,
         training_records=per["train"]["records"],
         test_questions=per["test"]["answerable"],

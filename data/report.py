@@ -35,6 +35,7 @@ def write_report(
     lineage: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     advice: Sequence[Mapping[str, Any]] = (),
     general: Mapping[str, Any] | None = None,
+    judge: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the report to `path` (UTF-8 HTML).
 
@@ -46,6 +47,7 @@ def write_report(
         lineage: stage -> digest, or rows with `stage` and `digest`.
         advice: what `data.adviser.advise` found, as dicts, most pressing first.
         general: what `data.general.compare_general` returned.
+        judge: what `data.judge.judge_rows` says about the judge, where there was one.
     """
     base, other = summary["base"], summary["other"]
     headline = summary.get("headline")
@@ -63,6 +65,7 @@ def write_report(
         warnings=_warnings(summary),
         against=[(condition_words(name), difference) for name, difference in summary["against"].items()],
         advice=list(advice),
+        judge=judge,
         general=_general(general or {}, condition_words(base), condition_words(other)),
         settings=[
             (f"Answers with {setting_words(n)}", _setting(p, base, other))

@@ -35,6 +35,7 @@ METRICS = {
     "verbatim": "Quotes verbatim",
     "supporting_f1": "Cited passages F1",
     "grounded": "Grounded in quotes",
+    "judged": "Judged right",
 }
 CLOSED = ("yes", "no", "maybe")
 
@@ -126,6 +127,7 @@ def score_row(
             "verbatim": cited["verbatim"],
             "supporting_f1": cited["supporting_f1"],
             "grounded": None if parsed.refused else groundedness(final, verbatim),
+            "judged": None,  # `data.judge` fills it in
         },
     }
     return row

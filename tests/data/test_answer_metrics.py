@@ -54,6 +54,38 @@ def test_exact_match_and_f1_are_those_of_squad(prediction, answers):
     assert token_f1(prediction, answers) == pytest.approx(max(official_f1(prediction, a) for a in answers))
 
 
+def official_hotpot_f1(prediction, truth):
+    """The published change of HotpotQA: where either is yes, no or noanswer, only the very same counts."""
+    got, wanted = official_normalise(prediction), official_normalise(truth)
+    if got != wanted and {got, wanted} & {"yes", "no", "noanswer"}:
+        return 0
+    return official_f1(prediction, truth)
+
+
+answer = st.one_of(text, st.sampled_from(["yes", "No.", "the yes", "noanswer", "yes no", "maybe"]))
+
+
+@settings(deadline=None)
+@given(answer, answer)
+def test_f1_of_closed_answers_is_that_of_hotpotqa(prediction, truth):
+    assert token_f1(prediction, [truth], closed=True) == pytest.approx(official_hotpot_f1(prediction, truth))
+
+
+facts = st.lists(st.tuples(st.sampled_from("ABC"), st.integers(0, 2)), max_size=5)
+
+
+@given(facts, facts)
+def test_supporting_fact_scores_are_those_of_hotpotqa(predicted, gold):
+    """The published counting: true and false positives over the distinct predicted facts, misses over the gold ones."""
+    cur, wanted = set(predicted), set(gold)
+    tp, fp, fn = len(cur & wanted), len(cur - wanted), len(wanted - cur)
+    precision = tp / (tp + fp) if tp + fp else 0
+    recall = tp / (tp + fn) if tp + fn else 0
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0
+    expected = {"em": float(fp + fn == 0), "precision": precision, "recall": recall, "f1": f1}
+    assert supporting_fact_scores(predicted, gold) == pytest.approx(expected)
+
+
 def test_known_cases():
     assert exact_match("The Denver Broncos!", ["Denver Broncos", "Broncos"]) == 1
     assert token_f1("the cat sat", ["a cat sat down"]) == pytest.approx(0.8)

@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -73,6 +74,31 @@ def test_a_better_adapter_is_called_better_and_a_broken_one_worse(records):
     assert (same["verdict"], same["difference"]) == ("no clear difference", 0)
 
 
+def test_an_adapter_trained_on_shuffled_answers_is_called_worse_with_confidence(records):
+    """It writes perfect form, quotes and all, with the answer of another question."""
+    askable = [r for r in records if r.metadata["label"] == "answer"]
+    rows = []
+    for record, other in zip(askable, askable[1:] + askable[:1], strict=True):
+        wrong = record.output.rsplit("<ANSWER>:", 1)[0] + f"<ANSWER>: {other.metadata['answers'][0]}"
+        sometimes = answered(record, int(record.metadata["record_id"], 16) % 3 == 0)
+        rows.append(score_row(record, sometimes, condition="base"))
+        rows.append(score_row(record, wrong, condition="adapter"))
+    summary = summarise(rows, samples=2000)
+    assert summary["headline"]["verdict"] == "worse"
+    difference = summary["settings"]["records"]["differences"]["f1"]
+    assert difference["high"] < 0
+    assert difference["p_holm"] < 0.01
+    assert summary["settings"]["records"]["conditions"]["adapter"]["metrics"]["verbatim"]["value"] == 1
+
+
+def test_an_adapter_without_effect_is_called_equal_on_every_metric(records):
+    rows = rows_for(records, 0.5, 0.5)
+    for difference in summarise(rows, samples=500)["settings"]["records"]["differences"].values():
+        assert (difference["difference"], difference["low"], difference["high"]) == (0, 0, 0)
+        assert difference["verdict"] == "no clear difference"
+        assert difference["p_holm"] == 1
+
+
 def test_missing_answers_are_counted_and_leave_the_comparison(records):
     rows = rows_for(records)
     full = summarise(rows, samples=200)["settings"]["records"]
@@ -108,21 +134,52 @@ def test_slices_and_places_add_up_to_the_whole(records):
 
 
 class Page(HTMLParser):
-    """Notes every tag and checks that they close in order."""
+    """Checks what an HTML validator checks on such a page: closing order, nesting, attributes; and notes every link."""
 
     VOID = ("meta", "br", "img", "link", "input", "hr")
+    PHRASING = ("p", "h1", "h2", "h3", "summary", "figcaption", "span", "strong", "code", "mark", "b")
+    BLOCK = ("p", "div", "table", "section", "ul", "ol", "figure", "details", "h1", "h2", "h3", "header", "main")
+    PARENT: ClassVar = {
+        "thead": ("table",),
+        "tbody": ("table",),
+        "tr": ("thead", "tbody"),
+        "td": ("tr",),
+        "th": ("tr",),
+        "li": ("ul", "ol"),
+        "summary": ("details",),
+        "figcaption": ("figure",),
+        "title": ("head", "rect"),
+        "option": ("select",),
+    }
+    SVG = ("svg", "line", "rect", "circle", "polyline", "path", "text", "g", "title")
 
     def __init__(self):
         super().__init__()
-        self.open, self.tags, self.links = [], [], []
+        self.open, self.tags, self.links, self.ids = [], [], [], set()
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.links += [v for k, v in attrs if k in ("src", "href", "action", "data", "srcset", "background")]
+        names = [k for k, _ in attrs]
+        assert len(set(names)) == len(names), f"{tag} has an attribute twice"
+        for name, value in attrs:
+            if name == "id":
+                assert value not in self.ids, f"id {value} twice"
+                self.ids.add(value)
+        above = self.open[-1] if self.open else ""
+        if tag in self.PARENT:
+            assert above in self.PARENT[tag], f"{tag} in {above}"
+        if tag in self.BLOCK:
+            wrapped = [t for t in self.open if t in self.PHRASING]
+            assert not wrapped or (tag[0] == "h" and wrapped == ["summary"]), f"{tag} in {wrapped}"
+        assert "svg" not in self.open or tag in self.SVG, f"{tag} in svg"
+        if tag == "html":
+            assert dict(attrs).get("lang")
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
+        assert "svg" in self.open, f"<{tag}/> outside svg"
         self.tags.append(tag)
 
     def handle_endtag(self, tag):
@@ -131,9 +188,12 @@ class Page(HTMLParser):
 
 def page_of(path) -> tuple[str, Page]:
     text = path.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
     page = Page()
     page.feed(text)
     assert not page.open
+    for tag in ("html", "head", "body", "main", "h1"):
+        assert page.tags.count(tag) == 1
     return text, page
 
 
