@@ -5,12 +5,14 @@ Every rule works on words, so that no second model is needed to trust the first.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
 from data.questions.filters import Fault
 from data.questions.wording import content_words, flat, words
 from data.quotes import Span, locate_quote, sentences
+from data.teachers import Shape
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,22 @@ def supported(final: str, evidence: str, question: str) -> bool:
     return len(said & (have | content_words(question))) >= 0.8 * len(said) and bool(said & have)
 
 
+NOT_ANSWERABLE = "NOT ANSWERABLE"
+
+
+def is_refusal(reply: str) -> bool:
+    """Whether the teacher says that the text does not hold the answer."""
+    return re.match(r"\W*not answerable\b", as_written(reply).strip(), re.IGNORECASE) is not None
+
+
 def full_answer(question: str, reply: str, text: str, *, max_words: int) -> Answer | Fault:
     """The answer of a capable teacher: each quote verified, the final answer checked against them.
 
     A quote that is nearly in the text is replaced by the exact words; where none is, the sentence that supports the
     final answer becomes the quote. A final answer that the quotes and the text do not support drops the item.
     """
-    if re.match(r"\W*not answerable\b", reply.strip(), re.IGNORECASE):
+    reply = as_written(reply)
+    if is_refusal(reply):
         return Fault("unanswerable", "the teacher found no answer in the chunk")
     match = max(_FINAL.finditer(reply), key=lambda m: m.start(), default=None)
     if match is None:
@@ -121,6 +132,37 @@ def full_answer(question: str, reply: str, text: str, *, max_words: int) -> Answ
     if not supported(final, " ".join(quotes), question):
         return Fault("answer_not_supported", f"{final[:80]!r} is not in the quotes")
     return Answer(final, tuple(quotes), _reasoning(body, quotes), tuple(dict.fromkeys(repairs)))
+
+
+ANSWER_SHAPE = Shape(
+    "answer",
+    {
+        "type": "object",
+        "properties": {
+            "answerable": {"type": "boolean"},
+            "quotes": {"type": "array", "items": {"type": "string"}},
+            "reasoning": {"type": "string"},
+            "answer": {"type": "string"},
+        },
+        "required": ["answerable", "quotes", "reasoning", "answer"],
+        "additionalProperties": False,
+    },
+)
+"""What an endpoint with structured output is asked for."""
+
+
+def as_written(reply: str) -> str:
+    """A reply in the form of `ANSWER_SHAPE` as the text that `full_answer` reads; any other reply as it is."""
+    begin, end = reply.find("{"), reply.rfind("}")
+    try:
+        said = json.loads(reply[begin : end + 1])
+        answer, quotes, reasoning = str(said["answer"]), [str(q) for q in said["quotes"]], str(said["reasoning"])
+    except (ValueError, KeyError, TypeError):
+        return reply
+    if said.get("answerable") is False:
+        return NOT_ANSWERABLE
+    lines = [f"<quote>{quote}</quote>" for quote in quotes if quote.strip()]
+    return "\n".join([*lines, reasoning, f"Answer: {flat(answer)}"])
 
 
 def _reasoning(body: str, quotes: list[str]) -> str:

@@ -13,33 +13,41 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.nouns import ItemCache, Progress, text_sha256
-from data.teachers import Messages, Reply, Teacher, TeacherFailure, TeacherUnavailable
+from data.teachers import Counted, Messages, Reply, Shape, Teacher, TeacherFailure, TeacherUnavailable
 
 log = logging.getLogger("raft.data")
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a teacher writes: at most `max_tokens`, `temperature` 0 = greedy, `stop` texts end a reply."""
+    """How a teacher writes: at most `max_tokens`, `temperature` 0 = greedy, `stop` texts end a reply, as `shape`."""
 
     max_tokens: int
     temperature: float = 0.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    shape: Shape | None = None
 
 
 @dataclass
 class Tally:
-    """What a run of questions cost: replies paid for now, and replies that were kept from before."""
+    """What a run of questions cost: replies paid for now, and replies that were kept from before.
+
+    `prompt_tokens` and `completion_tokens` are those of all replies used, whenever they were paid for.
+    """
 
     asked: int = 0
     cached: int = 0
     failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 def reply_key(messages: Messages, *, version: str, teacher: str, sampling: Sampling) -> str:
     """Hex sha256 over the prompt (and in it the chunk's text and title), its version, the teacher and its settings."""
-    settings = [sampling.max_tokens, sampling.temperature, sampling.seed, list(sampling.stop)]
+    settings: list[Any] = [sampling.max_tokens, sampling.temperature, sampling.seed, list(sampling.stop)]
+    if sampling.shape:
+        settings.append([sampling.shape.name, sampling.shape.schema])
     return text_sha256(json.dumps(["reply-1", version, teacher, settings, messages], ensure_ascii=False))
 
 
@@ -87,6 +95,10 @@ def ask(
                 f"{failures[0].detail}",
                 do="see that the endpoint is up and run again: what was answered so far is kept",
             )
+    for reply in known.values():
+        if isinstance(reply, Counted):
+            tally.prompt_tokens += reply.prompt_tokens
+            tally.completion_tokens += reply.completion_tokens
     if progress and prompts:
         progress(done, len(by_key), what)
     return [known[k] for k in keys]
@@ -101,18 +113,28 @@ def _one_batch(
         "seed": sampling.seed,
         "stop": sampling.stop,
     }
+    if sampling.shape and getattr(teacher, "takes_shape", False):
+        settings["shape"] = sampling.shape
     if getattr(teacher, "reports_each_reply", False):
 
         def save(position: int, reply: Reply) -> None:
             if isinstance(reply, str):
-                cache.put_many({keys[position]: reply.encode()})
+                cache.put_many({keys[position]: _encode(reply)})
 
         replies = teacher.complete(prompts, **settings, on_reply=save)  # type: ignore[call-arg]
     else:
         replies = teacher.complete(prompts, **settings)
-        cache.put_many({k: r.encode() for k, r in zip(keys, replies, strict=True) if isinstance(r, str)})
+        cache.put_many({k: _encode(r) for k, r in zip(keys, replies, strict=True) if isinstance(r, str)})
     return dict(zip(keys, replies, strict=True))
 
 
+def _encode(reply: str) -> bytes:
+    """The text; behind a zero byte with its tokens as JSON where they were counted."""
+    if isinstance(reply, Counted) or reply.startswith("\0"):
+        counts = (reply.prompt_tokens, reply.completion_tokens) if isinstance(reply, Counted) else (0, 0)
+        return b"\0" + json.dumps([str(reply), *counts]).encode()
+    return reply.encode()
+
+
 def _decode(raw: bytes) -> Reply:
-    return raw.decode()
+    return Counted.of(*json.loads(raw[1:])) if raw.startswith(b"\0") else raw.decode()

@@ -1,7 +1,8 @@
 """The prompts of one style, put to one teacher through one cache; what comes back is checked or mended.
 
-`small` shows a sentence and takes the answer from it; `full` shows the passage and verifies what the teacher quotes.
-Knows no retriever and no other question.
+`small` shows a sentence and takes the answer from it; `full` shows the passage and verifies what the teacher quotes. A
+comparison must be quoted from both its chunks; an unanswerable question must be refused over its own chunk and what the
+retriever finds. Knows no retriever and no other question.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from data.nouns import Chunk, ItemCache, Progress, Question, Quote, digest, text_sha256
 from data.questions import small
-from data.questions.answers import Answer, full_answer
+from data.questions.answers import ANSWER_SHAPE, Answer, full_answer, is_refusal
 from data.questions.asking import Sampling, Tally, ask
 from data.questions.drafts import draft, names_in
 from data.questions.filters import Fault, common_words, copies, grounded, tidy, well_formed
@@ -22,18 +23,29 @@ from data.questions.options import QuestionOptions
 from data.questions.prompts import OWN_TEMPLATES, Prompt, load_prompt
 from data.questions.selection import Candidate
 from data.questions.wording import flat
-from data.teachers import Messages, Reply, Teacher, TeacherFailure
+from data.teachers import Messages, Reply, Shape, Teacher, TeacherFailure
 from raft_errors import BadInput
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question that passed the first filters."""
+    """A question that passed the first filters.
+
+    `rank` is that of its own chunk among the retriever's hits (None where it is not found); `beside` the other hits, in
+    which an unanswerable question must find no answer either.
+    """
 
     candidate: Candidate
     text: str
     mended: bool = False
     rank: int | None = None
+    beside: tuple[Chunk, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Chunk, ...]:
+        """What the teacher answers from."""
+        own = self.candidate.chunks
+        return (*own, *self.beside) if self.candidate.kind == "unanswerable" else own
 
 
 class Desk:
@@ -53,7 +65,10 @@ class Desk:
         self._names, self._common = names_in(c.text for c in chunks), common_words(chunks)
         folder = options.templates
         slots = ("statement", "answer") if self.small else ("text",)
-        self.asking = load_prompt(f"{options.style}/question", slots=slots, folder=folder)
+        self.asking = {"": load_prompt(f"{options.style}/question", slots=slots, folder=folder)}
+        for kind, needed in _OWN_PROMPTS.items():
+            if kind in options.kinds:
+                self.asking[kind] = load_prompt(f"full/{kind}", slots=needed, folder=folder)
         self.answering: Prompt | None = None
         self.reasoning = load_prompt("reasoning", slots=(), folder=folder)
         self.examples: dict[str, Any] = {}
@@ -62,7 +77,10 @@ class Desk:
         else:
             self.answering = load_prompt("full/answer", slots=("text", "question"), folder=folder)
             second = self.answering.version
-        self.version = text_sha256(self.asking.version + second + self.reasoning.version)[:12]
+        asking = "".join(prompt.version for prompt in self.asking.values())
+        self.version = text_sha256(asking + second + self.reasoning.version)[:12]
+        # a small style's prompts are asked in the plain form, and so is a teacher that knows no other
+        self.shape = ANSWER_SHAPE if self.answering and getattr(teacher, "takes_shape", False) else None
 
     def first_checks(self, candidate: Candidate, reply: Reply) -> tuple[str, Fault | None, bool]:
         """The question as it will stand, what is wrong with it, and whether the rules wrote it."""
@@ -82,34 +100,47 @@ class Desk:
         return text, fault, False
 
     def _fault(self, text: str, candidate: Candidate) -> Fault | None:
-        chunk = candidate.chunk
-        title = " ".join((chunk.title, *chunk.heading_path))
-        fault = well_formed(text) or grounded(text, chunk.text, title, common=self._common)
+        source = "\n".join(c.text for c in candidate.chunks)
+        title = " ".join(part for c in candidate.chunks for part in (c.title, *c.heading_path))
+        # what is not answered must still be about the passage, in its words
+        share = 0.5 if candidate.kind == "unanswerable" else 0.75
+        fault = well_formed(text) or grounded(text, source, title, common=self._common, min_share=share)
         if self.small:
             # a question turned around from a sentence shares long runs with it; its answer is left out by `fits`
-            fault = fault or small.fits(text, candidate.statement, chunk.text)
-            return fault or copies(text, chunk.text, max_run=20, max_share=0.95)
-        return fault or copies(text, chunk.text)
+            fault = fault or small.fits(text, candidate.statement, source)
+            return fault or copies(text, source, max_run=20, max_share=0.95)
+        return fault or copies(text, source)
 
     def ask_questions(self, candidates: list[Candidate]) -> list[Reply]:
-        prompts = [self.asking.messages(**self._slots(c), kind=self.kind(c), number=c.number) for c in candidates]
         tokens = self.options.question_tokens or (28 if self.small else 96)
-        return self._ask(prompts, self.asking, tokens, "questions")
+        replies: dict[int, Reply] = {}
+        for name, prompt in self.asking.items():
+            own = [at for at, c in enumerate(candidates) if (c.kind if c.kind in self.asking else "") == name]
+            prompts = [
+                prompt.messages(**self._slots(c), kind=self.kind(c), number=c.number)
+                for c in (candidates[at] for at in own)
+            ]
+            replies.update(zip(own, self._ask(prompts, prompt, tokens, "questions"), strict=True))
+        return [replies[at] for at in range(len(candidates))]
 
     def kind(self, candidate: Candidate) -> str:
-        """What is asked for: drawn from the options by chunk and seed, else what the sentence's shape suggests."""
-        drawn = "factoid"
-        if not self.small:
-            number = int(digest(str(self.options.seed), candidate.chunk.sha256, str(candidate.number)), 16)
-            drawn = self.options.kinds[number % len(self.options.kinds)]
-        return candidate.statement.kind if drawn == "factoid" else drawn
+        """What is asked for: the kind that was drawn, else what the sentence's shape suggests."""
+        return candidate.statement.kind if candidate.kind == "factoid" else candidate.kind
 
     def ask_answers(self, items: list[Asked]) -> list[Reply]:
         """What the teacher answers; a small one is not asked, since the answer is cut from the text."""
         if self.answering is None:
             return [""] * len(items)
-        prompts = [self.answering.messages(**self._slots(i.candidate), question=i.text) for i in items]
-        return self._ask(prompts, self.answering, self.options.answer_tokens or 512, "answers")
+        prompts = [
+            self.answering.messages(
+                text=_joined(item.shown),
+                title=item.candidate.chunk.title,
+                question=item.text,
+                structured=self.shape is not None,
+            )
+            for item in items
+        ]
+        return self._ask(prompts, self.answering, self.options.answer_tokens or 512, "answers", self.shape)
 
     def check_answer(self, item: Asked, reply: Reply) -> Answer | Fault:
         chunk, most = item.candidate.chunk, self.options.max_answer_words
@@ -117,8 +148,15 @@ class Desk:
             return Fault("teacher_failed", f"{reply.reason}: {reply.detail}".rstrip(": "))
         if len(reply) > 20_000:
             return Fault("over_long", f"an answer of {len(reply)} characters")
+        if item.candidate.kind == "unanswerable":
+            answered = Fault("answerable", "the teacher finds an answer in what is retrieved")
+            return Answer("", ()) if is_refusal(reply) else answered
         if not self.small:
-            return full_answer(item.text, reply, chunk.text, max_words=most)
+            answer = full_answer(item.text, reply, _joined(item.shown), max_words=most)
+            sides = {c.id for text in _texts(answer) for c in item.candidate.chunks if text in c.text}
+            if isinstance(answer, Answer) and len(sides) < len(item.candidate.chunks):
+                return Fault("one_sided", "the answer is not quoted from both chunks")
+            return answer
         statement = item.candidate.statement
         said = self.reasoning.messages(title=chunk.title, asks=_asks(item.text))
         final = small.final_answer(item.text, statement)
@@ -126,16 +164,17 @@ class Desk:
         return Answer(final, (statement.span.of(chunk.text),), flat(said[-1]["content"]), repairs)
 
     def question(self, item: Asked, answer: Answer) -> Question:
-        chunk = item.candidate.chunk
+        gold = item.candidate.chunks
+        holder = {text: next(c.id for c in gold if text in c.text) for text in answer.quotes}
         return Question(
-            id=digest(item.text, chunk.id),
+            id=digest(item.text, *(c.id for c in gold)),
             question=item.text,
             answer=answer.final,
-            gold_chunk_ids=(chunk.id,),
-            document_ids=(chunk.document_id,),
-            quotes=tuple(Quote(chunk.id, text) for text in answer.quotes),
+            gold_chunk_ids=tuple(c.id for c in gold),
+            document_ids=tuple(dict.fromkeys(c.document_id for c in gold)),
+            quotes=tuple(Quote(holder[text], text) for text in answer.quotes),
             reasoning=answer.reasoning,
-            answers=(answer.final,),
+            answers=(answer.final,) if answer.final else (),
             kind=kind if (kind := self.kind(item.candidate)) != "general" else "factoid",
             origin=f"teacher:{self.teacher.name}",
             prompt_version=self.version,
@@ -147,19 +186,39 @@ class Desk:
         if self.small:
             said = candidate.statement
             return {"statement": said.text, "answer": said.answer, "examples": self.examples[said.kind]}
-        return {"text": candidate.chunk.text, "title": candidate.chunk.title}
+        slots = {"text": candidate.chunk.text, "title": candidate.chunk.title}
+        if candidate.partner:
+            slots |= {"other_text": candidate.partner.text, "other_title": candidate.partner.title}
+        return slots
 
-    def _ask(self, prompts: list[Messages], prompt: Prompt, max_tokens: int, what: str) -> list[Reply]:
+    def _ask(
+        self, prompts: list[Messages], prompt: Prompt, max_tokens: int, what: str, shape: Shape | None = None
+    ) -> list[Reply]:
         return ask(
             prompts,
             self.teacher,
             version=prompt.version,
-            sampling=Sampling(max_tokens, self.options.temperature, self.options.seed, ("\n",) if self.small else ()),
+            sampling=Sampling(
+                max_tokens, self.options.temperature, self.options.seed, ("\n",) if self.small else (), shape
+            ),
             cache=self.cache,
             progress=self.progress,
             what=f"asking for {what}",
             tally=self.tally,
         )
+
+
+_OWN_PROMPTS = {"comparison": ("text", "other_text"), "unanswerable": ("text",)}
+"""Kinds whose question has a prompt of its own, and the slots that it must use."""
+
+
+def _joined(chunks: Sequence[Chunk]) -> str:
+    """The texts one after the other; the first bare, since the prompt names its title."""
+    return "\n\n".join([chunks[0].text, *(f"{c.title}\n{c.text}" for c in chunks[1:])])
+
+
+def _texts(answer: Answer | Fault) -> tuple[str, ...]:
+    return answer.quotes if isinstance(answer, Answer) else ()
 
 
 def _asks(question: str) -> str:

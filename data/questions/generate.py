@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,15 @@ import numpy.typing as npt
 from data.nouns import Chunk, Hit, ItemCache, MemoryCache, Progress, Question, Search
 from data.questions.desk import Asked, Desk
 from data.questions.filters import Duplicates, Fault, names
+from data.questions.kinds import draw_kinds
 from data.questions.options import QuestionOptions
 from data.questions.results import Dropped, QuestionSet, question_set
 from data.questions.selection import Candidate, choose
 from data.questions.wording import flat
 from data.teachers import Teacher
 from raft_errors import BadInput
+
+UNANSWERED_IN = 4  # hits in which an unanswerable question must find no answer, beside its own chunk
 
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
@@ -49,7 +52,8 @@ def generate_questions(
 
     Returns:
         Questions in asking order with `kind`, `difficulty` (rank of the own chunk), one or more verbatim quotes, and
-        `counts`: asked = kept + dropped by reason, `chunks`, `repaired` by what, `replies` {asked, cached, failed}.
+        `counts`: asked = kept + dropped by reason, `chunks`, `repaired` by what, `replies` {asked, cached, failed}, and
+        where the endpoint counts them `tokens` {prompt, completion} of all replies used, paid now or before.
 
     Raises:
         BadInput: no chunk holds a sentence to ask about, or a template is wrong.
@@ -70,6 +74,9 @@ def generate_questions(
             expected="prose, in sentences that end with a full stop",
             do="add documents, or import questions of your own",
         )
+    by_id = {c.id: c for c in chunks}
+    if options.style == "full":
+        candidates = draw_kinds(candidates, options.kinds, by_id, search, seed=options.seed)
     desk = Desk(options, chunks, teacher, cache, progress)
     replies = desk.ask_questions(candidates)
     dropped: dict[int, Dropped] = {}
@@ -87,12 +94,12 @@ def generate_questions(
         for at, (earlier, likeness) in same_meaning(asked, embed, options.max_likeness).items():
             fault = Fault("duplicate", f"means the same as {earlier!r} ({likeness:.2f})")
             dropped[at] = _drop(asked[at].candidate, asked.pop(at).text, fault)
-    for at, rank in _ranks(asked, chunks, search, options.round_trip_k).items():
-        if rank is None and options.round_trip_k:
+    for at, (rank, beside) in _found(asked, by_id, search, options.round_trip_k).items():
+        if rank is None and options.round_trip_k and asked[at].candidate.kind != "unanswerable":
             fault = Fault("round_trip", f"the retriever does not find its chunk among the first {options.round_trip_k}")
             dropped[at] = _drop(asked[at].candidate, asked.pop(at).text, fault)
         else:
-            asked[at] = dataclasses.replace(asked[at], rank=rank)
+            asked[at] = dataclasses.replace(asked[at], rank=rank, beside=beside)
     kept: list[Question] = []
     repairs: Counter[str] = Counter()
     answers = desk.ask_answers(list(asked.values()))
@@ -103,13 +110,16 @@ def generate_questions(
         else:
             repairs.update(result.repairs)
             kept.append(desk.question(item, result))
+    tally = dataclasses.asdict(desk.tally)
+    tokens = {"prompt": tally.pop("prompt_tokens"), "completion": tally.pop("completion_tokens")}
     return question_set(
         kept,
         [dropped[at] for at in sorted(dropped)],
         chunks=len(chunks),
         kinds=dict(sorted(Counter(q.kind for q in kept).items())),
         repaired=dict(sorted(repairs.items())),
-        replies=dataclasses.asdict(desk.tally),
+        replies=tally,
+        **({"tokens": tokens} if any(tokens.values()) else {}),
     )
 
 
@@ -137,15 +147,20 @@ def same_meaning(asked: dict[int, Asked], embed: Embed, least: float) -> dict[in
     return found
 
 
-def _ranks(asked: dict[int, Asked], chunks: Sequence[Chunk], search: Search, depth: int) -> dict[int, int | None]:
-    """The rank (1-based) at which each question finds its chunk or one with the same sentence; None if it does not."""
-    if not asked or not depth:
-        return dict.fromkeys(asked)
-    found: list[list[Hit]] = search([item.text for item in asked.values()], depth)
-    text_of = {c.id: c.text for c in chunks}
-    ranks: dict[int, int | None] = {}
-    for (at, item), hits in zip(asked.items(), found, strict=True):
-        own, sentence = item.candidate.chunk.id, item.candidate.statement.text
-        same = (h.rank for h in hits[:depth] if h.chunk_id == own or sentence in flat(text_of.get(h.chunk_id, "")))
-        ranks[at] = min(same, default=None)
-    return ranks
+def _found(
+    asked: dict[int, Asked], chunks: Mapping[str, Chunk], search: Search, depth: int
+) -> dict[int, tuple[int | None, tuple[Chunk, ...]]]:
+    """For each question the rank (1-based) at which it finds one of its chunks or a chunk with the same sentence, None
+    if it does not within `depth`; and the first other hits."""
+    least = UNANSWERED_IN if any(item.candidate.kind == "unanswerable" for item in asked.values()) else 0
+    if not asked or not max(depth, least):
+        return dict.fromkeys(asked, (None, ()))
+    hits_of: list[list[Hit]] = search([item.text for item in asked.values()], max(depth, least))
+    found: dict[int, tuple[int | None, tuple[Chunk, ...]]] = {}
+    for (at, item), hits in zip(asked.items(), hits_of, strict=True):
+        own, sentence = {c.id for c in item.candidate.chunks}, item.candidate.statement.text
+        known = [(h.rank, chunks[h.chunk_id]) for h in hits if h.chunk_id in chunks]
+        same = (rank for rank, c in known if rank <= depth and (c.id in own or sentence in flat(c.text)))
+        others = [c for _, c in known if c.id not in own]
+        found[at] = min(same, default=None), tuple(others[:UNANSWERED_IN])
+    return found

@@ -8,8 +8,8 @@ from typing import Literal
 
 from raft_errors import BadInput
 
-KINDS = ("factoid", "how_to", "yes_no")
-"""What a capable teacher can be asked for."""
+KINDS = ("factoid", "how_to", "yes_no", "comparison", "unanswerable")
+"""What a capable teacher can be asked for; a comparison rests on two chunks, an unanswerable question on none."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,9 @@ class QuestionOptions:
             raise BadInput("questions: fewer than one question asked for", expected="1 or more")
         if unknown := sorted(set(self.kinds) - set(KINDS)) or (not self.kinds and ["none"]):
             raise BadInput(f"questions: kind {unknown[0]!r}", expected="one or more of " + ", ".join(KINDS))
+        if self.style == "small" and set(self.kinds) != {"factoid"}:
+            raise BadInput(
+                "questions: other kinds than factoid need a capable teacher",
+                expected="kinds [factoid] with style small, whose questions follow the shape of a sentence",
+                do="set questions.teacher to openai, or leave questions.kinds out",
+            )

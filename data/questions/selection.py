@@ -35,11 +35,20 @@ class Statement:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One question to ask: a chunk, the statement it is to be about, and its number within the chunk (0-based)."""
+    """One question to ask: a chunk, the statement it is to be about, and its number within the chunk (0-based).
+
+    `kind` is what a capable teacher is asked for; a comparison has a second chunk, its `partner`.
+    """
 
     chunk: Chunk
     statement: Statement
     number: int
+    kind: str = "factoid"
+    partner: Chunk | None = None
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        return (self.chunk,) if self.partner is None else (self.chunk, self.partner)
 
 
 _NEEDS_CONTEXT = re.compile(

@@ -3,9 +3,11 @@
 from data.teachers.endpoint import OpenAITeacher
 from data.teachers.protocol import (
     BudgetReached,
+    Counted,
     Messages,
     Price,
     Reply,
+    Shape,
     Teacher,
     TeacherFailure,
     TeacherUnavailable,
@@ -15,11 +17,13 @@ from data.teachers.replay import ReplayTeacher, prompt_key
 
 __all__ = [
     "BudgetReached",
+    "Counted",
     "Messages",
     "OpenAITeacher",
     "Price",
     "ReplayTeacher",
     "Reply",
+    "Shape",
     "Teacher",
     "TeacherFailure",
     "TeacherUnavailable",

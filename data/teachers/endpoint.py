@@ -13,13 +13,15 @@ import os
 import queue
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import openai
 import tenacity
 
-from data.teachers.protocol import BudgetReached, Messages, Price, Reply, TeacherFailure, Usage
+from data.teachers.protocol import BudgetReached, Counted, Messages, Price, Reply, Shape, TeacherFailure, Usage
+from data.teachers.refusals import SHAPE_REFUSALS, Rejected, Retry, refuses_shape, retry_after, token_counts
 from raft_errors import BadInput, RaftError
 
 log = logging.getLogger("raft.data")
@@ -39,6 +41,8 @@ class OpenAITeacher:
         max_reply_bytes: a longer body is not read to its end.
         price, budget: with both, no request is sent that could take the cost over `budget`.
         max_wait_seconds: longest pause between two tries.
+        requests_per_minute: requests are spread so that no more are sent; None = as fast as `concurrency` allows.
+        structured: ask for JSON of a given shape (`response_format`); an endpoint that refuses it is asked without.
 
     Counts tokens and cost in `usage`. Retries: time-outs, lost connections, 408, 409, 425, 429, 5xx and cut JSON.
     Errors that no retry mends (401, 403, 404) are a `BadInput`.
@@ -60,6 +64,8 @@ class OpenAITeacher:
         budget: float | None = None,
         first_wait_seconds: float = 1.0,
         max_wait_seconds: float = 60.0,
+        requests_per_minute: float | None = None,
+        structured: bool = True,
     ) -> None:
         if budget is not None and price is None:
             raise BadInput("a teacher budget without a price", expected="the price of a million tokens", do="give both")
@@ -71,6 +77,10 @@ class OpenAITeacher:
         self._max_bytes, self._price, self._budget = max_reply_bytes, price, budget
         self._first_wait, self._max_wait = first_wait_seconds, max_wait_seconds
         self._reserved = 0.0
+        self._interval = 60.0 / requests_per_minute if requests_per_minute else 0.0
+        self._next_start = 0.0
+        self.takes_shape = structured
+        self._shape_refused = False
         self._rng = random.Random()  # jitter only: it never decides a result
 
     def complete(
@@ -81,6 +91,7 @@ class OpenAITeacher:
         temperature: float,
         seed: int,
         stop: Sequence[str] = (),
+        shape: Shape | None = None,
         on_reply: Callable[[int, Reply], None] | None = None,
     ) -> list[Reply]:
         """Replies in the order of the prompts; `on_reply` is called in this thread as each one comes.
@@ -89,7 +100,11 @@ class OpenAITeacher:
             BudgetReached: after the requests in flight have come back and been reported.
             BadInput: key, model or address refused.
         """
-        settings = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed, "stop": list(stop) or None}
+        settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        settings["stop"] = list(stop) or None
+        if shape and self.takes_shape:
+            described = {"name": shape.name, "schema": dict(shape.schema), "strict": True}
+            settings["response_format"] = {"type": "json_schema", "json_schema": described}
         arrived: queue.SimpleQueue[tuple[int, Reply] | None] = queue.SimpleQueue()
         failed: list[BaseException] = []
         loop = asyncio.new_event_loop()
@@ -158,12 +173,20 @@ class OpenAITeacher:
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._attempts),
             wait=self._wait,
-            retry=tenacity.retry_if_exception_type(_Retry),
+            retry=tenacity.retry_if_exception_type(Retry),
             reraise=True,
         )
+        if self._shape_refused:
+            settings = {**settings, "response_format": None}
         try:
             reply: Reply = await retrying(self._attempt, client, messages, settings)
-        except (_Retry, _Rejected) as error:
+            if refuses_shape(reply, settings):
+                plain = {**settings, "response_format": None}
+                reply = await retrying.copy()(self._attempt, client, messages, plain)
+                if not self._shape_refused and isinstance(reply, str):
+                    self._shape_refused = True
+                    log.warning("the teacher %s takes no response_format: asking without", self.name)
+        except (Retry, Rejected) as error:
             reply = error.failure
         finally:
             self._reserved -= ceiling
@@ -190,27 +213,38 @@ class OpenAITeacher:
         return ceiling
 
     async def _attempt(self, client: openai.AsyncOpenAI, messages: Messages, settings: dict[str, Any]) -> Reply:
+        await self._turn()
         self.usage.requests += 1
         try:
             async with asyncio.timeout(self._timeout):
                 body, media = await self._post(client, messages, settings)
         except (TimeoutError, openai.APITimeoutError):
-            raise _Retry("timeout", f"no whole reply within {self._timeout:g} s") from None
+            raise Retry("timeout", f"no whole reply within {self._timeout:g} s") from None
         except openai.APIStatusError as error:
+            if error.status_code in SHAPE_REFUSALS and settings.get("response_format"):
+                return TeacherFailure("rejected", f"HTTP {error.status_code}")
             raise self._status(error) from None
         except openai.APIConnectionError as error:
-            raise _Retry("connection", type(error.__cause__ or error).__name__) from None
+            raise Retry("connection", type(error.__cause__ or error).__name__) from None
         except Exception as error:
             # the HTTP library's own error for a body that stops half way; it is known by name, not by module, since
             # the openai client can sit on more than one
             if type(error).__name__ in {"RemoteProtocolError", "ReadError", "DecodingError", "IncompleteRead"}:
-                raise _Retry("connection", type(error).__name__) from None
+                raise Retry("connection", type(error).__name__) from None
             raise
         if body is None:
             return TeacherFailure("too_long", f"the reply is longer than {self._max_bytes} bytes")
         if "html" in media or body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
             return TeacherFailure("html", "the endpoint answered with a web page")
         return self._read(body)
+
+    async def _turn(self) -> None:
+        """Waits until the rate allows another request."""
+        if self._interval:
+            now = time.monotonic()
+            start = max(now, self._next_start)
+            self._next_start = start + self._interval
+            await asyncio.sleep(start - now)
 
     async def _post(
         self, client: openai.AsyncOpenAI, messages: Messages, settings: dict[str, Any]
@@ -235,16 +269,14 @@ class OpenAITeacher:
             choice = payload["choices"][0]
             text = choice["message"].get("content")
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise _Retry("broken", "the reply is not a chat completion in JSON") from None
-        self._count(payload.get("usage"))
+            raise Retry("broken", "the reply is not a chat completion in JSON") from None
+        prompt, completion = token_counts(payload.get("usage"))
+        self._count(prompt, completion)
         if not isinstance(text, str) or not text.strip():
             return TeacherFailure("empty", f"finish_reason {choice.get('finish_reason')!r}")
-        return text
+        return Counted.of(text, prompt, completion)
 
-    def _count(self, usage: Any) -> None:
-        if not isinstance(usage, Mapping):
-            return
-        prompt, completion = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    def _count(self, prompt: int, completion: int) -> None:
         self.usage.prompt_tokens += prompt
         self.usage.completion_tokens += completion
         if self._price is not None:
@@ -262,39 +294,12 @@ class OpenAITeacher:
         if code == 429 and getattr(error, "code", None) == "insufficient_quota":
             return BudgetReached("the teacher's account has no quota left", do="top it up and run again")
         if code in (408, 409, 425, 429) or code >= 500:
-            wait = _retry_after(error.response.headers)
-            return _Retry("rate_limit" if code == 429 else "server_error", f"HTTP {code}", wait)
-        return _Rejected(TeacherFailure("rejected", f"HTTP {code}"))
+            wait = retry_after(error.response.headers)
+            return Retry("rate_limit" if code == 429 else "server_error", f"HTTP {code}", wait)
+        return Rejected(TeacherFailure("rejected", f"HTTP {code}"))
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         backoff = min(self._max_wait, self._first_wait * 2 ** (state.attempt_number - 1))
-        asked = error.wait_seconds if isinstance(error, _Retry) and error.wait_seconds else 0.0
+        asked = error.wait_seconds if isinstance(error, Retry) and error.wait_seconds else 0.0
         return min(self._max_wait, max(asked, backoff * self._rng.uniform(0.5, 1.0)))
-
-
-class _Retry(Exception):
-    """One attempt failed in a way that another may mend."""
-
-    def __init__(self, reason: str, detail: str, wait_seconds: float | None = None) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.failure = TeacherFailure(reason, detail, transient=True)
-        self.wait_seconds = wait_seconds
-
-
-class _Rejected(Exception):
-    """The endpoint refuses this one prompt (too long, filtered); trying again changes nothing."""
-
-    def __init__(self, failure: TeacherFailure) -> None:
-        super().__init__(failure.detail)
-        self.failure = failure
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks us to wait; dates are left to the back-off."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers[name]) * unit)
-        except (KeyError, ValueError):
-            continue
-    return None

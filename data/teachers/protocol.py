@@ -6,7 +6,7 @@ One prompt that fails costs the others nothing. Teachers know nothing of chunks,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,13 +35,35 @@ class TeacherFailure:
 Reply = str | TeacherFailure
 
 
+class Counted(str):
+    """A reply whose tokens the endpoint counted."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @classmethod
+    def of(cls, text: str, prompt_tokens: int, completion_tokens: int) -> Counted:
+        made = cls(text)
+        made.prompt_tokens, made.completion_tokens = prompt_tokens, completion_tokens
+        return made
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The JSON object that a reply is to be: a name and a JSON schema."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+
 class Teacher(Protocol):
     """Anything that completes chats.
 
     `name` identifies the model in cache keys and in `Question.origin`. Optional attributes: `batch_size: int`
     (prompts a call, default 32) and `reports_each_reply: bool` (then `complete` takes `on_reply(position, reply)` and
-    calls it in the calling thread as replies come, so that each can be saved at once). `seed` and equal batches give
-    equal replies where the model can.
+    calls it in the calling thread as replies come, so that each can be saved at once), and `takes_shape: bool` (then
+    `complete` takes `shape` and asks the model for such an object; the reply may still be any text). `seed` and equal
+    batches give equal replies where the model can.
     """
 
     @property

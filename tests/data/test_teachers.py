@@ -1,5 +1,6 @@
 """A teacher loses no item, pays for none twice, keeps its key to itself and gives up in the right way."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -7,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,9 +16,11 @@ from data.nouns import MemoryCache
 from data.questions.asking import Sampling, Tally, ask
 from data.teachers import (
     BudgetReached,
+    Counted,
     OpenAITeacher,
     Price,
     ReplayTeacher,
+    Shape,
     TeacherFailure,
     TeacherUnavailable,
     prompt_key,
@@ -58,7 +62,12 @@ class Endpoint:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
 
     def act(self, handler, fault, text):
-        if fault.isdigit():
+        if fault == "no_shape":
+            asked = "response_format" in self.bodies[-1]
+            self.send(handler, 400, b'{"error": {"message": "unknown field"}}') if asked else self.act(
+                handler, "", text
+            )
+        elif fault.isdigit():
             self.send(handler, int(fault), b'{"error": {"message": "no"}}', {"retry-after": "0.05"})
         elif fault == "html":
             self.send(handler, 200, b"<!DOCTYPE html><html>sign in</html>", {"content-type": "text/html"})
@@ -195,6 +204,57 @@ def test_settings_reach_the_endpoint(endpoint):
         3,
         ["\n"],
     )
+
+
+SHAPE = Shape("answer", {"type": "object"})
+
+
+def test_a_shape_is_asked_for_where_the_endpoint_takes_one(endpoint):
+    assert complete(teacher_of(endpoint), ["a"], shape=SHAPE) == ["reply to a"]
+    asked = endpoint.bodies[0]["response_format"]
+    assert asked["type"] == "json_schema"
+    assert asked["json_schema"] == {"name": "answer", "schema": {"type": "object"}, "strict": True}
+    complete(teacher_of(endpoint, structured=False), ["b"], shape=SHAPE)
+    assert "response_format" not in endpoint.bodies[1]
+
+
+def test_an_endpoint_that_refuses_a_shape_is_asked_without_from_then_on(endpoint):
+    endpoint.faults = {"a": ["no_shape"] * 9, "b": ["no_shape"] * 9}
+    teacher = teacher_of(endpoint, concurrency=1)
+    assert complete(teacher, ["a", "b"], shape=SHAPE) == ["reply to a", "reply to b"]
+    assert ["response_format" in body for body in endpoint.bodies] == [True, False, False]
+    endpoint.faults = {"c": ["400"] * 9}  # a prompt that is refused in any form says nothing about forms
+    other = teacher_of(endpoint, concurrency=1)
+    replies = complete(other, ["c", "d"], shape=SHAPE)
+    assert replies[0].reason == "rejected"
+    assert replies[1] == "reply to d"
+    assert "response_format" in endpoint.bodies[-1]
+
+
+def test_requests_are_spread_to_keep_the_rate(endpoint, monkeypatch):
+    waits, sleep = [], asyncio.sleep
+
+    async def noted(seconds, *rest):
+        waits.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("data.teachers.endpoint.asyncio.sleep", noted)
+    monkeypatch.setattr("data.teachers.endpoint.time", SimpleNamespace(monotonic=lambda: 100.0))
+    complete(teacher_of(endpoint, requests_per_minute=60), [f"{n}" for n in range(5)])
+    assert sorted(waits)[-5:] == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_tokens_are_kept_with_a_reply_and_counted_again_when_it_is_not_paid_for(endpoint):
+    cache, texts, tallies = MemoryCache(), [f"{n}" for n in range(3)], []
+    for _ in range(2):
+        tallies.append(tally := Tally())
+        replies = ask(said(*texts), teacher_of(endpoint), version="1", sampling=SAMPLING, cache=cache, tally=tally)
+        assert replies == [f"reply to {t}" for t in texts]
+    assert [(t.asked, t.cached, t.prompt_tokens, t.completion_tokens) for t in tallies] == [
+        (3, 0, 30, 15),
+        (0, 3, 30, 15),
+    ]
+    assert isinstance(replies[0], Counted)
 
 
 def test_the_budget_stops_cleanly_and_a_second_run_pays_only_for_the_rest(endpoint):
