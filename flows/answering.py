@@ -34,7 +34,7 @@ def search(
     """Search the index: chunk, score, source, page and span."""
     from tasks.retriever import open_retriever
 
-    run, built = _ready(config, set_, "index")
+    run, built = ready(config, set_, "index")
     if not query.strip():
         raise BadInput("The query is empty", expected="a question or some words")
     retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
@@ -70,7 +70,7 @@ def _indented(text: str) -> str:
     return "\n".join("   " + line for line in text.strip().splitlines()) + "\n"
 
 
-def _ready(config: Path | None, overrides: list[str] | None, until: str):
+def ready(config: Path | None, overrides: list[str] | None, until: str):
     """The finished stages up to `until`, or a message that says which command makes them."""
     from flows import pipeline
 
@@ -99,7 +99,7 @@ def ask(
     from tasks.retriever import open_retriever
     from tasks.store import read_json
 
-    run, built = _ready(config, set_, "export")
+    run, built = ready(config, set_, "export")
     if not question.strip():
         raise BadInput("The question is empty", expected="a question in words")
     contract = read_json(built["export"].path("adapter/raft.json"))["prompt"]

@@ -64,7 +64,7 @@ def invoke(arguments: Sequence[str]) -> int:
 
 def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
     try:
-        result = command()(args=arguments, prog_name="raft", standalone_mode=False)
+        result = command()(args=_verb_first(arguments), prog_name="raft", standalone_mode=False)
         code = result if isinstance(result, int) else 0
         return _interrupted(as_json) if code == _TYPERS_INTERRUPT else code
     except typer.Exit as error:
@@ -90,6 +90,13 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
             do="run again with --debug to see where it happened; finished stages are kept",
         )
         return _failed(unexpected, as_json)
+
+
+def _verb_first(arguments: list[str]) -> list[str]:
+    """A verb of two words (`evaluate retrieval`) as the one argument that the parser knows it by."""
+    both = " ".join(arguments[:2])
+    known = {registered.name for registered in command().registered_commands}
+    return [both, *arguments[2:]] if both in known else arguments
 
 
 def _interrupted(as_json: bool) -> int:

@@ -39,7 +39,18 @@ STAGE_HELP = {
 
 def register(app: typer.Typer) -> None:
     """Puts every verb into the command."""
-    from flows import answering, explaining, forgetting, promoting, record_views, schedule, server, setting_up, tidying
+    from flows import (
+        answering,
+        explaining,
+        forgetting,
+        judging,
+        promoting,
+        record_views,
+        schedule,
+        server,
+        setting_up,
+        tidying,
+    )
 
     _command(app, run, "raft run my.yaml --set train.max_steps=50")
     _command(app, plan, "raft plan my.yaml")
@@ -47,6 +58,7 @@ def register(app: typer.Typer) -> None:
         if name != "records":
             _command(app, _stage_verb(name, text), f"raft {name} my.yaml", name=name)
     _command(app, record_views.records, "raft records my.yaml --show 3; raft records --diff previous latest")
+    _command(app, judging.evaluate_retrieval, "raft evaluate retrieval my.yaml", name="evaluate retrieval")
     _command(app, answering.search, 'raft search "How do closures work?" -k 3')
     _command(app, answering.ask, 'raft ask "How do closures work?"')
     _command(app, promoting.promote, 'raft promote 3 --reason "looked at by hand"')

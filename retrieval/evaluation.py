@@ -20,6 +20,7 @@ def evaluate_retrieval(
     questions: Sequence[Question],
     searches: Mapping[str, Search],
     *,
+    grades: Mapping[str, Mapping[str, int]] | None = None,
     ks: Sequence[int] = (1, 5, 10),
     depth: int = 100,
     group_of: Callable[[Question], str] | None = None,
@@ -30,14 +31,15 @@ def evaluate_retrieval(
 
     Args:
         searches: name -> search, e.g. the retriever in its three modes.
+        grades: question id -> {chunk id: grade} where relevance is graded; else each gold chunk counts 1.
         depth: hits asked for; MRR and MAP see no further.
         group_of: a question's group (media type of its gold document, say) for figures by group.
         worst: how many questions to list whose gold is ranked last, by the best of the searches.
 
     Returns:
-        questions: their number; modes: name -> metric -> mean; groups: group -> {questions, modes}; worst: rows of
-        question_id, question, gold_chunk_ids, group and, by search name, the rank of the first gold chunk (None = not
-        within the depth) and the first hits' ids.
+        questions: their number; modes: name -> metric -> mean; scores: name -> question id -> metric -> value;
+        groups: group -> {questions, modes}; worst: rows of question_id, question, gold_chunk_ids, group and, by search
+        name, the rank of the first gold chunk (None = not within the depth) and the first hits' ids.
 
     Raises:
         BadInput: no question, one without gold chunks, or no search.
@@ -47,7 +49,8 @@ def evaluate_retrieval(
     for question in questions:
         if not question.gold_chunk_ids:
             raise BadInput(f"Question {question.id} has no gold chunk", do="judge retrieval by questions that have one")
-    qrels = {question.id: list(question.gold_chunk_ids) for question in questions}
+    qrels: dict[str, Any] = {question.id: list(question.gold_chunk_ids) for question in questions}
+    qrels |= grades or {}
     runs = {name: _run(search, questions, depth, name, progress) for name, search in searches.items()}
     rows = {name: query_metrics(run, qrels, ks=ks) for name, run in runs.items()}
     groups: dict[str, list[str]] = {}
@@ -58,6 +61,7 @@ def evaluate_retrieval(
         "questions": len(qrels),
         "depth": depth,
         "modes": {name: _mean(row, list(qrels)) for name, row in rows.items()},
+        "scores": rows,
         "groups": {
             group: {"questions": len(ids), "modes": {name: _mean(row, ids) for name, row in rows.items()}}
             for group, ids in sorted(groups.items())

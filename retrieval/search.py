@@ -109,7 +109,7 @@ class Retriever:
         self.mode = mode
         self.chunks = {chunk.id: chunk for chunk in chunks}
         self._index, self._embedder, self._cache = index, embedder, query_cache
-        self._reranker, self._rerank_depth = reranker, rerank_depth
+        self.reranker, self._rerank_depth = reranker, rerank_depth
         check_where(where)
         self._where = where
         if where and not all((self._exact(None) or {}).values()):
@@ -144,7 +144,7 @@ class Retriever:
         exact = self._exact(where)
         if exact is not None and not all(exact.values()):
             return [[] for _ in queries]
-        if self._reranker is None:
+        if self.reranker is None:
             return self._first(queries, k, exact)
         found = self._first(queries, max(k, self._rerank_depth), exact)
         return [self._reranked(query, hits)[:k] for query, hits in zip(queries, found, strict=True)]
@@ -155,7 +155,7 @@ class Retriever:
             raise BadInput(f"A {self.mode} retriever cannot search in mode {mode}", do="open it in mode hybrid")
         other = copy.copy(self)
         other.mode = mode
-        other._reranker = self._reranker if reranked else None
+        other.reranker = self.reranker if reranked else None
         return other
 
     def cite(self, hit: Hit) -> Citation:
@@ -186,9 +186,9 @@ class Retriever:
         return [reciprocal_rank_fusion(pair, k) for pair in both]
 
     def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
-        assert self._reranker is not None
+        assert self.reranker is not None
         near, far = hits[: self._rerank_depth], hits[self._rerank_depth :]
-        scores = self._reranker.scores(query, [passage_text(self.chunks[hit.chunk_id]) for hit in near])
+        scores = self.reranker.scores(query, [passage_text(self.chunks[hit.chunk_id]) for hit in near])
         return reordered(near, scores, far)
 
     def _exact(self, where: Where | None) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """From the user's files to the retriever, as a user runs it: reading, searching, and what each setting changes."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -41,6 +42,41 @@ def test_a_search_keeps_to_its_filter_in_every_mode(project, docs):
     refused = project.raft(*words, "--where", "colour=red", check=False)
     assert refused.returncode == 2
     assert "unknown field 'colour'" in refused.stderr
+
+
+def test_the_modes_are_compared_on_the_questions_of_the_run(project, docs, tmp_path):
+    refused = project.raft("evaluate", "retrieval", check=False)
+    assert refused.returncode == 2
+    assert "raft questions" in refused.stderr
+    project.raft("questions", "--no-prefect")
+    made = project.json("evaluate", "retrieval")
+    assert made["questions"] == 24
+    assert set(made["modes"]) == {"dense", "lexical", "hybrid"}
+    assert made["modes"]["lexical"]["recall@5"] > made["modes"]["dense"]["recall@5"]  # random weights
+    assert made["configured"] == "dense"
+    assert made["differences"]["lexical"]["low"] > 0
+    page = Path(made["report"]).read_text()
+    assert all(word in page for word in ("lexical is better than dense", "Every question is answered"))
+    assert not set(re.findall(r'(?:src|href)="([^"]*)"', page))
+    before = page
+    project.raft("questions", "--no-prefect", "--set", "retrieval.mode=lexical")
+    said = project.raft("evaluate", "retrieval", "--set", "retrieval.mode=lexical", "--html", "other.html").stdout
+    assert "dense is worse than lexical, which is configured" in said
+    project.raft("evaluate", "retrieval")
+    assert Path(made["report"]).read_text() == before
+
+
+def test_a_judged_set_is_compared_without_building_anything(project, docs, tmp_path):
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    rows = [{"_id": p.stem, "title": p.stem.title(), "text": p.read_text()} for p in sorted(docs.iterdir())]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q1", "text": "Who opens the gates of Hazel?"}) + "\n")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\thazel\t2\nq1\telm\t0\n")
+    made = project.json("evaluate", "retrieval", "--data", str(folder))
+    assert made["questions"] == 1
+    assert made["modes"]["lexical"]["recall@1"] == 1.0
+    assert not (tmp_path / ".raft" / "store").exists() or not list((tmp_path / ".raft" / "store").iterdir())
 
 
 def test_the_retriever_of_the_configuration_is_that_of_the_training_data(project, docs):

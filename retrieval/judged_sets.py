@@ -1,0 +1,131 @@
+"""Reads a folder of documents, queries and relevance judgements in the layout of BEIR, or of TREC qrels.
+
+Each document becomes one chunk, as such sets are searched. Only the format is known here; nothing is embedded.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.nouns import Chunk, Question, digest, text_sha256
+from raft_errors import BadInput
+
+_LAYOUT = "corpus.jsonl (_id, title, text), queries.jsonl (_id, text) and qrels/test.tsv or qrels.tsv"
+
+
+@dataclass(frozen=True)
+class JudgedSet:
+    """Documents as chunks, the judged queries as questions, and `grades`: question id -> {chunk id: grade}."""
+
+    chunks: list[Chunk]
+    questions: list[Question]
+    grades: dict[str, dict[str, int]]
+
+
+def read_judged_set(folder: Path, *, split: str = "test") -> JudgedSet:
+    """The set in `folder`; files may be gzipped.
+
+    Args:
+        split: which judgements, where the folder has several (`qrels/<split>.tsv`, `qrels_<split>.tsv`).
+
+    Raises:
+        BadInput: a file is missing or damaged, a judged query or document is not there, or nothing is judged.
+    """
+    folder = Path(folder)
+    corpus = _find(folder, "documents", "corpus.jsonl")
+    asked = _find(folder, "queries", "queries.jsonl", f"questions_{split}.jsonl", "questions.jsonl")
+    judged = _find(folder, "judgements", f"qrels/{split}.tsv", f"qrels_{split}.tsv", "qrels.tsv")
+    chunks = {_id(row, corpus): _chunk(row, corpus) for row in _rows(corpus)}
+    texts = {_id(row, asked): _text(row, asked, "text", "question", "query") for row in _rows(asked)}
+    grades: dict[str, dict[str, int]] = {}
+    for number, (query, document, grade) in enumerate(_judgements(judged), 1):
+        if query not in texts or document not in chunks:
+            missing = f"query {query!r}" if query not in texts else f"document {document!r}"
+            raise BadInput(
+                f"{judged}, judgement {number}: there is no {missing}",
+                expected=f"judgements about the queries of {asked.name} and the documents of {corpus.name}",
+                do="take the files of one set",
+            )
+        grades.setdefault(query, {})[chunks[document].id] = grade
+    grades = {query: found for query, found in grades.items() if any(grade > 0 for grade in found.values())}
+    if not grades:
+        raise BadInput(f"{judged} judges no document relevant", expected="at least one grade above 0")
+    by_id = {chunk.id: chunk for chunk in chunks.values()}
+    questions = [_question(query, texts[query], found, by_id) for query, found in grades.items()]
+    return JudgedSet(list(by_id.values()), questions, grades)
+
+
+def _find(folder: Path, what: str, *names: str) -> Path:
+    for name in names:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    raise BadInput(f"{folder} has no {what} ({', '.join(names)})", expected=_LAYOUT, do="name the folder of the set")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            yield from (line for line in lines if line.strip())
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read ({error})", expected="UTF-8 text, plain or gzipped") from error
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"{path}, line {number}: no JSON ({error})", expected="one JSON object a line") from error
+        if not isinstance(row, dict):
+            raise BadInput(f"{path}, line {number}: a {type(row).__name__}", expected="one JSON object a line")
+        yield row
+
+
+def _judgements(path: Path) -> Iterator[tuple[str, str, int]]:
+    """(query, document, grade) of BEIR's three columns with a header, or of TREC's four."""
+    for number, line in enumerate(_lines(path), 1):
+        parts = line.rstrip("\n").split("\t") if "\t" in line else line.split()
+        if number == 1 and parts[-1] == "score":
+            continue
+        if len(parts) not in (3, 4) or not parts[-1].lstrip("-").isdigit():
+            expected = "query, document, grade; or query, 0, document, grade"
+            raise BadInput(f"{path}, line {number}: {line.strip()[:80]!r}", expected=expected, do="correct the line")
+        yield parts[0], parts[-2], int(parts[-1])
+
+
+def _id(row: Mapping[str, Any], path: Path) -> str:
+    return _text(row, path, "_id", "id")
+
+
+def _text(row: Mapping[str, Any], path: Path, *names: str) -> str:
+    for name in names:
+        if row.get(name) not in (None, ""):
+            return str(row[name])
+    raise BadInput(f"{path}: a row without {' or '.join(names)} ({str(dict(row))[:80]})", expected=_LAYOUT)
+
+
+def _chunk(row: Mapping[str, Any], path: Path) -> Chunk:
+    name, text = _id(row, path), _text(row, path, "text", "title")
+    return Chunk(
+        id=digest(name, "0", text),
+        document_id=digest(name),
+        ordinal=0,
+        text=text,
+        start=0,
+        end=len(text),
+        tokens=0,
+        sha256=text_sha256(text),
+        source=name,
+        title=str(row.get("title") or ""),
+    )
+
+
+def _question(query: str, text: str, grades: Mapping[str, int], chunks: Mapping[str, Chunk]) -> Question:
+    gold = tuple(chunk for chunk, grade in grades.items() if grade > 0)
+    return Question(query, text, "", gold, tuple(chunks[chunk].document_id for chunk in gold))
