@@ -20,11 +20,14 @@ from tasks.chunk import ChunkConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.export import ExportConfig
+from tasks.gate import GateConfig
 from tasks.index import IndexConfig
 from tasks.ingest import IngestConfig
 from tasks.model_catalog import DEFAULT_BASE, DEFAULT_EMBEDDER
+from tasks.policy import RetrainConfig
 from tasks.questions import QuestionsConfig
 from tasks.records import RecordsConfig
+from tasks.replay import ReplayConfig
 from tasks.retriever import RetrievalConfig
 from tasks.section import Section, setting
 from tasks.train import TrainSection
@@ -66,6 +69,9 @@ class RunConfig(Section):
     train: TrainSection = setting(TrainSection(), "LoRA training")
     export: ExportConfig = setting(ExportConfig(), "PEFT folder and merged model")
     evaluate: EvaluateConfig = setting(EvaluateConfig(), "Base against adapter")
+    retrain: RetrainConfig = setting(RetrainConfig(), "raft retrain: when a changed corpus is trained on")
+    replay: ReplayConfig = setting(ReplayConfig(), "raft retrain: what a warm start is trained on")
+    gate: GateConfig = setting(GateConfig(), "raft retrain: when a new adapter takes the place of the one in use")
 
     @model_validator(mode="after")
     def _agree(self) -> RunConfig:

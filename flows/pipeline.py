@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flows.config import ModelsConfig, RunConfig
 from raft_errors import BadInput
@@ -35,6 +35,8 @@ STAGES: tuple[Stage, ...] = (
 )
 NAMES = tuple(s.name for s in STAGES)
 Built = dict[str, Manifest]
+Step = Callable[[Request], Manifest]
+T = TypeVar("T")
 
 
 class Models(Mapping[str, ModelFiles]):
@@ -111,20 +113,29 @@ def published(run: Run, until: str) -> Built | None:
 
 def run_direct(run: Run, until: str, *, force: bool = False) -> Built:
     """Builds what is missing, without Prefect."""
-    with at_work(run):
-        _prepare(run, until)
-        built = chain(run, until, lambda request: stage.run(request, run.store, run.reporter, force=force))
-    assert built is not None
-    return built
+    return run_steps(run, until, lambda step: _whole(run, until, step), direct=True, force=force)
 
 
 def run_with_prefect(run: Run, until: str, *, force: bool = False) -> Built:
     """Builds what is missing as a Prefect flow: its server keeps the history, the store decides what is cached."""
-    from flows.prefect_flow import run_flow
+    return run_steps(run, until, lambda step: _whole(run, until, step), direct=False, force=force)
 
+
+def run_steps(run: Run, until: str, walk: Callable[[Step], T], *, direct: bool, force: bool = False) -> T:
+    """Calls `walk` with what builds a request's stage, directly or as a task of a Prefect flow; returns its result."""
     with at_work(run):
         _prepare(run, until)
-        return run_flow(run, until, force=force)
+        if direct:
+            return walk(lambda request: stage.run(request, run.store, run.reporter, force=force))
+        from flows.prefect_flow import run_flow
+
+        return run_flow(run, walk, force=force)
+
+
+def _whole(run: Run, until: str, step: Step) -> Built:
+    built = chain(run, until, step)
+    assert built is not None
+    return built
 
 
 @contextlib.contextmanager

@@ -10,8 +10,9 @@ import contextlib
 import logging
 import os
 import socket
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from data.nouns import Progress
 from raft_errors import RaftError
@@ -19,11 +20,12 @@ from tasks.locks import Holder
 from tasks.stage import Reporter
 
 if TYPE_CHECKING:
-    from flows.pipeline import Built, Run
+    from flows.pipeline import Run, Step
     from tasks.stage import Request
     from tasks.store import Manifest, Store
 
 log = logging.getLogger("raft.flows")
+T = TypeVar("T")
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -55,8 +57,8 @@ def _quiet_console() -> None:
         prefect.addHandler(logging.NullHandler())
 
 
-def run_flow(run: Run, until: str, *, force: bool = False) -> Built:
-    """Runs the stages as tasks of the flow that is running (a scheduled one), else of one of their own.
+def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
+    """Runs what `walk` asks for as tasks of the flow that is running (a scheduled one), else of one of their own.
 
     Raises:
         RaftError: what a stage raised, or that Prefect's server cannot be reached.
@@ -66,36 +68,31 @@ def run_flow(run: Run, until: str, *, force: bool = False) -> Built:
     from prefect.context import FlowRunContext
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.pipeline import STAGES, chain
     from tasks.prefect_task import Boxed, stage_task
 
     _quiet_console()
     listener = Listener(run.reporter)
-    tasks = {made.name: stage_task(made, run.store, listener, force=force) for made in STAGES}
 
     def step(request: Request) -> Manifest:
         with training_slot() if scheduled and request.stage.name == "train" else contextlib.nullcontext():
-            manifest = tasks[request.stage.name](Boxed(request))
+            manifest = stage_task(request.stage, run.store, listener, force=force)(Boxed(request))
         if request.stage.name not in listener.built:
             run.reporter.finished(manifest, cached=True)
         return manifest
 
     scheduled = FlowRunContext.get() is not None
-    built: Built | None = None
     if scheduled:
-        built = chain(run, until, step)
-        assert built is not None
-        return built
+        return walk(step)
+    made: list[T] = []
 
     @flow(name="raft", validate_parameters=False, log_prints=False)
-    def raft(config: dict, until: str) -> None:
-        nonlocal built
-        built = chain(run, until, step)
+    def raft(config: dict) -> None:
+        made.append(walk(step))
 
     # The heartbeat thread costs every short flow a second at its end; only served runs need it.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         try:
-            raft(run.config.model_dump(mode="json"), until)
+            raft(run.config.model_dump(mode="json"))
         except RuntimeError as error:
             if "Failed to reach API" not in str(error):
                 raise
@@ -103,8 +100,7 @@ def run_flow(run: Run, until: str, *, force: bool = False) -> Built:
                 f"Prefect's server cannot be reached ({os.environ.get('PREFECT_API_URL', 'embedded')})",
                 do="unset PREFECT_API_URL to use the embedded one, or run with --no-prefect",
             ) from error
-    assert built is not None
-    return built
+    return made[0]
 
 
 def training_slot() -> AbstractContextManager[None]:

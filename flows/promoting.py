@@ -1,4 +1,4 @@
-"""The verbs of the registry: `promote` a version, `rollback` to the one before, and list the `adapters`."""
+"""The verb `retrain`, and those of the registry: `promote` a version, `rollback`, and list the `adapters`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,52 @@ from rich.console import Console
 
 from flows.cli import emit
 from flows.config import load_config
-from flows.display import table
-from flows.verbs import ConfigOption, JsonOption, SetOption
+from flows.display import Display, table
+from flows.verbs import ConfigArgument, ConfigOption, JsonOption, NoPrefectOption, SetOption
 from raft_errors import BadInput
+from tasks.decisions import Night, read_decisions
 from tasks.registry import Registry
 from tasks.registry import adapters as all_adapters
 from tasks.store import Store
 from tasks.versions import Adapter
 
+HELD, ROLLED_BACK = 3, 4  # exit codes of a night, for cron: someone should look
+
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history")]
+
+
+def retrain(
+    config: ConfigArgument = None,
+    set_: SetOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Train even if nothing asks for it")] = False,
+    no_prefect: NoPrefectOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Look at the corpus and do what the change asks for: nothing, refresh the index, or train, compare and promote.
+
+    Exit codes: 0 nothing to do, refreshed or promoted; 3 held or rejected; 4 rolled back; else as with every verb.
+    """
+    from flows import pipeline
+    from flows.retrain import retrain as one_night
+
+    display = Display()
+    try:
+        run = pipeline.Run.of(load_config(config, set_ or []), display)
+        night = one_night(run, direct=no_prefect, force=force)
+    finally:
+        display.close()
+    code = {"held": HELD, "rejected": HELD, "rolled back": ROLLED_BACK}.get(night.result, 0)
+    if json:
+        emit({"ok": True, "exit_code": code, **night.model_dump(mode="json")})
+    else:
+        out = Console(highlight=False)
+        version = f"version {night.version} of {run.config.name}: " if night.version is not None else ""
+        out.print(f"{night.action}: {night.reason}", soft_wrap=True)
+        if night.action == "retrain":
+            out.print(night.start_reason, soft_wrap=True)
+            out.print(f"{version}{night.result}: {night.why}", soft_wrap=True)
+    if code:
+        raise typer.Exit(code)
 
 
 def promote(
@@ -64,7 +101,7 @@ def adapters(
     """List the versions of every adapter in the store: which is in use, which wait, and why."""
     registries = all_adapters(_registry(config, set_).store)
     if json:
-        emit({"ok": True, "adapters": [_row(r, r.read()) for r in registries]})
+        emit({"ok": True, "adapters": [{**_row(r, r.read()), "nights": _nights(r)} for r in registries]})
         return
     out = Console(highlight=False)
     if not registries:
@@ -77,6 +114,16 @@ def adapters(
         if history:
             rows = [(e.at, str(e.version), e.action, e.reason) for e in adapter.history]
             out.print(table("", ("when", "version", "what", "why"), rows))
+            nights = read_decisions(registry.store, registry.name)
+            out.print(table("", ("night", "choice", "result", "why"), [_night_row(night) for night in nights]))
+
+
+def _nights(registry: Registry) -> list[dict[str, Any]]:
+    return [night.model_dump(mode="json") for night in read_decisions(registry.store, registry.name)]
+
+
+def _night_row(night: Night) -> tuple[str, ...]:
+    return night.at, night.action, night.result, "; ".join(filter(None, (night.reason, night.why)))
 
 
 def _registry(config: Path | None, overrides: list[str] | None) -> Registry:

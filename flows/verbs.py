@@ -61,6 +61,7 @@ def register(app: typer.Typer) -> None:
     _command(app, judging.evaluate_retrieval, "raft evaluate retrieval my.yaml", name="evaluate retrieval")
     _command(app, answering.search, 'raft search "How do closures work?" -k 3')
     _command(app, answering.ask, 'raft ask "How do closures work?"')
+    _command(app, promoting.retrain, "raft retrain my.yaml --no-prefect")
     _command(app, promoting.promote, 'raft promote 3 --reason "looked at by hand"')
     _command(app, promoting.rollback, 'raft rollback --reason "complaints"')
     _command(app, promoting.adapters, "raft adapters")

@@ -192,10 +192,12 @@ def adapters(store: Store) -> list[Registry]:
 
 
 def needed(store: Store) -> dict[tuple[str, str], str]:
-    """`{(stage, key): why}` of what must stay: candidates, the promoted version, and the one a rollback returns to."""
+    """`{(stage, key): why}` of what must stay: candidates, the promoted version, the way back, the frozen test set."""
     found: dict[tuple[str, str], str] = {}
     for registry in adapters(store):
         adapter = registry.read()
+        if adapter.versions and (test := adapter.versions[0].stages.get("records")):
+            found[test.stage, test.key] = f"{adapter.name} (frozen test set)"
         for version in adapter.versions:
             why = "rollback target" if version.number == adapter.before else version.state
             if why != "retired":

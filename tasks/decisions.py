@@ -1,0 +1,85 @@
+"""The log of what was decided about an adapter, night by night: one JSON line a decision, appended and synced.
+
+`<store>/registry/NAME/decisions.jsonl`. A line that a crash cut short is passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.policy import Action
+from tasks.registry import root
+from tasks.store import Link, Store
+
+Result = Literal["nothing", "refreshed", "promoted", "held", "rejected", "rolled back", "the same adapter"]
+
+
+class Night(BaseModel):
+    """One decision and what came of it.
+
+    Attributes:
+        action, reason: what the policy chose, and why.
+        change: documents and passages that differ from the last training.
+        start, start_reason: the version that training went on from (None = the base model).
+        version: what was trained.
+        result, why: what became of it: the gate's reason, or the smoke test's.
+        corpus: digest of the corpus that was looked at.
+        settings: digests of the sections that decide a training.
+        stages: what was built.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    at: str
+    action: Action
+    reason: str
+    result: Result
+    why: str = ""
+    change: dict[str, Any] | None = None
+    start: int | None = None
+    start_reason: str = ""
+    version: int | None = None
+    corpus: str
+    settings: dict[str, str]
+    stages: dict[str, Link] = {}
+    seconds: float = 0.0
+
+
+def log_file(store: Store, name: str) -> Path:
+    return root(store) / name / "decisions.jsonl"
+
+
+def read_decisions(store: Store, name: str) -> list[Night]:
+    """All decisions, oldest first."""
+    try:
+        lines = log_file(store, name).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(Night.model_validate_json(line))
+        except ValidationError:  # cut short by a crash: what it was about is decided again
+            continue
+    return found
+
+
+def append(store: Store, name: str, night: Night) -> None:
+    """Adds a decision durably."""
+    path = log_file(store, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size and _last_byte(file, size) != b"\n":
+            file.write(b"\n")
+        file.write(night.model_dump_json().encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _last_byte(file: Any, size: int) -> bytes:
+    file.seek(size - 1)
+    return bytes(file.read(1))
