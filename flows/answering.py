@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,14 +113,19 @@ def ask(
     passages = [retriever.cite(hit).to_dict() for hit in hits]
     adapters = {"adapter": built["export"].path("adapter"), **({"base": None} if compare else {})}
     folder = run.models["base"].folder
-    answers = {
-        name: _answer(folder, adapter, messages, max_tokens, template, [p["text"] for p in passages])
-        for name, adapter in adapters.items()
-    }
+    out = Console(highlight=False)
+    texts = [p["text"] for p in passages]
+    answers = {}
+    for name, adapter in adapters.items():
+        if not json:
+            out.print(f"[dim]{name} writes:[/dim]")
+        show = None if json else _Stream(out)
+        answers[name] = _answer(folder, adapter, messages, max_tokens, template, texts, show)
+        if not json:
+            out.print("\n")
     if json:
         emit({"ok": True, "question": question, **answers["adapter"], "answers": answers, "passages": passages})
         return
-    out = Console(highlight=False)
     for name, given in answers.items():
         if compare:
             out.print(f"{name}:")
@@ -136,6 +142,17 @@ def ask(
         out.print(f"  [{number}] {passage['title']} ({passage['source']}{page}, {place})", markup=False, soft_wrap=True)
 
 
+class _Stream:
+    """Prints what is new of a growing text."""
+
+    def __init__(self, out: Console) -> None:
+        self._out, self._shown = out, 0
+
+    def __call__(self, number: int, text: str) -> None:
+        self._out.print(text[self._shown :], end="", markup=False, style="dim", soft_wrap=True)
+        self._shown = max(self._shown, len(text))
+
+
 def _answer(
     base: Path,
     adapter: Path | None,
@@ -143,15 +160,19 @@ def _answer(
     max_tokens: int,
     template: PromptTemplate,
     passages: list[str],
+    show: Callable[[int, str], None] | None,
 ) -> dict[str, Any]:
-    """One model's answer, read back: final answer, quotes with whether they stand in the passages, the raw text."""
+    """One model's answer, read back: final answer, quotes with whether they stand in the passages, the raw text.
+
+    `show` hears the text as it is written.
+    """
     from data.answer_metrics import check_quotes
     from data.prompting import parse_answer
     from jora_engine.generate import Generator
 
     generator = Generator(base, adapter=adapter)
     prompt = generator.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
-    text = generator.generate([prompt], max_new_tokens=max_tokens)[0].text
+    text = generator.generate([prompt], max_new_tokens=max_tokens, on_text=show)[0].text
     parsed = parse_answer(text, template=template)
     return {
         "answer": parsed.final_answer,

@@ -40,6 +40,7 @@ STAGE_HELP = {
 def register(app: typer.Typer) -> None:
     """Puts every verb into the command."""
     from flows import (
+        advising,
         answering,
         explaining,
         forgetting,
@@ -59,6 +60,7 @@ def register(app: typer.Typer) -> None:
             _command(app, _stage_verb(name, text), f"raft {name} my.yaml", name=name)
     _command(app, record_views.records, "raft records my.yaml --show 3; raft records --diff previous latest")
     _command(app, judging.evaluate_retrieval, "raft evaluate retrieval my.yaml", name="evaluate retrieval")
+    _command(app, advising.advise, "raft advise my.yaml --questions 40")
     _command(app, answering.search, 'raft search "How do closures work?" -k 3')
     _command(app, answering.ask, 'raft ask "How do closures work?"')
     _command(app, promoting.retrain, "raft retrain my.yaml --no-prefect")

@@ -141,6 +141,7 @@ class Generator:
         seed: int = 0,
         stop: Sequence[str] = (),
         progress: Progress | None = None,
+        on_text: Callable[[int, str], None] | None = None,
     ) -> list[Completion]:
         """A completion for each prompt, in order.
 
@@ -151,6 +152,8 @@ class Generator:
             seed: with the prompt, and its count where the same prompt is given again, decides every draw.
             stop: strings that end a completion.
             progress: called as rows finish.
+            on_text: called with a prompt's number and its text so far, every few tokens; each text begins with the one
+                before it, and the last one is the completion's.
 
         Raises:
             BadInput: a prompt is empty, holds an unknown id, or is too long for the model with `max_new_tokens`.
@@ -184,6 +187,8 @@ class Generator:
             for place, tokens in enumerate(np.asarray(out)):
                 row = slots[place]
                 finished = row and self._take(row, tokens.tolist(), max_new_tokens, stop)
+                if row and on_text:
+                    on_text(row.index, finished.text if finished else self._settled(row, stop))
                 if row and finished:
                     done[row.index], slots[place] = finished, None
                     if progress:
@@ -280,6 +285,12 @@ class Generator:
             key=column(lambda r: r.key, np.zeros(2, np.uint32)).astype(np.uint32),
             made=column(lambda r: len(r.made), 0).astype(np.int32),
         )
+
+    def _settled(self, row: _Row, stop: Sequence[str]) -> str:
+        """A row's text without an end that may still change: half a character, or the beginning of a stop string."""
+        text = self.tokenizer.decode(row.made, skip_special_tokens=True).rstrip("\ufffd")
+        held = max((n for s in stop for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
+        return text[: len(text) - held]
 
     def _take(self, row: _Row, tokens: list[int], max_new_tokens: int, stop: Sequence[str]) -> Completion | None:
         """Adds decoded tokens to a row; its completion when that ends it."""

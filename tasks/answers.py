@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +42,31 @@ class Answerer:
     batch_size: int
 
 
+@dataclass
+class Clock:
+    """Seconds spent generating, and how many answers they gave; loading and compiling are in the first batch."""
+
+    seconds: float = 0.0
+    answers: int = 0
+
+    @property
+    def mean(self) -> float | None:
+        return round(self.seconds / self.answers, 3) if self.answers else None
+
+
 def answer(
-    who: Answerer, records: Sequence[Record], cache: ItemCache, progress: Progress, what: str, stop: Sequence[str] = ()
+    who: Answerer,
+    records: Sequence[Record],
+    cache: ItemCache,
+    progress: Progress,
+    what: str,
+    stop: Sequence[str] = (),
+    clock: Clock | None = None,
 ) -> list[Answer]:
-    """One greedy answer a record, in order. The model is loaded only if an answer is missing."""
+    """One greedy answer a record, in order. The model is loaded only if an answer is missing.
+
+    Answers are kept as each batch is done; `clock` hears how long the missing ones took.
+    """
     from jora_engine.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(who.base)
@@ -62,7 +84,10 @@ def answer(
 
             generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size)
         batch = todo[start : start + who.batch_size]
+        begin = time.monotonic()
         done = generator.generate([by_key[k] for k in batch], max_new_tokens=who.max_new_tokens, stop=tuple(stop))
+        if clock is not None:
+            clock.seconds, clock.answers = clock.seconds + time.monotonic() - begin, clock.answers + len(batch)
         fresh = {k: Answer(c.text, c.finish_reason) for k, c in zip(batch, done, strict=True)}
         cache.put_many({k: json.dumps([a.text, a.finish_reason]).encode() for k, a in fresh.items()})
         known |= fresh

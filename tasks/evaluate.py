@@ -5,23 +5,62 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from data.nouns import Record, read_jsonl, write_jsonl
+from data.teachers import Teacher
 from raft_errors import BadInput
-from tasks.answers import Answerer, answer
+from tasks.answers import Answerer
+from tasks.contenders import contenders
+from tasks.exam import answer_and_score, contexts, depth_for, recall_figures
+from tasks.general import general_skills
 from tasks.models import ModelFiles
 from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage
 from tasks.store import Manifest, read_json, write_json
 
-Setting = Literal["records", "retrieved", "oracle_only", "distractors_only", "closed_book"]
+Setting = Literal[
+    "records",
+    "retrieved",
+    "oracle_only",
+    "oracle_with_2",
+    "oracle_with_4",
+    "oracle_with_8",
+    "distractors_only",
+    "closed_book",
+]
 
 
 class EvaluateConfig(Section):
     """How the adapter is measured."""
 
     settings: tuple[Setting, ...] = setting(
-        ("retrieved",), "Which passages are shown: as retrieved, of the record, the oracle alone, ...", min_length=1
+        ("retrieved",),
+        "Which passages are shown: as retrieved, of the record, the oracle alone or among distractors, only those, "
+        "none at all",
+        min_length=1,
     )
+    earlier: tuple[str, ...] = setting(
+        (),
+        "Earlier adapters (PEFT folders, or exports) to answer the same questions in the same pass",
+        path=True,
+        result="content",
+    )
+    general: int = setting(
+        40,
+        "Instructions outside the domain that show what was forgotten; 0 = none",
+        unit="instructions",
+        ge=0,
+        le=40,
+    )
+    judge: Literal["none", "local", "openai"] = setting(
+        "none",
+        "A teacher that says of each reply whether it is right, beside the other metrics: the base itself, or any "
+        "OpenAI-compatible endpoint",
+    )
+    judge_model: str = setting("gpt-4o-mini", "Model name at the judge's endpoint")
+    judge_url: str | None = setting(
+        None, "Address of the judge's endpoint, e.g. http://127.0.0.1:8000/v1", result=False
+    )
+    judge_key_variable: str = setting("OPENAI_API_KEY", "Environment variable that holds the judge's key", result=False)
     limit: int | None = setting(None, "Test records at most, in order; null = all", ge=1)
     max_new_tokens: int = setting(160, "Longest answer", unit="tokens", ge=8, le=8192)
     batch_size: int = setting(16, "Prompts answered side by side", unit="prompts", ge=1, le=512)
@@ -41,12 +80,11 @@ def build(
     base: ModelFiles,
     retrieval: RetrievalConfig,
 ) -> Outcome:
-    """Writes rows.jsonl, metrics.json and report.html."""
+    """Writes rows.jsonl, rows.parquet, metrics.json, summary.md and report.html."""
+    from data.adviser import advise, probe_from
     from data.comparison import summarise
-    from data.conditions import conditions
-    from data.prompting import template_from_contract
-    from data.report import write_report
-    from data.scoring import score_row
+    from data.report import summary_markdown, write_report
+    from data.row_table import write_rows
 
     test = list(read_jsonl(records.path("test.jsonl"), Record))
     used = test[: config.limit]
@@ -57,76 +95,90 @@ def build(
             do="ask more questions (questions.count), or raise records.test",
         )
     contract = read_json(records.path("contract.json"))
-    template = template_from_contract(contract)
+    who = contenders(base, export.path("adapter"), train.digest, contract, config.earlier)
     retriever = open_retriever(retrieval, index, chunk, embedder)
-    depth = max(10, 2 * contract["passages"])
-    hits = retriever.search([r.metadata["question"] for r in used], depth)
-    shown: dict[str, list[Record]] = {name: [] for name in config.settings}
-    for record, found in zip(used, hits, strict=True):
-        variants = conditions(
-            record,
-            found,
-            retriever.chunks,
-            passages=contract["passages"],
-            may_refuse=contract["may_refuse"],
-            template=template,
+    hits = retriever.search([r.metadata["question"] for r in used], depth_for(config.settings, contract["passages"]))
+    asked = contexts(used, hits, retriever.chunks, contract, config.settings, bench.seed)
+    rows: list[dict[str, Any]] = []
+    seconds: dict[str, float] = {}
+    for one in who:
+        answerer = Answerer(
+            base.folder, one.adapter, one.digest, config.dtype, config.max_new_tokens, config.batch_size
+        )
+        scored, took = answer_and_score(one.name, answerer, asked, contract, bench.cache, bench.progress)
+        rows += scored
+        seconds |= {} if took is None else {f"seconds_per_answer_{one.name}": took}
+    general = None
+    if config.general:
+        general = general_skills(
+            {one.name: (one.adapter, one.digest) for one in who[:2]},
+            base.folder,
+            count=config.general,
+            dtype=config.dtype,
+            batch_size=config.batch_size,
+            cache=bench.cache,
+            progress=bench.progress,
+            samples=config.samples,
             seed=bench.seed,
         )
-        for name in config.settings:
-            variant = record if name == "records" else variants.get(name)
-            if variant is not None:
-                shown[name].append(variant)
-    asked = [(name, record) for name in config.settings for record in shown[name]]
-    rows: list[dict[str, Any]] = []
-    for condition, adapter, digest in (
-        ("base", None, base.digest),
-        ("adapter", export.path("adapter"), f"{base.digest}+{train.digest}"),
-    ):
-        who = Answerer(base.folder, adapter, digest, config.dtype, config.max_new_tokens, config.batch_size)
-        answers = answer(who, [record for _, record in asked], bench.cache, bench.progress, f"{condition} answers")
-        rows += [
-            score_row(
-                record,
-                given.text,
-                condition=condition,
-                setting=name,
-                template=template,
-                finish_reason=given.finish_reason,
-            )
-            for (name, record), given in zip(asked, answers, strict=True)
-        ]
+    judge = None
+    if config.judge != "none":
+        from data.judge import judge_rows
+
+        rows, judge = judge_rows(
+            rows, _judge(config, base), cache=bench.cache, progress=bench.progress, seed=bench.seed
+        )
     summary = summarise(rows, samples=config.samples, seed=bench.seed)
-    retrieval = _retrieval(used, hits)
+    found = recall_figures(used, hits, contract["passages"])
+    probe = probe_from(
+        summary,
+        records.metrics["records"],
+        recall=found.get(f"recall@{contract['passages']}"),
+        answers=[r.metadata["answers"] for r in used],
+    )
+    advice = [a.to_dict() for a in advise(probe)]
+    title = f"{base.name}: base against adapter"
     write_jsonl(bench.out / "rows.jsonl", rows)
-    write_json(bench.out / "metrics.json", {"summary": summary, "retrieval": retrieval})
+    write_rows(bench.out / "rows.parquet", rows)
+    write_json(
+        bench.out / "metrics.json",
+        {"summary": summary, "retrieval": found, "general": general, "judge": judge, "advice": advice},
+    )
+    words = summary_markdown(summary, title=title, advice=advice, general=general)
+    (bench.out / "summary.md").write_text(words, encoding="utf-8", newline="\n")
     write_report(
         bench.out / "report.html",
-        title=f"{base.name}: base against adapter",
+        title=title,
         summary=summary,
         rows=rows,
-        retrieval=retrieval,
+        retrieval=found,
         training=_training(train),
         config={m.stage: m.ingredients["config"] for m in (chunk, records, train, export)}
-        | {"evaluate": config.model_dump(mode="json")},
+        | {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")},
         lineage=dict(bench.lineage),
+        advice=advice,
+        general=general,
+        judge=judge,
     )
     headline = summary.get("headline") or {}
-    words = f"{len(used)} of {len(test)} test records, 2 × {len(asked)} answers"
+    line = f"{len(used)} of {len(test)} test records, {len(who)} × {len(asked)} answers"
     if headline:
-        words += (
+        line += (
             f"; token F1 base {headline['base']:.3f} → adapter {headline['other']:.3f}, difference "
             f"{headline['difference']:+.3f} [{headline['low']:+.3f}, {headline['high']:+.3f}]"
         )
-    return Outcome(words, {"records": len(used), "answers": len(rows), "headline": headline, **retrieval})
+    figures = {"records": len(used), "answers": len(rows), "headline": headline, **found, **seconds}
+    return Outcome(line, figures | ({"general_skills": general.get("verdict")} if general else {}))
 
 
-def _retrieval(records: list[Record], hits: list[Any]) -> dict[str, float]:
-    """How often the retriever finds an oracle of the test questions that have one."""
-    from retrieval.metrics import ranking_metrics
+def _judge(config: EvaluateConfig, base: ModelFiles) -> Teacher:
+    if config.judge == "openai":
+        from data.teachers import OpenAITeacher
 
-    judged = {r.metadata["record_id"]: r.metadata["oracle_ids"] for r in records if r.metadata["oracle_ids"]}
-    run = {r.metadata["record_id"]: found for r, found in zip(records, hits, strict=True)}
-    return ranking_metrics(run, judged) if judged else {}
+        return OpenAITeacher(config.judge_model, base_url=config.judge_url, key_variable=config.judge_key_variable)
+    from tasks.local_teacher import LocalTeacher
+
+    return LocalTeacher(base, batch_size=config.batch_size, dtype=config.dtype)
 
 
 def _training(train: Manifest) -> dict[str, Any]:
@@ -148,6 +200,13 @@ STAGE = Stage(
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,
-    modules=("tasks.answers", "tasks.retriever"),
+    modules=(
+        "tasks.answers",
+        "tasks.contenders",
+        "tasks.exam",
+        "tasks.general",
+        "tasks.local_teacher",
+        "tasks.retriever",
+    ),
     packages=(*SEARCH_PACKAGES, "jax", "jaxlib", "rouge-score", "ir-measures"),
 )

@@ -62,7 +62,7 @@ def result_fields(section: BaseModel) -> dict[str, Any]:
     """The fields of a config section that change the stage's result.
 
     A field marked `json_schema_extra={"result": False}` (workers, log level) is left out; one marked
-    `{"result": "content"}` names a file and counts by the sha256 of its bytes, not by its path.
+    `{"result": "content"}` names a file (or several) and counts by the sha256 of its bytes, not by its path.
     """
     chosen: dict[str, Any] = {}
     for name, info in type(section).model_fields.items():
@@ -72,7 +72,12 @@ def result_fields(section: BaseModel) -> dict[str, Any]:
         value = getattr(section, name)
         if mark == "content" and value is not None:
             by_name = info.json_schema_extra.get("path") == "or name"  # type: ignore[union-attr]
-            chosen[name] = value if by_name and not Path(value).exists() else {"sha256": _content_sha256(value, name)}
+            many = isinstance(value, (list, tuple))
+            parts = [
+                one if by_name and not Path(one).exists() else {"sha256": _content_sha256(one, name)}
+                for one in (value if many else [value])
+            ]
+            chosen[name] = parts if many else parts[0]
         else:
             chosen[name] = canonical(_plain(value), name)
     return chosen

@@ -1,5 +1,6 @@
 """Generation gives what transformers gives, whatever else is in the batch."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -209,3 +210,17 @@ def test_the_default_base_model_answers_as_in_transformers():
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for prompt, made in zip(prompts, generator.generate(prompts, max_new_tokens=40), strict=True):
         assert (list(made.token_ids), made.finish_reason) == reference(model, prompt, 40)
+
+
+def test_text_is_told_as_it_grows_and_ends_as_the_completion(with_tokenizer):
+    generator = Generator(with_tokenizer("qwen3"), dtype="float32")
+    whole = generator.generate([[5, 6, 7]], max_new_tokens=30)[0]
+    for stop in ((), (whole.text[len(whole.text) // 2 :][:2],)):
+        heard: list[tuple[int, str]] = []
+        done = generator.generate(
+            [[5, 6, 7]], max_new_tokens=30, stop=stop, on_text=lambda *said, to=heard: to.append(said)
+        )
+        texts = [text for _, text in heard]
+        assert texts[-1] == done[0].text
+        assert len(texts) > 1
+        assert all(later.startswith(sooner) for sooner, later in itertools.pairwise(texts))

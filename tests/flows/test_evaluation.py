@@ -1,0 +1,88 @@
+"""The evaluation from end to end on the domain in miniature: settings, earlier adapters, advice, and `ask`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def folder_of(project, stage) -> Path:
+    rows = {row["stage"]: row for row in project.json("run", "--no-prefect")["stages"]}
+    return Path(rows[stage]["folder"])
+
+
+def without_effect(adapter: Path, folder: Path) -> Path:
+    """A copy of an adapter whose B factors are zero, so that it changes nothing."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(adapter, folder)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    zero = {name: np.zeros_like(value) if "lora_B" in name else value for name, value in weights.items()}
+    save_file(zero, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_rows_are_left_as_json_lines_and_as_parquet_and_the_summary_as_markdown(finished):
+    import pyarrow.parquet as pq
+
+    folder = folder_of(finished[0], "evaluate")
+    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    table = pq.read_table(folder / "rows.parquet").to_pylist()
+    assert [r["record_id"] for r in lines] == [r["record_id"] for r in table]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["general"]["instructions"] == 2
+    assert "Token F1" in (folder / "summary.md").read_text()
+    assert "General skills" in (folder / "report.html").read_text()
+
+
+def test_settings_and_earlier_adapters_are_measured_in_one_pass_and_a_no_op_adapter_equals_the_base(warm, tmp_path):
+    adapter = folder_of(warm, "export") / "adapter"
+    settings = ["retrieved", "oracle_only", "oracle_with_2", "closed_book"]
+    warm.values["evaluate"] |= {
+        "settings": settings,
+        "earlier": [str(without_effect(adapter, tmp_path / "no-op"))],
+        "limit": 3,
+        "general": 0,
+    }
+    warm.write()
+    folder = folder_of(warm, "evaluate")
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(r["setting"] for r in rows)) == settings
+    said = {name: [r["prediction"] for r in rows if r["condition"] == name] for name in ("base", "adapter", "no-op")}
+    assert len(said["base"]) == 3 * len(settings)
+    assert said["no-op"] == said["base"]
+    summary = json.loads((folder / "metrics.json").read_text())["summary"]
+    assert summary["against"]["no-op"]["base"] == summary["headline"]["base"]
+    assert warm.json("plan")["stages"][-1]["state"] == "cached"
+
+
+def test_an_adapter_for_another_prompt_is_refused_with_what_differs(warm, tmp_path):
+    other = without_effect(folder_of(warm, "export") / "adapter", tmp_path / "other")
+    serving = json.loads((other / "raft.json").read_text())
+    serving["prompt"]["template_version"] = "0123"
+    (other / "raft.json").write_text(json.dumps(serving))
+    warm.values["evaluate"]["earlier"] = [str(other)]
+    warm.write()
+    said = warm.raft("run", "--no-prefect", check=False)
+    assert said.returncode == 2
+    assert "trained for another prompt (template_version: 0123, here" in " ".join(said.stderr.split())
+
+
+def test_advice_comes_before_any_training_and_its_answers_are_the_evaluations(warm):
+    found = warm.json("advise", "--questions", "4")
+    assert found["probe"]["oracle_only"] is not None
+    assert found["probe"]["recall"] is not None
+    assert found["advice"]
+    words = warm.raft("advise", "--questions", "4").stdout
+    assert found["advice"][0]["do"].split()[0] in words
+
+
+def test_ask_shows_the_answer_as_it_is_written_then_checked_with_its_sources(finished):
+    project, _ = finished
+    said = project.raft("ask", "What is the town of Birch known for?", "--compare", "--max-tokens", "8").stdout
+    assert said.index("adapter writes:") < said.index("base writes:") < said.index("Passages shown:")
+    assert "birch.md" in said
