@@ -31,6 +31,9 @@ def prepare_server(name: str, deployment: str, addresses: Sequence[str]) -> None
     _replace(clean_up())
     for number, address in enumerate(addresses, 1):
         _replace(notification(name, deployment, address, number))
+    number = len(addresses) + 1
+    while _drop(_tells(name, number)):  # from an earlier schedule with more addresses
+        number += 1
 
 
 def clean_up() -> Any:
@@ -80,7 +83,7 @@ def notification(name: str, deployment: str, address: str, number: int) -> Any:
         saved = SlackWebhook(url=address).save(block, overwrite=True)
         action = SendNotification(block_document_id=saved, subject=subject, body=body)
     return Automation(
-        name=f"raft: {name} tells {number}",
+        name=_tells(name, number),
         trigger=EventTrigger(
             expect=TOLD,
             match_related={"prefect.resource.role": "deployment", "prefect.resource.id": deployment},
@@ -91,10 +94,21 @@ def notification(name: str, deployment: str, address: str, number: int) -> Any:
     )
 
 
+def _tells(name: str, number: int) -> str:
+    return f"raft: {name} tells {number}"
+
+
 def _replace(automation: Any) -> None:
+    _drop(automation.name)
+    automation.create()
+
+
+def _drop(name: str) -> bool:
+    """Deletes the automations of that name; whether there were any."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        for old in client.read_automations_by_name(automation.name):
+        found = client.read_automations_by_name(name)
+        for old in found:
             client.delete_automation(old.id)
-    automation.create()
+    return bool(found)

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
 from data.nouns import Progress
+from tasks.decisions import Night
 from tasks.locks import Holder
 from tasks.store import Manifest
 
@@ -22,6 +25,7 @@ log = logging.getLogger("raft.flows")
 
 
 FAILED = "raft.run.failed"
+DECIDED = "raft.adapter."  # and what became of it: promoted, held, rejected, rolled-back
 
 
 def tell(event: str, flow_run: FlowRun, payload: dict[str, Any]) -> None:
@@ -53,12 +57,43 @@ def nightly(config: str, overrides: list[str] | None = None, because: str = "by 
         because: why now, for the history.
     """
     from flows.config import load_config
-    from flows.pipeline import Run, run_with_prefect
+    from flows.pipeline import Run
+    from flows.retrain import retrain
 
     logging.getLogger("raft").setLevel(logging.INFO)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     run = Run.of(load_config(Path(config), overrides or []), Logged())
-    run_with_prefect(run, "evaluate")
+    night = retrain(run)
+    log.info("%s: %s", night.result, night.why or night.reason)
+    create_markdown_artifact(summary(run.config.name, night), key=f"night-{run.config.name}", description=night.result)
+    if night.version is not None:
+        told = {"result": night.result, "version": night.version, "why": night.why, "reason": night.reason}
+        tell(DECIDED + night.result.replace(" ", "-"), flow_run_now(), told)
+
+
+def summary(name: str, night: Night) -> str:
+    """What was decided and why, for Prefect's pages."""
+    lines = [f"# {name}: {night.result}", "", night.why or night.reason, ""]
+    facts = {
+        "chosen": f"{night.action}: {night.reason}",
+        "change": ", ".join(f"{value} {what}" for what, value in (night.change or {}).items()),
+        "started from": night.start_reason,
+        "version": night.version,
+        "took": f"{night.seconds:.0f} s",
+        "corpus": f"`{night.corpus[:12]}`",
+    }
+    lines += ["| | |", "|---|---|", *(f"| {fact} | {value} |" for fact, value in facts.items() if value)]
+    lines += ["", "| stage | key | digest |", "|---|---|---|"]
+    lines += [f"| {n} | `{link.key[:12]}` | `{link.digest[:12]}` |" for n, link in night.stages.items()]
+    return "\n".join(lines)
+
+
+def flow_run_now() -> FlowRun:
+    """The run that is going on."""
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    return context.flow_run
 
 
 class Logged:
