@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jora_engine.ops import Array, accumulate
+from jora_engine.ops import Array, accumulate, from_bits, to_bits
 
 NEGATIVE = -1e30  # finite, so that a fully masked row stays finite
 BLOCK = 128  # queries and keys of a block: the float32 scores of all heads should stay in cache
@@ -106,14 +106,15 @@ def _blocked(q, k, v, segments, first, offset, block):
 def _blocked_forward(q, k, v, segments, first, offset, block):
     out, lse = lax.map(functools.partial(_forward_row, offset=offset, block=block), (q, k, v, segments, first))
     # named so that a remat policy can keep them: recomputing them means running all of this again
-    out, lse = checkpoint_name(out, "attention_out"), checkpoint_name(lse, "attention_lse")
-    return out, (q, k, v, segments, first, out, lse, offset)
+    bits, lse = checkpoint_name(to_bits(out.astype(q.dtype)), "attention_out"), checkpoint_name(lse, "attention_lse")
+    return from_bits(bits), (q, k, v, segments, first, bits, lse, offset)
 
 
 def _blocked_backward(block, saved, g):
-    *rows, offset = saved
-    dq, dk, dv = lax.map(functools.partial(_backward_row, offset=offset, block=block), (*rows, g))
-    return dq, dk, dv, None, None, None
+    q, k, v, segments, first, bits, lse, offset = saved
+    rows = (q, k, v, segments, first, from_bits(bits), lse, g)
+    dq, dk, dv = lax.map(functools.partial(_backward_row, offset=offset, block=block), rows)
+    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None, None, None
 
 
 _blocked.defvjp(_blocked_forward, _blocked_backward)
@@ -163,7 +164,7 @@ def _forward_row(row, offset, block):
         )
         top, total, out = lax.fori_loop(*_key_blocks(first, offset + at, block), key_block, start)
         total = jnp.maximum(total, 1e-30)  # blocks of padding visit no key
-        return (out / total[..., None]).astype(q.dtype), top + jnp.log(total)
+        return out / total[..., None], top + jnp.log(total)
 
     out, lse = lax.map(query_block, jnp.arange(queries // block))
     out = out.reshape(-1, kv, group, block, width).transpose(1, 2, 0, 3, 4)
@@ -199,9 +200,9 @@ def _backward_row(row, offset, block):
 
         start = (jnp.zeros((kv, group * block, width)), *grads)
         dq, dk, dv = lax.fori_loop(*_key_blocks(first, offset + at, block), key_block, start)
-        return (dk, dv), dq.astype(q.dtype)
+        return (dk, dv), dq
 
     zeros = jnp.zeros((kv, width, k.shape[1]))
     (dk, dv), dq = lax.scan(query_block, (zeros, zeros), jnp.arange(queries // block))
     dq = dq.reshape(-1, kv, group, block, width).transpose(1, 2, 0, 3, 4).reshape(q.shape)
-    return dq, jnp.swapaxes(dk, 1, 2).astype(k.dtype), jnp.swapaxes(dv, 1, 2).astype(v.dtype)
+    return dq, jnp.swapaxes(dk, 1, 2), jnp.swapaxes(dv, 1, 2)

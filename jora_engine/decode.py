@@ -17,8 +17,8 @@ from jax import lax
 
 from jora_engine.config import ModelConfig
 from jora_engine.kv_cache import Cache, Stretch, cached_attention, new_cache, with_positions, write
-from jora_engine.model import head_matrix, swiglu
-from jora_engine.ops import accumulate, rms_norm, rotate
+from jora_engine.model import head_matrix
+from jora_engine.ops import accumulate, rms_norm, rotate, swiglu
 from jora_engine.rope import rope_table
 from jora_engine.sampling import pick
 

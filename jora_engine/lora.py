@@ -6,6 +6,8 @@ adapted and at which scale is `LoraConfig`'s business; reading and writing PEFT 
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jora_engine.config import LoraConfig, ModelConfig
-from jora_engine.ops import matmul
+from jora_engine.ops import accumulate, matmul
 
 Adapter = dict[str, dict[str, jax.Array]]
 
@@ -63,22 +65,63 @@ def linear_group(
     Returns:
         One `[batch, seq, out]` per name. The A factors of the group are multiplied as one matrix.
     """
-    adapted = [name for name in names if name in lora]
-    low: dict[str, jax.Array] = {}
-    if adapted and dropout > 0.0 and key is not None:
-        for index, name in enumerate(adapted):
+    group = {name: lora[name] for name in names if name in lora}
+    if group and dropout > 0.0 and key is not None:
+        out = {name: matmul(x, layer[name]) for name in names}
+        for index, (name, ab) in enumerate(group.items()):
             keep = jax.random.bernoulli(jax.random.fold_in(key, index), 1.0 - dropout, x.shape)
             dropped = jnp.where(keep, x / (1.0 - dropout), 0).astype(x.dtype)
-            low[name] = matmul(dropped, lora[name]["a"])
-    elif adapted:
-        joined = matmul(x, jnp.concatenate([lora[name]["a"] for name in adapted]))
-        low = dict(zip(adapted, jnp.split(joined, len(adapted), axis=-1)))
-    out = []
-    for name in names:
-        y = matmul(x, layer[name])
-        if f"{name}_bias" in layer:
-            y = y + layer[f"{name}_bias"]
-        if name in low:
-            y = y + matmul(low[name], lora[name]["b"])
-        out.append(y)
-    return out
+            out[name] += matmul(matmul(dropped, ab["a"].astype(x.dtype)), ab["b"].astype(x.dtype))
+    else:
+        out = _adapted(x, {name: layer[name] for name in names}, group)
+    return [out[name] + layer[f"{name}_bias"] if f"{name}_bias" in layer else out[name] for name in names]
+
+
+@jax.custom_vjp
+def _adapted(x: jax.Array, weights: dict[str, jax.Array], lora: Adapter) -> dict[str, jax.Array]:
+    """`x @ w.T + (x @ a.T) @ b.T` for each of `weights`, summed in float32 and rounded once, forwards and backwards."""
+    return _adapted_forward(x, weights, lora)[0]
+
+
+def _adapted_forward(x, weights, lora):
+    low = {}
+    if lora:
+        joined = accumulate("bti,ri->btr", x, _joined(lora, x.dtype)).astype(x.dtype)
+        low = dict(zip(lora, jnp.split(joined, len(lora), axis=-1)))
+    out = {}
+    for name, w in weights.items():
+        y = accumulate("bti,oi->bto", x, w)
+        if name in lora:
+            y += accumulate("btr,or->bto", low[name], lora[name]["b"].astype(x.dtype))
+        out[name] = y.astype(x.dtype)
+    return out, (x, weights, lora, low)
+
+
+def _adapted_backward(saved, g):
+    # operands stay rank 3: XLA:CPU only takes its fast path for a weight gradient that contracts two dimensions
+    x, weights, lora, low = saved
+    g = {name: g[name].astype(x.dtype) for name in weights}
+    dx = functools.reduce(operator.add, (accumulate("bto,oi->bti", g[name], w) for name, w in weights.items()))
+    dw = {name: accumulate("bto,bti->oi", g[name], x).astype(w.dtype) for name, w in weights.items()}  # XLA drops these
+    if not lora:
+        return dx.astype(x.dtype), dw, {}
+    d_low = {name: accumulate("bto,or->btr", g[name], ab["b"].astype(x.dtype)) for name, ab in lora.items()}
+    joined = jnp.concatenate([d_low[name] for name in lora], axis=-1).astype(x.dtype)
+    dx += accumulate("btr,ri->bti", joined, _joined(lora, x.dtype))
+    da = dict(zip(lora, jnp.split(accumulate("btr,bti->ri", joined, x), len(lora))))
+    d_lora = {
+        name: {
+            "a": da[name].astype(ab["a"].dtype),
+            "b": accumulate("bto,btr->or", g[name], low[name]).astype(ab["b"].dtype),
+        }
+        for name, ab in lora.items()
+    }
+    return dx.astype(x.dtype), dw, d_lora
+
+
+_adapted.defvjp(_adapted_forward, _adapted_backward)
+
+
+def _joined(lora: Adapter, dtype: jnp.dtype) -> jax.Array:
+    """The A factors of a group as one matrix `[sum of ranks, in]`."""
+    return jnp.concatenate([ab["a"].astype(dtype) for ab in lora.values()])

@@ -13,18 +13,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
-from jora_engine.attention import Mask, attention
+from jora_engine.attention import Mask
+from jora_engine.attention_backends import attend
 from jora_engine.config import ModelConfig
 from jora_engine.lora import Adapter, linear_group
-from jora_engine.ops import Array, rms_norm, rotate
+from jora_engine.ops import Array, from_bits, named, revive, rms_norm, rotate, swiglu, to_bits
 from jora_engine.rope import rope_table
 from jora_engine.sharding import Placement
 
 Params = dict[str, Any]
 
 KEPT = ("attention_out", "attention_lse")
-"""Names that `remat="layer"` keeps: all else of a layer is computed again in the backward pass."""
+"""What every remat rung keeps of a layer besides its input: attention is too dear to run again."""
+
+ALSO_NAMED = ("attention_residual", "gate", "up")
+"""What `remat="names"` keeps as well: with it only norms, q, k, v and elementwise functions are computed again."""
 
 
 def head_matrix(params: Params) -> jax.Array:
@@ -52,8 +57,8 @@ def forward(
         lora: an adapter made ready by `lora.prepare`, or `{}`.
         tokens: `[batch, seq]` int32.
         mask: segments and positions of `tokens`.
-        remat: `layer` or `none`.
-        backend: attention back end.
+        remat: what the backward pass computes again, see `rematted`.
+        backend: attention back end, see `attention_backends`.
         placement: pins arrays to a mesh; None on one device.
 
     Returns:
@@ -62,20 +67,41 @@ def forward(
     table = params["embed"] if placement is None else placement.gathered({"embed": params["embed"]})["embed"]
     x = _pin(jnp.take(table, tokens, axis=0), placement)
     cos, sin = rope_table(config.rope, config.head_dim, mask.positions)
-    attend = functools.partial(attention, window=config.sliding_window, backend=backend)
-    block = functools.partial(decoder_layer, config=config, attend=place_attention(attend, placement), dropout=dropout)
+    mixer = place_attention(attend(backend, config.sliding_window), placement)
+    block = functools.partial(decoder_layer, config=config, attend=mixer, dropout=dropout)
 
-    def step(x, scanned):
+    def step(bits, x, scanned):
+        x = checkpoint_name(revive(bits, x), "layer_input")
         index, layer, adapter = scanned
+        layer = jax.tree.map(from_bits, layer)
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
         layer = layer if placement is None else placement.gathered(layer)
-        return _pin(block(x, layer, adapter, mask, cos, sin, key), placement), None
+        return _pin(block(x, layer, adapter, mask, cos, sin, key), placement)
 
-    if remat == "layer":
-        policy = jax.checkpoint_policies.save_only_these_names(*KEPT)
-        step = jax.checkpoint(step, prevent_cse=False, policy=policy)
-    x, _ = lax.scan(step, x, (jnp.arange(config.num_layers), params["layers"], lora))
+    step = rematted(step, remat)
+    layers = jax.tree.map(to_bits, params["layers"])
+    scanned = (jnp.arange(config.num_layers), layers, lora)
+    x, _ = lax.scan(lambda x, part: (step(to_bits(x), x, part), None), x, scanned)
     return rms_norm(x, params["final_norm"], config.rms_norm_eps)
+
+
+def rematted(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """A layer that keeps for the backward pass everything (`none`), what has a name (`names`), its input and attention
+    (`layer`), or attention alone, its input being moved to the host (`offload`; on a CPU the same as `layer`).
+    """
+    policies = jax.checkpoint_policies
+    if remat == "none":
+        return layer
+    if remat == "offload" and jax.default_backend() != "cpu":
+        policy = policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=KEPT,
+            names_which_can_be_offloaded=("layer_input",),
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+    else:
+        policy = policies.save_only_these_names(*KEPT, *(ALSO_NAMED if remat == "names" else ()))
+    return jax.checkpoint(layer, prevent_cse=False, policy=policy)
 
 
 def _pin(x: jax.Array, placement: Placement | None) -> jax.Array:
@@ -100,9 +126,11 @@ def decoder_layer(x, layer, lora, mask, cos, sin, key, *, config, attend, dropou
         mixed = attend(q, k, v, mask)
         mixed = mixed.reshape(*x.shape[:2], -1)
         x = x + linear_group(mixed, ("o",), layer, lora, dropout=dropout, key=keys[1])[0]
+        x = named(x, "attention_residual")
     with jax.named_scope("mlp"):
         normed = rms_norm(x, layer["post_norm"], config.rms_norm_eps)
         gate, up = linear_group(normed, ("gate", "up"), layer, lora, dropout=dropout, key=keys[2])
+        gate, up = named(gate, "gate"), named(up, "up")
         return x + linear_group(swiglu(gate, up), ("down",), layer, lora, dropout=dropout, key=keys[3])[0]
 
 
@@ -114,8 +142,3 @@ def project_qkv(x, layer, lora, cos, sin, config, *, dropout=0.0, key=None):
         q = rms_norm(q, layer["q_norm"], config.rms_norm_eps)
         k = rms_norm(k, layer["k_norm"], config.rms_norm_eps)
     return rotate(q, cos, sin), rotate(k, cos, sin), v
-
-
-def swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """`silu(gate) * up` with the sigmoid in float32 (arXiv 2002.05202)."""
-    return (jax.nn.silu(gate.astype(jnp.float32)).astype(gate.dtype)) * up

@@ -11,6 +11,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 Array = jax.Array | np.ndarray
 
@@ -75,6 +77,35 @@ def _rms_norm_backward(eps, saved, g):
 rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
+def to_bits(x: jax.Array) -> jax.Array:
+    """On a CPU a bfloat16 array as uint16, any other as it is.
+
+    XLA:CPU slices and updates bfloat16 arrays by converting the whole array to float32 and back, in every iteration of
+    a loop; integers it leaves alone. So what a scan slices or stacks travels as bits.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return lax.bitcast_convert_type(x, jnp.uint16) if on_cpu and x.dtype == jnp.bfloat16 else x
+
+
+def from_bits(x: jax.Array) -> jax.Array:
+    """Undoes `to_bits`."""
+    return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
+
+
+@jax.custom_vjp
+def revive(bits: jax.Array, x: jax.Array) -> jax.Array:
+    """`from_bits(bits)`, which must equal `x`, with the gradient going to `x`: `jax.checkpoint` then keeps the bits."""
+    return from_bits(bits)
+
+
+revive.defvjp(lambda bits, x: (from_bits(bits), None), lambda _, g: (None, g))
+
+
+def named(x: jax.Array, name: str) -> jax.Array:
+    """`x`, which a remat policy can keep under `name`, as bits."""
+    return revive(checkpoint_name(to_bits(x), name), x)
+
+
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     """RoPE in the rotate-half layout.
 
@@ -82,6 +113,25 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
         x: `[batch, seq, heads, head_dim]`.
         cos, sin: `[batch, seq, head_dim / 2]` float32; float32 matters: bfloat16 cannot tell position 257 from 256.
     """
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos, sin = cos[:, :, None], sin[:, :, None]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+    halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)
+    cos, sin = cos[:, :, None, None], sin[:, :, None, None]
+    # the halves change places by reversing an axis: XLA:CPU vectorises that, and not a concatenation
+    turned = halves * cos + halves[..., ::-1, :] * (sin * jnp.array([[-1.0], [1.0]]))
+    return turned.reshape(x.shape).astype(x.dtype)
+
+
+@jax.custom_vjp
+def swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """`silu(gate) * up` with the sigmoid in float32 (arXiv 2002.05202), result in `gate.dtype`."""
+    return jax.nn.silu(gate.astype(jnp.float32)).astype(gate.dtype) * up
+
+
+def _swiglu_backward(saved, g):
+    gate, up = saved
+    f, g = gate.astype(jnp.float32), g.astype(jnp.float32)
+    sigmoid = jax.nn.sigmoid(f)
+    d_gate = g * up.astype(jnp.float32) * (sigmoid * (1.0 + f * (1.0 - sigmoid)))
+    return d_gate.astype(gate.dtype), (g * (f * sigmoid)).astype(up.dtype)
+
+
+swiglu.defvjp(lambda gate, up: (swiglu(gate, up), (gate, up)), _swiglu_backward)
