@@ -27,6 +27,7 @@ from tasks.store import Manifest
 
 log = logging.getLogger("raft.tasks")
 
+SUMMARY = "summary.md"  # what a stage itself writes for readers
 UPDATE_SECONDS = 5.0  # each update is a request
 LAST_SECONDS = 1.0  # sooner where it is complete
 
@@ -48,6 +49,8 @@ def publish(manifest: Manifest) -> None:
 def summary(manifest: Manifest) -> str:
     """The stage's result for a reader."""
     lines = [f"# {manifest.stage}", "", manifest.summary, "", f"{manifest.seconds:.1f} s, key `{manifest.key}`", ""]
+    if any(entry.path == SUMMARY for entry in manifest.files):
+        lines += [manifest.path(SUMMARY).read_text(encoding="utf-8"), ""]
     lines += ["| file | bytes | sha256 |", "|---|---|---|"]
     lines += [f"| {entry.path} | {entry.size} | `{entry.sha256[:16]}` |" for entry in manifest.files]
     return "\n".join(lines)

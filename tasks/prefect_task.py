@@ -26,8 +26,6 @@ from tasks.prefect_artifacts import InPages, publish
 from tasks.stage import ATTEMPTS, BACKOFF_SECONDS, Reporter, Request, Silent, Stage, build, is_transient
 from tasks.store import Manifest, Store
 
-SUMMARY = "summary.md"  # a stage that writes one is shown by it
-
 _active: list[Store] = []  # the store of this process: records hold stage and key, never a place
 
 
