@@ -8,6 +8,8 @@ Imports the questions, mines distractors, composes records, trains an adapter an
 questions over the passages that the retriever finds, with the pipeline's own code. Everything is kept in the work
 folder: a killed run goes on, and a run with other settings makes only what they change. `--vary epochs=2` tries a
 change of the protocol. The last line with --json is one object: set -> base, adapter, difference, ci95 and the rest.
+Exits 1 where a goal is missed (not with --quick): on SQuAD 25 points of F1 with an interval above zero, citation
+precision 0.9, quotes verbatim 0.95; on PubMedQA more than the majority class.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ class Protocol:
         max_tokens: of a training record; distractors are dropped until it fits.
         row_tokens: length of a row of packed records.
         p_oracle: share of the records that show their oracle; None = as often as the retriever finds it.
+        shuffled: train on the outputs of other records: a regression planted to see whether it is called one.
     """
 
     folder: str
@@ -78,6 +81,7 @@ class Protocol:
     template: str = "raft"
     max_new_tokens: int = 128
     mode: str = "hybrid"
+    shuffled: bool = False
     seed: int = 0
 
 
@@ -86,6 +90,7 @@ PROTOCOLS = {
     "pubmedqa": Protocol("pubmedqa", "corpus.jsonl", 500, None, passages=2, max_tokens=1024, row_tokens=2048),
     "hotpotqa": Protocol("hotpotqa", "corpus.jsonl.gz", 200, None, 5, max_tokens=800, row_tokens=1600, epochs=2),
 }
+GOALS = {"difference": 0.25, "ci95_low": 0.0, "citation_precision": 0.9, "verbatim": 0.95}  # of SQuAD
 TEST_ARTICLES = 14  # of SQuAD's 48; the other 34 are trained on
 
 
@@ -110,9 +115,25 @@ def main() -> int:
             protocol = dataclasses.replace(protocol, train=24, test=16, epochs=1)
         figures[name] = run(name, protocol, args.data, args.work / name)
         print(f"{name}: " + json.dumps(figures[name]), flush=True)
+    missed = [line for name, found in figures.items() for line in goals_missed(name, found)]
+    print(f"goals missed: {'; '.join(missed) or 'none'}")
     if args.json:
         print(json.dumps(figures))
-    return 0
+    return 1 if missed and not args.quick else 0
+
+
+def goals_missed(name: str, found: Mapping[str, Any]) -> list[str]:
+    """What was missed, and by how much; HotpotQA has no goal."""
+    if name == "pubmedqa":
+        closed = found["adapter_closed"]
+        if closed["accuracy"] > closed["majority"]:
+            return []
+        return [f"pubmedqa accuracy {closed['accuracy']:.3f}, not above the majority's {closed['majority']:.3f}"]
+    if name != "squad":
+        return []
+    values = {"difference": found["difference"], "ci95_low": found["ci95"][0]}
+    values |= {m: (found[f"adapter_{m}"] or {}).get("value", 0.0) for m in ("citation_precision", "verbatim")}
+    return [f"squad {goal} {values[goal]:.3f}, goal {least}" for goal, least in GOALS.items() if values[goal] < least]
 
 
 def varied(protocol: Protocol, changes: Sequence[str]) -> Protocol:
@@ -141,7 +162,11 @@ def run(name: str, protocol: Protocol, data: Path, work: Path) -> dict[str, Any]
     retriever = make_retriever(chunks, protocol.mode, work, cache)
     made = compose(protocol, rows, chunks, documents, retriever, base)
     say(f"{name}: {len(made.train)} training and {len(made.test)} test records, dropped {made.report['dropped']}")
-    adapter, training = train(protocol, made.train, base, work)
+    learnt = made.train
+    if protocol.shuffled:
+        outputs = [r.output for r in learnt[1:] + learnt[:1]]
+        learnt = [dataclasses.replace(r, output=output) for r, output in zip(learnt, outputs, strict=True)]
+    adapter, training = train(protocol, learnt, base, work)
     test = made.test[: protocol.test]
     hits = retriever.search([r.metadata["question"] for r in test], 2 * protocol.passages)
     shown = [
