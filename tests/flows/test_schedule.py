@@ -1,0 +1,198 @@
+"""Scheduling: what is told to Prefect's server, how the server is found, and when a changed corpus is reported."""
+
+import http.server
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows import schedule, server
+from flows.cli import invoke
+from flows.config import load_config
+from tasks.store import Link, Store
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# A\n\nSome words about something.\n")
+    (tmp_path / "raft.yaml").write_text(yaml.safe_dump({"corpus": ["docs"], "name": "law"}))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def config(project):
+    return load_config(project / "raft.yaml")
+
+
+@pytest.fixture
+def answering():
+    """Something on a loopback port that answers as a Prefect API does."""
+
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/api/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *words):
+            pass
+
+    made = http.server.HTTPServer(("127.0.0.1", 0), Health)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{made.server_port}/api"
+    made.shutdown()
+    made.server_close()
+
+
+def test_without_a_server_it_says_how_to_start_one_and_how_to_do_without(project, capsys):
+    assert invoke(["schedule"]) == 2
+    told = capsys.readouterr().err
+    assert "raft server" in told
+    assert "raft retrain" in told
+
+
+def test_a_server_that_answers_is_found_by_its_note_and_a_dead_one_is_not(project, answering):
+    store = Store(project / ".raft")
+    assert server.running(store) is None
+    store.prepare()
+    (store.root / server.NOTE).write_text(json.dumps({"url": answering}))
+    assert server.running(store) == answering
+    (store.root / server.NOTE).write_text(json.dumps({"url": "http://127.0.0.1:9/api"}))
+    assert server.running(store) is None
+
+
+def test_the_server_listens_on_loopback_and_sends_no_telemetry(project, monkeypatch):
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    for name in ("DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED"):
+        monkeypatch.delenv(name, raising=False)
+    started = {}
+    monkeypatch.setattr(server.os, "execvpe", lambda file, argv, env: started.update(argv=argv, env=env))
+    assert invoke(["server", "--port", "4299", "--json"]) == 0
+    assert started["argv"][-4:] == ["--host", "127.0.0.1", "--port", "4299"]
+    wanted = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": "4299",
+        "PREFECT_HOME": str(project / ".raft" / "prefect"),
+    }
+    assert wanted.items() <= started["env"].items()
+    assert json.loads((project / ".raft" / server.NOTE).read_text()) == {"url": "http://127.0.0.1:4299/api"}
+
+
+def test_a_port_in_use_is_bad_input(project, answering, capsys):
+    port = answering.split(":")[2].removesuffix("/api")
+    assert invoke(["server", "--port", port]) == 2
+    assert "is in use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("collision", "strategy"), [("enqueue", "ENQUEUE"), ("cancel", "CANCEL_NEW")])
+def test_the_deployment_has_the_clock_the_event_and_one_run_at_a_time(project, config, collision, strategy):
+    made = schedule.deployment(
+        config, project / "raft.yaml", ["seed=3"], cron="0 3 * * *", timezone="Europe/Berlin", collision=collision
+    )
+    assert (made.flow_name, made.name) == ("raft-nightly", "law")
+    assert made.entrypoint == "flows.nightly.nightly"
+    assert made.parameters == {"config": str(project / "raft.yaml"), "overrides": ["seed=3"]}
+    (when,) = made.schedules
+    assert (when.schedule.cron, when.schedule.timezone) == ("0 3 * * *", "Europe/Berlin")
+    (trigger,) = made.triggers
+    assert trigger.expect == {"raft.corpus.changed"}
+    assert trigger.match.model_dump() == {"prefect.resource.id": "raft.corpus.law"}
+    assert (made.concurrency_limit, made.concurrency_options.collision_strategy) == (1, strategy)
+
+
+def test_the_file_for_work_pools_says_the_same():
+    made = yaml.safe_load((Path(__file__).resolve().parents[2] / "prefect.yaml").read_text())["deployments"][0]
+    assert made["entrypoint"] == "flows.nightly.nightly"
+    assert made["triggers"][0]["expect"] == [schedule.CHANGED]
+    assert made["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+    environment = made["work_pool"]["job_variables"]["env"]
+    assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(schedule.HEARTBEAT_SECONDS)
+
+
+class Enough(Exception):
+    """Ends the watching, which has no end of its own."""
+
+
+def watch(project, config, monkeypatch, between):
+    """The digests that are reported while `between` acts after each look."""
+    reported = []
+    steps = iter(between)
+
+    def pause(seconds):
+        step = next(steps, None)
+        if step is None:
+            raise Enough
+        step()
+
+    monkeypatch.setattr(
+        "prefect.events.emit_event", lambda event, resource, payload: reported.append(payload["digest"])
+    )
+    monkeypatch.setattr(time, "sleep", pause)
+    with pytest.raises(Enough):
+        schedule.watch_corpus(config, Store(project / ".raft"), 1)
+    return reported
+
+
+def nothing():
+    pass
+
+
+def test_a_change_is_reported_once_and_only_after_it_held_still(project, config, monkeypatch):
+    file = project / "docs" / "a.md"
+
+    def write(text):
+        return lambda: file.write_text(text)
+
+    seen = watch(
+        project, config, monkeypatch, [nothing, nothing, write("one"), write("two"), nothing, nothing, nothing]
+    )
+    assert len(seen) == 2, "the corpus at the start, which no run has seen, and `two`; `one` was still being written"
+    assert len(set(seen)) == 2
+
+
+def test_a_corpus_that_was_ingested_already_is_not_reported(project, config, monkeypatch):
+    from tasks.corpus import snapshot
+
+    store = Store(project / ".raft")
+    store.prepare()
+    digest = snapshot(config.corpus, store.hashes).digest
+    with store.publish("ingest", "0" * 32) as (out, manifest):
+        (out / "documents.jsonl").write_text("")
+        manifest.ingredients = {"inputs": {"corpus": digest}}
+    assert watch(project, config, monkeypatch, [nothing] * 3) == []
+
+
+def test_a_source_that_is_away_for_a_while_does_not_end_the_watching(project, config, monkeypatch):
+    docs, away = project / "docs", project / "away"
+    seen = watch(
+        project, config, monkeypatch, [nothing, nothing, lambda: docs.rename(away), nothing, lambda: away.rename(docs)]
+    )
+    assert len(seen) == 1
+
+
+def test_a_night_is_told_for_the_pages():
+    from flows.nightly import summary
+    from tasks.decisions import Night
+
+    night = Night(
+        at="2026-11-22T03:00:00+00:00",
+        action="retrain",
+        reason="3 documents were edited",
+        result="held",
+        why="not better than the promoted version",
+        change={"edited": 3},
+        version=2,
+        corpus="c" * 64,
+        settings={},
+        stages={"train": Link(stage="train", key="a" * 32, digest="d" * 64)},
+    )
+    text = summary("law", night)
+    for words in ("# law: held", "not better than the promoted version", "3 edited", "| version | 2 |", "d" * 12):
+        assert words in text
