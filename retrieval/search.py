@@ -7,7 +7,8 @@ trained against the very retriever it will live with. It holds chunks and an ind
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal, Protocol, get_args
@@ -157,6 +158,13 @@ class Retriever:
         other.mode = mode
         other.reranker = self.reranker if reranked else None
         return other
+
+    @property
+    def embed(self) -> Callable[[Sequence[str]], np.ndarray] | None:
+        """Texts -> [n, dim] query vectors, as the search makes them; None where it searches words alone."""
+        if self._embedder is None:
+            return None
+        return functools.partial(self._embedder.encode, kind="query", cache=self._cache)
 
     def cite(self, hit: Hit) -> Citation:
         """The citation of a hit of this retriever."""

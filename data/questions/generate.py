@@ -22,7 +22,7 @@ from data.questions.kinds import draw_kinds
 from data.questions.options import QuestionOptions
 from data.questions.results import Dropped, QuestionSet, question_set
 from data.questions.selection import Candidate, choose
-from data.questions.wording import flat
+from data.questions.wording import flat, words
 from data.teachers import Teacher
 from raft_errors import BadInput
 
@@ -130,7 +130,7 @@ def _drop(candidate: Candidate, text: str, fault: Fault) -> Dropped:
 def same_meaning(asked: dict[int, Asked], embed: Embed, least: float) -> dict[int, tuple[str, float]]:
     """For each question that an earlier kept one means as well: that one and their cosine.
 
-    Questions that differ in a number, a quoted name or an identifier are never the same.
+    Questions that differ in a number, a quoted name, an identifier or a word with a capital are never the same.
     """
     places = list(asked)
     vectors = embed([asked[at].text for at in places])
@@ -139,12 +139,17 @@ def same_meaning(asked: dict[int, Asked], embed: Embed, least: float) -> dict[in
     for row, at in enumerate(places):
         likeness = vectors[kept] @ vectors[row] if kept else np.zeros(0, np.float32)
         near = [k for k, c in zip(kept, likeness, strict=True) if c >= least]
-        twin = next((k for k in near if names(asked[places[k]].text) == names(asked[at].text)), None)
+        twin = next((k for k in near if _named(asked[places[k]].text) == _named(asked[at].text)), None)
         if twin is None:
             kept.append(row)
         else:
             found[at] = asked[places[twin]].text, float(vectors[twin] @ vectors[row])
     return found
+
+
+def _named(question: str) -> frozenset[str]:
+    """What must be equal for two questions to mean the same."""
+    return names(question) | {word.lower() for word in words(question)[1:] if word[:1].isupper()}
 
 
 def _found(

@@ -495,7 +495,7 @@ def test_questions_that_mean_the_same_are_dropped_where_an_embedder_is_given():
     made = generate_questions(CHUNKS[:3], ReplayTeacher(REPLIES), find_own, options=SMALL, embed=embed)
     assert len(made.questions) == 3  # the valve is named, so its question is another one
     made = generate_questions(CHUNKS[1:5], ReplayTeacher(REPLIES), find_own, options=SMALL, embed=embed)
-    assert made.counts["dropped"] == {"duplicate": 2}
+    assert made.counts["dropped"] == {"duplicate": 1}  # deposit and tenant; the road's question names March
     assert all("means the same as" in d.detail for d in made.dropped)
 
 
