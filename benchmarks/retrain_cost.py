@@ -115,7 +115,7 @@ def write_config(home: Path, url: str) -> None:
         "style": "full",
         "count": None,
     }
-    values = {"corpus": ["docs"], "questions": questions, "records": {"max_tokens": 1600}}
+    values = {"corpus": ["docs"], "ingest": {"prune": True}, "questions": questions, "records": {"max_tokens": 1600}}
     (home / "raft.yaml").write_text(yaml.safe_dump(values))
 
 

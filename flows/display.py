@@ -25,6 +25,7 @@ class Display:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self.states: dict[str, str] = {}
+        self._said: set[str] = set()
         self._bar: Progress | None = None
 
     def started(self, stage: str) -> None:
@@ -50,6 +51,9 @@ class Display:
         )
 
     def say(self, text: str) -> None:
+        if text in self._said:
+            return
+        self._said.add(text)
         self.console.print(text, soft_wrap=True)
 
     def close(self) -> None:

@@ -123,7 +123,7 @@ def chosen(store: Store, config: RunConfig, adapter: str | None) -> tuple[Link, 
 
 def _findings(chain: Chain, store: Store, config: RunConfig) -> list[Finding]:
     from flows.pipeline import STAGES
-    from tasks.corpus import snapshot
+    from tasks.ingest import corpus_of
 
     wanted = {
         "base": (chain.contract.get("base_model") or config.models.base, config.models.base_revision),
@@ -139,7 +139,7 @@ def _findings(chain: Chain, store: Store, config: RunConfig) -> list[Finding]:
         store,
         stages={stage.name: stage for stage in STAGES},
         models=model,
-        corpus=lambda: snapshot(config.corpus, store.hashes).digest,
+        corpus=lambda: corpus_of(config.corpus, config.ingest, store).digest,
     )
 
 

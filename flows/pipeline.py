@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from flows.config import ModelsConfig, RunConfig
 from raft_errors import BadInput
 from tasks import chunk, embed, evaluate, export, index, ingest, questions, records, stage, train
-from tasks.corpus import snapshot
+from tasks.corpus import Corpus
 from tasks.locks import locked
 from tasks.models import ModelFiles, compile_cache, resolve
 from tasks.stage import Reporter, Request, Silent, Stage
@@ -80,6 +80,10 @@ class Run:
         models = Models(config.models, functools.partial(resolve, say=reporter.say))
         return cls(config, Store(Path(config.store)), models, reporter)
 
+    def corpus(self) -> Corpus:
+        """What a run reads now."""
+        return ingest.corpus_of(self.config.corpus, self.config.ingest, self.store)
+
     def request(self, made: Stage, built: Mapping[str, Any]) -> Request:
         """The request for one stage, given what the stages before it left."""
         section = getattr(self.config, made.name)
@@ -96,14 +100,28 @@ def stages_to(name: str) -> tuple[Stage, ...]:
 
 def chain(run: Run, until: str, step: Callable[[Request], Manifest | None]) -> Built | None:
     """Walks the stages in order, giving each the manifests of those before it; None once a step has none to give."""
-    built: dict[str, Any] = {"corpus": snapshot(run.config.corpus, run.store.hashes)}
+    corpus = run.corpus()
+    _tell_vanished(corpus, run.reporter)
+    built: dict[str, Any] = {"corpus": corpus}
     for made in stages_to(until):
         manifest = step(run.request(made, built))
         if manifest is None:
             return None
         built[made.name] = manifest
+        if made.name == "ingest":
+            ingest.remember(corpus, run.config.ingest, manifest, run.store)
     del built["corpus"]
     return built
+
+
+def _tell_vanished(corpus: Corpus, reporter: Reporter) -> None:
+    for names, what in (
+        (corpus.kept, "their documents are kept (raft ingest --prune drops them)"),
+        (corpus.lost, "their documents are dropped: the store does not hold them as they would be read today"),
+    ):
+        if names:
+            few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            reporter.say(f"{len(names)} {'file has' if len(names) == 1 else 'files have'} vanished ({few}); {what}")
 
 
 def published(run: Run, until: str) -> Built | None:

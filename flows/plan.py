@@ -8,7 +8,6 @@ from typing import Any
 
 from flows.config import RunConfig
 from flows.pipeline import Models, Run, stages_to
-from tasks.corpus import snapshot
 from tasks.models import on_this_machine
 from tasks.stage import Request, Silent
 from tasks.store import Manifest, Store
@@ -30,7 +29,7 @@ def plan(config: RunConfig, until: str) -> list[Planned]:
 
     models = Models(config.models, on_this_machine)
     run = Run(config, Store(Path(config.store)), models, Silent())
-    built: dict[str, Any] = {"corpus": snapshot(config.corpus, run.store.hashes)}
+    built: dict[str, Any] = {"corpus": run.corpus()}
     rows: list[Planned] = []
     for made in stages_to(until):
         last = run.store.latest(made.name)

@@ -17,7 +17,6 @@ from flows import pipeline
 from flows.pipeline import Built, Run, Step
 from raft_errors import RaftError
 from tasks import evaluate, export, gate, replay, train
-from tasks.corpus import snapshot
 from tasks.decisions import Night, Result, append, read_decisions
 from tasks.keys import canonical, key_of, result_fields
 from tasks.locks import locked
@@ -71,7 +70,7 @@ def _unchanged(run: Run, registry: Registry, force: bool) -> Night | None:
     nights = read_decisions(run.store, registry.name)
     if force or not nights:
         return None
-    corpus, settings = snapshot(run.config.corpus, run.store.hashes).digest, settings_of(run)
+    corpus, settings = run.corpus().digest, settings_of(run)
     last = nights[-1]
     if (last.corpus, last.settings) != (corpus, settings) or _age(nights, run.config.retrain.max_age_days)[1]:
         return None
@@ -91,7 +90,7 @@ def _age(nights: list[Night], most: float | None) -> tuple[float | None, bool]:
 
 def _work(run: Run, registry: Registry, step: Step, force: bool) -> Night:
     """Builds index and records, chooses, and goes as far as was chosen."""
-    corpus, settings = snapshot(run.config.corpus, run.store.hashes).digest, settings_of(run)
+    corpus, settings = run.corpus().digest, settings_of(run)
     built = pipeline.chain(run, "records", step)
     assert built is not None
     nights = read_decisions(run.store, registry.name)

@@ -20,7 +20,7 @@ from flows.cli import emit
 from flows.config import CONFIG_NAME, RunConfig, load_config
 from flows.verbs import JsonOption, SetOption
 from raft_errors import BadInput, RaftError
-from tasks.corpus import snapshot
+from tasks.ingest import corpus_of
 from tasks.store import Store
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def watch_corpus(config: RunConfig, store: Store, seconds: float) -> None:
     away = False
     while True:
         try:
-            now = snapshot(config.corpus, store.hashes).digest
+            now = corpus_of(config.corpus, config.ingest, store).digest
             away = False
         except (OSError, RaftError) as error:  # a source that is away for a moment is no reason to stop watching
             if not away:

@@ -44,6 +44,7 @@ def register(app: typer.Typer) -> None:
         answering,
         explaining,
         forgetting,
+        ingesting,
         judging,
         promoting,
         record_views,
@@ -55,8 +56,9 @@ def register(app: typer.Typer) -> None:
 
     _command(app, run, "raft run my.yaml --set train.max_steps=50")
     _command(app, plan, "raft plan my.yaml")
+    _command(app, ingesting.ingest, "raft ingest my.yaml --dry-run")
     for name, text in STAGE_HELP.items():
-        if name != "records":
+        if name not in ("ingest", "records"):
             _command(app, _stage_verb(name, text), f"raft {name} my.yaml", name=name)
     _command(app, record_views.records, "raft records my.yaml --show 3; raft records --diff previous latest")
     _command(app, judging.evaluate_retrieval, "raft evaluate retrieval my.yaml", name="evaluate retrieval")

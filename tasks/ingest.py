@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Literal
 
-from data.nouns import write_jsonl
-from tasks.corpus import Corpus
+from data.loading.keeping import file_of, with_kept
+from data.nouns import Document, read_jsonl, write_jsonl
+from tasks.corpus import Corpus, snapshot, vanished
+from tasks.keys import key_of, result_fields
 from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage, balanced
-from tasks.store import write_json
+from tasks.source_manifest import Recorded
+from tasks.stage import Bench, Outcome, Request, Stage, balanced
+from tasks.store import Manifest, Store, write_json
 
 Redacted = Literal["email", "phone", "iban", "card", "secret"]
 
@@ -38,6 +43,9 @@ class IngestConfig(Section):
     near_threshold: float = setting(
         0.8, "Jaccard similarity of word triples from which documents are near-duplicates", gt=0, le=1
     )
+    prune: bool = setting(
+        False, "Drop the documents of files that have vanished; false keeps them, and says so", result=False
+    )
     workers: int | None = setting(
         None, "Processes that read files; none = one a CPU, at most 8", ge=1, le=256, result=False
     )
@@ -47,21 +55,64 @@ def build(bench: Bench, config: IngestConfig, corpus: Corpus) -> Outcome:
     """Writes documents.jsonl, quarantine.jsonl and report.json."""
     from data.loading import LoadOptions, corpus_report, load_corpus
 
-    settings = config.model_dump()
+    settings = config.model_dump(exclude={"prune"})
     for name in ("file", "unpacked", "memory"):
         settings[f"max_{name}_bytes"] = settings.pop(f"max_{name}_mib") * 2**20
     options = LoadOptions(**settings)
     loaded = load_corpus(corpus.sources, options=options, cache=bench.cache, progress=bench.progress)
+    if corpus.held is not None:
+        loaded = with_kept(loaded, _documents_of(corpus.kept, corpus.held, corpus.files), corpus.files)
     counts = dict(loaded.counts)
     balanced("ingest", counts["found"], counts["loaded"], counts["quarantined"] + counts["duplicates"])
     write_jsonl(bench.out / "documents.jsonl", loaded.documents)
     write_jsonl(bench.out / "quarantine.jsonl", loaded.quarantined)
-    write_json(bench.out / "report.json", corpus_report(loaded))
+    write_json(bench.out / "report.json", {**corpus_report(loaded), "kept": list(corpus.kept)})
+    kept = f" ({counts['kept']} of files that have vanished)" if counts.get("kept") else ""
     return Outcome(
-        f"{counts['found']} found = {counts['loaded']} loaded + {counts['quarantined']} quarantined "
+        f"{counts['found']} found = {counts['loaded']} loaded{kept} + {counts['quarantined']} quarantined "
         f"+ {counts['duplicates']} duplicates",
         counts,
     )
+
+
+def _documents_of(names: Sequence[str], held: Manifest, files: Collection[str]) -> list[Document]:
+    wanted = set(names)
+    rows = read_jsonl(held.path("documents.jsonl"), Document)
+    return [document for document in rows if file_of(document.source, files) in wanted]
+
+
+def corpus_of(sources: Sequence[str], config: IngestConfig, store: Store) -> Corpus:
+    """What a run reads now: the files that are there, and those that have vanished and are kept.
+
+    A file is kept where the last ingest of these sources with these settings holds a document of it, and was made by
+    the code that is here now: what other rules read is never mixed in.
+
+    Raises:
+        BadInput: a source that names nothing.
+    """
+    present = snapshot(sources, store.hashes)
+    recorded = store.sources.read(corpus_id(sources, config))
+    gone = {} if config.prune else vanished(recorded.files, present.files)
+    if not gone:
+        return present
+    held = store.load("ingest", recorded.ingest)
+    asked = Request(STAGE, config, {"corpus": present}).ingredients()
+    if held is None or any(held.ingredients.get(name) != asked[name] for name in ("code", "packages")):
+        return replace(present, lost=tuple(sorted(gone)))
+    read = {file_of(d.source, recorded.files) for d in read_jsonl(held.path("documents.jsonl"), Document)}
+    kept = {name: sha for name, sha in gone.items() if name in read}
+    return replace(present, files={**present.files, **kept}, kept=tuple(sorted(kept)), held=held if kept else None)
+
+
+def remember(corpus: Corpus, config: IngestConfig, made: Manifest, store: Store) -> None:
+    """Writes down that `made` is the ingest of the corpus; what it does not name is forgotten."""
+    now = Recorded(corpus.files, made.key)
+    store.sources.write(corpus_id(corpus.sources, config), "\n".join(corpus.sources), now)
+
+
+def corpus_id(sources: Sequence[str], config: IngestConfig) -> str:
+    """Stands for sources and the settings they are read with: other settings make a corpus of their own."""
+    return key_of({"sources": list(sources), "config": result_fields(config)})
 
 
 STAGE = Stage(

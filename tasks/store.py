@@ -22,6 +22,7 @@ from raft_errors import BadInput, RaftError
 from tasks.hashing import FileHashes, digest_of, read_sha256
 from tasks.itemcache import SqliteCache
 from tasks.locks import FileLock
+from tasks.source_manifest import SourceManifest
 
 MANIFEST = "manifest.json"
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -116,6 +117,11 @@ class Store:
         self._caches.clear()
         self._hashes = None
         shutil.rmtree(self.root / "cache", ignore_errors=True)
+
+    @property
+    def sources(self) -> SourceManifest:
+        """Which files each corpus was last read from."""
+        return SourceManifest(self.root / "sources.sqlite")
 
     @property
     def hashes(self) -> FileHashes:

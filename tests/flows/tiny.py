@@ -93,7 +93,7 @@ def make_base(folder: Path, *, template: bool = True) -> Path:
     return folder
 
 
-def make_embedder(folder: Path) -> Path:
+def make_embedder(folder: Path, seed: int = 0) -> Path:
     from retrieval_samples import make_tiny_model
 
-    return make_tiny_model(folder, seed=0)
+    return make_tiny_model(folder, seed=seed)
