@@ -1,7 +1,8 @@
 """Takes questions that a team already has and finds for each the chunk and the words that hold its answer.
 
-The gold chunk is looked for by quote, then by the answer within the gold document, then by retrieval. A row that cannot
-be placed is dropped with its reason; a file that cannot be understood is a `BadInput`. No teacher is asked.
+The gold chunk is looked for by quote, then by the answer within the gold document, then by retrieval. A row marked as
+having no answer becomes a question that is to be refused. A row that cannot be placed is dropped with its reason; a
+file that cannot be understood is a `BadInput`. No teacher is asked.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from data.question_files import Row, read_rows
 from data.questions.filters import Fault
 from data.questions.results import Dropped, QuestionSet, question_set
 from data.questions.wording import flat
+from data.unanswerable import asked_of
 from raft_errors import BadInput
 
 
@@ -75,11 +77,18 @@ def import_questions(
     for done, row in enumerate(rows):
         if progress and done % 50 == 0:
             progress(done, len(rows), "placing questions")
-        found = _check(row, seen) or find_places(
-            row, library, hits.get(row.number, ()), depth=options.depth, min_score=options.min_score
-        )
+        own = hits.get(row.number, ())
+        fault = _check(row, seen)
+        found: list[Place] | Chunk | Fault
+        if fault or row.answerable:
+            found = fault or find_places(row, library, own, depth=options.depth, min_score=options.min_score)
+        else:
+            found = asked_of(row, library, own)
         if isinstance(found, Fault):
             dropped.append(Dropped("", row.question[:300], found.reason, found.detail[:300], row.id))
+        elif isinstance(found, Chunk):
+            how["unanswerable"] += 1
+            questions.append(_to_refuse(row, found, own))
         else:
             question = _question(row, found, hits.get(row.number), options.max_answer_words)
             if question is None:
@@ -116,9 +125,7 @@ def _check(row: Row, seen: dict[str, int]) -> Fault | None:
         return Fault("empty_question", f"row {row.number}")
     if row.disliked:
         return Fault("thumbs_down", "the user was not content with the answer")
-    if not row.answerable:
-        return Fault("unanswerable", "marked as having no answer")
-    if not row.answers and not row.reasoning:
+    if row.answerable and not row.answers and not row.reasoning:
         return Fault("empty_answer", f"row {row.number}")
     return None
 
@@ -126,6 +133,21 @@ def _check(row: Row, seen: dict[str, int]) -> Fault | None:
 def _how(places: list[Place]) -> str:
     """The best of the ways in which a row's chunks were found."""
     return min((p.how for p in places), key=("quote", "answer", "retrieval", "overlap", "document").index)
+
+
+def _to_refuse(row: Row, chunk: Chunk, hits: Sequence[Hit]) -> Question:
+    """A question without an answer; its chunk is what it was asked of."""
+    return Question(
+        id=digest(row.question, chunk.id),
+        question=flat(row.question),
+        answer="",
+        gold_chunk_ids=(chunk.id,),
+        document_ids=(chunk.document_id,),
+        kind="unanswerable",
+        origin="user",
+        difficulty=min((h.rank for h in hits if h.chunk_id == chunk.id), default=None),
+        metadata={"row_id": row.id, "placed_by": "unanswerable"},
+    )
 
 
 def _question(row: Row, places: list[Place], hits: list[Hit] | None, max_answer_words: int | None) -> Question | None:

@@ -126,7 +126,7 @@ def test_rows_that_cannot_be_used_are_dropped_with_their_reason():
         {"id": "d", "question": "What colour?", "answer": "red", "document": "cellar"},
         {"id": "e", "question": "Who built it?", "answer": "Watt", "document": "boiler"},
         {"id": "f", "question": "Who built it?", "answer": "Watt", "document": ""},
-        {"id": "g", "question": "Who built it?", "answers": [], "answerable": False, "document": "boiler"},
+        {"id": "g", "question": "", "answers": [], "answerable": False, "document": "boiler"},
     ]  # fmt: skip
     made = one(rows, word_search(CHUNKS))
     assert [(d.row, d.reason) for d in made.dropped] == [
@@ -136,8 +136,23 @@ def test_rows_that_cannot_be_used_are_dropped_with_their_reason():
         ("d", "unknown_document"),
         ("e", "answer_not_found"),
         ("f", "answer_not_found"),
-        ("g", "unanswerable"),
+        ("g", "empty_question"),
     ]
+
+
+def test_a_row_without_an_answer_is_to_be_refused_beside_the_passage_it_was_asked_of():
+    rows = [
+        {"question": "When does the red valve close?", "answer": "at 90 degrees", "document": "boiler"},
+        {"question": "Who built the valves?", "answerable": False, "answer": "", "document": "boiler"},
+        {"question": "Who built the heat pump?", "answerable": "false", "answer": ""},
+    ]
+    made = one(rows, word_search(CHUNKS))
+    refused = made.questions[1:]
+    assert [q.kind for q in refused] == ["unanswerable"] * 2
+    assert [next(c.title for c in CHUNKS if c.id == q.gold_chunk_ids[0]) for q in refused] == ["Boiler", "Heat pump"]
+    assert made.counts["placed_by"]["unanswerable"] == 2
+    made = one(rows, None)  # without a retriever, only where a document is named
+    assert [d.reason for d in made.dropped] == ["gold_not_found"]
 
 
 def test_a_file_with_wrong_columns_says_what_it_has_and_what_is_wanted(tmp_path):
@@ -237,7 +252,9 @@ def test_nested_layouts_of_squad_hotpot_pubmed_and_gorilla(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
         made[name] = import_questions(tmp_path / f"{name}.json", CHUNKS)
     assert [q.text for q in made["squad"].questions[0].quotes] == [quote]
-    assert [d.reason for d in made["squad"].dropped] == ["unanswerable"]
+    unanswerable = made["squad"].questions[1]
+    assert (unanswerable.kind, unanswerable.answer, unanswerable.quotes) == ("unanswerable", "", ())
+    assert unanswerable.gold_chunk_ids == (CHUNKS[0].id,)
     assert made["hotpot"].questions[0].gold_chunk_ids == (CHUNKS[0].id, CHUNKS[2].id)
     assert len(made["hotpot"].questions[0].document_ids) == 2
     assert (made["pubmed"].questions[0].kind, made["pubmed"].questions[0].quotes[0].text) == ("yes_no", quote)
