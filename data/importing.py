@@ -78,10 +78,10 @@ def import_questions(
         if progress and done % 50 == 0:
             progress(done, len(rows), "placing questions")
         own = hits.get(row.number, ())
-        fault = _check(row, seen)
+        wrong = _check(row, seen)
         found: list[Place] | Chunk | Fault
-        if fault or row.answerable:
-            found = fault or find_places(row, library, own, depth=options.depth, min_score=options.min_score)
+        if wrong or row.answerable:
+            found = wrong or find_places(row, library, own, depth=options.depth, min_score=options.min_score)
         else:
             found = asked_of(row, library, own)
         if isinstance(found, Fault):
