@@ -1,0 +1,101 @@
+"""What a changed corpus of 2,000 files costs from the files to the index: unchanged, 1 %, 3 % and 10 % changed.
+
+    python benchmarks/reingest_cost.py --quick
+    python benchmarks/reingest_cost.py --json > reingest.json
+
+Each step is one `raft` command in a process of its own, start and imports included. The last line with --json is one
+object. Exits 1 where an unchanged `raft ingest` takes 3 s or more, or a change embeds more chunks than it touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+WORDS = [
+    f"{a}{b}" for a in ("mil", "bri", "tow", "har", "sal", "gra", "lam", "gat") for b in ("l", "ge", "er", "bor", "t")
+]
+CHANGES = (0.01, 0.03, 0.10)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="200 files")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
+    parser.add_argument("--embedder", default="sentence-transformers/all-MiniLM-L6-v2", help="Hub id or folder")
+    args = parser.parse_args()
+    count = 200 if args.quick else 2000
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place)
+        paths = write_corpus(home / "docs", count)
+        values = {"corpus": ["docs"], "models": {"embedder": args.embedder}}
+        (home / "raft.yaml").write_text(yaml.safe_dump(values))
+        steps = {"full": measure(home, "index"), "unchanged, raft ingest": measure(home, "ingest")}
+        steps["unchanged, raft index"] = measure(home, "index")
+        for share in CHANGES:
+            touched = random.Random(share).sample(paths, round(share * count))
+            for path in touched:
+                path.write_text(path.read_text() + f"\n\nChecked again: {share:.0%}.\n")
+            steps[f"{share:.0%} changed"] = {"files": len(touched), **measure(home, "index")}
+        for path in paths[: count // 100]:
+            path.unlink()
+        steps["1 % vanished, pruned"] = measure(home, "index", "--set", "ingest.prune=true")
+    for name, row in steps.items():
+        print(f"{name:24} {row}")
+    full = steps["full"]["chunks_embedded"]
+    failed = [
+        f"{share:.0%}: {steps[f'{share:.0%} changed']['chunks_embedded']} of {full} chunks embedded"
+        for share in CHANGES
+        if steps[f"{share:.0%} changed"]["chunks_embedded"] > 3 * share * full
+    ]
+    if steps["unchanged, raft ingest"]["seconds"] >= 3:
+        failed.append("an unchanged corpus took 3 s or more")
+    print("failed:", "; ".join(failed) or "nothing")
+    if args.json:
+        print(json.dumps({"files": count, "steps": steps, "failed": failed}))
+    return 1 if failed else 0
+
+
+def write_corpus(folder: Path, count: int) -> list[Path]:
+    """Files of about 150 made-up words in two sections."""
+    draw = random.Random(0)
+    folder.mkdir()
+    paths = []
+    for number in range(count):
+        parts = [f"# Place {number}"]
+        for section in range(2):
+            sentences = [" ".join(draw.choices(WORDS, k=12)).capitalize() + f" {number}." for _ in range(6)]
+            parts.append(f"## Part {section}\n\n" + " ".join(sentences))
+        paths.append(folder / f"{number:05}.md")
+        paths[-1].write_text("\n\n".join(parts) + "\n")
+    return paths
+
+
+def measure(home: Path, verb: str, *more: str) -> dict[str, Any]:
+    """Wall seconds of the command, of each stage that ran, and how many chunks were embedded."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "flows.cli", verb, "--no-prefect", "--json", *more]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    told = json.loads(done.stdout.splitlines()[-1])
+    ran = {row["stage"]: row for row in told["stages"] if row["stage"] in told["ran"]}
+    return {
+        "seconds": round(seconds, 2),
+        "stages": {name: row["seconds"] for name, row in ran.items()},
+        "chunks_embedded": ran.get("embed", {}).get("metrics", {}).get("computed", 0),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
