@@ -24,6 +24,7 @@ POLICIES = ("answer", "refuse", "mix")
 class RecordOptions:
     """Attributes:
     distractors: passages beside the oracle(s).
+    min_distractors: where given, the number for a question is drawn by hash from this to `distractors`.
     p_oracle: share of the answerable questions whose oracle is shown, 0 to 1.
     absent: what a record without oracle teaches: `answer` (the bare answer), `refuse`, or `mix` of both.
     refuse_share: under `mix`, the share of them that refuse.
@@ -36,6 +37,7 @@ class RecordOptions:
     """
 
     distractors: int = 3
+    min_distractors: int | None = None
     p_oracle: float = 0.8
     absent: str = "refuse"
     refuse_share: float = 0.5
@@ -50,6 +52,10 @@ class RecordOptions:
         for name, top in (("p_oracle", 1.0), ("refuse_share", 1.0), ("seen_test", 0.5)):
             if not 0 <= getattr(self, name) <= top:
                 raise BadInput(f"records: {name} is {getattr(self, name)}", expected=f"0 to {top:g}")
+        if self.min_distractors is not None and not 0 <= self.min_distractors <= self.distractors:
+            raise BadInput(
+                f"records: min_distractors is {self.min_distractors}", expected=f"0 to distractors ({self.distractors})"
+            )
         if self.arrangements < 1:
             raise BadInput(f"records: arrangements is {self.arrangements}", expected="1 or more")
         if self.distractors < 0 or self.max_tokens < 1 or self.overhead_tokens < 0:
@@ -84,7 +90,7 @@ class Composer:
         chunks = self.candidates.chunks
         oracles = [Shown(chunks[c], "oracle") for c in question.gold_chunk_ids] if present else []
         # A record without oracle shows a further distractor instead: the number of passages must not tell.
-        total = self.options.distractors + max(1, len(question.gold_chunk_ids))
+        total = self._distractors(question) + max(1, len(question.gold_chunk_ids))
         others = self.candidates.find(question, split, total - len(oracles))
         while True:
             record = self._render(question, split, [*oracles, *others], present, refuse or unanswerable, turn)
@@ -94,6 +100,13 @@ class Composer:
             if len(others) <= (0 if oracles else 1):
                 return None, tokens
             others = others[:-1]  # the one of least value; never an oracle
+
+    def _distractors(self, question: Question) -> int:
+        """How many distractors the question has: the same with its oracle and without."""
+        most, least = self.options.distractors, self.options.min_distractors
+        if least is None:
+            return most
+        return least + int(digest("passages", self.seed, question.id), 16) % (most - least + 1)
 
     def _render(
         self, question: Question, split: str, shown: list[Shown], present: bool, refuse: bool, turn: int

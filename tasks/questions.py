@@ -25,7 +25,7 @@ class QuestionsConfig(Section):
         result="content",
     )
     columns: dict[str, str] = setting(
-        {}, "Column names of that file where they are not the usual ones, e.g. {question: frage, answers: antwort}"
+        {}, "Column names of that file where they are not the usual ones, e.g. {question: frage}"
     )
     min_score: float = setting(
         0.5,

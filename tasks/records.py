@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import annotated_types
+from pydantic import model_validator
 
 from data.nouns import Question, Record, read_jsonl, write_jsonl
 from data.preflight import Preflight, preflight
@@ -27,6 +28,9 @@ class RecordsConfig(Section):
     """How records are composed and split."""
 
     distractors: int = setting(3, "Distractor passages beside the oracle", unit="passages", ge=0, le=50)
+    min_distractors: int | None = setting(
+        None, "Draw their number for each question from this to distractors; null = always as many", ge=0, le=50
+    )
     p_oracle: Annotated[float, annotated_types.Ge(0), annotated_types.Le(1)] | Literal["measured"] = setting(
         0.8,
         "Share of answerable questions whose oracle is shown; measured = the share that the retriever finds "
@@ -64,6 +68,15 @@ class RecordsConfig(Section):
     random_share: float = setting(0.2, "Share of the distractors drawn at random instead of mined", ge=0, le=1)
     first_rank: int = setting(1, "First rank from which distractors are mined", ge=1, le=1000)
     last_rank: int = setting(50, "Last rank from which distractors are mined", ge=1, le=10000)
+    relative_margin: float | None = setting(
+        None, "Mine only hits that score at most this share of the oracle's score, e.g. 0.95; null = any", gt=0, le=1
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> RecordsConfig:
+        if self.min_distractors is not None and self.min_distractors > self.distractors:
+            raise ValueError(f"records.min_distractors ({self.min_distractors}) is above records.distractors")
+        return self
 
 
 def build(
@@ -105,7 +118,10 @@ def build(
         count=2 * config.distractors,
         seed=bench.seed,
         options=MiningOptions(
-            first_rank=config.first_rank, last_rank=config.last_rank, random_share=config.random_share
+            first_rank=config.first_rank,
+            last_rank=config.last_rank,
+            random_share=config.random_share,
+            relative_margin=config.relative_margin,
         ),
         counts=refused,
         progress=bench.progress,

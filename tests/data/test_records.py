@@ -33,8 +33,10 @@ def corpora(draw):
         kind = "unanswerable" if draw(st.integers(0, 7)) == 0 else "factoid"
         answer = "" if kind == "unanswerable" else draw(st.sampled_from(chunk.text.split()))
         questions.append(make_question(gold, answer, f"Question number {i} on {answer}?", kind=kind))
+    most = draw(st.integers(0, 4))
     options = RecordOptions(
-        distractors=draw(st.integers(0, 4)),
+        distractors=most,
+        min_distractors=draw(st.sampled_from([None, None, most // 2])),
         p_oracle=draw(st.sampled_from([0.0, 0.5, 0.8, 1.0])),
         absent=draw(st.sampled_from(["answer", "refuse", "mix"])),
         max_tokens=draw(st.integers(75, 220)),
@@ -223,6 +225,21 @@ def test_records_with_and_without_oracle_show_as_many_passages():
     chunks = corpus(40)
     records = everything(compose(chunks, ask_all(chunks)))
     assert {len(r.metadata["passages"]) for r in records} == {4}
+
+
+def test_the_number_of_passages_can_be_drawn_and_does_not_tell_whether_the_oracle_is_there():
+    chunks = corpus(80)
+    options = RecordOptions(min_distractors=1, distractors=4, p_oracle=0.5, max_tokens=400)
+    made = compose(chunks, ask_all(chunks), options=options)
+    counts = {
+        shown: Counter(len(r.metadata["passages"]) for r in everything(made) if r.metadata["oracle_present"] == shown)
+        for shown in (True, False)
+    }
+    assert set(counts[True]) == set(counts[False]) == {2, 3, 4, 5}
+    assert min(min(c.values()) for c in counts.values()) > 10
+    assert made.report["oracle_position"]["p_value"] > 0.01
+    with pytest.raises(BadInput, match="min_distractors"):
+        RecordOptions(min_distractors=4, distractors=3)
 
 
 def test_the_budget_costs_distractors_of_least_value_first_and_never_the_oracle():
