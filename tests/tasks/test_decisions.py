@@ -1,0 +1,27 @@
+"""Every night is one line; a line cut short by a crash costs that line alone."""
+
+from tasks.decisions import Night, append, log_file, read_decisions
+from tasks.store import Store
+
+NIGHT = Night(
+    at="2026-01-01T03:00:00+00:00", action="refresh", reason="1 edited", result="refreshed", corpus="c", settings={}
+)
+
+
+def test_nights_are_read_back_in_order(tmp_path):
+    store = Store(tmp_path)
+    assert read_decisions(store, "law") == []
+    other = NIGHT.model_copy(update={"action": "nothing", "result": "nothing"})
+    for night in (NIGHT, other):
+        append(store, "law", night)
+    assert read_decisions(store, "law") == [NIGHT, other]
+    assert read_decisions(store, "health") == []
+
+
+def test_a_line_cut_short_is_passed_over_and_does_not_swallow_the_next(tmp_path):
+    store = Store(tmp_path)
+    append(store, "law", NIGHT)
+    file = log_file(store, "law")
+    file.write_bytes(file.read_bytes() + b'{"at": "2026-01-02T03:00')
+    append(store, "law", NIGHT)
+    assert read_decisions(store, "law") == [NIGHT, NIGHT]
