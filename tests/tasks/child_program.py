@@ -30,6 +30,10 @@ if __name__ == "__main__":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "supervised":
         say(event="pid", parent=int(os.environ["RAFT_SUPERVISOR"]), group=os.getpgrp())
+    elif kind == "hangs":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        say(event="ready")
+        time.sleep(60)
     elif kind == "saves":
 
         def save(*_):

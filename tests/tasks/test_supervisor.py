@@ -5,6 +5,7 @@ import os
 import pytest
 
 from raft_errors import BadInput, RaftError
+from tasks import supervisor
 from tasks.stage import Transient
 from tasks.supervisor import run_child
 
@@ -60,4 +61,23 @@ def test_on_an_interruption_the_child_saves_its_state_before_it_goes(child, tmp_
 
     with pytest.raises(KeyboardInterrupt):
         child("saves", str(tmp_path / "state"), on_event=interrupt)
+    assert (tmp_path / "state").read_text() == "state"
+
+
+def test_a_child_that_falls_silent_is_stopped_and_may_be_tried_again(child, tmp_path):
+    with pytest.raises(Transient, match=r"nothing was heard of it for 2 s"):
+        child("saves", str(tmp_path / "state"), silent_seconds=2)
+    assert (tmp_path / "state").read_text() == "state"
+
+
+def test_a_child_that_hangs_for_good_is_killed(child, monkeypatch):
+    monkeypatch.setattr(supervisor, "GRACE_SECONDS", 0.3)
+    with pytest.raises(Transient, match="nothing was heard"):
+        child("hangs", silent_seconds=2)
+
+
+def test_a_time_limit_saves_the_state_and_is_not_tried_again(child, tmp_path):
+    with pytest.raises(RaftError, match="it ran for 2 s, its limit") as caught:
+        child("saves", str(tmp_path / "state"), silent_seconds=60, limit_seconds=2)
+    assert not isinstance(caught.value, Transient)
     assert (tmp_path / "state").read_text() == "state"
