@@ -69,9 +69,9 @@ class RunConfig(Section):
     train: TrainSection = setting(TrainSection(), "LoRA training")
     export: ExportConfig = setting(ExportConfig(), "PEFT folder and merged model")
     evaluate: EvaluateConfig = setting(EvaluateConfig(), "Base against adapter")
-    retrain: RetrainConfig = setting(RetrainConfig(), "raft retrain: when a changed corpus is trained on")
-    replay: ReplayConfig = setting(ReplayConfig(), "raft retrain: what a warm start is trained on")
-    gate: GateConfig = setting(GateConfig(), "raft retrain: when a new adapter takes the place of the one in use")
+    retrain: RetrainConfig = setting(RetrainConfig(), "raft retrain, when a changed corpus is trained on")
+    replay: ReplayConfig = setting(ReplayConfig(), "raft retrain, what a warm start is trained on")
+    gate: GateConfig = setting(GateConfig(), "raft retrain, when a new adapter takes the place of the one in use")
 
     @model_validator(mode="after")
     def _agree(self) -> RunConfig:
@@ -110,18 +110,32 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunC
     """
     if path is None and Path(CONFIG_NAME).is_file():
         path = Path(CONFIG_NAME)
-    values = _read(path) if path is not None else {}
+    values = read_yaml(path) if path is not None else {}
     for text in overrides:
         _override(values, text)
+    return config_of(values, str(path or "--set"), path.parent if path is not None else Path())
+
+
+def config_of(values: Mapping[str, Any], source: str, folder: Path) -> RunConfig:
+    """The checked configuration of values that were read already.
+
+    Args:
+        source: where they stand, for messages.
+        folder: what relative paths are relative to.
+    """
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        raise _explained(error, str(path or "--set")) from None
-    folder = path.parent if path is not None else Path()
+        raise _explained(error, source) from None
     return _resolved(config, folder.absolute())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty one.
+
+    Raises:
+        BadInput: no such file, no YAML, or something else in it.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

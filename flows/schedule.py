@@ -128,7 +128,7 @@ def deployment(
         name=f"{config.name}: its corpus changed",
         expect={CHANGED},
         match={"prefect.resource.id": corpus_id(config)},
-        parameters={"because": "corpus {{ event.payload.digest[:12] }}"},
+        parameters={"because": "corpus {{ (event.payload.digest | default('changed'))[:12] }}"},
     )
     return RunnerDeployment.from_flow(
         nightly,

@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
     from flows import (
         advising,
         answering,
+        domains,
         explaining,
         forgetting,
         ingesting,
@@ -73,6 +74,7 @@ def register(app: typer.Typer) -> None:
     _command(app, explaining.card, "raft card --out my-adapter")
     _command(app, forgetting.forget, "raft forget handbook/leave.md")
     _command(app, tidying.gc, "raft gc --days 7 --yes")
+    _command(app, domains.domains, "raft domains domains.yaml --jobs 2")
     _command(app, schedule.schedule, 'raft schedule --cron "0 3 * * *" --watch 60')
     _command(app, server.server, "raft server")
     _command(app, setting_up.init, "raft init --corpus docs/")

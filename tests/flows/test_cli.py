@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from flows import verbs
 
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
-LATER = ["promote", "rollback", "adapters", "explain", "card", "forget", "gc", "schedule", "server"]
+LATER = ["promote", "rollback", "adapters", "explain", "card", "forget", "gc", "domains", "schedule", "server"]
 VERBS = ["run", "plan", *STAGES, "search", "ask", *LATER, "init", "schema", "models"]
 
 
