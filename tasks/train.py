@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.nouns import Progress
+from tasks.device import one_training
+from tasks.locks import locked
 from tasks.models import ModelFiles, compile_cache
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage
@@ -72,12 +74,14 @@ def build(
         "training": {**settings, "seed": bench.seed},
     }
     write_json(bench.scratch / "job.json", job)
-    run_child(
-        "jora_engine.trainer",
-        [str(bench.scratch / "job.json")],
-        log_file=bench.scratch / "trainer.log",
-        on_event=lambda event: show(event, bench.progress),
-    )
+    waiting = "waiting for the training of {}, on the same device"
+    with locked(one_training(), on_wait=lambda who: bench.progress(0, None, waiting.format(who or "another run"))):
+        run_child(
+            "jora_engine.trainer",
+            [str(bench.scratch / "job.json")],
+            log_file=bench.scratch / "trainer.log",
+            on_event=lambda event: show(event, bench.progress),
+        )
     shutil.copytree(bench.scratch / "out", bench.out, dirs_exist_ok=True)
     facts = read_json(bench.out / "training.json")
     return Outcome(
