@@ -18,6 +18,7 @@ from typing import Any
 from data.answer_metrics import contains_answer
 from data.statistics import paired_bootstrap
 
+LEAST_FOR_VERDICT = 10
 INSTRUCTIONS = Path(__file__).parent / "templates" / "general" / "instructions.jsonl"
 
 
@@ -64,7 +65,8 @@ def compare_general(
         replies: condition -> one reply an instruction.
         losses: condition -> mean loss in nats a token of the written answer, one an instruction.
 
-    `verdict` reads the loss: `forgets` where its interval lies above zero, `improves` where below, else `unchanged`.
+    `verdict` reads the loss: `forgets` where its interval lies above zero, `improves` where below, else `unchanged`;
+    `too few to say` below ten instructions.
     Losses that are not finite are counted (`not_finite`) and leave the comparison.
     """
     kept = [i for i in range(len(asked)) if all(math.isfinite(losses[c][i]) for c in (base, other))]
@@ -73,6 +75,8 @@ def compare_general(
         first, second = [[losses[c][i] for i in kept] for c in (base, other)]
         change = paired_bootstrap(first, second, samples=samples, seed=seed)
         verdict = "forgets" if change.low > 0 else "improves" if change.high < 0 else "unchanged"
+        if len(kept) < LEAST_FOR_VERDICT:
+            verdict = "too few to say"
         out["loss"] = {
             "base": sum(first) / len(first),
             "other": sum(second) / len(second),

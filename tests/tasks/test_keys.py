@@ -148,3 +148,16 @@ def test_the_real_stages_reach_the_libraries_they_use():
     assert {"data.records", "data.prompting", "retrieval.mining", "retrieval.search", "raft_errors"} <= set(prints)
     assert any(name.startswith("data/templates/raft/") for name in prints)
     assert not any(name.startswith(("flows", "tasks.store")) for name in prints)
+
+
+def test_several_files_count_each_by_its_bytes_and_in_their_order(tmp_path):
+    class Several(Section):
+        files: tuple[str, ...] = setting((), "count by content", result="content")
+
+    (tmp_path / "a").write_text("one")
+    (tmp_path / "b").write_text("two")
+    (tmp_path / "c").write_text("one")
+    a, b, c = (str(tmp_path / name) for name in "abc")
+    assert result_fields(Several(files=(a, b))) == result_fields(Several(files=(c, b)))
+    assert result_fields(Several(files=(a, b))) != result_fields(Several(files=(b, a)))
+    assert result_fields(Several()) == {"files": []}
