@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,6 +100,12 @@ class Project:
     def json(self, *arguments: str, check: bool = True) -> dict:
         """The JSON object that `raft ... --json` prints."""
         return json.loads(self.raft(*arguments, "--json", check=check).stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def new_project(domain) -> Callable[[Path], Project]:
+    """Makes a project in a folder, for fixtures that live longer than a test."""
+    return lambda folder: Project(folder, domain)
 
 
 @pytest.fixture

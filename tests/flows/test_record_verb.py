@@ -18,10 +18,8 @@ def rows_of(folder: Path, split: str) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, domain):
-    from conftest import Project
-
-    project = Project(tmp_path_factory.mktemp("records"), domain)
+def made(tmp_path_factory, new_project):
+    project = new_project(tmp_path_factory.mktemp("records"))
     return project, built(project)
 
 
