@@ -162,7 +162,7 @@ def build(
         {**made.report, "mining": dict(sorted(refused.items())), "preflight": seen.figures},
         title="RAFT records",
         extra=_told(read_json(questions.path("report.json")), seen),
-        samples=made.train[:3],
+        samples=_examples(made.train),
     )
     counts = {split: len(rows) for split, rows in by_split.items()}
     parts = " + ".join(f"{n} {split}" for split, n in counts.items())
@@ -197,6 +197,13 @@ def look(records: list[Record], tokenizer: Tokenizer, max_tokens: int, samples: 
     return preflight(
         records, tokenise, tokenizer.decode, end_ids=tokenizer.eos_ids, max_tokens=max_tokens, samples=samples
     )
+
+
+def _examples(train: list[Record]) -> list[Record]:
+    """Three records to look at: two that answer from their oracle and one that does not, where there are such."""
+    shown = [r for r in train if r.metadata["oracle_present"]]
+    hidden = [r for r in train if not r.metadata["oracle_present"]]
+    return [*shown[: 3 - len(hidden[:1])], *hidden[:1]]
 
 
 def _told(report: dict[str, Any], seen: Preflight) -> dict[str, Any]:

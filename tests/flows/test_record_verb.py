@@ -29,7 +29,8 @@ def test_the_stage_leaves_every_layout_the_card_and_the_sides(made):
     assert names >= {"train.jsonl", "train.chat.jsonl", "train.parquet", "test.parquet", "dataset_info.json"}
     assert names >= {"axolotl.yaml", "card.md", "card.html", "card.json", "splits.json", "preflight.json"}
     assert "Tokens that are trained" in (folder / "card.md").read_text()
-    assert rows_of(folder, "train")[0]["metadata"]["question"] in (folder / "card.html").read_text()
+    shown = next(r for r in rows_of(folder, "train") if r["metadata"]["oracle_present"])
+    assert shown["metadata"]["question"] in (folder / "card.html").read_text()
 
 
 def test_the_preflight_counts_the_tokens_that_the_trainer_will_see(made):
