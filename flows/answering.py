@@ -16,6 +16,7 @@ from raft_errors import BadInput
 
 if TYPE_CHECKING:
     from data.prompting import PromptTemplate
+    from flows.pipeline import Built, Run
 
 
 WhereOption = Annotated[
@@ -76,13 +77,26 @@ def ready(config: Path | None, overrides: list[str] | None, until: str):
     from flows import pipeline
 
     run = pipeline.Run.of(load_config(config, overrides or []))
-    built = pipeline.published(run, until)
+    built = pipeline.published(run, until) or (_in_use(run) if until == "export" else None)
     if built is None:
         raise BadInput(
             f"The stage {until} is not built for this configuration",
             do=f"build it first: raft {until}" + (f" {config}" if config else ""),
         )
     return run, built
+
+
+def _in_use(run: Run) -> Built | None:
+    """The present index with the adapter in use: what a night trained from an earlier version, no plain run has."""
+    from flows import pipeline
+    from tasks.registry import Registry
+
+    built, version = pipeline.published(run, "index"), Registry(run.store, run.config.name).read().in_use
+    if built is None or version is None:
+        return None
+    link = version.stages["export"]
+    export = run.store.load(link.stage, link.key)
+    return {**built, "export": export} if export else None
 
 
 def ask(

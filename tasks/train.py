@@ -44,6 +44,20 @@ class TrainSection(Section):
     eval_every_steps: int = setting(0, "Steps between validations; 0 = none", unit="steps", ge=0)
     early_stopping_patience: int = setting(0, "Validations without improvement before stopping; 0 = never", ge=0)
     checkpoint_every_steps: int = setting(10, "Steps between checkpoints", unit="steps", ge=1, result=False)
+    silent_minutes: float | None = setting(
+        60.0,
+        "A trainer silent for so long (compiling included) hangs: it is stopped and tried again; null = wait",
+        unit="minutes",
+        gt=0,
+        result=False,
+    )
+    max_minutes: float | None = setting(
+        None,
+        "Longest training; it ends with its state saved and the next run goes on",
+        unit="minutes",
+        gt=0,
+        result=False,
+    )
     dtype: Literal["bfloat16", "float32"] = setting("bfloat16", "Precision of the frozen base and the activations")
     remat: Literal["layer", "none"] = setting(
         "layer", "layer = recompute each layer in the backward pass (less memory)"
@@ -51,6 +65,7 @@ class TrainSection(Section):
 
 
 LORA_FIELDS = ("rank", "alpha", "target_modules", "dropout", "use_rslora")
+LIMITS = ("silent_minutes", "max_minutes")
 
 
 def build(
@@ -59,6 +74,7 @@ def build(
     """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json; goes on from the training `start`."""
     settings = config.model_dump(mode="json")
     lora = {name: settings.pop(name) for name in LORA_FIELDS}
+    settings = {name: value for name, value in settings.items() if name not in LIMITS}
     settings["learning_rate"] = config.learning_rate or rate_for(base.folder)
     validation = records.path("validation.jsonl")
     job = {
@@ -81,6 +97,8 @@ def build(
             [str(bench.scratch / "job.json")],
             log_file=bench.scratch / "trainer.log",
             on_event=lambda event: show(event, bench.progress),
+            silent_seconds=config.silent_minutes and 60 * config.silent_minutes,
+            limit_seconds=config.max_minutes and 60 * config.max_minutes,
         )
     shutil.copytree(bench.scratch / "out", bench.out, dirs_exist_ok=True)
     facts = read_json(bench.out / "training.json")

@@ -115,6 +115,8 @@ def test_three_generations(town):
     mended = night(town, "--force")
     assert (mended["code"], mended["result"], mended["version"]) == (0, "promoted", 3)
     assert [v["state"] for v in in_use(town)["versions"]] == ["retired", "retired", "promoted"]
+    asked = town.json("ask", "What is Birch known for?", "--max-tokens", "16")
+    assert asked["answer"] == "the river", "the adapter in use answers, though no plain run has trained it"
     assert town.json("rollback", "--reason", "complaints")["promoted"] == 1
     assert weights(town) == good
     assert town.json("promote", "3", "--reason", "they were wrong")["promoted"] == 3
