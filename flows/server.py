@@ -24,7 +24,7 @@ from raft_errors import BadInput
 from tasks.store import Store, read_json, write_json
 
 NOTE = "server.json"  # in the store: where its server was started last
-HEALTH_SECONDS = 2.0
+HEALTH_SECONDS = 10.0  # a busy machine answers late, a dead port refuses at once
 
 
 def server(
