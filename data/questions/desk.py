@@ -153,10 +153,7 @@ class Desk:
             return Answer("", ()) if is_refusal(reply) else answered
         if not self.small:
             answer = full_answer(item.text, reply, _joined(item.shown), max_words=most)
-            sides = {c.id for text in _texts(answer) for c in item.candidate.chunks if text in c.text}
-            if isinstance(answer, Answer) and len(sides) < len(item.candidate.chunks):
-                return Fault("one_sided", "the answer is not quoted from both chunks")
-            return answer
+            return answer if isinstance(answer, Fault) else _from_all(answer, item.candidate.chunks)
         statement = item.candidate.statement
         said = self.reasoning.messages(title=chunk.title, asks=_asks(item.text))
         final = small.final_answer(item.text, statement)
@@ -217,8 +214,14 @@ def _joined(chunks: Sequence[Chunk]) -> str:
     return "\n\n".join([chunks[0].text, *(f"{c.title}\n{c.text}" for c in chunks[1:])])
 
 
-def _texts(answer: Answer | Fault) -> tuple[str, ...]:
-    return answer.quotes if isinstance(answer, Answer) else ()
+def _from_all(answer: Answer, chunks: Sequence[Chunk]) -> Answer | Fault:
+    """The answer if each of its quotes stands within one of the chunks and each chunk is quoted."""
+    holders = [[c.id for c in chunks if text in c.text] for text in answer.quotes]
+    if not all(holders):
+        return Fault("one_sided", "a quote runs from one chunk into the other")
+    if len({id_ for ids in holders for id_ in ids}) < len(chunks):
+        return Fault("one_sided", "the answer is not quoted from both chunks")
+    return answer
 
 
 def _asks(question: str) -> str:

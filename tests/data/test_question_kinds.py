@@ -63,8 +63,10 @@ def test_a_comparison_is_quoted_from_both_chunks_of_one_document():
 
 def test_a_comparison_that_one_chunk_answers_is_dropped():
     one = "<quote>The red valve of the boiler closes at 90 degrees</quote>\nAnswer: red at 90 degrees"
-    made, _ = ask("comparison", COMPARED, one, [RED, BLUE])
-    assert made.counts["dropped"] == {"one_sided": 1}
+    over = f"{BOTH.splitlines()[0]}\n<quote>It is made of brass.\n\nBoiler\nThe blue valve</quote>\nAnswer: 90 degrees"
+    for answer in (one, over):
+        made, _ = ask("comparison", COMPARED, answer, [RED, BLUE])
+        assert made.counts["dropped"] == {"one_sided": 1}
 
 
 def test_without_a_second_chunk_a_comparison_becomes_a_plain_question():
