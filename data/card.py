@@ -140,6 +140,10 @@ def _facts(report: Mapping[str, Any], extra: Mapping[str, Any] | None) -> list[t
         facts.append(
             ("Documents kept on one side", f"{splits['groups_of_several']} groups; {_pairs(splits['joined'])}")
         )
+        copies, documents = splits["joined"].get("near_duplicate_document", 0), sum(splits["documents"].values())
+        facts.append(
+            ("Near-duplicates of another document", f"{copies} of {documents} ({copies / max(1, documents):.1%})")
+        )
     facts.append(
         (
             "Made with",

@@ -264,6 +264,7 @@ def test_the_card_states_the_figures_of_the_records(tmp_path):
     text = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert card["records"]["train"] == len(result.train)
     assert f"{sum(card['records'].values())} RAFT records" in text
+    assert "- Near-duplicates of another document: 0 of" in text
     assert "Leaks found between splits: 0" in text
     assert "teacher: none" in text
     page_text, page = page_of(tmp_path / "card.html")
