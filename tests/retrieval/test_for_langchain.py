@@ -1,5 +1,7 @@
 """LangChain sees the same passages in the same order, and builds the prompt that an adapter was trained on."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("langchain_core", reason="the extra `langchain` is not installed: pip install -e '.[langchain]'")
@@ -51,3 +53,30 @@ def test_a_chain_of_retriever_prompt_and_local_model(retriever):
     read = RunnableLambda(lambda question: messages_for(contract, question, search.invoke(question)))
     chain = read | RunnableLambda(lambda messages: messages[-1]["content"])
     assert TEXTS[2] in chain.invoke("Where is salt sold?")
+
+
+def test_the_same_chain_with_a_model_folder_in_langchains_own_pipeline(retriever, tmp_path, monkeypatch):
+    huggingface = pytest.importorskip("langchain_huggingface", reason="the extra `langchain` is not installed")
+    import torch
+    from langchain_core.runnables import RunnableLambda
+    from transformers import pipeline
+
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "flows"))
+    import tiny
+
+    folder = str(tiny.make_base(tmp_path / "merged"))
+    contract = prompt_contract(load_template("raft"), passages=2, may_refuse=True)
+    search = RaftRetriever(retriever=retriever, k=contract["passages"])
+    pipe = pipeline(
+        "text-generation",
+        model=folder,
+        dtype=torch.float32,
+        max_new_tokens=8,
+        do_sample=False,
+        return_full_text=False,
+    )
+    model = huggingface.HuggingFacePipeline(pipeline=pipe)
+    chat = huggingface.ChatHuggingFace(llm=model, tokenizer=pipe.tokenizer, model_id=folder)
+    read = RunnableLambda(lambda question: messages_for(contract, question, search.invoke(question)))
+    said = (read | chat).invoke("Where is salt sold?").content
+    assert said == pipe(read.invoke("Where is salt sold?"))[0]["generated_text"]
