@@ -173,7 +173,8 @@ def _lines(step: Step) -> list[str]:
     made = step.ingredients
     parents = [f"{name} {link.digest[:12]}" for name, link in step.inputs.items()]
     parents += [f"{name} {digest[:12]}" for name, digest in step.outside.items()]
-    config = ", ".join(f"{name}={_short(value)}" for name, value in made.get("config", {}).items())
+    sections = {"": made.get("config", {}), **{f"{name}.": section for name, section in made.get("shared", {}).items()}}
+    config = ", ".join(f"{at}{name}={_short(v)}" for at, section in sections.items() for name, v in section.items())
     models = ", ".join(f"{role} {digest[:12]}" for role, digest in made.get("models", {}).items())
     lines = [
         f"[bold]{step.link.stage}[/bold] {escape(manifest.summary)}",

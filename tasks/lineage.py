@@ -64,6 +64,7 @@ class Step:
             "seconds": self.manifest.seconds,
             "summary": self.manifest.summary,
             "config": made.get("config", {}),
+            "shared": made.get("shared", {}),
             "seed": made.get("seed"),
             "models": made.get("models", {}),
             "code": digest_of(made.get("code", {})),
