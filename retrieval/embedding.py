@@ -78,10 +78,11 @@ class Embedded:
 class Embedder:
     """A loaded model. Make one with `Embedder.load`."""
 
-    def __init__(self, model: ModelFolder, info: EmbedderInfo, forward: Forward) -> None:
+    def __init__(self, model: ModelFolder, info: EmbedderInfo, forward: Forward, rows: int | None = None) -> None:
         from tokenizers import Tokenizer
 
         self.info = info
+        self.rows = rows or batch_rows(info.device)
         self._model, self._forward = model, forward
         self._tokenizer = Tokenizer.from_file(str(model.path / "tokenizer.json"))
         self._tokenizer.no_padding()
@@ -89,7 +90,13 @@ class Embedder:
 
     @classmethod
     def load(
-        cls, folder: Path, *, device: str = "auto", precision: str = "auto", calibration: Path | None = None
+        cls,
+        folder: Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        calibration: Path | None = None,
+        rows: int | None = None,
     ) -> Embedder:
         """Loads a model from a local folder; never asks a hub.
 
@@ -99,6 +106,7 @@ class Embedder:
             precision: `float32`, `bfloat16`, or `auto`: bfloat16 where the hardware has units for it and a measurement
                 on 64 texts finds it faster and equal in rank.
             calibration: JSON file that remembers what `auto` chose for this model and hardware.
+            rows: texts in every batch; by default as the device likes it. It may decide the last bit of a vector.
 
         Raises:
             BadInput: folder, device or precision cannot be used.
@@ -110,7 +118,7 @@ class Embedder:
         description, has_units = hardware(device)
         if precision == "auto":
             if not has_units:
-                return cls._open(model, device, "float32")
+                return cls._open(model, device, "float32", rows)
             key = f"{model.digest[:16]}, {description}"
             decision = calibrating.read_decision(calibration, key)
             if decision is None:
@@ -121,10 +129,10 @@ class Embedder:
             precision = decision.precision
         if precision == "bfloat16" and not has_units:
             log.warning("bfloat16 was asked for on %s, which has no units for it: expect it to be slow", description)
-        return cls._open(model, device, precision)
+        return cls._open(model, device, precision, rows)
 
     @classmethod
-    def _open(cls, model: ModelFolder, device: str, precision: str) -> Embedder:
+    def _open(cls, model: ModelFolder, device: str, precision: str, rows: int | None = None) -> Embedder:
         forward, dim = load_forward(model, device=device, precision=precision)
         info = EmbedderInfo(
             name=model.path.name,
@@ -136,7 +144,7 @@ class Embedder:
             query_prompt=model.query_prompt,
             passage_prompt=model.passage_prompt,
         )
-        return cls(model, info, forward)
+        return cls(model, info, forward, rows)
 
     @classmethod
     def _calibrate(cls, model: ModelFolder, device: str) -> tuple[calibrating.Calibration, Embedder]:
@@ -211,6 +219,28 @@ class Embedder:
             )  # fmt: skip
         return Embedded(vectors[places_of], tokens[places_of], truncated, computed, len(distinct) - computed)
 
+    @property
+    def folder(self) -> Path:
+        """Where the model lies."""
+        return self._model.path
+
+    def missing(self, texts: Sequence[str], cache: ItemCache) -> list[str]:
+        """The distinct passages that the cache does not hold, in their order."""
+        distinct = list(dict.fromkeys(texts))
+        prompt = self.info.passage_prompt
+        gone: list[str] = []
+        for begin in range(0, len(distinct), _WINDOW):
+            window = distinct[begin : begin + _WINDOW]
+            known = {i for i, _ in self._read(cache, [self._key(prompt, text) for text in window])}
+            gone += [text for i, text in enumerate(window) if i not in known]
+        return gone
+
+    def remember(self, texts: Sequence[str], made: Embedded, cache: ItemCache) -> None:
+        """Keeps passages that another process embedded with this model, in one commit."""
+        keys = [self._key(self.info.passage_prompt, text) for text in texts]
+        rows = zip(keys, made.tokens, made.vectors, strict=True)
+        cache.put_many({key: _pack(int(tokens), vector) for key, tokens, vector in rows})
+
     def _key(self, prompt: str, text: str) -> str:
         info = self.info
         return text_sha256(
@@ -228,7 +258,7 @@ class Embedder:
         padded = [min(-(-len(row) // _LENGTH_STEP) * _LENGTH_STEP, self.info.max_tokens) for row in ids]
         order = sorted(range(len(texts)), key=lambda i: (padded[i], len(ids[i]), texts[i]))
         prompt_tokens = 0 if self._model.include_prompt or not prompt else self._prompt_tokens(prompt)
-        height = batch_rows(self.info.device)
+        height = self.rows
         begin = 0
         while begin < len(order):
             length = padded[order[begin]]

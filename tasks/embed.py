@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 from data.nouns import Chunk, read_jsonl
 from tasks.models import ModelFiles
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage
 from tasks.store import Manifest, write_json
+
+if TYPE_CHECKING:
+    from retrieval.embedding import Embedder
 
 
 class EmbedConfig(Section):
@@ -17,6 +21,12 @@ class EmbedConfig(Section):
     device: str = setting("auto", "auto, cpu, cuda or cuda:N", result=False)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Precision of the transformer; auto measures once what is faster and equal in rank on this machine"
+    )
+    workers: int = setting(
+        1, "Processes that embed; they share the cores, or take the GPUs in turn", ge=1, le=256, result=False
+    )
+    cluster: str | None = setting(
+        None, "Scheduler of a Dask cluster whose workers embed, e.g. tcp://host:8786; null = this machine", result=False
     )
 
 
@@ -31,24 +41,46 @@ def build(bench: Bench, config: EmbedConfig, chunk: Manifest, embedder: ModelFil
     model = Embedder.load(
         embedder.folder, device=config.device, precision=config.precision, calibration=calibration_file()
     )
-    done = model.embed([passage_text(c) for c in chunks], cache=bench.cache, progress=bench.progress)
+    texts = [passage_text(c) for c in chunks]
+    spread = _spread(bench, config, model, texts)
+    done = model.embed(texts, cache=bench.cache, progress=bench.progress)
+    computed, reused = done.computed + spread, done.reused - spread
     np.save(bench.out / "vectors.npy", done.vectors, allow_pickle=False)
     info = model.info.to_dict()
     device = info.pop("device")
     write_json(bench.out / "embedder.json", info)
     return Outcome(
         f"{len(chunks)} chunks → {len(done.vectors)} vectors of {model.info.dim} "
-        f"({done.computed} computed, {done.reused} reused, {done.truncated} cut) in {model.info.precision} on {device}",
+        f"({computed} computed, {reused} reused, {done.truncated} cut) in {model.info.precision} on {device}",
         {
             "chunks": len(chunks),
             "vectors": len(done.vectors),
-            "computed": done.computed,
-            "reused": done.reused,
+            "computed": computed,
+            "reused": reused,
             "truncated": done.truncated,
             "dim": model.info.dim,
             "precision": model.info.precision,
             "device": device,
         },
+    )
+
+
+def _spread(bench: Bench, config: EmbedConfig, model: Embedder, texts: Sequence[str]) -> int:
+    """Embeds on several processes or a cluster what the cache lacks, where that is configured; how many texts."""
+    if config.workers == 1 and config.cluster is None:
+        return 0
+    from retrieval.shards import dask_executor, embed_shards, local_pool, threads_each
+
+    address = config.cluster
+    if address is not None:
+        return embed_shards(model, texts, lambda: dask_executor(address), cache=bench.cache, progress=bench.progress)
+    return embed_shards(
+        model,
+        texts,
+        lambda: local_pool(config.workers),
+        cache=bench.cache,
+        progress=bench.progress,
+        threads=threads_each(config.workers),
     )
 
 
