@@ -39,18 +39,23 @@ def main() -> int:
         paths = write_corpus(home / "docs", count)
         values = {"corpus": ["docs"], "models": {"embedder": args.embedder}}
         (home / "raft.yaml").write_text(yaml.safe_dump(values))
-        steps = {"full": measure(home, "index"), "unchanged, raft ingest": measure(home, "ingest")}
-        steps["unchanged, raft index"] = measure(home, "index")
+        steps: dict[str, dict[str, Any]] = {}
+
+        def step(name: str, *command: str, **more: Any) -> None:
+            steps[name] = {**more, **measure(home, *command)}
+            print(f"{name:24} {steps[name]}", flush=True)
+
+        step("full", "index")
+        step("unchanged, raft ingest", "ingest")
+        step("unchanged, raft index", "index")
         for share in CHANGES:
             touched = random.Random(share).sample(paths, round(share * count))
             for path in touched:
                 path.write_text(path.read_text() + f"\n\nChecked again: {share:.0%}.\n")
-            steps[f"{share:.0%} changed"] = {"files": len(touched), **measure(home, "index")}
+            step(f"{share:.0%} changed", "index", files=len(touched))
         for path in paths[: count // 100]:
             path.unlink()
-        steps["1 % vanished, pruned"] = measure(home, "index", "--set", "ingest.prune=true")
-    for name, row in steps.items():
-        print(f"{name:24} {row}")
+        step("1% vanished, pruned", "index", "--set", "ingest.prune=true", files=count // 100)
     full = steps["full"]["chunks_embedded"]
     failed = [
         f"{share:.0%}: {steps[f'{share:.0%} changed']['chunks_embedded']} of {full} chunks embedded"
@@ -66,17 +71,14 @@ def main() -> int:
 
 
 def write_corpus(folder: Path, count: int) -> list[Path]:
-    """Files of about 150 made-up words in two sections."""
+    """Files of a title and about 40 made-up words: one or two chunks each."""
     draw = random.Random(0)
     folder.mkdir()
     paths = []
     for number in range(count):
-        parts = [f"# Place {number}"]
-        for section in range(2):
-            sentences = [" ".join(draw.choices(WORDS, k=12)).capitalize() + f" {number}." for _ in range(6)]
-            parts.append(f"## Part {section}\n\n" + " ".join(sentences))
+        sentences = [" ".join(draw.choices(WORDS, k=10)).capitalize() + f" {number}." for _ in range(4)]
         paths.append(folder / f"{number:05}.md")
-        paths[-1].write_text("\n\n".join(parts) + "\n")
+        paths[-1].write_text(f"# Place {number}\n\n" + " ".join(sentences) + "\n")
     return paths
 
 
