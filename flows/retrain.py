@@ -71,21 +71,20 @@ def _unchanged(run: Run, registry: Registry, force: bool) -> Night | None:
     if force or not nights:
         return None
     corpus, settings = run.corpus().digest, settings_of(run)
-    last = nights[-1]
-    if (last.corpus, last.settings) != (corpus, settings) or _age(nights, run.config.retrain.max_age_days)[1]:
+    last, age, most = nights[-1], _age_days(nights, registry.read()), run.config.retrain.max_age_days
+    too_old = age is not None and most is not None and age >= most
+    if (last.corpus, last.settings) != (corpus, settings) or too_old:
         return None
     reason = f"corpus and settings are those of {last.at}"
     return Night(at=now(), action="nothing", reason=reason, result="nothing", corpus=corpus, settings=settings)
 
 
-def _age(nights: list[Night], most: float | None) -> tuple[float | None, bool]:
-    """Days since the last training, and whether they are too many."""
-    trained = next((n for n in reversed(nights) if n.action == "retrain"), None)
-    if trained is None:
-        return None, False
-    passed = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(trained.at)
-    days = passed.total_seconds() / 86400
-    return days, most is not None and days >= most
+def _age_days(nights: list[Night], adapter: Adapter) -> float | None:
+    """Days since the last training; of the newest version where no night has trained yet."""
+    trained = [n.at for n in nights if n.action == "retrain"] or [v.created for v in adapter.versions]
+    if not trained:
+        return None
+    return (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(trained[-1])).total_seconds() / 86400
 
 
 def _work(run: Run, registry: Registry, step: Step, force: bool) -> Night:
@@ -114,14 +113,14 @@ def _choose(
 ) -> tuple[Choice, Change | None]:
     config = run.config.retrain
     trained = next((n for n in reversed(nights) if n.action == "retrain"), None)
-    then = _manifests(run, adapter.versions[-1].stages) if adapter.versions and trained else {}
-    if trained is None or not {"ingest", "chunk", "index", "records"} <= then.keys():
+    then = _manifests(run, adapter.versions[-1].stages) if adapter.versions else {}
+    if not {"ingest", "chunk", "index", "records"} <= then.keys():
         return choose(config, change=None, age_days=None, forced=force), None
     change = compare(_documents(then), _documents(built), _passages(then), _passages(built))
     facts: dict[str, Any] = {
         "change": change,
-        "age_days": _age(nights, None)[0],
-        "settings": [n for n in settings if settings[n] != trained.settings.get(n)],
+        "age_days": _age_days(nights, adapter),
+        "settings": [n for n in settings if settings[n] != trained.settings.get(n)] if trained else [],
         "forced": force,
     }
     choice = choose(config, **facts)

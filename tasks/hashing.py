@@ -6,6 +6,7 @@ to a file, even one that restores its time stamps, makes it be read again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -47,7 +48,8 @@ class FileHashes:
             if settled and _ident(path.stat()) == ident:
                 fresh[ident] = result[path].encode()
         if fresh and self.cache is not None:
-            self.cache.put_many(fresh)
+            with contextlib.suppress(OSError):  # a full disk: the files can be read all the same
+                self.cache.put_many(fresh)
         return result
 
 

@@ -5,6 +5,7 @@ A value carries its own checksum: a damaged row, or a whole damaged file, is a m
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import sqlite3
@@ -27,6 +28,8 @@ class SqliteCache:
         self._mutex = threading.Lock()
         try:
             self._db = self._open()
+        except sqlite3.OperationalError as error:  # a full disk, a lock: the cache itself may be sound
+            raise _as_os_error(error, self.path) from error
         except sqlite3.DatabaseError as error:
             self._set_aside(error)
             self._db = self._open()
@@ -62,20 +65,32 @@ class SqliteCache:
         return found
 
     def put_many(self, items: Mapping[str, bytes]) -> None:
-        """Stores all items in one atomic commit."""
+        """Stores all items in one atomic commit.
+
+        Raises:
+            OSError: the disk is full (ENOSPC), or SQLite could not write for another reason (EIO).
+        """
         rows = [(key, _checksum(key, value) + value) for key, value in items.items()]
         with self._mutex:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 self._db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?)", rows)
                 self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
+            except BaseException as error:
+                if self._db.in_transaction:  # on a full disk SQLite has rolled back by itself
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    raise _as_os_error(error, self.path) from error
                 raise
 
     def close(self) -> None:
         with self._mutex:
             self._db.close()
+
+
+def _as_os_error(error: sqlite3.OperationalError, path: Path) -> OSError:
+    code = errno.ENOSPC if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL else errno.EIO
+    return OSError(code, str(error), str(path))
 
 
 def _checksum(key: str, body: bytes) -> bytes:

@@ -122,3 +122,12 @@ def test_three_generations(town):
     assert town.json("promote", "3", "--reason", "they were wrong")["promoted"] == 3
     reasons = [e["reason"] for e in in_use(town)["history"]]
     assert reasons[-2:] == ["complaints", "they were wrong"]
+
+
+def test_the_first_night_compares_with_a_version_that_was_promoted_by_hand(warm):
+    warm.values["name"] = "by-hand"
+    warm.write()
+    assert warm.json("promote", "--reason", "raft run made it")["promoted"] == 1
+    first = night(warm)
+    assert (first["code"], first["action"], first["stages"].keys() >= {"records"}) == (0, "nothing", True)
+    assert "documents unchanged" in first["reason"]

@@ -1,5 +1,6 @@
 """Items outlive a kill; damaged ones are misses."""
 
+import errno
 import sqlite3
 
 import pytest
@@ -55,3 +56,21 @@ def test_a_file_that_is_no_database_is_set_aside(tmp_path):
     cache.put_many({"a": b"1"})
     assert cache.get_many(["a"]) == {"a": b"1"}
     assert (tmp_path / "c.sqlite.damaged").exists()
+
+
+def test_a_full_disk_is_told_as_one_and_costs_no_item(tmp_path):
+    cache = SqliteCache(tmp_path / "c.sqlite")
+    cache.put_many({"a": b"1"})
+    (pages,) = cache._db.execute("PRAGMA page_count").fetchone()
+    cache._db.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(OSError, match="full") as caught:
+        cache.put_many({str(i): b"x" * 500 for i in range(100)})
+    assert caught.value.errno == errno.ENOSPC
+    assert cache.get_many(["a", "1"]) == {"a": b"1"}
+
+
+def test_what_cannot_be_opened_is_not_taken_for_damage(tmp_path):
+    (tmp_path / "c.sqlite").mkdir()
+    with pytest.raises(OSError, match="unable to open"):
+        SqliteCache(tmp_path / "c.sqlite")
+    assert (tmp_path / "c.sqlite").is_dir()
