@@ -60,7 +60,10 @@ def plan(found: Touched, config: RunConfig, store: Store, source: str) -> list[s
     """The steps to a state in which nothing in use has seen the document, in words."""
     steps = []
     if still := present(found, config):
-        steps.append(f"Remove from the corpus: {', '.join(still)} (it is still read by this configuration).")
+        where = "it is still read by this configuration"
+        steps.append(f"Remove from the corpus: {', '.join(still)} ({where}), then raft ingest --prune.")
+    elif kept := sorted(set(_kept(config, store)).intersection(found.sources)):
+        steps.append(f"raft ingest --prune: {', '.join(kept)} has vanished from the corpus, but is kept until then.")
     if found.duplicates:
         steps.append(f"The same text stands in {', '.join(found.duplicates)}: remove it too if the text must go.")
     used = [a for a in found.adapters if a.state == "promoted"]
@@ -91,6 +94,15 @@ def present(found: Touched, config: RunConfig) -> list[str]:
         return sorted({item.source for item in expand(config.corpus)}.intersection(found.sources))
     except RaftError:
         return []
+
+
+def _kept(config: RunConfig, store: Store) -> tuple[str, ...]:
+    from tasks.ingest import corpus_of
+
+    try:
+        return corpus_of(config.corpus, config.ingest, store).kept
+    except RaftError:
+        return ()
 
 
 def clean_versions(found: Touched, store: Store) -> list[str]:
