@@ -1,6 +1,7 @@
 """Who is asked: the Teacher protocol, any OpenAI-compatible endpoint, and a replay teacher for tests."""
 
-from data.teachers.endpoint import OpenAITeacher
+from typing import TYPE_CHECKING, Any
+
 from data.teachers.protocol import (
     BudgetReached,
     Counted,
@@ -14,6 +15,9 @@ from data.teachers.protocol import (
     Usage,
 )
 from data.teachers.replay import ReplayTeacher, prompt_key
+
+if TYPE_CHECKING:
+    from data.teachers.endpoint import OpenAITeacher
 
 __all__ = [
     "BudgetReached",
@@ -30,3 +34,11 @@ __all__ = [
     "Usage",
     "prompt_key",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "OpenAITeacher":  # its client takes longer to import than most commands take to run
+        from data.teachers.endpoint import OpenAITeacher
+
+        return OpenAITeacher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
