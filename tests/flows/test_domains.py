@@ -1,13 +1,20 @@
 """Several domains from one file: what they share is written once, one that fails stops no other, one report."""
 
+import contextlib
+import io
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from flows.cli import invoke
+from flows.config import load_config
 from flows.domains import merge, read_domains
 from raft_errors import BadInput
+from tasks.store import Store
 
 
 def write(folder: Path, values: dict) -> Path:
@@ -57,29 +64,45 @@ def test_values_of_the_own_section_win_and_the_rest_stays():
     assert merge({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"c": 3}, "d": [2]}) == {"a": {"b": 1, "c": 3}, "d": [2]}
 
 
-@pytest.mark.slow
-def test_domains_run_side_by_side_and_one_that_fails_stops_no_other(finished, tmp_path):
-    project, _ = finished
-    values = {name: value for name, value in project.values.items() if name != "corpus"}
-    file = write(
-        project.folder,
-        {
-            "common": {**values, "store": str(project.folder / ".raft")},
-            "domains": {
-                "towns": {"corpus": project.values["corpus"]},
-                "nowhere": {"corpus": ["no/such/folder"]},
-                "again": {"corpus": project.values["corpus"]},
-            },
-        },
-    )
-    said = project.raft("domains", str(file), "--json", check=False)
-    row = json.loads(said.stdout.splitlines()[-1])
-    assert (said.returncode, row["ok"]) == (2, False)
+FAKE = """#!{python}
+import json, pathlib, sys
+verb, config = sys.argv[3], pathlib.Path(sys.argv[4])
+assert sys.argv[1:3] == ["-m", "flows.cli"] and sys.argv[5:] == ["--no-prefect", "--json"]
+print(verb, config.stem, file=sys.stderr)
+if config.stem == "nowhere":
+    print(json.dumps({{"ok": False, "error": "no/such/folder: no such file or folder"}}))
+    sys.exit(2)
+print("a line of a library")
+print(json.dumps({{"ok": True, "ran": [], "stages": [{{"stage": "evaluate", "key": "{key}"}}]}}))
+"""
+
+
+def test_domains_run_side_by_side_and_one_that_fails_stops_no_other(tmp_path, monkeypatch):
+    store = Store(tmp_path / ".raft")
+    store.prepare()
+    key = "e" * 32
+    with store.publish("evaluate", key) as (out, manifest):
+        (out / "report.html").write_text("the report")
+        figures = {"base": 0.2, "other": 0.6, "difference": 0.4, "low": 0.3, "high": 0.5, "n": 40}
+        manifest.metrics = {"headline": figures}
+    fake = tmp_path / "raft"
+    fake.write_text(FAKE.format(python=sys.executable, key=key))
+    fake.chmod(0o755)
+    monkeypatch.setattr("flows.domains.sys", SimpleNamespace(executable=str(fake)))
+    names = ("towns", "nowhere", "again")
+    file = write(tmp_path, {"domains": {name: {"corpus": [name]} for name in names}})
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = invoke(["domains", str(file), "--retrain", "--json"])
+    row = json.loads(out.getvalue())
+    assert (code, row["ok"], row["exit_code"]) == (2, False, 2)
     ends = {d["name"]: (d["exit_code"], d["result"]) for d in row["domains"]}
+    assert list(ends) == list(names)
     assert ends["towns"] == ends["again"] == (0, "nothing had to run")
-    assert ends["nowhere"][0] == 2
-    assert "no/such/folder" in ends["nowhere"][1]
-    assert "no/such/folder" in said.stderr
+    assert ends["nowhere"] == (2, "no/such/folder: no such file or folder")
+    assert all(f"{name}: retrain {name}" in err.getvalue() for name in names)
+    assert load_config(store.root / "domains" / "towns.yaml").corpus == (str(tmp_path / "towns"),)
     page = Path(row["report"]).read_text()
-    assert all(f">{name}<" in page for name in ends)
-    assert Path(row["domains"][0]["report"]).is_file()
+    assert all(f">{name}<" in page for name in names)
+    assert "+40.0 [+30.0, +50.0]" in page
+    assert Path(row["domains"][0]["report"]).read_text() == "the report"
