@@ -3,9 +3,9 @@
     python benchmarks/scaling.py --quick
     python benchmarks/scaling.py --json
 
-A small random Llama in float32, packed records of counting numbers, AdamW; every mesh runs in a process of its own. What is shown is
-that sharding changes nothing but where the numbers are; step time on forced devices of one CPU means nothing and is
-not quoted.
+A small random Llama in float32, packed records of counting numbers, AdamW; every mesh runs in a process of its own.
+What is shown is that sharding changes nothing but where the numbers are; step time on forced devices of one CPU
+means nothing and is not quoted.
 """
 
 from __future__ import annotations

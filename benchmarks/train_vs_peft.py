@@ -148,7 +148,7 @@ def run_peft(job: dict[str, Any], packed: bool) -> dict[str, Any]:
         folder, dtype=getattr(torch, job["dtype"]), attn_implementation="sdpa", use_cache=False
     )
     model = peft.get_peft_model(base, peft.LoraConfig(**lora.to_peft(config.num_layers) | {"inference_mode": False}))
-    start = adapter_tensors(init_lora(lora, config, job["seed"]), config.num_layers)
+    start = adapter_tensors(init_lora(lora, config, job["seed"]), range(config.num_layers))
     state = {k.replace(".weight", ".default.weight"): torch.tensor(np.array(v)) for k, v in start.items()}
     assert not model.load_state_dict(state, strict=False).unexpected_keys
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -216,6 +216,7 @@ def child(side: str, job_file: Path) -> int:
 def measure(side: str, job_file: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, "--child", side, "--job", str(job_file)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # as the train stage sets it, for every side
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

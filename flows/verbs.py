@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from flows.cli import emit
-from flows.config import load_config
+from flows.config import RunConfig, load_config
 from flows.display import Display, table
 
 ConfigArgument = Annotated[
@@ -174,11 +174,24 @@ def _short(place: str) -> str:
         return place
 
 
-def plan(config: ConfigArgument = None, set_: SetOption = None, json: JsonOption = False) -> None:
+def plan(
+    config: ConfigArgument = None,
+    set_: SetOption = None,
+    engine: Annotated[bool, typer.Option("--engine", help="Compile the training step: memory, steps, time")] = False,
+    devices: Annotated[int | None, typer.Option(min=1, max=512, help="Plan for N accelerators instead")] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0.1, help="GiB of a device: finds remat and micro batch that fit")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """Show for each stage whether it is cached or will run, and why. Starts nothing."""
     from flows.plan import plan as outlook
 
-    rows = outlook(load_config(config, set_ or []), "evaluate")
+    loaded = load_config(config, set_ or [])
+    if engine or devices or memory:
+        _engine_plan(loaded, devices, memory, json)
+        return
+    rows = outlook(loaded, "evaluate")
     if json:
         emit({"ok": True, "stages": [row.__dict__ for row in rows]})
         return
@@ -186,3 +199,14 @@ def plan(config: ConfigArgument = None, set_: SetOption = None, json: JsonOption
     took = [f"{row.seconds:.0f} s" if row.seconds is not None else "" for row in rows]
     shown = [(row.stage, words[row.state], t, row.why) for row, t in zip(rows, took)]
     Console(highlight=False).print(table("", ("stage", "state", "last took", "why"), shown))
+
+
+def _engine_plan(config: RunConfig, devices: int | None, memory: float | None, json: bool) -> None:
+    from flows.engine_plan import engine_plan, lines
+
+    tried = engine_plan(config, devices, memory)
+    if json:
+        emit({"ok": True, "fits": tried[-1]["fits"], "tried": tried})
+        return
+    for line in lines(tried):
+        Console(highlight=False).print(line, soft_wrap=True)

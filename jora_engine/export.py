@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,14 @@ _TOKENIZER_FILES = (
 )
 
 
-def adapter_tensors(lora: Mapping[str, Mapping[str, Any]], num_layers: int) -> dict[str, np.ndarray]:
-    """The adapter's arrays by PEFT key, float32, A [r, in] and B [out, r], in order of key."""
+def adapter_tensors(lora: Mapping[str, Mapping[str, Any]], layers: Iterable[int]) -> dict[str, np.ndarray]:
+    """The adapter's arrays of those layers by PEFT key, float32, A [r, in] and B [out, r], in order of key."""
+    layers = list(layers)
     out = {}
     for name, pair in lora.items():
         for part, letter in (("a", "A"), ("b", "B")):
             stacked = np.asarray(jax.device_get(pair[part]), np.float32)
-            for layer in range(num_layers):
+            for layer in layers:
                 out[f"{_PREFIX}.{layer}.{MODULE_PATHS[name]}.lora_{letter}.weight"] = stacked[layer]
     return dict(sorted(out.items()))
 
@@ -73,7 +74,7 @@ def write_adapter(
         base_name: Hub id or path of the base model, for `base_model_name_or_path` and the model card.
         extra: JSON values for raft.json; `base_digest` is what `read_adapter` compares.
     """
-    tensors = adapter_tensors(lora, model_config.num_layers)
+    tensors = adapter_tensors(lora, lora_config.layers(model_config.num_layers))
     for key, array in tensors.items():
         if not np.isfinite(array).all():
             raise BadInput(f"the adapter's {key} holds NaN or infinite values", do="go back to an earlier checkpoint")
@@ -111,14 +112,12 @@ def read_adapter(
     lora: dict[str, dict[str, jax.Array]] = {}
     wanted: set[str] = set()
     shapes = model_config.linear_shapes()
+    layers = config.layers(model_config.num_layers)
     for name in config.targets(model_config.num_layers):
         rows, columns = shapes[name]
         pair = {}
         for part, letter, shape in (("a", "A", (config.rank, columns)), ("b", "B", (rows, config.rank))):
-            keys = [
-                f"{_PREFIX}.{layer}.{MODULE_PATHS[name]}.lora_{letter}.weight"
-                for layer in range(model_config.num_layers)
-            ]
+            keys = [f"{_PREFIX}.{layer}.{MODULE_PATHS[name]}.lora_{letter}.weight" for layer in layers]
             wanted |= set(keys)
             for key in keys:
                 if key not in tensors or tensors.shape(key) != shape:
@@ -128,7 +127,10 @@ def read_adapter(
                         expected=f"{list(shape)} for this base model and rank {config.rank}",
                         do="use the base model that the adapter was trained on",
                     )
-            pair[part] = jnp.asarray(np.stack([tensors.read(key).astype(np.float32) for key in keys]))
+            stacked = np.zeros((model_config.num_layers, *shape), np.float32)  # a layer without an adapter adds 0
+            for layer, key in zip(layers, keys):
+                stacked[layer] = tensors.read(key)
+            pair[part] = jnp.asarray(stacked)
         lora[name] = pair
     unknown = sorted(set(tensors.names()) - wanted)
     if unknown:

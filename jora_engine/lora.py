@@ -23,21 +23,27 @@ Adapter = dict[str, dict[str, jax.Array]]
 def init_lora(config: LoraConfig, model: ModelConfig, seed: int) -> Adapter:
     """A ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's kaiming_uniform with a = sqrt 5), B = 0: the base function unchanged.
 
-    The same seed gives the same numbers on every device count.
+    The same seed gives the same numbers on every device count. A layer that is to carry no adapter has A = 0 as well:
+    both gradients are then 0 and it stays without one.
     """
     shapes, out = model.linear_shapes(), {}
+    bare = [i for i in range(model.num_layers) if i not in config.layers(model.num_layers)]
     for index, name in enumerate(config.targets(model.num_layers)):
         rows, columns = shapes[name]
         key = jax.random.fold_in(jax.random.key(seed), index)
         bound = columns**-0.5
         a = jax.random.uniform(key, (model.num_layers, config.rank, columns), jnp.float32, -bound, bound)
+        if bare:
+            a = a.at[jnp.asarray(bare)].set(0.0)
         out[name] = {"a": a, "b": jnp.zeros((model.num_layers, rows, config.rank), jnp.float32)}
     return out
 
 
-def parameter_count(lora: Adapter) -> int:
+def parameter_count(config: LoraConfig, model: ModelConfig) -> int:
     """Trainable numbers in the adapter."""
-    return sum(leaf.size for leaf in jax.tree.leaves(lora))
+    shapes = model.linear_shapes()
+    each = sum(config.rank * sum(shapes[name]) for name in config.targets(model.num_layers))
+    return each * len(config.layers(model.num_layers))
 
 
 def prepare(lora: Adapter, scale: float, dtype: jnp.dtype) -> Adapter:

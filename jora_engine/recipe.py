@@ -37,6 +37,7 @@ class LoraConfig:
         target_modules: "all-linear" (all but the head), a list of names (equal, or the end of the module path after a
             dot), or a string: a regular expression that must match the whole module path.
         exclude_modules: the same forms, taken out again.
+        layers_to_transform: numbers of the decoder layers that carry an adapter; None = all.
     """
 
     rank: int = 16
@@ -45,8 +46,13 @@ class LoraConfig:
     exclude_modules: str | tuple[str, ...] | None = None
     dropout: float = 0.0
     use_rslora: bool = False
+    layers_to_transform: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.layers_to_transform is not None:
+            object.__setattr__(self, "layers_to_transform", tuple(sorted(set(self.layers_to_transform))))
+            ok = self.layers_to_transform and all(_whole(i) and i >= 0 for i in self.layers_to_transform)
+            require(bool(ok), "layers_to_transform", self.layers_to_transform, "numbers of layers, from 0")
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -92,6 +98,18 @@ class LoraConfig:
             )
         return tuple(found)
 
+    def layers(self, num_layers: int) -> tuple[int, ...]:
+        """Numbers of the layers that carry an adapter, in order.
+
+        Raises:
+            BadInput: the model has no such layer.
+        """
+        if self.layers_to_transform is None:
+            return tuple(range(num_layers))
+        last = self.layers_to_transform[-1]
+        require(last < num_layers, "layers_to_transform", self.layers_to_transform, f"numbers below {num_layers}")
+        return self.layers_to_transform
+
     def _matches(self, path: str) -> bool:
         def hit(pattern: str | tuple[str, ...]) -> bool:
             if isinstance(pattern, str):
@@ -125,7 +143,7 @@ class LoraConfig:
                 do="give a LoRA adapter",
             )
         plain = {"use_dora": False, "bias": "none", "fan_in_fan_out": False, "lora_bias": False}
-        plain |= dict.fromkeys(("modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern"), None)
+        plain |= dict.fromkeys(("modules_to_save", "rank_pattern", "alpha_pattern"), None)
         for key, value in plain.items():
             if config.get(key) and config[key] != value:
                 raise BadInput(
@@ -136,6 +154,8 @@ class LoraConfig:
         names = ("target_modules", "exclude_modules", "use_rslora")
         values = {"rank": config.get("r", 8), "alpha": float(config.get("lora_alpha", 8))}
         values |= {k: config[k] for k in names if config.get(k) is not None}
+        if (layers := config.get("layers_to_transform")) is not None:
+            values["layers_to_transform"] = (layers,) if isinstance(layers, int) else tuple(layers)
         return cls(dropout=float(config.get("lora_dropout") or 0.0), **values)
 
     def to_peft(self, num_layers: int, base_model: str | None = None) -> dict[str, Any]:
@@ -150,7 +170,7 @@ class LoraConfig:
             "inference_mode": True,
             "init_lora_weights": True,
             "layers_pattern": None,
-            "layers_to_transform": None,
+            "layers_to_transform": list(self.layers(num_layers)) if self.layers_to_transform is not None else None,
             "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
             "lora_bias": False,
             "lora_dropout": self.dropout,
@@ -203,7 +223,7 @@ class TrainConfig:
     early_stopping_patience: int = 0
     keep_checkpoints: int = 1
     dtype: str = "bfloat16"
-    remat: str = "layer"
+    remat: str = "names"
     mesh: str | tuple[int, ...] = "auto"
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import optax
 from flax import struct
 
+from jora_engine.attention_backends import Choice, Shape, choose
 from jora_engine.checkpoint import Checkpoints
 from jora_engine.config import LoraConfig, ModelConfig, TrainConfig
 from jora_engine.lora import Adapter, init_lora, prepare
@@ -28,7 +29,7 @@ from jora_engine.loss import supervised_loss
 from jora_engine.model import Params, forward, head_matrix
 from jora_engine.optimizer import learning_rate, make_optimizer
 from jora_engine.packing import Batch, Example, Packing, fitting, make_batch, pack, split_steps
-from jora_engine.sharding import Placement
+from jora_engine.sharding import Placement, with_shardings
 from raft_errors import BadInput, Interrupted, RaftError
 
 DIVERGED_AFTER = 5  # consecutive steps far above the first loss
@@ -125,6 +126,41 @@ class Trainer:
         self._gradient = jax.jit(self._micro_gradient, donate_argnums=(0,))
         self._update = jax.jit(self._apply, donate_argnums=(0, 1))
         self._loss = jax.jit(self._micro_loss)
+        self._compiled: jax.stages.Compiled | None = None
+        self.backend = self._attention()
+
+    def compile(self) -> jax.stages.Compiled:
+        """The gradient of a micro batch, compiled from shapes alone (`params` may be abstract); steps then use it."""
+        if self._compiled is None:
+            lora = jax.eval_shape(self.initial_state).lora
+            rows = self.schedule.packings[0].rows[: self.config.micro_batch_rows]
+            batch = make_batch(self.examples, rows, self.config.sequence_length, self.schedule.capacity)
+            if self.placement:
+                lora = with_shardings(lora, self.placement.adapters(lora))
+                batch = with_shardings(batch, self.placement.batch(batch))
+            lowered = self._gradient.lower(lora, lora, self.params, batch, np.float32(1), jax.random.key(0))
+            self._compiled = lowered.compile()
+        return self._compiled
+
+    def _attention(self) -> Choice:
+        """The attention back end for one device's part of a micro batch."""
+        cut = self.placement.size if self.placement else lambda axis: 1
+        if cut("context") > 1:
+            return Choice("blocked", "the only one for a sequence cut over devices")
+        tensor = cut("tensor") if self.placement and self.placement.heads_cut else 1
+        packings = (*self.schedule.packings, self.validation_packing)
+        return choose(
+            Shape(
+                rows=self.config.micro_batch_rows // (cut("data") * cut("fsdp")),
+                length=self.config.sequence_length,
+                heads=self.model.num_heads // tensor,
+                kv_heads=self.model.num_kv_heads // tensor,
+                head_dim=self.model.head_dim,
+                window=self.model.sliding_window,
+                packed=any(len(row) > 1 for packing in packings for row in packing.rows),
+                dtype=self.config.dtype,
+            )
+        )
 
     def initial_state(self) -> TrainState:
         lora = self.start or init_lora(self.lora_config, self.model, self.config.seed)
@@ -224,12 +260,12 @@ class Trainer:
         ]
         weight = np.float32(sum(float(b.supervision.weight.sum()) for b in batches))
         gradient = self._place(jax.tree.map(jnp.zeros_like, state.lora))
-        losses = []
+        add, losses = self._compiled or self._gradient, []
         for micro, batch in enumerate(batches):
             if stop():
                 return None
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.config.seed), step), micro)
-            gradient, loss = self._gradient(gradient, state.lora, self.params, self._put(batch), weight, key)
+            gradient, loss = add(gradient, state.lora, self.params, self._put(batch), weight, key)
             losses.append(loss)
             if len(batches) > 1:
                 jax.block_until_ready(loss)
@@ -257,16 +293,16 @@ class Trainer:
 
     def _micro_loss(self, lora: Adapter, params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         """Summed loss of the supervised tokens; dropout only where a key is given."""
-        dtype = params["embed"].dtype
         hidden = forward(
             params,
-            prepare(lora, self.lora_config.scale, dtype),
+            prepare(lora, self.lora_config.scale, jnp.float32),
             batch.tokens,
             batch.mask,
             self.model,
             remat=self.config.remat,
             dropout=self.lora_config.dropout,
             dropout_key=key if self.lora_config.dropout else None,
+            backend=self.backend.backend,
             placement=self.placement,
         )
         head = head_matrix(params)

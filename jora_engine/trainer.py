@@ -30,10 +30,12 @@ from jora_engine.config import LoraConfig, ModelConfig, TrainConfig
 from jora_engine.export import read_adapter, write_adapter
 from jora_engine.lora import Adapter, parameter_count
 from jora_engine.packing import Example
-from jora_engine.sharding import AXES, place, use_cores
+from jora_engine.planning import abstract_params, bits_here, choose, device_memory, refusal, rungs
+from jora_engine.sharding import place, use_cores
 from jora_engine.tokenizer import Tokenizer
+from jora_engine.trackers import Trackers
 from jora_engine.train import Progress, Trainer
-from jora_engine.weights import load_params, param_shapes, read_model_config
+from jora_engine.weights import load_params, read_model_config
 from raft_errors import BadInput, RaftError
 
 CHECKPOINT_SECONDS = 60.0
@@ -51,6 +53,7 @@ class Job:
         work: folder for checkpoints, kept between attempts and removed by the caller afterwards.
         base_name: what the adapter names as its base; the model folder's name by default.
         compile_cache: folder for compiled programs, shared between runs.
+        writers: metric writers besides metrics.jsonl (`trackers`), their files in `logs`, the run's name `run_name`.
         start: PEFT folder of the adapter that training goes on from; None = a fresh one.
     """
 
@@ -62,13 +65,16 @@ class Job:
     base_name: str = ""
     compile_cache: Path | None = None
     start: Path | None = None
+    writers: tuple[str, ...] = ()
+    logs: Path | None = None
+    run_name: str = "train"
     lora: LoraConfig = field(default_factory=LoraConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
 
     @classmethod
     def read(cls, file: Path) -> Job:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        for name in ("model", "train", "out", "work", "validation", "compile_cache", "start"):
+        for name in ("model", "train", "out", "work", "validation", "logs", "compile_cache", "start"):
             if values.get(name) is not None:
                 values[name] = Path(values[name])
         values["lora"] = LoraConfig.from_dict(values.get("lora", {}))
@@ -114,7 +120,8 @@ def read_start(folder: Path, wanted: LoraConfig, model: ModelConfig) -> Adapter:
         BadInput: it has another rank, other modules or another scale than the one to be trained.
     """
     lora, found = read_adapter(folder, model)
-    same = sorted(found.targets(model.num_layers)) == sorted(wanted.targets(model.num_layers))
+    count = model.num_layers
+    same = all(getattr(found, what)(count) == getattr(wanted, what)(count) for what in ("targets", "layers"))
     if not (same and found.rank == wanted.rank and math.isclose(found.scale, wanted.scale, rel_tol=1e-6)):
         raise BadInput(
             f"{folder}: rank {found.rank}, scale {found.scale:g}, modules {', '.join(lora)}",
@@ -138,10 +145,25 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     if not examples:
         raise BadInput(f"{job.train} holds no record", expected="training records", do="make more questions")
     placement = place(model, job.training.mesh)
-    shardings = placement.params(param_shapes(model)) if placement else None
-    params = load_params(job.model, model, job.training.dtype, shardings)
     start = read_start(job.start, job.lora, model) if job.start else None
-    trainer = Trainer(params, model, job.lora, job.training, examples, validation, placement, start)
+    shapes = abstract_params(model, job.training.dtype, placement)
+    trainer, tried = choose(
+        lambda training: Trainer(shapes, model, job.lora, training, examples, validation, placement, start),
+        rungs(job.training, cpu=jax.default_backend() == "cpu"),
+        device_memory(),
+    )
+    if not tried[-1].fits:
+        raise refusal(tried[-1])
+    job = dataclasses.replace(job, training=trainer.config)
+    settings = {"lora": dataclasses.asdict(job.lora), "training": dataclasses.asdict(job.training)}
+    trackers = Trackers(job.writers, job.logs or job.work, job.run_name, {"model": job.base_name, **settings})
+
+    def tell(event: dict[str, Any]) -> None:
+        report(event)
+        trackers.hear(event)
+
+    shardings = placement.params(shapes) if placement else None
+    trainer.params = load_params(job.model, model, job.training.dtype, shardings, bits=bits_here())
     packing = trainer.schedule.packings[0]
     facts = {
         "records": len(examples),
@@ -150,19 +172,19 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         "rows": len(packing.rows),
         "fill": round(packing.fill, 4),
         "steps": len(trainer.schedule.steps),
-        "trainable_parameters": parameter_count(trainer.initial_state().lora),
+        "trainable_parameters": parameter_count(job.lora, model),
         "prompt_tokens": int(sum(len(e.prompt) for e in trainer.examples)),
         "completion_tokens": int(sum(len(e.completion) for e in trainer.examples)),
         "fallback_template": tokenizer.fallback_template,
     }
-    mesh = {axis: placement.size(axis) for axis in AXES} if placement else None
-    notes = list(placement.notes) if placement else []
-    report({"event": "start", **facts, "devices": [str(d) for d in jax.devices()], "mesh": mesh, "notes": notes})
+    outlook = {"plan": tried[-1].to_json(), "attention": trainer.backend._asdict()}
+    report({"event": "start", **facts, "devices": [str(d) for d in jax.devices()], **outlook})
     checkpoints = Checkpoints(job.work / "checkpoints", keep=job.training.keep_checkpoints)
     try:
-        lora, progress = trainer.run(checkpoints, stop=stop, report=report, checkpoint_seconds=CHECKPOINT_SECONDS)
+        lora, progress = trainer.run(checkpoints, stop=stop, report=tell, checkpoint_seconds=CHECKPOINT_SECONDS)
     finally:
         checkpoints.close()
+        trackers.close()
     job.out.mkdir(parents=True, exist_ok=True)
     write_adapter(job.out / "adapter", lora, job.lora, model, job.base_name or job.model.name)
     _write_results(job, progress, facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,9 @@ class TrainSection(Section):
     alpha: float = setting(16.0, "LoRA scale is alpha / rank", gt=0, le=4096)
     target_modules: str | tuple[str, ...] = setting(
         "all-linear", "Linear layers that carry an adapter: all-linear, a list of names, or a regular expression"
+    )
+    layers_to_transform: tuple[int, ...] | None = setting(
+        None, "Numbers of the decoder layers that carry an adapter, from 0; null = all"
     )
     dropout: float = setting(0.0, "LoRA dropout", ge=0, lt=1)
     use_rslora: bool = setting(False, "Scale by alpha / sqrt(rank) instead")
@@ -59,12 +63,24 @@ class TrainSection(Section):
         result=False,
     )
     dtype: Literal["bfloat16", "float32"] = setting("bfloat16", "Precision of the frozen base and the activations")
-    remat: Literal["layer", "none"] = setting(
-        "layer", "layer = recompute each layer in the backward pass (less memory)"
+    remat: Literal["auto", "none", "names", "layer", "offload"] = setting(
+        "names",
+        "What the backward pass computes again, from nothing (most memory) to each layer, its input kept on the host; "
+        "auto = the first that fits",
+    )
+    mesh: Literal["auto"] | tuple[int, int, int, int] = setting(
+        "auto",
+        "Devices along data, fsdp, tensor and context, one of them may be -1; auto = all on fsdp (a CPU's cores: data)",
+        result=False,
+    )
+    writers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = setting(
+        (), "Also send the metrics there (each needs its package); they get this configuration only", result=False
     )
 
 
-LORA_FIELDS = ("rank", "alpha", "target_modules", "dropout", "use_rslora")
+LORA_FIELDS = ("rank", "alpha", "target_modules", "layers_to_transform", "dropout", "use_rslora")
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+"""A tenth of a CPU's training time goes into mapping small pages; elsewhere than under glibc it means nothing."""
 LIMITS = ("silent_minutes", "max_minutes")
 
 
@@ -72,22 +88,18 @@ def build(
     bench: Bench, config: TrainSection, records: Manifest, base: ModelFiles, start: Manifest | None = None
 ) -> Outcome:
     """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json; goes on from the training `start`."""
-    settings = config.model_dump(mode="json")
-    lora = {name: settings.pop(name) for name in LORA_FIELDS}
-    settings = {name: value for name, value in settings.items() if name not in LIMITS}
-    settings["learning_rate"] = config.learning_rate or rate_for(base.folder)
     validation = records.path("validation.jsonl")
     job = {
-        "model": str(base.folder),
+        **engine_job(config, base, bench.seed),
         "train": str(records.path("train.jsonl")),
         "validation": str(validation) if validation.stat().st_size else None,
         "out": str(bench.scratch / "out"),
         "start": str(start.path("adapter")) if start else None,
         "work": str(bench.scratch),
         "base_name": base.name,
-        "compile_cache": str(compile_cache()),
-        "lora": lora,
-        "training": {**settings, "seed": bench.seed},
+        "writers": config.writers,
+        "logs": str(bench.scratch.parents[2] / "logs"),  # beside the store's results: scratch is removed
+        "run_name": bench.scratch.name[:16],
     }
     write_json(bench.scratch / "job.json", job)
     waiting = "waiting for the training of {}, on the same device"
@@ -97,6 +109,7 @@ def build(
             [str(bench.scratch / "job.json")],
             log_file=bench.scratch / "trainer.log",
             on_event=lambda event: show(event, bench.progress),
+            environment={"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", HUGE_PAGES)},
             silent_seconds=config.silent_minutes and 60 * config.silent_minutes,
             limit_seconds=config.max_minutes and 60 * config.max_minutes,
         )
@@ -107,6 +120,20 @@ def build(
         f"{facts['steps']} steps: loss {facts['first_loss']:.3f} → {facts['final_loss']:.3f}",
         {name: value for name, value in facts.items() if not isinstance(value, dict)},
     )
+
+
+def engine_job(config: TrainSection, base: ModelFiles, seed: int) -> dict[str, Any]:
+    """The part of a trainer's or planner's job that the section and the base decide."""
+    settings = config.model_dump(mode="json", exclude={"writers"})
+    lora = {name: settings.pop(name) for name in LORA_FIELDS}
+    settings = {name: value for name, value in settings.items() if name not in LIMITS}
+    settings["learning_rate"] = config.learning_rate or rate_for(base.folder)
+    return {
+        "model": str(base.folder),
+        "compile_cache": str(compile_cache()),
+        "lora": lora,
+        "training": {**settings, "seed": seed},
+    }
 
 
 def rate_for(folder: Path) -> float:

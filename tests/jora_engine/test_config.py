@@ -156,11 +156,24 @@ def test_rslora_is_written_with_its_scale_in_alpha():
     assert PeftLora(**{k: v for k, v in written.items() if k != "peft_type"}).r == 64
 
 
-@pytest.mark.parametrize("key", ["use_dora", "modules_to_save", "rank_pattern", "layers_to_transform"])
+@pytest.mark.parametrize("key", ["use_dora", "modules_to_save", "rank_pattern"])
 def test_adapters_that_are_more_than_plain_lora_are_refused(key):
-    value = {"use_dora": True, "modules_to_save": ["lm_head"], "rank_pattern": {"q_proj": 4}}.get(key, [0])
+    value = {"use_dora": True, "modules_to_save": ["lm_head"], "rank_pattern": {"q_proj": 4}}[key]
     with pytest.raises(BadInput, match=key):
         LoraConfig.from_peft({"peft_type": "LORA", "target_modules": ["q_proj"], key: value})
+
+
+def test_layer_ranges_are_pefts():
+    config = LoraConfig(target_modules=("q_proj",), layers_to_transform=[2, 0, 2])
+    assert config.layers(3) == (0, 2)
+    assert LoraConfig().layers(3) == (0, 1, 2)
+    assert config.to_peft(3)["layers_to_transform"] == [0, 2]
+    assert LoraConfig.from_peft(config.to_peft(3)) == config
+    with pytest.raises(BadInput, match="numbers below 2"):
+        config.layers(2)
+    for wrong in ([], [-1], ["0"]):
+        with pytest.raises(BadInput, match="layers_to_transform"):
+            LoraConfig(layers_to_transform=wrong)
 
 
 def test_the_jora_preset_is_rank_16_on_q_and_v():

@@ -76,6 +76,30 @@ def test_an_adapter_of_peft_is_read(model_folder, tmp_path):
     torch.testing.assert_close(logits(base(tmp_path / "merged")), logits(adapted), rtol=1e-4, atol=1e-4)
 
 
+def test_an_adapter_on_some_layers_is_pefts(model_folder, tmp_path):
+    """Trained or not, layers outside the range stay as the base has them; PEFT writes and reads the same keys."""
+    folder = model_folder("llama")
+    model = read_model_config(folder)
+    config = LoraConfig(rank=2, alpha=4, target_modules=("q_proj", "up_proj"), layers_to_transform=(0, 2))
+    start = init_lora(config, model, 0)
+    assert not np.asarray(start["q"]["a"][1]).any()
+    lora = jax.tree.map(lambda x: np.array(x) + np.float32(0.1), start)
+    for leaf in jax.tree.leaves(lora):
+        leaf[1] = 0
+    write_adapter(tmp_path / "a", lora, config, model, "b")
+    options = peft.LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "up_proj"], layers_to_transform=[0, 2])
+    theirs = peft.get_peft_model(base(folder), options)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours, same = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("a", "theirs"))
+    assert set(ours) == set(same)
+    again, read = read_adapter(tmp_path / "a", model)
+    assert read.layers_to_transform == (0, 2)
+    jax.tree.map(np.testing.assert_array_equal, lora, again)
+    write_merged(folder, lora, config, model, tmp_path / "merged")
+    adapted = logits(peft.PeftModel.from_pretrained(base(folder), tmp_path / "a"))
+    torch.testing.assert_close(adapted, logits(base(tmp_path / "merged")), rtol=1e-4, atol=1e-4)
+
+
 GOLDEN = [  # facts: PEFT's keys for a two-module adapter, one layer shown
     "base_model.model.model.layers.0.mlp.gate_proj.lora_A.weight",
     "base_model.model.model.layers.0.mlp.gate_proj.lora_B.weight",

@@ -48,7 +48,7 @@ def peft_model(folder, lora, lora_config, num_layers):
     model = peft.get_peft_model(base, peft.LoraConfig(**lora_config.to_peft(num_layers)))
     state = {
         key.replace(".weight", ".default.weight"): torch.tensor(np.array(value))
-        for key, value in adapter_tensors(lora, num_layers).items()
+        for key, value in adapter_tensors(lora, range(num_layers)).items()
     }
     found = model.load_state_dict(state, strict=False)
     assert not found.unexpected_keys
@@ -97,7 +97,7 @@ def test_adapter_gradients_equal_peft(setting, model_folder):
     theirs.backward()
     value, gradient = jax.value_and_grad(loss)(lora)
     np.testing.assert_allclose(value, theirs.item(), rtol=1e-5)
-    ours = adapter_tensors(gradient, config.num_layers)
+    ours = adapter_tensors(gradient, range(config.num_layers))
     expected = {
         name.replace(".default", ""): p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None
     }
@@ -173,7 +173,8 @@ def test_adapter_size_is_pefts(model_folder):
     config = read_model_config(folder)
     lora = init_lora(LORA, config, 0)
     model = peft_model(folder, lora, LORA, config.num_layers)
-    assert parameter_count(lora) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert parameter_count(LORA, config) == sum(leaf.size for leaf in jax.tree.leaves(lora))
+    assert parameter_count(LORA, config) == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def test_the_compiled_step_holds_no_logits_and_no_base_gradient(model_folder):

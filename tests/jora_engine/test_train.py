@@ -27,6 +27,7 @@ from jora_engine.weights import load_params, read_model_config
 from raft_errors import BadInput, Interrupted, RaftError
 
 LORA = LoraConfig(rank=4, alpha=8.0)
+SOME_LAYERS = dataclasses.replace(LORA, layers_to_transform=(0, 2))
 TRAIN = TrainConfig(
     learning_rate=1e-2, epochs=2, accumulation=2, sequence_length=64, dtype="float32", checkpoint_every_steps=3
 )
@@ -121,6 +122,13 @@ def test_the_best_adapter_by_validation_is_returned_and_training_stops_early(bas
     assert progress.best_loss == min(losses.values()) == losses[progress.best_step]
     assert progress.step == progress.best_step + 2 * 4
     np.testing.assert_allclose(trainer.evaluate(best), progress.best_loss, rtol=1e-6)
+
+
+def test_layers_outside_the_range_are_not_trained(base):
+    lora, _ = make(base, dataclasses.replace(TRAIN, max_steps=3, weight_decay=0.1), SOME_LAYERS).run()
+    for name in ("a", "b"):
+        assert np.asarray(lora["q"][name])[[0, 2]].any()
+        assert not np.asarray(lora["q"][name][1]).any()
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(base):

@@ -1,0 +1,81 @@
+"""`raft plan --engine`: what training will need on these devices or on others, compiled in a child process."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from flows.config import RunConfig
+from flows.pipeline import Models, Run, published
+from raft_errors import BadInput
+from tasks.models import on_this_machine
+from tasks.stage import Silent
+from tasks.store import Store, write_json
+from tasks.supervisor import run_child
+from tasks.train import engine_job
+
+GIB = 2**30
+
+
+def engine_plan(config: RunConfig, devices: int | None, memory_gib: float | None) -> list[dict[str, Any]]:
+    """The settings that were tried, as `jora_engine.planning.Plan.to_json` tells them; the last one is the choice.
+
+    The records are used where they are built already, else rows count as full; the time comes from the last training
+    of the same base.
+
+    Raises:
+        BadInput: the base is not on this machine, or the mesh does not fit the devices.
+    """
+    models = Models(config.models, on_this_machine)
+    run = Run(config, Store(Path(config.store)), models, Silent())
+    base = models["base"]
+    if base is None:
+        raise BadInput(
+            f"model {models.name('base')} is not on this machine", expected="its files", do="run `raft models --fetch`"
+        )
+    built = published(run, "records") if models["embedder"] else None
+    last = run.store.latest("train")
+    known = last is not None and last.ingredients.get("models", {}).get("base") == base.digest
+    speed = last.metrics["tokens"] / last.seconds if last is not None and known and last.seconds else None
+    job = {
+        **engine_job(config.train, base, config.seed),
+        "train": str(built["records"].path("train.jsonl")) if built else None,
+        "devices": devices,
+        "memory_gib": memory_gib,
+        "tokens_per_second": speed if not devices else None,
+    }
+    heard: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder, "job.json"), job)
+        run_child(
+            "jora_engine.planner",
+            [str(Path(folder, "job.json"))],
+            log_file=Path(folder, "planner.log"),
+            on_event=lambda event: heard.extend(event.get("tried", [])),
+        )
+    return heard
+
+
+def lines(tried: list[dict[str, Any]]) -> list[str]:
+    """The plan in words."""
+    chosen = tried[-1]
+    told = []
+    for made in tried:
+        large = {name: size for name, size in made["bytes"].items() if size >= GIB / 200}
+        parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in large.items()) or "each below 0.01"
+        room = "" if made["available"] is None else f" of {made['available'] / GIB:.2f}"
+        verdict = "" if made["available"] is None else ", fits" if made["fits"] else ", does not fit"
+        told.append(
+            f"remat {made['remat']}, {made['micro_batch_rows']} × {made['sequence_length']} tokens a micro batch, "
+            f"{made['accumulation']} a step: {made['total'] / GIB:.2f}{room} GiB a device ({parts}){verdict}"
+        )
+    mesh = ", ".join(f"{axis} {size}" for axis, size in chosen["mesh"].items() if size > 1) or "one device"
+    told.append(f"devices: {chosen['devices']} ({mesh}), compiled for {chosen['compiled_for']}, not run")
+    told.append(
+        f"{chosen['steps']} steps, {chosen['tokens']} tokens, {100 * chosen['padding']:.1f} % padding, "
+        f"{chosen['flops']:.2e} FLOPs" + (f", about {chosen['seconds']:.0f} s" if chosen["seconds"] else "")
+    )
+    if chosen["collectives"]:
+        told.append("collectives: " + ", ".join(f"{n} {kind}" for kind, n in chosen["collectives"].items()))
+    return told + list(chosen["notes"])
