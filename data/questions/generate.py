@@ -136,11 +136,12 @@ def same_meaning(asked: dict[int, Asked], embed: Embed, least: float) -> dict[in
     vectors = embed([asked[at].text for at in places])
     found: dict[int, tuple[str, float]] = {}
     kept: list[int] = []
+    held = np.empty_like(vectors)  # vectors of the kept ones, in order: gathering them anew each time costs n * n * dim
     for row, at in enumerate(places):
-        likeness = vectors[kept] @ vectors[row] if kept else np.zeros(0, np.float32)
-        near = [k for k, c in zip(kept, likeness, strict=True) if c >= least]
+        near = [kept[i] for i in np.flatnonzero(held[: len(kept)] @ vectors[row] >= least)]
         twin = next((k for k in near if _named(asked[places[k]].text) == _named(asked[at].text)), None)
         if twin is None:
+            held[len(kept)] = vectors[row]
             kept.append(row)
         else:
             found[at] = asked[places[twin]].text, float(vectors[twin] @ vectors[row])
