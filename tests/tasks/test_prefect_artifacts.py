@@ -1,0 +1,74 @@
+"""Prefect's pages are a display: they are told enough, not too often, and whatever goes wrong there stops no stage."""
+
+import pytest
+
+from tasks import prefect_artifacts as pages
+from tasks.stage import Silent
+from tasks.store import FileEntry, Manifest
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What would be sent to the server, as (kind, key or percent)."""
+    sent = []
+    for kind in ("markdown", "table", "link"):
+        name = f"create_{kind}_artifact"
+        monkeypatch.setattr(pages, name, lambda *a, kind=kind, key, **k: sent.append((kind, key)))
+    monkeypatch.setattr(pages, "create_progress_artifact", lambda *a, key, **k: sent.append(("progress", key)) or "id")
+    monkeypatch.setattr(pages, "update_progress_artifact", lambda made, percent, **k: sent.append(("update", percent)))
+    return sent
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(pages.time, "monotonic", lambda: now[0])
+    return now
+
+
+def manifest(tmp_path):
+    names = ("report.html", "rows.jsonl", "adapter/page.html")
+    files = [FileEntry(path=name, size=3, sha256="a" * 64) for name in names]
+    made = Manifest(stage="evaluate", key="b" * 32, digest="c" * 64, files=files, summary="12 answers")
+    made.metrics = {"answers": 12, "headline": {"difference": 0.4, "rows": [1, 2]}}
+    made._folder = tmp_path
+    return made
+
+
+def test_a_stage_shows_summary_figures_and_its_pages(told, tmp_path):
+    made = manifest(tmp_path)
+    pages.publish(made)
+    assert told == [("markdown", "evaluate"), ("table", "evaluate-figures"), ("link", "evaluate-report")]
+    assert dict(pages.flat(made.metrics)) == {"answers": 12, "headline.difference": 0.4}
+    assert "rows.jsonl | 3 | `aaaaaaaaaaaaaaaa`" in pages.summary(made)
+
+
+def test_progress_is_told_every_few_seconds_and_at_the_end(told, clock):
+    show = pages.InPages(Silent()).progress("train")
+    for step in range(1, 5):
+        clock[0] += 2
+        show(step, 4, "loss 2.0")
+    assert told == [("progress", "train-progress"), ("update", 75.0), ("update", 100.0)]
+
+
+def test_a_server_that_is_away_is_asked_once_and_the_stage_goes_on(told, clock, monkeypatch, tmp_path, caplog):
+    asked, heard = [], []
+
+    def away(*a, **k):
+        asked.append(1)
+        raise ConnectionError("no server")
+
+    class Heard(Silent):
+        def progress(self, stage):
+            return lambda done, total, what: heard.append(done)
+
+    monkeypatch.setattr(pages, "update_progress_artifact", away)
+    monkeypatch.setattr(pages, "create_markdown_artifact", away)
+    show = pages.InPages(Heard()).progress("train")
+    for step in range(1, 4):
+        clock[0] += 60
+        show(step, 3, "loss 2.0")
+    assert heard == [1, 2, 3]
+    assert len(asked) == 1
+    pages.publish(manifest(tmp_path))
+    assert "were not told: no server" in caplog.text
