@@ -1,0 +1,31 @@
+"""`raft plan --engine` says what training takes, from the records where they are built, and trains nothing."""
+
+import pytest
+
+GIB = 2**30
+
+
+@pytest.mark.slow
+def test_the_plan_counts_the_records_and_knows_the_last_speed(warm):
+    told = warm.json("plan", "--engine")
+    (made,) = told["tried"]
+    trained = next(row for row in warm.json("run", "--no-prefect")["stages"] if row["stage"] == "train")
+    assert told["fits"]
+    assert made["steps"] == trained["metrics"]["steps"]
+    assert made["tokens"] == trained["metrics"]["tokens"]
+    assert made["seconds"] > 0
+    assert made["total"] == sum(made["bytes"].values()) < GIB
+
+
+@pytest.mark.slow
+def test_devices_that_are_not_here_can_be_planned_for(project):
+    text = project.raft("plan", "--devices", "2", "--memory", "1", "--set", "train.micro_batch_rows=2").stdout
+    assert "devices: 2 (fsdp 2), compiled for cpu, not run" in text
+    assert "of 1.00 GiB a device" in text
+    assert "no records yet" in text
+
+
+def test_a_mesh_that_does_not_fit_is_refused(project):
+    said = project.raft("plan", "--devices", "3", "--set", "train.mesh=[1,2,1,1]", check=False)
+    assert said.returncode == 2
+    assert "does not fit 3 devices" in said.stderr
