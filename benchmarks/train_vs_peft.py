@@ -65,6 +65,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     """One process: the engine over the job's steps."""
     from jora_engine.lora import init_lora
     from jora_engine.packing import Packing, pack
+    from jora_engine.planning import bits_here
     from jora_engine.sharding import place, use_cores
     from jora_engine.tokenizer import Tokenizer
     from jora_engine.train import Schedule, Trainer
@@ -84,7 +85,8 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     capacity = max(sum(len(examples[i].completion) for i in row) for row in rows)
     packing = Packing(tuple(rows), ROW_TOKENS, -(-capacity // 64) * 64, 0.0)
     placement = place(model)
-    params = load_params(folder, model, job["dtype"], placement and placement.params(param_shapes(model)))
+    shardings = placement and placement.params(param_shapes(model))
+    params = load_params(folder, model, job["dtype"], shardings, bits=bits_here())  # as the trainer does
     trainer = Trainer(params, model, lora, config, examples, (), placement)
     trainer.schedule = Schedule((packing,), tuple(steps))
     trainer.optimizer, trainer.rate = make_rates(job)
