@@ -153,9 +153,10 @@ def _forward_row(row, offset, block):
             scores = accumulate("hqd,hkd->hqk", qb, kb) * scale
             scores = jnp.where(_visible(segments, first, offset + at, j * block, block, group), scores, NEGATIVE)
             new_top = jnp.maximum(top, scores.max(-1))
-            weights, shrink = jnp.exp(scores - new_top[..., None]), jnp.exp(top - new_top)
-            out = out * shrink[..., None] + accumulate("hqk,hkd->hqd", weights.astype(v.dtype), vb)
-            return new_top, total * shrink + weights.sum(-1), out
+            weights = jnp.exp(scores - new_top[..., None]).astype(v.dtype)
+            shrink = jnp.exp(top - new_top)
+            out = out * shrink[..., None] + accumulate("hqk,hkd->hqd", weights, vb)
+            return new_top, total * shrink + weights.sum(-1, dtype=jnp.float32), out
 
         start = (
             jnp.full((kv, group * block), NEGATIVE),
@@ -189,11 +190,11 @@ def _backward_row(row, offset, block):
             kb, vb = _take(k, j * block, block, 1), _take(v, j * block, block, 1)
             scores = accumulate("hqd,hkd->hqk", qb, kb) * scale
             seen = _visible(segments, first, offset + at, j * block, block, group)
-            weights = jnp.exp(jnp.where(seen, scores - lse[index][..., None], NEGATIVE))
+            weights = jnp.exp(jnp.where(seen, scores - lse[index][..., None], NEGATIVE)).astype(q.dtype)
             d_weights = accumulate("hqd,hkd->hqk", gb, vb)
             d_scores = (weights * (d_weights - db[..., None]) * scale).astype(q.dtype)
             dk_b = accumulate("hdq,hqk->hdk", q_t, d_scores)
-            dv_b = accumulate("hdq,hqk->hdk", g_t, weights.astype(q.dtype))
+            dv_b = accumulate("hdq,hqk->hdk", g_t, weights)
             dk = lax.dynamic_update_slice_in_dim(dk, _take(dk, j * block, block, 2) + dk_b, j * block, 2)
             dv = lax.dynamic_update_slice_in_dim(dv, _take(dv, j * block, block, 2) + dv_b, j * block, 2)
             return dq + accumulate("hqk,hkd->hqd", d_scores, kb), dk, dv

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jora_engine.config import LoraConfig, ModelConfig
 from jora_engine.ops import accumulate, matmul
@@ -118,7 +119,9 @@ def _adapted_backward(saved, g):
     d_lora = {
         name: {
             "a": da[name].astype(ab["a"].dtype),
-            "b": accumulate("bto,btr->or", g[name], low[name]).astype(ab["b"].dtype),
+            # this way round XLA transposes the narrow operand; the barrier keeps the result's transpose out of the dot,
+            # which XLA:CPU does not implement for bfloat16
+            "b": lax.optimization_barrier(accumulate("btr,bto->ro", low[name], g[name])).T.astype(ab["b"].dtype),
         }
         for name, ab in lora.items()
     }
