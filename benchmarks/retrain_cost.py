@@ -7,7 +7,7 @@
 its calls. After a full run, each case starts from a copy of its store: nothing changed; 1, 3 and 10 % of the documents
 edited; 3 % deleted. `raft records --no-prefect` runs as a user runs it, in a process of its own. The last line with
 --json is one object. Exits 1 where an unchanged corpus takes 10 s or more, or 3 % more than 5 % of the full run's
-teacher calls or embedded chunks; the share of the time is reported beside them.
+teacher calls, embedded chunks or CPU time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -95,11 +96,9 @@ def main() -> int:
             cases[name]["shares"] = shares(cases[name], full)
             print_row(name, cases[name], full)
     missed = [] if cases["0 %"]["wall_seconds"] < UNCHANGED_SECONDS else ["0 % within 10 s"]
-    for part in ("teacher_calls", "embedded_chunks"):
+    for part in ("teacher_calls", "embedded_chunks", "cpu_seconds"):
         if cases["3 %"]["shares"][part] > LIMIT:
-            missed.append(f"3 %: {part}")
-    if cases["3 %"]["shares"]["stage_seconds"] > LIMIT:
-        print(f"3 %: {cases['3 %']['shares']['stage_seconds']:.1%} of the full run's time, {LIMIT:.0%} is the goal")
+            missed.append(f"3 %: {cases['3 %']['shares'][part]:.1%} of the full run's {part}, {LIMIT:.0%} is the goal")
     print(f"goals missed: {', '.join(missed) or 'none'}")
     if args.json:
         print(json.dumps({"documents": len(texts), "full": full, "cases": cases, "missed": missed}))
@@ -138,7 +137,7 @@ def measure(home: Path, texts: dict[str, str], endpoint: Endpoint) -> dict[str, 
     for name, text in texts.items():
         if not (docs / name).exists() or (docs / name).read_text() != text:
             (docs / name).write_text(text)
-    before, began = endpoint.teacher.calls, time.perf_counter()
+    before, began, used = endpoint.teacher.calls, time.perf_counter(), cpu_seconds()
     command = [sys.executable, "-m", "flows.cli", "records", "--no-prefect", "--json"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
     wall = time.perf_counter() - began
@@ -148,6 +147,7 @@ def measure(home: Path, texts: dict[str, str], endpoint: Endpoint) -> dict[str, 
     ran = {row["stage"]: row for row in told["stages"] if row["stage"] in told["ran"]}
     return {
         "wall_seconds": round(wall, 1),
+        "cpu_seconds": round(cpu_seconds() - used, 1),
         "stages": {name: round(row["seconds"], 1) for name, row in ran.items()},
         "stage_seconds": round(sum(row["seconds"] for row in ran.values()), 1),
         "teacher_calls": endpoint.teacher.calls - before,
@@ -156,8 +156,14 @@ def measure(home: Path, texts: dict[str, str], endpoint: Endpoint) -> dict[str, 
     }
 
 
+def cpu_seconds() -> float:
+    """Of the runs so far: what is left of a time when the machine is busy with other things."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def shares(case: dict[str, Any], full: dict[str, Any]) -> dict[str, float]:
-    names = ("wall_seconds", "stage_seconds", "teacher_calls", "embedded_chunks")
+    names = ("wall_seconds", "cpu_seconds", "stage_seconds", "teacher_calls", "embedded_chunks")
     return {name: round(case[name] / full[name], 4) for name in names}
 
 
@@ -165,6 +171,7 @@ def print_row(name: str, case: dict[str, Any], full: dict[str, Any]) -> None:
     stages = ", ".join(f"{stage} {seconds}" for stage, seconds in case["stages"].items()) or "none"
     print(
         f"{name}: {case['wall_seconds']} s ({case['wall_seconds'] / full['wall_seconds']:.1%}), "
+        f"{case['cpu_seconds']} s of CPU ({case['cpu_seconds'] / full['cpu_seconds']:.1%}), "
         f"{case['teacher_calls']} teacher calls ({case['teacher_calls'] / full['teacher_calls']:.1%}), "
         f"{case['embedded_chunks']} chunks embedded ({case['embedded_chunks'] / full['embedded_chunks']:.1%}), "
         f"{case['records']} records; seconds by stage: {stages}",
