@@ -91,7 +91,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_leaves_no_orphan(proj
 def test_an_interruption_saves_the_training_and_says_how_to_go_on(project, number, prefect):
     if prefect and number == signal.SIGINT:
         pytest.skip("the same path as SIGTERM, which is the harder one under Prefect")
-    project.values["train"] |= {"checkpoint_every_steps": 1000, "epochs": 50, "max_steps": 150}
+    project.values["train"] |= {"checkpoint_every_steps": 1000, "epochs": 1000, "max_steps": None}
     project.write()
     process = project.start("train", *([] if prefect else ["--no-prefect"]))
     wait_for(process, "train", "…")
