@@ -1,10 +1,15 @@
 """Shared fixtures: throw-away homes before anything imports prefect or the store, and the shared data sets."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell starts what it runs in the background deaf to Ctrl-C, and every child would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _home = tempfile.mkdtemp(prefix="raft-tests-")
 for _name, _value in {
