@@ -10,6 +10,7 @@ import hashlib
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ log = logging.getLogger("raft.itemcache")
 
 _BATCH = 500  # below SQLite's limit on bound variables
 _SUM_BYTES = 8
+_WAIT_SECONDS = 60  # for another process's write
 
 
 class SqliteCache:
@@ -29,14 +31,14 @@ class SqliteCache:
         try:
             self._db = self._open()
         except sqlite3.OperationalError as error:  # a full disk, a lock: the cache itself may be sound
-            raise _as_os_error(error, self.path) from error
+            raise as_os_error(error, self.path) from error
         except sqlite3.DatabaseError as error:
             self._set_aside(error)
             self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
-        db.execute("PRAGMA journal_mode=WAL")
+        db = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, check_same_thread=False, isolation_level=None)
+        _switch_to_wal(db)
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("CREATE TABLE IF NOT EXISTS items(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
         return db
@@ -80,7 +82,7 @@ class SqliteCache:
                 if self._db.in_transaction:  # on a full disk SQLite has rolled back by itself
                     self._db.execute("ROLLBACK")
                 if isinstance(error, sqlite3.OperationalError):
-                    raise _as_os_error(error, self.path) from error
+                    raise as_os_error(error, self.path) from error
                 raise
 
     def close(self) -> None:
@@ -88,7 +90,21 @@ class SqliteCache:
             self._db.close()
 
 
-def _as_os_error(error: sqlite3.OperationalError, path: Path) -> OSError:
+def _switch_to_wal(db: sqlite3.Connection) -> None:
+    # The time limit of a connection does not hold here: of two first openers SQLite fails one at once, so we wait.
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def as_os_error(error: sqlite3.OperationalError, path: Path) -> OSError:
+    """What SQLite could not do with a file that may be sound: ENOSPC on a full disk, EIO for the rest."""
     code = errno.ENOSPC if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL else errno.EIO
     return OSError(code, str(error), str(path))
 

@@ -13,6 +13,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.itemcache import as_os_error
+
 log = logging.getLogger("raft.tasks")
 
 _TABLES = """
@@ -53,11 +55,17 @@ class SourceManifest:
         return Recorded(dict(rows), found[0]) if found else Recorded()
 
     def write(self, corpus: str, sources: str, now: Recorded) -> None:
-        """Makes `now` what is known, in one transaction; touches nothing where it is known already."""
+        """Makes `now` what is known, in one transaction; touches nothing where it is known already.
+
+        Raises:
+            OSError: the disk is full, or SQLite could not write for another reason; a damaged file is put aside.
+        """
         if self.read(corpus) == now:
             return
         try:
             self._write(corpus, sources, now)
+        except sqlite3.OperationalError as error:
+            raise as_os_error(error, self.path) from error
         except sqlite3.DatabaseError as error:
             aside = self.path.with_name(self.path.name + ".damaged")
             log.warning("the manifest of sources %s is damaged (%s): put aside as %s", self.path, error, aside.name)

@@ -2,6 +2,7 @@
 
 import errno
 import sqlite3
+import threading
 
 import pytest
 
@@ -74,3 +75,12 @@ def test_what_cannot_be_opened_is_not_taken_for_damage(tmp_path):
     with pytest.raises(OSError, match="unable to open"):
         SqliteCache(tmp_path / "c.sqlite")
     assert (tmp_path / "c.sqlite").is_dir()
+
+
+def test_the_second_opener_of_a_new_cache_waits_for_the_first(tmp_path):
+    first = sqlite3.connect(tmp_path / "c.sqlite", isolation_level=None, check_same_thread=False)
+    first.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, first.execute, ["COMMIT"]).start()
+    cache = SqliteCache(tmp_path / "c.sqlite")
+    cache.put_many({"a": b"1"})
+    assert cache.get_many(["a"]) == {"a": b"1"}
