@@ -31,6 +31,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -353,21 +354,19 @@ def plan(kills: int, others: bool, draw: random.Random, quick: bool) -> list[Cal
     cases: list[Callable[[Field], Case | None]] = []
     targets = ("retrain", *STAGES)
     for number in range(kills):
-        stage, seed = targets[number % len(targets)], draw.random()
+        stage, own = targets[number % len(targets)], random.Random(draw.random())
         child = stage in ("train", "export") and number // len(targets) % 2 == 0
         verb = "retrain" if stage == "retrain" else "run"
-        cases.append(lambda f, s=stage, v=verb, c=child, r=seed: kill(f, random.Random(r), s, signal.SIGKILL, v, c))
+        cases.append(partial(kill, draw=own, stage=stage, number=signal.SIGKILL, verb=verb, child=child))
     if not others:
         return cases
     some = ("embed", "train") if quick else ("ingest", "embed", "records", "train", "export", "evaluate")
     damaged = ("chunk", "train") if quick else STAGES
     for act, stages in ((terminate, some), (flip, damaged), (delete, damaged)):
-        for stage in stages:
-            seed = draw.random()
-            cases.append(lambda f, a=act, s=stage, r=seed: a(f, random.Random(r), s))
-    cases += [lambda f, s=s: twice(f, s) for s in (("train",) if quick else ("embed", "train", "evaluate"))]
-    cases += [lambda f, s=s: full_disk(f, s) for s in (("train",) if quick else ("embed", "train", "export"))]
-    cases += [lambda f, s=s: server_killed(f, s) for s in (("train",) if quick else ("embed", "train"))]
+        cases += [partial(act, draw=random.Random(draw.random()), stage=stage) for stage in stages]
+    cases += [partial(twice, stage=s) for s in (("train",) if quick else ("embed", "train", "evaluate"))]
+    cases += [partial(full_disk, stage=s) for s in (("train",) if quick else ("embed", "train", "export"))]
+    cases += [partial(server_killed, stage=s) for s in (("train",) if quick else ("embed", "train"))]
     return cases
 
 

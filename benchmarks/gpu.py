@@ -79,7 +79,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
 
     leaves, tree = jax.tree.flatten(shapes)
     make = jax.jit(weight, static_argnums=1)
-    trainer.params = tree.unflatten([make(jax.random.key(i), leaf) for i, leaf in enumerate(leaves)])
+    trainer.params = jax.tree.unflatten(tree, [make(jax.random.key(i), leaf) for i, leaf in enumerate(leaves)])
     state, seconds = trainer.initial_state(), []
     for _ in range(job["steps"] + 2):
         began = time.perf_counter()

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -131,7 +132,7 @@ def main() -> None:
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default)))
     options = parser.parse_args()
-    figures: dict[str, object] = {"cpus": os.cpu_count()}
+    figures: dict[str, Any] = {"cpus": os.cpu_count()}
     count = 500 if options.quick else 2000
     figures[f"reingest_{count}_files_seconds"] = reingest(count)
     if options.data.is_dir():

@@ -35,7 +35,7 @@ from data.prompting import load_template
 from data.records import RecordOptions, RecordSet, compose_records, measured_p
 from data.report import write_report
 from data.scoring import score_row
-from data.splits import SplitOptions, split_by_document
+from data.splits import Frozen, SplitOptions, split_by_document
 from jora_engine.tokenizer import Tokenizer
 from retrieval.embedding import Embedder
 from retrieval.index import build_index, open_index
@@ -292,7 +292,7 @@ def compose(
         asked,
         options=SplitOptions(validation=0.0, test=0.3),
         seed=protocol.seed,
-        previous=previous,
+        previous=Frozen(documents=previous),
         together=unit,
     )
     mined = mine_distractors(asked, chunks, retriever.search, count=2 * protocol.passages, seed=protocol.seed)

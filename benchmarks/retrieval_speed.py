@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -28,10 +29,15 @@ from data.nouns import digest
 from retrieval.calibration import sample_texts
 from retrieval.embedding import Embedder
 from retrieval.index import build_index, open_index
+from retrieval.index_kinds import Kind
 from tasks.models import resolve
 
 DIM, K = 384, 10
-PLANS = {10_000: ("flat",), 100_000: ("flat", "ivf_flat", "ivf_sq8"), 1_000_000: ("ivf_flat", "ivf_sq8")}
+PLANS: dict[int, tuple[Kind, ...]] = {
+    10_000: ("flat",),
+    100_000: ("flat", "ivf_flat", "ivf_sq8"),
+    1_000_000: ("ivf_flat", "ivf_sq8"),
+}
 
 
 def main() -> int:
@@ -108,15 +114,15 @@ def index_speed(size: int) -> list[dict]:
     for kind in PLANS.get(size, ("flat", "ivf_flat")):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            build = seconds(lambda k=kind, f=folder: build_index(vectors, ids, f, embedder={"digest": "x"}, kind=k))
+            build = seconds(partial(build_index, vectors, ids, folder, embedder={"digest": "x"}, kind=kind))
             begin = time.perf_counter()
             index = open_index(folder, expect_embedder="x")
             opening = time.perf_counter() - begin
             hits = index.search(queries[:200], K)
             wanted = [{ids[i] for i in row} for row in truth]
             recall = float(np.mean([len(w & {h.chunk_id for h in found}) / K for w, found in zip(wanted, hits)]))
-            single = min(seconds(lambda i=i, x=index: x.search(queries[i : i + 1], K)) for i in range(20))
-            batch = seconds(lambda x=index: x.search(queries, K)) / len(queries)
+            single = min(seconds(partial(index.search, queries[i : i + 1], K)) for i in range(20))
+            batch = seconds(partial(index.search, queries, K)) / len(queries)
             del index
             mapped = open_index(folder, expect_embedder="x", mmap=True)
             same = mapped.search(queries[:200], K) == hits

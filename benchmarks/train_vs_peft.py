@@ -74,7 +74,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
 
     use_cores(ENGINE_ROWS)
     folder = Path(job["model"])
-    model, lora, config = read_model_config(folder), *engine_config(job)
+    model, (lora, config) = read_model_config(folder), engine_config(job)
     examples = read_examples(Path(job["records"]), Tokenizer.load(folder))
     rows: list[tuple[int, ...]] = []
     steps = []
@@ -85,7 +85,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     capacity = max(sum(len(examples[i].completion) for i in row) for row in rows)
     packing = Packing(tuple(rows), ROW_TOKENS, -(-capacity // 64) * 64, 0.0)
     placement = place(model)
-    shardings = placement and placement.params(param_shapes(model))
+    shardings = placement.params(param_shapes(model)) if placement else None
     params = load_params(folder, model, job["dtype"], shardings, bits=bits_here())  # as the trainer does
     trainer = Trainer(params, model, lora, config, examples, (), placement)
     trainer.schedule = Schedule((packing,), tuple(steps))

@@ -142,16 +142,16 @@ def _show(out: Console, found: Touched) -> None:
     out.print(
         f"{', '.join(found.sources)}: {len(found.chunks)} chunks, {len(found.questions)} questions", soft_wrap=True
     )
-    rows = [(r.split, r.role, r.id, r.question) for r in found.records]
-    if rows:
-        out.print(table(f"{len(rows)} records", ("split", "as", "record", "question"), rows))
-    rows = [
+    records = [(r.split, r.role, r.id, r.question) for r in found.records]
+    if records:
+        out.print(table(f"{len(records)} records", ("split", "as", "record", "question"), records))
+    adapters = [
         (a.version or "-", a.state, a.key[:8], str(a.trained_on), str(a.tested_on), _verdict(a.trained_on))
         for a in found.adapters
     ]
-    if rows:
+    if adapters:
         columns = ("version", "state", "export", "trained on", "tested on", "what that means")
-        out.print(table(f"{len(rows)} adapters", columns, rows))
+        out.print(table(f"{len(adapters)} adapters", columns, adapters))
     out.print()
 
 

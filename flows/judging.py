@@ -78,12 +78,8 @@ def evaluate_retrieval(
         display.close()
     configured = list(searches)[-1] if run.config.retrieval.rerank else run.config.retrieval.mode
     scores = result.pop("scores")
-    said = {
-        "about": judged.about,
-        "caution": judged.caution,
-        "configured": configured,
-        "differences": _differences(judged.questions, scores, configured),
-    }
+    differences = _differences(judged.questions, scores, configured)
+    said = {"about": judged.about, "caution": judged.caution, "configured": configured, "differences": differences}
     page = html or Path(run.config.store) / "reports" / "retrieval.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(_page(judged, result, said), encoding="utf-8")
@@ -94,7 +90,7 @@ def evaluate_retrieval(
     out.print(f"{judged.about} {judged.caution}".strip(), soft_wrap=True)
     rows = [(_mark(n, configured), *(f"{row[m]:.3f}" for m in METRICS)) for n, row in result["modes"].items()]
     out.print(table("", ("search", *METRICS), rows))
-    for line in _verdicts(said["differences"], configured):
+    for line in _verdicts(differences, configured):
         out.print(line, soft_wrap=True)
     out.print(f"report  {page}", soft_wrap=True)
 

@@ -149,7 +149,7 @@ def _row(registry: Registry, adapter: Adapter) -> dict[str, Any]:
 
 
 def _versions(adapter: Adapter) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for v in adapter.versions:
         state = "in use, on trial" if v.state == "promoted" and adapter.on_trial else v.state
         rows.append(

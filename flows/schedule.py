@@ -152,7 +152,9 @@ def watch_corpus(config: RunConfig, store: Store, seconds: float) -> None:
     from prefect.events import emit_event
 
     known = {m.ingredients.get("inputs", {}).get("corpus") for m in store.manifests("ingest")}
-    told = last = None
+    told: str | None = None
+    last: str | None = None
+    now: str | None
     away = False
     while True:
         try:

@@ -30,7 +30,7 @@ def gc(
     json: JsonOption = False,
 ) -> None:
     """Show what the store no longer needs; with --yes delete it."""
-    loaded = [load_config(path, set_ or []) for path in config or [None]]
+    loaded = [load_config(path, set_ or []) for path in config or (None,)]
     store = Store(Path(loaded[0].store))
     runs = [link for one in loaded for link in _results(one)]
     made = collection.collect(store, runs, days) if yes else collection.plan(store, runs, days)

@@ -74,7 +74,7 @@ def open_retriever(
         chunks,
         mode=config.mode,
         language=config.language,
-        where=config.where,  # type: ignore[arg-type]  narrower keys
+        where={str(key): value for key, value in (config.where or {}).items()} or None,
         reranker=reranker,
         rerank_depth=config.rerank_depth,
     )
