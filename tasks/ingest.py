@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -43,6 +43,11 @@ class IngestConfig(Section):
     near_threshold: float = setting(
         0.8, "Jaccard similarity of word triples from which documents are near-duplicates", gt=0, le=1
     )
+    languages: tuple[str, ...] = setting(
+        (),
+        "Languages to load, as ISO 639 codes such as [en, de]; documents in others are quarantined, those that do not "
+        "tell are loaded; [] = all",
+    )
     prune: bool = setting(
         False, "Drop the documents of files that have vanished; false keeps them, and says so", result=False
     )
@@ -66,13 +71,21 @@ def build(bench: Bench, config: IngestConfig, corpus: Corpus) -> Outcome:
     balanced("ingest", counts["found"], counts["loaded"], counts["quarantined"] + counts["duplicates"])
     write_jsonl(bench.out / "documents.jsonl", loaded.documents)
     write_jsonl(bench.out / "quarantine.jsonl", loaded.quarantined)
-    write_json(bench.out / "report.json", {**corpus_report(loaded), "kept": list(corpus.kept)})
+    report = corpus_report(loaded)
+    write_json(bench.out / "report.json", {**report, "kept": list(corpus.kept)})
     kept = f" ({counts['kept']} of files that have vanished)" if counts.get("kept") else ""
     return Outcome(
         f"{counts['found']} found = {counts['loaded']} loaded{kept} + {counts['quarantined']} quarantined "
-        f"+ {counts['duplicates']} duplicates",
+        f"+ {counts['duplicates']} duplicates; {_languages(report['by_language'])}",
         counts,
     )
+
+
+def _languages(counts: Mapping[str, int]) -> str:
+    """`en 70, de 9, unknown 1, 5 others 12`: the four most frequent."""
+    named = [f"{language} {count}" for language, count in list(counts.items())[:4]]
+    rest = list(counts.values())[4:]
+    return ", ".join([*named, *([f"{len(rest)} others {sum(rest)}"] if rest else [])])
 
 
 def _documents_of(names: Sequence[str], held: Manifest, files: Collection[str]) -> list[Document]:
@@ -130,5 +143,6 @@ STAGE = Stage(
         "charset-normalizer",
         "datasets",
         "datasketch",
+        "py3langid",
     ),
 )

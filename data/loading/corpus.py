@@ -12,6 +12,7 @@ import logging
 import os
 import stat
 import tempfile
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -21,6 +22,7 @@ from typing import Any
 
 from data.loading.draft import Draft, finish
 from data.loading.hf_datasets import folder_sha256, is_dataset_folder
+from data.loading.languages import check_languages, language_of, prepare
 from data.loading.near_duplicates import find_near_duplicates
 from data.loading.options import Corpus, Duplicate, LoadOptions, Quarantined, Refused
 from data.loading.parse import loader_version
@@ -32,7 +34,7 @@ from raft_errors import BadInput
 
 _log = logging.getLogger("raft.data")
 # options that never change what one file gives
-_NOT_RESULT = ("workers", "max_seconds", "max_memory_bytes", "near_duplicates", "near_threshold")
+_NOT_RESULT = ("workers", "max_seconds", "max_memory_bytes", "near_duplicates", "near_threshold", "languages")
 _TRANSIENT = ("crashed", "too-slow")  # may be the machine's fault: tried again on the next load
 _BATCH = 64
 
@@ -63,10 +65,11 @@ def load_corpus(
     if not sources:
         raise BadInput("no sources given", expected="at least one file, folder, glob or URL", do="name your documents")
     check_redaction(options.redact, options.redact_patterns)
+    check_languages(options.languages)
     items = expand(sources)
     loaded: list[tuple[list[Document], list[Quarantined]]] = []
     if PYDOC in sources:
-        loaded.append((_pydoc_topics(options), []))
+        loaded.append(([_with_language(document) for document in _pydoc_topics(options)], []))
     cached = 0
     with tempfile.TemporaryDirectory(prefix="raft-remote-") as folder:
         for number, (item, result, hit) in enumerate(_load_all(items, options, cache, Path(folder)), 1):
@@ -93,11 +96,15 @@ def _summary(quarantined: Sequence[Quarantined]) -> str:
 def _gather(
     loaded: Sequence[tuple[list[Document], list[Quarantined]]], files: int, cached: int, options: LoadOptions
 ) -> Corpus:
-    """Drops exact duplicates (of the text, white space aside), looks for near ones where asked, and counts."""
+    """Drops other languages and exact duplicates (white space aside), near ones where asked, and counts."""
+    quarantined = [entry for _, made in loaded for entry in made]
     documents: list[Document] = []
     duplicates: list[Duplicate] = []
     first: dict[bytes, str] = {}
     for document in (document for made, _ in loaded for document in made):
+        if other := _other_language(document, options):
+            quarantined.append(other)
+            continue
         key = hashlib.sha256(" ".join(document.text.split()).encode()).digest()
         if key in first:
             duplicates.append(Duplicate(document.source, first[key]))
@@ -107,7 +114,6 @@ def _gather(
     if options.near_duplicates != "keep":
         documents, near = _near(documents, options)
         duplicates += near
-    quarantined = [entry for _, made in loaded for entry in made]
     counts = {
         "found": len(documents) + len(quarantined) + len(duplicates),
         "loaded": len(documents),
@@ -117,6 +123,20 @@ def _gather(
         "characters": sum(len(document.text) for document in documents),
     }
     return Corpus(documents, quarantined, counts, duplicates, cached)
+
+
+def _with_language(document: Document) -> Document:
+    return replace(document, metadata={**document.metadata, "language": language_of(document.text)})
+
+
+def _other_language(document: Document, options: LoadOptions) -> Quarantined | None:
+    """Why the document stays out, where only certain languages are wanted; one that does not tell its own stays in."""
+    language = document.metadata.get("language")
+    if not options.languages or language is None or language in options.languages:
+        return None
+    wanted = ", ".join(options.languages)
+    detail = f"it is in language {language!r}, not in {wanted}; add {language!r} to languages to keep it"
+    return Quarantined(document.source, "language", detail)
 
 
 def _near(documents: list[Document], options: LoadOptions) -> tuple[list[Document], list[Duplicate]]:
@@ -170,6 +190,7 @@ def _load_all(
                         max_seconds=options.max_seconds,
                         max_memory_bytes=options.max_memory_bytes,
                     )
+                    threading.Thread(target=prepare, daemon=True).start()  # while the workers start
                 requests = [_request(batch[n], paths[n], options) for n in todo]
                 answers = dict(zip(todo, pool.map(requests), strict=True))
             fresh: dict[str, bytes] = {}
@@ -178,7 +199,8 @@ def _load_all(
                 if isinstance(fetched, Quarantined):
                     result: tuple[list[Document], list[Quarantined]] = ([], [fetched])
                 elif n in answers:
-                    result = _result(item, answers[n], options)
+                    read, refused = _result(item, answers[n], options)
+                    result = [_with_language(document) for document in read], refused
                     if cache and not any(entry.reason in _TRANSIENT for entry in result[1]):
                         key = _cache_key(answers[n].get("sha256", ""), item.source, setting)
                         if key:

@@ -22,6 +22,7 @@ REASONS = {
     "crashed": "the parser died on it",
     "archive": "it is an archive, which is not opened",
     "unsupported": "its format is not read",
+    "language": "it is in a language that was not asked for",
     "bad-line": "one row of a table or JSON Lines file cannot be used",
 }
 """The stable reason codes of `Quarantined.reason`, with their meaning."""
@@ -44,6 +45,7 @@ class LoadOptions:
         redact_patterns: regular expressions of what else to take out.
         near_duplicates: `keep`, `flag` (in the metadata) or `drop` documents that resemble an earlier one.
         near_threshold: Jaccard similarity of word triples from which documents are near-duplicates.
+        languages: ISO 639 codes of the languages to load; empty = all. A text that does not tell its own is loaded.
         workers: worker processes; None = one a CPU, at most 8. Never changes the result.
     """
 
@@ -61,6 +63,7 @@ class LoadOptions:
     redact_patterns: tuple[str, ...] = ()
     near_duplicates: Literal["keep", "flag", "drop"] = "keep"
     near_threshold: float = 0.8
+    languages: tuple[str, ...] = ()
     workers: int | None = None
 
 

@@ -29,7 +29,8 @@ from data.loading.text import clean_text, decode
 from data.nouns import Document
 
 PARSERS = ("pypdfium2", "pypdf", "trafilatura", "selectolax", "lxml", "markitdown", "mammoth", "markdownify", "pandas",
-           "openpyxl", "python-pptx", "olefile", "charset-normalizer", "datasets", "pyarrow", "defusedxml")  # fmt: skip
+           "openpyxl", "python-pptx", "olefile", "charset-normalizer", "datasets", "pyarrow", "defusedxml",
+           "py3langid")  # fmt: skip
 """Distributions whose version may change what a file gives."""
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*$", re.MULTILINE)
@@ -41,7 +42,7 @@ Loaded = tuple[list[Document], list[Quarantined]]
 
 def loader_version() -> str:
     """Changes whenever the same bytes may load differently: our own format version and the parsers' versions."""
-    return " ".join(["loading 6", *(f"{name} {_version(name)}" for name in PARSERS)])
+    return " ".join(["loading 7", *(f"{name} {_version(name)}" for name in PARSERS)])
 
 
 def _version(name: str) -> str:

@@ -20,6 +20,7 @@ def corpus_report(corpus: Corpus) -> dict[str, Any]:
         "by_media_type": _count(document.media_type for document in documents),
         "by_loader": _count(str(document.metadata.get("loader", "")) for document in documents),
         "by_encoding": _count(str(document.metadata.get("encoding", "binary format")) for document in documents),
+        "by_language": _count(str(document.metadata.get("language") or "unknown") for document in documents),
         "quarantined_by_reason": _count(entry.reason for entry in corpus.quarantined),
         "near_duplicates_flagged": sum("near_duplicate_of" in document.metadata for document in documents),
         "redacted": dict(sorted(redacted.items())),
