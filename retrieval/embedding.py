@@ -8,8 +8,9 @@ and an incremental run give the same bytes. Finished batches go to the caller's 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -76,17 +77,31 @@ class Embedded:
 
 
 class Embedder:
-    """A loaded model. Make one with `Embedder.load`."""
+    """A model on one device, loaded with the first text that no cache holds. Make one with `Embedder.load`."""
 
-    def __init__(self, model: ModelFolder, info: EmbedderInfo, forward: Forward, rows: int | None = None) -> None:
+    def __init__(
+        self, model: ModelFolder, info: EmbedderInfo, load: Callable[[], Forward], rows: int | None = None
+    ) -> None:
+        self.info = info
+        self._model, self._load, self._rows = model, load, rows
+
+    @functools.cached_property
+    def rows(self) -> int:
+        """Texts in every batch."""
+        return self._rows or batch_rows(self.info.device)
+
+    @functools.cached_property
+    def _forward(self) -> Forward:
+        return self._load()
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        self.info = info
-        self.rows = rows or batch_rows(info.device)
-        self._model, self._forward = model, forward
-        self._tokenizer = Tokenizer.from_file(str(model.path / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length=info.max_tokens)
+        tokenizer = Tokenizer.from_file(str(self._model.path / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length=self.info.max_tokens)
+        return tokenizer
 
     @classmethod
     def load(
@@ -133,18 +148,21 @@ class Embedder:
 
     @classmethod
     def _open(cls, model: ModelFolder, device: str, precision: str, rows: int | None = None) -> Embedder:
-        forward, dim = load_forward(model, device=device, precision=precision)
+        @functools.cache
+        def loaded() -> tuple[Forward, int]:
+            return load_forward(model, device=device, precision=precision)
+
         info = EmbedderInfo(
             name=model.path.name,
             digest=model.digest,
-            dim=dim,
+            dim=model.dim or loaded()[1],
             max_tokens=model.max_tokens,
             precision=precision,
             device=device,
             query_prompt=model.query_prompt,
             passage_prompt=model.passage_prompt,
         )
-        return cls(model, info, forward, rows)
+        return cls(model, info, lambda: loaded()[0], rows)
 
     @classmethod
     def _calibrate(cls, model: ModelFolder, device: str) -> tuple[calibrating.Calibration, Embedder]:

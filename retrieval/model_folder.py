@@ -31,6 +31,7 @@ class ModelFolder:
         query_prompt, passage_prompt: put before each text of that kind; usually empty.
         pad_id: token id used for padding.
         include_prompt: False where pooling leaves the prompt's tokens out.
+        dim: length of a vector where the files say it plainly, else 0: only the loaded model knows.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class ModelFolder:
     passage_prompt: str
     pad_id: int
     include_prompt: bool
+    dim: int = 0
 
 
 def inspect_model(folder: Path) -> ModelFolder:
@@ -79,7 +81,18 @@ def inspect_model(folder: Path) -> ModelFolder:
         passage_prompt=passage,
         pad_id=int(config.get("pad_token_id") or 0),
         include_prompt=all(p.get("include_prompt", True) for p in pooling),
+        dim=_dim(config, modules, pooling),
     )
+
+
+def _dim(config: dict[str, Any], modules: list[tuple[str, Path]], pooling: list[dict[str, Any]]) -> int:
+    """The transformer's width where nothing after it but one plain pooling and a normalisation changes it."""
+    kinds = [kind.rsplit(".", 1)[-1] for kind, _ in modules]
+    modes = [name for p in pooling for name, on in p.items() if name.startswith("pooling_mode_") and on]
+    plain = kinds in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) and len(modes) == 1
+    width = config.get("hidden_size")
+    same = plain and pooling[0].get("word_embedding_dimension", width) == width
+    return width if same and isinstance(width, int) else 0
 
 
 def _json(path: Path, default: Any = None) -> Any:

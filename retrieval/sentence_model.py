@@ -1,11 +1,12 @@
 """Runs a sentence-transformers model over padded token batches on one device in one precision.
 
 Only the transformer runs in low precision: pooling and what follows are float32, and normalisation is left to the
-caller. The only module of this room that touches torch.
+caller. Torch is imported only where it has to be asked: importing it takes longer than many a run that computes nothing.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from raft_errors import BadInput
+from retrieval.bert import bert_forward, plain_bert
 from retrieval.model_folder import ModelFolder
 
 Forward = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
@@ -21,6 +23,13 @@ Forward = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 def load_forward(model: ModelFolder, *, device: str, precision: str) -> tuple[Forward, int]:
     """Loads the weights and returns the forward function and its dimension."""
+    if (config := plain_bert(model)) is not None:
+        return bert_forward(model, config, device=device, precision=precision)
+    return stock_forward(model, device=device, precision=precision)
+
+
+def stock_forward(model: ModelFolder, *, device: str, precision: str) -> tuple[Forward, int]:
+    """The same by sentence-transformers, for any model that it knows."""
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as hf_logging
@@ -65,6 +74,8 @@ def load_forward(model: ModelFolder, *, device: str, precision: str) -> tuple[Fo
 
 def resolve_device(device: str) -> str:
     """`auto` becomes `cuda` where torch sees one, else `cpu`; anything else must be a torch device that is there."""
+    if device == "cpu" or (device == "auto" and _torch_version().endswith("+cpu")):
+        return "cpu"
     import torch
 
     if device == "auto":
@@ -89,14 +100,19 @@ def batch_rows(device: str) -> int:
 
 def hardware(device: str) -> tuple[str, bool]:
     """(description that a remembered calibration is valid for, whether the device has bfloat16 units)."""
-    import torch
-
     if device.startswith("cuda"):
+        import torch
+
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}", torch.cuda.is_bf16_supported()
     flags = _cpu_flags()
     units = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
     name = " ".join([device, platform.machine(), *units])
-    return f"{name}, torch {torch.__version__}", bool(units) and device == "cpu"
+    return f"{name}, torch {_torch_version()}", bool(units) and device == "cpu"
+
+
+def _torch_version() -> str:
+    """As `torch.__version__` says it, without the import."""
+    return importlib.metadata.version("torch")
 
 
 def _cpu_flags() -> set[str]:

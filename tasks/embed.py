@@ -30,17 +30,29 @@ class EmbedConfig(Section):
     )
 
 
+_open: dict[tuple[str, str, str, str], Embedder] = {}
+
+
+def load_embedder(files: ModelFiles, *, device: str = "auto", precision: str = "auto") -> Embedder:
+    """The embedder; the last one stays open, since the stages that search use the one that made the vectors."""
+    from retrieval.embedding import Embedder
+
+    wanted = (str(files.folder), files.digest, device)
+    if (*wanted, precision) not in _open:
+        made = Embedder.load(files.folder, device=device, precision=precision, calibration=calibration_file())
+        _open.clear()
+        _open[*wanted, precision] = _open[*wanted, made.info.precision] = made
+    return _open[*wanted, precision]
+
+
 def build(bench: Bench, config: EmbedConfig, chunk: Manifest, embedder: ModelFiles) -> Outcome:
     """Writes vectors.npy (float32 [chunks, dim], in the order of chunks.jsonl) and embedder.json."""
     import numpy as np
 
-    from retrieval.embedding import Embedder
     from retrieval.search import passage_text
 
     chunks = list(read_jsonl(chunk.path("chunks.jsonl"), Chunk))
-    model = Embedder.load(
-        embedder.folder, device=config.device, precision=config.precision, calibration=calibration_file()
-    )
+    model = load_embedder(embedder, device=config.device, precision=config.precision)
     texts = [passage_text(c) for c in chunks]
     spread = _spread(bench, config, model, texts)
     done = model.embed(texts, cache=bench.cache, progress=bench.progress)

@@ -104,7 +104,7 @@ def build(
     from data.importing import ImportOptions, import_questions
     from data.questions.generate import QuestionOptions, generate_questions
 
-    retriever = open_retriever(retrieval, index, chunk, embedder)
+    retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
     chunks = list(retriever.chunks.values())
     teacher: Teacher | None = None
     if config.file is not None:

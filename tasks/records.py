@@ -103,7 +103,7 @@ def build(
     from retrieval.mining import MiningOptions, mine_distractors
 
     asked = list(read_jsonl(questions.path("questions.jsonl"), Question))
-    retriever = open_retriever(retrieval, index, chunk, embedder)
+    retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
     chunks = list(retriever.chunks.values())
     tokenizer = Tokenizer.load(base.folder)
     shares = SplitOptions(validation=config.validation, test=config.test, near_duplicate=config.near_duplicate)
@@ -233,6 +233,7 @@ STAGE = Stage(
     seeded=True,
     modules=("tasks.retriever",),
     packages=(*SEARCH_PACKAGES, "rapidfuzz", "datasketch", "tokenizers", "pyarrow"),
+    cache="questions",  # the vectors of its questions
     # what the stages after this one do not read: another card or layout trains nothing anew
     describing=(
         *("card.md", "card.html", "card.json", "preflight.json", "preflight.txt", "splits.json", "dropped.jsonl"),

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from data.nouns import Chunk, read_jsonl
-from tasks.embed import calibration_file
+from data.nouns import Chunk, ItemCache, read_jsonl
+from tasks.embed import load_embedder
 from tasks.models import ModelFiles
 from tasks.section import Section, setting
 from tasks.store import Manifest, read_json
@@ -51,9 +51,13 @@ def open_retriever(
     embedder: ModelFiles,
     *,
     device: str = "auto",
+    queries: ItemCache | None = None,
 ) -> Retriever:
-    """A `Retriever` over the published index; queries are embedded in the precision the index was made with."""
-    from retrieval.embedding import Embedder
+    """A `Retriever` over the published index; queries are embedded in the precision the index was made with.
+
+    Args:
+        queries: keeps the vectors of queries, for a stage that asks the same ones again after a change.
+    """
     from retrieval.index import open_index
     from retrieval.search import Retriever
 
@@ -61,7 +65,7 @@ def open_retriever(
     opened, model = None, None
     if config.mode != "lexical":
         precision = read_json(index.path("index.json"))["embedder"]["precision"]
-        model = Embedder.load(embedder.folder, device=device, precision=precision, calibration=calibration_file())
+        model = load_embedder(embedder, device=device, precision=precision)
         opened = open_index(index.folder, expect_embedder=model.info.digest)
     reranker = None
     if config.rerank is not None:
@@ -77,4 +81,5 @@ def open_retriever(
         where={str(key): value for key, value in (config.where or {}).items()} or None,
         reranker=reranker,
         rerank_depth=config.rerank_depth,
+        query_cache=queries,
     )

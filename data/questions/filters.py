@@ -156,22 +156,43 @@ class Duplicates:
         self._forms: list[str] = []
         self._said: list[str] = []
         self._exact: dict[tuple[str, frozenset[str]], str] = {}
+        self._sorted: dict[tuple[int, frozenset[str]], list[str]] = {}  # words in order of the alphabet
 
     def first(self, question: str) -> str | None:
         """The earlier question this one repeats; otherwise None, and the question is remembered."""
         form, own = " ".join(stems(question)), names(question)
         if (form, own) in self._exact:
             return self._exact[form, own]
+        if self._may_repeat(form, own) and (earlier := self._repeated(form, own)):
+            return earlier
+        self._exact[form, own] = question
+        self._forms.append(form)
+        self._said.append(question)
+        self._sorted.setdefault((len(form.split()), own), []).append(_in_order(form))
+        return None
+
+    def _may_repeat(self, form: str, own: frozenset[str]) -> bool:
+        """Whether an earlier question meets all demands of `_repeated` but the token-set ratio, which is slow to take.
+
+        The token-sort ratio is the plain ratio of the words in order, so few of the earlier ones are looked at.
+        """
+        count, least = len(form.split()), self._min_ratio - 5
+        some = [self._sorted.get((words_in_it, own), ()) for words_in_it in (count - 1, count, count + 1)]
+        mine = _in_order(form)
+        return any(process.extractOne(mine, forms, scorer=fuzz.ratio, score_cutoff=least) for forms in some if forms)
+
+    def _repeated(self, form: str, own: frozenset[str]) -> str | None:
         # token_set_ratio is 100 when one question's words contain the other's, so lengths must be alike as well
         near = process.extract(form, self._forms, scorer=fuzz.token_set_ratio, score_cutoff=self._min_ratio, limit=5)
         for other, _, at in near:
             alike = fuzz.token_sort_ratio(form, other) >= self._min_ratio - 5
             if alike and abs(len(other.split()) - len(form.split())) <= 1 and own == names(self._said[at]):
                 return self._said[at]
-        self._exact[form, own] = question
-        self._forms.append(form)
-        self._said.append(question)
         return None
+
+
+def _in_order(form: str) -> str:
+    return " ".join(sorted(form.split()))
 
 
 def names(question: str) -> frozenset[str]:

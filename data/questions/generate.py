@@ -9,8 +9,9 @@ for models of a few hundred million parameters (one call: a sentence in, a quest
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from data.teachers import Teacher
 from raft_errors import BadInput
 
 UNANSWERED_IN = 4  # hits in which an unanswerable question must find no answer, beside its own chunk
+
+_ROWS_AT_ONCE = 1024  # of the questions compared with all earlier ones
 
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
@@ -135,17 +138,27 @@ def same_meaning(asked: dict[int, Asked], embed: Embed, least: float) -> dict[in
     places = list(asked)
     vectors = embed([asked[at].text for at in places])
     found: dict[int, tuple[str, float]] = {}
-    kept: list[int] = []
-    held = np.empty_like(vectors)  # vectors of the kept ones, in order: gathering them anew each time costs n * n * dim
-    for row, at in enumerate(places):
-        near = [kept[i] for i in np.flatnonzero(held[: len(kept)] @ vectors[row] >= least)]
-        twin = next((k for k in near if _named(asked[places[k]].text) == _named(asked[at].text)), None)
-        if twin is None:
-            held[len(kept)] = vectors[row]
-            kept.append(row)
-        else:
+    dropped: set[int] = set()
+    for row, near in _alike(vectors, least):
+        at = places[row]
+        mine = _named(asked[at].text)
+        twin = next((k for k in near if k not in dropped and _named(asked[places[k]].text) == mine), None)
+        if twin is not None:
+            dropped.add(row)
             found[at] = asked[places[twin]].text, float(vectors[twin] @ vectors[row])
     return found
+
+
+def _alike(vectors: npt.NDArray[np.float32], least: float) -> Iterator[tuple[int, list[int]]]:
+    """(row, the earlier rows whose cosine with it is `least` or more), for the rows that have any, in order."""
+    for begin in range(0, len(vectors), _ROWS_AT_ONCE):
+        block = vectors[begin : begin + _ROWS_AT_ONCE]
+        # a product of matrices rounds by shape: what comes near is taken again, in a way that does not
+        rows, earlier = np.nonzero(block @ vectors[: begin + len(block)].T >= least - 1e-4)
+        pairs = [(begin + int(r), int(k)) for r, k in zip(rows, earlier, strict=True) if k < begin + r]
+        near = [(r, k) for r, k in pairs if np.dot(vectors[k].astype(np.float64), vectors[r]) >= least]
+        for row, group in itertools.groupby(near, key=lambda pair: pair[0]):
+            yield row, [k for _, k in group]
 
 
 def _named(question: str) -> frozenset[str]:

@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import random
 
 import numpy as np
 import pytest
 
 from data.nouns import Chunk, Hit, MemoryCache, digest, text_sha256
-from data.questions import QuestionOptions, generate_questions
+from data.questions import QuestionOptions, generate, generate_questions
 from data.questions import small as small_style
 from data.questions.answers import Answer, full_answer, supported, supporting_sentence
 from data.questions.asking import Sampling, ask, reply_key
@@ -274,6 +275,37 @@ def test_duplicates_are_seen_through_wording_but_not_through_names():
     assert seen.first("What does version 3.11 add to the with statement?") is None
     assert seen.first("What does version 3.12 add to the with statement?") is None
     assert seen.first("What does the with statement add to version 3.12?") is not None
+
+
+def test_the_short_cut_to_duplicates_finds_what_looking_at_every_question_finds():
+    rng = random.Random(5)
+    said = "what does the red green valve boiler close open at ninety degrees in winter 3.11 3.12 long".split()
+
+    class EachByEach(Duplicates):
+        def _may_repeat(self, form, own):
+            return True
+
+    quick, slow, found = Duplicates(), EachByEach(), 0
+    for _ in range(1500):
+        words = rng.sample(said, rng.randint(3, 8))
+        if rng.random() < 0.5:
+            words = [word + rng.choice(("", "s", "x")) for word in words]
+        question = " ".join(words) + "?"
+        earlier = slow.first(question)
+        assert quick.first(question) == earlier
+        found += earlier is not None
+    assert found > 50
+
+
+def test_questions_alike_are_found_in_blocks_as_one_by_one(monkeypatch):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+    wanted = {r: near for r in range(60) if (near := [k for k in range(r) if cosines[r, k] >= 0.9])}
+    for rows in (1, 7, 1000):
+        monkeypatch.setattr(generate, "_ROWS_AT_ONCE", rows)
+        assert dict(generate._alike(vectors, 0.9)) == wanted
 
 
 TEXT = (
