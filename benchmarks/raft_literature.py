@@ -60,6 +60,7 @@ class Protocol:
         folder, corpus: where the set lies under the shared data.
         train, test: questions taken, drawn by hash from each side; test None = all of the official test.
         passages: retrieved for each test question, and shown in a training record (oracles included).
+        min_distractors: where given, a training record shows so many distractors or more, drawn by hash.
         max_tokens: of a training record; distractors are dropped until it fits.
         row_tokens: length of a row of packed records.
         p_oracle: share of the records that show their oracle; None = as often as the retriever finds it.
@@ -73,6 +74,7 @@ class Protocol:
     passages: int
     max_tokens: int
     row_tokens: int
+    min_distractors: int | None = None
     epochs: int = 1
     learning_rate: float = 1e-3
     rank: int = 16
@@ -306,6 +308,7 @@ def compose(
         mined,
         options=RecordOptions(
             distractors=protocol.passages - gold,
+            min_distractors=protocol.min_distractors,
             p_oracle=p_oracle,
             absent=protocol.absent,
             max_tokens=protocol.max_tokens,

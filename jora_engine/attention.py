@@ -34,6 +34,15 @@ class Mask(NamedTuple):
     positions: Array
 
 
+def segment_lengths(mask: Mask) -> jax.Array:
+    """How many tokens the segment of each token has, `[batch, seq]` int32."""
+    segments, size = mask.segments, mask.segments.shape[1]
+    last = jnp.pad(segments[:, 1:] != segments[:, :-1], ((0, 0), (0, 1)), constant_values=True)
+    place = jnp.arange(size, dtype=jnp.int32)
+    end = lax.cummin(jnp.where(last, place, size), axis=1, reverse=True)
+    return jnp.asarray(mask.positions) + end - place + 1
+
+
 def attention(
     q: jax.Array,
     k: jax.Array,

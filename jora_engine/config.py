@@ -55,6 +55,12 @@ class ModelConfig:
         require(self.head_dim > 0 and self.head_dim % 2 == 0, "head_dim", self.head_dim, "an even number above 0")
         require(self.sliding_window is None or self.sliding_window > 0, "sliding_window", self.sliding_window, "> 0")
 
+    @property
+    def longest_sequence(self) -> int:
+        """Tokens of the longest sequence the model was made for; dynamic RoPE stretches its maximum by its factor."""
+        stretch = self.rope.factor or 1 if self.rope.kind == "dynamic" else 1
+        return int(self.max_position_embeddings * stretch)
+
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> ModelConfig:
         """Reads the dict of a config.json of transformers 4 or 5.

@@ -79,10 +79,10 @@ def _layer(x, layer, positions, cos, sin, store, config: ModelConfig):
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnums=2)
-def _prefill_layer(x, layer, cache: tuple[Stretch, ...], start, config: ModelConfig):
+def _prefill_layer(x, layer, cache: tuple[Stretch, ...], start, length, config: ModelConfig):
     """One layer over a chunk x `[chunk, embed]`, kept at columns `start...` of a cache of one row."""
     positions = start + jnp.arange(x.shape[0], dtype=jnp.int32)[None]
-    cos, sin = rope_table(config.rope, config.head_dim, positions)
+    cos, sin = rope_table(config.rope, config.head_dim, positions, jnp.full_like(positions, length))
 
     def store(new: Stretch):
         written = write(cache, new, 0, start)
@@ -102,6 +102,7 @@ def prefill(
     cache: Cache,
     start: int,
     tokens: Any,
+    length: int,
     config: ModelConfig,
 ) -> tuple[jax.Array, Cache]:
     """Runs a chunk of one prompt.
@@ -111,14 +112,15 @@ def prefill(
         layers: parameters of each layer, from `fuse_layer`.
         cache: of one row; columns `start` to `start + chunk` must lie in it. Given up to this call (donated).
         tokens: `[chunk]` int32, padded at the end; what padding leaves in the cache lies beyond the row's position.
+        length: of the whole prompt in tokens, which decides the angles of RoPE kinds that go by length.
 
     Returns:
         Hidden states before the final norm `[chunk, embed]`, and the cache.
     """
     x = _embed(params["embed"], jnp.asarray(tokens, jnp.int32))
-    at, out = jnp.int32(start), []
+    at, length, out = jnp.int32(start), jnp.int32(length), []
     for layer, kept in zip(layers, cache, strict=True):
-        x, kept = _prefill_layer(x, layer, kept, at, config=config)
+        x, kept = _prefill_layer(x, layer, kept, at, length, config=config)
         out.append(kept)
     return x, out
 
@@ -194,7 +196,8 @@ def _decode_layers(params, layers, cache, recent, rows: Rows, start, index, conf
     embed, token = lax.optimization_barrier((params["embed"], rows.token))
     x = jnp.take(embed, token, axis=0)
     positions = rows.position[:, None]
-    cos, sin = rope_table(config.rope, config.head_dim, positions)
+    # a row keeps the angles of its prompt's length: the cached keys were turned by them
+    cos, sin = rope_table(config.rope, config.head_dim, positions, (rows.position - rows.made + 1)[:, None])
     step = jnp.arange(recent[0].v.shape[2], dtype=jnp.int32)[None]
     new = jnp.where(step <= index, start[:, None] + step, -1)
     out = []

@@ -200,7 +200,7 @@ class Generator:
         self._check(prompts, 0, 0.0, 1.0)
         out = []
         for prompt in prompts:
-            hidden, _ = self._prefill(list(prompt))
+            hidden, _ = self._prefill(list(prompt), len(prompt))
             x = engine.head_logits(self._params, hidden, config=self.config)
             out.append(np.asarray(x[: len(prompt)], np.float32))
         return out
@@ -219,10 +219,10 @@ class Generator:
                     expected=f"token ids from 0 to {self.config.vocab_size - 1}",
                     do="encode prompts with the model's own tokenizer",
                 )
-            if len(prompt) + max_new_tokens > self.config.max_position_embeddings:
+            if len(prompt) + max_new_tokens > self.config.longest_sequence:
                 raise BadInput(
                     f"prompt {index} has {len(prompt)} tokens; with {max_new_tokens} new ones it is too long",
-                    expected=f"at most {self.config.max_position_embeddings} in all",
+                    expected=f"at most {self.config.longest_sequence} in all",
                     do="shorten the prompt or lower max_new_tokens",
                 )
 
@@ -258,10 +258,10 @@ class Generator:
         """Puts a prompt's keys and values into a row: all but its last token, which the decode loop takes."""
         if len(row.prompt) == 1:
             return cache
-        _, single = self._prefill(row.prompt[:-1])
+        _, single = self._prefill(row.prompt[:-1], len(row.prompt))
         return kv_cache.insert_row(cache, np.int32(place), single)
 
-    def _prefill(self, tokens: list[int]) -> tuple[jax.Array, kv_cache.Cache]:
+    def _prefill(self, tokens: list[int], length: int) -> tuple[jax.Array, kv_cache.Cache]:
         """Hidden states `[at least len(tokens), embed]` and a one-row cache."""
         cache = self._new_cache(1, kv_cache.columns_for(_width(len(tokens), 0)))
         hidden, start = [], 0
@@ -269,7 +269,7 @@ class Generator:
             size = _bucket(min(len(tokens) - start, CHUNKS[-1]), CHUNKS)
             part = np.zeros(size, np.int32)
             part[: len(tokens) - start] = tokens[start : start + size]
-            x, cache = engine.prefill(self._params, self._layers, cache, start, part, self.config)
+            x, cache = engine.prefill(self._params, self._layers, cache, start, part, length, self.config)
             hidden.append(x)
             start += size
         return jnp.concatenate(hidden), cache

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jora_engine.attention import Mask
+from jora_engine.attention import Mask, segment_lengths
 from jora_engine.attention_backends import attend
 from jora_engine.config import ModelConfig
 from jora_engine.lora import Adapter, linear_group
 from jora_engine.ops import Array, from_bits, named, revive, rms_norm, rotate, swiglu, to_bits
-from jora_engine.rope import rope_table
+from jora_engine.rope import by_length, rope_table
 from jora_engine.sharding import Placement
 
 Params = dict[str, Any]
@@ -66,7 +66,8 @@ def forward(
     """
     table = params["embed"] if placement is None else placement.gathered({"embed": params["embed"]})["embed"]
     x = _pin(jnp.take(table, tokens, axis=0), placement)
-    cos, sin = rope_table(config.rope, config.head_dim, mask.positions)
+    lengths = segment_lengths(mask) if by_length(config.rope) else None
+    cos, sin = rope_table(config.rope, config.head_dim, mask.positions, lengths)
     mixer = place_attention(attend(backend, config.sliding_window), placement)
     block = functools.partial(decoder_layer, config=config, attend=mixer, dropout=dropout)
 

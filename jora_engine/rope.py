@@ -165,15 +165,42 @@ def inv_freq(rope: RopeConfig, head_dim: int, seq_len: int | None = None) -> tup
 
 
 def rope_table(
-    rope: RopeConfig, head_dim: int, positions: jax.Array | np.ndarray, seq_len: int | None = None
+    rope: RopeConfig, head_dim: int, positions: jax.Array | np.ndarray, lengths: jax.Array | np.ndarray | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """cos and sin, float32 [..., head_dim // 2] for integer positions [...].
 
     Rotate-half: element i of the first half is paired with element i of the second, and both use column i here.
+
+    Args:
+        lengths: integer [...], tokens of the sequence that each position is in (of the prompt, in generation). Only
+            the kinds that `by_length` names read it; without it they use the model's own range.
     """
-    frequencies, factor = inv_freq(rope, head_dim, seq_len)
-    angles = jnp.asarray(positions, jnp.float32)[..., None] * jnp.asarray(frequencies)
+    if lengths is None or not by_length(rope):
+        frequencies, factor = inv_freq(rope, head_dim)
+        rates = jnp.asarray(frequencies)
+    else:
+        rates, factor = _rates(rope, head_dim, jnp.asarray(lengths)[..., None])
+    angles = jnp.asarray(positions, jnp.float32)[..., None] * rates
     return jnp.cos(angles) * factor, jnp.sin(angles) * factor
+
+
+def by_length(rope: RopeConfig) -> bool:
+    """Whether the angles depend on how long a sequence is: `dynamic` and `longrope`."""
+    return rope.kind in ("dynamic", "longrope")
+
+
+def _rates(rope: RopeConfig, dim: int, lengths: jax.Array) -> tuple[jax.Array, float]:
+    """What `inv_freq` says for each length `[..., 1]`, float32 `[..., dim // 2]`."""
+    short, factor = inv_freq(rope, dim)
+    if rope.kind == "longrope":
+        assert rope.original_max_positions is not None
+        long, _ = inv_freq(rope, dim, rope.original_max_positions + 1)
+        return jnp.where(lengths > rope.original_max_positions, long, short), factor
+    exponent = jnp.arange(0, dim, 2, dtype=jnp.float32) / dim
+    most = rope.max_positions or lengths
+    times = float(rope.factor or 1)
+    stretch = times * jnp.maximum(lengths, most) / most - (times - 1)
+    return 1 / (rope.theta * stretch ** (dim / (dim - 2))) ** exponent, factor
 
 
 def _llama3(rope: RopeConfig, frequencies: np.ndarray) -> np.ndarray:

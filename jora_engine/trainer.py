@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,16 @@ def alpaca_messages(row: dict[str, Any]) -> list[dict[str, str]]:
     return [{"role": "user", "content": "\n".join(words)}]
 
 
+def _check_lengths(examples: Sequence[Example], model: ModelConfig, job: Job) -> None:
+    longest = max((e.length for e in examples if e.length <= job.training.sequence_length), default=0)
+    if longest > model.longest_sequence:
+        raise BadInput(
+            f"a record of {job.train} has {longest} tokens",
+            expected=f"at most {model.longest_sequence}, the longest sequence that {job.model} was made for",
+            do="lower records.max_tokens or train.sequence_length, or take a base model with a longer context",
+        )
+
+
 def read_examples(file: Path, tokenizer: Tokenizer) -> list[Example]:
     """Tokenised examples of an Alpaca JSON Lines file.
 
@@ -144,6 +154,7 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     validation = read_examples(job.validation, tokenizer) if job.validation else []
     if not examples:
         raise BadInput(f"{job.train} holds no record", expected="training records", do="make more questions")
+    _check_lengths([*examples, *validation], model, job)
     placement = place(model, job.training.mesh)
     start = read_start(job.start, job.lora, model) if job.start else None
     shapes = abstract_params(model, job.training.dtype, placement)

@@ -178,7 +178,7 @@ def job(model_folder, bpe, tmp_path):
     rng = np.random.default_rng(0)
     tensors["model.embed_tokens.weight"] = (rng.standard_normal((vocab, old.shape[1])) * 0.1).astype(np.float32)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": vocab}))
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": vocab, "max_position_embeddings": 256}))
     rows = [
         {"instruction": f"What is {i}?", "input": f"[1] Numbers\nThe number {i} is here.", "output": f"It is {i}."}
         for i in range(40)
@@ -290,3 +290,14 @@ def test_a_bad_record_is_named(job, tmp_path, line, message):
     code, lines = finish(start(file))
     assert code == 2
     assert message in lines[-1]["what"]
+
+
+def test_a_record_longer_than_the_model_reads_is_refused_before_training(job, tmp_path):
+    file = job("long", sequence_length=512)
+    row = {"instruction": "What?", "input": "number " * 40, "output": "It is."}
+    with (tmp_path / "train.jsonl").open("a") as out:
+        out.write(json.dumps(row) + "\n")
+    code, lines = finish(start(file))
+    assert code == 2
+    assert "tokens" in lines[-1]["what"]
+    assert "at most 256, the longest sequence" in lines[-1]["expected"]
