@@ -190,7 +190,7 @@ class Retriever:
         if self.mode == "lexical":
             return self._words(queries, k, where)
         depth = max(k, FUSION_DEPTH)
-        both = zip(self._dense(queries, depth, where), self._words(queries, depth, where))
+        both = zip(self._words(queries, depth, where), self._dense(queries, depth, where))
         return [reciprocal_rank_fusion(pair, k) for pair in both]
 
     def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:

@@ -59,7 +59,7 @@ def test_hybrid_search_is_the_fusion_of_both(embedder, index, town):
     dense, lexical, hybrid = (
         Retriever(index, embedder, town, mode=mode).search(query, 8)[0] for mode in ("dense", "lexical", "hybrid")
     )
-    assert hybrid == reciprocal_rank_fusion([dense, lexical], 8)
+    assert hybrid == reciprocal_rank_fusion([lexical, dense], 8)
 
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
@@ -149,6 +149,16 @@ def test_rank_fusion_agrees_with_a_sum_by_hand():
     second = [Hit("c", 0.5, 1), Hit("b", 0.4, 2), Hit("a", 0.3, 3)]
     fused = reciprocal_rank_fusion([first, second], 3)
     assert ids(fused) == ["a", "b", "c"]
-    assert fused[0].score == pytest.approx(1 / 61 + 1 / 63)
-    assert fused[1].score == pytest.approx(2 / 62)
-    assert ids(reciprocal_rank_fusion([[Hit("z", 1, 1)], [Hit("y", 1, 1)]], 2)) == ["y", "z"]
+    assert fused[0].score == pytest.approx(1 / 11 + 1 / 13)
+    assert fused[1].score == pytest.approx(2 / 12)
+    alike = [Hit("z", 1, 1)], [Hit("y", 1, 1)]
+    assert ids(reciprocal_rank_fusion(alike, 2)) == ["z", "y"], "the first ranking goes first where sums are equal"
+    assert ids(reciprocal_rank_fusion([[], *alike], 2)) == ["y", "z"], "and ids where it does not tell"
+
+
+def test_one_high_rank_outdoes_two_middling_ones():
+    first = [Hit(f"a{rank}", 1, rank) for rank in range(1, 80)]
+    second = [Hit(f"b{rank}", 1, rank) for rank in range(1, 80)]
+    first[60], second[60] = Hit("both", 1, 61), Hit("both", 1, 61)
+    assert "both" not in ids(reciprocal_rank_fusion([first, second], 20))
+    assert "both" in ids(reciprocal_rank_fusion([first, second], 20, constant=60))
