@@ -6,17 +6,30 @@ and knows no tokenizer itself. `check` stops a training whose labels are empty, 
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from data.nouns import Record
+from data.nouns import ItemCache, Record
 from data.record_report import spread
+from data.remembered import remembered
 from raft_errors import BadInput
 
 Tokenise = Callable[[Record], tuple[Sequence[int], Sequence[bool]]]
 """Record -> (token ids, True where the loss is taken), as long as each other, before any cut."""
+
+
+class Measured(NamedTuple):
+    """One record: its tokens, those that are trained, whether its end is not, whether its output is not whole."""
+
+    length: int
+    trained: int
+    endless: bool
+    lost: bool
+    aligned: bool = True
+
 
 OPEN, CLOSE = "⟦", "⟧"
 
@@ -51,6 +64,8 @@ def preflight(
     end_ids: Collection[int],
     max_tokens: int,
     samples: int = 3,
+    cache: ItemCache | None = None,
+    tokenizer: str = "",
 ) -> Preflight:
     """Tokenises every record and says what training on them would mean.
 
@@ -58,23 +73,21 @@ def preflight(
         decode: token ids to text, special tokens included.
         end_ids: the tokens that end an answer; one must be trained as the last of each record.
         max_tokens: what fits; longer records are counted as cut.
+        cache: keeps what was found of each record, by its Alpaca triple and `tokenizer`, what `tokenise` goes by.
     """
-    lengths, trained, cut, unlabelled, endless, lost, misaligned = [], [], 0, 0, 0, 0, 0
-    shown = []
-    for place, record in enumerate(records):
-        ids, mask = tokenise(record)
-        if len(ids) != len(mask):
-            misaligned += 1
-            continue
-        marked = [i for i, on in enumerate(mask) if on]
-        lengths.append(len(ids))
-        trained.append(len(marked))
-        cut += len(ids) > max_tokens
-        unlabelled += not marked
-        endless += bool(marked) and ids[marked[-1]] not in end_ids
-        lost += bool(marked) and _plain(record.output) not in _plain(decode([ids[i] for i in marked]))
-        if place < samples:
-            shown.append(_render(ids, mask, decode))
+    by_triple = {json.dumps([r.instruction, r.input, r.output]): r for r in records}
+
+    def take(triple: str) -> Measured:
+        return _measured(by_triple[triple], *tokenise(by_triple[triple]), decode, end_ids)
+
+    triples = [json.dumps([r.instruction, r.input, r.output]) for r in records]
+    found = [Measured(*row) for row in remembered(cache, f"preflight-1 {tokenizer}", triples, take)]
+    whole = [m for m in found if m.aligned]
+    misaligned = len(found) - len(whole)
+    lengths, trained = [m.length for m in whole], [m.trained for m in whole]
+    cut, unlabelled = sum(m.length > max_tokens for m in whole), sum(not m.trained for m in whole)
+    endless, lost = sum(m.endless for m in whole), sum(m.lost for m in whole)
+    shown = [_render(*tokenise(r), decode) for r, m in list(zip(records, found, strict=True))[:samples] if m.aligned]
     total, share = sum(lengths), sum(trained) / max(1, sum(lengths))
     faults = [
         f"{count} of {len(records)} records {words}"
@@ -105,6 +118,21 @@ def preflight(
         "misaligned": misaligned,
     }
     return Preflight(shown, figures, faults)
+
+
+def _measured(
+    record: Record,
+    ids: Sequence[int],
+    mask: Sequence[bool],
+    decode: Callable[[Sequence[int]], str],
+    end_ids: Collection[int],
+) -> Measured:
+    if len(ids) != len(mask):
+        return Measured(len(ids), 0, False, False, False)
+    marked = [i for i, on in enumerate(mask) if on]
+    endless = bool(marked) and ids[marked[-1]] not in end_ids
+    lost = bool(marked) and _plain(record.output) not in _plain(decode([ids[i] for i in marked]))
+    return Measured(len(ids), len(marked), endless, lost)
 
 
 def _plain(text: str) -> str:

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from data.nouns import Chunk, Question
+from data.nouns import Chunk, ItemCache, Question
 from data.passage_splits import split_by_passage
+from data.remembered import remembered
 from data.split_sides import (
     SPLITS,
     Frozen,
@@ -46,6 +47,7 @@ def split_by_document(
     seed: int = 0,
     previous: Frozen | None = None,
     together: Mapping[str, str] | None = None,
+    cache: ItemCache | None = None,
 ) -> Splits:
     """Splits the documents of the chunks and questions.
 
@@ -53,6 +55,7 @@ def split_by_document(
         previous: the sides of an earlier run. These documents (or passages) keep their side (frozen test sets), and a
             new near-duplicate of one joins it; where a group had several sides, test wins over validation over train.
         together: document id -> name of what it is a part of (a book, an article): parts stay on one side.
+        cache: keeps the sketch of each text.
 
     Every split with a share above 0 gets at least one group with questions, and where documents are few or uneven about
     half of its share or more. Where that cannot be (one manual, one book in three formats) the split runs within
@@ -62,7 +65,7 @@ def split_by_document(
     if previous and previous.chunks:
         return split_by_passage(chunks, questions, options=options, seed=seed, previous=previous.chunks)
     documents = sorted({c.document_id for c in chunks} | {d for q in questions for d in q.document_ids})
-    groups, joined = _groups(documents, chunks, questions, options, together or {})
+    groups, joined = _groups(documents, chunks, questions, options, together or {}, cache)
     asked = {d for q in questions for d in q.document_ids}
     draw = {g: unit_draw(seed, g) for g in groups}
     side = {g: drawn_side(draw[g], options) for g in groups}
@@ -110,6 +113,7 @@ def _groups(
     questions: Sequence[Question],
     options: SplitOptions,
     together: Mapping[str, str],
+    cache: ItemCache | None,
 ) -> tuple[dict[str, list[str]], dict[str, int]]:
     """Connected documents: representative (smallest id) -> members, and how many joins each reason made."""
     parent = {d: d for d in documents}
@@ -135,13 +139,13 @@ def _groups(
     for chunk in chunks:
         whole.setdefault(chunk.document_id, []).append(chunk.text)
     texts = {d: "\n".join(parts) for d, parts in sorted(whole.items())}
-    joined["near_duplicate_document"] = join(near_duplicates(texts, options.near_duplicate))
+    joined["near_duplicate_document"] = join(near_duplicates(texts, options.near_duplicate, cache=cache))
     gold = {c for q in questions for c in q.gold_chunk_ids}
     owner = {c.id: c.document_id for c in chunks}
     # A near-copy of an oracle, in whichever document, is on the oracle's side. Boilerplate that no question asks about
     # joins nothing.
     in_order = sorted(chunks, key=lambda c: (c.id not in gold, c.id))
-    pairs = near_duplicates({c.id: c.text for c in in_order}, options.near_duplicate, against=gold)
+    pairs = near_duplicates({c.id: c.text for c in in_order}, options.near_duplicate, against=gold, cache=cache)
     joined["near_duplicate_of_oracle"] = join((owner[a], owner[b]) for a, b in pairs)
     groups: dict[str, list[str]] = {}
     for document in documents:
@@ -150,32 +154,34 @@ def _groups(
 
 
 def near_duplicates(
-    texts: Mapping[str, str], threshold: float, *, against: Collection[str] | None = None
+    texts: Mapping[str, str],
+    threshold: float,
+    *,
+    against: Collection[str] | None = None,
+    cache: ItemCache | None = None,
 ) -> list[tuple[str, str]]:
     """Pairs of ids whose texts have about `threshold` or more of their word 5-grams in common (MinHash, Jaccard).
 
     Texts that are equal but for case and white space are always paired. With `against`, only pairs with one of these
     ids are found; they must come first. The order of pairs follows that of the texts.
     """
-    from datasketch import MinHash, MinHashLSH
+    from datasketch import MinHashLSH
 
     first: dict[str, str] = {}
     pairs = []
     index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS)  # above, it has no bands to work with
     sketches: dict[str, Any] = {}
-    for key, text in texts.items():
-        words = text.casefold().split()
-        normal = " ".join(words)
-        if not words:
+    normals = {key: " ".join(text.casefold().split()) for key, text in texts.items()}
+    sketch_of = _sketches([normal for normal in normals.values() if normal], cache)
+    for key, normal in normals.items():
+        if not normal:
             continue
         if normal in first:
             pairs.append((first[normal], key))
             continue
         if against is None or key in against:
             first[normal] = key
-        sketch = MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
-        stop = max(1, len(words) - SHINGLE_WORDS + 1)
-        sketch.update_batch([" ".join(words[i : i + SHINGLE_WORDS]).encode() for i in range(stop)])
+        sketch = sketch_of[normal]
         # The index over-finds: the sketches decide.
         near = sorted(o for o in index.query(sketch) if sketch.jaccard(sketches[o]) >= threshold)
         pairs.extend((other, key) for other in near)
@@ -183,6 +189,29 @@ def near_duplicates(
             index.insert(key, sketch)
             sketches[key] = sketch
     return pairs
+
+
+def _sketches(normals: Sequence[str], cache: ItemCache | None) -> dict[str, Any]:
+    """The MinHash of each text, made or read from the cache."""
+    from datasketch import MinHash
+
+    # drawing the permutations costs more than a sketch
+    permutations, scheme = (first := MinHash(num_perm=PERMUTATIONS)).permutations, first.scheme
+
+    def sketch(**given: Any) -> MinHash:
+        return MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32, permutations=permutations, scheme=scheme, **given)
+
+    def hashes(normal: str) -> list[int]:
+        words = normal.split()
+        stop = max(1, len(words) - SHINGLE_WORDS + 1)
+        made = sketch()
+        made.update_batch([" ".join(words[i : i + SHINGLE_WORDS]).encode() for i in range(stop)])
+        return [int(value) for value in made.hashvalues]
+
+    distinct = list(dict.fromkeys(normals))
+    known = remembered(cache, f"minhash-1 {scheme} {PERMUTATIONS} {SHINGLE_WORDS}", distinct, hashes)
+    kind = first.hashvalues.dtype
+    return {n: sketch(hashvalues=np.array(values, kind)) for n, values in zip(distinct, known, strict=True)}
 
 
 def _warn_if_lopsided(report: dict[str, Any]) -> None:

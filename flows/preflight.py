@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 
+from data.remembered import remembered
 from flows.pipeline import Run, stages_to
+from tasks.keys import code_fingerprint, key_of
+from tasks.models import ModelFiles
 from tasks.store import SPARE_BYTES, no_space
 
 
@@ -18,15 +21,10 @@ def check(run: Run, until: str) -> None:
     stages = stages_to(until)
     needed = SPARE_BYTES
     if any("base" in made.models_for(getattr(run.config, made.name)) for made in stages):
-        from jora_engine.tokenizer import Tokenizer
-        from jora_engine.weights import read_model_config
-
         base = run.models["base"]
-        read_model_config(base.folder)
-        tokenizer = Tokenizer.load(base.folder)
-        if tokenizer.fallback_template:
+        if fallback := _fallback_template(run, base):
             run.reporter.say(
-                f"{base.name} brings no chat template: the built-in template {tokenizer.fallback_template} is used, "
+                f"{base.name} brings no chat template: the built-in template {fallback} is used, "
                 "and written into the merged model"
             )
         if "export" in {made.name for made in stages}:
@@ -35,3 +33,20 @@ def check(run: Run, until: str) -> None:
     free = shutil.disk_usage(run.store.root).free
     if free < needed:
         raise no_space(run.store.root, free, needed)
+
+
+def _fallback_template(run: Run, base: ModelFiles) -> str:
+    """Name of the template that stands in where the base brings none, else "". Raises BadInput for an unusable base.
+
+    A base that was found usable is not looked at again by the same code, which would import all of JAX.
+    """
+
+    def look(_: str) -> str:
+        from jora_engine.tokenizer import Tokenizer
+        from jora_engine.weights import read_model_config
+
+        read_model_config(base.folder)
+        return Tokenizer.load(base.folder).fallback_template or ""
+
+    code = key_of({"code": code_fingerprint("jora_engine.tokenizer", "jora_engine.weights")})
+    return str(remembered(run.store.cache("checks"), f"base-1 {code}", [base.digest], look)[0])

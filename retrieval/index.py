@@ -206,7 +206,8 @@ class Index:
 
 def _ranked(ids: np.ndarray, scores: np.ndarray, k: int) -> list[Hit]:
     order = np.lexsort((ids, -scores))[:k]
-    return [Hit(id_text(ids[i]), round(float(scores[i]), 6), rank) for rank, i in enumerate(order, 1)]
+    best = zip(ids[order].tolist(), scores[order].tolist())  # plain numbers: their text is made several times as fast
+    return [Hit(f"{number:016x}", round(score, 6), rank) for rank, (number, score) in enumerate(best, 1)]
 
 
 def id_numbers(chunk_ids: Sequence[str]) -> np.ndarray:

@@ -21,7 +21,7 @@ SHINGLE = 5
 def folded(text: str) -> str:
     """Lower-case words with single spaces; compatibility forms and accents folded."""
     decomposed = unicodedata.normalize("NFKD", text).casefold()
-    plain = "".join(c for c in decomposed if not unicodedata.combining(c))
+    plain = decomposed if decomposed.isascii() else "".join(c for c in decomposed if not unicodedata.combining(c))
     return _NOT_WORD.sub(" ", plain).strip()
 
 

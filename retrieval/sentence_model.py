@@ -1,7 +1,7 @@
 """Runs a sentence-transformers model over padded token batches on one device in one precision.
 
 Only the transformer runs in low precision: pooling and what follows are float32, and normalisation is left to the
-caller. Torch is imported only where it has to be asked: importing it takes longer than many a run that computes nothing.
+caller. Torch is imported only where it has to be asked: that takes longer than many a run that computes nothing.
 """
 
 from __future__ import annotations

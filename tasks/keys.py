@@ -17,6 +17,7 @@ import importlib.metadata
 import importlib.util
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from data.nouns import ItemCache
+from data.remembered import remembered
 from raft_errors import BadInput
 from tasks.hashing import digest_of, read_sha256
+from tasks.itemcache import SqliteCache
 
 LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors")
 _SOURCE_SUFFIXES = {".py", ".pyc", ".pyi"}
@@ -146,12 +150,30 @@ def _module_print(name: str) -> tuple[str, tuple[str, ...], dict[str, str]] | No
     path = _source(name)
     if path is None:
         return None
-    tree = ast.parse(path.read_bytes(), filename=str(path))
     is_package = path.name == "__init__.py"
     package = name if is_package else name.rpartition(".")[0]
-    reached = tuple(sorted(_imports(tree, package)))
-    resources = _resources(tree, path.parent, package)
-    return normalised_sha256(tree), reached, resources
+
+    def read(source: str) -> tuple[str, list[str], list[str]]:
+        tree = ast.parse(source, filename=str(path))
+        reached, named = sorted(_imports(tree, package)), sorted(_named_paths(tree))
+        return normalised_sha256(tree), reached, named
+
+    source = path.read_text(encoding="utf-8")
+    cache, reader = _kept_prints()
+    fingerprint, reached, named = remembered(cache, f"{reader} {package}", [source], read)[0]
+    return fingerprint, tuple(reached), _resources(named, path.parent, package)
+
+
+@functools.cache
+def _kept_prints() -> tuple[ItemCache | None, str]:
+    """Where the readings of sources are kept, since parsing all of them takes a second, and who read them."""
+    from tasks.models import cache_folder
+
+    reader = f"{sys.version_info[:2]} {read_sha256(Path(__file__))}"
+    try:
+        return SqliteCache(cache_folder() / "code.sqlite"), reader
+    except OSError:  # a home that cannot be written
+        return None, reader
 
 
 def normalised_sha256(tree: ast.AST) -> str:
@@ -212,11 +234,11 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     return ".".join([*base, *([node.module] if node.module else [])])
 
 
-def _resources(tree: ast.AST, folder: Path, package: str) -> dict[str, str]:
+def _resources(named: Iterable[str], folder: Path, package: str) -> dict[str, str]:
     """sha256 of the files beside a module, or beside a package above it, that the module names in its text."""
     found: dict[str, str] = {}
     top = [folder, *folder.parents][package.count(".")] if package else folder
-    for name in sorted(_named_paths(tree)):
+    for name in named:
         for base in [folder, *folder.parents][: package.count(".") + 1]:
             place = base / name
             for path in sorted(place.rglob("*")) if place.is_dir() else [place]:

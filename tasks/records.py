@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import annotated_types
 from pydantic import model_validator
 
-from data.nouns import Question, Record, read_jsonl, write_jsonl
+from data.nouns import ItemCache, Question, Record, read_jsonl, write_jsonl
 from data.preflight import Preflight, preflight
+from data.remembered import Memo
 from tasks.models import ModelFiles
 from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
 from tasks.section import Section, setting
@@ -108,7 +109,7 @@ def build(
     tokenizer = Tokenizer.load(base.folder)
     shares = SplitOptions(validation=config.validation, test=config.test, near_duplicate=config.near_duplicate)
     frozen = Frozen.read(Path(config.frozen_splits)) if config.frozen_splits else None
-    splits = split_by_document(chunks, asked, options=shares, seed=bench.seed, previous=frozen)
+    splits = split_by_document(chunks, asked, options=shares, seed=bench.seed, previous=frozen, cache=bench.cache)
     refused: Counter[str] = Counter()
     mined = mine_distractors(
         asked,
@@ -132,12 +133,15 @@ def build(
         options["p_oracle"] = measured_p(asked, passages=config.distractors + 1)
     if config.overhead_tokens is None:
         options["overhead_tokens"] = template_overhead(tokenizer)
+    tokens = Memo(
+        bench.cache, f"tokens-1 {base.digest}", lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+    )
     made = compose_records(
         asked,
         chunks,
         mined,
         options=RecordOptions(**options),
-        count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False)),
+        count_tokens=tokens,
         seed=bench.seed,
         splits=splits,
         template=template,
@@ -146,7 +150,8 @@ def build(
     by_split: dict[str, list[Record]] = {"train": made.train, "validation": made.validation, "test": made.test}
     total = sum(len(rows) for rows in by_split.values())
     balanced("records", len(asked), total - made.report["extra_arrangements"], len(made.dropped))
-    seen = look(made.train + made.validation, tokenizer, config.max_tokens)
+    tokens.save()
+    seen = look(made.train + made.validation, tokenizer, config.max_tokens, cache=bench.cache, model=base.digest)
     (bench.out / "preflight.txt").write_text("\n\n".join(seen.samples) + "\n", encoding="utf-8")
     write_json(bench.out / "preflight.json", {"figures": seen.figures, "faults": seen.faults})
     seen.check()
@@ -186,16 +191,37 @@ def template_overhead(tokenizer: Tokenizer) -> int:
     return len(prompt) + len(completion) - 2 * len(tokenizer.encode(probe, add_special_tokens=False)) + SPARE_TOKENS
 
 
-def look(records: list[Record], tokenizer: Tokenizer, max_tokens: int, samples: int = 3) -> Preflight:
-    """The preflight of records as the trainer tokenises them."""
+def look(
+    records: list[Record],
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    samples: int = 3,
+    *,
+    cache: ItemCache | None = None,
+    model: str = "",
+) -> Preflight:
+    """The preflight of records as the trainer tokenises them.
+
+    Args:
+        cache: keeps what was found of each record.
+        model: digest of the model that the tokenizer belongs to.
+    """
     from data.prompting import to_messages
 
     def tokenise(record: Record) -> tuple[list[int], list[bool]]:
         prompt, completion = tokenizer.encode_example(to_messages(record), record.output)
         return [*prompt, *completion], [False] * len(prompt) + [True] * len(completion)
 
+    dated = "strftime_now" in tokenizer.chat_template  # such a prompt is another tomorrow
     return preflight(
-        records, tokenise, tokenizer.decode, end_ids=tokenizer.eos_ids, max_tokens=max_tokens, samples=samples
+        records,
+        tokenise,
+        tokenizer.decode,
+        end_ids=tokenizer.eos_ids,
+        max_tokens=max_tokens,
+        samples=samples,
+        cache=None if dated else cache,
+        tokenizer=model,
     )
 
 

@@ -7,6 +7,7 @@ retriever finds. Knows no retriever and no other question.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class Desk:
         self.options, self.teacher, self.cache, self.progress = options, teacher, cache, progress
         self.small = options.style == "small"
         self.tally = Tally()
-        self._names, self._common = names_in(c.text for c in chunks), common_words(chunks)
+        self._chunks, self._common = chunks, common_words(chunks)
         folder = options.templates
         slots = ("statement", "answer") if self.small else ("text",)
         self.asking = {"": load_prompt(f"{options.style}/question", slots=slots, folder=folder)}
@@ -81,6 +82,10 @@ class Desk:
         self.version = text_sha256(asking + second + self.reasoning.version)[:12]
         # a small style's prompts are asked in the plain form, and so is a teacher that knows no other
         self.shape = ANSWER_SHAPE if self.answering and getattr(teacher, "takes_shape", False) else None
+
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        return names_in(c.text for c in self._chunks)
 
     def first_checks(self, candidate: Candidate, reply: Reply) -> tuple[str, Fault | None, bool]:
         """The question as it will stand, what is wrong with it, and whether the rules wrote it."""

@@ -70,6 +70,7 @@ def generate_questions(
         questions_per_chunk=options.questions_per_chunk,
         seed=options.seed,
         shaped=options.style == "small",
+        cache=cache,
     )
     if not candidates:
         raise BadInput(

@@ -7,13 +7,16 @@ seeded, spread evenly over documents, and stable: a changed document moves only 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from data.nouns import Chunk, digest
+from data.nouns import Chunk, ItemCache, digest
 from data.questions.shapes import shape
 from data.questions.wording import content_words, flat
 from data.quotes import Span, sentences
+from data.remembered import remembered
+
+_VERSION = "statements-1"  # of what `statements` finds; the cache keeps it by text
 
 
 @dataclass(frozen=True)
@@ -107,22 +110,41 @@ def _score(sentence: str, about: frozenset[str]) -> float | None:
     return score
 
 
+def _statements_of(chunks: Sequence[Chunk], cache: ItemCache | None) -> Iterator[tuple[Chunk, list[Statement]]]:
+    def rows(key: str) -> list[tuple[str, int, int, str, str, float]]:
+        title, text = key.split("\0", 1)
+        found = statements(text, title=title)
+        return [(s.text, s.span.start, s.span.end, s.kind, s.answer, s.score) for s in found]
+
+    keys = [f"{c.title.replace(chr(0), ' ')}\0{c.text}" for c in chunks]
+    for chunk, found in zip(chunks, remembered(cache, _VERSION, keys, rows), strict=True):
+        yield chunk, [Statement(text, Span(start, end), *rest) for text, start, end, *rest in found]
+
+
 def choose(
-    chunks: Sequence[Chunk], *, max_questions: int | None, questions_per_chunk: int, seed: int, shaped: bool = False
+    chunks: Sequence[Chunk],
+    *,
+    max_questions: int | None,
+    questions_per_chunk: int,
+    seed: int,
+    shaped: bool = False,
+    cache: ItemCache | None = None,
 ) -> list[Candidate]:
     """The questions to ask, in asking order: every document's best chunk before any document's second.
 
     Args:
         max_questions: at most; None for all.
         shaped: only statements whose shape says which words of them answer.
+        cache: keeps the statements of each text.
 
     A statement that stands in several chunks (or several times in one) is asked about once, in the chunk of lowest id.
     """
     seen: set[str] = set()
     by_document: dict[str, list[list[Candidate]]] = {}
-    for chunk in sorted(chunks, key=lambda c: (c.document_id, c.ordinal, c.id)):
+    in_order = sorted(chunks, key=lambda c: (c.document_id, c.ordinal, c.id))
+    for chunk, found in _statements_of(in_order, cache):
         own: list[Candidate] = []
-        for statement in statements(chunk.text, title=chunk.title):
+        for statement in found:
             if (
                 statement.score >= (2.0 if shaped else 1.0)
                 and (statement.answer or not shaped)

@@ -3,6 +3,7 @@
 import pytest
 from made_up import ask_all, compose, corpus
 
+from data.nouns import MemoryCache
 from data.preflight import preflight
 from data.prompting import to_messages
 from raft_errors import BadInput
@@ -68,3 +69,23 @@ def test_records_that_would_be_cut_stop_the_training(records):
 
 def test_no_record_at_all_is_a_fault():
     assert look([], letters).faults == ["there is no record"]
+
+
+def test_a_record_that_was_looked_at_is_not_tokenised_again(records):
+    cache, tokenised = MemoryCache(), []
+
+    def counting(record):
+        tokenised.append(record)
+        return letters(record)
+
+    def seen(tokenizer, samples=0):
+        return preflight(
+            records, counting, decode, end_ids={END}, max_tokens=99, samples=samples, cache=cache, tokenizer=tokenizer
+        )
+
+    first = seen("letters")
+    assert len(tokenised) == len(records)
+    assert seen("letters") == first
+    assert len(tokenised) == len(records)
+    seen("another")
+    assert len(tokenised) == 2 * len(records)

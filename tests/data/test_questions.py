@@ -279,7 +279,7 @@ def test_duplicates_are_seen_through_wording_but_not_through_names():
 
 def test_the_short_cut_to_duplicates_finds_what_looking_at_every_question_finds():
     rng = random.Random(5)
-    said = "what does the red green valve boiler close open at ninety degrees in winter 3.11 3.12 long".split()
+    said = ["what", "does", "the", "red", "valve", "boiler", "close", "open", "at", "ninety", "degrees", "3.11", "3.12"]
 
     class EachByEach(Duplicates):
         def _may_repeat(self, form, own):

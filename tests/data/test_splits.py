@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 from made_up import ask_all, compose, corpus, make_chunk, make_question
 
+from data.nouns import MemoryCache
 from data.splits import SPLITS, Frozen, SplitOptions, near_duplicates, split_by_document
 from raft_errors import BadInput
 
@@ -152,3 +153,15 @@ def test_texts_that_differ_in_case_and_space_only_are_near_duplicates_and_others
 def test_impossible_shares_are_refused(wrong):
     with pytest.raises(BadInput):
         SplitOptions(**wrong)
+
+
+def test_sketches_from_the_cache_find_the_same_near_duplicates():
+    words = [f"word{number}" for number in range(60)]
+    texts = {f"{at:02}": " ".join([*words[at:], *words[:at], *["other"] * (at % 5)]) for at in range(40)}
+    cache = MemoryCache()
+    plain = near_duplicates(texts, 0.7)
+    assert plain
+    assert near_duplicates(texts, 0.7, cache=cache) == plain
+    kept = dict(cache.items)
+    assert near_duplicates(texts, 0.7, cache=cache) == plain
+    assert cache.items == kept
