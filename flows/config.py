@@ -58,6 +58,12 @@ class RunConfig(Section):
     )
     seed: int = setting(0, "Decides every random draw of the run", ge=0, lt=2**31)
     store: str = setting(".raft", "Folder for results, caches and locks", path=True, result=False)
+    share: str | None = setting(
+        None,
+        "Where results are shared between machines, any URL that fsspec can write: s3://bucket/raft, "
+        "file:///mnt/team/raft; the store is then a cache of it; null = this machine alone",
+        result=False,
+    )
     models: ModelsConfig = setting(ModelsConfig(), "Models")
     ingest: IngestConfig = setting(IngestConfig(), "Sources into documents")
     chunk: ChunkConfig = setting(ChunkConfig(), "Documents into chunks")

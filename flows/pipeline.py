@@ -78,7 +78,7 @@ class Run:
     def of(cls, config: RunConfig, reporter: Reporter | None = None) -> Run:
         reporter = reporter or Silent()
         models = Models(config.models, functools.partial(resolve, say=reporter.say))
-        return cls(config, Store(Path(config.store)), models, reporter)
+        return cls(config, store_of(config), models, reporter)
 
     def corpus(self) -> Corpus:
         """What a run reads now."""
@@ -89,6 +89,15 @@ class Run:
         section = getattr(self.config, made.name)
         shared = {name: getattr(self.config, name) for name in made.shared}
         return Request(made, section, made.inputs_among(built), self.models, self.config.seed, shared)
+
+
+def store_of(config: RunConfig) -> Store:
+    """The store of a configuration, with the share behind it where there is one."""
+    if config.share is None:
+        return Store(Path(config.store))
+    from tasks.share import Share
+
+    return Store(Path(config.store), Share.at(config.share))
 
 
 def stages_to(name: str) -> tuple[Stage, ...]:

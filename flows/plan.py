@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.config import RunConfig
-from flows.pipeline import Models, Run, stages_to
+from flows.pipeline import Models, Run, stages_to, store_of
 from tasks.models import on_this_machine
 from tasks.stage import Request, Silent
-from tasks.store import Manifest, Store
+from tasks.store import Manifest
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One stage's outlook: `cached`, `run`, or `maybe` (it runs unless its inputs come out as they were)."""
+    """One stage's outlook: `cached`, `fetch` (from the share), `run`, or `maybe` (if its inputs come out different)."""
 
     stage: str
     state: str
@@ -25,10 +25,8 @@ class Planned:
 
 def plan(config: RunConfig, until: str) -> list[Planned]:
     """The outlook for every stage up to `until`."""
-    from pathlib import Path
-
     models = Models(config.models, on_this_machine)
-    run = Run(config, Store(Path(config.store)), models, Silent())
+    run = Run(config, store_of(config), models, Silent())
     built: dict[str, Any] = {"corpus": run.corpus()}
     rows: list[Planned] = []
     for made in stages_to(until):
@@ -57,6 +55,10 @@ def plan(config: RunConfig, until: str) -> list[Planned]:
         if manifest:
             built[made.name] = manifest
             rows.append(Planned(made.name, "cached", manifest.summary, manifest.seconds))
+        elif run.store.share and (manifest := run.store.share.look(made.name, request.key())):
+            built[made.name] = manifest
+            size = sum(entry.size for entry in manifest.files) / 2**20
+            rows.append(Planned(made.name, "fetch", f"{size:.1f} MiB from {run.store.share.shown}", None))
         else:
             why = wrong or ("never built" if last is None else "; ".join(changed(request, last)) or "not in the store")
             rows.append(Planned(made.name, "run", why, seconds))

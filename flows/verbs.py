@@ -195,7 +195,7 @@ def plan(
     if json:
         emit({"ok": True, "stages": [row.__dict__ for row in rows]})
         return
-    words = {"cached": "cached", "run": "will run", "maybe": "may run"}
+    words = {"cached": "cached", "fetch": "will be fetched", "run": "will run", "maybe": "may run"}
     took = [f"{row.seconds:.0f} s" if row.seconds is not None else "" for row in rows]
     shown = [(row.stage, words[row.state], t, row.why) for row, t in zip(rows, took)]
     Console(highlight=False).print(table("", ("stage", "state", "last took", "why"), shown))

@@ -23,7 +23,7 @@ from prefect.transactions import IsolationLevel
 
 from tasks.locks import POLL_SECONDS, FileLock
 from tasks.prefect_artifacts import InPages, publish
-from tasks.stage import ATTEMPTS, BACKOFF_SECONDS, Reporter, Request, Silent, Stage, build, is_transient
+from tasks.stage import ATTEMPTS, BACKOFF_SECONDS, Reporter, Request, Silent, Stage, build, fetched, is_transient
 from tasks.store import Manifest, Store
 
 _active: list[Store] = []  # the store of this process: records hold stage and key, never a place
@@ -143,6 +143,9 @@ def stage_task(
         inner = request.value
         key = inner.key()
         if not force and (found := store.load(stage.name, key)):  # the record is lost, the artefact is not
+            return found
+        if not force and (found := fetched(inner, key, store, reporter)):
+            reporter.finished(found, cached=True)
             return found
         manifest = build(inner, key, store, InPages(reporter))
         reporter.finished(manifest, cached=False)

@@ -215,13 +215,24 @@ def run(request: Request, store: Store, reporter: Reporter | None = None, *, for
             ),
             reraise=True,
         )
+        if not force and (manifest := fetched(request, key, store, reporter)):
+            reporter.finished(manifest, cached=True)
+            return manifest
         manifest = attempts(build, request, key, store, reporter)
     reporter.finished(manifest, cached=False)
     return manifest
 
 
+def fetched(request: Request, key: str, store: Store, reporter: Reporter) -> Manifest | None:
+    """The result from the share, now in the store, or None. The caller holds the key's lock."""
+    manifest = store.share.fetch(request.stage.name, key, store) if store.share else None
+    if manifest and store.share:
+        reporter.say(f"{request.stage.name}: fetched from {store.share.shown}")
+    return manifest
+
+
 def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manifest:
-    """Builds and publishes unconditionally. The caller holds the key's lock."""
+    """Builds, publishes and shares unconditionally. The caller holds the key's lock."""
     stage = request.stage
     scratch = store.scratch(stage.name, key)
     reporter.started(stage.name)
@@ -246,6 +257,8 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
         manifest.ingredients = request.ingredients()
         manifest.seconds = round(time.monotonic() - began, 3)
     shutil.rmtree(scratch, ignore_errors=True)
+    if store.share:
+        store.share.put(manifest)
     return manifest
 
 

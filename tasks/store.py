@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
@@ -23,6 +23,9 @@ from tasks.hashing import FileHashes, digest_of, read_sha256
 from tasks.itemcache import SqliteCache
 from tasks.locks import FileLock
 from tasks.source_manifest import SourceManifest
+
+if TYPE_CHECKING:
+    from tasks.share import Share
 
 MANIFEST = "manifest.json"
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -84,10 +87,14 @@ class Damage(ValueError):
 
 
 class Store:
-    """A folder of stage directories, with the locks, scratch folders and item caches that belong to them."""
+    """A folder of stage directories, with the locks, scratch folders and item caches that belong to them.
 
-    def __init__(self, root: Path) -> None:
+    `share` is another place for results, which whoever builds looks into before and writes to after.
+    """
+
+    def __init__(self, root: Path, share: Share | None = None) -> None:
         self.root = Path(root).absolute()
+        self.share = share
         self._caches: dict[str, SqliteCache] = {}
         self._hashes: FileHashes | None = None
 
@@ -235,8 +242,35 @@ class Store:
         Raises:
             RaftError: the disk is full.
         """
-        final = self.folder(stage, key)
         manifest = Manifest(stage=stage, key=key, digest="", files=[])
+        with self._placed(manifest) as temporary:
+            yield temporary, manifest
+            manifest.files = _entries(temporary, describing)
+            manifest.digest = _content(manifest.files)
+
+    @contextlib.contextmanager
+    def receive(self, manifest: Manifest) -> Iterator[Path]:
+        """Gives a temporary folder to fill with the files of a manifest made elsewhere; publishes it like our own.
+
+        Hold the key's lock.
+
+        Raises:
+            Damage: the folder then holds anything but what the manifest says; nothing is published.
+            RaftError: the disk is full.
+        """
+        with self._placed(manifest) as temporary:
+            yield temporary
+            found = _entries(temporary, tuple(entry.path for entry in manifest.files if not entry.result))
+            if odd := {entry.path for entry in {*found} ^ {*manifest.files}}:
+                raise Damage(f"{min(odd)} is not what {MANIFEST} says")
+            if manifest.digest != _content(manifest.files):
+                raise Damage(f"{MANIFEST} was altered")
+
+    @contextlib.contextmanager
+    def _placed(self, manifest: Manifest) -> Iterator[Path]:
+        """A temporary folder that becomes the published one when the block ends well."""
+        stage, key = manifest.stage, manifest.key
+        final = self.folder(stage, key)
         temporary: Path | None = None
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -244,9 +278,7 @@ class Store:
             self.require_space(0)
             temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=final.parent))
             temporary.chmod(0o755)  # mkdtemp makes it 0700
-            yield temporary, manifest
-            manifest.files = _entries(temporary, describing)
-            manifest.digest = _content(manifest.files)
+            yield temporary
             self.require_space(0)
             _write_synced(temporary / MANIFEST, manifest.model_dump_json(indent=1).encode())
             _sync_tree(temporary)

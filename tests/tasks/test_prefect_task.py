@@ -97,6 +97,17 @@ def test_losing_all_of_prefects_records_costs_no_work(world):
     assert world.ran() == []
 
 
+def test_a_flow_fetches_what_another_machine_shared(world, tmp_path):
+    from tasks.share import Share
+
+    walk(Store(tmp_path / "elsewhere", Share.at(f"file://{tmp_path}/team")))
+    world.ran()
+    world.store = Store(tmp_path / "here", Share.at(f"file://{tmp_path}/team"))
+    world.run()
+    assert world.ran() == []
+    assert len(world.store.manifests()) == 3
+
+
 def test_a_forced_flow_runs_every_body(world):
     world.run()
     world.ran()

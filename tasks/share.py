@@ -1,0 +1,236 @@
+"""Results shared between machines: a folder on any file system that fsspec knows, behind the local store.
+
+A stage that the local store lacks is looked up there and fetched; one that was built is put there, its files first,
+under their sha256, its manifest last. What is fetched counts only once every byte was checked. A share that fails costs
+one warning and nothing else: the run builds what it cannot fetch. Keys, item caches and registry know nothing of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from raft_errors import BadInput
+from tasks.store import MANIFEST, Damage, Manifest, Store
+
+log = logging.getLogger("raft.share")
+T = TypeVar("T")
+
+FIRST_WORD_SECONDS = 20.0  # an address that does not answer at all must not hold up a run
+
+
+class Share:
+    """One shared place. Make it with `Share.at`."""
+
+    def __init__(self, files: Any, root: str, shown: str) -> None:
+        self._files, self._root, self.shown = files, root.rstrip("/"), shown
+        self._readable = self._writable = True
+        self._warned = self._answered = False
+        self._damaged: set[str] = set()  # keys whose shared result was refused, to be written anew
+
+    @classmethod
+    def at(cls, url: str) -> Share:
+        """The share behind the URL; asks nothing of it yet.
+
+        Raises:
+            BadInput: no URL, one with a password, or a file system whose package is not installed.
+        """
+        import fsspec
+
+        check_url(url)
+        shown = without_query(url)
+        try:
+            files, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise BadInput(
+                f"share {shown}: this file system cannot be used ({error})",
+                expected="a URL that an installed fsspec file system can write",
+                do="install what it names (s3fs for s3://, gcsfs for gs://, adlfs for abfs://), or correct the URL",
+            ) from error
+        except Exception as error:  # noqa: BLE001 - credentials, a proxy: each file system has errors of its own
+            share = cls(None, "", shown)
+            share._give_up(error)
+            return share
+        return cls(files, root, shown)
+
+    # ---- reading
+
+    def look(self, stage: str, key: str) -> Manifest | None:
+        """The shared manifest, its files unchecked; None where there is none, or no share that answers."""
+        if not self._readable:
+            return None
+        try:
+            raw = self._first_word(lambda: self._read(self._place(stage, key)))
+            manifest = Manifest.model_validate_json(raw) if raw is not None else None
+        except ValueError:
+            return None  # cut off: its writer died, or is still at work
+        except Exception as error:  # noqa: BLE001
+            self._give_up(error)
+            return None
+        return manifest if manifest and (manifest.stage, manifest.key) == (stage, key) else None
+
+    def fetch(self, stage: str, key: str, store: Store) -> Manifest | None:
+        """Takes the result into the local store, or None. The caller holds the key's lock."""
+        manifest = self.look(stage, key)
+        if manifest is None:
+            return None
+        store.require_space(sum(entry.size for entry in manifest.files))
+        try:
+            with store.receive(manifest) as folder:
+                for entry in manifest.files:
+                    path = folder / _inside(entry.path)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with self._remote():
+                        self._files.get_file(self._place(stage, key, entry.sha256), str(path))
+        except (Damage, FileNotFoundError) as error:
+            self._damaged.add(key)
+            self._warn(f"the shared {stage} is damaged ({error}): making it here")
+            return None
+        except _Unreachable as error:
+            self._give_up(error.__cause__ or error)
+            return None
+        return manifest
+
+    # ---- writing
+
+    def put(self, manifest: Manifest) -> None:
+        """Shares a result that was just built; files first, manifest last."""
+        if not self._writable or not (self._readable or self._answered):
+            return
+        try:
+            anew = manifest.key in self._damaged
+            for entry in manifest.files:
+                there = self._place(manifest.stage, manifest.key, entry.sha256)
+                if anew or self._size(there) != entry.size:
+                    self._write(there, functools.partial(self._files.put_file, str(manifest.path(entry.path))))
+            body = manifest.model_dump_json(indent=1).encode()
+            self._write(self._place(manifest.stage, manifest.key), lambda there: self._files.pipe_file(there, body))
+        except Exception as error:  # noqa: BLE001
+            self._writable = False
+            self._warn(f"results are not put there ({_short(error)})")
+
+    # ---- the file system
+
+    def _place(self, stage: str, key: str, name: str = MANIFEST) -> str:
+        """Files lie under their sha256, so that two machines that share one key never mix theirs."""
+        return f"{self._root}/{stage}/{key}/{name}"
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return bytes(self._files.cat_file(path))
+        except FileNotFoundError:
+            return None
+
+    def _size(self, path: str) -> int | None:
+        try:
+            return int(self._files.info(path)["size"])
+        except FileNotFoundError:
+            return None
+
+    def _write(self, path: str, write: Callable[[str], Any]) -> None:
+        """Whole or not at all: object stores write so by themselves, on a disk by a change of name."""
+        self._files.makedirs(self._files._parent(path), exist_ok=True)
+        if "file" not in _protocols(self._files):
+            write(path)
+            return
+        part = f"{path}.{uuid4().hex}.part"
+        try:
+            write(part)
+            self._files.mv(part, path)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._files.rm_file(part)
+            raise
+
+    @contextlib.contextmanager
+    def _remote(self) -> Iterator[None]:
+        """Tells what the share did from what our own disk did."""
+        try:
+            yield
+        except (FileNotFoundError, Damage):
+            raise
+        except Exception as error:
+            raise _Unreachable from error
+
+    def _first_word(self, ask: Callable[[], T]) -> T:
+        """The answer; the first one must come within a time limit, whatever patience the file system has."""
+        if self._answered:
+            return ask()
+        answers: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
+
+        def work() -> None:
+            try:
+                answers.put((ask(), None))
+            except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+                answers.put((None, error))
+
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            value, error = answers.get(timeout=FIRST_WORD_SECONDS)
+        except queue.Empty:
+            raise TimeoutError(f"no answer within {FIRST_WORD_SECONDS:.0f} s") from None
+        if error is not None:
+            raise error
+        self._answered = True
+        return value  # type: ignore[return-value]
+
+    def _give_up(self, error: BaseException) -> None:
+        self._readable = self._writable = False
+        self._warn(f"it cannot be read ({_short(error)}): this run goes on without it")
+
+    def _warn(self, text: str) -> None:
+        if not self._warned:
+            log.warning("share %s: %s", self.shown, text)
+        self._warned = True
+
+
+class _Unreachable(Exception):
+    """The share failed while it was read; the cause says how."""
+
+
+def check_url(url: str) -> None:
+    """Raises BadInput where it is no URL, or carries a password."""
+    parts = urlsplit(url)
+    if "://" not in url or not parts.scheme:
+        raise BadInput(
+            f"share: {url!r} is no URL",
+            expected="a folder as a URL, e.g. s3://bucket/prefix, gs://bucket/prefix or file:///mnt/team/raft",
+            do="correct `share` in the configuration",
+        )
+    if parts.password is not None or "@" in parts.netloc.rpartition("@")[0]:
+        raise BadInput(
+            f"share: the URL {parts.scheme}://…@{parts.hostname or ''}{parts.path} carries a password",
+            expected="a URL without secrets",
+            do="give them in the environment, or in fsspec's own configuration (~/.config/fsspec)",
+        )
+
+
+def without_query(url: str) -> str:
+    """The URL as messages show it."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def _inside(name: str) -> PurePosixPath:
+    """The file's place in its folder. Raises Damage for a name that leads out of it."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or name in ("", MANIFEST):
+        raise Damage(f"it names a file {name!r}")
+    return path
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
