@@ -14,7 +14,7 @@ from flows.cli import emit
 from flows.config import RunConfig, load_config
 from flows.verbs import STAGE_HELP, ConfigArgument, ForceOption, JsonOption, NoPrefectOption, SetOption, build
 from raft_errors import BadInput
-from tasks.store import MANIFEST, Store, read_json
+from tasks.store import Store, read_json
 
 SPLITS = ("train", "validation", "test")
 
@@ -102,8 +102,7 @@ def _data_set(store: Store, name: str) -> Path:
     """A folder with records: a path, the beginning of a key, or a word for one of those built last."""
     if (Path(name) / "train.jsonl").is_file():
         return Path(name)
-    built = sorted((store.root / "store" / "records").glob(f"[!.]*/{MANIFEST}"), key=lambda p: p.stat().st_mtime_ns)
-    folders = [path.parent for path in built]
+    folders = [made.folder for made in reversed(store.manifests("records"))]
     words = {"latest": folders[-1:], "previous": folders[-2:-1]}
     found = words[name] if name in words else [f for f in folders if name and f.name.startswith(name)]
     if len(found) != 1:

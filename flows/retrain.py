@@ -6,7 +6,6 @@ that was killed is gone on with by the next one, which finds its stages in the s
 
 from __future__ import annotations
 
-import datetime
 import logging
 import time
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from flows import pipeline
 from flows.pipeline import Built, Run, Step
 from raft_errors import RaftError
 from tasks import evaluate, export, gate, replay, train
-from tasks.decisions import Night, Result, append, read_decisions
+from tasks.decisions import Night, Result, append, days_since_training, read_decisions
 from tasks.keys import canonical, key_of, result_fields
 from tasks.locks import locked
 from tasks.policy import Change, Choice, choose, choose_start, compare
@@ -71,20 +70,12 @@ def _unchanged(run: Run, registry: Registry, force: bool) -> Night | None:
     if force or not nights:
         return None
     corpus, settings = run.corpus().digest, settings_of(run)
-    last, age, most = nights[-1], _age_days(nights, registry.read()), run.config.retrain.max_age_days
+    last, age, most = nights[-1], days_since_training(nights, registry.read()), run.config.retrain.max_age_days
     too_old = age is not None and most is not None and age >= most
     if (last.corpus, last.settings) != (corpus, settings) or too_old:
         return None
     reason = f"corpus and settings are those of {last.at}"
     return Night(at=now(), action="nothing", reason=reason, result="nothing", corpus=corpus, settings=settings)
-
-
-def _age_days(nights: list[Night], adapter: Adapter) -> float | None:
-    """Days since the last training; of the newest version where no night has trained yet."""
-    trained = [n.at for n in nights if n.action == "retrain"] or [v.created for v in adapter.versions]
-    if not trained:
-        return None
-    return (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(trained[-1])).total_seconds() / 86400
 
 
 def _work(run: Run, registry: Registry, step: Step, force: bool) -> Night:
@@ -119,7 +110,7 @@ def _choose(
     change = compare(_documents(then), _documents(built), _passages(then), _passages(built))
     facts: dict[str, Any] = {
         "change": change,
-        "age_days": _age_days(nights, adapter),
+        "age_days": days_since_training(nights, adapter),
         "settings": [n for n in settings if settings[n] != trained.settings.get(n)] if trained else [],
         "forced": force,
     }
@@ -172,7 +163,7 @@ def _warm(run: Run, adapter: Adapter, step: Step, view: dict[str, Any]) -> tuple
     """Where training starts; for a warm start `view` then has the earlier training and the records to repeat."""
     then = _manifests(run, adapter.in_use.stages) if adapter.in_use else {}
     start, why = choose_start(
-        run.config.retrain, adapter.promoted, _warm_starts(adapter), _obstacle(run, then) if adapter.in_use else ""
+        run.config.retrain, adapter.promoted, adapter.warm_starts, _obstacle(run, then) if adapter.in_use else ""
     )
     if start is None:
         return None, why
@@ -193,13 +184,6 @@ def _obstacle(run: Run, then: Mapping[str, Manifest]) -> str:
     wanted = result_fields(run.config.train)
     changed = [n for n in train.LORA_FIELDS if n != "dropout" and canonical(wanted[n]) != made["config"].get(n)]
     return f"train.{', train.'.join(changed)} was changed" if changed else ""
-
-
-def _warm_starts(adapter: Adapter) -> int:
-    count, version = 0, adapter.in_use
-    while version is not None and version.started_from is not None:
-        count, version = count + 1, adapter.version(version.started_from)
-    return count
 
 
 def _rivals(run: Run, adapter: Adapter) -> dict[str, Manifest]:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.policy import Action
 from tasks.registry import root
 from tasks.store import Link, Store
+from tasks.versions import Adapter
 
 Result = Literal["nothing", "refreshed", "promoted", "held", "rejected", "rolled back", "the same adapter"]
 
@@ -65,6 +68,14 @@ def read_decisions(store: Store, name: str) -> list[Night]:
         except ValidationError:  # cut short by a crash: what it was about is decided again
             continue
     return found
+
+
+def days_since_training(nights: Sequence[Night], adapter: Adapter) -> float | None:
+    """Days since the last training; of the newest version where no night has trained yet; None for neither."""
+    trained = [n.at for n in nights if n.action == "retrain"] or [v.created for v in adapter.versions]
+    if not trained:
+        return None
+    return (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(trained[-1])).total_seconds() / 86400
 
 
 def append(store: Store, name: str, night: Night) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from raft_errors import BadInput, RaftError
+from raft_errors import RaftError
 from tasks.locks import FileLock
 from tasks.registry import needed
 from tasks.store import MANIFEST, Link, Store
@@ -177,16 +177,6 @@ def busy(store: Store, lock: FileLock) -> RaftError:
         f"The store {store.root} is in use{who} ({lock.path.stem}); nothing was deleted",
         do="wait until the run has ended, or stop it, and try again",
     )
-
-
-def refuse_promoted(store: Store, things: Iterable[Thing]) -> None:
-    """
-    Raises:
-        BadInput: one of them is needed by a version that is in use or may come back.
-    """
-    kept = with_parents(store, needed(store))
-    if found := [f"{t.stage}/{t.key[:8]} ({kept[t.stage, t.key]})" for t in things if (t.stage, t.key) in kept]:
-        raise BadInput(f"Still needed: {', '.join(found[:3])}", do="promote another version, or retire these first")
 
 
 def size(folder: Path) -> int:

@@ -79,12 +79,10 @@ def compare(
 
 @dataclass(frozen=True)
 class Choice:
-    """What to do, and why; `start` is the version to go on from, None = the base model."""
+    """What to do, and why."""
 
     action: Action
     reason: str
-    start: int | None = None
-    start_reason: str = ""
 
 
 def choose(

@@ -83,6 +83,14 @@ class Adapter(BaseModel):
                 return event.was
         return None
 
+    @property
+    def warm_starts(self) -> int:
+        """How many trainings in a row, up to the version in use, went on from the version before."""
+        count, version = 0, self.in_use
+        while version is not None and version.started_from is not None:
+            count, version = count + 1, self.version(version.started_from)
+        return count
+
 
 def switched(adapter: Adapter, to: int | None, event: Event, on_trial: bool, why_left: str) -> Adapter:
     """The pointer moved to version `to` (or to none), with the states that follow from it."""
