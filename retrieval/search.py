@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from data.nouns import Chunk, Hit, ItemCache
 from raft_errors import BadInput
 from retrieval.fusion import reciprocal_rank_fusion
 from retrieval.index import Index
-from retrieval.lexical import LexicalIndex
 from retrieval.rerank import reordered
-from retrieval.vector_store import VectorStore, Where, check_where, matches, payload
+from retrieval.vector_store import FIELDS, VectorStore, Where, check_where, matches, payload
+
+if TYPE_CHECKING:
+    from retrieval.lexical import LexicalIndex
 
 Mode = Literal["dense", "lexical", "hybrid"]
 FUSION_DEPTH = 100  # hits taken from each side before fusion
@@ -84,6 +86,7 @@ class Retriever:
         chunks: exactly the chunks of the index.
         mode: `dense`, `lexical` (BM25) or `hybrid` (both, fused by rank).
         language: of stemmer and stop words in the modes that use BM25.
+        columns: document id -> the columns of its row (JSON Lines, CSV), for filters on them.
         where: filter that holds for every search, besides the one a search is given.
         reranker: puts the first `rerank_depth` hits of every search in a new order.
         query_cache: keeps query vectors between runs.
@@ -100,6 +103,7 @@ class Retriever:
         *,
         mode: Mode = "dense",
         language: str = "english",
+        columns: Mapping[str, Mapping[str, Any]] | None = None,
         where: Where | None = None,
         reranker: PairScorer | None = None,
         rerank_depth: int = RERANK_DEPTH,
@@ -111,7 +115,9 @@ class Retriever:
         self.chunks = {chunk.id: chunk for chunk in chunks}
         self._index, self._embedder, self._cache = index, embedder, query_cache
         self.reranker, self._rerank_depth = reranker, rerank_depth
-        check_where(where)
+        self._columns = columns or {}
+        self._names = (*FIELDS, *sorted({name for row in self._columns.values() for name in row} - set(FIELDS)))
+        check_where(where, self._names)
         self._where = where
         if where and not all((self._exact(None) or {}).values()):
             raise BadInput(
@@ -123,6 +129,8 @@ class Retriever:
             _check_pair(index, embedder, self.chunks)
         self._lexical: LexicalIndex | None = None
         if mode != "dense":
+            from retrieval.lexical import LexicalIndex  # its libraries take a second to import
+
             ordered = list(self.chunks.values())
             self._lexical = LexicalIndex([c.id for c in ordered], [passage_text(c) for c in ordered], language=language)
 
@@ -130,8 +138,8 @@ class Retriever:
         """At most k hits for each query, best first. Send many queries at once.
 
         Args:
-            where: filter, e.g. `{"source": ["a.md", "guides/*"], "page": 3}`; fields as in `vector_store.FIELDS`, and
-                a `*` in a text stands for anything.
+            where: filter, e.g. `{"source": ["a.md", "guides/*"], "page": 3}`; fields as in `vector_store.FIELDS` or
+                columns of the documents' rows, and a `*` in a text stands for anything.
 
         Raises:
             BadInput: an empty query, k below 1, or an unknown field in the filter.
@@ -141,7 +149,7 @@ class Retriever:
                 raise BadInput(f"Query {place + 1} of {len(queries)} is empty", expected="words", do="ask something")
         if k < 1:
             raise BadInput(f"k is {k}", expected="at least 1", do="ask for one hit or more")
-        check_where(where)
+        check_where(where, self._names)
         exact = self._exact(where)
         if exact is not None and not all(exact.values()):
             return [[] for _ in queries]
@@ -200,16 +208,27 @@ class Retriever:
         return reordered(near, scores, far)
 
     def _exact(self, where: Where | None) -> dict[str, Any] | None:
-        """The retriever's own filter and a search's as one of plain values, which is all that a store understands."""
+        """The retriever's own filter and a search's as one of plain values, which is all that a store understands.
+
+        A filter on a column becomes one on the documents that pass it, so a store need not know columns.
+        """
         filters = [given for given in (self._where, where) if given]
         if not filters:
             return None
         exact: dict[str, Any] = {}
         for name in {name: None for given in filters for name in given}:
             allowed = [given[name] for given in filters if name in given]
-            present = dict.fromkeys(getattr(chunk, name) for chunk in self.chunks.values())
-            exact[name] = [value for value in present if all(_allows(a, value) for a in allowed)]
+            field = name if name in FIELDS else "document_id"
+            values = exact[field] if field in exact else dict.fromkeys(getattr(c, field) for c in self.chunks.values())
+            if name in FIELDS:
+                exact[field] = [value for value in values if all(_allows(a, value) for a in allowed)]
+            else:
+                exact[field] = [value for value in values if self._column_allows(value, name, allowed)]
         return exact
+
+    def _column_allows(self, document_id: str, name: str, allowed: Sequence[Any]) -> bool:
+        row = self._columns.get(document_id, {})
+        return name in row and all(_allows(_as_texts(one), _as_texts(row[name])) for one in allowed)
 
     def _dense(self, queries: Sequence[str], k: int, where: Where | None) -> list[list[Hit]]:
         if not queries:
@@ -238,6 +257,13 @@ def _allows(allowed: Any, value: Any) -> bool:
     return bool(allowed == value)
 
 
+def _as_texts(value: Any) -> Any:
+    """Values of a column as texts, since CSV has nothing else: 2020 and "2020" are one, and true is `true`."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_as_texts(one) for one in value]
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _check_pair(index: Index | VectorStore | None, embedder: QueryEncoder | None, chunks: dict[str, Chunk]) -> None:
     if index is None or embedder is None:
         raise BadInput("Dense and hybrid search need an index and an embedder", do="pass both, or use mode 'lexical'")
@@ -248,9 +274,12 @@ def _check_pair(index: Index | VectorStore | None, embedder: QueryEncoder | None
             expected="one embedding model for chunks and queries",
             do="build the index again, or load the embedder that made it",
         )
-    if index.chunk_ids != sorted(chunks):
+    held = index.chunk_ids
+    if held != sorted(chunks):
+        lacking, other = len(chunks.keys() - set(held)), len(set(held) - chunks.keys())
         raise BadInput(
-            f"The index ({len(index.chunk_ids)} vectors) and the chunks ({len(chunks)}) are not of the same corpus",
+            f"The index ({len(held)} vectors) and the chunks ({len(chunks)}) are not of the same corpus: it lacks "
+            f"{lacking} of them and holds {other} others",
             expected="exactly the chunks that were indexed",
-            do="build the index again from these chunks",
+            do="build the index again from these chunks; a vector store: bring it up to date with them",
         )

@@ -115,8 +115,8 @@ def matches(row: Mapping[str, Any], where: Where) -> bool:
     return all(row[f] in v if isinstance(v, (list, tuple, set, frozenset)) else row[f] == v for f, v in where.items())
 
 
-def check_where(where: Where | None) -> None:
-    """Raises BadInput for a field that stores do not keep."""
+def check_where(where: Where | None, known: Sequence[str] = FIELDS) -> None:
+    """Raises BadInput for a field that is not known; stores know `FIELDS`."""
     for field in where or {}:
-        if field not in FIELDS:
-            raise BadInput(f"Filter on unknown field {field!r}", expected=f"one of {', '.join(FIELDS)}", do="rename it")
+        if field not in known:
+            raise BadInput(f"Filter on unknown field {field!r}", expected=f"one of {', '.join(known)}", do="rename it")

@@ -6,7 +6,7 @@ from data.nouns import Document, read_jsonl, write_jsonl
 from tasks.models import ModelFiles
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage
-from tasks.store import Manifest
+from tasks.store import Manifest, write_json
 
 
 class ChunkConfig(Section):
@@ -30,7 +30,7 @@ def models_for(config: ChunkConfig) -> tuple[str, ...]:
 def build(
     bench: Bench, config: ChunkConfig, ingest: Manifest, embedder: ModelFiles, base: ModelFiles | None = None
 ) -> Outcome:
-    """Writes chunks.jsonl."""
+    """Writes chunks.jsonl, and columns.json where rows of tables have columns besides text, title and id."""
     from data.chunking import ChunkOptions, chunk_documents
 
     documents = list(read_jsonl(ingest.path("documents.jsonl"), Document))
@@ -43,6 +43,9 @@ def build(
         progress=bench.progress,
     )
     write_jsonl(bench.out / "chunks.jsonl", chunks)
+    columns = {d.id: d.metadata["fields"] for d in documents if d.metadata.get("fields")}
+    if columns:  # what `retrieval.where` can filter by
+        write_json(bench.out / "columns.json", columns)
     tokens = sum(chunk.tokens for chunk in chunks)
     return Outcome(
         f"{len(documents)} documents → {len(chunks)} chunks, {tokens} tokens",

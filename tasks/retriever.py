@@ -7,7 +7,7 @@ retriever that it will live with.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from data.nouns import Chunk, ItemCache, read_jsonl
 from tasks.embed import load_embedder
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SEARCH_PACKAGES = ("faiss-cpu", "bm25s", "PyStemmer", "sentence-transformers", "torch")
 """Whose versions decide what is found."""
 
-Value = str | int
+Value = str | int | float | bool
 Mode = Literal["dense", "lexical", "hybrid"]
 
 
@@ -32,8 +32,10 @@ class RetrievalConfig(Section):
         "dense", "dense = vectors; lexical = words (BM25); hybrid = both, fused by rank (best where words are rare)"
     )
     language: str = setting("english", "Language whose stemmer and stop words BM25 uses (a Snowball language)")
-    where: dict[Literal["source", "title", "page", "document_id"], Value | tuple[Value, ...]] | None = setting(
-        None, "Only passages that pass this filter are found, e.g. {source: guides/*}; null = all"
+    where: dict[str, Value | tuple[Value, ...]] | None = setting(
+        None,
+        "Only passages that pass this filter are found, e.g. {source: guides/*}; by source, title, page, document_id, "
+        "or a column of a table; null = all",
     )
     rerank: str | None = setting(
         None,
@@ -78,8 +80,15 @@ def open_retriever(
         chunks,
         mode=config.mode,
         language=config.language,
-        where={str(key): value for key, value in (config.where or {}).items()} or None,
+        columns=_columns(chunk),
+        where=config.where or None,
         reranker=reranker,
         rerank_depth=config.rerank_depth,
         query_cache=queries,
     )
+
+
+def _columns(chunk: Manifest) -> dict[str, dict[str, Any]] | None:
+    """Document id -> the columns of its row, where the corpus has rows of tables."""
+    named = any(entry.path == "columns.json" for entry in chunk.files)
+    return read_json(chunk.path("columns.json")) if named else None

@@ -44,6 +44,24 @@ def test_a_search_keeps_to_its_filter_in_every_mode(project, docs):
     assert "unknown field 'colour'" in refused.stderr
 
 
+def test_a_search_is_filtered_by_a_column_of_a_table(project, docs):
+    towns = [("Ash", "north", 1901), ("Oak", "south", 1902), ("Yew", "north", 1903)]
+    rows = [{"id": n, "text": f"The town of {n} has a mill of its own.", "region": r, "built": b} for n, r, b in towns]
+    (docs / "towns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    project.raft("index", "--no-prefect")
+
+    def found(*words):
+        hits = project.json("search", "the town with a mill", "-k", "50", *words)["hits"]
+        return {hit["source"].removeprefix("towns.jsonl#") for hit in hits}
+
+    assert found("--where", "region=n*") == {"Ash", "Yew"}
+    assert found("--where", "region=north", "--where", "built=1903") == {"Yew"}
+    assert found("--set", "retrieval.where={built: [1901, 1902]}") == {"Ash", "Oak"}
+    refused = project.raft("search", "the town", "--set", "retrieval.where={colour: red}", check=False)
+    assert refused.returncode == 2
+    assert "built, region" in refused.stderr
+
+
 def test_the_modes_are_compared_on_the_questions_of_the_run(project, docs, tmp_path):
     refused = project.raft("evaluate", "retrieval", check=False)
     assert refused.returncode == 2

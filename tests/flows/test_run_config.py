@@ -56,7 +56,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(write, values, said)
         ({"corpus": []}, "corpus is []"),
         ({"train": 5}, "train"),
         ({"retrieval": {"mode": "fuzzy"}}, "retrieval.mode is 'fuzzy', expected one of dense, lexical, hybrid"),
-        ({"retrieval": {"where": {"colour": "red"}}}, "retrieval.where"),
+        ({"retrieval": {"where": {"colour": {"is": "red"}}}}, "retrieval.where"),
         ({"ingest": {"redact": ["emails"]}}, "ingest.redact.0 is 'emails', expected a list of email, phone, iban,"),
     ],
 )

@@ -95,6 +95,32 @@ def test_a_vector_store_serves_as_well_as_an_index(embedder, index, town, tmp_pa
 
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_a_filter_takes_columns_of_the_documents_rows(embedder, index, town, mode):
+    by_source = {chunk.source: chunk.document_id for chunk in town}
+    columns = {
+        by_source["harbour.md"]: {"team": "port", "year": 2020, "open": True},
+        by_source["bridge.md"]: {"team": "road", "year": "2020"},
+        by_source["lighthouse.md"]: {"team": "port", "year": 2021, "open": False},
+    }
+    retriever = Retriever(index, embedder, town, mode=mode, columns=columns)
+    query = ["the bridge, the harbour, the sea and the lighthouse"]
+
+    def found(retriever=retriever, **where):
+        return {retriever.chunks[hit.chunk_id].source for hit in retriever.search(query, 8, where=where)[0]}
+
+    assert found(team="port") == {"harbour.md", "lighthouse.md"}
+    assert found(year=2020) == found(year="2020") == {"harbour.md", "bridge.md"}
+    assert found(team=["r*", "none"], year=[2020, 2021]) == {"bridge.md"}
+    assert found(open=True) == {"harbour.md"}
+    assert found(team="port", source="l*") == {"lighthouse.md"}
+    assert found(team="port", document_id=by_source["bridge.md"]) == set()
+    narrow = Retriever(index, embedder, town, mode=mode, columns=columns, where={"year": 2020})
+    assert found(narrow, team="port") == {"harbour.md"}
+    with pytest.raises(BadInput, match="open, team, year"):
+        retriever.search(query, 8, where={"colour": "red"})
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
 def test_empty_queries_and_silly_k_are_bad_input(embedder, index, town, mode):
     retriever = Retriever(index, embedder, town, mode=mode)
     with pytest.raises(BadInput, match="Query 2 of 2"):
