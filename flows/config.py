@@ -220,12 +220,17 @@ def _suggestion(where: list[str]) -> str:
 
 
 def fields(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Every leaf field with its path."""
+    """Every leaf field with its path; a section that may be null is one as well, before its own."""
     for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from fields(info.annotation, (*prefix, name))
-        else:
+        sections = [kind for kind in _members(info.annotation) if _is_section(kind)]
+        if info.annotation not in sections:
             yield (*prefix, name), info
+        for section in sections:
+            yield from fields(section, (*prefix, name))
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _field(where: list[str]) -> tuple[tuple[str, ...], FieldInfo | None]:
@@ -252,6 +257,8 @@ def describe_values(info: FieldInfo) -> str:
             choices += [str(choice) for choice in get_args(kind)]
         elif get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
             types.append("a list of " + ", ".join(str(choice) for choice in get_args(get_args(kind)[0])))
+        elif _is_section(kind):
+            types.append(f"a section of {', '.join(kind.model_fields)}")
         else:
             types.append(_TYPES.get(get_origin(kind) or kind, str(kind)))
     text = " or ".join(([f"one of {', '.join(choices)}"] if choices else []) + types)

@@ -21,6 +21,7 @@ from retrieval.vector_store import (
     check_embedder,
     check_queries,
     check_where,
+    not_there,
     payload,
 )
 
@@ -34,9 +35,10 @@ class LanceStore:
         uri: folder, or object storage address that LanceDB knows.
         embedder: `EmbedderInfo.to_dict()` of the model whose vectors the store holds.
         table: made if missing.
+        create: False where a missing table is an error.
     """
 
-    def __init__(self, uri: str, *, embedder: Mapping[str, Any], table: str = "chunks") -> None:
+    def __init__(self, uri: str, *, embedder: Mapping[str, Any], table: str = "chunks", create: bool = True) -> None:
         try:
             import lancedb
             import pyarrow as pa
@@ -58,6 +60,8 @@ class LanceStore:
         try:
             self._table = database.open_table(table)
         except (ValueError, FileNotFoundError):  # LanceDB says either for a table that is not there
+            if not create:
+                raise not_there(f"table {table} in {uri}", database.table_names()) from None
             self._table = database.create_table(table, schema=self._schema, exist_ok=True)
         noted = json.loads((self._table.schema.metadata or {}).get(b"raft", b"{}"))
         check_embedder(str(noted.get("embedder", {}).get("digest", "")), self._digest, f"Table {table} in {uri}")

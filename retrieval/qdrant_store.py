@@ -20,6 +20,7 @@ from retrieval.vector_store import (
     check_embedder,
     check_queries,
     check_where,
+    not_there,
     payload,
 )
 
@@ -35,9 +36,12 @@ class QdrantStore:
         client: a `qdrant_client.QdrantClient`; `QdrantClient(path=...)` runs embedded.
         embedder: `EmbedderInfo.to_dict()` of the model whose vectors the store holds.
         collection: made if missing.
+        create: False where a missing collection is an error.
     """
 
-    def __init__(self, client: Any, *, embedder: Mapping[str, Any], collection: str = "chunks") -> None:
+    def __init__(
+        self, client: Any, *, embedder: Mapping[str, Any], collection: str = "chunks", create: bool = True
+    ) -> None:
         try:
             from qdrant_client import models
         except ImportError as error:
@@ -45,6 +49,8 @@ class QdrantStore:
         self._client, self._name, self._models = client, collection, models
         self._dim, self._digest = int(embedder["dim"]), str(embedder["digest"])
         if not client.collection_exists(collection):
+            if not create:
+                raise not_there(f"collection {collection}", [c.name for c in client.get_collections().collections])
             size = models.VectorParams(size=self._dim, distance=models.Distance.DOT)
             client.create_collection(collection, vectors_config=size)
         points, _ = client.scroll(collection, limit=1, with_payload=True)

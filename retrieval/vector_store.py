@@ -19,6 +19,8 @@ Where = Mapping[str, Any]
 FIELDS = ("document_id", "source", "title", "page")
 """Chunk fields that every store keeps beside a vector."""
 
+_CHUNKS_A_CALL = 10_000
+
 
 class VectorStore(Protocol):
     """Vectors under chunk ids, with enough of the chunk to filter by.
@@ -93,6 +95,32 @@ def check_queries(vectors: np.ndarray, k: int, dim: int) -> np.ndarray:
     if k < 1:
         raise BadInput(f"k is {k}", expected="at least 1", do="ask for one hit or more")
     return vectors
+
+
+def not_there(name: str, others: Sequence[str]) -> BadInput:
+    """The error for a collection or table that is missing, beside those that are there."""
+    there = f"one of {', '.join(sorted(others))}" if others else "a store that was filled"
+    return BadInput(f"There is no {name}", expected=there, do="correct the name, or fill the store first")
+
+
+def bring_up_to_date(store: VectorStore, chunks: Sequence[Chunk], vectors: np.ndarray) -> tuple[int, int]:
+    """Makes the store hold exactly the chunks, and returns how many were added and how many deleted.
+
+    Ids depend on a chunk's text, so what is there already under its id is left alone.
+
+    Args:
+        vectors: float32 [chunks, dim] in their order; may be memory-mapped.
+    """
+    held = set(store.chunk_ids)
+    gone = sorted(held - {chunk.id for chunk in chunks})
+    new = [place for place, chunk in enumerate(chunks) if chunk.id not in held]
+    for begin in range(0, len(new), _CHUNKS_A_CALL):
+        some = new[begin : begin + _CHUNKS_A_CALL]
+        store.add([chunks[place] for place in some], vectors[some])
+    if gone:
+        store.delete(gone)
+    store.save()
+    return len(new), len(gone)
 
 
 def check_embedder(found: str, wanted: str, store: str) -> None:

@@ -24,6 +24,7 @@ def recall_then_and_now(
     Args:
         then, now: manifests of `records`, `index` and `chunk`.
     """
+    config = config.model_copy(update={"store": None})  # a team's store holds one corpus, and two are compared
     present = open_retriever(config, now["index"], now["chunk"], embedder)
     test = [
         r

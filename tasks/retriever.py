@@ -14,6 +14,7 @@ from tasks.embed import load_embedder
 from tasks.models import ModelFiles
 from tasks.section import Section, setting
 from tasks.store import Manifest, read_json
+from tasks.vector_store import VectorStoreConfig, open_vector_store
 
 if TYPE_CHECKING:
     from retrieval.search import Retriever
@@ -37,6 +38,10 @@ class RetrievalConfig(Section):
         "Only passages that pass this filter are found, e.g. {source: guides/*}; by source, title, page, document_id, "
         "or a column of a table; null = all",
     )
+    store: VectorStoreConfig | None = setting(
+        None,
+        "A vector store of yours that is searched in place of the run's index (kind, at, collection); null = the index",
+    )
     rerank: str | None = setting(
         None,
         "Folder of a cross-encoder that orders the first hits anew (slow on a CPU); null = none",
@@ -55,20 +60,27 @@ def open_retriever(
     device: str = "auto",
     queries: ItemCache | None = None,
 ) -> Retriever:
-    """A `Retriever` over the published index; queries are embedded in the precision the index was made with.
+    """A `Retriever` over the published index, or the configured store in its place.
+
+    Queries are embedded in the precision the index was made with.
 
     Args:
         queries: keeps the vectors of queries, for a stage that asks the same ones again after a change.
     """
-    from retrieval.index import open_index
+    from retrieval.index import Index, open_index
     from retrieval.search import Retriever
+    from retrieval.vector_store import VectorStore
 
     chunks = list(read_jsonl(chunk.path("chunks.jsonl"), Chunk))
-    opened, model = None, None
+    opened: Index | VectorStore | None = None
+    model = None
     if config.mode != "lexical":
         precision = read_json(index.path("index.json"))["embedder"]["precision"]
         model = load_embedder(embedder, device=device, precision=precision)
-        opened = open_index(index.folder, expect_embedder=model.info.digest)
+        if config.store is None:
+            opened = open_index(index.folder, expect_embedder=model.info.digest)
+        else:
+            opened = open_vector_store(config.store, model.info.to_dict())
     reranker = None
     if config.rerank is not None:
         from retrieval.rerank import Reranker

@@ -8,6 +8,7 @@ from raft_errors import BadInput
 from retrieval.embedding import Embedder
 from retrieval.faiss_store import FaissStore
 from retrieval.search import Retriever, passage_text
+from retrieval.vector_store import bring_up_to_date
 
 EMBEDDER = {"digest": "e" * 64, "dim": 16}
 STORES = ["faiss", "lancedb", "qdrant"]
@@ -128,3 +129,13 @@ def test_the_retriever_searches_any_store(kind, tmp_path, tiny_model, town):
     retriever = Retriever(store, embedder, town, mode="hybrid")
     (hits,) = retriever.search(["Who lights the oil lamp of the lighthouse?"], 3, where={"page": [1, 2, 3]})
     assert {h.chunk_id for h in hits} == {c.id for c in town[:3]}
+
+
+def test_a_store_is_brought_up_to_date_by_what_changed_alone(open_store, chunks, vectors):
+    store = open_store()
+    assert bring_up_to_date(store, chunks[:20], vectors[:20]) == (20, 0)
+    assert bring_up_to_date(store, chunks[:20], vectors[:20]) == (0, 0)
+    assert bring_up_to_date(store, chunks[5:], vectors[5:]) == (10, 5)
+    assert store.chunk_ids == sorted(chunk.id for chunk in chunks[5:])
+    (hits,) = open_store().search(vectors[25:26], 1)
+    assert [hit.chunk_id for hit in hits] == [chunks[25].id]
