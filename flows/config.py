@@ -157,7 +157,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadInput(f"The configuration {path} holds a {type(values).__name__}", expected="sections with fields")
     # `train:` with every line below it commented out is an empty section
-    return {name: {} if value is None and name in RunConfig.model_fields else value for name, value in values.items()}
+    sections = {name for name, info in RunConfig.model_fields.items() if _is_section(info.annotation)}
+    return {name: {} if value is None and name in sections else value for name, value in values.items()}
 
 
 def _override(values: dict[str, Any], text: str) -> None:
