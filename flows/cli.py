@@ -7,6 +7,7 @@ Each verb parses its arguments and calls one function of `flows`; errors become 
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import logging
 import os
@@ -52,6 +53,9 @@ def main() -> NoReturn:
     if not debug:
         for noisy in ("httpx", "httpcore", "jax", "prefect", "sentence_transformers", "filelock"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
+    # Stages hold many small objects for as long as they work; with Python's own thresholds the collector looks through
+    # all of them again and again, which shows in what a small change costs.
+    gc.set_threshold(100_000, 50, 50)
     signal.signal(signal.SIGTERM, _terminated)
     sys.exit(invoke(sys.argv[1:]))
 

@@ -62,6 +62,7 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
 
     Raises:
         RaftError: what a stage raised, or that Prefect's server cannot be reached.
+        KeyboardInterrupt: the run was told to stop, also where Prefect then failed to report that to its server.
     """
     settle_environment(run.store)
     from prefect import flow
@@ -93,14 +94,35 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         try:
             raft(run.config.model_dump(mode="json"))
-        except RuntimeError as error:
-            if "Failed to reach API" not in str(error):
+        except Exception as error:
+            if was_stopped(error):
+                raise KeyboardInterrupt from error
+            if not isinstance(error, RuntimeError) or "Failed to reach API" not in str(error):
                 raise
             raise RaftError(
                 f"Prefect's server cannot be reached ({os.environ.get('PREFECT_API_URL', 'embedded')})",
                 do="unset PREFECT_API_URL to use the embedded one, or run with --no-prefect",
             ) from error
     return made[0]
+
+
+def was_stopped(error: BaseException) -> bool:
+    """Whether a signal to stop stands at the root of the error.
+
+    Prefect reports to its server that it was stopped; where the server is gone, that failure hides the signal.
+    """
+    from prefect.exceptions import TerminationSignal
+
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        if (one := queue.pop()) is None or id(one) in seen:
+            continue
+        if isinstance(one, (KeyboardInterrupt, TerminationSignal)):
+            return True
+        seen.add(id(one))
+        queue += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+    return False
 
 
 def training_slot() -> AbstractContextManager[None]:

@@ -180,7 +180,7 @@ def _found(
     for (at, item), hits in zip(asked.items(), hits_of, strict=True):
         own, sentence = {c.id for c in item.candidate.chunks}, item.candidate.statement.text
         known = [(h.rank, chunks[h.chunk_id]) for h in hits if h.chunk_id in chunks]
-        same = (rank for rank, c in known if rank <= depth and (c.id in own or sentence in flat(c.text)))
+        same = (rank for rank, c in known if rank <= depth and (c.id in own or sentence in flat(c.text)))  # in order
         others = [c for _, c in known if c.id not in own]
-        found[at] = min(same, default=None), tuple(others[:UNANSWERED_IN])
+        found[at] = next(same, None), tuple(others[:UNANSWERED_IN])
     return found

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from flows import prefect_flow
+
 pytestmark = pytest.mark.slow
 
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
@@ -106,6 +108,48 @@ def test_an_interruption_saves_the_training_and_says_how_to_go_on(project, numbe
     assert "run the same command again" in said
     assert "Traceback" not in said
     assert not list((project.folder / ".raft" / "store").glob("*/.*"))
+
+
+@pytest.mark.parametrize("lost", [ConnectionError("no server"), RuntimeError("Failed to reach API at http://x")])
+@pytest.mark.parametrize("prefects", [True, False])
+def test_a_run_stopped_while_its_server_is_gone_was_interrupted_and_did_not_fail(project, monkeypatch, lost, prefects):
+    """Prefect reports the stop to its server; that the server is gone must not hide what the run was told."""
+    import prefect
+    from prefect.exceptions import TerminationSignal
+
+    def flow(**_):
+        def stopped(config):
+            try:
+                raise TerminationSignal(signal.SIGTERM) if prefects else KeyboardInterrupt
+            except BaseException:
+                try:
+                    raise lost
+                except Exception as error:
+                    raise ExceptionGroup("reporting", [error]) if prefects else error  # noqa: B904 - as Prefect does
+
+        return lambda function: stopped
+
+    monkeypatch.setattr(prefect, "flow", flow)
+    monkeypatch.setattr(prefect_flow, "settle_environment", lambda store: None)
+    done = project.raft("ingest", check=False)
+    assert done.returncode == 75, done.stderr
+    assert "run the same command again" in done.stderr
+
+
+def test_a_server_that_cannot_be_reached_is_a_failure(project, monkeypatch):
+    import prefect
+
+    def flow(**_):
+        def lost(config):
+            raise RuntimeError("Failed to reach API at http://x")
+
+        return lambda function: lost
+
+    monkeypatch.setattr(prefect, "flow", flow)
+    monkeypatch.setattr(prefect_flow, "settle_environment", lambda store: None)
+    done = project.raft("ingest", check=False)
+    assert done.returncode == 1
+    assert "Prefect's server cannot be reached" in done.stderr
 
 
 def test_two_runs_at_once_build_everything_once(project):
