@@ -1,5 +1,6 @@
 """The decoder computes what transformers and PEFT compute: logits, adapter gradients and a training curve."""
 
+import dataclasses
 import functools
 
 import jax
@@ -21,6 +22,7 @@ from jora_engine.train import Trainer
 from jora_engine.weights import load_params, read_model_config
 
 LORA = LoraConfig(rank=4, alpha=6.0)
+SOME_LAYERS = dataclasses.replace(LORA, layers_to_transform=(0, 2))
 JORA = ("q_proj", "v_proj")
 FAMILIES = ("llama", "smollm2", "llama3", "mistral", "qwen2", "qwen3")
 
@@ -48,7 +50,7 @@ def peft_model(folder, lora, lora_config, num_layers):
     model = peft.get_peft_model(base, peft.LoraConfig(**lora_config.to_peft(num_layers)))
     state = {
         key.replace(".weight", ".default.weight"): torch.tensor(np.array(value))
-        for key, value in adapter_tensors(lora, range(num_layers)).items()
+        for key, value in adapter_tensors(lora, lora_config.layers(num_layers)).items()
     }
     found = model.load_state_dict(state, strict=False)
     assert not found.unexpected_keys
@@ -133,7 +135,8 @@ def test_packed_rows_have_the_loss_of_rows_of_their_own(any_model):
     np.testing.assert_allclose(packed, alone, rtol=1e-5)
 
 
-def test_twenty_steps_follow_peft_with_adamw(model_folder):
+@pytest.mark.parametrize("lora_config", [LORA, SOME_LAYERS], ids=["all layers", "two of three layers"])
+def test_twenty_steps_follow_peft_with_adamw(model_folder, lora_config):
     folder = model_folder("smollm2")
     config = read_model_config(folder)
     data = examples(24, seed=5)
@@ -142,8 +145,8 @@ def test_twenty_steps_follow_peft_with_adamw(model_folder):
         dtype="float32", weight_decay=0.01, schedule="linear", warmup_ratio=0.1,
     )  # fmt: skip
     params = load_params(folder, config, "float32")
-    trainer = Trainer(params, config, LORA, train, data)
-    model = peft_model(folder, init_lora(LORA, config, train.seed), LORA, config.num_layers)
+    trainer = Trainer(params, config, lora_config, train, data)
+    model = peft_model(folder, init_lora(lora_config, config, train.seed), lora_config, config.num_layers)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
     theirs = []
