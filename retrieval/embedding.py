@@ -272,6 +272,8 @@ class Embedder:
 
     def _batches(self, texts: list[str], prompt: str):
         """Yields (rows into `texts`, token counts, float32 [rows, dim]) by padded length, then text."""
+        if not texts:
+            return
         ids, counts = self._tokenise(prompt, texts)
         padded = [min(-(-len(row) // _LENGTH_STEP) * _LENGTH_STEP, self.info.max_tokens) for row in ids]
         order = sorted(range(len(texts)), key=lambda i: (padded[i], len(ids[i]), texts[i]))
