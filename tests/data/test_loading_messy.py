@@ -93,6 +93,15 @@ def test_one_text_in_six_formats_gives_the_same_words(shared_data: Path):
     assert epub[-len(truth) :] == truth  # before it stand the book's title and authors
 
 
+def test_equations_of_a_docx_are_latex_and_the_next_file_is_read_as_if_alone(shared_data: Path):
+    folder = shared_data / "messy_docs" / "docx"
+    alone = text_of(folder / "word_sample.docx")
+    equations = text_of(folder / "equations.docx")
+    assert "$" in equations
+    assert "\\frac" in equations or "\\sum" in equations or "^{" in equations
+    assert text_of(folder / "word_sample.docx") == alone
+
+
 def test_most_short_texts_in_35_encodings_are_read_exactly(shared_data: Path):
     folder = shared_data / "messy_docs" / "encodings_made"
     rows = [json.loads(line) for line in (folder / "TRUTH.jsonl").read_text("utf-8").splitlines()]
