@@ -44,7 +44,7 @@ def by_format(root: Path, repeats: int) -> dict[str, dict[str, float | None]]:
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in FORMATS and "broken_made" not in path.parts and path.stat().st_size:
             files[path.suffix.lower()].append(path)
-    figures = {}
+    figures: dict[str, dict[str, float | None]] = {}
     for suffix, paths in sorted(files.items()):
         load_file(paths[0], paths[0].name, LoadOptions())  # imports
         best, pages, characters = float("inf"), 0, 0
@@ -54,17 +54,18 @@ def by_format(root: Path, repeats: int) -> dict[str, dict[str, float | None]]:
             best = min(best, time.perf_counter() - start)
             pages = sum(max(1, len(document.pages)) for document in loaded)
             characters = sum(len(document.text) for document in loaded)
-        figures[suffix[1:]] = {
+        row: dict[str, float | None] = {
             "files": len(paths),
             "files_per_second": round(len(paths) / best, 1),
             "pages_per_second": round(pages / best, 1),
             "megabytes_of_text_per_second": round(characters / best / 1e6, 3),
         }
         theirs = markitdown_speed(paths, suffix, repeats)
-        figures[suffix[1:]] |= {
+        row |= {
             "markitdown_files_per_second": theirs and round(theirs, 1),
             "times_markitdown": theirs and round(len(paths) / best / theirs, 2),
         }
+        figures[suffix[1:]] = row
     return figures
 
 

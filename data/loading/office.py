@@ -10,6 +10,7 @@ import contextlib
 import io
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from data.loading.draft import Draft
 from data.loading.options import LoadOptions, Refused
@@ -29,6 +30,7 @@ _ESCAPED = re.compile(r"\\([*_])")
 _EMPTY_CELL = re.compile(r"(?<=\| )NaN(?= \|)")
 _UNNAMED = re.compile(r"(?<=\| )Unnamed: \d+(?= \|)")
 _SLIDE = re.compile(r"<!-- Slide number: \d+ -->\n?")
+_EQUATION_STEPS = ("_pre_process_math", "_convert_omath_to_latex")
 _EPUB_TITLE = re.compile(r"^\*\*Title:\*\* (.+)$", re.MULTILINE)
 _MSG_SUBJECT = re.compile(r"^\*\*Subject:\*\* (.+)$", re.MULTILINE)
 
@@ -62,22 +64,36 @@ def load_office(raw: bytes, kind: str, options: LoadOptions) -> Draft:
 
 
 @contextlib.contextmanager
-def _equations_only_where_there_are_any() -> Iterator[None]:
-    """Keeps markitdown from parsing and writing a whole docx anew to replace equations that it does not have.
+def _careful_with_equations() -> Iterator[None]:
+    """Mends markitdown's step that turns the equations of a docx into LaTeX.
 
-    That is half of the time of a docx. Where a later markitdown has no such step, nothing is changed.
+    It parses and writes the whole file anew where there are none, which is half of a docx's time, and gives up all of
+    them for one that it cannot turn; that one's plain symbols are taken here. Without such a step nothing is changed.
     """
     from markitdown.converter_utils.docx import pre_process
 
-    step = getattr(pre_process, "_pre_process_math", None)
-    if step is None:
+    step, convert = (getattr(pre_process, name, None) for name in _EQUATION_STEPS)
+    if step is None or convert is None:
         yield
         return
-    pre_process._pre_process_math = lambda content: step(content) if b"oMath" in content else content
+
+    def latex(tag: Any) -> str:
+        try:
+            return convert(tag)
+        except Exception:  # noqa: BLE001  its converter raises anything
+            return str(tag.get_text(" ", strip=True))
+
+    def mended(content: bytes) -> bytes:
+        return step(content) if b"oMath" in content else content
+
+    mending = (mended, latex)
     try:
+        for name, function in zip(_EQUATION_STEPS, mending, strict=True):
+            setattr(pre_process, name, function)
         yield
     finally:
-        pre_process._pre_process_math = step
+        for name, function in zip(_EQUATION_STEPS, (step, convert), strict=True):
+            setattr(pre_process, name, function)
 
 
 def _convert(raw: bytes, kind: str) -> tuple[str, str]:
@@ -93,7 +109,7 @@ def _convert(raw: bytes, kind: str) -> tuple[str, str]:
     info = StreamInfo(extension=f".{kind}", mimetype=MEDIA_TYPES[kind])
     try:
         try:
-            with _equations_only_where_there_are_any():
+            with _careful_with_equations():
                 result = converter.convert(io.BytesIO(raw), info)
         except Exception:
             if kind != "docx":

@@ -42,7 +42,7 @@ Loaded = tuple[list[Document], list[Quarantined]]
 
 def loader_version() -> str:
     """Changes whenever the same bytes may load differently: our own format version and the parsers' versions."""
-    return " ".join(["loading 8", *(f"{name} {_version(name)}" for name in PARSERS)])
+    return " ".join(["loading 9", *(f"{name} {_version(name)}" for name in PARSERS)])
 
 
 def _version(name: str) -> str:
