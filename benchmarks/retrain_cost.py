@@ -2,6 +2,7 @@
 
     python benchmarks/retrain_cost.py --quick
     python benchmarks/retrain_cost.py --json > retrain_cost.json
+    python benchmarks/retrain_cost.py --teacher-seconds 0.2 --case "3 %"
 
 2,000 paragraphs of SQuAD stand as files in a folder; a teacher behind a loopback endpoint answers by rule and counts
 its calls. After a full run, each case starts from a copy of its store: nothing changed; 1, 3 and 10 % of the documents
@@ -39,7 +40,7 @@ UNCHANGED_SECONDS, LIMIT = 10.0, 0.05
 class Endpoint:
     """The counting teacher behind OpenAI's protocol."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
         self.teacher, mutex = CountingTeacher(), threading.Lock()
         endpoint = self
 
@@ -50,6 +51,7 @@ class Endpoint:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 with mutex:
                     endpoint.teacher.calls += 1
+                time.sleep(seconds)
                 reply = endpoint.teacher.reply(body["messages"][-1]["content"])
                 choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply}}
                 answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "rule", "choices": [choice]}
@@ -74,6 +76,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="200 documents")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
+    parser.add_argument("--teacher-seconds", type=float, default=0.0, help="how long the teacher takes for a call")
+    parser.add_argument("--case", choices=CASES, action="append", help="only this change; may be repeated")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     args = parser.parse_args()
     if not args.data.is_dir():
@@ -81,7 +85,7 @@ def main() -> int:
     lines = (args.data / "squad_v1_dev" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
     texts = {f"{number:04d}.txt": json.loads(line)["text"] for number, line in enumerate(lines)}
     texts = dict(list(texts.items())[: 200 if args.quick else 2000])
-    endpoint = Endpoint()
+    endpoint = Endpoint(args.teacher_seconds)
     with tempfile.TemporaryDirectory(prefix="raft-cost-") as folder:
         home = Path(folder)
         write_config(home, endpoint.url)
@@ -89,14 +93,16 @@ def main() -> int:
         print_row("full", full, full)
         shutil.copytree(home / ".raft", home / "after-full", symlinks=True)
         cases = {}
-        for name, (kind, share) in CASES.items():
+        for name in args.case or CASES:
+            kind, share = CASES[name]
             shutil.rmtree(home / ".raft")
             shutil.copytree(home / "after-full", home / ".raft", symlinks=True)
             cases[name] = measure(home, changed(texts, kind, share), endpoint)
             cases[name]["shares"] = shares(cases[name], full)
             print_row(name, cases[name], full)
-    missed = [] if cases["0 %"]["wall_seconds"] < UNCHANGED_SECONDS else ["0 % within 10 s"]
-    for part in ("teacher_calls", "embedded_chunks", "cpu_seconds"):
+    late = "0 %" in cases and cases["0 %"]["wall_seconds"] >= UNCHANGED_SECONDS
+    missed = ["0 % within 10 s"] if late else []
+    for part in ("teacher_calls", "embedded_chunks", "cpu_seconds") if "3 %" in cases else ():
         if cases["3 %"]["shares"][part] > LIMIT:
             missed.append(f"3 %: {cases['3 %']['shares'][part]:.1%} of the full run's {part}, {LIMIT:.0%} is the goal")
     print(f"goals missed: {', '.join(missed) or 'none'}")
