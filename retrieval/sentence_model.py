@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from raft_errors import BadInput
-from retrieval.bert import bert_forward, plain_bert
 from retrieval.model_folder import ModelFolder
 
 Forward = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
@@ -23,13 +22,6 @@ Forward = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 def load_forward(model: ModelFolder, *, device: str, precision: str) -> tuple[Forward, int]:
     """Loads the weights and returns the forward function and its dimension."""
-    if (config := plain_bert(model)) is not None:
-        return bert_forward(model, config, device=device, precision=precision)
-    return stock_forward(model, device=device, precision=precision)
-
-
-def stock_forward(model: ModelFolder, *, device: str, precision: str) -> tuple[Forward, int]:
-    """The same by sentence-transformers, for any model that it knows."""
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as hf_logging

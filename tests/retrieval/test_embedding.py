@@ -12,11 +12,9 @@ from retrieval_samples import WORDS, make_tiny_model
 from data.nouns import MemoryCache
 from raft_errors import BadInput
 from retrieval import embedding
-from retrieval.bert import bert_forward, plain_bert
 from retrieval.calibration import Calibration, compare, rank_agreement
 from retrieval.embedding import Embedder
 from retrieval.model_folder import inspect_model
-from retrieval.sentence_model import stock_forward
 
 
 @pytest.fixture(scope="module")
@@ -58,34 +56,6 @@ def test_it_computes_what_sentence_transformers_computes(embedder, tiny_model, t
     np.testing.assert_allclose(embedder.encode(texts), stock, atol=2e-6)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_plain_bert_gives_the_bits_that_transformers_gives(tiny_model, precision):
-    model = inspect_model(tiny_model)
-    config = plain_bert(model)
-    assert config is not None
-    ours, width = bert_forward(model, config, device="cpu", precision=precision)
-    theirs, dim = stock_forward(model, device="cpu", precision=precision)
-    assert width == dim == model.dim
-    rng = np.random.default_rng(0)
-    for length in (16, 24, 32):
-        ids = rng.integers(4, 80, (16, length))
-        mask = (np.arange(length) < rng.integers(3, length + 1, (16, 1))).astype(np.int64)
-        for seen in (mask, np.ones_like(mask)):
-            np.testing.assert_array_equal(ours(ids, seen, 0), theirs(ids, seen, 0))
-
-
-def test_what_is_not_plain_bert_is_left_to_sentence_transformers(tmp_path, texts):
-    folder = make_tiny_model(tmp_path / "cls", seed=0)
-    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    assert plain_bert(inspect_model(folder)) is None
-    from sentence_transformers import SentenceTransformer
-
-    stock = SentenceTransformer(str(folder), device="cpu").encode(texts, normalize_embeddings=True)
-    ours = Embedder.load(folder, device="cpu", precision="float32").encode(texts)
-    np.testing.assert_allclose(ours, stock, atol=2e-6)
-
-
 def test_nothing_is_loaded_where_every_vector_is_cached(embedder, tiny_model, texts, monkeypatch):
     cache = MemoryCache()
     expected = embedder.encode(texts, cache=cache)
@@ -93,6 +63,17 @@ def test_nothing_is_loaded_where_every_vector_is_cached(embedder, tiny_model, te
         monkeypatch.setattr(embedding, name, lambda *a, **k: pytest.fail("the model was loaded"))
     again = Embedder.load(tiny_model, device="cpu", precision="float32")
     np.testing.assert_array_equal(again.encode(texts, cache=cache), expected)
+
+
+def test_a_model_that_pools_otherwise_is_computed_as_it_says(tmp_path, texts):
+    from sentence_transformers import SentenceTransformer
+
+    folder = make_tiny_model(tmp_path / "cls", seed=0)
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    stock = SentenceTransformer(str(folder), device="cpu").encode(texts, normalize_embeddings=True)
+    ours = Embedder.load(folder, device="cpu", precision="float32").encode(texts)
+    np.testing.assert_allclose(ours, stock, atol=2e-6)
 
 
 def test_a_text_has_the_same_vector_in_any_company(embedder, texts):
