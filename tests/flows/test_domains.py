@@ -106,3 +106,29 @@ def test_domains_run_side_by_side_and_one_that_fails_stops_no_other(tmp_path, mo
     assert all(f">{name}<" in page for name in names)
     assert "+40.0 [+30.0, +50.0]" in page
     assert Path(row["domains"][0]["report"]).read_text() == "the report"
+
+
+def built(finished, stage: str) -> set[str]:
+    """The keys of a stage in the finished project's store."""
+    return {path.parent.name for path in (finished[0].folder / ".raft" / "store" / stage).glob("*/manifest.json")}
+
+
+@pytest.mark.slow
+def test_two_domains_share_what_they_have_in_common_and_each_gets_its_adapter(warm, finished):
+    values = {
+        "common": warm.values,
+        "domains": {"short": {"train": {"max_steps": 2, "warmup_ratio": 0.5}}, "whole": {}},
+    }
+    (warm.folder / "domains.yaml").write_text(yaml.safe_dump(values))
+    before = {stage: built(finished, stage) for stage in ("records", "train")}
+    done = warm.process("domains", "domains.yaml", "--jobs", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout.splitlines()[-1])
+    told = {d["name"]: d for d in row["domains"]}
+    assert told["whole"]["result"] == "nothing had to run"
+    assert told["short"]["result"] == "done"
+    reports = [Path(d["report"]).read_text() for d in row["domains"]]
+    assert all("<html" in page for page in reports)
+    assert reports[0] != reports[1]
+    assert built(finished, "records") == before["records"]
+    assert len(built(finished, "train") - before["train"]) == 1
