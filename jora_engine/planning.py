@@ -194,9 +194,13 @@ def rungs(config: TrainConfig, *, cpu: bool) -> list[TrainConfig]:
     """The settings to try for `config.remat`, the fastest first: every rung of the ladder for `auto`, else that one.
 
     On a CPU `none` is not worth trying, as keeping everything writes more memory than recomputing costs in arithmetic,
-    and there is no other memory to offload to.
+    and `offload` is `layer`, as there is no other memory to offload to.
     """
-    names = (config.remat,) if config.remat != "auto" else ("names", "layer") if cpu else REMAT_LADDER
+    names: Sequence[str] = (config.remat,)
+    if config.remat == "auto":
+        names = ("names", "layer") if cpu else REMAT_LADDER
+    elif config.remat == "offload" and cpu:
+        names = ("layer",)
     return [dataclasses.replace(config, remat=name) for name in names]
 
 

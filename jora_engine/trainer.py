@@ -158,13 +158,17 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     placement = place(model, job.training.mesh)
     start = read_start(job.start, job.lora, model) if job.start else None
     shapes = abstract_params(model, job.training.dtype, placement)
+    # another rung rounds otherwise: a training that is gone on with keeps its own, however much memory is free by now
+    ladder, chosen = rungs(job.training, cpu=jax.default_backend() == "cpu"), job.work / "remat"
+    before = chosen.read_text(encoding="utf-8") if chosen.exists() else ""
     trainer, tried = choose(
         lambda training: Trainer(shapes, model, job.lora, training, examples, validation, placement, start),
-        rungs(job.training, cpu=jax.default_backend() == "cpu"),
+        sorted(ladder, key=lambda setting: setting.remat != before),
         device_memory(),
     )
     if not tried[-1].fits:
         raise refusal(tried[-1])
+    chosen.write_text(trainer.config.remat, encoding="utf-8")
     job = dataclasses.replace(job, training=trainer.config)
     settings = {"lora": dataclasses.asdict(job.lora), "training": dataclasses.asdict(job.training)}
     trackers = Trackers(job.writers, job.logs or job.work, job.run_name, {"model": job.base_name, **settings})

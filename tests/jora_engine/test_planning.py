@@ -103,6 +103,7 @@ def test_the_ladder_of_settings():
     assert [s.remat for s in rungs(auto, cpu=False)] == ["none", "names", "layer", "offload"]
     assert [s.remat for s in rungs(auto, cpu=True)] == ["names", "layer"]
     assert [s.remat for s in rungs(dataclasses.replace(auto, remat="none"), cpu=True)] == ["none"]
+    assert [s.remat for s in rungs(dataclasses.replace(auto, remat="offload"), cpu=True)] == ["layer"]
     assert [(s.micro_batch_rows, s.accumulation) for s in smaller_rows(auto, 1)] == [(12, 2), (6, 4), (3, 8)]
     assert [(s.micro_batch_rows, s.accumulation) for s in smaller_rows(auto, 6)] == [(12, 2), (6, 4)]
 

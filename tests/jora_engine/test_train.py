@@ -301,3 +301,14 @@ def test_a_record_longer_than_the_model_reads_is_refused_before_training(job, tm
     assert code == 2
     assert "tokens" in lines[-1]["what"]
     assert "at most 256, the longest sequence" in lines[-1]["expected"]
+
+
+def test_a_training_that_is_gone_on_with_keeps_its_remat(job, tmp_path):
+    file = job("auto", remat="auto", max_steps=2)
+    work = tmp_path / "auto" / "work"
+    work.mkdir(parents=True)
+    (work / "remat").write_text("layer")  # what fitted beside a neighbour that has ended since
+    code, _ = finish(start(file))
+    assert code == 0
+    assert (work / "remat").read_text() == "layer"
+    assert json.loads((tmp_path / "auto" / "out" / "training.json").read_text())["training"]["remat"] == "layer"
