@@ -93,6 +93,45 @@ def test_one_text_in_six_formats_gives_the_same_words(shared_data: Path):
     assert epub[-len(truth) :] == truth  # before it stand the book's title and authors
 
 
+def test_slides_give_every_word_that_python_pptx_reads(shared_data: Path):
+    pptx = pytest.importorskip("pptx")
+    for name in ("simple.pptx", "markitdown_test.pptx"):
+        path = shared_data / "messy_docs" / "other" / name
+        shapes = [shape for slide in pptx.Presentation(path).slides for shape in slide.shapes]
+        truth = [word for shape in shapes if shape.has_text_frame for word in words(shape.text_frame.text)]
+        truth += [
+            word
+            for shape in shapes
+            if shape.has_table
+            for row in shape.table.rows
+            for cell in row.cells
+            for word in words(cell.text)
+        ]
+        assert len(truth) > 20
+        assert not Counter(truth) - Counter(words(text_of(path))), name
+
+
+def test_sheets_give_every_cell_that_openpyxl_reads(shared_data: Path):
+    openpyxl = pytest.importorskip("openpyxl")
+    path = shared_data / "messy_docs" / "other" / "markitdown_test.xlsx"
+    book = openpyxl.load_workbook(path, data_only=True)
+    cells = [c for sheet in book for row in sheet.iter_rows(values_only=True) for c in row if c is not None]
+    assert len(cells) > 100
+    assert not Counter(word for cell in cells for word in words(str(cell))) - Counter(words(text_of(path)))
+
+
+def test_an_outlook_message_gives_its_subject_and_body(shared_data: Path):
+    olefile = pytest.importorskip("olefile")
+    path = shared_data / "messy_docs" / "other" / "markitdown_test_outlook_msg.msg"
+    with olefile.OleFileIO(path) as message:
+        subject, body = (
+            message.openstream(f"__substg1.0_{tag}001F").read().decode("utf-16-le").strip() for tag in ("0037", "1000")
+        )
+    text = text_of(path)
+    assert subject in text
+    assert body in text
+
+
 def test_equations_of_a_docx_are_latex_though_one_cannot_be_turned(shared_data: Path):
     folder = shared_data / "messy_docs" / "docx"
     alone = text_of(folder / "word_sample.docx")
