@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 WhereOption = Annotated[
     list[str] | None,
-    typer.Option("--where", help="Only such passages: source=guides/*, title=..., page=3, or a column of a table; may be repeated"),
+    typer.Option(
+        "--where",
+        help="Only such passages: source=guides/*, title=..., page=3, or a column of a table; may be repeated",
+    ),
 ]
 
 
