@@ -21,8 +21,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.nouns import Chunk, ItemCache, Question, Search, digest, text_sha256
+from data.nouns import Chunk, Hit, ItemCache, Question, Search, digest, text_sha256
 from retrieval.embedding import Embedder
+from retrieval.fusion import reciprocal_rank_fusion
 from retrieval.index import build_index, open_index
 from retrieval.metrics import ranking_metrics
 from retrieval.mining import Mined, MiningOptions, false_distractor_rate, mine_distractors
@@ -82,6 +83,7 @@ def main() -> int:
     parser.add_argument("--embedder", default="sentence-transformers/all-MiniLM-L6-v2", help="Hub id or folder")
     parser.add_argument("--cache", type=Path, help="SQLite file that keeps vectors between runs")
     parser.add_argument("--set", action="append", choices=sorted(SETS), help="only these sets")
+    parser.add_argument("--constants", type=int, nargs="*", default=[], help="hybrid with other fusion constants too")
     args = parser.parse_args()
     if not args.data.is_dir():
         parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
@@ -89,9 +91,14 @@ def main() -> int:
     cache = SqliteCache(args.cache) if args.cache else None
     figures: dict[str, dict[str, dict[str, float]]] = {}
     mining: dict[str, dict[str, float | int]] = {}
+    sweep: dict[str, dict[int, dict[str, float]]] = {}
     short: list[str] = []
     for name in args.set or (QUICK if args.quick else SETS):
-        figures[name] = measure(SETS[name], args.data, embedder, cache, mining if name == "squad" else None)
+        sweep[name] = {constant: {} for constant in args.constants}
+        about = mining if name == "squad" else None
+        figures[name] = measure(SETS[name], args.data, embedder, cache, about, sweep[name])
+        for constant, row in sweep[name].items():
+            print(f"{name:9} hybrid, constant {constant}: " + " / ".join(f"{row[metric]:.3f}" for metric in METRICS))
         for mode, row in figures[name].items():
             below = [
                 metric
@@ -104,14 +111,23 @@ def main() -> int:
             print(f"{name:9} {mode:8} {found}   baseline {wanted}{'   BELOW' if below else ''}", flush=True)
     print(f"columns: {' / '.join(METRICS)}; precision {embedder.info.precision}; below baseline: {short or 'none'}")
     if args.json:
-        print(json.dumps({"sets": figures, "mining": mining, "below": short, "precision": embedder.info.precision}))
+        said = {"mining": mining, "constants": sweep, "below": short, "precision": embedder.info.precision}
+        print(json.dumps({"sets": figures, **said}))
     return 1 if short else 0
 
 
 def measure(
-    data: DataSet, root: Path, embedder: Embedder, cache: ItemCache | None, mining: dict | None
+    data: DataSet,
+    root: Path,
+    embedder: Embedder,
+    cache: ItemCache | None,
+    mining: dict | None,
+    sweep: dict[int, dict[str, float]],
 ) -> dict[str, dict[str, float]]:
-    """Mode -> metric for one set, through the pipeline's own retriever; fills `mining` by rule where it is given."""
+    """Mode -> metric for one set, through the pipeline's own retriever.
+
+    Fills `mining` by rule where it is given, and `sweep` with hybrid search by its fusion constants.
+    """
     folder = root / data.folder
     chunks = [as_chunk(row) for row in rows(folder / data.corpus)]
     ids = {chunk.source: chunk.id for chunk in chunks}
@@ -128,16 +144,23 @@ def measure(
     seconds = time.perf_counter() - begin
     print(f"{data.folder}: {len(chunks)} documents ({done.computed} embedded in {seconds:.0f} s, {done.truncated} cut)")
     found: dict[str, dict[str, float]] = {}
+    hits: dict[str, list[list[Hit]]] = {}
+    names = [row["id"] for row in questions]
+    judged = {name: qrels[name] for name in names}
     with tempfile.TemporaryDirectory() as place:
         build_index(done.vectors, [chunk.id for chunk in chunks], Path(place), embedder=embedder.info.to_dict())
         index = open_index(Path(place), expect_embedder=embedder.info.digest)
         for mode in ("dense", "lexical", "hybrid"):
             retriever = Retriever(index, embedder, chunks, mode=mode, query_cache=cache)
-            run = dict(zip((row["id"] for row in questions), retriever.search(texts, DEPTH)))
-            found[mode] = ranking_metrics(run, {row["id"]: qrels[row["id"]] for row in questions}, ks=(1, 5, 10, 100))
+            hits[mode] = retriever.search(texts, DEPTH)
+            found[mode] = ranking_metrics(dict(zip(names, hits[mode])), judged, ks=(1, 5, 10, 100))
             if mining is not None and mode == "dense":
                 asked = [as_question(row, ids, chunks) for row in questions[:MINED_QUESTIONS]]
                 mining.update(false_distractors(asked, chunks, retriever.search))
+    for constant in sweep:
+        pairs = zip(hits["lexical"], hits["dense"], strict=True)
+        fused = [reciprocal_rank_fusion(pair, DEPTH, constant=constant) for pair in pairs]
+        sweep[constant] = ranking_metrics(dict(zip(names, fused)), judged, ks=(1, 5, 10, 100))
     return found
 
 
