@@ -21,7 +21,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.nouns import Record, read_jsonl
-from data.prompting import load_template, to_messages
+from data.prompting import PromptTemplate, load_template, to_messages
 from tasks.models import resolve
 
 PARTS = ("passage number", "markup", "quote, 3 first tokens", "quote, rest", "answer, first token", "answer, rest")
@@ -30,7 +30,7 @@ PARTS = ("passage number", "markup", "quote, 3 first tokens", "quote, rest", "an
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("adapter", type=Path, help="PEFT folder")
-    parser.add_argument("file", type=Path, help="records (JSON Lines) in the template `raft`")
+    parser.add_argument("file", type=Path, help="records (JSON Lines) in a built-in template")
     parser.add_argument("--base", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="Hub id or folder")
     parser.add_argument("--records", type=int, default=24, help="the first so many that quote")
     parser.add_argument("--quick", action="store_true", help="four records")
@@ -40,8 +40,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, args.adapter).eval()
-    begin_quote = load_template("raft").begin_quote
-    quoting = (record for record in read_jsonl(args.file, Record) if begin_quote in record.output)
+    quoting = (record for record in read_jsonl(args.file, Record) if record.metadata["quotes"])
     records = list(islice(quoting, 4 if args.quick else args.records))
     nats: defaultdict[str, float] = defaultdict(float)
     tokens: Counter[str] = Counter()
@@ -56,10 +55,11 @@ def main() -> None:
         with torch.no_grad():
             log = torch.log_softmax(model(ids).logits[0, :-1], -1)
         seen: Counter[str] = Counter()
+        template = load_template(record.metadata["template"])
         for place, start in enumerate(starts):
             if start >= 0:
                 token = ids[0, place]
-                part = part_of(record.output, start, str(tokenizer.decode(token)), seen)
+                part = part_of(record.output, start, str(tokenizer.decode(token)), template, seen)
                 nats[part] -= log[place - 1, token].item()
                 tokens[part] += 1
                 right[part] += int(log[place - 1].argmax() == token)
@@ -79,9 +79,8 @@ def main() -> None:
         print(json.dumps({"records": len(records), "parts": found}))
 
 
-def part_of(output: str, start: int, token: str, seen: Counter[str]) -> str:
+def part_of(output: str, start: int, token: str, template: PromptTemplate, seen: Counter[str]) -> str:
     """Which of PARTS the token at character `start` of the output is; counts what it has `seen` of each."""
-    template = load_template("raft")
     answer = output.rindex(template.answer_marker) + len(template.answer_marker)
     opened = output.rfind(template.begin_quote, 0, start + 1)
     inside = opened >= 0 and opened + len(template.begin_quote) <= start < output.index(template.end_quote, opened)
@@ -92,8 +91,7 @@ def part_of(output: str, start: int, token: str, seen: Counter[str]) -> str:
         part = "quote, rest" if seen[f"quote {opened}"] >= 3 else "quote, 3 first tokens"
         seen[f"quote {opened}"] += 1
     else:
-        before = output.rfind(template.end_quote, 0, start) < output.find(template.begin_quote, start)
-        part = "passage number" if token.strip().isdigit() and before else "markup"
+        part = "passage number" if token.strip().isdigit() and output[:start].endswith("[") else "markup"
     return part
 
 

@@ -63,7 +63,10 @@ class Protocol:
         min_distractors: where given, a training record shows so many distractors or more, drawn by hash.
         max_tokens: of a training record; distractors are dropped until it fits.
         row_tokens: length of a row of packed records.
+        reasoning: records reason as the data set's long answers do (PubMedQA) before they answer.
         p_oracle: share of the records that show their oracle; None = as often as the retriever finds it.
+        order: of the passages in a training record (`RecordOptions.order`).
+        trainer: `jora`, or `peft` for transformers + PEFT (`peft_reference.py`).
         shuffled: train on the outputs of other records: a regression planted to see whether it is called one.
     """
 
@@ -75,24 +78,51 @@ class Protocol:
     max_tokens: int
     row_tokens: int
     min_distractors: int | None = None
+    order: str = "hashed"
+    reasoning: bool = True
     epochs: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     rank: int = 16
     p_oracle: float | None = None
     absent: str = "refuse"
-    template: str = "raft"
+    template: str = "numbered"
     max_new_tokens: int = 128
     mode: str = "hybrid"
+    trainer: str = "jora"
     shuffled: bool = False
     seed: int = 0
 
 
 PROTOCOLS = {
-    "squad": Protocol("squad_v1_dev", "corpus.jsonl", 400, 300, passages=4, max_tokens=640, row_tokens=1280),
-    "pubmedqa": Protocol("pubmedqa", "corpus.jsonl", 500, None, passages=2, max_tokens=1024, row_tokens=2048),
-    "hotpotqa": Protocol("hotpotqa", "corpus.jsonl.gz", 200, None, 5, max_tokens=800, row_tokens=1600, epochs=2),
+    "squad": Protocol(
+        *("squad_v1_dev", "corpus.jsonl", 3000, 300),
+        passages=4,
+        max_tokens=640,
+        row_tokens=1280,
+        min_distractors=0,
+        order="retrieved",
+    ),
+    "pubmedqa": Protocol(
+        *("pubmedqa", "corpus.jsonl", 500, None),
+        passages=1,
+        max_tokens=1024,
+        row_tokens=1024,
+        max_new_tokens=96,
+        reasoning=False,
+        epochs=2,
+        learning_rate=1e-3,
+    ),
+    "hotpotqa": Protocol(
+        *("hotpotqa", "corpus.jsonl.gz", 200, None),
+        passages=5,
+        max_tokens=800,
+        row_tokens=1600,
+        order="retrieved",
+    ),
 }
 GOALS = {"difference": 0.25, "ci95_low": 0.0, "citation_precision": 0.9, "verbatim": 0.95}  # of SQuAD
+RIVAL_FIELDS = ("epochs", "learning_rate", "rank", "shuffled", "trainer")  # that leave records and prompts as they are
+ROWS = 2  # packed rows of a step
 TEST_ARTICLES = 14  # of SQuAD's 48; the other 34 are trained on
 
 
@@ -104,18 +134,21 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="24 training and 16 test questions: does it run?")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--vary", action="append", default=[], metavar="FIELD=VALUE", help="change the protocol")
+    parser.add_argument("--rival", action="append", default=[], metavar="FIELD=VALUE", help="a second adapter's change")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     parser.add_argument("--work", type=Path, default=here / ".raft" / "benchmarks" / "literature")
     args = parser.parse_args()
     if not args.data.is_dir():
         parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
+    if unfit := [rival for rival in args.rival if rival.partition("=")[0] not in RIVAL_FIELDS]:
+        parser.error(f"--rival {unfit[0]}: one of {', '.join(RIVAL_FIELDS)}; other fields change the records")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compile_cache()))
     figures = {}
     for name in args.set or PROTOCOLS:
         protocol = varied(PROTOCOLS[name], args.vary)
         if args.quick:
             protocol = dataclasses.replace(protocol, train=24, test=16, epochs=1)
-        figures[name] = run(name, protocol, args.data, args.work / name)
+        figures[name] = run(name, protocol, args.rival, args.data, args.work / name)
         print(f"{name}: " + json.dumps(figures[name]), flush=True)
     missed = [line for name, found in figures.items() for line in goals_missed(name, found)]
     print(f"goals missed: {'; '.join(missed) or 'none'}")
@@ -153,8 +186,8 @@ def varied(protocol: Protocol, changes: Sequence[str]) -> Protocol:
     return protocol
 
 
-def run(name: str, protocol: Protocol, data: Path, work: Path) -> dict[str, Any]:
-    """Figures of one set."""
+def run(name: str, protocol: Protocol, rivals: Sequence[str], data: Path, work: Path) -> dict[str, Any]:
+    """Figures of one set; `rivals` are changes of the protocol, each for a further adapter."""
     begin = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
     cache = SqliteCache(work / "items.sqlite")
@@ -164,11 +197,9 @@ def run(name: str, protocol: Protocol, data: Path, work: Path) -> dict[str, Any]
     retriever = make_retriever(chunks, protocol.mode, work, cache)
     made = compose(protocol, rows, chunks, documents, retriever, base)
     say(f"{name}: {len(made.train)} training and {len(made.test)} test records, dropped {made.report['dropped']}")
-    learnt = made.train
-    if protocol.shuffled:
-        outputs = [r.output for r in learnt[1:] + learnt[:1]]
-        learnt = [dataclasses.replace(r, output=output) for r, output in zip(learnt, outputs, strict=True)]
-    adapter, training = train(protocol, learnt, base, work)
+    adapter, training = train(protocol, made.train, base, work)
+    readers: dict[str, Path | None] = {"base": None, "adapter": adapter}
+    readers |= {rival: train(varied(protocol, [rival]), made.train, base, work)[0] for rival in rivals}
     test = made.test[: protocol.test]
     hits = retriever.search([r.metadata["question"] for r in test], 2 * protocol.passages)
     shown = [
@@ -185,9 +216,9 @@ def run(name: str, protocol: Protocol, data: Path, work: Path) -> dict[str, Any]
         for record, found in zip(test, hits, strict=True)
     ]
     scored = []
-    for who, folder in (("base", None), ("adapter", adapter)):
+    for who, folder in readers.items():
         key = base.digest if folder is None else f"{base.digest}+{folder.parent.parent.name}"
-        answerer = Answerer(base.folder, folder, key, "bfloat16", protocol.max_new_tokens, 16)
+        answerer = Answerer(base.folder, folder, key, "bfloat16", protocol.max_new_tokens, 32)
         answers = answer(answerer, shown, cache, lambda done, total, what: say(f"{what}: {done} of {total}"), who)
         for record, given in zip(shown, answers, strict=True):
             row = score_row(
@@ -211,6 +242,7 @@ def run(name: str, protocol: Protocol, data: Path, work: Path) -> dict[str, Any]
         config=dataclasses.asdict(protocol),
     )
     found = figures_of(summary, shown, training) | {"protocol": dataclasses.asdict(protocol)}
+    found["adapter_quotes_looked_up"] = looked_up([row for row in scored if row["condition"] == "adapter"])
     found["train_records"], found["report"] = len(made.train), os.path.relpath(folder / "report.html")
     found["minutes_this_time"] = round((time.monotonic() - begin) / 60, 1)
     write_json(folder / "figures.json", found)
@@ -246,11 +278,23 @@ def figures_of(summary: Mapping[str, Any], shown: Sequence[Record], training: Ma
     for metric in ("citation_precision", "citation_recall", "verbatim", "grounded"):
         value = kinds["adapter"]["metrics"].get(metric)
         out[f"adapter_{metric}"] = value and {k: round(value[k], 4) for k in ("value", "low", "high", "n")}
+    for rival, change in summary["against"].items():
+        interval = [round(change["low"], 4), round(change["high"], 4)]
+        f1 = {"rival": round(change["base"], 4), "adapter_less_rival": round(change["difference"], 4)}
+        out.setdefault("rivals", {})[rival] = {**f1, "ci95": interval, "adapter_is": change["verdict"]}
     for who, kind in kinds.items():
         out[f"{who}_counts"] = {**kind["flags"], "missing": kind["missing"], "refusal": kind["refusal"]}
         if kind["closed"]:
             out[f"{who}_closed"] = kind["closed"]
     return out
+
+
+def looked_up(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Shares of the quotes that stand in any passage shown, and in an oracle, whatever number was written with them."""
+    found = [(row, quote["stands_in"]) for row in rows for quote in row["quotes"]]
+    oracle = sum(place is not None and row["passages"][place - 1]["oracle"] for row, place in found)
+    count = max(1, len(found))
+    return {"verbatim": round(sum(p is not None for _, p in found) / count, 4), "oracle": round(oracle / count, 4)}
 
 
 def draw(name: str, protocol: Protocol, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -286,6 +330,8 @@ def compose(
 ) -> RecordSet:
     """Records of both sides; a document named by a test question, or of its article, is for the test alone."""
     asked = import_questions([*rows["train"], *rows["test"]], chunks, retriever.search, documents=documents).questions
+    if not protocol.reasoning:
+        asked = [dataclasses.replace(question, reasoning="") for question in asked]
     unit = {d.id: unit_of(d.source) for d in documents}
     sides = {unit_of(d): split for split in ("train", "test") for row in rows[split] for d in row["gold_doc_ids"]}
     previous = {d: sides[u] for d, u in unit.items() if u in sides}
@@ -309,6 +355,7 @@ def compose(
         options=RecordOptions(
             distractors=protocol.passages - gold,
             min_distractors=protocol.min_distractors,
+            order=protocol.order,
             p_oracle=p_oracle,
             absent=protocol.absent,
             max_tokens=protocol.max_tokens,
@@ -322,22 +369,28 @@ def compose(
 
 def train(protocol: Protocol, records: Sequence[Record], base: ModelFiles, work: Path) -> tuple[Path, dict[str, Any]]:
     """The adapter's folder and the trainer's facts, from an earlier run where records and settings are the same."""
+    if protocol.shuffled:
+        outputs = [r.output for r in [*records[1:], records[0]]]
+        records = [dataclasses.replace(r, output=output) for r, output in zip(records, outputs, strict=True)]
     training = {
         "learning_rate": protocol.learning_rate,
         "epochs": protocol.epochs,
-        "micro_batch_rows": 2,
+        "micro_batch_rows": ROWS,
         "accumulation": 1,
         "sequence_length": protocol.row_tokens,
         "checkpoint_every_steps": 10,
         "seed": protocol.seed,
     }
     lora = {"rank": protocol.rank, "alpha": protocol.rank}
-    everything = json.dumps([base.digest, training, lora, [r.to_dict() for r in records]], sort_keys=True)
+    parts = [base.digest, training, lora, [r.to_dict() for r in records]]
+    if protocol.trainer == "peft":
+        parts.append(protocol.trainer)
+    everything = json.dumps(parts, sort_keys=True)
     place = work / ("train-" + hashlib.sha256(everything.encode()).hexdigest()[:16])
     place.mkdir(parents=True, exist_ok=True)
     if not (place / "out" / "training.json").exists():
         write_jsonl(place / "train.jsonl", records)
-        job = {
+        job: dict[str, Any] = {
             "model": str(base.folder),
             "train": str(place / "train.jsonl"),
             "out": str(place / "out"),
@@ -347,8 +400,15 @@ def train(protocol: Protocol, records: Sequence[Record], base: ModelFiles, work:
             "lora": lora,
             "training": training,
         }
+        module = "jora_engine.trainer"
+        if protocol.trainer == "peft":
+            module = "benchmarks.peft_reference"
+            tokens = sum(int(r.metadata["tokens"]) for r in records) * protocol.epochs
+            job |= {**training, "rank": protocol.rank, "steps": max(1, tokens // (ROWS * protocol.row_tokens))}
         write_json(place / "job.json", job)
-        run_child("jora_engine.trainer", [str(place / "job.json")], log_file=place / "trainer.log", on_event=show)
+        here = {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+        child = [str(place / "job.json")]
+        run_child(module, child, log_file=place / "trainer.log", on_event=show, environment=here)
     return place / "out" / "adapter", read_json(place / "out" / "training.json")
 
 

@@ -100,20 +100,21 @@ def supporting_fact_scores(predicted: Collection[Hashable], gold: Collection[Has
 
 
 def check_quotes(quotes: Sequence[CitedQuote], passages: Sequence[str], oracles: Collection[int]) -> list[dict]:
-    """For each quote: passage (as cited), verbatim (in that passage), oracle (that passage is one).
+    """For each quote: passage (as cited), verbatim (in that passage), oracle (that passage is one), stands_in.
 
-    White space may differ. A quote without a number is looked up in all passages; a number that no passage has is not
-    verbatim. `oracles` are 1-based positions.
+    `stands_in` is the first passage that holds it (the cited one before others), None where none does. White space may
+    differ. A quote without a number is looked up in all passages; a number that no passage has is not verbatim.
+    `oracles` are 1-based positions.
     """
     flat = [_flat(p) for p in passages]
     rows = []
     for quote in quotes:
         text = _flat(quote.text)
         places = [i for i, p in enumerate(flat, 1) if text and text in p]
-        cited = quote.passage if quote.passage is not None else next(iter(places), None)
-        rows.append(
-            {"passage": cited, "text": quote.text, "verbatim": cited in places, "oracle": cited in set(oracles)}
-        )
+        first = next(iter(places), None)
+        cited = quote.passage if quote.passage is not None else first
+        row = {"passage": cited, "text": quote.text, "verbatim": cited in places, "oracle": cited in set(oracles)}
+        rows.append({**row, "stands_in": cited if cited in places else first})
     return rows
 
 

@@ -23,6 +23,7 @@ from raft_errors import BadInput
 
 BUILT_IN = Path(__file__).parent / "templates" / "raft"
 FILES = ("instruction.jinja", "input.jinja", "output.jinja", "contract.json")
+CITATIONS = ("before", "after", "none")  # where a quote's passage number stands
 FIELDS = ("begin_quote", "end_quote", "answer_marker", "refusal", "citation")
 
 # Sandboxed, because templates also arrive inside adapters that somebody else made.
@@ -59,7 +60,10 @@ class Passage:
 
 @dataclass(frozen=True)
 class CitedQuote:
-    """A quote as it stands in an answer. `passage` is the 1-based number it is attributed to, None if none is given."""
+    """A quote as it stands in an answer. `passage` is the 1-based number written with it, None if none is.
+
+    A verbatim quote without a number still says where it comes from: `data.answer_metrics.check_quotes` looks it up.
+    """
 
     passage: int | None
     text: str
@@ -108,7 +112,7 @@ class PromptTemplate:
 
 
 def load_template(name_or_folder: str | Path = "raft") -> PromptTemplate:
-    """Loads the built-in template `raft` (tags of the RAFT paper) or `numbered` (“…” [1]), or a user's folder.
+    """Loads the built-in template `raft` (the RAFT paper's tags) or `numbered` (“…” [1]), or a user's folder.
 
     A folder may leave files out: those of `raft` stand in. Raises BadInput for an unknown name, an unreadable file, a
     template without a required slot, and one whose answers cannot be read back.
@@ -181,7 +185,7 @@ def render(
     """Returns (instruction, input). Passages keep their order and are numbered from 1; none gives an empty input."""
     template = template or load_template()
     instruction = _render(template, 0, question=question, may_refuse=may_refuse)
-    return instruction, _render(template, 1, passages=passages) if passages else ""
+    return instruction, _render(template, 1, question=question, passages=passages) if passages else ""
 
 
 def render_output(
@@ -220,6 +224,13 @@ def to_messages(record: Record | Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"role": "user", "content": f"{instruction}\n{shown}" if shown else instruction}]
 
 
+def as_written(quotes: Sequence[CitedQuote], template: PromptTemplate) -> tuple[CitedQuote, ...]:
+    """What can be read back of quotes: their numbers only where the template writes them."""
+    if template.citation == "none":
+        return tuple(CitedQuote(None, quote.text) for quote in quotes)
+    return tuple(quotes)
+
+
 def parse_answer(text: str, *, template: PromptTemplate | None = None) -> ParsedAnswer:
     """Reads an answer, be it a label or what some model wrote. Never fails: what is not there is empty."""
     template = template or load_template()
@@ -241,7 +252,7 @@ def parse_answer(text: str, *, template: PromptTemplate | None = None) -> Parsed
 def _quotes(text: str, template: PromptTemplate) -> tuple[CitedQuote, ...]:
     found = []
     for match in _quote_pattern(template).finditer(text):
-        number = match.group("number")
+        number = match.groupdict().get("number")
         found.append(CitedQuote(int(number) if number else None, match.group("text").strip()))
     return tuple(found)
 
@@ -249,6 +260,8 @@ def _quotes(text: str, template: PromptTemplate) -> tuple[CitedQuote, ...]:
 @lru_cache(maxsize=64)
 def _quote_pattern(template: PromptTemplate) -> re.Pattern[str]:
     body = f"{re.escape(template.begin_quote)}(?P<text>.*?){re.escape(template.end_quote)}"
+    if template.citation == "none":  # a model that numbers all the same is not taken at its word
+        return re.compile(rf"(?:\[\d{{1,4}}\]\s*)?{body}", re.DOTALL)
     number = r"\[(?P<number>\d{1,4})\]"
     if template.citation == "before":
         return re.compile(rf"(?:{number}[^\n\[\]]{{0,80}}?)?{body}", re.DOTALL)
@@ -283,10 +296,9 @@ def _checked(name: str, sources: tuple[str, ...]) -> PromptTemplate:
         ) from error
     if not all(isinstance(value, str) and value.strip() for value in values.values()):
         raise BadInput(f"prompt template {name!r}, contract.json: every field must be a non-empty text")
-    if values["citation"] not in ("before", "after"):
-        raise BadInput(
-            f"prompt template {name!r}, contract.json: citation is {values['citation']!r}", expected="before or after"
-        )
+    if values["citation"] not in CITATIONS:
+        found, expected = values["citation"], f"one of {', '.join(CITATIONS)}"
+        raise BadInput(f"prompt template {name!r}, contract.json: citation is {found!r}", expected=expected)
     template = PromptTemplate(name, sources, **values)
     question = "Which sample?"
     passages = [Passage("First", "Sample one.\n\n  Indented <b>&</b>."), Passage("Second", "Sample two.")]
@@ -296,7 +308,7 @@ def _checked(name: str, sources: tuple[str, ...]) -> PromptTemplate:
     quotes = (CitedQuote(2, "Sample two."), CitedQuote(1, "one.\n\n  Indented"))
     for cited in (quotes, ()):
         parsed = parse_answer(render_output("final words", cited, template=template), template=template)
-        _demand(parsed.quotes == cited, template, 2, "quotes")
+        _demand(parsed.quotes == as_written(cited, template), template, 2, "quotes")
         _demand(parsed.final_answer == "final words" and parsed.marked, template, 2, "final_answer")
     refusal = parse_answer(render_output(template.refusal, template=template), template=template)
     _demand(refusal.refused, template, 2, "final_answer")

@@ -12,12 +12,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from data.nouns import Chunk, Question, Record, digest
-from data.prompting import CitedQuote, PromptTemplate, parse_answer, passage_spans, render, render_output
+from data.prompting import CitedQuote, PromptTemplate, as_written, parse_answer, passage_spans, render, render_output
 from data.record_candidates import Candidates, Shown, is_unanswerable
 from data.split_sides import Splits
 from raft_errors import BadInput
 
 POLICIES = ("answer", "refuse", "mix")
+ORDERS = ("hashed", "retrieved")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class RecordOptions:
     overhead_tokens: what the chat template adds.
     seen_test: share of the passages of training documents whose questions go to the test instead (metadata
         `documents` is then `seen`), to tell memory from reading.
+    order: `hashed`, each place as likely for the oracle as any other; or `retrieved`, best hit first as production
+        shows them, random passages last, and an oracle that the retriever did not find at a hashed place.
     arrangements: training records a question gives, with its passages in so many orders; each next order moves every
         passage, the oracle too, to another place.
     """
@@ -44,11 +47,14 @@ class RecordOptions:
     max_tokens: int = 1024
     overhead_tokens: int = 16
     seen_test: float = 0.0
+    order: str = "hashed"
     arrangements: int = 1
 
     def __post_init__(self) -> None:
         if self.absent not in POLICIES:
             raise BadInput(f"records: absent is {self.absent!r}", expected=f"one of {', '.join(POLICIES)}")
+        if self.order not in ORDERS:
+            raise BadInput(f"records: order is {self.order!r}", expected=f"one of {', '.join(ORDERS)}")
         for name, top in (("p_oracle", 1.0), ("refuse_share", 1.0), ("seen_test", 0.5)):
             if not 0 <= getattr(self, name) <= top:
                 raise BadInput(f"records: {name} is {getattr(self, name)}", expected=f"0 to {top:g}")
@@ -112,6 +118,8 @@ class Composer:
         self, question: Question, split: str, shown: list[Shown], present: bool, refuse: bool, turn: int
     ) -> Record:
         shown = sorted(shown, key=lambda s: digest("order", self.seed, question.id, s.chunk.id))
+        if self.options.order == "retrieved":
+            shown = as_retrieved(shown, question.difficulty)
         cut = -turn % max(1, len(shown))
         shown = shown[cut:] + shown[:cut]
         instruction, text = render(
@@ -168,6 +176,19 @@ class Composer:
         return reasoning.strip()
 
 
+def as_retrieved(shown: Sequence[Shown], gold_rank: int | None) -> list[Shown]:
+    """Passages by the rank of the retriever's search; those that it did not find keep their place, random ones go last.
+
+    `gold_rank` is the best one among the oracles (`Question.difficulty`): the first of them takes it.
+    """
+    oracles = [s for s in shown if s.role == "oracle"]
+    rank = {s.chunk.id: s.rank for s in shown if s.rank} | {s.chunk.id: gold_rank for s in oracles[:1] if gold_rank}
+    random = [s for s in shown if s.mined_by == "random"]
+    rest = [s for s in shown if s.mined_by != "random"]
+    found = iter(sorted((s for s in rest if s.chunk.id in rank), key=lambda s: rank[s.chunk.id] or 0))
+    return [next(found) if s.chunk.id in rank else s for s in rest] + random
+
+
 def question_side(question: Question, splits: Splits) -> str:
     """The split of what the question is about; `train` where it is about nothing."""
     if question.gold_chunk_ids and question.document_ids:
@@ -207,6 +228,7 @@ def reads_back(record: Record, question: Question, template: PromptTemplate) -> 
     """The label says what it is meant to say when it is read as a model's answer is."""
     parsed = parse_answer(record.output, template=template)
     refuse = record.metadata["label"] == "refuse"
-    wanted = tuple(CitedQuote(q["passage"], q["text"]) for q in record.metadata["quotes"])
+    quotes = [CitedQuote(q["passage"], q["text"]) for q in record.metadata["quotes"]]
+    wanted = as_written(quotes, template)
     final = template.refusal if refuse else question.answer
     return (parsed.final_answer, parsed.quotes, parsed.refused) == (final.strip(), wanted, refuse)

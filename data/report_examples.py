@@ -72,7 +72,8 @@ def _cards(records: Iterable[str], both: Mapping[str, Any], base: str, other: st
 
 def _quote_tag(quote: Mapping[str, Any]) -> str:
     if not quote["verbatim"]:
-        return "quote not verbatim"
+        found = quote["stands_in"]
+        return f"quote of [{found}], cited as [{quote['passage']}]" if found else "quote not verbatim"
     return "quotes the oracle" if quote["oracle"] else "quotes a distractor"
 
 

@@ -26,7 +26,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     text, number, flag = pa.string(), pa.int64(), pa.bool_()
     passage = {"title": text, "source": text, "page": number, "oracle": flag, "text": text}
-    quote = {"passage": number, "text": text, "verbatim": flag, "oracle": flag}
+    quote = {"passage": number, "text": text, "verbatim": flag, "oracle": flag, "stands_in": number}
     slices = list(dict.fromkeys(name for row in rows for name in row["slices"]))
     columns: dict[str, tuple[Any, list[Any]]] = {}
     for name in TEXTS:

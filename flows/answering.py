@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,6 +107,7 @@ def ask(
     k: Annotated[int | None, typer.Option("-k", min=1, max=50, help="Passages shown; default as in training")] = None,
     where: WhereOption = None,
     compare: Annotated[bool, typer.Option("--compare", help="Ask the base model too, with the same passages")] = False,
+    base: Annotated[bool, typer.Option("--base", help="Ask the base model alone; needs no adapter yet")] = False,
     max_tokens: Annotated[int, typer.Option(min=8, max=4096, help="Longest answer")] = 256,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -115,12 +116,13 @@ def ask(
     """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
     from data.prompting import render, template_from_contract, to_messages
     from tasks.retriever import open_retriever
-    from tasks.store import read_json
 
-    run, built = ready(config, set_, "export")
     if not question.strip():
         raise BadInput("The question is empty", expected="a question in words")
-    contract = read_json(built["export"].path("adapter/raft.json"))["prompt"]
+    if base and compare:
+        raise BadInput("--base and --compare were both given", expected="one of them: --compare asks both models")
+    run, built = ready(config, set_, "index" if base else "export")
+    contract = _contract(run, built)
     template = template_from_contract(contract)
     retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
     hits = retriever.search([question], k or contract["passages"], where=_filter(where))[0]
@@ -128,7 +130,9 @@ def ask(
     instruction, shown = render(question, chunks, template=template, may_refuse=contract["may_refuse"])
     messages = to_messages({"instruction": instruction, "input": shown})
     passages = [retriever.cite(hit).to_dict() for hit in hits]
-    adapters = {"adapter": built["export"].path("adapter"), **({"base": None} if compare else {})}
+    adapters: dict[str, Path | None] = {} if base else {"adapter": built["export"].path("adapter")}
+    if base or compare:
+        adapters["base"] = None
     folder = run.models["base"].folder
     out = Console(highlight=False)
     texts = [p["text"] for p in passages]
@@ -141,22 +145,41 @@ def ask(
         if not json:
             out.print("\n")
     if json:
-        emit({"ok": True, "question": question, **answers["adapter"], "answers": answers, "passages": passages})
+        first = answers[next(iter(adapters))]
+        emit({"ok": True, "question": question, **first, "answers": answers, "passages": passages})
         return
     for name, given in answers.items():
         if compare:
             out.print(f"{name}:")
         out.print(given["answer"] or given["text"], markup=False, style="bold")
         for quote in given["quotes"]:
-            mark = "verbatim" if quote["verbatim"] else "NOT in the passages"
             place = f" [{quote['passage']}]" if quote["passage"] else ""
-            out.print(f'  "{quote["text"]}"{place} ({mark})', markup=False, soft_wrap=True)
+            out.print(f'  "{quote["text"]}"{place} ({_found(quote)})', markup=False, soft_wrap=True)
         out.print()
     out.print("Passages shown:")
     for number, passage in enumerate(passages, 1):
         page = f", page {passage['page']}" if passage["page"] else ""
         place = f"characters {passage['start']}-{passage['end']}"
         out.print(f"  [{number}] {passage['title']} ({passage['source']}{page}, {place})", markup=False, soft_wrap=True)
+
+
+def _contract(run: Run, built: Built) -> dict[str, Any]:
+    """How to prompt: as the adapter was trained, or without one as this configuration's records would be."""
+    from data.prompting import load_template, prompt_contract
+    from tasks.store import read_json
+
+    if "export" in built:
+        return read_json(built["export"].path("adapter/raft.json"))["prompt"]
+    records = run.config.records
+    template, may_refuse = load_template(records.template), records.absent != "answer"
+    return prompt_contract(template, passages=records.distractors + 1, may_refuse=may_refuse)
+
+
+def _found(quote: Mapping[str, Any]) -> str:
+    """Where a quote stands, in words."""
+    if quote["verbatim"]:
+        return "verbatim"
+    return f"verbatim in [{quote['stands_in']}]" if quote["stands_in"] else "NOT in the passages"
 
 
 class _Stream:

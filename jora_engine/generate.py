@@ -34,8 +34,6 @@ AHEAD = 128  # new tokens that a fresh row's columns allow for: growing later me
 WORTH_A_PROGRAM = 256  # tokens still to come from which fewer rows repay compiling for them
 ROW_COUNTS = (8, 16, 32, 64, 128)  # with fewer XLA:CPU is slower (below 4) and rounds differently
 
-Progress = Callable[[int, int | None, str], None]
-
 
 @dataclass(frozen=True)
 class Completion:
@@ -140,7 +138,7 @@ class Generator:
         top_p: float = 1.0,
         seed: int = 0,
         stop: Sequence[str] = (),
-        progress: Progress | None = None,
+        on_done: Callable[[int, Completion], None] | None = None,
         on_text: Callable[[int, str], None] | None = None,
     ) -> list[Completion]:
         """A completion for each prompt, in order.
@@ -151,7 +149,7 @@ class Generator:
             top_p: draws from the smallest set of tokens that holds this probability.
             seed: with the prompt, and its count where the same prompt is given again, decides every draw.
             stop: strings that end a completion.
-            progress: called as rows finish.
+            on_done: called with a prompt's number and its completion as each finishes.
             on_text: called with a prompt's number and its text so far, every few tokens; each text begins with the one
                 before it, and the last one is the completion's.
 
@@ -191,8 +189,8 @@ class Generator:
                     on_text(row.index, finished.text if finished else self._settled(row, stop))
                 if row and finished:
                     done[row.index], slots[place] = finished, None
-                    if progress:
-                        progress(len(done), len(prompts), "generate")
+                    if on_done:
+                        on_done(row.index, finished)
         return [done[i] for i in range(len(prompts))]
 
     def logits(self, prompts: Sequence[Sequence[int]]) -> list[np.ndarray]:

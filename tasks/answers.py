@@ -12,9 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.nouns import ItemCache, Progress, Record
 from data.prompting import to_messages
+
+if TYPE_CHECKING:
+    from jora_engine.generate import Completion
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Answerer:
 
 @dataclass
 class Clock:
-    """Seconds spent generating, and how many answers they gave; loading and compiling are in the first batch."""
+    """Seconds spent generating, compiling included, and how many answers they gave."""
 
     seconds: float = 0.0
     answers: int = 0
@@ -65,7 +69,7 @@ def answer(
 ) -> list[Answer]:
     """One greedy answer a record, in order. The model is loaded only if an answer is missing.
 
-    Answers are kept as each batch is done; `clock` hears how long the missing ones took.
+    Each answer is kept as soon as it is done; `clock` hears how long the missing ones took.
     """
     from jora_engine.tokenizer import Tokenizer
 
@@ -77,19 +81,19 @@ def answer(
     known = {key: Answer(*json.loads(raw)) for key, raw in cache.get_many(list(by_key)).items()}
     todo = [key for key in by_key if key not in known]
     progress(len(known), len(by_key), what)
-    generator = None
-    for start in range(0, len(todo), who.batch_size):
-        if generator is None:
-            from jora_engine.generate import Generator
+    if todo:
+        from jora_engine.generate import Generator
 
-            generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size)
-        batch = todo[start : start + who.batch_size]
+        def keep(number: int, done: Completion) -> None:
+            key = todo[number]
+            cache.put_many({key: json.dumps([done.text, done.finish_reason]).encode()})
+            known[key] = Answer(done.text, done.finish_reason)
+            progress(len(known), len(by_key), what)
+
+        generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size)
         begin = time.monotonic()
-        done = generator.generate([by_key[k] for k in batch], max_new_tokens=who.max_new_tokens, stop=tuple(stop))
+        prompts = [by_key[key] for key in todo]
+        generator.generate(prompts, max_new_tokens=who.max_new_tokens, stop=tuple(stop), on_done=keep)
         if clock is not None:
-            clock.seconds, clock.answers = clock.seconds + time.monotonic() - begin, clock.answers + len(batch)
-        fresh = {k: Answer(c.text, c.finish_reason) for k, c in zip(batch, done, strict=True)}
-        cache.put_many({k: json.dumps([a.text, a.finish_reason]).encode() for k, a in fresh.items()})
-        known |= fresh
-        progress(len(known), len(by_key), what)
+            clock.seconds, clock.answers = clock.seconds + time.monotonic() - begin, clock.answers + len(todo)
     return [known[key] for key in keys]

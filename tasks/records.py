@@ -54,6 +54,11 @@ class RecordsConfig(Section):
     validation: float = setting(0.1, "Share of the documents for validation", ge=0, lt=1)
     test: float = setting(0.2, "Share of the documents for the test", ge=0, lt=1)
     near_duplicate: float = setting(0.8, "Texts this alike (Jaccard of word 5-grams) stay in one split", gt=0, le=1)
+    order: Literal["hashed", "retrieved"] = setting(
+        "hashed",
+        "Order of the passages: hashed = the oracle at any place; retrieved = as the retriever ranks them, which "
+        "teaches how far its first hits can be trusted",
+    )
     arrangements: int = setting(
         1, "Training records a question gives, each with its passages in another order", unit="records", ge=1, le=16
     )

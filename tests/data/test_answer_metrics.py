@@ -148,6 +148,8 @@ def test_a_quote_must_be_verbatim_in_the_passage_it_cites_and_that_must_be_an_or
     rows = check_quotes(quotes, PASSAGES, [1, 3])
     assert [r["verbatim"] for r in rows] == [True, False, True, False, True]
     assert [r["oracle"] for r in rows] == [True, False, False, False, True]
+    assert [r["stands_in"] for r in rows] == [1, 3, 2, 3, 3]
+    assert check_quotes([CitedQuote(1, "It flows south")], PASSAGES, [1])[0]["stands_in"] is None
     scores = citation_scores(quotes, PASSAGES, [1, 3])
     assert scores["precision"] == pytest.approx(2 / 5)
     assert scores["recall"] == 1

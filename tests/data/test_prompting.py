@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from data.nouns import Record
 from data.prompting import (
+    BUILT_IN,
     CitedQuote,
     Passage,
+    as_written,
     built_in_templates,
     load_template,
     parse_answer,
@@ -44,7 +46,7 @@ def test_what_is_written_is_read_back(name, answer, quotes):
         return
     cited = tuple(CitedQuote(n, t) for n, t in quotes)
     parsed = parse_answer(render_output(answer, cited, reasoning="Thus.", template=template), template=template)
-    assert parsed.quotes == cited
+    assert parsed.quotes == as_written(cited, template)
     assert parsed.final_answer == answer
     assert parsed.marked
 
@@ -57,10 +59,22 @@ def test_any_text_can_be_read_as_an_answer(text):
 
 
 def test_the_paper_format():
-    parsed = parse_answer("[2] ##begin_quote##Hills are high##end_quote##\nSo they are.\n<ANSWER>: high")
-    assert parsed.quotes == (CitedQuote(2, "Hills are high"),)
+    parsed = parse_answer("##begin_quote##Hills are high##end_quote##\nSo they are.\n<ANSWER>: high")
+    assert parsed.quotes == (CitedQuote(None, "Hills are high"),)
     assert parsed.final_answer == "high"
     assert parsed.reasoning.endswith("So they are.")
+
+
+def test_a_template_may_put_the_number_before_its_quotes_as_ours_once_did(tmp_path):
+    contract = json.loads((BUILT_IN / "raft" / "contract.json").read_text()) | {"citation": "before"}
+    (tmp_path / "contract.json").write_text(json.dumps(contract))
+    line = "[{{ quote.passage }}] {{ begin_quote }}{{ quote.text }}{{ end_quote }}"
+    output = "{% for quote in quotes %}" + line + "{% endfor %} {{ answer_marker }} {{ final_answer }}"
+    (tmp_path / "output.jinja").write_text(output)
+    parsed = parse_answer(
+        "[2] ##begin_quote##Hills are high##end_quote## <ANSWER>: high", template=load_template(tmp_path)
+    )
+    assert parsed.quotes == (CitedQuote(2, "Hills are high"),)
 
 
 def test_numbered_quotes_may_hold_quotation_marks():

@@ -1,5 +1,6 @@
 """What must hold of every record: the oracle whole, its share exact, no leak, no quote of a hidden text."""
 
+import dataclasses
 import json
 from collections import Counter
 from types import SimpleNamespace
@@ -42,6 +43,7 @@ def corpora(draw):
         max_tokens=draw(st.integers(75, 220)),
         overhead_tokens=4,
         seen_test=draw(st.sampled_from([0.0, 0.2])),
+        order=draw(st.sampled_from(["hashed", "retrieved"])),
         arrangements=draw(st.sampled_from([1, 1, 3])),
     )
     return chunks, questions, options, draw(st.sampled_from(["raft", "numbered"])), draw(st.integers(0, 99))
@@ -82,9 +84,10 @@ def test_every_record_of_any_corpus_is_sound(case):
         assert meta["tokens"] <= options.max_tokens
         assert meta["tokens"] == words(record.instruction) + words(record.input) + words(record.output) + 4
         parsed = parse_answer(record.output, template=template)
-        for quote in parsed.quotes:
-            assert quote.text in texts[quote.passage - 1][1]
-            assert quote.passage in oracles
+        for quote, told in zip(parsed.quotes, meta["quotes"], strict=True):
+            assert quote.text in texts[told["passage"] - 1][1]
+            assert told["passage"] in oracles
+            assert quote.passage == (told["passage"] if template_name == "numbered" else None)
         if not meta["oracle_present"]:
             assert not parsed.quotes
         assert parsed.refused == (meta["label"] == "refuse")
@@ -128,6 +131,27 @@ def test_further_arrangements_show_the_same_passages_with_the_oracle_in_other_pl
         assert len({frozenset(p["chunk_id"] for p in row["passages"]) for row in rows}) == 1
         places = [row["oracle_positions"] for row in rows]
         assert sorted(places) == ([[1], [2], [3], [4]] if rows[0]["oracle_present"] else [[]] * 4)
+
+
+def test_passages_stand_as_the_retriever_ranks_them_where_that_is_asked():
+    chunks = corpus(40)
+    ranked = [dataclasses.replace(q, difficulty=i % 5 or None) for i, q in enumerate(ask_all(chunks))]
+    made = compose(chunks, ranked, options=RecordOptions(order="retrieved", p_oracle=0.8, max_tokens=400))
+    gold = {q.id: q.difficulty for q in ranked}
+    places = Counter()
+    for record in everything(made):
+        rows = record.metadata["passages"]
+        ranks = [gold[record.metadata["question_id"]] if p["role"] == "oracle" else p["rank"] for p in rows]
+        found = [rank for rank in ranks if rank]
+        assert found == sorted(found)
+        random = [p["mined_by"] == "random" for p in rows]
+        assert random == sorted(random)
+        if record.metadata["oracle_present"]:
+            places[gold[record.metadata["question_id"]], record.metadata["oracle_positions"][0]] += 1
+    assert {place for rank, place in places if rank == 1} == {1}
+    assert len({place for rank, place in places if rank is None}) > 1  # not found: anywhere
+    with pytest.raises(BadInput, match="order"):
+        RecordOptions(order="sorted")
 
 
 def test_an_oracle_always_first_would_be_noticed():
@@ -246,7 +270,7 @@ def test_the_budget_costs_distractors_of_least_value_first_and_never_the_oracle(
     chunks = corpus(40)
     questions = ask_all(chunks)
     roomy = {r.metadata["question_id"]: r for r in compose(chunks, questions).train}
-    tight = compose(chunks, questions, options=RecordOptions(max_tokens=120)).train
+    tight = compose(chunks, questions, options=RecordOptions(max_tokens=125)).train
     assert {len(r.metadata["passages"]) for r in tight} == {2}
     for record in tight:
         if record.metadata["oracle_present"] and roomy[record.metadata["question_id"]].metadata["oracle_present"]:

@@ -86,3 +86,14 @@ def test_ask_shows_the_answer_as_it_is_written_then_checked_with_its_sources(fin
     said = project.raft("ask", "What is the town of Birch known for?", "--compare", "--max-tokens", "8").stdout
     assert said.index("adapter writes:") < said.index("base writes:") < said.index("Passages shown:")
     assert ".md, characters" in said
+
+
+def test_the_base_alone_is_asked_before_there_is_an_adapter_as_its_records_would_ask(warm):
+    warm.raft("index", "--no-prefect")
+    given = warm.json("ask", "What is the town of Birch known for?", "--base", "--max-tokens", "8")
+    assert list(given["answers"]) == ["base"]
+    assert given["text"] == given["answers"]["base"]["text"]
+    assert len(given["passages"]) == warm.values.get("records", {}).get("distractors", 3) + 1
+    refused = warm.raft("ask", "What is Birch?", "--base", "--compare", check=False)
+    assert refused.returncode == 2
+    assert "--base and --compare" in " ".join(refused.stderr.split())

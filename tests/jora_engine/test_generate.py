@@ -156,11 +156,11 @@ def test_parameters_in_memory_generate_as_the_folder_does(with_tokenizer):
     assert memory.generate(PROMPTS, max_new_tokens=9) == loaded.generate(PROMPTS, max_new_tokens=9)
 
 
-def test_progress_counts_every_prompt_once_and_no_prompts_give_none(with_tokenizer):
+def test_every_completion_is_told_once_as_it_is_done_and_no_prompts_give_none(with_tokenizer):
     generator = Generator(with_tokenizer("llama"), max_rows=4)
     seen: list[tuple] = []
-    generator.generate(PROMPTS, max_new_tokens=3, progress=lambda *args: seen.append(args))
-    assert seen == [(i, len(PROMPTS), "generate") for i in range(1, len(PROMPTS) + 1)]
+    done = generator.generate(PROMPTS, max_new_tokens=3, on_done=lambda *args: seen.append(args))
+    assert sorted(seen, key=lambda item: item[0]) == list(enumerate(done))
     assert generator.generate([], max_new_tokens=3) == []
     assert generator.generate([[3]], max_new_tokens=0)[0].finish_reason == "length"
 
