@@ -46,8 +46,7 @@ def main() -> None:
     tokens: Counter[str] = Counter()
     right: Counter[str] = Counter()
     for record in records:
-        messages = [message for message in to_messages(record) if message["role"] != "assistant"]
-        prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        prompt = str(tokenizer.apply_chat_template(to_messages(record), tokenize=False, add_generation_prompt=True))
         read = tokenizer(
             prompt + record.output, return_offsets_mapping=True, return_tensors="pt", add_special_tokens=False
         )

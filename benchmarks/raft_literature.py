@@ -122,6 +122,7 @@ PROTOCOLS = {
 }
 GOALS = {"difference": 0.25, "ci95_low": 0.0, "citation_precision": 0.9, "verbatim": 0.95}  # of SQuAD
 RIVAL_FIELDS = ("epochs", "learning_rate", "rank", "shuffled", "trainer")  # that leave records and prompts as they are
+TRAINERS = {"jora": "jora_engine.trainer", "peft": "benchmarks.peft_reference"}
 ROWS = 2  # packed rows of a step
 TEST_ARTICLES = 14  # of SQuAD's 48; the other 34 are trained on
 
@@ -142,6 +143,8 @@ def main() -> int:
         parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
     if unfit := [rival for rival in args.rival if rival.partition("=")[0] not in RIVAL_FIELDS]:
         parser.error(f"--rival {unfit[0]}: one of {', '.join(RIVAL_FIELDS)}; other fields change the records")
+    for name in args.set or PROTOCOLS:
+        varied(PROTOCOLS[name], [*args.vary, *args.rival])  # a wrong name or value is said before anything is trained
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compile_cache()))
     figures = {}
     for name in args.set or PROTOCOLS:
@@ -183,6 +186,8 @@ def varied(protocol: Protocol, changes: Sequence[str]) -> Protocol:
         except ValueError:
             value = text
         protocol = dataclasses.replace(protocol, **{name: value})
+    if protocol.trainer not in TRAINERS:
+        raise SystemExit(f"trainer={protocol.trainer}: no such trainer; one of {', '.join(TRAINERS)}")
     return protocol
 
 
@@ -400,15 +405,13 @@ def train(protocol: Protocol, records: Sequence[Record], base: ModelFiles, work:
             "lora": lora,
             "training": training,
         }
-        module = "jora_engine.trainer"
         if protocol.trainer == "peft":
-            module = "benchmarks.peft_reference"
             tokens = sum(int(r.metadata["tokens"]) for r in records) * protocol.epochs
             job |= {**training, "rank": protocol.rank, "steps": max(1, tokens // (ROWS * protocol.row_tokens))}
         write_json(place / "job.json", job)
         here = {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
         child = [str(place / "job.json")]
-        run_child(module, child, log_file=place / "trainer.log", on_event=show, environment=here)
+        run_child(TRAINERS[protocol.trainer], child, log_file=place / "trainer.log", on_event=show, environment=here)
     return place / "out" / "adapter", read_json(place / "out" / "training.json")
 
 

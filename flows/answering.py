@@ -165,14 +165,12 @@ def ask(
 
 def _contract(run: Run, built: Built) -> dict[str, Any]:
     """How to prompt: as the adapter was trained, or without one as this configuration's records would be."""
-    from data.prompting import load_template, prompt_contract
+    from tasks.records import contract_of
     from tasks.store import read_json
 
     if "export" in built:
         return read_json(built["export"].path("adapter/raft.json"))["prompt"]
-    records = run.config.records
-    template, may_refuse = load_template(records.template), records.absent != "answer"
-    return prompt_contract(template, passages=records.distractors + 1, may_refuse=may_refuse)
+    return contract_of(run.config.records)
 
 
 def _found(quote: Mapping[str, Any]) -> str:

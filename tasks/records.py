@@ -102,7 +102,7 @@ def build(
     """
     from data.card import write_card
     from data.formats import write_records
-    from data.prompting import load_template, prompt_contract
+    from data.prompting import load_template
     from data.records import RecordOptions, compose_records, measured_p
     from data.splits import Frozen, SplitOptions, split_by_document
     from jora_engine.tokenizer import Tokenizer
@@ -165,8 +165,7 @@ def build(
     write_records(bench.out, by_split, formats=("alpaca", *config.formats))
     splits.frozen().write(bench.out / "splits.json")
     write_jsonl(bench.out / "dropped.jsonl", [dataclasses.asdict(row) for row in made.dropped])
-    contract = prompt_contract(template, passages=config.distractors + 1, may_refuse=made.report["may_refuse"])
-    write_json(bench.out / "contract.json", contract)
+    write_json(bench.out / "contract.json", contract_of(config, may_refuse=made.report["may_refuse"]))
     write_card(
         bench.out,
         {**made.report, "mining": dict(sorted(refused.items())), "preflight": seen.figures},
@@ -187,6 +186,14 @@ def build(
             "preflight": seen.figures,
         },
     )
+
+
+def contract_of(config: RecordsConfig, *, may_refuse: bool | None = None) -> dict[str, Any]:
+    """How this configuration's records ask; `may_refuse` as composing found it, None = as `absent` alone says."""
+    from data.prompting import load_template, prompt_contract
+
+    refuses = config.absent != "answer" if may_refuse is None else may_refuse
+    return prompt_contract(load_template(config.template), passages=config.distractors + 1, may_refuse=refuses)
 
 
 def template_overhead(tokenizer: Tokenizer) -> int:
