@@ -67,6 +67,7 @@ class Protocol:
         p_oracle: share of the records that show their oracle; None = as often as the retriever finds it.
         order: of the passages in a training record (`RecordOptions.order`).
         trainer: `jora`, or `peft` for transformers + PEFT (`peft_reference.py`).
+        copy_quotes: base and adapter can only quote words of a passage (`data.copying`).
         shuffled: train on the outputs of other records: a regression planted to see whether it is called one.
     """
 
@@ -87,6 +88,7 @@ class Protocol:
     absent: str = "refuse"
     template: str = "numbered"
     max_new_tokens: int = 128
+    copy_quotes: bool = False
     mode: str = "hybrid"
     trainer: str = "jora"
     shuffled: bool = False
@@ -223,7 +225,8 @@ def run(name: str, protocol: Protocol, rivals: Sequence[str], data: Path, work: 
     scored = []
     for who, folder in readers.items():
         key = base.digest if folder is None else f"{base.digest}+{folder.parent.parent.name}"
-        answerer = Answerer(base.folder, folder, key, "bfloat16", protocol.max_new_tokens, 32)
+        copying = template if protocol.copy_quotes else None
+        answerer = Answerer(base.folder, folder, key, "bfloat16", protocol.max_new_tokens, 32, copying)
         answers = answer(answerer, shown, cache, lambda done, total, what: say(f"{what}: {done} of {total}"), who)
         for record, given in zip(shown, answers, strict=True):
             row = score_row(

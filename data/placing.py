@@ -24,9 +24,11 @@ LONG_ANSWER = 40
 """Words; a longer answer is told over several sentences, perhaps over several chunks."""
 _MOST_GOLD = 4
 _AIM = re.compile(
-    r"\b(?:aims?|purposes?|objectives?|hypothes[ie][sz]\w*|investigated?|whether|background|introduction)\b",
+    r"\b(?:aims?|purposes?|objectives?|hypothes[ie][sz]\w*|investigated?|whether|background|introduction|end.?points?)\b",
     re.IGNORECASE,
 )
+_SECTION = re.compile(r"^[ \t]*(?P<name>[A-Z][A-Z ,/&()-]{2,60}):", re.MULTILINE)
+_FINDINGS = re.compile(r"RESULT|FINDING|CONCLUSION|DISCUSSION|INTERPRETATION")
 
 
 @dataclass(frozen=True)
@@ -199,12 +201,17 @@ def _in_pool(row: Row, pool: Sequence[_Page]) -> list[Place]:
 
 def _verdict(asked: frozenset[str], told: frozenset[str], pool: Sequence[_Page]) -> list[Place]:
     """The sentence that a "yes" or "no" rests on: a finding that shares words with the reasoning, not the aim that
-    only says the question again."""
+    only says the question again, nor, where an abstract names its sections, how the study was done."""
     best: tuple[float, Place] | None = None
     for page in pool:
+        text = page.chunk.text
+        heads = [(m.start(), m["name"]) for m in _SECTION.finditer(text)]
         for span, own in page.sentences:
             score = (2 * len(own & told - asked) + 0.5 * len(own & asked)) / (len(own) + 5) ** 0.5
-            if _AIM.search(span.of(page.chunk.text)):
+            section = next((name for at, name in reversed(heads) if at <= span.start), "")
+            if _AIM.search(span.of(text)):
+                score *= 0.4
+            if section and not _FINDINGS.search(section):
                 score *= 0.4
             if best is None or score > best[0] + 1e-9:
                 best = score, Place(page.chunk, span, "overlap")

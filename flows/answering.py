@@ -108,6 +108,9 @@ def ask(
     where: WhereOption = None,
     compare: Annotated[bool, typer.Option("--compare", help="Ask the base model too, with the same passages")] = False,
     base: Annotated[bool, typer.Option("--base", help="Ask the base model alone; needs no adapter yet")] = False,
+    copy_quotes: Annotated[
+        bool, typer.Option("--copy-quotes", help="Let quotes be written only as they stand in a passage")
+    ] = False,
     max_tokens: Annotated[int, typer.Option(min=8, max=4096, help="Longest answer")] = 256,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -141,7 +144,7 @@ def ask(
         if not json:
             out.print(f"[dim]{name} writes:[/dim]")
         show = None if json else _Stream(out)
-        answers[name] = _answer(folder, adapter, messages, max_tokens, template, texts, show)
+        answers[name] = _answer(folder, adapter, messages, max_tokens, template, texts, show, copy_quotes)
         if not json:
             out.print("\n")
     if json:
@@ -199,18 +202,24 @@ def _answer(
     template: PromptTemplate,
     passages: list[str],
     show: Callable[[int, str], None] | None,
+    copy_quotes: bool,
 ) -> dict[str, Any]:
     """One model's answer, read back: final answer, quotes with whether they stand in the passages, the raw text.
 
     `show` hears the text as it is written.
     """
     from data.answer_metrics import check_quotes
+    from data.copying import QuoteCopier, TokenBytes
     from data.prompting import parse_answer
     from jora_engine.generate import Generator
 
     generator = Generator(base, adapter=adapter)
     prompt = generator.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
-    text = generator.generate([prompt], max_new_tokens=max_tokens, on_text=show)[0].text
+    constrain = None
+    if copy_quotes:
+        copier = QuoteCopier(TokenBytes(generator.tokenizer.token_bytes()), template, passages)
+        constrain = lambda _, made: copier.allowed(made)  # noqa: E731
+    text = generator.generate([prompt], max_new_tokens=max_tokens, constrain=constrain, on_text=show)[0].text
     parsed = parse_answer(text, template=template)
     return {
         "answer": parsed.final_answer,

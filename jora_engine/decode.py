@@ -20,7 +20,7 @@ from jora_engine.kv_cache import Cache, Stretch, cached_attention, new_cache, wi
 from jora_engine.model import head_matrix
 from jora_engine.ops import accumulate, rms_norm, rotate, swiglu
 from jora_engine.rope import rope_table
-from jora_engine.sampling import pick
+from jora_engine.sampling import NEGATIVE, pick
 
 
 class Rows(NamedTuple):
@@ -146,12 +146,14 @@ def decode(
     stops: tuple[int, ...],
     temperature: float = 0.0,
     top_p: float = 1.0,
+    barred: jax.Array | np.ndarray | None = None,
 ) -> tuple[Cache, Rows, jax.Array]:
     """Up to `steps` tokens for every row that has some left, fewer when all are done.
 
     Args:
         cache: donated; columns up to each row's position + `steps` must lie in it.
         stops: token ids that end a row.
+        barred: `[rows, vocab]` bool, tokens that no step may choose.
 
     Returns:
         The cache, the rows after the last step, and the tokens `[rows, steps]` int32, -1 where a row made none. A
@@ -165,6 +167,8 @@ def decode(
     def step(carry):
         index, recent, rows, out = carry
         logits, recent = _decode_layers(params, layers, cache, recent, rows, start, index, config)
+        if barred is not None:
+            logits = jnp.where(barred, NEGATIVE, logits)
         token = pick(logits, rows.key, rows.made, temperature, top_p)
         alive = rows.left > 0
         out = lax.dynamic_update_slice(out, jnp.where(alive, token, -1)[:, None], (0, index))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ STEPS = 8  # tokens decoded between two looks at stop strings and free rows
 AHEAD = 128  # new tokens that a fresh row's columns allow for: growing later means another program
 WORTH_A_PROGRAM = 256  # tokens still to come from which fewer rows repay compiling for them
 ROW_COUNTS = (8, 16, 32, 64, 128)  # with fewer XLA:CPU is slower (below 4) and rounds differently
+
+
+Constraint = Callable[[int, Sequence[int]], Collection[int] | None]
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ class Generator:
         top_p: float = 1.0,
         seed: int = 0,
         stop: Sequence[str] = (),
+        constrain: Constraint | None = None,
         on_done: Callable[[int, Completion], None] | None = None,
         on_text: Callable[[int, str], None] | None = None,
     ) -> list[Completion]:
@@ -149,6 +153,8 @@ class Generator:
             top_p: draws from the smallest set of tokens that holds this probability.
             seed: with the prompt, and its count where the same prompt is given again, decides every draw.
             stop: strings that end a completion.
+            constrain: called with a prompt's number and the ids made so far before each next one; the ids that may
+                come next, or None for any. Every step then waits for it.
             on_done: called with a prompt's number and its completion as each finishes.
             on_text: called with a prompt's number and its text so far, every few tokens; each text begins with the one
                 before it, and the last one is the completion's.
@@ -166,7 +172,7 @@ class Generator:
         done: dict[int, Completion] = {}
         slots: list[_Row | None] = [None] * _bucket(min(len(waiting), self.max_rows), ROW_COUNTS)
         cache = None
-        options = {"steps": STEPS, "temperature": float(temperature), "top_p": float(top_p)}
+        options = {"steps": 1 if constrain else STEPS, "temperature": float(temperature), "top_p": float(top_p)}
         while waiting or any(slots):
             slots, cache = self._fit(slots, cache, waiting, max_new_tokens)
             for place, row in enumerate(slots):
@@ -180,6 +186,7 @@ class Generator:
                 self._rows(slots, max_new_tokens),
                 config=self.config,
                 stops=self.tokenizer.eos_ids,
+                barred=self._barred(slots, constrain) if constrain else None,
                 **options,
             )
             for place, tokens in enumerate(np.asarray(out)):
@@ -283,6 +290,16 @@ class Generator:
             key=column(lambda r: r.key, np.zeros(2, np.uint32)).astype(np.uint32),
             made=column(lambda r: len(r.made), 0).astype(np.int32),
         )
+
+    def _barred(self, slots, constrain: Constraint) -> np.ndarray:
+        """`[rows, vocab]` bool: what may not come next."""
+        out = np.zeros((len(slots), self.config.vocab_size), bool)
+        for place, row in enumerate(slots):
+            allowed = constrain(row.index, row.made) if row else None
+            if allowed is not None:
+                out[place] = True
+                out[place, list(allowed)] = False
+        return out
 
     def _settled(self, row: _Row, stop: Sequence[str]) -> str:
         """A row's text without an end that may still change: half a character, or the beginning of a stop string."""

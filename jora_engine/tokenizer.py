@@ -10,6 +10,7 @@ import datetime
 import functools
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +114,23 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         return self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
+    def token_bytes(self) -> list[bytes | None]:
+        """What each id writes in the middle of a text; None for special tokens, and for ids that are not in use."""
+        steps = _decoder_steps(json.loads(self.backend.to_str()).get("decoder") or {})
+        added = self.backend.get_added_tokens_decoder()
+        vocabulary = self.backend.get_vocab(with_added_tokens=True)
+        out: list[bytes | None] = [None] * (max(vocabulary.values()) + 1)
+        for text, i in vocabulary.items():
+            if i in added:
+                out[i] = None if added[i].special else text.encode()
+            elif "ByteLevel" in steps:
+                out[i] = bytes(_BYTE_LEVEL[c] for c in text) if _BYTE_LEVEL.keys() >= set(text) else None
+            elif "ByteFallback" in steps and re.fullmatch(r"<0x[0-9A-F]{2}>", text):
+                out[i] = bytes([int(text[3:5], 16)])
+            else:
+                out[i] = text.replace("\u2581", " ").encode()
+        return out
+
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
         """The chat template filled in.
 
@@ -162,6 +180,21 @@ class Tokenizer:
             if tail.startswith(content):
                 return specials[content]
         return eos
+
+
+def _decoder_steps(decoder: Mapping[str, Any]) -> set[str]:
+    """The kinds of decoder that a tokenizer joins its tokens with."""
+    return {decoder.get("type", "")}.union(*(_decoder_steps(d) for d in decoder.get("decoders", ())))
+
+
+def _byte_level() -> dict[str, int]:
+    """Byte-level BPE's letters and the bytes that they stand for (GPT-2): printable ones are themselves."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in plain]
+    return {chr(b): b for b in plain} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+_BYTE_LEVEL = _byte_level()
 
 
 def _backend(folder: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:

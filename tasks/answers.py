@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.copying import QuoteCopier, TokenBytes
 from data.nouns import ItemCache, Progress, Record
-from data.prompting import to_messages
+from data.prompting import PromptTemplate, to_messages
+from data.record_report import passage_texts
 
 if TYPE_CHECKING:
-    from jora_engine.generate import Completion
+    from jora_engine.generate import Completion, Constraint
+    from jora_engine.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Answerer:
     Attributes:
         digest: of the weights; with an adapter, of both.
         dtype: `bfloat16` or `float32`.
+        copying: where given, quotes in this template's marks can only be copied from the passages (`data.copying`).
     """
 
     base: Path
@@ -44,6 +48,7 @@ class Answerer:
     dtype: str
     max_new_tokens: int
     batch_size: int
+    copying: PromptTemplate | None = None
 
 
 @dataclass
@@ -76,8 +81,10 @@ def answer(
     tokenizer = Tokenizer.load(who.base)
     prompts = [tokenizer.apply_chat_template(to_messages(r), add_generation_prompt=True) for r in records]
     settings = ["answer-1", who.digest, who.dtype, who.max_new_tokens, list(stop)]
+    if who.copying:
+        settings += ["copied-1", who.copying.begin_quote, who.copying.end_quote, who.copying.citation]
     keys = [hashlib.sha256(json.dumps([*settings, prompt]).encode()).hexdigest() for prompt in prompts]
-    by_key = dict(zip(keys, prompts, strict=True))
+    by_key = dict(zip(keys, zip(prompts, records, strict=True), strict=True))
     known = {key: Answer(*json.loads(raw)) for key, raw in cache.get_many(list(by_key)).items()}
     todo = [key for key in by_key if key not in known]
     progress(len(known), len(by_key), what)
@@ -92,8 +99,20 @@ def answer(
 
         generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size)
         begin = time.monotonic()
-        prompts = [by_key[key] for key in todo]
-        generator.generate(prompts, max_new_tokens=who.max_new_tokens, stop=tuple(stop), on_done=keep)
+        generator.generate(
+            [by_key[key][0] for key in todo],
+            max_new_tokens=who.max_new_tokens,
+            stop=tuple(stop),
+            constrain=copied(tokenizer, who.copying, [by_key[key][1] for key in todo]) if who.copying else None,
+            on_done=keep,
+        )
         if clock is not None:
             clock.seconds, clock.answers = clock.seconds + time.monotonic() - begin, clock.answers + len(todo)
     return [known[key] for key in keys]
+
+
+def copied(tokenizer: Tokenizer, template: PromptTemplate, records: Sequence[Record]) -> Constraint:
+    """What keeps the quotes of each record's answer to the words of the passages that it shows."""
+    vocabulary = TokenBytes(tokenizer.token_bytes())
+    copiers = [QuoteCopier(vocabulary, template, [text for _, text in passage_texts(r)]) for r in records]
+    return lambda number, made: copiers[number].allowed(made)

@@ -63,6 +63,11 @@ class EvaluateConfig(Section):
     judge_key_variable: str = setting("OPENAI_API_KEY", "Environment variable that holds the judge's key", result=False)
     limit: int | None = setting(None, "Test records at most, in order; null = all", ge=1)
     max_new_tokens: int = setting(160, "Longest answer", unit="tokens", ge=8, le=8192)
+    copy_quotes: bool = setting(
+        False,
+        "Hold quotes to the words of the passages while they are written; only for a service that does so too "
+        "(`raft ask --copy-quotes`, data.copying)",
+    )
     batch_size: int = setting(16, "Prompts answered side by side", unit="prompts", ge=1, le=512)
     dtype: Literal["bfloat16", "float32"] = setting("bfloat16", "Precision of the models")
     samples: int = setting(10_000, "Bootstrap samples behind an interval", ge=100, le=1_000_000)
@@ -83,6 +88,7 @@ def build(
     """Writes rows.jsonl, rows.parquet, metrics.json, summary.md and report.html."""
     from data.adviser import advise, probe_from
     from data.comparison import summarise
+    from data.prompting import template_from_contract
     from data.report import summary_markdown, write_report
     from data.row_table import write_rows
 
@@ -103,7 +109,13 @@ def build(
     seconds: dict[str, float] = {}
     for one in who:
         answerer = Answerer(
-            base.folder, one.adapter, one.digest, config.dtype, config.max_new_tokens, config.batch_size
+            base.folder,
+            one.adapter,
+            one.digest,
+            config.dtype,
+            config.max_new_tokens,
+            config.batch_size,
+            copying=template_from_contract(contract) if config.copy_quotes else None,
         )
         scored, took = answer_and_score(one.name, answerer, asked, contract, bench.cache, bench.progress)
         rows += scored

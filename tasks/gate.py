@@ -66,6 +66,7 @@ def build(
         frozen: the records whose test set was frozen when the first version was made.
     """
     from data.comparison import summarise
+    from data.prompting import template_from_contract
     from tasks.contenders import check_serving
     from tasks.exam import answer_and_score, contexts, depth_for
 
@@ -95,7 +96,13 @@ def build(
     rows: list[dict[str, Any]] = []
     for name, (adapter, digest) in adapters.items():
         who = Answerer(
-            base.folder, adapter, digest, settings["dtype"], settings["max_new_tokens"], settings["batch_size"]
+            base.folder,
+            adapter,
+            digest,
+            settings["dtype"],
+            settings["max_new_tokens"],
+            settings["batch_size"],
+            copying=template_from_contract(contract) if settings["copy_quotes"] else None,
         )
         rows += answer_and_score(name, who, asked, contract, bench.cache, bench.progress)[0]
     for row in rows if known else ():

@@ -39,6 +39,7 @@ def probe_base(
     """What the base model alone scores on the first `count` test (else validation) records, and what that suggests."""
     from data.adviser import advise, probe_from
     from data.comparison import summarise
+    from data.prompting import template_from_contract
 
     held_out = [r for split in ("test", "validation") for r in read_jsonl(records.path(f"{split}.jsonl"), Record)]
     used = held_out[:count]
@@ -48,7 +49,15 @@ def probe_base(
     retriever = open_retriever(retrieval, index, chunk, embedder)
     hits = retriever.search([r.metadata["question"] for r in used], depth_for(settings, contract["passages"]))
     asked = contexts(used, hits, retriever.chunks, contract, settings, seed)
-    who = Answerer(base.folder, None, base.digest, config.dtype, config.max_new_tokens, config.batch_size)
+    who = Answerer(
+        base.folder,
+        None,
+        base.digest,
+        config.dtype,
+        config.max_new_tokens,
+        config.batch_size,
+        copying=template_from_contract(contract) if config.copy_quotes else None,
+    )
     rows, _ = answer_and_score("base", who, asked, contract, cache, progress)
     found = recall_figures(used, hits, contract["passages"])
     probe = probe_from(

@@ -117,6 +117,23 @@ def test_yes_no_takes_the_sentence_that_the_reasoning_points_to():
     assert made.dropped[0].reason == "gold_not_found"  # no hit scores enough
 
 
+def test_yes_no_on_an_abstract_with_sections_rests_on_what_was_found_and_not_on_how():
+    found = "Fever fell in both groups alike."
+    text = (
+        "BACKGROUND: Willow bark is given against fever in children with otitis.\n"
+        "METHODS: Children with fever and otitis were given willow bark or a placebo by drawing lots.\n"
+        f"MAIN RESULTS: Forty children took part. {found}"
+    )
+    row = {
+        "question": "Does willow bark help children with otitis?",
+        "answer": "no",
+        "long_answer": "Willow bark was no better than a placebo: fever fell alike in children given either.",
+        "source": "willow",
+    }
+    (question,) = import_questions([row], corpus({"willow.md": ("", [text])})).questions
+    assert question.quotes[0].text == found
+
+
 def test_rows_that_cannot_be_used_are_dropped_with_their_reason():
     rows = [
         {"id": "a", "question": "When does the red valve close?", "answer": "at 90 degrees", "document": "boiler"},

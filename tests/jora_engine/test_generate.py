@@ -224,3 +224,26 @@ def test_text_is_told_as_it_grows_and_ends_as_the_completion(with_tokenizer):
         assert texts[-1] == done[0].text
         assert len(texts) > 1
         assert all(later.startswith(sooner) for sooner, later in itertools.pairwise(texts))
+
+
+def test_a_constraint_decides_what_may_come_next(with_tokenizer):
+    folder = with_tokenizer("smollm2")
+    generator = Generator(folder, dtype="float32", max_rows=4)
+    free = generator.generate(PROMPTS, max_new_tokens=6)
+    asked = []
+
+    def odd_ids_after_two(number, made):
+        asked.append((number, tuple(made)))
+        return range(101, 400, 2) if len(made) >= 2 and number % 2 else None
+
+    held = generator.generate(PROMPTS, max_new_tokens=6, constrain=odd_ids_after_two)
+    for number, (before, after) in enumerate(zip(free, held, strict=True)):
+        if number % 2:
+            assert after.token_ids[:2] == before.token_ids[:2]
+            made = list(after.token_ids)
+            for count in range(2, len(made)):
+                logits = generator.logits([PROMPTS[number] + made[:count]])[0][-1]
+                assert made[count] == 101 + 2 * int(np.argmax(logits[101:400:2]))
+        else:
+            assert after == before
+    assert {(n, c.token_ids[:k]) for n, c in enumerate(held) for k in range(len(c.token_ids))} <= set(asked)

@@ -165,3 +165,15 @@ def test_a_tokenizer_without_an_end_token_is_refused(tokenizer_folder):
         Tokenizer.load(tokenizer_folder)
     (tokenizer_folder / "config.json").write_text('{"eos_token_id": 2}')
     assert Tokenizer.load(tokenizer_folder).eos_ids == (2,)
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "sentencepiece"])
+def test_the_bytes_of_the_ids_make_the_text(kind, request, texts):
+    folder = request.getfixturevalue("tokenizer_folder" if kind == "byte-level" else "sentencepiece_folder")
+    tokenizer = Tokenizer.load(folder)
+    tokens, dropped = tokenizer.token_bytes(), " " if kind == "sentencepiece" else ""  # of a text's beginning
+    for text in texts:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        written = b"".join(tokens[i] or b"" for i in ids).decode()
+        assert written.removeprefix(dropped) == tokenizer.decode(ids, skip_special_tokens=True)
+    assert all(tokens[i] is None for i in tokenizer.eos_ids)
