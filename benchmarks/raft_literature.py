@@ -64,6 +64,7 @@ class Protocol:
         max_tokens: of a training record; distractors are dropped until it fits.
         row_tokens: length of a row of packed records.
         reasoning: records reason as the data set's long answers do (PubMedQA) before they answer.
+        quotes: records quote their oracle before they answer.
         p_oracle: share of the records that show their oracle; None = as often as the retriever finds it.
         order: of the passages in a training record (`RecordOptions.order`).
         trainer: `jora`, or `peft` for transformers + PEFT (`peft_reference.py`).
@@ -81,6 +82,7 @@ class Protocol:
     min_distractors: int | None = None
     order: str = "hashed"
     reasoning: bool = True
+    quotes: bool = True
     epochs: int = 1
     learning_rate: float = 2e-3
     rank: int = 16
@@ -340,6 +342,8 @@ def compose(
     asked = import_questions([*rows["train"], *rows["test"]], chunks, retriever.search, documents=documents).questions
     if not protocol.reasoning:
         asked = [dataclasses.replace(question, reasoning="") for question in asked]
+    if not protocol.quotes:
+        asked = [dataclasses.replace(question, quotes=()) for question in asked]
     unit = {d.id: unit_of(d.source) for d in documents}
     sides = {unit_of(d): split for split in ("train", "test") for row in rows[split] for d in row["gold_doc_ids"]}
     previous = {d: sides[u] for d, u in unit.items() if u in sides}

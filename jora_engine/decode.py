@@ -153,7 +153,7 @@ def decode(
     Args:
         cache: donated; columns up to each row's position + `steps` must lie in it.
         stops: token ids that end a row.
-        barred: `[rows, vocab]` bool, tokens that no step may choose.
+        barred: `[rows, vocab]` bool, tokens that the first step may not choose.
 
     Returns:
         The cache, the rows after the last step, and the tokens `[rows, steps]` int32, -1 where a row made none. A
@@ -168,7 +168,7 @@ def decode(
         index, recent, rows, out = carry
         logits, recent = _decode_layers(params, layers, cache, recent, rows, start, index, config)
         if barred is not None:
-            logits = jnp.where(barred, NEGATIVE, logits)
+            logits = jnp.where(barred & (index == 0), NEGATIVE, logits)
         token = pick(logits, rows.key, rows.made, temperature, top_p)
         alive = rows.left > 0
         out = lax.dynamic_update_slice(out, jnp.where(alive, token, -1)[:, None], (0, index))

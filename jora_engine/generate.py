@@ -153,8 +153,8 @@ class Generator:
             top_p: draws from the smallest set of tokens that holds this probability.
             seed: with the prompt, and its count where the same prompt is given again, decides every draw.
             stop: strings that end a completion.
-            constrain: called with a prompt's number and the ids made so far before each next one; the ids that may
-                come next, or None for any. Every step then waits for it.
+            constrain: called with a prompt's number and the ids made so far; the ids that may come next, or None for
+                any. A few tokens are made freely, and taken back from the first that may not stand there.
             on_done: called with a prompt's number and its completion as each finishes.
             on_text: called with a prompt's number and its text so far, every few tokens; each text begins with the one
                 before it, and the last one is the completion's.
@@ -172,7 +172,7 @@ class Generator:
         done: dict[int, Completion] = {}
         slots: list[_Row | None] = [None] * _bucket(min(len(waiting), self.max_rows), ROW_COUNTS)
         cache = None
-        options = {"steps": 1 if constrain else STEPS, "temperature": float(temperature), "top_p": float(top_p)}
+        options = {"steps": STEPS, "temperature": float(temperature), "top_p": float(top_p)}
         while waiting or any(slots):
             slots, cache = self._fit(slots, cache, waiting, max_new_tokens)
             for place, row in enumerate(slots):
@@ -189,9 +189,11 @@ class Generator:
                 barred=self._barred(slots, constrain) if constrain else None,
                 **options,
             )
-            for place, tokens in enumerate(np.asarray(out)):
+            for place, tokens in enumerate(np.asarray(out).tolist()):
                 row = slots[place]
-                finished = row and self._take(row, tokens.tolist(), max_new_tokens, stop)
+                if row and constrain:
+                    tokens = _permitted(row, tokens, constrain)
+                finished = row and self._take(row, tokens, max_new_tokens, stop)
                 if row and on_text:
                     on_text(row.index, finished.text if finished else self._settled(row, stop))
                 if row and finished:
@@ -296,7 +298,7 @@ class Generator:
         out = np.zeros((len(slots), self.config.vocab_size), bool)
         for place, row in enumerate(slots):
             allowed = constrain(row.index, row.made) if row else None
-            if allowed is not None:
+            if allowed:
                 out[place] = True
                 out[place, list(allowed)] = False
         return out
@@ -329,6 +331,22 @@ class Generator:
         if len(row.made) >= max_new_tokens:
             return Completion(text, tuple(row.made), "length")
         return None
+
+
+def _permitted(row: _Row, tokens: list[int], constrain: Constraint) -> list[int]:
+    """The decoded tokens before the first that may not stand where it does; the next round bars it there.
+
+    What was chosen freely and is permitted is what would have been chosen among the permitted.
+    """
+    made = list(row.made)
+    for count, token in enumerate(tokens):
+        if token < 0:
+            break
+        allowed = constrain(row.index, made)
+        if allowed and token not in allowed:
+            return tokens[:count]
+        made.append(token)
+    return tokens
 
 
 def _bucket(size: int, sizes: Sequence[int]) -> int:
