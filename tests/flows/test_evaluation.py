@@ -60,6 +60,19 @@ def test_settings_and_earlier_adapters_are_measured_in_one_pass_and_a_no_op_adap
     assert warm.json("plan")["stages"][-1]["state"] == "cached"
 
 
+def test_copied_quotes_are_an_evaluation_of_their_own(warm):
+    free = folder_of(warm, "evaluate")
+    warm.values["evaluate"]["copy_quotes"] = True
+    warm.write()
+    held = folder_of(warm, "evaluate")
+    assert held != free
+    rows = [json.loads(line) for line in (held / "rows.jsonl").read_text().splitlines()]
+    assert all(quote["verbatim"] for row in rows for quote in row["quotes"])
+    assert {r["record_id"] for r in rows} == {
+        json.loads(line)["record_id"] for line in (free / "rows.jsonl").read_text().splitlines()
+    }
+
+
 def test_an_adapter_for_another_prompt_is_refused_with_what_differs(warm, tmp_path):
     other = without_effect(folder_of(warm, "export") / "adapter", tmp_path / "other")
     serving = json.loads((other / "raft.json").read_text())
@@ -94,6 +107,9 @@ def test_the_base_alone_is_asked_before_there_is_an_adapter_as_its_records_would
     assert list(given["answers"]) == ["base"]
     assert given["text"] == given["answers"]["base"]["text"]
     assert len(given["passages"]) == warm.values.get("records", {}).get("distractors", 3) + 1
+    held = warm.json("ask", "What is the town of Birch known for?", "--base", "--copy-quotes", "--max-tokens", "8")
+    assert all(quote["verbatim"] for quote in held["quotes"])
+    assert held["passages"] == given["passages"]
     refused = warm.raft("ask", "What is Birch?", "--base", "--compare", check=False)
     assert refused.returncode == 2
     assert "--base and --compare" in " ".join(refused.stderr.split())
