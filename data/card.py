@@ -100,6 +100,13 @@ def _split_rows(report: Mapping[str, Any]) -> list[list[Any]]:
     ]
 
 
+def _places(report: Mapping[str, Any]) -> str:
+    """Whether the places are as they are meant to be."""
+    if report["order"] == "retrieved":
+        return "passages stand as the retriever ranks them"
+    return f"chi-square p = {report['oracle_position']['p_value']:.3f} for equally likely places"
+
+
 def _facts(report: Mapping[str, Any], extra: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """(name, value) of everything that is not told by split."""
     position, quotes, false = report["oracle_position"], report["quotes"], report["false_distractors"]
@@ -110,10 +117,7 @@ def _facts(report: Mapping[str, Any], extra: Mapping[str, Any] | None) -> list[t
             f"P = {report['p_oracle_asked']:g}; without its oracle a record is to "
             f"{POLICY_WORDS[report['absent_policy']]}",
         ),
-        (
-            "Place of the oracle",
-            f"{_pairs(position['histogram'])}; chi-square p = {position['p_value']:.3f} for equally likely places",
-        ),
+        ("Place of the oracle", f"{_pairs(position['histogram'])}; {_places(report)}"),
         ("Passages a record", _pairs(report["passages"])),
         ("Distractors by origin", _pairs(report["distractor_origin"])),
         (

@@ -118,6 +118,7 @@ def compose_records(
         "p_oracle_asked": options.p_oracle,
         "absent_policy": options.absent,
         "absent_impossible": blocked,
+        "order": options.order,
         "max_tokens": options.max_tokens,
         "candidates_left_out": dict(sorted(candidates.left_out.items())),
         "leaks": len(leaks),

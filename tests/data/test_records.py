@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up import WORDS, ask_all, compose, corpus, everything, make_chunk, make_question, mine, words
 
+from data.card import card_markdown
 from data.nouns import Quote, read_jsonl, write_jsonl
 from data.prompting import load_template, parse_answer
 from data.record_report import find_leaks, passage_texts
@@ -150,6 +151,10 @@ def test_passages_stand_as_the_retriever_ranks_them_where_that_is_asked():
             places[gold[record.metadata["question_id"]], record.metadata["oracle_positions"][0]] += 1
     assert {place for rank, place in places if rank == 1} == {1}
     assert len({place for rank, place in places if rank is None}) > 1  # not found: anywhere
+    card = card_markdown(made.report, title="Retrieved")
+    assert "as the retriever ranks them" in card
+    assert "chi-square" not in card
+    assert "chi-square" in card_markdown(compose(chunks, ranked).report, title="Hashed")
     with pytest.raises(BadInput, match="order"):
         RecordOptions(order="sorted")
 
