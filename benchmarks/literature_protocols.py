@@ -27,7 +27,6 @@ class Protocol:
         max_tokens: of a training record; distractors are dropped until it fits.
         row_tokens: length of a row of packed records.
         reasoning: records reason as the data set's long answers do (PubMedQA) before they answer.
-        quotes: records quote their oracle before they answer.
         p_oracle: share of the records that show their oracle; None = as often as the retriever finds it.
         order: of the passages in a training record (`RecordOptions.order`).
         trainer: `jora`, or `peft` for transformers + PEFT (`peft_reference.py`).
@@ -45,7 +44,6 @@ class Protocol:
     min_distractors: int | None = None
     order: str = "hashed"
     reasoning: bool = True
-    quotes: bool = True
     epochs: int = 1
     learning_rate: float = 2e-3
     rank: int = 16
@@ -74,9 +72,10 @@ PROTOCOLS = {
         passages=1,
         max_tokens=1024,
         row_tokens=1024,
-        max_new_tokens=96,
+        max_new_tokens=160,
         reasoning=False,
-        epochs=2,
+        template="direct",
+        epochs=4,
         learning_rate=1e-3,
     ),
     "hotpotqa": Protocol(

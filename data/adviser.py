@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from data.answer_metrics import normalise
+from data.scoring import CLOSED
 from data.statistics import detectable_difference
 
 FEW_RECORDS = 500
@@ -20,6 +22,7 @@ CLEAR_GAP = 0.1
 LONG_ANSWER_WORDS = 25
 REFUSES_TOO_MUCH = 0.3
 FAR_FROM_BUDGET = 0.9
+MOSTLY = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Probe:
         training_records, test_questions: counts.
         tokens_p90, max_tokens: 90th percentile of record lengths, and the budget.
         oracle_without_quote: share of the records that show an oracle and quote nothing.
+        verdicts: share of the answers that are yes, no or maybe. Both None where the template asks for no quotes.
     """
 
     retrieved: float | None = None
@@ -62,6 +66,7 @@ class Probe:
     tokens_p90: float | None = None
     max_tokens: int | None = None
     oracle_without_quote: float | None = None
+    verdicts: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,6 +95,8 @@ def probe_from(
     refusals = oracle["refusal"] if oracle else None
     per, quotes = records["per_split"], records["quotes"]
     shown = sum(figures["oracle_present"] for figures in per.values())
+    quoting = records["citation"] != "unquoted"
+    known = [normalise(a[0]) in CLOSED for a in answers if a]
     return Probe(
         retrieved=score("retrieved", "f1"),
         oracle_only=score("oracle_only", "f1"),
@@ -102,7 +109,8 @@ def probe_from(
         test_questions=per["test"]["answerable"],
         tokens_p90=per["train"]["tokens"]["p90"],
         max_tokens=records["max_tokens"],
-        oracle_without_quote=quotes["records_with_oracle_but_no_quote"] / shown if shown else None,
+        oracle_without_quote=quotes["records_with_oracle_but_no_quote"] / shown if shown and quoting else None,
+        verdicts=sum(known) / len(known) if known and quoting else None,
     )
 
 
@@ -171,6 +179,12 @@ def _records(probe: Probe) -> list[Advice]:
     if probe.oracle_without_quote is not None and probe.oracle_without_quote > CLEAR_GAP:
         text = f"{probe.oracle_without_quote:.0%} of the records show an oracle and quote nothing"
         found.append(Advice("records", "supply quotes with the questions, or let a teacher find them", text, 2))
+    if probe.verdicts is not None and probe.verdicts >= MOSTLY:
+        text = (
+            f"{probe.verdicts:.0%} of the answers are yes, no or maybe, which seldom stand in one quote; a small model "
+        )
+        text += "then learns to copy and not to decide"
+        found.append(Advice("records", "compare the template `direct`, which asks for no quotes", text, 1))
     return found
 
 

@@ -23,7 +23,7 @@ from raft_errors import BadInput
 
 BUILT_IN = Path(__file__).parent / "templates" / "raft"
 FILES = ("instruction.jinja", "input.jinja", "output.jinja", "contract.json")
-CITATIONS = ("before", "after", "none")  # where a quote's passage number stands
+CITATIONS = ("before", "after", "none", "unquoted")  # where a quote's passage number stands, if quotes are asked for
 FIELDS = ("begin_quote", "end_quote", "answer_marker", "refusal", "citation")
 
 # Sandboxed, because templates also arrive inside adapters that somebody else made.
@@ -112,7 +112,9 @@ class PromptTemplate:
 
 
 def load_template(name_or_folder: str | Path = "raft") -> PromptTemplate:
-    """Loads the built-in template `raft` (the RAFT paper's tags) or `numbered` (“…” [1]), or a user's folder.
+    """Loads a built-in template or a user's folder.
+
+    Built in are `raft` (the RAFT paper's tags), `numbered` (“…” [1]) and `direct` (the answer without quotes).
 
     A folder may leave files out: those of `raft` stand in. Raises BadInput for an unknown name, an unreadable file, a
     template without a required slot, and one whose answers cannot be read back.
@@ -225,7 +227,9 @@ def to_messages(record: Record | Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def as_written(quotes: Sequence[CitedQuote], template: PromptTemplate) -> tuple[CitedQuote, ...]:
-    """What can be read back of quotes: their numbers only where the template writes them."""
+    """What can be read back of quotes: none, or their numbers, only where the template writes them."""
+    if template.citation == "unquoted":
+        return ()
     if template.citation == "none":
         return tuple(CitedQuote(None, quote.text) for quote in quotes)
     return tuple(quotes)
@@ -260,7 +264,7 @@ def _quotes(text: str, template: PromptTemplate) -> tuple[CitedQuote, ...]:
 @lru_cache(maxsize=64)
 def _quote_pattern(template: PromptTemplate) -> re.Pattern[str]:
     body = f"{re.escape(template.begin_quote)}(?P<text>.*?){re.escape(template.end_quote)}"
-    if template.citation == "none":  # a model that numbers all the same is not taken at its word
+    if template.citation in ("none", "unquoted"):  # a model that numbers all the same is not taken at its word
         return re.compile(rf"(?:\[\d{{1,4}}\]\s*)?{body}", re.DOTALL)
     number = r"\[(?P<number>\d{1,4})\]"
     if template.citation == "before":

@@ -126,7 +126,8 @@ class Composer:
             question.question.strip(), [s.chunk for s in shown], template=self.template, may_refuse=self.may_refuse
         )
         number = {s.chunk.id: i for i, s in enumerate(shown, 1)}
-        quotes = question.quotes if present and not refuse else ()
+        quoted = present and not refuse and self.template.citation != "unquoted"
+        quotes = question.quotes if quoted else ()
         cited = [CitedQuote(number[q.chunk_id], q.text.strip()) for q in quotes]
         final = self.template.refusal if refuse else question.answer.strip()
         # Without its oracle a record must not argue from it either.

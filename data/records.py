@@ -113,6 +113,7 @@ def compose_records(
         "dropped": dict(sorted(Counter(d.reason for d in dropped).items())),
         "template": template.id,
         "template_version": template.version,
+        "citation": template.citation,
         "may_refuse": may_refuse,
         "seed": seed,
         "p_oracle_asked": options.p_oracle,

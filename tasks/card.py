@@ -43,10 +43,10 @@ def model_card(
         "---",
     ]
     lines += ["", f"# {name}", ""]
+    quotes = "" if contract["prompt"].get("citation") == "unquoted" else ", quotes the words that hold the answer,"
     lines += [
         f"A LoRA adapter for `{contract.get('base_model', 'an unknown base')}`, fine-tuned with RAFT (retrieval-"
-        "augmented fine-tuning): it answers a question from numbered passages, quotes the words that hold the answer, "
-        "and says so when none does.",
+        f"augmented fine-tuning): it answers a question from numbered passages{quotes} and says so when none does.",
     ]
     lines += ["", "## How to ask it", "", *_asking(contract)]
     lines += ["", "## How it did", "", *_results(summary, (evaluation or {}).get("retrieval") or {})]

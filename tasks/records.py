@@ -49,7 +49,10 @@ class RecordsConfig(Section):
         0.0, "Share of training passages whose questions go to the test, to tell memory from reading", ge=0, le=0.5
     )
     template: str = setting(
-        "raft", "Prompt template: raft, numbered, or a folder of your own", path="or name", result="content"
+        "raft",
+        "Prompt template: raft, numbered, direct (answers without quotes), or a folder of your own",
+        path="or name",
+        result="content",
     )
     validation: float = setting(0.1, "Share of the documents for validation", ge=0, lt=1)
     test: float = setting(0.2, "Share of the documents for the test", ge=0, lt=1)

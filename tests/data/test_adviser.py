@@ -1,11 +1,14 @@
 """The adviser names what stands in the way first, and keeps quiet about what was not measured."""
 
+import dataclasses
+
 from made_up import ask_all, compose, corpus
 
 from data.adviser import Probe, advise, probe_from
 from data.comparison import summarise
 from data.conditions import conditions
 from data.nouns import Hit
+from data.prompting import load_template
 from data.scoring import score_row
 
 
@@ -38,10 +41,11 @@ def test_each_figure_out_of_range_is_named_once():
         tokens_p90=1000,
         max_tokens=1024,
         oracle_without_quote=0.5,
+        verdicts=0.9,
     )
     found = advise(probe)
-    assert len(found) == 10
-    assert len({a.do for a in found}) == 10
+    assert len(found) == 11
+    assert len({a.do for a in found}) == 11
     assert [a.weight for a in found] == sorted((a.weight for a in found), reverse=True)
 
 
@@ -59,3 +63,17 @@ def test_the_probe_is_read_off_an_evaluation_of_the_base_model():
     assert (probe.oracle_only, probe.closed_book, probe.retrieved) == (1.0, 0.0, None)
     assert probe.training_records == len(made.train)
     assert any("expect little" in a.do for a in advise(probe))
+
+
+def test_quotes_are_advised_on_only_where_the_template_asks_for_them():
+    chunks = corpus(30)
+    bare = [dataclasses.replace(q, quotes=()) for q in ask_all(chunks)]
+    probes = {}
+    for name in ("raft", "direct"):
+        made = compose(chunks, bare, template=load_template(name))
+        summary = {"settings": {}, "base": "base"}
+        probes[name] = probe_from(summary, made.report, answers=[["Yes."], ["no"], ["the boiler"]])
+    assert (probes["raft"].oracle_without_quote, probes["direct"].oracle_without_quote) == (1.0, None)
+    assert abs(probes["raft"].verdicts - 2 / 3) < 1e-9
+    assert any("direct" in a.do for a in advise(probes["raft"]))
+    assert not any("quote" in a.do + a.why for a in advise(probes["direct"]))

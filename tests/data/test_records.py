@@ -47,7 +47,7 @@ def corpora(draw):
         order=draw(st.sampled_from(["hashed", "retrieved"])),
         arrangements=draw(st.sampled_from([1, 1, 3])),
     )
-    return chunks, questions, options, draw(st.sampled_from(["raft", "numbered"])), draw(st.integers(0, 99))
+    return chunks, questions, options, draw(st.sampled_from(["raft", "numbered", "direct"])), draw(st.integers(0, 99))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -89,7 +89,7 @@ def test_every_record_of_any_corpus_is_sound(case):
             assert quote.text in texts[told["passage"] - 1][1]
             assert told["passage"] in oracles
             assert quote.passage == (told["passage"] if template_name == "numbered" else None)
-        if not meta["oracle_present"]:
+        if not meta["oracle_present"] or template_name == "direct":
             assert not parsed.quotes
         assert parsed.refused == (meta["label"] == "refuse")
         assert parsed.refused or parsed.final_answer == question.answer

@@ -59,6 +59,12 @@ def test_results_lineage_and_contract_are_told():
     assert "| training records | 100 |" in text
 
 
+def test_quotes_are_promised_only_where_the_template_asks_for_them():
+    assert "quotes the words" in card()
+    prompt = {**CONTRACT["prompt"], "citation": "unquoted"}
+    assert "quotes the words" not in card(contract={**CONTRACT, "prompt": prompt})
+
+
 def test_without_an_evaluation_it_says_so():
     text = card()
     assert "Not measured yet" in text
