@@ -59,15 +59,19 @@ class QuoteCopier:
     def __init__(self, vocabulary: TokenBytes, template: PromptTemplate, passages: Sequence[str]) -> None:
         self._vocabulary = vocabulary
         self._begin, self._end = template.begin_quote.encode(), template.end_quote.encode()
+        self._answer = template.answer_marker.encode()
         self._citation = template.citation
         self._passages = [p.encode() for p in passages]
 
     def allowed(self, ids: Sequence[int]) -> list[int] | None:
         """Ids that may follow `ids`, the reply so far; None for any.
 
-        None as well where a quote already departed from the passages, which no further token can mend.
+        None as well in the final answer, and where a quote already departed from the passages, which no further token
+        can mend.
         """
         rest, before = self._vocabulary.text(ids), b""
+        if self._answer in rest:
+            return None
         while True:
             head, mark, rest = rest.partition(self._begin)
             if not mark:

@@ -105,3 +105,4 @@ def test_quotes_begin_and_end_with_words_and_a_number_must_hold_them(vocabulary)
     assert follows("“at 90 degrees” [1]") is None
     assert follows("“something else") is None  # nothing can mend it
     assert follows("“red valve is red” [3]\nAnd “Zür") == {b"i"}
+    assert follows("“red valve is red” [3]\nAnswer: the “red") is None  # answers are free
