@@ -222,7 +222,8 @@ def _document_type(chunks: Mapping[str, Chunk], question: Question) -> str:
     if not question.gold_chunk_ids:
         return "none"
     source = chunks[question.gold_chunk_ids[0]].source.split("#")[0]
-    return PurePosixPath(source).suffix.lstrip(".").lower() or source.split(":")[0]
+    scheme, colon, _ = source.partition(":")
+    return PurePosixPath(source).suffix.lstrip(".").lower() or (scheme if colon else "other")
 
 
 def reads_back(record: Record, question: Question, template: PromptTemplate) -> bool:

@@ -159,6 +159,14 @@ def test_passages_stand_as_the_retriever_ranks_them_where_that_is_asked():
         RecordOptions(order="sorted")
 
 
+def test_the_document_type_is_the_ending_or_the_kind_of_source():
+    named = {"guide/a.MD#3": "md", "README": "other", "10135926": "other", "https://host/page": "https"}
+    chunks = [dataclasses.replace(c, source=list(named)[int(c.document_id, 16) % 4]) for c in corpus(24)]
+    source = {c.id: c.source for c in chunks}
+    for record in everything(compose(chunks, ask_all(chunks))):
+        assert record.metadata["document_type"] == named[source[record.metadata["oracle_ids"][0]]]
+
+
 def test_an_oracle_always_first_would_be_noticed():
     from data.record_report import report_records
 
