@@ -114,7 +114,7 @@ class PromptTemplate:
 def load_template(name_or_folder: str | Path = "raft") -> PromptTemplate:
     """Loads a built-in template or a user's folder.
 
-    Built in are `raft` (the RAFT paper's tags), `numbered` (“…” [1]) and `direct` (the answer without quotes).
+    Built in are `raft` (the RAFT paper's tags), `quoted` (“…”), `numbered` (“…” [1]) and `direct` (no quotes).
 
     A folder may leave files out: those of `raft` stand in. Raises BadInput for an unknown name, an unreadable file, a
     template without a required slot, and one whose answers cannot be read back.

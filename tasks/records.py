@@ -50,7 +50,7 @@ class RecordsConfig(Section):
     )
     template: str = setting(
         "raft",
-        "Prompt template: raft, numbered, direct (answers without quotes), or a folder of your own",
+        "Prompt template: raft (the paper's tags), quoted, numbered, direct (no quotes), or a folder of your own",
         path="or name",
         result="content",
     )

@@ -157,7 +157,7 @@ def test_a_template_without_a_required_slot_is_refused(tmp_path, file, text):
 
 
 def test_an_unknown_template_is_refused_and_the_known_ones_named():
-    with pytest.raises(BadInput, match="direct, numbered, raft"):
+    with pytest.raises(BadInput, match="direct, numbered, quoted, raft"):
         load_template("rafft")
 
 
