@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from data.prompting import PromptTemplate
+from data.prompting import PromptTemplate, closing
 
 LONGEST = 24  # bytes of a token that are looked up; longer ones are runs of spaces or lines
 STRADDLE = 4  # bytes of a passage that a token may hold before the closing mark, such as the dot of `.”`
@@ -77,9 +77,11 @@ class QuoteCopier:
             if not mark:
                 return None
             before += head
-            quote, closed, after = rest.partition(self._end)
-            if not closed:
+            stop = self._closed(rest)
+            if stop < 0:
+                quote = rest
                 break
+            quote, after = rest[:stop], rest[stop + len(self._end) :]
             if self._begin not in after:
                 return self._number(quote, after) if self._citation == "after" else None
             rest = after
@@ -88,6 +90,20 @@ class QuoteCopier:
             return self._first_words(within)
         found = {i for n in within for i in self._next(self._passages[n], quote)}
         return sorted(found) or None
+
+    def _closed(self, rest: bytes) -> int:
+        """Where the mark stands that closes a quote which begins `rest`, -1 where it is still being written.
+
+        A mark that the passage has as well, for a quote of its own, closes only that one.
+        """
+        balanced = closing(rest, 0, self._begin, self._end)
+        stop = rest.find(self._end)
+        while stop >= 0:
+            after = stop + len(self._end)
+            if stop == balanced or not any(rest[:after] in passage for passage in self._passages):
+                return stop
+            stop = rest.find(self._end, after)
+        return -1
 
     def _cited(self, before: bytes) -> tuple[int, ...]:
         """The passages that may be quoted: the one whose number stands before the quote, or all."""

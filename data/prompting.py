@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, AnyStr, Protocol
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -28,6 +28,9 @@ FIELDS = ("begin_quote", "end_quote", "answer_marker", "refusal", "citation")
 
 # Sandboxed, because templates also arrive inside adapters that somebody else made.
 _ENVIRONMENT = ImmutableSandboxedEnvironment(autoescape=False, undefined=jinja2.StrictUndefined)
+
+_NUMBER_BEFORE = re.compile(r"\[(?P<number>\d{1,4})\][^\n\[\]]{0,80}$")
+_NUMBER_BESIDE = re.compile(r"\[(?P<number>\d{1,4})\]\s*$")
 
 # How models say in their own words that the passages do not help; the base model never learnt our sentence.
 _OWN_WORDS = re.compile(
@@ -242,35 +245,61 @@ def parse_answer(text: str, *, template: PromptTemplate | None = None) -> Parsed
     if not marker:  # a model that forgets the colon still said where its answer is
         before, marker, after = text.partition(template.answer_marker.rstrip(": "))
         after = after.removeprefix(":")
-    quotes = _quotes(before, template)
+    quotes = tuple(quote for _, _, quote in _quotes(before, template))
     if marker:
         # Small models repeat themselves: the answer ends where the next marker begins.
         final = after.split(template.answer_marker)[0].strip()
     else:
-        final = _quote_pattern(template).sub(" ", text).strip()
+        final = _without_quotes(text, template)
     plain = " ".join(final.split()).rstrip(".").casefold()
     refused = plain.startswith(template.refusal.rstrip(".").casefold()) or bool(_OWN_WORDS.match(plain))
     return ParsedAnswer(before.strip() if marker else "", quotes, final, refused, bool(marker))
 
 
-def _quotes(text: str, template: PromptTemplate) -> tuple[CitedQuote, ...]:
-    found = []
-    for match in _quote_pattern(template).finditer(text):
-        number = match.groupdict().get("number")
-        found.append(CitedQuote(int(number) if number else None, match.group("text").strip()))
-    return tuple(found)
+def closing(text: AnyStr, start: int, begin: AnyStr, end: AnyStr) -> int:
+    """Where the mark stands that closes a quote whose words begin at `start`, -1 if none does.
+
+    A quote may hold quotes in the same marks, if each of them is closed.
+    """
+    depth, at = 1, start
+    while (stop := text.find(end, at)) >= 0:
+        if (inner := text.find(begin, at, stop)) >= 0:
+            depth, at = depth + 1, inner + len(begin)
+            continue
+        depth, at = depth - 1, stop + len(end)
+        if depth == 0:
+            return stop
+    return -1
 
 
-@lru_cache(maxsize=64)
-def _quote_pattern(template: PromptTemplate) -> re.Pattern[str]:
-    body = f"{re.escape(template.begin_quote)}(?P<text>.*?){re.escape(template.end_quote)}"
-    if template.citation in ("none", "unquoted"):  # a model that numbers all the same is not taken at its word
-        return re.compile(rf"(?:\[\d{{1,4}}\]\s*)?{body}", re.DOTALL)
-    number = r"\[(?P<number>\d{1,4})\]"
-    if template.citation == "before":
-        return re.compile(rf"(?:{number}[^\n\[\]]{{0,80}}?)?{body}", re.DOTALL)
-    # The number closes the quote, so that a quote may itself hold quotation marks.
-    return re.compile(rf"{body}\s*{number}", re.DOTALL)
+def _quotes(text: str, template: PromptTemplate) -> Iterator[tuple[int, int, CitedQuote]]:
+    """Where each quote begins and ends, its number included, and the quote."""
+    begin, end = template.begin_quote, template.end_quote
+    if template.citation == "after":  # the number closes the quote, which may hold any marks
+        pattern = rf"{re.escape(begin)}(?P<text>.*?){re.escape(end)}\s*\[(?P<number>\d{{1,4}})\]"
+        for match in re.finditer(pattern, text, re.DOTALL):
+            yield match.start(), match.end(), CitedQuote(int(match["number"]), match["text"].strip())
+        return
+    at, before = 0, _NUMBER_BEFORE if template.citation == "before" else _NUMBER_BESIDE
+    while (mark := text.find(begin, at)) >= 0:
+        first = mark + len(begin)
+        stop = closing(text, first, begin, end)
+        stop = text.find(end, first) if stop < 0 else stop
+        if stop < 0:
+            return
+        number = before.search(text, at, mark)
+        # a model that numbers although the template does not is not taken at its word
+        cited = int(number["number"]) if number and template.citation == "before" else None
+        at = stop + len(end)
+        yield number.start() if number else mark, at, CitedQuote(cited, text[first:stop].strip())
+
+
+def _without_quotes(text: str, template: PromptTemplate) -> str:
+    kept, at = [], 0
+    for start, end, _ in _quotes(text, template):
+        kept.append(text[at:start])
+        at = end
+    return " ".join([*kept, text[at:]]).strip()
 
 
 @lru_cache(maxsize=64)

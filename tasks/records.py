@@ -49,8 +49,8 @@ class RecordsConfig(Section):
         0.0, "Share of training passages whose questions go to the test, to tell memory from reading", ge=0, le=0.5
     )
     template: str = setting(
-        "raft",
-        "Prompt template: raft (the paper's tags), quoted, numbered, direct (no quotes), or a folder of your own",
+        "quoted",
+        "Prompt template: quoted, numbered, raft (the paper's tags), direct (no quotes), or a folder of your own",
         path="or name",
         result="content",
     )

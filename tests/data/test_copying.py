@@ -52,7 +52,7 @@ def spell(vocabulary, text):
     return ids
 
 
-@pytest.mark.parametrize("template", [load_template("raft"), load_template("numbered")], ids=lambda t: t.id)
+@pytest.mark.parametrize("template", map(load_template, ["raft", "numbered", "quoted"]), ids=lambda t: t.id)
 def test_a_blind_walk_through_what_is_allowed_quotes_word_for_word(vocabulary, template):
     copier = QuoteCopier(vocabulary, template, PASSAGES)
     draw = random.Random(0)
@@ -73,9 +73,13 @@ def test_a_blind_walk_through_what_is_allowed_quotes_word_for_word(vocabulary, t
     assert seen == {1, 2, 3}
 
 
-@pytest.mark.parametrize("template", [load_template("raft"), load_template("numbered")], ids=lambda t: t.id)
+@pytest.mark.parametrize("template", map(load_template, ["raft", "numbered", "quoted"]), ids=lambda t: t.id)
 def test_right_labels_can_be_written_token_by_token(vocabulary, template):
-    quotes = [CitedQuote(1, "Descale the boiler every six months: it lasts."), CitedQuote(3, "red valve is red")]
+    quotes = [
+        CitedQuote(1, "Descale the boiler every six months: it lasts."),
+        CitedQuote(2, "never “by hand” at that."),
+        CitedQuote(3, "red valve is red"),
+    ]
     copier = QuoteCopier(vocabulary, template, PASSAGES)
     label = render_output("every six months", quotes, template=template)
     ids = spell(vocabulary, label)

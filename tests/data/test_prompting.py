@@ -77,6 +77,18 @@ def test_a_template_may_put_the_number_before_its_quotes_as_ours_once_did(tmp_pa
     assert parsed.quotes == (CitedQuote(2, "Hills are high"),)
 
 
+@pytest.mark.parametrize("inner", ["He said “yes” twice", "“Yes”, he said", "“a “b” c” d “e”"])
+def test_quotes_may_hold_quotes_in_the_same_marks_that_are_closed(inner):
+    template = load_template("quoted")
+    text = render_output("yes", [CitedQuote(1, inner), CitedQuote(2, "other")], template=template)
+    parsed = parse_answer(text, template=template)
+    assert [q.text for q in parsed.quotes] == [inner, "other"]
+    unmarked = parse_answer(f"I say [1] “{inner}” so no", template=template)
+    assert unmarked.final_answer.split() == ["I", "say", "so", "no"]
+    never_closed = parse_answer("“He said “yes” twice\nAnswer: no", template=template)
+    assert [q.text for q in never_closed.quotes] == ["He said “yes"]
+
+
 def test_numbered_quotes_may_hold_quotation_marks():
     parsed = parse_answer("“He said “yes” twice” [3]\nAnswer: yes", template=load_template("numbered"))
     assert parsed.quotes == (CitedQuote(3, "He said “yes” twice"),)
