@@ -43,7 +43,7 @@ def model_card(
         "---",
     ]
     lines += ["", f"# {name}", ""]
-    quotes = "" if contract["prompt"].get("citation") == "unquoted" else ", quotes the words that hold the answer,"
+    quotes = "" if contract.get("prompt", {}).get("citation") == "unquoted" else ", quotes the words that hold the answer,"
     lines += [
         f"A LoRA adapter for `{contract.get('base_model', 'an unknown base')}`, fine-tuned with RAFT (retrieval-"
         f"augmented fine-tuning): it answers a question from numbered passages{quotes} and says so when none does.",
