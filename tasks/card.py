@@ -43,7 +43,8 @@ def model_card(
         "---",
     ]
     lines += ["", f"# {name}", ""]
-    quotes = "" if contract.get("prompt", {}).get("citation") == "unquoted" else ", quotes the words that hold the answer,"
+    bare = contract.get("prompt", {}).get("citation") == "unquoted"
+    quotes = "" if bare else ", quotes the words that hold the answer,"
     lines += [
         f"A LoRA adapter for `{contract.get('base_model', 'an unknown base')}`, fine-tuned with RAFT (retrieval-"
         f"augmented fine-tuning): it answers a question from numbered passages{quotes} and says so when none does.",
