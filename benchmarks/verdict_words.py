@@ -31,6 +31,8 @@ def main() -> int:
     default = Path(os.environ.get("RAFT_SHARED_DATA", here.parent / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=default)
     folder = parser.parse_args().data / PROTOCOLS["pubmedqa"].folder
+    if not folder.is_dir():
+        parser.error(f"{folder} is not there: set RAFT_SHARED_DATA or give --data")
     chunks, documents = read_corpus(folder / PROTOCOLS["pubmedqa"].corpus)
     rows = {row["id"]: row for row in read(folder / "questions.jsonl")}
     asked = import_questions(list(rows.values()), chunks, documents=documents).questions

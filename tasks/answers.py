@@ -82,7 +82,7 @@ def answer(
     prompts = [tokenizer.apply_chat_template(to_messages(r), add_generation_prompt=True) for r in records]
     settings = ["answer-1", who.digest, who.dtype, who.max_new_tokens, list(stop)]
     if who.copying:
-        settings += ["copied-1", who.copying.begin_quote, who.copying.end_quote, who.copying.citation]
+        settings += ["copied-1", who.copying.version]
     keys = [hashlib.sha256(json.dumps([*settings, prompt]).encode()).hexdigest() for prompt in prompts]
     by_key = dict(zip(keys, zip(prompts, records, strict=True), strict=True))
     known = {key: Answer(*json.loads(raw)) for key, raw in cache.get_many(list(by_key)).items()}

@@ -7,9 +7,8 @@ from typing import Any, Literal
 from data.nouns import Record, read_jsonl, write_jsonl
 from data.teachers import Teacher
 from raft_errors import BadInput
-from tasks.answers import Answerer
 from tasks.contenders import contenders
-from tasks.exam import answer_and_score, contexts, depth_for, recall_figures
+from tasks.exam import answer_and_score, contexts, depth_for, reader, recall_figures
 from tasks.general import general_skills
 from tasks.models import ModelFiles
 from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
@@ -88,7 +87,6 @@ def build(
     """Writes rows.jsonl, rows.parquet, metrics.json, summary.md and report.html."""
     from data.adviser import advise, probe_from
     from data.comparison import summarise
-    from data.prompting import template_from_contract
     from data.report import summary_markdown, write_report
     from data.row_table import write_rows
 
@@ -108,15 +106,7 @@ def build(
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     for one in who:
-        answerer = Answerer(
-            base.folder,
-            one.adapter,
-            one.digest,
-            config.dtype,
-            config.max_new_tokens,
-            config.batch_size,
-            copying=template_from_contract(contract) if config.copy_quotes else None,
-        )
+        answerer = reader(base.folder, one.adapter, one.digest, config.model_dump(), contract)
         scored, took = answer_and_score(one.name, answerer, asked, contract, bench.cache, bench.progress)
         rows += scored
         seconds |= {} if took is None else {f"seconds_per_answer_{one.name}": took}

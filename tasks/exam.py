@@ -6,6 +6,7 @@ The evaluation and the adviser's probe both go through here, so a probe's answer
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from data.nouns import Chunk, Hit, ItemCache, Progress, Record
@@ -47,6 +48,23 @@ def contexts(
             if variant is not None:
                 shown[name].append(variant)
     return [(name, record) for name in settings for record in shown[name]]
+
+
+def reader(
+    base: Path, adapter: Path | None, digest: str, settings: Mapping[str, Any], contract: Mapping[str, Any]
+) -> Answerer:
+    """A contender as the section `evaluate` (its values as `settings`) has it answer."""
+    from data.prompting import template_from_contract
+
+    return Answerer(
+        base,
+        adapter,
+        digest,
+        settings["dtype"],
+        settings["max_new_tokens"],
+        settings["batch_size"],
+        copying=template_from_contract(contract) if settings["copy_quotes"] else None,
+    )
 
 
 def answer_and_score(

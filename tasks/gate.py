@@ -14,7 +14,6 @@ from typing import Any
 from data.nouns import Chunk, Record, read_jsonl, write_jsonl
 from data.promotion import Check, Decision, Rival, Rule, decide
 from raft_errors import BadInput
-from tasks.answers import Answerer
 from tasks.models import ModelFiles
 from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
 from tasks.section import Section, setting
@@ -66,9 +65,8 @@ def build(
         frozen: the records whose test set was frozen when the first version was made.
     """
     from data.comparison import summarise
-    from data.prompting import template_from_contract
     from tasks.contenders import check_serving
-    from tasks.exam import answer_and_score, contexts, depth_for
+    from tasks.exam import answer_and_score, contexts, depth_for, reader
 
     contract = read_json(records.path("contract.json"))
     settings = evaluate.ingredients["config"]
@@ -95,15 +93,7 @@ def build(
     known = _documents(promoted_records) if promoted_records else set()
     rows: list[dict[str, Any]] = []
     for name, (adapter, digest) in adapters.items():
-        who = Answerer(
-            base.folder,
-            adapter,
-            digest,
-            settings["dtype"],
-            settings["max_new_tokens"],
-            settings["batch_size"],
-            copying=template_from_contract(contract) if settings["copy_quotes"] else None,
-        )
+        who = reader(base.folder, adapter, digest, settings, contract)
         rows += answer_and_score(name, who, asked, contract, bench.cache, bench.progress)[0]
     for row in rows if known else ():
         row["slices"]["corpus"] = "known to the promoted version" if row["group"] in known else "new"

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from data.nouns import ItemCache, Progress, Record, read_jsonl
 from raft_errors import BadInput
-from tasks.answers import Answerer
 from tasks.evaluate import EvaluateConfig
-from tasks.exam import answer_and_score, contexts, depth_for, recall_figures
+from tasks.exam import answer_and_score, contexts, depth_for, reader, recall_figures
 from tasks.models import ModelFiles
 from tasks.retriever import RetrievalConfig, open_retriever
 from tasks.store import Manifest, read_json
@@ -39,7 +38,6 @@ def probe_base(
     """What the base model alone scores on the first `count` test (else validation) records, and what that suggests."""
     from data.adviser import advise, probe_from
     from data.comparison import summarise
-    from data.prompting import template_from_contract
 
     held_out = [r for split in ("test", "validation") for r in read_jsonl(records.path(f"{split}.jsonl"), Record)]
     used = held_out[:count]
@@ -49,15 +47,7 @@ def probe_base(
     retriever = open_retriever(retrieval, index, chunk, embedder)
     hits = retriever.search([r.metadata["question"] for r in used], depth_for(settings, contract["passages"]))
     asked = contexts(used, hits, retriever.chunks, contract, settings, seed)
-    who = Answerer(
-        base.folder,
-        None,
-        base.digest,
-        config.dtype,
-        config.max_new_tokens,
-        config.batch_size,
-        copying=template_from_contract(contract) if config.copy_quotes else None,
-    )
+    who = reader(base.folder, None, base.digest, config.model_dump(), contract)
     rows, _ = answer_and_score("base", who, asked, contract, cache, progress)
     found = recall_figures(used, hits, contract["passages"])
     probe = probe_from(

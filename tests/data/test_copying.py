@@ -1,5 +1,6 @@
 """Whatever a model would choose, its quotes are words of the passages, under the right number."""
 
+import dataclasses
 import random
 import sys
 from pathlib import Path
@@ -110,3 +111,13 @@ def test_quotes_begin_and_end_with_words_and_a_number_must_hold_them(vocabulary)
     assert follows("“something else") is None  # nothing can mend it
     assert follows("“red valve is red” [3]\nAnd “Zür") == {b"i"}
     assert follows("“red valve is red” [3]\nAnswer: the “red") is None  # answers are free
+
+
+def test_a_number_before_the_quote_says_which_passage_may_be_quoted(vocabulary):
+    template = dataclasses.replace(load_template("quoted"), citation="before")
+    copier = QuoteCopier(vocabulary, template, PASSAGES)
+    for words, number in (("Descale", 1), ("Zürich", 2)):
+        first = spell(vocabulary, words)[0]
+        for shown in (1, 2, 3):
+            allowed = copier.allowed(spell(vocabulary, f"Passage [{shown}] says “"))
+            assert (first in allowed) == (shown == number)
