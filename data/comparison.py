@@ -15,10 +15,9 @@ import numpy as np
 
 from data.answer_metrics import classification_scores, closed_label, mean_defined, normalise, refusal_scores
 from data.scoring import CLOSED, METRICS
-from data.statistics import bootstrap_mean, detectable_difference, holm, paired_bootstrap
+from data.statistics import TOO_FEW, bootstrap_mean, detectable_difference, holm, paired_bootstrap
 
 HEADLINE = "f1"
-LEAST_FOR_SLICE = 5
 LEAST_GROUPS = 10  # with fewer documents, resampling documents gives intervals that are far too narrow
 
 
@@ -140,7 +139,6 @@ def _difference(pairs: list[tuple[float, float, Mapping[str, Any]]], samples: in
     groups, resampled, documents = _groups([p[2] for p in pairs])
     interval = paired_bootstrap(first, second, groups=groups, samples=samples, seed=seed)
     deviation = float(np.std(np.subtract(second, first), ddof=1)) if len(pairs) > 1 else 0.0
-    verdict = "better" if interval.low > 0 else "worse" if interval.high < 0 else "no clear difference"
     return {
         "base": float(np.mean(first)),
         "other": float(np.mean(second)),
@@ -148,7 +146,7 @@ def _difference(pairs: list[tuple[float, float, Mapping[str, Any]]], samples: in
         **{k: v for k, v in interval.to_dict().items() if k != "value"},
         "resampled": resampled,
         "documents": documents,
-        "verdict": verdict,
+        "verdict": interval.verdict,
         # What this many questions could have shown, so that "no clear difference" is not read as "equal".
         "detectable": detectable_difference(deviation, len(pairs)),
     }
@@ -178,8 +176,9 @@ def _slices(rows: list[Mapping[str, Any]], base: str, other: str, samples: int, 
             entry: dict[str, Any] = {"records": len({r["record_id"] for r in part}), "refused": refusals}
             if pairs:
                 entry |= {"n": len(pairs)} | _means(pairs)
-            if len(pairs) >= LEAST_FOR_SLICE:
-                entry["difference"] = _difference(pairs, samples, seed)
+                difference = _difference(pairs, samples, seed)
+                if difference["verdict"] != TOO_FEW:
+                    entry["difference"] = difference
             table[value] = entry
         if len(table) > 1:
             tables[name] = table

@@ -88,7 +88,12 @@ def decide(
             checks += _not_worse(rival, name, setting, rule.margin)
     if fresh:
         checks.append(
-            Check("better than the base model", fresh["low"] > 0, "hold", _said("fresh", MATTERS, "base", fresh))
+            Check(
+                "better than the base model",
+                fresh["verdict"] == "better",
+                "hold",
+                _said("fresh", MATTERS, "base", fresh),
+            )
         )
     ahead = comparisons.get("promoted", {}).get("fresh", {}).get("differences", {}).get(MATTERS)
     if ahead:
@@ -111,7 +116,7 @@ def _not_worse(rival: Rival, name: str, setting: Mapping[str, Any], margin: floa
         if metric in differences:
             d = differences[metric]
             passed = d["difference"] >= -margin
-            clear = rival == "base" and metric == MATTERS and d["high"] < 0
+            clear = rival == "base" and metric == MATTERS and d["verdict"] == "worse"
             kind = "citations" if metric in CITATIONS else "answers"
             checks.append(
                 Check(
@@ -125,7 +130,9 @@ def _not_worse(rival: Rival, name: str, setting: Mapping[str, Any], margin: floa
         f"{part} {value!r} {entry['difference']['difference']:+.3f}"
         for part, table in setting.get("slices", {}).items()
         for value, entry in table.items()
-        if "difference" in entry and entry["difference"]["difference"] < -margin and entry["difference"]["high"] < 0
+        if "difference" in entry
+        and entry["difference"]["difference"] < -margin
+        and entry["difference"]["verdict"] == "worse"
     ]
     said = f"clearly worse than {NAMES[rival]} on {', '.join(lost)}" if lost else "no slice clearly worse"
     return [*checks, Check(f"slices not worse: {name}, {rival}", not lost, "hold", f"{name}: {said}")]

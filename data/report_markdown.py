@@ -10,6 +10,7 @@ from data.conditions import condition_words, setting_words
 from data.report_page import percent
 from data.report_tables import general_table, setting_tables, warning_lines
 from data.scoring import METRICS
+from data.statistics import TOO_FEW
 
 
 def summary_markdown(
@@ -59,7 +60,7 @@ def summary_markdown(
 
 def _points(difference: Mapping[str, Any]) -> str:
     value, low, high = (f"{100 * difference[k]:+.1f}" for k in ("difference", "low", "high"))
-    return f"{value} ({low} to {high})"
+    return value if difference["verdict"] == TOO_FEW else f"{value} ({low} to {high})"
 
 
 def _row(cells: Sequence[str]) -> str:

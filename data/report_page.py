@@ -21,8 +21,8 @@ def percent(value: Any) -> str:
 
 
 def colour(difference: Mapping[str, Any]) -> str:
-    """The style of a difference: by its interval, never by its value alone."""
-    return "good" if difference["low"] > 0 else "bad" if difference["high"] < 0 else ""
+    """The style of a difference: by its verdict, never by its value alone."""
+    return {"better": "good", "worse": "bad"}.get(difference["verdict"], "")
 
 
 @lru_cache(maxsize=1)

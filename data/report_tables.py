@@ -13,6 +13,7 @@ from data.charts import bar_chart, interval_chart
 from data.comparison import HEADLINE
 from data.conditions import condition_words, setting_words
 from data.scoring import METRICS
+from data.statistics import TOO_FEW
 
 FLAGS = {
     "unmarked": "Without answer marker",
@@ -44,7 +45,8 @@ def warning_lines(summary: Mapping[str, Any]) -> list[str]:
 
 def setting_tables(part: Mapping[str, Any], base: str, other: str) -> dict[str, Any]:
     """Everything one section of the report shows."""
-    conditions, differences = part["conditions"], part["differences"]
+    conditions = part["conditions"]
+    differences = {m: d for m, d in part["differences"].items() if d["verdict"] != TOO_FEW}
     table = []
     for metric, name in METRICS.items():
         values = [c["metrics"].get(metric, {}).get("value") for c in conditions.values()]

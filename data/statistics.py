@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from raft_errors import BadInput
 
+TOO_FEW = "too few to say"
 _BLOCK = 4_000_000  # resampled weights held at once
 
 
@@ -24,7 +25,9 @@ _BLOCK = 4_000_000  # resampled weights held at once
 class Interval:
     """An estimate and its interval. `n` counts pairs (or values), `groups` the units that were resampled.
 
-    `p_value` is two-sided, from the bootstrap: twice the smaller share of resamples on either side of zero.
+    `p_value` is two-sided, from the bootstrap: twice the smaller share of resamples on either side of zero. It is never
+    below 2^(1 - groups), that of a sign test on as many units which all go one way: resampling a handful cannot know
+    how they would differ from others.
     """
 
     value: float
@@ -39,8 +42,12 @@ class Interval:
         return asdict(self)
 
     @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
+    def verdict(self) -> str:
+        """`better` or `worse` where the interval lies on one side of zero, else `no clear difference`; `too few to say`
+        where so few units could not tell, whatever their figures (below six for an interval of 95 %)."""
+        if _least_p(self.groups) > 1 - self.level:
+            return TOO_FEW
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "no clear difference"
 
 
 def paired_bootstrap(
@@ -85,10 +92,13 @@ def bootstrap_mean(
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     below, above = (means <= 0).mean(), (means >= 0).mean()
-    p_value = min(1.0, 2 * min(below, above))
-    return Interval(
-        float(array.mean()), float(low), float(high), level, array.size, sums.size, max(float(p_value), 1 / samples)
-    )
+    p_value = min(1.0, max(2 * min(below, above), 1 / samples, _least_p(sums.size)))
+    return Interval(float(array.mean()), float(low), float(high), level, array.size, sums.size, float(p_value))
+
+
+def _least_p(units: int) -> float:
+    """Two-sided p-value of a sign test on `units` that all go one way."""
+    return 2.0 ** (1 - units)
 
 
 def _by_group(

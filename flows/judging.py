@@ -182,7 +182,7 @@ def _searches(retriever: Retriever, mode: str) -> dict[str, Search]:
 
 def _differences(
     questions: list[Question], scores: Mapping[str, Mapping[str, Mapping[str, float]]], configured: str
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """nDCG@10 of every other search less that of the configured one, with its 95 % interval over documents."""
     from data.statistics import paired_bootstrap
 
@@ -194,14 +194,16 @@ def _differences(
     for name in scores:
         if name != configured:
             interval = paired_bootstrap(values(configured), values(name), groups=documents)
-            found[name] = {key: round(getattr(interval, key), 6) for key in ("value", "low", "high")}
+            figures = {key: round(getattr(interval, key), 6) for key in ("value", "low", "high")}
+            found[name] = {**figures, "verdict": interval.verdict}
     return found
 
 
-def _verdicts(differences: Mapping[str, Mapping[str, float]], configured: str) -> list[str]:
+def _verdicts(differences: Mapping[str, Mapping[str, Any]], configured: str) -> list[str]:
+    words = {"better": "better than", "worse": "worse than"}
     lines = []
     for name, d in differences.items():
-        word = "better than" if d["low"] > 0 else "worse than" if d["high"] < 0 else "not told apart from"
+        word = words.get(d["verdict"], "not told apart from")
         span = f"nDCG@10 {d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
         lines.append(f"{name} is {word} {configured}, which is configured: {span}")
     return lines

@@ -14,6 +14,7 @@ import yaml
 
 from data.conditions import condition_words, setting_words
 from data.scoring import METRICS
+from data.statistics import TOO_FEW
 
 README = "README.md"
 
@@ -106,12 +107,12 @@ def _results(summary: Mapping[str, Any], retrieval: Mapping[str, Any]) -> Iterat
     if not headline:
         yield "Not measured yet: `raft evaluate` compares it with its base, and `raft card` writes the result here."
         return
-    level = f"{100 * headline.get('level', 0.95):g} %"
+    interval = f"{100 * headline.get('level', 0.95):g} % interval [{headline['low']:+.3f}, {headline['high']:+.3f}]"
+    sure = "" if headline["verdict"] == TOO_FEW else f", {interval}"
     yield (
         f"On {headline['n']} held-out questions, with {setting_words(summary['headline_setting'])}: "
         f"{METRICS.get(summary['headline_metric'], summary['headline_metric'])} {headline['base']:.3f} (base) against "
-        f"{headline['other']:.3f} (adapter), difference {headline['difference']:+.3f}, {level} interval "
-        f"[{headline['low']:+.3f}, {headline['high']:+.3f}]: {headline['verdict']}."
+        f"{headline['other']:.3f} (adapter), difference {headline['difference']:+.3f}{sure}: {headline['verdict']}."
     )
     base = dict(_scores(summary, "base"))
     rows = [(key, base[key]["value"], row["value"]) for key, row in _scores(summary, "adapter") if key in base]

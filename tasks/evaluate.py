@@ -89,6 +89,7 @@ def build(
     from data.comparison import summarise
     from data.report import summary_markdown, write_report
     from data.row_table import write_rows
+    from data.statistics import TOO_FEW
 
     test = list(read_jsonl(records.path("test.jsonl"), Record))
     used = test[: config.limit]
@@ -165,9 +166,11 @@ def build(
     headline = summary.get("headline") or {}
     line = f"{len(used)} of {len(test)} test records, {len(who)} × {len(asked)} answers"
     if headline:
+        few = headline["verdict"] == TOO_FEW
+        sure = f"({TOO_FEW})" if few else f"[{headline['low']:+.3f}, {headline['high']:+.3f}]"
         line += (
             f"; token F1 base {headline['base']:.3f} → adapter {headline['other']:.3f}, difference "
-            f"{headline['difference']:+.3f} [{headline['low']:+.3f}, {headline['high']:+.3f}]"
+            f"{headline['difference']:+.3f} {sure}"
         )
     figures = {"records": len(used), "answers": len(rows), "headline": headline, **found, **seconds}
     return Outcome(line, figures | ({"general_skills": general.get("verdict")} if general else {}))

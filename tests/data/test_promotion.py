@@ -9,7 +9,9 @@ RULE = Rule(margin=0.05, least_questions=20)
 
 def difference(base, other, spread=0.02, n=40):
     d = other - base
-    return {"base": base, "other": other, "difference": d, "low": d - spread, "high": d + spread, "n": n}
+    verdict = "better" if d > spread else "worse" if d < -spread else "no clear difference"
+    interval = {"low": d - spread, "high": d + spread, "n": n, "verdict": verdict}
+    return {"base": base, "other": other, "difference": d, **interval}
 
 
 def setting(f1, slices=None, **metrics):

@@ -99,6 +99,17 @@ def test_an_adapter_without_effect_is_called_equal_on_every_metric(records):
         assert difference["p_holm"] == 1
 
 
+def test_a_handful_of_questions_gives_no_verdict_and_no_interval(records, tmp_path):
+    few = [r for r in records if r.metadata["label"] == "answer"][:5]
+    rows = rows_for(few, 0.0, 1.0)
+    summary = summarise(rows, samples=500)
+    assert (summary["headline"]["verdict"], summary["headline"]["difference"]) == ("too few to say", 1)
+    write_report(tmp_path / "report.html", title="Few", summary=summary, rows=rows)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "So few could not tell" in page
+    assert "+100.0 to +100.0" not in page + summary_markdown(summary, title="Few")
+
+
 def test_missing_answers_are_counted_and_leave_the_comparison(records):
     rows = rows_for(records)
     full = summarise(rows, samples=200)["settings"]["records"]

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from data.statistics import (
+    TOO_FEW,
     bootstrap_mean,
     chi_square_p,
     detectable_difference,
@@ -24,7 +25,7 @@ def test_the_interval_agrees_with_the_normal_one_on_many_values():
     assert got.value == pytest.approx(d.mean())
     assert got.low == pytest.approx(d.mean() - error, abs=0.003)
     assert got.high == pytest.approx(d.mean() + error, abs=0.003)
-    assert got.excludes_zero
+    assert got.verdict == "better"
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -46,10 +47,19 @@ def test_a_planted_regression_is_called_worse_and_no_change_equal():
     assert (same.value, same.low, same.high, same.p_value) == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize(("units", "verdict"), [(1, TOO_FEW), (5, TOO_FEW), (6, "better")])
+def test_a_handful_that_all_go_one_way_proves_nothing(units, verdict):
+    found = paired_bootstrap(np.zeros(units), np.ones(units))
+    assert found.verdict == verdict
+    assert found.p_value == pytest.approx(2 * 0.5**units)
+    many = np.ones(20 * units)
+    assert paired_bootstrap(0 * many, many, groups=np.repeat(np.arange(units), 20).tolist()).verdict == verdict
+
+
 def test_pairing_sees_a_small_gain_on_hard_and_easy_questions():
     rng = np.random.default_rng(3)
     base = rng.random(200)
-    assert paired_bootstrap(base, base + 0.01).excludes_zero
+    assert paired_bootstrap(base, base + 0.01).verdict == "better"
 
 
 def test_questions_of_one_document_are_not_independent():

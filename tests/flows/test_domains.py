@@ -83,7 +83,7 @@ def test_domains_run_side_by_side_and_one_that_fails_stops_no_other(tmp_path, mo
     key = "e" * 32
     with store.publish("evaluate", key) as (out, manifest):
         (out / "report.html").write_text("the report")
-        figures = {"base": 0.2, "other": 0.6, "difference": 0.4, "low": 0.3, "high": 0.5, "n": 40}
+        figures = {"base": 0.2, "other": 0.6, "difference": 0.4, "low": 0.3, "high": 0.5, "n": 40, "verdict": "better"}
         manifest.metrics = {"headline": figures}
     fake = tmp_path / "raft"
     fake.write_text(FAKE.format(python=sys.executable, key=key))
