@@ -24,7 +24,7 @@ FLAGS = {
 
 
 def warning_lines(summary: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before trusting a mean: answers and scores that are left out."""
+    """What a reader must know before trusting a mean: what is left out, and a gain that may be form alone."""
     lines = []
     for name, part in summary["settings"].items():
         for condition, figures in part["conditions"].items():
@@ -40,7 +40,22 @@ def warning_lines(summary: Mapping[str, Any]) -> list[str]:
                     f"score{' is not a finite number' if count == 1 else 's are not finite numbers'}, "
                     "left out of every mean."
                 )
-    return lines
+    return lines + _perhaps_form_alone(summary)
+
+
+def _perhaps_form_alone(summary: Mapping[str, Any]) -> list[str]:
+    """Token F1 rises with shorter replies, right or not; whether the answer stands in a reply does not."""
+    headline, part = summary.get("headline"), summary["settings"].get(summary["headline_setting"], {})
+    contained = part.get("differences", {}).get("contains")
+    if not headline or headline["verdict"] != "better" or not contained or contained["verdict"] == "better":
+        return []
+    base, other = (f"{part['conditions'][summary[who]]['answer_words']:.0f}" for who in ("base", "other"))
+    change, low, high = (f"{100 * contained[k]:+.1f}" for k in ("difference", "low", "high"))
+    return [
+        f"{METRICS[HEADLINE]} counts every word too many against a reply, and answers went from {base} to {other} "
+        f'words. By "{METRICS["contains"]}", which does not, no gain is certain: {change} points '
+        f"({low} to {high})."
+    ]
 
 
 def setting_tables(part: Mapping[str, Any], base: str, other: str) -> dict[str, Any]:

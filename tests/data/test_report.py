@@ -110,6 +110,18 @@ def test_a_handful_of_questions_gives_no_verdict_and_no_interval(records, tmp_pa
     assert "+100.0 to +100.0" not in page + summary_markdown(summary, title="Few")
 
 
+def test_a_gain_that_may_be_form_alone_is_said_to_be(records):
+    rows = []
+    for record in (r for r in records if r.metadata["label"] == "answer"):
+        right = record.metadata["answers"][0]
+        rows.append(score_row(record, f"<ANSWER>: As far as one can tell, it is {right}.", condition="base"))
+        rows.append(score_row(record, f"<ANSWER>: {right}", condition="adapter"))
+    summary = summarise(rows, samples=500)
+    assert summary["headline"]["verdict"] == "better"
+    assert "no gain is certain: +0.0 points" in summary_markdown(summary, title="Form")
+    assert "no gain is certain" not in summary_markdown(summarise(rows_for(records), samples=500), title="More")
+
+
 def test_missing_answers_are_counted_and_leave_the_comparison(records):
     rows = rows_for(records)
     full = summarise(rows, samples=200)["settings"]["records"]
