@@ -93,7 +93,8 @@ def _condition(rows: list[Mapping[str, Any]], samples: int, seed: int) -> dict[s
         kept = [r for r in scored if _defined(r["metrics"][metric])]
         if kept:
             values = [r["metrics"][metric] for r in kept]
-            metrics[metric] = bootstrap_mean(values, groups=_groups(kept)[0], samples=samples, seed=seed).to_dict()
+            groups, _, _ = resampled_units([r["group"] for r in kept])
+            metrics[metric] = bootstrap_mean(values, groups=groups, samples=samples, seed=seed).to_dict()
     closed = [r for r in scored if r["metrics"]["accuracy"] is not None]
     words = [len(r["final_answer"].split()) for r in scored]
     seconds, _ = mean_defined([r["seconds"] for r in scored])
@@ -136,7 +137,7 @@ def _defined(value: float | None) -> bool:
 
 def _difference(pairs: list[tuple[float, float, Mapping[str, Any]]], samples: int, seed: int) -> dict[str, Any]:
     first, second = [p[0] for p in pairs], [p[1] for p in pairs]
-    groups, resampled, documents = _groups([p[2] for p in pairs])
+    groups, resampled, documents = resampled_units([p[2]["group"] for p in pairs])
     interval = paired_bootstrap(first, second, groups=groups, samples=samples, seed=seed)
     deviation = float(np.std(np.subtract(second, first), ddof=1)) if len(pairs) > 1 else 0.0
     return {
@@ -152,9 +153,8 @@ def _difference(pairs: list[tuple[float, float, Mapping[str, Any]]], samples: in
     }
 
 
-def _groups(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str] | None, str, int]:
+def resampled_units(documents: Sequence[str]) -> tuple[Sequence[str] | None, str, int]:
     """What to resample as a whole: documents, or single questions (None) where the documents are too few."""
-    documents = [r["group"] for r in rows]
     count = len(set(documents))
     return (documents, "documents", count) if count >= LEAST_GROUPS else (None, "questions", count)
 

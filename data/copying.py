@@ -8,11 +8,10 @@ Knows no model: generation asks it, before each token, which ids may come next.
 from __future__ import annotations
 
 import bisect
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from data.prompting import PromptTemplate, closing
+from data.prompting import NUMBER_BEFORE, PromptTemplate, closing
 
 LONGEST = 24  # bytes of a token that are looked up; longer ones are runs of spaces or lines
 STRADDLE = 4  # bytes of a passage that a token may hold before the closing mark, such as the dot of `.”`
@@ -110,8 +109,8 @@ class QuoteCopier:
         everyone = tuple(range(len(self._passages)))
         if self._citation != "before":
             return everyone
-        number = re.search(rb"\[(\d{1,4})\][^\n\[\]]{0,80}$", before)
-        return tuple(n for n in everyone if number and n + 1 == int(number[1])) or everyone
+        number = NUMBER_BEFORE.search(before.decode(errors="replace"))
+        return tuple(n for n in everyone if number and n + 1 == int(number["number"])) or everyone
 
     def _first_words(self, within: tuple[int, ...]) -> list[int] | None:
         """Ids with which a quote may begin: at the beginning of a word of a passage."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.answer_metrics import contains_answer
-from data.statistics import paired_bootstrap
+from data.statistics import TOO_FEW, paired_bootstrap
 
 LEAST_FOR_VERDICT = 10
 INSTRUCTIONS = Path(__file__).parent / "templates" / "general" / "instructions.jsonl"
@@ -76,7 +76,7 @@ def compare_general(
         change = paired_bootstrap(first, second, samples=samples, seed=seed)
         verdict = "forgets" if change.low > 0 else "improves" if change.high < 0 else "unchanged"
         if len(kept) < LEAST_FOR_VERDICT:
-            verdict = "too few to say"
+            verdict = TOO_FEW
         out["loss"] = {
             "base": sum(first) / len(first),
             "other": sum(second) / len(second),

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from data.scoring import METRICS
+from data.statistics import with_interval
 
 Verdict = Literal["promote", "hold", "reject"]
 Rival = Literal["promoted", "base"]
@@ -141,5 +142,5 @@ def _not_worse(rival: Rival, name: str, setting: Mapping[str, Any], margin: floa
 def _said(name: str, metric: str, rival: Rival, d: Mapping[str, Any]) -> str:
     return (
         f"{name} set, {METRICS[metric]}: {d['other']:.3f} against {d['base']:.3f} of {NAMES[rival]}, "
-        f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
+        f"{with_interval(d['difference'], d)}"
     )

@@ -29,7 +29,7 @@ FIELDS = ("begin_quote", "end_quote", "answer_marker", "refusal", "citation")
 # Sandboxed, because templates also arrive inside adapters that somebody else made.
 _ENVIRONMENT = ImmutableSandboxedEnvironment(autoescape=False, undefined=jinja2.StrictUndefined)
 
-_NUMBER_BEFORE = re.compile(r"\[(?P<number>\d{1,4})\][^\n\[\]]{0,80}$")
+NUMBER_BEFORE = re.compile(r"\[(?P<number>\d{1,4})\][^\n\[\]]{0,80}$")
 _NUMBER_BESIDE = re.compile(r"\[(?P<number>\d{1,4})\]\s*$")
 
 # How models say in their own words that the passages do not help; the base model never learnt our sentence.
@@ -280,7 +280,7 @@ def _quotes(text: str, template: PromptTemplate) -> Iterator[tuple[int, int, Cit
         for match in re.finditer(pattern, text, re.DOTALL):
             yield match.start(), match.end(), CitedQuote(int(match["number"]), match["text"].strip())
         return
-    at, before = 0, _NUMBER_BEFORE if template.citation == "before" else _NUMBER_BESIDE
+    at, before = 0, NUMBER_BEFORE if template.citation == "before" else _NUMBER_BESIDE
     while (mark := text.find(begin, at)) >= 0:
         first = mark + len(begin)
         stop = closing(text, first, begin, end)

@@ -20,7 +20,6 @@ from data.report_markdown import summary_markdown
 from data.report_page import colour, render_page
 from data.report_tables import general_table, plain, setting_tables, warning_lines
 from data.scoring import METRICS, score_row
-from data.statistics import TOO_FEW
 
 __all__ = ["score_row", "summarise", "summary_markdown", "write_report"]
 
@@ -62,7 +61,6 @@ def write_report(
         setting_words=setting_words(summary["headline_setting"]),
         metric_name=METRICS[HEADLINE],
         verdict=headline and headline["verdict"],
-        too_few=TOO_FEW,
         verdict_class=headline and colour(headline),
         level=f"{100 * headline['level']:g} %" if headline else "95 %",
         warnings=warning_lines(summary),

@@ -9,6 +9,8 @@ from typing import Any
 
 import jinja2
 
+from data.statistics import TOO_FEW
+
 
 def render_page(template: str, **content: Any) -> str:
     """The page of `data/templates/report/<template>`, ending in a newline."""
@@ -33,6 +35,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.ChainableUndefined,
         trim_blocks=True,
     )
+    environment.globals["too_few"] = TOO_FEW
     environment.filters |= {
         "percent": percent,
         "points": lambda v: f"{100 * v:+.1f}",

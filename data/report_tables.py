@@ -45,9 +45,9 @@ def warning_lines(summary: Mapping[str, Any]) -> list[str]:
 
 def _perhaps_form_alone(summary: Mapping[str, Any]) -> list[str]:
     """Token F1 rises with shorter replies, right or not; whether the answer stands in a reply does not."""
-    headline, part = summary.get("headline"), summary["settings"].get(summary["headline_setting"], {})
-    contained = part.get("differences", {}).get("contains")
-    if not headline or headline["verdict"] != "better" or not contained or contained["verdict"] == "better":
+    part = summary["settings"].get(summary["headline_setting"], {})
+    leading, contained = (part.get("differences", {}).get(m) for m in (HEADLINE, "contains"))
+    if not leading or leading["verdict"] != "better" or contained["verdict"] == "better":
         return []
     base, other = (f"{part['conditions'][summary[who]]['answer_words']:.0f}" for who in ("base", "other"))
     change, low, high = (f"{100 * contained[k]:+.1f}" for k in ("difference", "low", "high"))

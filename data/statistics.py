@@ -7,7 +7,7 @@ an error here, so that no failed answer slips in as a zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -99,6 +99,13 @@ def bootstrap_mean(
 def _least_p(units: int) -> float:
     """Two-sided p-value of a sign test on `units` that all go one way."""
     return 2.0 ** (1 - units)
+
+
+def with_interval(value: float, figures: Mapping[str, Any]) -> str:
+    """`+0.397 [+0.197, +0.597]`, or `+0.397 (too few to say)`; `figures` are an interval's, with its verdict."""
+    if figures["verdict"] == TOO_FEW:
+        return f"{value:+.3f} ({TOO_FEW})"
+    return f"{value:+.3f} [{figures['low']:+.3f}, {figures['high']:+.3f}]"
 
 
 def _by_group(

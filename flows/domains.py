@@ -189,10 +189,12 @@ def _evaluation(store: Store, told: Mapping[str, Any]) -> tuple[Mapping[str, Any
 
 
 def _figures(headline: Mapping[str, Any]) -> str:
+    from data.statistics import with_interval
+
     if not headline:
         return ""
-    interval = f"[{headline['low']:+.3f}, {headline['high']:+.3f}]"
-    return f"{headline['base']:.3f} → {headline['other']:.3f} {interval}"
+    change = with_interval(headline["difference"], headline)
+    return f"{headline['base']:.3f} → {headline['other']:.3f}, {change}"
 
 
 def write_page(folder: Path, outcomes: list[Outcome]) -> Path:

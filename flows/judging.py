@@ -183,29 +183,31 @@ def _searches(retriever: Retriever, mode: str) -> dict[str, Search]:
 def _differences(
     questions: list[Question], scores: Mapping[str, Mapping[str, Mapping[str, float]]], configured: str
 ) -> dict[str, dict[str, Any]]:
-    """nDCG@10 of every other search less that of the configured one, with its 95 % interval over documents."""
+    """nDCG@10 of every other search less that of the configured one, with its 95 % interval."""
+    from data.comparison import resampled_units
     from data.statistics import paired_bootstrap
 
     def values(name: str) -> list[float]:
         return [scores[name][question.id]["nDCG@10"] for question in questions]
 
-    documents = [question.document_ids[0] for question in questions]
+    groups, _, _ = resampled_units([question.document_ids[0] for question in questions])
     found = {}
     for name in scores:
         if name != configured:
-            interval = paired_bootstrap(values(configured), values(name), groups=documents)
+            interval = paired_bootstrap(values(configured), values(name), groups=groups)
             figures = {key: round(getattr(interval, key), 6) for key in ("value", "low", "high")}
             found[name] = {**figures, "verdict": interval.verdict}
     return found
 
 
 def _verdicts(differences: Mapping[str, Mapping[str, Any]], configured: str) -> list[str]:
+    from data.statistics import with_interval
+
     words = {"better": "better than", "worse": "worse than"}
     lines = []
     for name, d in differences.items():
         word = words.get(d["verdict"], "not told apart from")
-        span = f"nDCG@10 {d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]"
-        lines.append(f"{name} is {word} {configured}, which is configured: {span}")
+        lines.append(f"{name} is {word} {configured}, which is configured: nDCG@10 {with_interval(d['value'], d)}")
     return lines
 
 

@@ -8,7 +8,7 @@ from data.nouns import Record, read_jsonl, write_jsonl
 from data.teachers import Teacher
 from raft_errors import BadInput
 from tasks.contenders import contenders
-from tasks.exam import answer_and_score, contexts, depth_for, reader, recall_figures
+from tasks.exam import answer_and_score, contexts, depth_for, make_answerer, recall_figures
 from tasks.general import general_skills
 from tasks.models import ModelFiles
 from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
@@ -89,7 +89,7 @@ def build(
     from data.comparison import summarise
     from data.report import summary_markdown, write_report
     from data.row_table import write_rows
-    from data.statistics import TOO_FEW
+    from data.statistics import with_interval
 
     test = list(read_jsonl(records.path("test.jsonl"), Record))
     used = test[: config.limit]
@@ -107,7 +107,7 @@ def build(
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     for one in who:
-        answerer = reader(base.folder, one.adapter, one.digest, config.model_dump(), contract)
+        answerer = make_answerer(base.folder, one.adapter, one.digest, config.model_dump(), contract)
         scored, took = answer_and_score(one.name, answerer, asked, contract, bench.cache, bench.progress)
         rows += scored
         seconds |= {} if took is None else {f"seconds_per_answer_{one.name}": took}
@@ -166,11 +166,9 @@ def build(
     headline = summary.get("headline") or {}
     line = f"{len(used)} of {len(test)} test records, {len(who)} × {len(asked)} answers"
     if headline:
-        few = headline["verdict"] == TOO_FEW
-        sure = f"({TOO_FEW})" if few else f"[{headline['low']:+.3f}, {headline['high']:+.3f}]"
         line += (
             f"; token F1 base {headline['base']:.3f} → adapter {headline['other']:.3f}, difference "
-            f"{headline['difference']:+.3f} {sure}"
+            f"{with_interval(headline['difference'], headline)}"
         )
     figures = {"records": len(used), "answers": len(rows), "headline": headline, **found, **seconds}
     return Outcome(line, figures | ({"general_skills": general.get("verdict")} if general else {}))

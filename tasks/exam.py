@@ -50,7 +50,7 @@ def contexts(
     return [(name, record) for name in settings for record in shown[name]]
 
 
-def reader(
+def make_answerer(
     base: Path, adapter: Path | None, digest: str, settings: Mapping[str, Any], contract: Mapping[str, Any]
 ) -> Answerer:
     """A contender as the section `evaluate` (its values as `settings`) has it answer."""

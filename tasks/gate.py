@@ -66,7 +66,7 @@ def build(
     """
     from data.comparison import summarise
     from tasks.contenders import check_serving
-    from tasks.exam import answer_and_score, contexts, depth_for, reader
+    from tasks.exam import answer_and_score, contexts, depth_for, make_answerer
 
     contract = read_json(records.path("contract.json"))
     settings = evaluate.ingredients["config"]
@@ -93,7 +93,7 @@ def build(
     known = _documents(promoted_records) if promoted_records else set()
     rows: list[dict[str, Any]] = []
     for name, (adapter, digest) in adapters.items():
-        who = reader(base.folder, adapter, digest, settings, contract)
+        who = make_answerer(base.folder, adapter, digest, settings, contract)
         rows += answer_and_score(name, who, asked, contract, bench.cache, bench.progress)[0]
     for row in rows if known else ():
         row["slices"]["corpus"] = "known to the promoted version" if row["group"] in known else "new"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from data.nouns import ItemCache, Progress, Record, read_jsonl
 from raft_errors import BadInput
 from tasks.evaluate import EvaluateConfig
-from tasks.exam import answer_and_score, contexts, depth_for, reader, recall_figures
+from tasks.exam import answer_and_score, contexts, depth_for, make_answerer, recall_figures
 from tasks.models import ModelFiles
 from tasks.retriever import RetrievalConfig, open_retriever
 from tasks.store import Manifest, read_json
@@ -47,7 +47,7 @@ def probe_base(
     retriever = open_retriever(retrieval, index, chunk, embedder)
     hits = retriever.search([r.metadata["question"] for r in used], depth_for(settings, contract["passages"]))
     asked = contexts(used, hits, retriever.chunks, contract, settings, seed)
-    who = reader(base.folder, None, base.digest, config.model_dump(), contract)
+    who = make_answerer(base.folder, None, base.digest, config.model_dump(), contract)
     rows, _ = answer_and_score("base", who, asked, contract, cache, progress)
     found = recall_figures(used, hits, contract["passages"])
     probe = probe_from(

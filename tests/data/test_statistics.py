@@ -12,6 +12,7 @@ from data.statistics import (
     holm,
     paired_bootstrap,
     sample_size,
+    with_interval,
 )
 from raft_errors import BadInput
 
@@ -54,6 +55,13 @@ def test_a_handful_that_all_go_one_way_proves_nothing(units, verdict):
     assert found.p_value == pytest.approx(2 * 0.5**units)
     many = np.ones(20 * units)
     assert paired_bootstrap(0 * many, many, groups=np.repeat(np.arange(units), 20).tolist()).verdict == verdict
+
+
+def test_a_difference_is_written_with_its_interval_or_with_why_it_has_none():
+    enough = paired_bootstrap(np.zeros(6), np.ones(6))
+    few = paired_bootstrap(np.zeros(5), np.ones(5))
+    said = [with_interval(i.value, {**i.to_dict(), "verdict": i.verdict}) for i in (enough, few)]
+    assert said == ["+1.000 [+1.000, +1.000]", "+1.000 (too few to say)"]
 
 
 def test_pairing_sees_a_small_gain_on_hard_and_easy_questions():
