@@ -106,7 +106,7 @@ class Field:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """`raft` as a process in a session of its own, by which everything it starts can be found."""
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *arguments],
+            [sys.executable, "-P", "-m", "flows.cli", *arguments],
             cwd=self.home,
             env={**self.environment, **environment},
             text=True,
@@ -327,7 +327,7 @@ def server_killed(field: Field, stage: str) -> Case:
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
     }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     server = subprocess.Popen(command, env={**field.environment, **settings}, **quiet)
     while server.poll() is None:

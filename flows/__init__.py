@@ -1,1 +1,5 @@
 """What runs, in which order: the configuration, the pipeline and the `raft` command. No logic a library should have."""
+
+from raft_names import NAMES, require
+
+require(*NAMES)

@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 
 from raft_errors import Interrupted, RaftError
+from raft_names import keep_working_folder_out
 
 # The base of typer's own messages about arguments; it has moved between typer's releases.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -48,6 +49,7 @@ def main() -> NoReturn:
     """Entry point of the `raft` command."""
     # torch's threads spin while they wait, which on a busy machine makes every operation many times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_working_folder_out()
     debug = "--debug" in sys.argv
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(name)s: %(message)s")
     if not debug:

@@ -131,7 +131,7 @@ def run_all(wanted: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int,
     def one(name: str) -> Outcome:
         config = folder / f"{name}.yaml"
         config.write_text(yaml.safe_dump(wanted[name].model_dump(mode="json"), allow_unicode=True), encoding="utf-8")
-        command = [sys.executable, "-m", "flows.cli", verb, str(config), "--no-prefect", "--json"]
+        command = [sys.executable, "-P", "-m", "flows.cli", verb, str(config), "--no-prefect", "--json"]
         began = time.monotonic()
         with mutex:
             child = subprocess.Popen(

@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any
 
 from data.nouns import ItemCache, Progress
 from raft_errors import RaftError
+from raft_names import SAFE_PATH
 from retrieval.embedding import Embedded, Embedder
 
 log = logging.getLogger("raft.retrieval")
@@ -117,9 +119,27 @@ def embed_shards(
     return done
 
 
+class _Worker(SpawnProcess):
+    """A spawned process that does not look for modules in the working folder."""
+
+    @staticmethod
+    def _Popen(process: Any) -> Any:  # noqa: N802 - multiprocessing's name for how a process is started
+        given = os.environ.get("PYTHONSAFEPATH")
+        os.environ["PYTHONSAFEPATH"] = given or SAFE_PATH
+        try:
+            return SpawnProcess._Popen(process)  # type: ignore[attr-defined]
+        finally:
+            if given is None:
+                del os.environ["PYTHONSAFEPATH"]
+
+
+class _Workers(SpawnContext):
+    Process = _Worker
+
+
 def local_pool(workers: int) -> ProcessPoolExecutor:
     """Fresh processes on this machine (spawned: torch's threads do not survive a fork)."""
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(workers, mp_context=_Workers())
 
 
 def threads_each(workers: int) -> int:

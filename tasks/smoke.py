@@ -5,7 +5,6 @@ It looks at the adapter the way a server does, through the pointer, after every 
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from data.nouns import Record, read_jsonl
 from data.prompting import parse_answer, template_from_contract, to_messages
 from raft_errors import RaftError
+from raft_names import environment_of_the_user
 from tasks.models import ModelFiles
 from tasks.policy import RetrainConfig
 from tasks.registry import Registry
@@ -70,7 +70,7 @@ def run_command(command: str, export: Path, version: int, timeout_seconds: float
         RaftError: it cannot be started, ends with another code than 0, or takes too long.
     """
     environment = {
-        **os.environ,
+        **environment_of_the_user(),
         "RAFT_ADAPTER": str(export / "adapter"),
         "RAFT_MERGED": str(export / "merged"),
         "RAFT_VERSION": str(version),

@@ -39,7 +39,7 @@ def run_child(
     silent_seconds: float | None = None,
     limit_seconds: float | None = None,
 ) -> None:
-    """Runs `python -m module arguments` to its end; call it in the thread that will wait for it.
+    """Runs `python -P -m module arguments` to its end; call it in the thread that will wait for it.
 
     Args:
         log_file: takes the child's standard error.
@@ -51,7 +51,7 @@ def run_child(
         Transient: it stopped at a checkpoint, was killed or hung; running it again goes on from there.
     """
     environment = {**os.environ, **(environment or {}), "RAFT_SUPERVISOR": str(os.getpid())}
-    command = [sys.executable, "-m", module, *arguments]
+    command = [sys.executable, "-P", "-m", module, *arguments]
     problem: dict[str, Any] = {}
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("ab") as errors:

@@ -23,7 +23,7 @@ def command():
 
 
 def raft(folder, *arguments):
-    command = [sys.executable, "-m", "flows.cli", *arguments]
+    command = [sys.executable, "-P", "-m", "flows.cli", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

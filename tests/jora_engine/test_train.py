@@ -205,7 +205,7 @@ def job(model_folder, bpe, tmp_path):
 
 
 def start(job_file):
-    command = [sys.executable, "-m", "jora_engine.trainer", str(job_file)]
+    command = [sys.executable, "-P", "-m", "jora_engine.trainer", str(job_file)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
 
 
