@@ -1,7 +1,8 @@
 """The names of our packages are common words: this module makes sure that each of them is ours before it is used.
 
-A `tasks.py` beside a script, or a folder on PYTHONPATH with a `data` package in it, comes before ours in Python's search
-and would end an import deep inside. Each package asks here for those that it builds on; the `raft` command asks for all.
+A `tasks.py` beside a script, or a folder on PYTHONPATH with a `data` package in it, comes before ours in Python's
+search and would end an import deep inside. Each package asks here for those that it builds on; the `raft` command asks
+for all.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def _place(name: str) -> Path | None:
 
 
 def keep_working_folder_out() -> None:
-    """Every Python process started from here on leaves the folder it is started in, and its script's, out of its search.
+    """Every Python process started from here on searches neither the folder it is started in nor its script's.
 
     The folder in which somebody calls `raft` is data: an `optax.py` in it must not be imported by the trainer.
     """

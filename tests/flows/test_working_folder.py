@@ -71,7 +71,7 @@ SERVERS = {"server", "schedule"}
 
 @pytest.fixture
 def hostile(warm, monkeypatch):
-    """A project, warm from its documents to its records, whose folder holds a module of every name that could be imported; what is imported leaves a mark."""
+    """A warm project whose folder holds a module of every name; one that is imported leaves a mark."""
     names = {*sys.stdlib_module_names, *importlib.metadata.packages_distributions(), *NAMES, "raft_errors"}
     for name in names:
         if name.isidentifier():
@@ -155,7 +155,7 @@ def test_a_pool_of_a_librarys_user_searches_no_working_folder(tmp_path, monkeypa
 
 # ---- our names
 
-IMPORTS = "import data\nassert data.__file__, 'a namespace'\nimport retrieval, jora_engine\nfrom data.nouns import Chunk\n"
+IMPORTS = "import data\nassert data.__file__, 'a namespace'\nimport retrieval, jora_engine, data.nouns\n"
 
 
 @pytest.fixture(scope="module")
