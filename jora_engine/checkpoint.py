@@ -2,7 +2,8 @@
 
 The seal holds the sha256 of every file, the job that the state belongs to and the machines that computed it. It is
 written last, then the folder gets its name, so a kill leaves the state before. A state that is damaged or belongs to
-another job is set aside and told, never gone on from and never in the way. Knows nothing of steps' meaning.
+another job is set aside and told, never gone on from and never in the way. Of several processes the first one keeps the
+folder, which all of them see. Knows nothing of steps' meaning.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from jora_engine.machine import differences
 from raft_errors import RaftError
@@ -57,9 +59,12 @@ class Checkpoints:
         self.job = json.loads(json.dumps(job or {}))  # as it comes back from a file: tuples are lists there
         self.machines: list[dict[str, Any]] = [json.loads(json.dumps(machine or {}))]
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for partial in self.folder.glob(".*"):
-            shutil.rmtree(partial, ignore_errors=True)
+        self._keeper = jax.process_index() == 0
+        if self._keeper:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for partial in self.folder.glob(".*"):
+                shutil.rmtree(partial, ignore_errors=True)
+        _together("opened")
 
     def steps(self) -> list[int]:
         """Step numbers of the states that are there, ascending, looked at or not."""
@@ -68,21 +73,26 @@ class Checkpoints:
     def save(self, step: int, state: Any, notes: Mapping[str, Any]) -> None:
         """Saves a pytree of arrays and JSON notes as step `step`, then removes states beyond the newest `keep`."""
         partial, place = self.folder / f".{step}.partial", self.folder / str(step)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
         try:
+            if self._keeper:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+            _together("begun")
             self._orbax.save(partial / STATE, args=ocp.args.StandardSave(state))
-            _write_json(partial / NOTES, notes)
-            seal = {"step": step, "job": self.job, "machines": self.machines, "files": digests(partial)}
-            _write_json(partial / SEAL, {**seal, "seal": _digest(seal)})
-            if place.exists():
-                self._set_aside(place, "a newer one takes its place")
-            partial.rename(place)
+            if self._keeper:
+                _write_json(partial / NOTES, notes)
+                seal = {"step": step, "job": self.job, "machines": self.machines, "files": digests(partial)}
+                _write_json(partial / SEAL, {**seal, "seal": _digest(seal)})
+                if place.exists():
+                    self._set_aside(place, "a newer one takes its place")
+                partial.rename(place)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        for old in self.steps()[: -self.keep]:
+            if self._keeper:
+                shutil.rmtree(partial, ignore_errors=True)
+        for old in self.steps()[: -self.keep] if self._keeper else ():
             leaving = (self.folder / str(old)).rename(self.folder / f".{old}.removed")  # never half of a state
             shutil.rmtree(leaving, ignore_errors=True)
+        _together("saved")
 
     def restore(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """(step, state, notes) of the newest state that is whole and of this job, else None.
@@ -100,8 +110,8 @@ class Checkpoints:
                 state = self._orbax.restore(place / STATE, args=ocp.args.StandardRestore(abstract))
             except MemoryError:
                 raise  # says nothing about the state
-            except _Unusable as reason:
-                unusable[step] = str(reason)
+            except _Unusable as error:
+                unusable[step] = str(error)
             except Exception as error:  # noqa: BLE001  orbax raises many kinds for a folder that it cannot read
                 unusable[step] = f"it cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             else:
@@ -109,8 +119,10 @@ class Checkpoints:
                 newest = step, state, notes
                 break
         then = f"training goes on from step {newest[0]}" if newest else "training starts from the beginning"
-        for step, reason in sorted(unusable.items()):  # ascending: of many the newest stay longest
+        _together("read")
+        for step, reason in sorted(unusable.items()) if self._keeper else ():  # ascending: the newest stay longest
             self._set_aside(self.folder / str(step), f"{reason}; {then}")
+        _together("restored")
         return newest
 
     def close(self) -> None:
@@ -178,6 +190,12 @@ def digests(folder: Path) -> dict[str, str]:
         elif not path.is_dir() and name != SEAL:
             found[name] = "no plain file"
     return found
+
+
+def _together(point: str) -> None:
+    """Waits until all processes of the training are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"checkpoints {point}")
 
 
 def _digest(value: Any) -> str:
