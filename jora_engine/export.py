@@ -28,6 +28,7 @@ from jora_engine.tensor_files import (
     write_tensors,
     write_text,
 )
+from jora_engine.tokenizer import is_dated, with_fixed_date
 from jora_engine.weights import TOP_NAMES, hf_tensors
 from raft_errors import BadInput
 
@@ -175,12 +176,29 @@ def write_merged(
                 shutil.copyfile(base_folder / file, temporary / file)
         if chat_template is not None:
             write_text(temporary / "chat_template.jinja", chat_template)
+        _fix_dates(temporary)
         config = read_json(base_folder / "config.json")
         config.pop("_name_or_path", None)
         stored = kinds[TOP_NAMES["embed"]].name
         config |= {key: stored for key in ("dtype", "torch_dtype") if key in config} or {"torch_dtype": stored}
         write_json(temporary / "config.json", config)
     return folder
+
+
+def _fix_dates(folder: Path) -> None:
+    """Puts the engine's date into the folder's chat templates, wherever they are kept: others would print today's."""
+    jinja = folder / "chat_template.jinja"
+    if jinja.exists() and is_dated(text := jinja.read_text(encoding="utf-8")):
+        write_text(jinja, with_fixed_date(text))
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        if (folder / name).exists() and is_dated((folder / name).read_text(encoding="utf-8")):
+            values = read_json(folder / name)
+            template = values.get("chat_template")
+            if isinstance(template, str):
+                values["chat_template"] = with_fixed_date(template)
+            elif isinstance(template, list):  # several named ones
+                values["chat_template"] = [{**one, "template": with_fixed_date(one["template"])} for one in template]
+            write_json(folder / name, values)
 
 
 class _replacing:  # noqa: N801  used as a statement

@@ -199,7 +199,7 @@ class TrainConfig:
         early_stopping_patience: evaluations without improvement before stopping; 0 means never.
         remat: what the backward pass computes again, from nothing to all: `none`, `names`, `layer`, `offload`
             (`model.rematted`); `auto` is the first that fits, chosen by `planning`.
-        keep_checkpoints: newest ones kept besides the best.
+        keep_checkpoints: newest ones kept; with two, one that is damaged costs the steps since the one before.
         mesh: devices along (data, fsdp, tensor, context), one of them may be -1; `auto` puts all on fsdp.
     """
 
@@ -221,7 +221,7 @@ class TrainConfig:
     eval_every_steps: int = 0
     checkpoint_every_steps: int = 50
     early_stopping_patience: int = 0
-    keep_checkpoints: int = 1
+    keep_checkpoints: int = 2
     dtype: str = "bfloat16"
     remat: str = "names"
     mesh: str | tuple[int, ...] = "auto"

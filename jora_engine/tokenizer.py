@@ -38,6 +38,13 @@ FALLBACK_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}"
 )
 
+TEMPLATE_DATE = datetime.date(2024, 7, 26)
+"""The day on which chat templates that print one are rendered, for ever: a model must be asked as it was trained, and a
+training that is gone on with tomorrow must see today's prompts. It is the date that Llama 3's own template falls back
+to. Changing it makes every adapter of a dated base one that was trained for another prompt."""
+
+_DATE_CALL = re.compile(r"""\bstrftime_now\(\s*(?:format\s*=\s*)?(['"])([^'"\\]*)\1\s*\)""")
+
 Message = Mapping[str, str]
 
 
@@ -50,7 +57,7 @@ class Tokenizer:
         chat_template: the Jinja source in use.
         fallback_template: name of the built-in template where the model brings none, else None.
         eos_ids: ids at which generation stops, the end of a turn first.
-        today: what a template's `strftime_now` sees; None is the clock, so pin it where output must be repeatable.
+        today: the date that a template's `strftime_now` sees.
     """
 
     backend: tokenizers.Tokenizer
@@ -58,10 +65,10 @@ class Tokenizer:
     chat_template: str
     fallback_template: str | None
     eos_ids: tuple[int, ...]
-    today: datetime.date | None = field(default=None)
+    today: datetime.date = field(default=TEMPLATE_DATE)
 
     @classmethod
-    def load(cls, folder: Path, today: datetime.date | None = None) -> Tokenizer:
+    def load(cls, folder: Path, today: datetime.date = TEMPLATE_DATE) -> Tokenizer:
         """Reads the tokenizer files of a Hugging Face folder.
 
         Raises:
@@ -152,6 +159,11 @@ class Tokenizer:
                 do="check the messages, or the template in tokenizer_config.json or chat_template.jinja",
             ) from error
 
+    @property
+    def template_date(self) -> str | None:
+        """The date in the prompts, `2024-07-26`, where the chat template asks for one."""
+        return self.today.isoformat() if is_dated(self.chat_template) else None
+
     def apply_chat_template(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[int]:
         """Token ids of the rendered template; it brings its own special tokens, so none are added."""
         return self.encode(self.render(messages, add_generation_prompt), add_special_tokens=False)
@@ -180,6 +192,23 @@ class Tokenizer:
             if tail.startswith(content):
                 return specials[content]
         return eos
+
+
+def is_dated(template: str) -> bool:
+    """Whether what a chat template writes depends on the day."""
+    return "strftime_now" in template
+
+
+def with_fixed_date(template: str, today: datetime.date = TEMPLATE_DATE) -> str:
+    """The chat template with each `strftime_now("...")` replaced by the date it gives, so that any program renders it
+    as the engine does. A call whose format is not written out stays, with a warning."""
+    fixed = _DATE_CALL.sub(lambda call: json.dumps(today.strftime(call[2]), ensure_ascii=False), template)
+    if re.search(r"\bstrftime_now\s*\(", fixed):
+        log.warning(
+            "the chat template computes how it prints the date: other programs print the day they run, this one %s",
+            today.isoformat(),
+        )
+    return fixed
 
 
 def _decoder_steps(decoder: Mapping[str, Any]) -> set[str]:
@@ -287,7 +316,7 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
 
 
 @functools.lru_cache(maxsize=16)
-def _compile(source: str, today: datetime.date | None) -> jinja2.Template:
+def _compile(source: str, today: datetime.date) -> jinja2.Template:
     """A template in transformers' sandbox: same options, filters and globals."""
 
     def raise_exception(message: str) -> None:
@@ -297,8 +326,8 @@ def _compile(source: str, today: datetime.date | None) -> jinja2.Template:
         # Jinja's own filter escapes HTML characters, which would change the prompt
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    def strftime_now(pattern: str) -> str:
-        return (today or datetime.datetime.now()).strftime(pattern)
+    def strftime_now(format: str) -> str:  # transformers' name for it
+        return today.strftime(format)
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]

@@ -193,9 +193,8 @@ class Trainer:
         """
         state, progress = self.initial_state(), Progress()
         found = checkpoints.restore(state) if checkpoints else None
-        if found and checkpoints:
-            step, state, notes = found
-            checkpoints.drop_after(step)
+        if found:
+            _, state, notes = found
             progress = Progress(**notes)
             report({"event": "resumed", "step": progress.step})
         saved, saved_at = progress.step, time.monotonic()
@@ -208,7 +207,8 @@ class Trainer:
             saved, saved_at = progress.step, time.monotonic()
 
         total = len(self.schedule.steps)
-        while progress.step < total:
+        # asked before a step, not after one: a state that was saved at an early stop is at its end
+        while progress.step < total and not self._out_of_patience(progress):
             began = time.monotonic()
             taken = self._step(state, progress.step, stop, report)
             if taken is None:
@@ -229,10 +229,8 @@ class Trainer:
             every = self.config.checkpoint_every_steps
             if (every and progress.step % every == 0) or time.monotonic() - saved_at > checkpoint_seconds:
                 save()
-            patience = self.config.early_stopping_patience
-            if patience and progress.bad_evaluations >= patience:
-                report({"event": "early-stop", "step": progress.step, "best_step": progress.best_step})
-                break
+        if self._out_of_patience(progress):
+            report({"event": "early-stop", "step": progress.step, "best_step": progress.best_step})
         save()
         return (state.best_lora if progress.best_step else state.lora), progress
 
@@ -321,6 +319,10 @@ class Trainer:
     def _evaluation_due(self, step: int) -> bool:
         every = self.config.eval_every_steps
         return bool(self.validation) and (step == len(self.schedule.steps) or bool(every and step % every == 0))
+
+    def _out_of_patience(self, progress: Progress) -> bool:
+        patience = self.config.early_stopping_patience
+        return bool(patience) and progress.bad_evaluations >= patience
 
     def _note_best(self, state: TrainState, progress: Progress, loss: float) -> TrainState:
         if progress.best_loss is not None and not loss < progress.best_loss:

@@ -28,7 +28,9 @@ import numpy as np
 from jora_engine.checkpoint import Checkpoints
 from jora_engine.config import LoraConfig, ModelConfig, TrainConfig
 from jora_engine.export import read_adapter, write_adapter
+from jora_engine.identity import training_identity
 from jora_engine.lora import Adapter, parameter_count
+from jora_engine.machine import describe
 from jora_engine.packing import Example
 from jora_engine.planning import abstract_params, bits_here, choose, device_memory, refusal, rungs
 from jora_engine.sharding import place, use_cores
@@ -52,6 +54,7 @@ class Job:
         out: folder for adapter/, metrics.jsonl, loss.png and training.json; the same inputs give the same bytes.
         work: folder for checkpoints, kept between attempts and removed by the caller afterwards.
         base_name: what the adapter names as its base; the model folder's name by default.
+        base_digest: identity of the base's files; by default the trainer reads them all to compute one.
         compile_cache: folder for compiled programs, shared between runs.
         writers: metric writers besides metrics.jsonl (`trackers`), their files in `logs`, the run's name `run_name`.
         start: PEFT folder of the adapter that training goes on from; None = a fresh one.
@@ -63,6 +66,7 @@ class Job:
     work: Path
     validation: Path | None = None
     base_name: str = ""
+    base_digest: str = ""
     compile_cache: Path | None = None
     start: Path | None = None
     writers: tuple[str, ...] = ()
@@ -157,10 +161,19 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     _check_lengths([*examples, *validation], model, job)
     placement = place(model, job.training.mesh)
     start = read_start(job.start, job.lora, model) if job.start else None
+    identity = training_identity(
+        examples=examples,
+        validation=validation,
+        base=job.model,
+        base_digest=job.base_digest,
+        start=job.start,
+        lora=job.lora,
+        training=job.training,
+    )
     shapes = abstract_params(model, job.training.dtype, placement)
     # another rung rounds otherwise: a training that is gone on with keeps its own, however much memory is free by now
     ladder, chosen = rungs(job.training, cpu=jax.default_backend() == "cpu"), job.work / "remat"
-    before = chosen.read_text(encoding="utf-8") if chosen.exists() else ""
+    before = chosen.read_text(encoding="utf-8", errors="replace") if chosen.exists() else ""
     trainer, tried = choose(
         lambda training: Trainer(shapes, model, job.lora, training, examples, validation, placement, start),
         sorted(ladder, key=lambda setting: setting.remat != before),
@@ -191,10 +204,23 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         "prompt_tokens": int(sum(len(e.prompt) for e in trainer.examples)),
         "completion_tokens": int(sum(len(e.completion) for e in trainer.examples)),
         "fallback_template": tokenizer.fallback_template,
+        "attention": trainer.backend.backend,
     }
     outlook = {"plan": tried[-1].to_json(), "attention": trainer.backend._asdict()}
     report({"event": "start", **facts, "devices": [str(d) for d in jax.devices()], **outlook})
-    checkpoints = Checkpoints(job.work / "checkpoints", keep=job.training.keep_checkpoints)
+    machine = {
+        **describe(devices=True),
+        "attention": trainer.backend.backend,
+        "mesh": dict(placement.mesh.shape) if placement else {},
+        "remat": job.training.remat,
+    }
+    checkpoints = Checkpoints(
+        job.work / "checkpoints",
+        keep=job.training.keep_checkpoints,
+        job=identity,
+        machine=machine,
+        tell=lambda words: report({"event": "warning", "what": words}),
+    )
     try:
         lora, progress = trainer.run(checkpoints, stop=stop, report=tell, checkpoint_seconds=CHECKPOINT_SECONDS)
     finally:
@@ -202,7 +228,7 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         trackers.close()
     job.out.mkdir(parents=True, exist_ok=True)
     write_adapter(job.out / "adapter", lora, job.lora, model, job.base_name or job.model.name)
-    _write_results(job, progress, facts)
+    _write_results(job, progress, {**facts, "machine": machine, **_other_machines(checkpoints.machines)})
     report({"event": "done", "step": progress.step, **_summary(progress)})
 
 
@@ -215,6 +241,11 @@ def _summary(progress: Progress) -> dict[str, Any]:
         "best_step": progress.best_step or progress.step,
         "tokens": sum(row["tokens"] for row in progress.history),
     }
+
+
+def _other_machines(machines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Those that computed a part of the training before it was gone on with on the last of them."""
+    return {"machines_before": {str(n): m for n, m in enumerate(machines[:-1], 1)}} if len(machines) > 1 else {}
 
 
 def _write_results(job: Job, progress: Progress, facts: dict[str, Any]) -> None:

@@ -93,6 +93,12 @@ def _asking(contract: Mapping[str, Any]) -> Iterator[str]:
     for part in ("instruction.jinja", "input.jinja"):
         if part in sources:
             yield from ("", f"`{part}`:", "```", sources[part].rstrip(), "```")
+    if date := prompt.get("template_date"):
+        yield ""
+        yield (
+            f"The base's chat template prints the day. In training it was {date}, always: render prompts with the chat "
+            "template of the merged model, which holds that date."
+        )
     if embedder := retrieval.get("embedder"):
         chunking = retrieval.get("chunking", {})
         yield ""

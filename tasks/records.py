@@ -168,7 +168,10 @@ def build(
     write_records(bench.out, by_split, formats=("alpaca", *config.formats))
     splits.frozen().write(bench.out / "splits.json")
     write_jsonl(bench.out / "dropped.jsonl", [dataclasses.asdict(row) for row in made.dropped])
-    write_json(bench.out / "contract.json", contract_of(config, may_refuse=made.report["may_refuse"]))
+    contract = contract_of(config, may_refuse=made.report["may_refuse"])
+    if tokenizer.template_date:
+        contract["template_date"] = tokenizer.template_date
+    write_json(bench.out / "contract.json", contract)
     write_card(
         bench.out,
         {**made.report, "mining": dict(sorted(refused.items())), "preflight": seen.figures},
@@ -227,7 +230,6 @@ def look(
         prompt, completion = tokenizer.encode_example(to_messages(record), record.output)
         return [*prompt, *completion], [False] * len(prompt) + [True] * len(completion)
 
-    dated = "strftime_now" in tokenizer.chat_template  # such a prompt is another tomorrow
     return preflight(
         records,
         tokenise,
@@ -235,7 +237,7 @@ def look(
         end_ids=tokenizer.eos_ids,
         max_tokens=max_tokens,
         samples=samples,
-        cache=None if dated else cache,
+        cache=cache,
         tokenizer=model,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,8 @@ from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage
 from tasks.store import Manifest, read_json, write_json
 from tasks.supervisor import run_child
+
+log = logging.getLogger("raft.tasks")
 
 
 class TrainSection(Section):
@@ -97,6 +100,7 @@ def build(
         "start": str(start.path("adapter")) if start else None,
         "work": str(bench.scratch),
         "base_name": base.name,
+        "base_digest": base.digest,
         "writers": config.writers,
         "logs": str(bench.scratch.parents[2] / "logs"),  # beside the store's results: scratch is removed
         "run_name": bench.scratch.name[:16],
@@ -159,6 +163,8 @@ def show(event: dict[str, Any], progress: Progress) -> None:
         progress(0, event["steps"], f"{event['records']} records, {event['steps']} steps, compiling")
     elif kind == "resumed":
         progress(event["step"], None, f"resumed at step {event['step']}")
+    elif kind == "warning":
+        log.warning("training: %s", event["what"])
 
 
 STAGE = Stage(

@@ -1,6 +1,7 @@
 """`raft records` as a user meets it: what it leaves, what it shows, what it refuses to train on, what changed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,17 @@ def test_shown_records_mark_what_is_trained(made):
     words = project.raft("records", "--show", "1").stdout
     assert "of which" in words
     assert "card.html" in words
+
+
+def test_the_contract_holds_the_date_where_the_base_s_chat_template_prints_one(made, tmp_path):
+    project, folder = made
+    plain = json.loads((folder / "contract.json").read_text())
+    base = shutil.copytree(project.domain / "base", tmp_path / "dated")
+    template = (base / "chat_template.jinja").read_text()
+    (base / "chat_template.jinja").write_text("{{ strftime_now('%d %B %Y') }}\n" + template)
+    dated = built(project, "--set", f"models.base={base}")
+    assert json.loads((dated / "contract.json").read_text()) == {**plain, "template_date": "2024-07-26"}
+    assert (dated / "preflight.txt").read_text().startswith("26 July 2024")
 
 
 def test_another_layout_of_the_same_records_trains_nothing_anew(made):

@@ -1,4 +1,7 @@
-"""Two processes of `jax.distributed` on this machine train to the losses of one: weights, batches and adapters cut."""
+"""Two processes of `jax.distributed` on this machine train to the losses of one: weights, batches and adapters cut.
+
+Each training is stopped after its first step and gone on with from a checkpoint that both processes wrote.
+"""
 
 import json
 import os
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 
 PROGRAM = """
-import json, sys
+import itertools, json, sys
 from pathlib import Path
 import jax
 
@@ -22,11 +25,13 @@ if processes > 1:
 assert jax.device_count() == 4, jax.devices()
 
 import numpy as np
+from jora_engine.checkpoint import Checkpoints
 from jora_engine.config import LoraConfig, TrainConfig
 from jora_engine.packing import Example
 from jora_engine.sharding import Placement, make_mesh
 from jora_engine.train import Trainer
 from jora_engine.weights import load_params, param_shapes, read_model_config
+from raft_errors import Interrupted
 
 model = read_model_config(folder)
 rng = np.random.default_rng(0)
@@ -38,12 +43,19 @@ config = TrainConfig(
 placement = Placement(make_mesh((1, 2, 2, 1)), model)  # fsdp and tensor both reach over the processes' border
 params = load_params(folder, model, "float32", placement.params(param_shapes(model)))
 trainer = Trainer(params, model, LoraConfig(rank=4, alpha=8.0), config, examples, examples[:4], placement)
-lora, progress = trainer.run()
+asked = itertools.count()
+try:
+    trainer.run(Checkpoints(Path(sys.argv[5])), stop=lambda: next(asked) >= 2)
+    raise SystemExit("not stopped")
+except Interrupted:
+    events = []
+lora, progress = trainer.run(Checkpoints(Path(sys.argv[5])), report=events.append)
+assert events[0] == {"event": "resumed", "step": 1}, events
 print(json.dumps([r["loss"] for r in progress.history] + [progress.best_loss]))
 """
 
 
-def run(folder, processes):
+def run(folder, processes, states):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -51,7 +63,7 @@ def run(folder, processes):
     environment.pop("XLA_FLAGS", None)
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(folder), port, str(processes), str(number)],
+            [sys.executable, "-c", PROGRAM, str(folder), port, str(processes), str(number), str(states)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -68,8 +80,9 @@ def run(folder, processes):
 
 
 @pytest.mark.heavy
-def test_two_processes_train_like_one(model_folder):
-    (one,) = run(model_folder("llama"), 1)
-    first, second = run(model_folder("llama"), 2)
+def test_two_processes_train_like_one(model_folder, tmp_path):
+    (one,) = run(model_folder("llama"), 1, tmp_path / "one")
+    first, second = run(model_folder("llama"), 2, tmp_path / "two")
+    assert not list(tmp_path.glob("*.set-aside"))
     assert first == second
     np.testing.assert_allclose(first, one, rtol=2e-5)

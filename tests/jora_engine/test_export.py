@@ -1,6 +1,7 @@
 """Exported adapters and merged models mean to PEFT and transformers what they mean to the engine."""
 
 import json
+import shutil
 
 import jax
 import ml_dtypes
@@ -9,11 +10,12 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jora_engine.config import LoraConfig
 from jora_engine.export import read_adapter, write_adapter, write_merged
 from jora_engine.lora import init_lora
+from jora_engine.tokenizer import Tokenizer
 from jora_engine.weights import read_model_config
 from raft_errors import BadInput
 
@@ -209,3 +211,28 @@ def test_a_failing_export_leaves_the_old_one(model_folder, tmp_path):
         write_adapter(tmp_path / "a", lora, config, model, "b")
     assert (tmp_path / "a" / "adapter_model.safetensors").read_bytes() == before
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json", "named"])
+def test_a_merged_model_prints_the_date_that_was_trained_with_on_every_day(
+    model_folder, tokenizer_folder, tmp_path, place
+):
+    """The base's chat template prints the day; transformers, asked today, must render what the engine trained on."""
+    folder, template = tmp_path / "base", "{{ strftime_now('%d %b %Y') ~ ': ' ~ messages[0]['content'] }}"
+    shutil.copytree(model_folder("smollm2"), folder)
+    for file in tokenizer_folder.glob("*token*"):
+        shutil.copy(file, folder)
+    if place == "chat_template.jinja":
+        (folder / place).write_text(template)
+    else:
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        named = [{"name": "default", "template": template}, {"name": "tool_use", "template": "x"}]
+        settings["chat_template"] = named if place == "named" else template
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    model, talk = read_model_config(folder), [{"role": "user", "content": "Hello"}]
+    write_merged(folder, random_lora(LoraConfig(rank=2), model), LoraConfig(rank=2), model, tmp_path / "merged")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert theirs.apply_chat_template(talk, tokenize=False) == "26 Jul 2024: Hello"
+    assert (
+        Tokenizer.load(folder).render(talk) == Tokenizer.load(tmp_path / "merged").render(talk) == "26 Jul 2024: Hello"
+    )

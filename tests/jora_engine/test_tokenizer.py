@@ -7,7 +7,7 @@ import pytest
 import sentencepiece
 import transformers
 
-from jora_engine.tokenizer import FALLBACK_NAME, Tokenizer
+from jora_engine.tokenizer import FALLBACK_NAME, TEMPLATE_DATE, Tokenizer, with_fixed_date
 from raft_errors import BadInput
 
 TALK = [
@@ -106,10 +106,73 @@ def test_a_template_may_refuse_messages_and_cannot_leave_its_sandbox(tokenizer_f
         tokenizer.render([])
 
 
-def test_a_pinned_day_makes_dated_prompts_repeatable(tokenizer_folder):
-    set_template(tokenizer_folder, "{{ strftime_now('%d %b %Y') }}")
-    tokenizer = Tokenizer.load(tokenizer_folder, today=datetime.date(2024, 7, 26))
-    assert tokenizer.render(TALK) == "26 Jul 2024"
+LLAMA3 = (
+    "{%- if not date_string is defined %}\n    {%- if strftime_now is defined %}\n"
+    '        {%- set date_string = strftime_now("%d %b %Y") %}\n    {%- else %}\n'
+    '        {%- set date_string = "26 Jul 2024" %}\n    {%- endif %}\n{%- endif %}\n'
+    "{{- 'Today Date: ' + date_string }}{% for m in messages %}{{ m.content }}{% endfor %}"
+)
+DATED = [
+    LLAMA3,
+    "{{ strftime_now('%Y-%m-%d') }}{{ messages[0].content }}",
+    "{% set now = strftime_now( format = '%A, %d %B %Y, %H:%M' ) %}{{ now ~ messages[0].content }}",
+]
+
+
+def on(day, monkeypatch):
+    """Turns Python's clock to noon of that day, for whoever reads it from here on."""
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(day.year, day.month, day.day, 12, tzinfo=tz)
+
+        @classmethod
+        def today(cls):
+            return cls.now()
+
+    class Calendar(datetime.date):
+        @classmethod
+        def today(cls):
+            return cls(day.year, day.month, day.day)
+
+    monkeypatch.setattr(datetime, "datetime", Clock)
+    monkeypatch.setattr(datetime, "date", Calendar)
+
+
+@pytest.mark.parametrize("template", DATED)
+def test_a_template_that_prints_the_day_gives_the_same_tokens_on_every_day(tokenizer_folder, template, monkeypatch):
+    set_template(tokenizer_folder, template)
+    ids = []
+    for day in (datetime.date(2026, 11, 29), datetime.date(2027, 1, 3)):
+        with monkeypatch.context() as patch:
+            on(day, patch)
+            tokenizer = Tokenizer.load(tokenizer_folder)
+            ids.append(tokenizer.encode_example(TALK[1:2], "Four."))
+    assert ids[0] == ids[1]
+    assert "2024" in tokenizer.render(TALK[1:2])
+    assert tokenizer.template_date == TEMPLATE_DATE.isoformat() == "2024-07-26"
+
+
+def test_an_undated_template_names_no_date(tokenizer_folder):
+    assert Tokenizer.load(tokenizer_folder).template_date is None
+
+
+@pytest.mark.parametrize("template", DATED)
+def test_the_template_for_other_programs_prints_the_date_that_was_trained_with(tokenizer_folder, template):
+    set_template(tokenizer_folder, template)
+    ours = Tokenizer.load(tokenizer_folder)
+    set_template(tokenizer_folder, with_fixed_date(template))
+    theirs = transformers.AutoTokenizer.from_pretrained(tokenizer_folder)
+    for talk in (TALK, TALK[1:2]):
+        want = ours.apply_chat_template(talk, add_generation_prompt=True)
+        assert theirs.apply_chat_template(talk, add_generation_prompt=True, return_dict=False) == want
+
+
+def test_a_date_whose_format_is_computed_is_warned_of(caplog):
+    template = "{% set form = '%Y' %}{{ strftime_now(form) }}"
+    assert with_fixed_date(template) == template
+    assert "other programs will print the day they run" in caplog.text
 
 
 @pytest.fixture(scope="module")

@@ -244,6 +244,23 @@ def test_killed_and_terminated_trainers_end_in_the_bytes_of_an_undisturbed_one(j
     assert files(tmp_path / "whole" / "out") == files(tmp_path / "broken" / "out")
 
 
+@pytest.mark.slow
+def test_a_state_of_another_seed_in_the_work_folder_is_set_aside_and_leaves_no_trace(job, tmp_path):
+    options = {"max_steps": 4, "checkpoint_every_steps": 2}
+    for name in ("whole", "other"):
+        assert finish(start(job(name, seed=int(name == "whole"), **options)))[0] == 0
+    code, lines = finish(start(job("other", seed=1, **options)))
+    assert code == 0
+    told = [line["what"] for line in lines if line["event"] == "warning"]
+    assert len(told) == 2
+    assert all("another training (training seed 1 instead of 0)" in words for words in told)
+    assert not any(line["event"] == "resumed" for line in lines)
+    assert files(tmp_path / "whole" / "out") == files(tmp_path / "other" / "out")
+    record = json.loads((tmp_path / "other" / "out" / "training.json").read_text())
+    assert record["machine"] == {**record["machine"], "backend": "cpu", "attention": "blocked", "remat": "names"}
+    assert "machines_before" not in record
+
+
 def test_a_trainer_dies_with_its_supervisor(job):
     """SIGKILL of the parent leaves no orphan: the trainer gets SIGTERM from the kernel."""
     file = job("orphan", epochs=2000)
