@@ -111,5 +111,4 @@ STAGE = Stage(
     build,
     inputs=("chunk",),
     models=("embedder",),
-    packages=("sentence-transformers", "torch", "transformers", "tokenizers"),
 )

@@ -11,7 +11,7 @@ from tasks.contenders import contenders
 from tasks.exam import answer_and_score, contexts, depth_for, make_answerer, recall_figures
 from tasks.general import general_skills
 from tasks.models import ModelFiles
-from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
+from tasks.retriever import RetrievalConfig, open_retriever
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage
 from tasks.store import Manifest, read_json, write_json
@@ -203,13 +203,4 @@ STAGE = Stage(
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,
-    modules=(
-        "tasks.answers",
-        "tasks.contenders",
-        "tasks.exam",
-        "tasks.general",
-        "tasks.local_teacher",
-        "tasks.retriever",
-    ),
-    packages=(*SEARCH_PACKAGES, "jax", "jaxlib", "rouge-score", "ir-measures"),
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 from raft_errors import BadInput
 from tasks.hashing import digest_of, read_sha256
-from tasks.keys import code_fingerprint, key_of, package_versions
+from tasks.keys import key_of
 from tasks.models import ModelFiles
 from tasks.stage import Stage
 from tasks.store import MANIFEST, Damage, Link, Manifest, Store, read_json
@@ -275,12 +275,12 @@ def _verify_step(
 
 
 def _freshness(name: str, made: Mapping[str, Any], declared: Stage) -> Iterator[Finding]:
-    code = code_fingerprint(declared.build.__module__, *declared.modules)
+    code = declared.code()
     changed = sorted(m for m in {*code, *made.get("code", {})} if code.get(m) != made.get("code", {}).get(m))
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         yield Finding(name, f"the code has changed since: {', '.join(changed[:3])}{more}", False)
-    versions = package_versions(declared.packages)
+    versions = declared.versions()
     for package, version in made.get("packages", {}).items():
         if package in versions and versions[package] != version:
             yield Finding(name, f"{package} was {version} and is {versions[package]} here", False)

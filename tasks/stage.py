@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from data.nouns import ItemCache, Progress
 from raft_errors import RaftError
-from tasks.keys import canonical, code_fingerprint, key_of, package_versions, result_fields
+from tasks.keys import canonical, code_fingerprint, key_of, package_versions, packages_behind, result_fields
 from tasks.locks import Holder, locked
 from tasks.store import NO_SPACE, Manifest, Store
 
@@ -81,8 +81,8 @@ class Stage:
         models: names of the models it uses (`base`, `embedder`), or a function of the section that tells them.
         shared: names of the sections it reads beside its own (`retrieval`).
         seeded: whether the run's seed is part of the key.
-        modules: modules that it runs as child processes; imports show the rest.
-        packages: distributions whose version is part of the key.
+        modules: modules that its work runs, where neither an import nor a string in its code names them.
+        packages: distributions whose version is part of the key, beside those that its code imports.
         cache: the stage whose item cache it shares; by default its own.
         describing: files that describe the build (times, curves) and are no part of the result's digest.
     """
@@ -100,6 +100,14 @@ class Stage:
     packages: tuple[str, ...] = ()
     cache: str = ""
     describing: tuple[str, ...] = ()
+
+    def code(self) -> dict[str, str]:
+        """The fingerprint of everything that its work can reach."""
+        return code_fingerprint(self.build.__module__, *self.modules)
+
+    def versions(self) -> dict[str, str]:
+        """The installed versions of the libraries that decide its result."""
+        return package_versions([*self.packages, *packages_behind(self.build.__module__, *self.modules)])
 
     def models_for(self, section: BaseModel) -> tuple[str, ...]:
         return self.models(section) if callable(self.models) else self.models
@@ -131,8 +139,8 @@ class Request:
             "shared": {name: result_fields(self.shared[name]) for name in stage.shared},
             "models": {name: _digest(self.models[name], name) for name in stage.models_for(self.config)},
             "seed": self.seed if stage.seeded else None,
-            "code": code_fingerprint(stage.build.__module__, *stage.modules),
-            "packages": package_versions(stage.packages),
+            "code": stage.code(),
+            "packages": stage.versions(),
         }
 
     def key(self) -> str:
