@@ -22,6 +22,7 @@ from raft_errors import BadInput
 from tasks.card import README, model_card
 from tasks.lineage import Chain, Finding, Step, built_at, find_export, trace, verify
 from tasks.models import ModelFiles, on_this_machine
+from tasks.origin import elsewhere, in_words
 from tasks.store import Link, Store, read_json
 
 AdapterArgument = Annotated[
@@ -182,6 +183,8 @@ def _lines(step: Step) -> list[str]:
         f"key    {step.link.key}, built {built_at(manifest)} in {manifest.seconds:.1f} s",
         f"from   {', '.join(parents) or 'nothing'}",
     ]
+    machine, foreign = in_words(manifest.machine), elsewhere(manifest.machine)
+    lines += [escape(f"on     {machine}{foreign and f' ({foreign})'}")] if machine else []
     lines += [escape(f"config {config}")] if config else []
     lines += [f"models {models}"] if models else []
     lines += [f"seed   {made['seed']}"] if made.get("seed") is not None else []

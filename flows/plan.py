@@ -9,6 +9,7 @@ from typing import Any
 from flows.config import RunConfig
 from flows.pipeline import Models, Run, stages_to, store_of
 from tasks.models import on_this_machine
+from tasks.origin import elsewhere
 from tasks.stage import Request, Silent
 from tasks.store import Manifest
 
@@ -54,11 +55,15 @@ def plan(config: RunConfig, until: str) -> list[Planned]:
         manifest, wrong = run.store.inspect(made.name, request.key())
         if manifest:
             built[made.name] = manifest
-            rows.append(Planned(made.name, "cached", manifest.summary, manifest.seconds))
+            foreign = elsewhere(manifest.machine) if made.models_for(section) else ""
+            why = f"{foreign}: {manifest.summary}" if foreign else manifest.summary
+            rows.append(Planned(made.name, "cached", why, manifest.seconds))
         elif run.store.share and (manifest := run.store.share.look(made.name, request.key())):
             built[made.name] = manifest
             size = sum(entry.size for entry in manifest.files) / 2**20
-            rows.append(Planned(made.name, "fetch", f"{size:.1f} MiB from {run.store.share.shown}", None))
+            foreign = elsewhere(manifest.machine) if made.models_for(section) else ""
+            why = f"{size:.1f} MiB from {run.store.share.shown}{foreign and f', {foreign}'}"
+            rows.append(Planned(made.name, "fetch", why, None))
         else:
             why = wrong or ("never built" if last is None else "; ".join(changed(request, last)) or "not in the store")
             rows.append(Planned(made.name, "run", why, seconds))

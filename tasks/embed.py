@@ -74,6 +74,7 @@ def build(bench: Bench, config: EmbedConfig, chunk: Manifest, embedder: ModelFil
             "precision": model.info.precision,
             "device": device,
         },
+        machine={"device": device},
     )
 
 

@@ -69,6 +69,7 @@ class Step:
             "models": made.get("models", {}),
             "code": digest_of(made.get("code", {})),
             "packages": made.get("packages", {}),
+            "machine": self.manifest.machine,
             "files": [entry.model_dump() for entry in self.manifest.files],
             "folder": str(self.manifest.folder),
         }

@@ -21,6 +21,7 @@ from data.nouns import ItemCache, Progress
 from raft_errors import RaftError
 from tasks.keys import canonical, code_fingerprint, key_of, package_versions, packages_behind, result_fields
 from tasks.locks import Holder, locked
+from tasks.origin import elsewhere, this_machine
 from tasks.store import NO_SPACE, Manifest, Store
 
 log = logging.getLogger("raft.tasks")
@@ -43,10 +44,14 @@ class HasDigest(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage says about its build: one line for people (with counts in = out + dropped), figures for programs."""
+    """What a stage says about its build: one line for people (with counts in = out + dropped), figures for programs.
+
+    `machine` is what it knows of the devices that computed it, where those were not this process's own.
+    """
 
     summary: str
     metrics: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -235,7 +240,8 @@ def fetched(request: Request, key: str, store: Store, reporter: Reporter) -> Man
     """The result from the share, now in the store, or None. The caller holds the key's lock."""
     manifest = store.share.fetch(request.stage.name, key, store) if store.share else None
     if manifest and store.share:
-        reporter.say(f"{request.stage.name}: fetched from {store.share.shown}")
+        foreign = elsewhere(manifest.machine)
+        reporter.say(f"{request.stage.name}: fetched from {store.share.shown}{foreign and f', {foreign}'}")
     return manifest
 
 
@@ -263,6 +269,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
         manifest.summary, manifest.metrics = outcome.summary, outcome.metrics
         manifest.lineage = {n: value.link for n, value in parents.items()}
         manifest.ingredients = request.ingredients()
+        manifest.machine = this_machine(outcome.machine)
         manifest.seconds = round(time.monotonic() - began, 3)
     shutil.rmtree(scratch, ignore_errors=True)
     if store.share:

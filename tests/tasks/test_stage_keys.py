@@ -106,9 +106,10 @@ def test_machinery_is_what_it_says():
         )
         for name in sorted(keys.MACHINERY)
     }
-    assert {name: found for name, found in computing.items() if found} == {"tasks.models": ["jora_engine.gguf"]}, (
-        "a model is converted once, and then counts by its digest"
-    )
+    assert {name: found for name, found in computing.items() if found} == {
+        "tasks.models": ["jora_engine.gguf"],  # a model is converted once, and then counts by its digest
+        "tasks.origin": ["jora_engine.machine"],  # computes nothing
+    }
 
 
 EDITS = {
