@@ -158,7 +158,7 @@ def build(
         training=_training(train),
         config={m.stage: m.ingredients["config"] for m in (chunk, records, train, export)}
         | {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")},
-        lineage=dict(bench.lineage),
+        lineage={n: f"{v} (kept: made by other code)" if n in bench.kept else v for n, v in bench.lineage.items()},
         advice=advice,
         general=general,
         judge=judge,

@@ -38,7 +38,14 @@ MACHINERY = frozenset(
     f"tasks.{name}"
     for name in (
         *("store", "share", "locks", "hashing", "itemcache", "source_manifest"),  # keep, lock and find bytes
-        *("stage", "section", "keys", "packages", "origin"),  # declare a stage, compute its key, tell its machine
+        *(
+            "stage",
+            "section",
+            "keys",
+            "packages",
+            "origin",
+            "kept",
+        ),  # declare a stage, compute its key, tell its making
         *("models", "model_catalog", "model_download"),  # fetch weights, which count by their digest
         *("supervisor", "device"),  # start a child process and hear it
     )

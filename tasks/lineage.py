@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from raft_errors import BadInput
+from tasks import kept
 from tasks.hashing import digest_of, read_sha256
 from tasks.keys import key_of
 from tasks.models import ModelFiles
@@ -212,6 +213,27 @@ def built_at(manifest: Manifest) -> str:
         moment = (manifest.folder / MANIFEST).stat().st_mtime
         return datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec="seconds")
     return ""
+
+
+def made_by_other_code(chain: Chain, stages: Mapping[str, Stage]) -> dict[tuple[str, str], list[str]]:
+    """`{(stage, key): what differs, in words}` of the steps that this installation would make otherwise."""
+    found = {}
+    for step in chain.steps:
+        if step.manifest is not None and (declared := stages.get(step.link.stage)):
+            found[step.link.stage, step.link.key] = kept.made_otherwise(step.ingredients, declared.making())
+    return {entry: words for entry, words in found.items() if words}
+
+
+def kept_steps(chain: Chain, store: Store) -> set[tuple[str, str]]:
+    """(stage, key) of the steps that a person took as current though other code had made them (`--keep`)."""
+    told = {
+        (link.stage, link.key)
+        for step in chain.steps
+        if step.manifest is not None
+        for link in step.inputs.values()
+        if link.stage in step.manifest.kept
+    }
+    return (told | kept.links(store)) & {(step.link.stage, step.link.key) for step in chain.steps}
 
 
 # ---- verification

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from data.nouns import ItemCache, Progress
 from raft_errors import RaftError
+from tasks import kept
 from tasks.keys import canonical, code_fingerprint, key_of, package_versions, packages_behind, result_fields
 from tasks.locks import Holder, locked
 from tasks.origin import elsewhere, this_machine
@@ -64,6 +65,7 @@ class Bench:
         cache: the stage's item cache.
         seed: of the run, for stages that draw.
         lineage: the stages behind the inputs, `{stage: content digest}`.
+        kept: those of them that a person had taken as current though other code had made them.
     """
 
     out: Path
@@ -72,6 +74,7 @@ class Bench:
     progress: Progress
     seed: int
     lineage: Mapping[str, str]
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,10 @@ class Stage:
         """The installed versions of the libraries that decide its result."""
         return package_versions([*self.packages, *packages_behind(self.build.__module__, *self.modules)])
 
+    def making(self) -> dict[str, Any]:
+        """What comes with the installation and decides its result."""
+        return {"version": self.version, "code": self.code(), "packages": self.versions()}
+
     def models_for(self, section: BaseModel) -> tuple[str, ...]:
         return self.models(section) if callable(self.models) else self.models
 
@@ -138,14 +145,12 @@ class Request:
         stage = self.stage
         return {
             "stage": stage.name,
-            "version": stage.version,
             "inputs": {n: _digest(value, n) for n, value in stage.inputs_among(self.inputs).items()},
             "config": result_fields(self.config),
             "shared": {name: result_fields(self.shared[name]) for name in stage.shared},
             "models": {name: _digest(self.models[name], name) for name in stage.models_for(self.config)},
             "seed": self.seed if stage.seeded else None,
-            "code": stage.code(),
-            "packages": stage.versions(),
+            **stage.making(),
         }
 
     def key(self) -> str:
@@ -193,11 +198,12 @@ class Silent:
 
 
 def find(request: Request, store: Store, reporter: Reporter) -> Manifest | None:
-    """The published result of the request, if every byte of it is there."""
-    manifest, wrong = store.inspect(request.stage.name, request.key())
+    """The published result of the request, or what a person has taken for it, if every byte of it is there."""
+    key = request.key()
+    manifest, wrong = store.inspect(request.stage.name, key)
     if wrong:
         reporter.damaged(request.stage.name, wrong)
-    return manifest
+    return manifest or kept.current(store, request.stage.name, key)
 
 
 def run(request: Request, store: Store, reporter: Reporter | None = None, *, force: bool = False) -> Manifest:
@@ -262,6 +268,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
             progress=reporter.progress(stage.name),
             seed=request.seed,
             lineage=ancestry(parents.values(), store),
+            kept=tuple(kept.behind(parents.values(), store)),
         )
         models = {n: request.models[n] for n in stage.models_for(request.config)}
         shared = {n: request.shared[n] for n in stage.shared}
@@ -270,6 +277,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
         manifest.lineage = {n: value.link for n, value in parents.items()}
         manifest.ingredients = request.ingredients()
         manifest.machine = this_machine(outcome.machine)
+        manifest.kept = list(bench.kept)
         manifest.seconds = round(time.monotonic() - began, 3)
     shutil.rmtree(scratch, ignore_errors=True)
     if store.share:

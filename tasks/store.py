@@ -56,7 +56,8 @@ class Manifest(BaseModel):
 
     `digest` covers the result files (path and sha256), so equal results are equal wherever and whenever they were made.
     `ingredients` is what the key was computed from; `machine` is what computed it, which is no part of key or digest;
-    `folder` is derived from the store, never stored.
+    `kept` names the stages behind it that a person had taken as current though other code had made them; `folder` is
+    derived from the store, never stored.
     """
 
     stage: str
@@ -68,8 +69,10 @@ class Manifest(BaseModel):
     lineage: dict[str, Link] = {}
     ingredients: dict[str, Any] = {}
     machine: dict[str, Any] = {}
+    kept: list[str] = []
     seconds: float = 0.0
     _folder: Path = PrivateAttr(default=Path())
+    _kept: tuple[str, ...] = PrivateAttr(default=())  # what differs, where this run takes it though other code made it
 
     @property
     def folder(self) -> Path:
