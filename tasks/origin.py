@@ -25,7 +25,8 @@ def this_machine(reported: Mapping[str, Any]) -> dict[str, Any]:
     """
     xla = sys.modules.get("jax._src.xla_bridge")
     started = bool(getattr(xla, "_backends", None))  # asking JAX itself would start it, and take the accelerator
-    return {**(describe(devices=True) if started and "backend" not in reported else _here()), **reported}
+    devices = describe(devices=True) if started and "backend" not in reported else {}
+    return {**devices, **_here(), **reported}
 
 
 def elsewhere(machine: Mapping[str, Any]) -> str:
