@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +21,9 @@ from flows.config import RunConfig, load_config
 from flows.verbs import ConfigOption, JsonOption, SetOption
 from raft_errors import BadInput
 from tasks.card import README, model_card
-from tasks.lineage import Chain, Finding, Step, built_at, find_export, trace, verify
+from tasks.lineage import Chain, Finding, Step, built_at, find_export, kept_steps, made_by_other_code, trace, verify
 from tasks.models import ModelFiles, on_this_machine
+from tasks.origin import elsewhere, in_words
 from tasks.store import Link, Store, read_json
 
 AdapterArgument = Annotated[
@@ -47,15 +49,19 @@ def explain(
     store = Store(Path(loaded.store))
     chain = trace(store, *chosen(store, loaded, adapter))
     findings = _findings(chain, store, loaded) if check else None
+    making = _making(chain, store)
     broken = any(f.fault for f in findings or ())
     if json:
         verdict = {} if findings is None else {"holds": not broken, "findings": [f.__dict__ for f in findings]}
-        emit({"ok": not broken, **chain.to_dict(), **verdict})
+        told = chain.to_dict()
+        for row in told["steps"]:
+            row["kept"], row["differs"] = making.get((row["stage"], row["key"]), (False, []))
+        emit({"ok": not broken, **told, **verdict})
     elif mermaid:
         typer.echo(flowchart(chain))
     else:
         out = Console(highlight=False)
-        out.print(_tree(chain))
+        out.print(_tree(chain, making))
         if findings is not None:
             _tell(out, chain, findings)
     if broken:
@@ -155,14 +161,25 @@ def _tell(out: Console, chain: Chain, findings: list[Finding]) -> None:
         out.print(f"[green]The chain holds[/green]: {len(chain.steps)} steps, {files} files read again byte by byte.")
 
 
-def _tree(chain: Chain) -> Tree:
+def _making(chain: Chain, store: Store) -> dict[tuple[str, str], tuple[bool, list[str]]]:
+    """`{(stage, key): (was it kept, what differs)}` of the steps that this installation would make otherwise."""
+    from flows.pipeline import STAGES
+
+    kept = kept_steps(chain, store)
+    other = made_by_other_code(chain, {stage.name: stage for stage in STAGES})
+    return {entry: (entry in kept, words) for entry, words in other.items()}
+
+
+def _tree(chain: Chain, making: Mapping[tuple[str, str], tuple[bool, list[str]]]) -> Tree:
     contract = chain.contract
     root = Tree(f"[bold]adapter {chain.export.key[:8]}[/bold] of {contract.get('base_model', 'an unknown base')}")
     corpus = next((step.outside["corpus"] for step in chain.steps if "corpus" in step.outside), None)
     if corpus:
         root.add(f"[bold]corpus[/bold]\ndigest {corpus}")
     for step in chain.steps:
-        root.add("\n".join(_lines(step)))
+        kept, differs = making.get((step.link.stage, step.link.key), (False, []))
+        code = [escape(f"code   {'kept: ' if kept else ''}made by other code: {'; '.join(differs)}")] if differs else []
+        root.add("\n".join([*_lines(step), *code]))
     return root
 
 
@@ -182,6 +199,8 @@ def _lines(step: Step) -> list[str]:
         f"key    {step.link.key}, built {built_at(manifest)} in {manifest.seconds:.1f} s",
         f"from   {', '.join(parents) or 'nothing'}",
     ]
+    machine, foreign = in_words(manifest.machine), elsewhere(manifest.machine)
+    lines += [escape(f"on     {machine}{foreign and f' ({foreign})'}")] if machine else []
     lines += [escape(f"config {config}")] if config else []
     lines += [f"models {models}"] if models else []
     lines += [f"seed   {made['seed']}"] if made.get("seed") is not None else []

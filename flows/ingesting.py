@@ -13,7 +13,7 @@ from flows.cli import emit
 from flows.config import RunConfig, load_config
 from flows.display import table
 from flows.plan import plan
-from flows.verbs import ConfigArgument, ForceOption, JsonOption, NoPrefectOption, SetOption, build
+from flows.verbs import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption, build
 from tasks.changes import file_changes
 from tasks.store import Store
 
@@ -31,6 +31,7 @@ def ingest(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change; change nothing")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Drop the documents of files that have vanished")] = False,
     set_: SetOption = None,
+    keep: KeepOption = None,
     force: ForceOption = False,
     no_prefect: NoPrefectOption = False,
     json: JsonOption = False,
@@ -38,7 +39,7 @@ def ingest(
     """Read the sources into documents. Builds what it needs before."""
     overrides = [*(set_ or []), *(["ingest.prune=true"] if prune else [])]
     if not dry_run:
-        build(config, overrides, "ingest", force, no_prefect, json)
+        build(config, overrides, "ingest", force, no_prefect, json, keep)
         return
     loaded = load_config(config, overrides)
     found = changes(loaded, Store(Path(loaded.store)))

@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flows.config import ModelsConfig, RunConfig
 from raft_errors import BadInput
-from tasks import chunk, embed, evaluate, export, index, ingest, questions, records, stage, train
+from tasks import chunk, embed, evaluate, export, index, ingest, kept, questions, records, stage, train
 from tasks.corpus import Corpus
 from tasks.locks import locked
 from tasks.models import ModelFiles, compile_cache, resolve
@@ -34,6 +34,7 @@ STAGES: tuple[Stage, ...] = (
     evaluate.STAGE,
 )
 NAMES = tuple(s.name for s in STAGES)
+COSTLY_SECONDS = 60.0  # what takes longer is not made anew for other code alone without a word of --keep
 Built = dict[str, Manifest]
 Step = Callable[[Request], Manifest]
 T = TypeVar("T")
@@ -73,12 +74,13 @@ class Run:
     store: Store
     models: Models
     reporter: Reporter
+    keep: frozenset[str] = frozenset()  # stages whose finished result counts though other code made it
 
     @classmethod
-    def of(cls, config: RunConfig, reporter: Reporter | None = None) -> Run:
+    def of(cls, config: RunConfig, reporter: Reporter | None = None, keep: Collection[str] = ()) -> Run:
         reporter = reporter or Silent()
         models = Models(config.models, functools.partial(resolve, say=reporter.say))
-        return cls(config, store_of(config), models, reporter)
+        return cls(config, store_of(config), models, reporter, frozenset(keep))
 
     def corpus(self) -> Corpus:
         """What a run reads now."""
@@ -135,7 +137,13 @@ def _tell_vanished(corpus: Corpus, reporter: Reporter) -> None:
 
 def published(run: Run, until: str) -> Built | None:
     """The finished stages if every one up to `until` is in the store; starts nothing."""
-    return chain(run, until, lambda request: stage.find(request, run.store, Silent()))
+    if run.keep:
+        kept.require_finished(run.keep, run.store)
+
+    def look(request: Request) -> Manifest | None:
+        return (_kept(request, run) if run.keep else None) or stage.find(request, run.store, Silent())
+
+    return chain(run, until, look)
 
 
 def run_direct(run: Run, until: str, *, force: bool = False) -> Built:
@@ -150,13 +158,51 @@ def run_with_prefect(run: Run, until: str, *, force: bool = False) -> Built:
 
 def run_steps(run: Run, until: str, walk: Callable[[Step], T], *, direct: bool, force: bool = False) -> T:
     """Calls `walk` with what builds a request's stage, directly or as a task of a Prefect flow; returns its result."""
+    kept.require_finished(run.keep, run.store)
     with at_work(run):
         _prepare(run, until)
         if direct:
-            return walk(lambda request: stage.run(request, run.store, run.reporter, force=force))
+            return walk(_keeping(run, lambda request: stage.run(request, run.store, run.reporter, force=force), force))
         from flows.prefect_flow import run_flow
 
-        return run_flow(run, walk, force=force)
+        return run_flow(run, lambda step: walk(_keeping(run, step, force)), force=force)
+
+
+def _keeping(run: Run, step: Step, force: bool) -> Step:
+    """The step, but a result that is kept (`tasks.kept`) is taken in place of building one."""
+
+    def take_or_build(request: Request) -> Manifest:
+        if force and request.stage.name not in run.keep:
+            return step(request)
+        if manifest := _kept(request, run):
+            run.reporter.finished(manifest, cached=True)
+            return manifest
+        if not force:
+            _tell_of_keep(request, run)
+        return step(request)
+
+    return take_or_build
+
+
+def _kept(request: Request, run: Run) -> Manifest | None:
+    manifest = kept.take(request, run.store, run.keep)
+    if manifest is not None:
+        name = request.stage.name
+        run.reporter.say(f"{name}: the result of {kept.day(manifest)} is kept ({'; '.join(manifest._kept)})")
+    return manifest
+
+
+def _tell_of_keep(request: Request, run: Run) -> None:
+    """Before something costly is built for other code alone."""
+    name = request.stage.name
+    if run.store.read(name, request.key()) is not None:
+        return
+    made = kept.fitting(request, run.store)
+    if made is not None and made.seconds >= COSTLY_SECONDS:
+        run.reporter.say(
+            f"{name}: only the code has changed since the result of {kept.day(made)}, which took "
+            f"{made.seconds / 60:.0f} minutes; --keep {name} would take it as it is"
+        )
 
 
 def _whole(run: Run, until: str, step: Step) -> Built:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from flows.config import RunConfig
 from flows.pipeline import Models, Run, stages_to, store_of
+from tasks import kept
 from tasks.models import on_this_machine
+from tasks.origin import elsewhere
 from tasks.stage import Request, Silent
-from tasks.store import Manifest
+from tasks.store import Manifest, Store
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One stage's outlook: `cached`, `fetch` (from the share), `run`, or `maybe` (if its inputs come out different)."""
+    """One stage's outlook: `cached`, `kept` (made by other code), `fetch` (from the share), `run`, or `maybe` (it
+    depends on how its inputs come out)."""
 
     stage: str
     state: str
@@ -23,10 +26,17 @@ class Planned:
     seconds: float | None = None
 
 
-def plan(config: RunConfig, until: str) -> list[Planned]:
-    """The outlook for every stage up to `until`."""
+def plan(config: RunConfig, until: str, keep: Collection[str] = ()) -> list[Planned]:
+    """The outlook for every stage up to `until`.
+
+    Args:
+        keep: stages whose finished result is to be taken though other code made it; `all`, `none`.
+    Raises:
+        BadInput: one of them has no result that could be kept.
+    """
     models = Models(config.models, on_this_machine)
     run = Run(config, store_of(config), models, Silent())
+    kept.require_finished(keep, run.store)
     built: dict[str, Any] = {"corpus": run.corpus()}
     rows: list[Planned] = []
     for made in stages_to(until):
@@ -42,8 +52,11 @@ def plan(config: RunConfig, until: str) -> list[Planned]:
         known = {name: built.get(name, _Unknown()) for name in made.inputs}
         request = run.request(made, known)
         if missing:
-            changes = changed(request, last)
-            if last is None:
+            changes = changed(request, last, run.store)
+            if {made.name, kept.ALL} & {*keep} and kept.fitting(request, run.store):
+                why = f"kept if {' and '.join(missing)} come out the same"
+                rows.append(Planned(made.name, "maybe", why, seconds))
+            elif last is None:
                 rows.append(Planned(made.name, "run", "never built", seconds))
             elif changes:
                 rows.append(Planned(made.name, "run", "; ".join(changes), seconds))
@@ -54,58 +67,58 @@ def plan(config: RunConfig, until: str) -> list[Planned]:
         manifest, wrong = run.store.inspect(made.name, request.key())
         if manifest:
             built[made.name] = manifest
-            rows.append(Planned(made.name, "cached", manifest.summary, manifest.seconds))
+            foreign = elsewhere(manifest.machine) if made.models_for(section) else ""
+            why = f"{foreign}: {manifest.summary}" if foreign else manifest.summary
+            rows.append(Planned(made.name, "cached", why, manifest.seconds))
+        elif manifest := _kept(request, run.store, keep):
+            built[made.name] = manifest
+            differs = "; ".join(kept.differences(request, manifest).made)
+            foreign = elsewhere(manifest.machine)
+            why = f"{foreign and f'{foreign}: '}the result of {kept.day(manifest)}, made by other code: {differs}"
+            rows.append(Planned(made.name, "kept", why, manifest.seconds))
         elif run.store.share and (manifest := run.store.share.look(made.name, request.key())):
             built[made.name] = manifest
             size = sum(entry.size for entry in manifest.files) / 2**20
-            rows.append(Planned(made.name, "fetch", f"{size:.1f} MiB from {run.store.share.shown}", None))
+            foreign = elsewhere(manifest.machine) if made.models_for(section) else ""
+            why = f"{size:.1f} MiB from {run.store.share.shown}{foreign and f', {foreign}'}"
+            rows.append(Planned(made.name, "fetch", why, None))
         else:
-            why = wrong or ("never built" if last is None else "; ".join(changed(request, last)) or "not in the store")
+            why = wrong or (
+                "never built" if last is None else "; ".join(changed(request, last, run.store)) or "not in the store"
+            )
             rows.append(Planned(made.name, "run", why, seconds))
     return rows
+
+
+def _kept(request: Request, store: Store, keep: Collection[str]) -> Manifest | None:
+    """What a run would take although other code made it; nothing is written down."""
+    name = request.stage.name
+    before = None if kept.NONE in keep else kept.current(store, name, request.key())
+    if before is not None or not {name, kept.ALL} & {*keep}:
+        return before
+    manifest = kept.fitting(request, store)
+    if manifest is None and name in keep:
+        raise kept.nothing_to_keep(request, store)
+    return manifest
 
 
 class _Unknown:
     """Stands for an input that is not built yet."""
 
-    digest = "unknown"
+    digest = kept.UNKNOWN
 
 
-def changed(request: Request, last: Manifest | None) -> list[str]:
-    """What differs between a request and the last build of its stage, in words; unknown inputs are passed over."""
+def changed(request: Request, last: Manifest | None, store: Store) -> list[str]:
+    """What differs between a request and the last build of its stage, in words; unknown inputs are passed over.
+
+    Where nothing but code and libraries differ, it is told what `--keep` would do.
+    """
     if last is None:
         return []
-    now, then = request.ingredients(), last.ingredients
-    said: list[str] = []
-    for name, digest in now["inputs"].items():
-        if digest not in (_Unknown.digest, then.get("inputs", {}).get(name)):
-            said.append(f"input {name} changed")
-    said += _differences(f"{request.stage.name}.", then.get("config", {}), now["config"])
-    for name, section in now["shared"].items():
-        said += _differences(f"{name}.", then.get("shared", {}).get(name, {}), section)
-    said += [f"model {n} changed" for n in _keys(then.get("models", {}), now["models"])]
-    if now["seed"] != then.get("seed"):
-        said.append(f"seed: {then.get('seed')} → {now['seed']}")
-    code = _keys(then.get("code", {}), now["code"])
-    if code:
-        said.append("code of " + ", ".join(code[:3]) + (f" and {len(code) - 3} more" if len(code) > 3 else ""))
-    packages = _keys(then.get("packages", {}), now["packages"])
-    said += [f"{n}: {then.get('packages', {}).get(n)} → {now['packages'].get(n)}" for n in packages]
-    if now["version"] != then.get("version"):
-        said.append(f"stage version: {then.get('version')} → {now['version']}")
-    return said
-
-
-def _keys(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return sorted(n for n in {*then, *now} if then.get(n) != now.get(n))
-
-
-def _differences(prefix: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    said = []
-    for name in _keys(then, now):
-        old, new = then.get(name), now.get(name)
-        if isinstance(old, Mapping) and "sha256" in old and isinstance(new, Mapping):
-            said.append(f"{prefix}{name}: the file's content changed")
-        else:
-            said.append(f"{prefix}{name}: {old} → {new}")
-    return said
+    name = request.stage.name
+    differ = kept.differences(request, last)
+    if differ.words and (made := kept.fitting(request, store)) is not None:
+        unknown = [n for n, value in request.inputs.items() if isinstance(value, _Unknown)]
+        condition = f", if {' and '.join(unknown)} come out the same" if unknown else ""
+        return [*differ.words, f"--keep {name} would keep the result of {kept.day(made)}{condition}"]
+    return differ.words

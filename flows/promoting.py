@@ -11,7 +11,15 @@ from rich.console import Console
 from flows.cli import emit
 from flows.config import load_config
 from flows.display import Display, table
-from flows.verbs import ConfigArgument, ConfigOption, JsonOption, NoPrefectOption, SetOption
+from flows.verbs import (
+    ConfigArgument,
+    ConfigOption,
+    JsonOption,
+    KeepOption,
+    NoPrefectOption,
+    SetOption,
+    kept_names,
+)
 from raft_errors import BadInput
 from tasks.decisions import Night, read_decisions
 from tasks.registry import Registry
@@ -27,6 +35,7 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the hi
 def retrain(
     config: ConfigArgument = None,
     set_: SetOption = None,
+    keep: KeepOption = None,
     force: Annotated[bool, typer.Option("--force", help="Train even if nothing asks for it")] = False,
     no_prefect: NoPrefectOption = False,
     json: JsonOption = False,
@@ -40,7 +49,8 @@ def retrain(
 
     display = Display()
     try:
-        run = pipeline.Run.of(load_config(config, set_ or []), display)
+        stages = kept_names(keep, (*pipeline.NAMES, "replay", "gate"))
+        run = pipeline.Run.of(load_config(config, set_ or []), display, stages)
         night = one_night(run, direct=no_prefect, force=force)
     finally:
         display.close()

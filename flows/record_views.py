@@ -12,7 +12,16 @@ from rich.console import Console
 from data.nouns import Record, read_jsonl
 from flows.cli import emit
 from flows.config import RunConfig, load_config
-from flows.verbs import STAGE_HELP, ConfigArgument, ForceOption, JsonOption, NoPrefectOption, SetOption, build
+from flows.verbs import (
+    STAGE_HELP,
+    ConfigArgument,
+    ForceOption,
+    JsonOption,
+    KeepOption,
+    NoPrefectOption,
+    SetOption,
+    build,
+)
 from raft_errors import BadInput
 from tasks.store import Store, read_json
 
@@ -29,6 +38,7 @@ def records(
         tuple[str, str] | None,
         typer.Option("--diff", help="What changed between two data sets: folders, keys in the store, previous, latest"),
     ] = None,
+    keep: KeepOption = None,
     force: ForceOption = False,
     no_prefect: NoPrefectOption = False,
     json: JsonOption = False,
@@ -38,7 +48,7 @@ def records(
         _diff(Store(Path(loaded.store)), diff, json)
         return
     if show is None:
-        build(config, set_, "records", force, no_prefect, json)
+        build(config, set_, "records", force, no_prefect, json, keep)
         return
     _show(loaded, show, json)
 

@@ -1,30 +1,32 @@
 """One night: look at the corpus, decide, and where it is worth it train, compare, promote, test, or go back.
 
-It only chains: the choice is `tasks.policy`'s, the comparison `tasks.gate`'s, the pointer `tasks.registry`'s. A night
-that was killed is gone on with by the next one, which finds its stages in the store.
+It only chains: the choice is `tasks.policy`'s, the comparison `tasks.gate`'s, the pointer `tasks.registry`'s, and what
+follows from a judgement is in `flows.concluding`. A night that was killed is gone on with by the next one, which finds
+its stages in the store and its decision beside the log.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from data.nouns import Chunk, Document, read_jsonl
 from flows import pipeline
+from flows.concluding import conclude, end_trial, manifests, take_up
 from flows.pipeline import Built, Run, Step
 from raft_errors import RaftError
 from tasks import evaluate, export, gate, replay, train
-from tasks.decisions import Night, Result, append, days_since_training, read_decisions
+from tasks.decisions import Night, Open, append, days_since_training, note, read_decisions, read_open
 from tasks.keys import canonical, key_of, result_fields
 from tasks.locks import locked
 from tasks.policy import Change, Choice, choose, choose_start, compare
 from tasks.recall import recall_then_and_now
 from tasks.registry import Registry, now
-from tasks.smoke import smoke_test
 from tasks.store import Link, Manifest
-from tasks.versions import Adapter, Version
+from tasks.versions import Adapter
 
 log = logging.getLogger("raft.flows")
 
@@ -34,6 +36,8 @@ DECIDING = ("models", "ingest", "chunk", "embed", "index", "retrieval", "questio
 
 def retrain(run: Run, *, direct: bool = False, force: bool = False) -> Night:
     """Decides what this night asks for, does it, and writes down what and why. One night at a time an adapter.
+
+    What a killed night left is brought to its end first; where tonight asks for nothing more, that is what is returned.
 
     Args:
         direct: without Prefect, which is not started anyway where nothing changed.
@@ -46,10 +50,17 @@ def retrain(run: Run, *, direct: bool = False, force: bool = False) -> Night:
         pipeline.at_work(run),
         locked(run.store.lock("retrain", registry.name), on_wait=lambda who: run.reporter.say(f"{waiting}: {who}")),
     ):
-        _end_trial(run, registry)
-        night = _unchanged(run, registry, force)
+        concluded = take_up(run, registry)
+        end_trial(run, registry)
+        begun = _begun(run, registry)
+        force = force or (begun is not None and begun.forced)
+        night = _unchanged(run, registry, force) if begun is None else None
+        if night is not None and concluded is not None:
+            return concluded
         if night is None:
-            night = pipeline.run_steps(run, "evaluate", lambda step: _work(run, registry, step, force), direct=direct)
+            night = pipeline.run_steps(
+                run, "evaluate", lambda step: _work(run, registry, step, force, begun), direct=direct
+            )
         night = night.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
         append(run.store, registry.name, night)
     return night
@@ -62,6 +73,16 @@ def settings_of(run: Run) -> dict[str, str]:
         section = getattr(run.config, name)
         found[name] = key_of(result_fields(section))
     return {**found, "seed": key_of({"seed": run.config.seed})}
+
+
+def _begun(run: Run, registry: Registry) -> Open | None:
+    """What an earlier night decided and did not get to judge, if it holds still: a person asked for it, or corpus and
+    settings are the ones it was decided on."""
+    decision = read_open(run.store, registry.name)
+    if decision is None or decision.forced:
+        return decision
+    same = (decision.night.corpus, decision.night.settings) == (run.corpus().digest, settings_of(run))
+    return decision if same else None
 
 
 def _unchanged(run: Run, registry: Registry, force: bool) -> Night | None:
@@ -78,15 +99,24 @@ def _unchanged(run: Run, registry: Registry, force: bool) -> Night | None:
     return Night(at=now(), action="nothing", reason=reason, result="nothing", corpus=corpus, settings=settings)
 
 
-def _work(run: Run, registry: Registry, step: Step, force: bool) -> Night:
-    """Builds index and records, chooses, and goes as far as was chosen."""
+def _work(run: Run, registry: Registry, step: Step, force: bool, begun: Open | None) -> Night:
+    """Builds index and records, chooses, and goes as far as was chosen.
+
+    Args:
+        begun: what an earlier night chose and did not finish.
+    """
     corpus, settings = run.corpus().digest, settings_of(run)
     built = pipeline.chain(run, "records", step)
     assert built is not None
     nights = read_decisions(run.store, registry.name)
+    if begun is not None and (begun.night.corpus, begun.night.settings) == (corpus, settings):
+        run.reporter.say(f"going on with the training decided on {begun.night.at}: {begun.night.reason}")
+        night = begun.night.model_copy(update={"stages": _links(built)})
+        return _train(run, registry, step, built, Open(night=night, forced=begun.forced))
     choice, change = _choose(run, registry.read(), nights, built, settings, force)
     run.reporter.say(f"{choice.action}: {choice.reason}")
     night = Night(
+        id=uuid.uuid4().hex[:12],
         at=now(),
         action=choice.action,
         reason=choice.reason,
@@ -96,7 +126,9 @@ def _work(run: Run, registry: Registry, step: Step, force: bool) -> Night:
         settings=settings,
         stages=_links(built),
     )
-    return night if choice.action != "retrain" else _train(run, registry, step, built, night)
+    if choice.action != "retrain":
+        return night
+    return _train(run, registry, step, built, Open(night=night, forced=force))
 
 
 def _choose(
@@ -104,14 +136,15 @@ def _choose(
 ) -> tuple[Choice, Change | None]:
     config = run.config.retrain
     trained = next((n for n in reversed(nights) if n.action == "retrain"), None)
-    then = _manifests(run, adapter.versions[-1].stages) if adapter.versions else {}
+    then = manifests(run, adapter.versions[-1].stages) if adapter.versions else {}
     if not {"ingest", "chunk", "index", "records"} <= then.keys():
         return choose(config, change=None, age_days=None, forced=force), None
     change = compare(_documents(then), _documents(built), _passages(then), _passages(built))
+    known = trained.settings if trained else {}  # none where the line was written for a night that had died
     facts: dict[str, Any] = {
         "change": change,
         "age_days": days_since_training(nights, adapter),
-        "settings": [n for n in settings if settings[n] != trained.settings.get(n)] if trained else [],
+        "settings": [n for n in settings if known and settings[n] != known.get(n)],
         "forced": force,
     }
     choice = choose(config, **facts)
@@ -129,8 +162,12 @@ def _passages(built: Mapping[str, Manifest]) -> list[str]:
     return [c.id for c in read_jsonl(built["chunk"].path("chunks.jsonl"), Chunk)]
 
 
-def _train(run: Run, registry: Registry, step: Step, built: Built, night: Night) -> Night:
-    """Trains a candidate, has it judged, and lets the registry follow the judgement."""
+def _train(run: Run, registry: Registry, step: Step, built: Built, decision: Open) -> Night:
+    """Trains a candidate, has it judged, and lets the registry follow the judgement.
+
+    Before each step that cannot be taken twice, the decision is noted as far as it is known.
+    """
+    note(run.store, registry.name, decision)
     adapter = registry.read()
     view: dict[str, Any] = dict(built)
     start, start_reason = _warm(run, adapter, step, view)
@@ -140,28 +177,21 @@ def _train(run: Run, registry: Registry, step: Step, built: Built, night: Night)
     view["records"] = built["records"]
     for made in (export.STAGE, evaluate.STAGE):
         view[made.name] = built[made.name] = step(run.request(made, view))
+    known = {"start": start, "start_reason": start_reason}
     if adapter.in_use and adapter.in_use.stages["export"] == built["export"].link:
-        version, result, why = adapter.in_use.number, "the same adapter", "training made the adapter that is in use"
-    else:
-        built["gate"] = step(run.request(gate.STAGE, {**view, **_rivals(run, adapter)}))
-        made_version = registry.register(built, reason=night.reason, started_from=start)
-        version = made_version.number
-        result, why = _follow(run, registry, made_version, built)
-    return night.model_copy(
-        update={
-            "start": start,
-            "start_reason": start_reason,
-            "version": version,
-            "result": result,
-            "why": why,
-            "stages": _links(built),
-        }
-    )
+        same = {"version": adapter.in_use.number, "result": "the same adapter"}
+        why = "training made the adapter that is in use"
+        return decision.night.model_copy(update={**known, **same, "why": why, "stages": _links(built)})
+    built["gate"] = step(run.request(gate.STAGE, {**view, **_rivals(run, adapter)}))
+    night = decision.night.model_copy(update={**known, "stages": _links(built)})
+    judged = decision.model_copy(update={"night": night, "events": len(registry.read().history)})
+    note(run.store, registry.name, judged)
+    return conclude(run, registry, judged)
 
 
 def _warm(run: Run, adapter: Adapter, step: Step, view: dict[str, Any]) -> tuple[int | None, str]:
     """Where training starts; for a warm start `view` then has the earlier training and the records to repeat."""
-    then = _manifests(run, adapter.in_use.stages) if adapter.in_use else {}
+    then = manifests(run, adapter.in_use.stages) if adapter.in_use else {}
     start, why = choose_start(
         run.config.retrain, adapter.promoted, adapter.warm_starts, _obstacle(run, then) if adapter.in_use else ""
     )
@@ -190,7 +220,7 @@ def _rivals(run: Run, adapter: Adapter) -> dict[str, Manifest]:
     """What the gate compares with: the promoted version's stages, and the frozen test set."""
     found: dict[str, Manifest] = {}
     if adapter.in_use:
-        then = _manifests(run, adapter.in_use.stages)
+        then = manifests(run, adapter.in_use.stages)
         missing = [n for n in ("export", "train", "records") if n not in then]
         if missing:
             raise RaftError(
@@ -204,60 +234,6 @@ def _rivals(run: Run, adapter: Adapter) -> dict[str, Manifest]:
         if frozen is not None:
             found["frozen"] = frozen
     return found
-
-
-def _follow(run: Run, registry: Registry, version: Version, built: Built) -> tuple[Result, str]:
-    """Does with the candidate what the gate says."""
-    verdict, reason = built["gate"].metrics["verdict"], built["gate"].metrics["reason"]
-    run.reporter.say(f"gate: {verdict}: {reason}")
-    if verdict == "reject":
-        registry.retire(version.number, reason=f"rejected: {reason}")
-        return "rejected", reason
-    if verdict == "hold":
-        return "held", reason
-    registry.promote(version.number, reason=reason, on_trial=True)
-    passed, why = _test(run, registry, version, built["records"])
-    if not passed:
-        return "rolled back", why
-    for older in registry.read().versions:
-        if older.state == "candidate" and older.number < version.number:
-            registry.retire(older.number, reason=f"superseded by version {version.number}")
-    return "promoted", f"{reason}; {why}"
-
-
-def _test(run: Run, registry: Registry, version: Version, records: Manifest) -> tuple[bool, str]:
-    """Smoke-tests the version that was just promoted; takes it back where it fails."""
-    try:
-        passed = smoke_test(registry, version, run.models["base"], records, run.config.retrain)
-    except Exception as error:  # noqa: BLE001  whatever it is, an adapter that fails its test is not left in use
-        why = f"smoke test: {error.what if isinstance(error, RaftError) else f'{type(error).__name__}: {error}'}"
-        log.warning("version %d of %s is taken back: %s", version.number, registry.name, why)
-        registry.roll_back(reason=why, number=version.number)
-        return False, why
-    why = f"smoke test: {passed}"
-    registry.settle(version.number, reason=why)
-    return True, why
-
-
-def _end_trial(run: Run, registry: Registry) -> None:
-    """A night that was killed between promotion and smoke test left a version on trial: it is tested now."""
-    adapter = registry.read()
-    version = adapter.in_use
-    if version is None or not adapter.on_trial:
-        return
-    run.reporter.say(f"version {version.number} was promoted and not tested yet: testing it")
-    link = version.stages["records"]
-    records = run.store.load(link.stage, link.key)
-    if records is None:
-        registry.roll_back(reason="smoke test: its records are not in the store", number=version.number)
-    else:
-        _test(run, registry, version, records)
-
-
-def _manifests(run: Run, links: Mapping[str, Link]) -> Built:
-    """Those of the linked results that are whole in the store."""
-    found = {name: run.store.load(link.stage, link.key) for name, link in links.items()}
-    return {name: m for name, m in found.items() if m is not None and m.digest == links[name].digest}
 
 
 def _links(built: Mapping[str, Manifest]) -> dict[str, Link]:

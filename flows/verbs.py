@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from flows.cli import emit
 from flows.config import RunConfig, load_config
 from flows.display import Display, table
+from raft_errors import BadInput
 
 ConfigArgument = Annotated[
     Path | None, typer.Argument(help="YAML file; without one ./raft.yaml, or the built-in defaults", show_default=False)
@@ -22,6 +23,15 @@ ConfigOption = Annotated[
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.field=value, may be repeated")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Build again what is in the store")]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        help="Take a stage's finished result though other code made it (repeat, or a,b): a name, all (wherever only "
+        "the code differs), or none (give up what was kept before)",
+        show_default=False,
+    ),
+]
 NoPrefectOption = Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect: no history, starts faster")]
 
 STAGE_HELP = {
@@ -89,34 +99,44 @@ def _command(app: typer.Typer, function: Callable[..., Any], example: str, name:
 def run(
     config: ConfigArgument = None,
     set_: SetOption = None,
+    keep: KeepOption = None,
     force: ForceOption = False,
     no_prefect: NoPrefectOption = False,
     json: JsonOption = False,
 ) -> None:
     """Do everything: from the corpus to the adapter, the merged model and the report."""
-    build(config, set_, "evaluate", force, no_prefect, json)
+    build(config, set_, "evaluate", force, no_prefect, json, keep)
 
 
 def _stage_verb(name: str, text: str) -> Callable[..., None]:
     def verb(
         config: ConfigArgument = None,
         set_: SetOption = None,
+        keep: KeepOption = None,
         force: ForceOption = False,
         no_prefect: NoPrefectOption = False,
         json: JsonOption = False,
     ) -> None:
-        build(config, set_, name, force, no_prefect, json)
+        build(config, set_, name, force, no_prefect, json, keep)
 
     verb.__doc__ = f"{text} Builds what it needs before."
     return verb
 
 
-def build(path: Path | None, overrides: list[str] | None, until: str, force: bool, direct: bool, as_json: bool) -> None:
+def build(
+    path: Path | None,
+    overrides: list[str] | None,
+    until: str,
+    force: bool,
+    direct: bool,
+    as_json: bool,
+    keep: list[str] | None = None,
+) -> None:
     from flows import pipeline
 
     display = Display()
     config = load_config(path, overrides or [])
-    run_ = pipeline.Run.of(config, display)
+    run_ = pipeline.Run.of(config, display, kept_names(keep, [s.name for s in pipeline.stages_to(until)], force))
     try:
         built = None if force else pipeline.published(run_, until)
         if built is not None:
@@ -127,7 +147,7 @@ def build(path: Path | None, overrides: list[str] | None, until: str, force: boo
             built = pipeline.run_with_prefect(run_, until, force=force)
     finally:
         display.close()
-    states = {name: display.states.get(name, "cached") for name in built}
+    states = {name: "kept" if m._kept else display.states.get(name, "cached") for name, m in built.items()}
     results = _results(built)
     if as_json:
         stages = [
@@ -151,6 +171,24 @@ def build(path: Path | None, overrides: list[str] | None, until: str, force: boo
     out.print()
     for label, place in results.items():
         out.print(f"{label:<13} {_short(place)}", soft_wrap=True)
+
+
+def kept_names(keep: list[str] | None, stages: Collection[str], force: bool = False) -> list[str]:
+    """The values of `--keep`, which may be lists with commas.
+
+    Args:
+        stages: those that the command reaches.
+    Raises:
+        BadInput: a name that is none of them, or `all` together with `--force`.
+    """
+    names = [name.strip() for text in keep or [] for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in (*stages, "all", "none"):
+            known = ", ".join((*stages, "all", "none"))
+            raise BadInput(f"--keep {name}: this command reaches no such stage", expected=f"one of {known}")
+    if force and "all" in names:
+        raise BadInput("--force and --keep all ask for opposite things", do="give one of the two")
+    return names
 
 
 def _results(built: dict[str, Any]) -> dict[str, str]:
@@ -177,6 +215,7 @@ def _short(place: str) -> str:
 def plan(
     config: ConfigArgument = None,
     set_: SetOption = None,
+    keep: KeepOption = None,
     engine: Annotated[bool, typer.Option("--engine", help="Compile the training step: memory, steps, time")] = False,
     devices: Annotated[int | None, typer.Option(min=1, max=512, help="Plan for N accelerators instead")] = None,
     memory: Annotated[
@@ -191,11 +230,13 @@ def plan(
     if engine or devices or memory:
         _engine_plan(loaded, devices, memory, json)
         return
-    rows = outlook(loaded, "evaluate")
+    from flows.pipeline import NAMES
+
+    rows = outlook(loaded, "evaluate", kept_names(keep, NAMES))
     if json:
         emit({"ok": True, "stages": [row.__dict__ for row in rows]})
         return
-    words = {"cached": "cached", "fetch": "will be fetched", "run": "will run", "maybe": "may run"}
+    words = {"cached": "cached", "kept": "kept", "fetch": "will be fetched", "run": "will run", "maybe": "may run"}
     took = [f"{row.seconds:.0f} s" if row.seconds is not None else "" for row in rows]
     shown = [(row.stage, words[row.state], t, row.why) for row, t in zip(rows, took)]
     Console(highlight=False).print(table("", ("stage", "state", "last took", "why"), shown))

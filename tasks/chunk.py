@@ -59,5 +59,4 @@ STAGE = Stage(
     build,
     inputs=("ingest",),
     models=models_for,
-    packages=("tokenizers", "semantic-text-splitter"),
 )

@@ -1,6 +1,8 @@
 """The log of what was decided about an adapter, night by night: one JSON line a decision, appended and synced.
 
-`<store>/registry/NAME/decisions.jsonl`. A line that a crash cut short is passed over.
+`<store>/registry/NAME/decisions.jsonl`. A line that a crash cut short is passed over. A decision to train stands in
+`open.json` beside it from the moment it is taken until its line is in the log, so that the night after a crash knows
+what the dead one had begun.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.policy import Action
-from tasks.registry import root
+from tasks.registry import root, write_whole
 from tasks.store import Link, Store
 from tasks.versions import Adapter
 
@@ -33,9 +35,11 @@ class Night(BaseModel):
         corpus: digest of the corpus that was looked at.
         settings: digests of the sections that decide a training.
         stages: what was built.
+        id: tells the decision from every other one; "" in lines of earlier releases.
     """
 
     model_config = ConfigDict(frozen=True)
+    id: str = ""
     at: str
     action: Action
     reason: str
@@ -49,6 +53,45 @@ class Night(BaseModel):
     settings: dict[str, str]
     stages: dict[str, Link] = {}
     seconds: float = 0.0
+
+
+class Open(BaseModel):
+    """A decision to train whose outcome is not in the log yet.
+
+    Attributes:
+        night: what is known of it; with the stage `gate` among its stages, the candidate is judged.
+        forced: a person asked for it.
+        events: how long the registry's history was when the candidate was judged; what follows is this decision's.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    night: Night
+    forced: bool = False
+    events: int = 0
+
+    @property
+    def judged(self) -> bool:
+        return "gate" in self.night.stages
+
+
+def open_file(store: Store, name: str) -> Path:
+    return root(store) / name / "open.json"
+
+
+def note(store: Store, name: str, decision: Open) -> None:
+    """Keeps an open decision durably, in place of the one before."""
+    path = open_file(store, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, decision.model_dump_json().encode() + b"\n")
+
+
+def read_open(store: Store, name: str) -> Open | None:
+    """The decision that is not in the log yet; None where there is none, or where only its removal was missed."""
+    try:
+        decision = Open.model_validate_json(open_file(store, name).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    return None if any(n.id == decision.night.id for n in read_decisions(store, name)) else decision
 
 
 def log_file(store: Store, name: str) -> Path:
@@ -79,7 +122,7 @@ def days_since_training(nights: Sequence[Night], adapter: Adapter) -> float | No
 
 
 def append(store: Store, name: str, night: Night) -> None:
-    """Adds a decision durably."""
+    """Adds a decision durably, and closes it if it was open."""
     path = log_file(store, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
@@ -89,6 +132,7 @@ def append(store: Store, name: str, night: Night) -> None:
         file.write(night.model_dump_json().encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    open_file(store, name).unlink(missing_ok=True)
 
 
 def _last_byte(file: Any, size: int) -> bytes:

@@ -74,6 +74,7 @@ def build(bench: Bench, config: EmbedConfig, chunk: Manifest, embedder: ModelFil
             "precision": model.info.precision,
             "device": device,
         },
+        machine={"device": device},
     )
 
 
@@ -111,5 +112,4 @@ STAGE = Stage(
     build,
     inputs=("chunk",),
     models=("embedder",),
-    packages=("sentence-transformers", "torch", "transformers", "tokenizers"),
 )

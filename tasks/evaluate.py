@@ -11,7 +11,7 @@ from tasks.contenders import contenders
 from tasks.exam import answer_and_score, contexts, depth_for, make_answerer, recall_figures
 from tasks.general import general_skills
 from tasks.models import ModelFiles
-from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
+from tasks.retriever import RetrievalConfig, open_retriever
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage
 from tasks.store import Manifest, read_json, write_json
@@ -158,7 +158,7 @@ def build(
         training=_training(train),
         config={m.stage: m.ingredients["config"] for m in (chunk, records, train, export)}
         | {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")},
-        lineage=dict(bench.lineage),
+        lineage={n: f"{v} (kept: made by other code)" if n in bench.kept else v for n, v in bench.lineage.items()},
         advice=advice,
         general=general,
         judge=judge,
@@ -203,13 +203,4 @@ STAGE = Stage(
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,
-    modules=(
-        "tasks.answers",
-        "tasks.contenders",
-        "tasks.exam",
-        "tasks.general",
-        "tasks.local_teacher",
-        "tasks.retriever",
-    ),
-    packages=(*SEARCH_PACKAGES, "jax", "jaxlib", "rouge-score", "ir-measures"),
 )

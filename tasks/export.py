@@ -216,7 +216,6 @@ STAGE = Stage(
     build,
     inputs=("train", "records", "index", "chunk"),
     models=("base",),
-    modules=("tasks.parity",),
     packages=("jax", "jaxlib", "torch", "transformers", "peft", "safetensors"),
     describing=("adapter/README.md",),
 )

@@ -15,7 +15,7 @@ from data.nouns import Chunk, Record, read_jsonl, write_jsonl
 from data.promotion import Check, Decision, Rival, Rule, decide
 from raft_errors import BadInput
 from tasks.models import ModelFiles
-from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
+from tasks.retriever import RetrievalConfig, open_retriever
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage
 from tasks.store import Manifest, read_json, write_json
@@ -182,7 +182,5 @@ STAGE = Stage(
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,
-    modules=("tasks.answers", "tasks.retriever", "tasks.exam", "tasks.contenders"),
-    packages=("jax", "jaxlib", *SEARCH_PACKAGES, "rouge-score"),
     cache="evaluate",
 )

@@ -32,4 +32,4 @@ def build(bench: Bench, config: IndexConfig, embed: Manifest, chunk: Manifest) -
     return Outcome(f"{len(ids)} vectors → FAISS index ({made['kind']})", {"vectors": len(ids), "kind": made["kind"]})
 
 
-STAGE = Stage("index", IndexConfig, build, inputs=("embed", "chunk"), packages=("faiss-cpu", "numpy"))
+STAGE = Stage("index", IndexConfig, build, inputs=("embed", "chunk"))

@@ -1,11 +1,12 @@
 """What decides a stage's result, as a key: canonical JSON of config, input and model digests, seed, code, versions.
 
 The code fingerprint follows imports statically, so nobody lists modules. Its precision: it starts at the stage's own
-module (and any module the stage runs as a child process), follows every import statement, also those inside functions,
-into `data`, `retrieval`, `jora_engine` and `raft_errors`, and takes each reached file as a whole, with comments,
-docstrings and formatting normalised away, with the files and folders (templates) beside it that it names in a string
-or a `folder / "name"` chain. It does not see `importlib` calls with computed names, nor code outside these packages:
-those are covered by the versions of the packages that a stage names, and by `Stage.version`.
+module, follows every import statement, also those inside functions, and every string that is the dotted name of a
+module (one that runs as a child process) into `data`, `retrieval`, `jora_engine`, `raft_errors` and `tasks`, and takes
+each reached file as a whole, with comments, docstrings and formatting normalised away, with the files and folders
+(templates) beside it that it names in a string or a `folder / "name"` chain. In `tasks` it passes over `MACHINERY`,
+which only keeps, locks, fetches, starts or shows. It does not see `importlib` calls with computed names. The libraries
+that this code imports count by their versions: see `tasks.packages`.
 """
 
 from __future__ import annotations
@@ -30,9 +31,28 @@ from data.remembered import remembered
 from raft_errors import BadInput
 from tasks.hashing import digest_of, read_sha256
 from tasks.itemcache import SqliteCache
+from tasks.packages import distributions_of, normal
 
-LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors")
+LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors", "tasks")
+MACHINERY = frozenset(
+    f"tasks.{name}"
+    for name in (
+        *("store", "share", "locks", "hashing", "itemcache", "source_manifest"),  # keep, lock and find bytes
+        *(
+            "stage",
+            "section",
+            "keys",
+            "packages",
+            "origin",
+            "kept",
+        ),  # declare a stage, compute its key, tell its making
+        *("models", "model_catalog", "model_download"),  # fetch weights, which count by their digest
+        *("supervisor", "device"),  # start a child process and hear it
+    )
+)
+"""Modules of `tasks` that decide no result: a repaired lock trains nobody's model anew. Any other one counts."""
 _SOURCE_SUFFIXES = {".py", ".pyc", ".pyi"}
+_MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
 
 
 def canonical(value: Any, where: str = "value") -> Any:
@@ -116,7 +136,7 @@ def _content_sha256(value: Any, name: str) -> str:
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
     """Installed versions of the distributions whose code decides a result; "absent" where one is not installed."""
     found = {}
-    for name in sorted(packages):
+    for name in sorted({normal(package) for package in packages}):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -129,7 +149,18 @@ def package_versions(packages: Iterable[str]) -> dict[str, str]:
 
 def code_fingerprint(*modules: str) -> dict[str, str]:
     """`{module or file: sha256}` over everything first-party that the modules can reach by import."""
+    return _closure(modules)[0]
+
+
+def packages_behind(*modules: str) -> list[str]:
+    """The distributions that decide what the code behind the modules computes, as far as it imports them."""
+    return distributions_of(_closure(modules)[1])
+
+
+def _closure(modules: Iterable[str]) -> tuple[dict[str, str], set[str]]:
+    """The fingerprints of all that the modules can reach, and the libraries that it imports."""
     prints: dict[str, str] = {}
+    libraries: set[str] = set()
     queue = list(modules)
     while queue:
         name = queue.pop()
@@ -138,30 +169,32 @@ def code_fingerprint(*modules: str) -> dict[str, str]:
         found = _module_print(name)
         if found is None:
             continue
-        prints[name], reached, resources = found
+        prints[name], reached, foreign, resources = found
         prints.update(resources)
+        libraries.update(foreign)
         queue.extend(reached)
-    return dict(sorted(prints.items()))
+    return dict(sorted(prints.items())), libraries
 
 
 @functools.cache
-def _module_print(name: str) -> tuple[str, tuple[str, ...], dict[str, str]] | None:
-    """(fingerprint, first-party modules imported, files beside a package), or None if there is no such module."""
+def _module_print(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...], dict[str, str]] | None:
+    """(fingerprint, first-party modules and libraries imported, files beside it), or None: no such module."""
     path = _source(name)
     if path is None:
         return None
     is_package = path.name == "__init__.py"
     package = name if is_package else name.rpartition(".")[0]
 
-    def read(source: str) -> tuple[str, list[str], list[str]]:
+    def read(source: str) -> tuple[str, list[str], list[str], list[str]]:
         tree = ast.parse(source, filename=str(path))
-        reached, named = sorted(_imports(tree, package)), sorted(_named_paths(tree))
-        return normalised_sha256(tree), reached, named
+        names = _imports(tree, package)
+        reached, foreign, named = sorted(_first_party(names)), sorted(_foreign(names)), sorted(_named_paths(tree))
+        return normalised_sha256(tree), reached, foreign, named
 
     source = path.read_text(encoding="utf-8")
     cache, reader = _kept_prints()
-    fingerprint, reached, named = remembered(cache, f"{reader} {package}", [source], read)[0]
-    return fingerprint, tuple(reached), _resources(named, path.parent, package)
+    fingerprint, reached, foreign, named = remembered(cache, f"{reader} {package}", [source], read)[0]
+    return fingerprint, tuple(reached), tuple(foreign), _resources(named, path.parent, package)
 
 
 @functools.cache
@@ -207,7 +240,7 @@ def _source(name: str) -> Path | None:
 
 
 def _imports(tree: ast.AST, package: str) -> set[str]:
-    """First-party modules that the tree imports, with the packages that importing them runs."""
+    """Dotted names of what the tree imports, or names in a string (also as `module:function`)."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -218,12 +251,25 @@ def _imports(tree: ast.AST, package: str) -> set[str]:
             names.update(
                 f"{base}.{alias.name}" for alias in node.names
             )  # may be a submodule; a plain name finds no file
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _MODULE_NAME.fullmatch(node.value):
+            names.update({node.value.partition(":")[0]} if node.value.split(".")[0] in LIBRARIES else ())
+    return names
+
+
+def _first_party(names: Iterable[str]) -> set[str]:
+    """Our own modules among them, with the packages that importing them runs."""
     found: set[str] = set()
     for name in names:
         parts = name.split(".")
-        if parts[0] in LIBRARIES:
+        if parts[0] in LIBRARIES and ".".join(parts[:2]) not in MACHINERY:
             found.update(".".join(parts[: i + 1]) for i in range(len(parts)))
     return found
+
+
+def _foreign(names: Iterable[str]) -> set[str]:
+    """The libraries among them, by the name that is imported."""
+    tops = {name.split(".")[0] for name in names}
+    return {top for top in tops if top and top not in LIBRARIES and top not in sys.stdlib_module_names}
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from raft_errors import BadInput
+from tasks import kept
 from tasks.hashing import digest_of, read_sha256
-from tasks.keys import code_fingerprint, key_of, package_versions
+from tasks.keys import key_of
 from tasks.models import ModelFiles
 from tasks.stage import Stage
 from tasks.store import MANIFEST, Damage, Link, Manifest, Store, read_json
@@ -69,6 +70,7 @@ class Step:
             "models": made.get("models", {}),
             "code": digest_of(made.get("code", {})),
             "packages": made.get("packages", {}),
+            "machine": self.manifest.machine,
             "files": [entry.model_dump() for entry in self.manifest.files],
             "folder": str(self.manifest.folder),
         }
@@ -213,6 +215,27 @@ def built_at(manifest: Manifest) -> str:
     return ""
 
 
+def made_by_other_code(chain: Chain, stages: Mapping[str, Stage]) -> dict[tuple[str, str], list[str]]:
+    """`{(stage, key): what differs, in words}` of the steps that this installation would make otherwise."""
+    found = {}
+    for step in chain.steps:
+        if step.manifest is not None and (declared := stages.get(step.link.stage)):
+            found[step.link.stage, step.link.key] = kept.made_otherwise(step.ingredients, declared.making())
+    return {entry: words for entry, words in found.items() if words}
+
+
+def kept_steps(chain: Chain, store: Store) -> set[tuple[str, str]]:
+    """(stage, key) of the steps that a person took as current though other code had made them (`--keep`)."""
+    told = {
+        (link.stage, link.key)
+        for step in chain.steps
+        if step.manifest is not None
+        for link in step.inputs.values()
+        if link.stage in step.manifest.kept
+    }
+    return (told | kept.links(store)) & {(step.link.stage, step.link.key) for step in chain.steps}
+
+
 # ---- verification
 
 
@@ -275,12 +298,12 @@ def _verify_step(
 
 
 def _freshness(name: str, made: Mapping[str, Any], declared: Stage) -> Iterator[Finding]:
-    code = code_fingerprint(declared.build.__module__, *declared.modules)
+    code = declared.code()
     changed = sorted(m for m in {*code, *made.get("code", {})} if code.get(m) != made.get("code", {}).get(m))
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         yield Finding(name, f"the code has changed since: {', '.join(changed[:3])}{more}", False)
-    versions = package_versions(declared.packages)
+    versions = declared.versions()
     for package, version in made.get("packages", {}).items():
         if package in versions and versions[package] != version:
             yield Finding(name, f"{package} was {version} and is {versions[package]} here", False)

@@ -9,7 +9,7 @@ from data.nouns import Document, read_jsonl, write_jsonl
 from data.teachers import Price, Teacher
 from raft_errors import BadInput
 from tasks.models import ModelFiles
-from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
+from tasks.retriever import RetrievalConfig, open_retriever
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage, balanced
 from tasks.store import Manifest, write_json
@@ -216,6 +216,4 @@ STAGE = Stage(
     models=models_for,
     shared=("retrieval",),
     seeded=True,
-    modules=("tasks.local_teacher", "tasks.retriever"),
-    packages=(*SEARCH_PACKAGES, "rapidfuzz", "jax", "jaxlib"),
 )

@@ -14,7 +14,7 @@ from data.nouns import ItemCache, Question, Record, read_jsonl, write_jsonl
 from data.preflight import Preflight, preflight
 from data.remembered import Memo
 from tasks.models import ModelFiles
-from tasks.retriever import SEARCH_PACKAGES, RetrievalConfig, open_retriever
+from tasks.retriever import RetrievalConfig, open_retriever
 from tasks.section import Section, setting
 from tasks.stage import Bench, Outcome, Stage, balanced
 from tasks.store import Manifest, read_json, write_json
@@ -274,8 +274,6 @@ STAGE = Stage(
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,
-    modules=("tasks.retriever",),
-    packages=(*SEARCH_PACKAGES, "rapidfuzz", "datasketch", "tokenizers", "pyarrow"),
     cache="questions",  # the vectors of its questions
     # what the stages after this one do not read: another card or layout trains nothing anew
     describing=(

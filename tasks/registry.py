@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from raft_errors import BadInput, RaftError
 from tasks.locks import locked
-from tasks.store import Manifest, Store
+from tasks.store import Link, Manifest, Store
 from tasks.versions import Adapter, Event, Version, switched, with_state
 
 FILE = "registry.json"
@@ -54,9 +54,11 @@ class Registry:
                 do="restore it from a copy; versions and their files in the store are untouched",
             ) from error
 
-    def register(self, stages: Mapping[str, Manifest], *, reason: str, started_from: int | None = None) -> Version:
+    def register(
+        self, stages: Mapping[str, Manifest | Link], *, reason: str, started_from: int | None = None
+    ) -> Version:
         """A new candidate; the version that has this export already, if there is one."""
-        links = {name: manifest.link for name, manifest in stages.items()}
+        links = {name: made if isinstance(made, Link) else made.link for name, made in stages.items()}
         with self._changing() as (adapter, write):
             for version in adapter.versions:
                 if version.stages["export"] == links["export"]:

@@ -19,9 +19,6 @@ from tasks.vector_store import VectorStoreConfig, open_vector_store
 if TYPE_CHECKING:
     from retrieval.search import Retriever
 
-SEARCH_PACKAGES = ("faiss-cpu", "bm25s", "PyStemmer", "sentence-transformers", "torch")
-"""Whose versions decide what is found."""
-
 Value = str | int | float | bool
 Mode = Literal["dense", "lexical", "hybrid"]
 

@@ -19,8 +19,10 @@ from pydantic import BaseModel
 
 from data.nouns import ItemCache, Progress
 from raft_errors import RaftError
-from tasks.keys import canonical, code_fingerprint, key_of, package_versions, result_fields
+from tasks import kept
+from tasks.keys import canonical, code_fingerprint, key_of, package_versions, packages_behind, result_fields
 from tasks.locks import Holder, locked
+from tasks.origin import elsewhere, this_machine
 from tasks.store import NO_SPACE, Manifest, Store
 
 log = logging.getLogger("raft.tasks")
@@ -43,10 +45,14 @@ class HasDigest(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage says about its build: one line for people (with counts in = out + dropped), figures for programs."""
+    """What a stage says about its build: one line for people (with counts in = out + dropped), figures for programs.
+
+    `machine` is what it knows of the devices that computed it, where those were not this process's own.
+    """
 
     summary: str
     metrics: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Bench:
         cache: the stage's item cache.
         seed: of the run, for stages that draw.
         lineage: the stages behind the inputs, `{stage: content digest}`.
+        kept: those of them that a person had taken as current though other code had made them.
     """
 
     out: Path
@@ -67,6 +74,7 @@ class Bench:
     progress: Progress
     seed: int
     lineage: Mapping[str, str]
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,8 +89,8 @@ class Stage:
         models: names of the models it uses (`base`, `embedder`), or a function of the section that tells them.
         shared: names of the sections it reads beside its own (`retrieval`).
         seeded: whether the run's seed is part of the key.
-        modules: modules that it runs as child processes; imports show the rest.
-        packages: distributions whose version is part of the key.
+        modules: modules that its work runs, where neither an import nor a string in its code names them.
+        packages: distributions whose version is part of the key, beside those that its code imports.
         cache: the stage whose item cache it shares; by default its own.
         describing: files that describe the build (times, curves) and are no part of the result's digest.
     """
@@ -100,6 +108,18 @@ class Stage:
     packages: tuple[str, ...] = ()
     cache: str = ""
     describing: tuple[str, ...] = ()
+
+    def code(self) -> dict[str, str]:
+        """The fingerprint of everything that its work can reach."""
+        return code_fingerprint(self.build.__module__, *self.modules)
+
+    def versions(self) -> dict[str, str]:
+        """The installed versions of the libraries that decide its result."""
+        return package_versions([*self.packages, *packages_behind(self.build.__module__, *self.modules)])
+
+    def making(self) -> dict[str, Any]:
+        """What comes with the installation and decides its result."""
+        return {"version": self.version, "code": self.code(), "packages": self.versions()}
 
     def models_for(self, section: BaseModel) -> tuple[str, ...]:
         return self.models(section) if callable(self.models) else self.models
@@ -125,14 +145,12 @@ class Request:
         stage = self.stage
         return {
             "stage": stage.name,
-            "version": stage.version,
             "inputs": {n: _digest(value, n) for n, value in stage.inputs_among(self.inputs).items()},
             "config": result_fields(self.config),
             "shared": {name: result_fields(self.shared[name]) for name in stage.shared},
             "models": {name: _digest(self.models[name], name) for name in stage.models_for(self.config)},
             "seed": self.seed if stage.seeded else None,
-            "code": code_fingerprint(stage.build.__module__, *stage.modules),
-            "packages": package_versions(stage.packages),
+            **stage.making(),
         }
 
     def key(self) -> str:
@@ -180,11 +198,12 @@ class Silent:
 
 
 def find(request: Request, store: Store, reporter: Reporter) -> Manifest | None:
-    """The published result of the request, if every byte of it is there."""
-    manifest, wrong = store.inspect(request.stage.name, request.key())
+    """The published result of the request, or what a person has taken for it, if every byte of it is there."""
+    key = request.key()
+    manifest, wrong = store.inspect(request.stage.name, key)
     if wrong:
         reporter.damaged(request.stage.name, wrong)
-    return manifest
+    return manifest or kept.current(store, request.stage.name, key)
 
 
 def run(request: Request, store: Store, reporter: Reporter | None = None, *, force: bool = False) -> Manifest:
@@ -227,7 +246,8 @@ def fetched(request: Request, key: str, store: Store, reporter: Reporter) -> Man
     """The result from the share, now in the store, or None. The caller holds the key's lock."""
     manifest = store.share.fetch(request.stage.name, key, store) if store.share else None
     if manifest and store.share:
-        reporter.say(f"{request.stage.name}: fetched from {store.share.shown}")
+        foreign = elsewhere(manifest.machine)
+        reporter.say(f"{request.stage.name}: fetched from {store.share.shown}{foreign and f', {foreign}'}")
     return manifest
 
 
@@ -248,6 +268,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
             progress=reporter.progress(stage.name),
             seed=request.seed,
             lineage=ancestry(parents.values(), store),
+            kept=tuple(kept.behind(parents.values(), store)),
         )
         models = {n: request.models[n] for n in stage.models_for(request.config)}
         shared = {n: request.shared[n] for n in stage.shared}
@@ -255,6 +276,8 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
         manifest.summary, manifest.metrics = outcome.summary, outcome.metrics
         manifest.lineage = {n: value.link for n, value in parents.items()}
         manifest.ingredients = request.ingredients()
+        manifest.machine = this_machine(outcome.machine)
+        manifest.kept = list(bench.kept)
         manifest.seconds = round(time.monotonic() - began, 3)
     shutil.rmtree(scratch, ignore_errors=True)
     if store.share:

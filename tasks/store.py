@@ -55,7 +55,9 @@ class Manifest(BaseModel):
     """What a stage leaves, and the only thing that stages pass to each other.
 
     `digest` covers the result files (path and sha256), so equal results are equal wherever and whenever they were made.
-    `ingredients` is what the key was computed from; `folder` is derived from the store, never stored.
+    `ingredients` is what the key was computed from; `machine` is what computed it, which is no part of key or digest;
+    `kept` names the stages behind it that a person had taken as current though other code had made them; `folder` is
+    derived from the store, never stored.
     """
 
     stage: str
@@ -66,8 +68,11 @@ class Manifest(BaseModel):
     metrics: dict[str, Any] = {}
     lineage: dict[str, Link] = {}
     ingredients: dict[str, Any] = {}
+    machine: dict[str, Any] = {}
+    kept: list[str] = []
     seconds: float = 0.0
     _folder: Path = PrivateAttr(default=Path())
+    _kept: tuple[str, ...] = PrivateAttr(default=())  # what differs, where this run takes it though other code made it
 
     @property
     def folder(self) -> Path:

@@ -123,6 +123,7 @@ def build(
         f"{facts['records']} records ({facts['records_too_long']} too long) in {facts['rows']} rows, "
         f"{facts['steps']} steps: loss {facts['first_loss']:.3f} → {facts['final_loss']:.3f}",
         {name: value for name, value in facts.items() if not isinstance(value, dict)},
+        machine=facts.get("machine") or {},
     )
 
 

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,19 @@ def night(project, *arguments):
     return json.loads(said.stdout.splitlines()[-1]) | {"code": said.returncode}
 
 
+def killed_night(project) -> int:
+    """The exit code of a night in a process of its own that is killed between registering and promoting."""
+    program = """
+import os, signal, sys
+from tasks.registry import Registry
+Registry.promote = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL)
+from flows.cli import invoke
+invoke(sys.argv[1:])
+"""
+    command = [sys.executable, "-c", program, "retrain", "--no-prefect"]
+    return subprocess.run(command, cwd=project.folder, env=project.environment, check=False).returncode
+
+
 def in_use(project) -> dict:
     (adapter,) = project.json("adapters")["adapters"]
     return adapter
@@ -56,7 +72,10 @@ def edit(project, name, old, new):
 
 
 def test_three_generations(town):
-    first = night(town)
+    assert killed_night(town) == -signal.SIGKILL
+    dead = in_use(town)
+    assert ([v["state"] for v in dead["versions"]], dead["promoted"], dead["nights"]) == (["candidate"], None, [])
+    first = night(town)  # has nothing left to train
     assert (first["code"], first["action"], first["result"], first["version"]) == (0, "retrain", "promoted", 1)
     assert "no earlier training" in first["reason"]
     assert "1.000 against 0.000 of the base model" in first["why"]

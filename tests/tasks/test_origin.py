@@ -1,0 +1,57 @@
+"""A manifest tells which machine computed the result; key and digest do not depend on it, and older ones still load."""
+
+import json
+
+from fake_stages import walk
+
+from jora_engine.machine import describe
+from tasks import origin
+from tasks.origin import elsewhere, in_words
+from tasks.store import MANIFEST, Store
+
+H200 = {"backend": "gpu", "device_kind": "NVIDIA H200", "devices": 8}
+
+
+def test_a_result_tells_the_machine_that_computed_it(tmp_path):
+    made = walk(Store(tmp_path))["third"]
+    told = json.loads((made.folder / MANIFEST).read_text())["machine"]
+    assert told.items() >= {name: value for name, value in describe().items() if name != "cores"}.items()
+    assert elsewhere(told) == ""
+
+
+def test_another_machine_has_the_same_key_and_digest(tmp_path, monkeypatch):
+    here = walk(Store(tmp_path / "here"))["third"]
+    monkeypatch.setattr(origin, "_here", lambda: {**describe(), "cpu": "Other 9000", "cpu_features": ["avx1024"]})
+    there = walk(Store(tmp_path / "there"))["third"]
+    assert there.machine["cpu"] == "Other 9000"
+    assert here.machine != there.machine
+    assert (here.key, here.digest) == (there.key, there.digest)
+
+
+def test_a_manifest_from_before_machines_were_told_is_used(tmp_path):
+    store = Store(tmp_path)
+    made = walk(store)["first"]
+    path = made.folder / MANIFEST
+    row = json.loads(path.read_text())
+    del row["machine"]
+    path.write_text(json.dumps(row))
+    old = store.load("first", made.key)
+    assert old.digest == made.digest
+    assert (old.machine, elsewhere(old.machine), in_words(old.machine)) == ({}, "", "")
+
+
+def test_another_kind_of_machine_is_named_and_another_of_the_same_kind_is_not():
+    here = describe()
+    assert elsewhere({**here, "cpu": "same kind, newer", "cores": here["cores"] + 1}) == ""
+    assert (
+        elsewhere({**here, "cpu": "Other 9000", "cpu_features": ["avx1024"]})
+        == "made on another processor (Other 9000)"
+    )
+    assert elsewhere({**here, **H200}) == "made on NVIDIA H200"
+    assert in_words({**here, **H200, "attention": "cudnn"}).endswith(
+        f"8 × NVIDIA H200, attention cudnn, jax {here['packages']['jax']}"
+    )
+
+
+def test_what_a_child_process_tells_of_its_devices_counts():
+    assert origin.this_machine({**H200, "attention": "cudnn"}).items() >= {**H200, "attention": "cudnn"}.items()
