@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from data.nouns import Progress
 from raft_errors import RaftError
+from tasks.access import make_folder
 from tasks.locks import Holder
 from tasks.stage import Reporter
 
@@ -44,7 +45,8 @@ def settle_environment(store: Store) -> None:
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(store.root / "prefect"))
+    if "PREFECT_HOME" not in os.environ:
+        os.environ["PREFECT_HOME"] = str(make_folder(store.root / "prefect"))
     if url := running(store):
         os.environ["PREFECT_API_URL"] = url
 

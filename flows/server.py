@@ -21,6 +21,7 @@ from flows.cli import emit
 from flows.config import load_config
 from flows.verbs import ConfigOption, JsonOption, SetOption
 from raft_errors import BadInput
+from tasks.access import folder_mode
 from tasks.store import Store, read_json, write_json
 
 NOTE = "server.json"  # in the store: where its server was started last
@@ -37,8 +38,10 @@ def server(
     json: JsonOption = False,
 ) -> None:
     """Start Prefect's server and pages for this project. Runs and schedules find it by themselves. Ends with Ctrl-C."""
-    store = Store(Path(load_config(config, set_ or []).store))
+    loaded = load_config(config, set_ or [])
+    store = Store(Path(loaded.store), mode=loaded.store_mode)
     store.prepare()
+    os.umask(0o777 & ~folder_mode(store.root))  # its database holds the addresses that are notified
     if _taken(host, port):
         raise BadInput(f"Port {port} of {host} is in use", do="stop what uses it, or choose another with --port")
     url = f"http://{host}:{port}/api"

@@ -30,6 +30,7 @@ from data.remembered import remembered
 from raft_errors import BadInput
 from tasks.hashing import digest_of, read_sha256
 from tasks.itemcache import SqliteCache
+from tasks.places import cache_folder
 
 LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors")
 _SOURCE_SUFFIXES = {".py", ".pyc", ".pyi"}
@@ -165,15 +166,9 @@ def _module_print(name: str) -> tuple[str, tuple[str, ...], dict[str, str]] | No
 
 
 @functools.cache
-def _kept_prints() -> tuple[ItemCache | None, str]:
+def _kept_prints() -> tuple[ItemCache, str]:
     """Where the readings of sources are kept, since parsing all of them takes a second, and who read them."""
-    from tasks.models import cache_folder
-
-    reader = f"{sys.version_info[:2]} {read_sha256(Path(__file__))}"
-    try:
-        return SqliteCache(cache_folder() / "code.sqlite"), reader
-    except OSError:  # a home that cannot be written
-        return None, reader
+    return SqliteCache(cache_folder() / "code.sqlite"), f"{sys.version_info[:2]} {read_sha256(Path(__file__))}"
 
 
 def normalised_sha256(tree: ast.AST) -> str:

@@ -11,17 +11,20 @@ import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from raft_errors import BadInput, RaftError
-from tasks.hashing import FileHashes, digest_of, read_sha256
+from tasks import access
+from tasks.hashing import FileHashes, digest_of, irregular, read_regular, read_sha256
 from tasks.itemcache import SqliteCache
 from tasks.locks import FileLock
+from tasks.places import cache_folder, temporary_folder
 from tasks.source_manifest import SourceManifest
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # of a folder, and of nothing above it
+_HOW = "docs/pipeline.md, Who may read a store, says how to open it to a group"
+_OPEN_IT = f"its owner open it to your group ({_HOW.partition(',')[0]})"
 SPARE_BYTES = 64 * 2**20  # never publish into the last 64 MiB of a disk
 
 
@@ -46,8 +52,8 @@ class Link(BaseModel):
     """What a stage was built from."""
 
     model_config = ConfigDict(frozen=True)
-    stage: str
-    key: str
+    stage: str = Field(pattern=_NAME)
+    key: str = Field(pattern=_NAME)
     digest: str
 
 
@@ -89,12 +95,18 @@ class Damage(ValueError):
 class Store:
     """A folder of stage directories, with the locks, scratch folders and item caches that belong to them.
 
-    `share` is another place for results, which whoever builds looks into before and writes to after.
+    `share` is another place for results, which whoever builds looks into before and writes to after. `mode` is what the
+    folder gets where it is made now; one that exists keeps its own, which all that is made in it follows.
+
+    Raises:
+        BadInput: it belongs to somebody else and is closed to this user.
     """
 
-    def __init__(self, root: Path, share: Share | None = None) -> None:
+    def __init__(self, root: Path, share: Share | None = None, mode: int = access.PRIVATE) -> None:
         self.root = Path(root).absolute()
         self.share = share
+        self._mode = mode
+        _require_open(self.root)
         self._caches: dict[str, SqliteCache] = {}
         self._hashes: FileHashes | None = None
 
@@ -114,6 +126,8 @@ class Store:
 
     def cache(self, stage: str) -> SqliteCache:
         if stage not in self._caches:
+            with contextlib.suppress(OSError, RaftError):  # the cache tells that it goes without
+                access.make_folder(self.root, self._mode)
             self._caches[stage] = SqliteCache(self.root / "cache" / f"{stage}.sqlite")
         return self._caches[stage]
 
@@ -144,18 +158,38 @@ class Store:
             BadInput: the place cannot be written.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            access.make_folder(self.root, self._mode)
             probe = tempfile.TemporaryFile(dir=self.root)  # noqa: SIM115 - closed in the next line
             probe.close()
-        except OSError as error:
-            if error.errno in NO_SPACE:
+        except (OSError, RaftError) as error:
+            if isinstance(error, OSError) and error.errno in NO_SPACE:
                 raise no_space(self.root) from error
+            why = error.strerror if isinstance(error, OSError) else error.what
             raise BadInput(
-                f"The store {self.root} cannot be written ({error.strerror})",
+                f"The store {self.root} cannot be written ({why})",
                 expected="a folder that you may write",
-                do="set `store` in the configuration to another folder",
+                do=f"set `store` in the configuration to another folder, or have {_OPEN_IT}"
+                if self.root.is_dir()
+                else "set `store` in the configuration to another folder",
             ) from error
         self._hashes = None
+
+    def working(self) -> contextlib.AbstractContextManager[None]:
+        """What this process and its children create during the block is as open as the store."""
+        return access.working_in(self.root)
+
+    @property
+    def notice(self) -> str:
+        """What the owner should know about who may read the store; "" where it is as it was asked for."""
+        mode = access.folder_mode(self.root)
+        if mode & 0o007:
+            return (
+                f"Every user of this machine may read the store {self.root} (mode {mode:o}): "
+                f"`chmod o-rwx {self.root}` makes it private"
+            )
+        if self._mode & 0o020 and not mode & 0o020:
+            return f"store_access is group, but the store {self.root} was made with mode {mode:o}, which counts: {_HOW}"
+        return ""
 
     # ---- reading
 
@@ -166,8 +200,9 @@ class Store:
             manifest = self._read(folder)
         except FileNotFoundError:
             return (None, f"{MANIFEST} is missing") if folder.is_dir() else (None, "")
-        except (OSError, ValidationError, ValueError) as error:
-            return None, f"{MANIFEST} cannot be read ({type(error).__name__})"
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            return None, f"{MANIFEST} cannot be read ({why})"
         try:
             if (manifest.stage, manifest.key) != (stage, key):
                 raise Damage(f"{MANIFEST} belongs to {manifest.stage}/{manifest.key}")
@@ -188,14 +223,19 @@ class Store:
         Raises:
             Damage: naming the first file that differs.
         """
+        base = Path(os.path.realpath(manifest.folder))
         for entry in manifest.files:
             path = manifest.folder / entry.path
             try:
-                size = path.stat().st_size
-            except OSError as error:
+                status = path.lstat()
+            except (OSError, ValueError) as error:
                 raise Damage(f"{entry.path} is missing") from error
-            if size != entry.size:
-                raise Damage(f"{entry.path} has {size} bytes, not {entry.size}")
+            if what := irregular(status):
+                raise Damage(f"{entry.path} is {what}, not a file")
+            if Path(entry.path).is_absolute() or os.path.realpath(path) != str(base / entry.path):
+                raise Damage(f"{entry.path} lies outside of its folder")
+            if status.st_size != entry.size:
+                raise Damage(f"{entry.path} has {status.st_size} bytes, not {entry.size}")
         hashes = FileHashes() if deep else self.hashes
         found = hashes.sha256_many(manifest.folder / entry.path for entry in manifest.files)
         for entry in manifest.files:
@@ -224,7 +264,7 @@ class Store:
         return next(iter(self.manifests(stage)), None)
 
     def _read(self, folder: Path) -> Manifest:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        manifest = Manifest.model_validate_json(read_regular(folder / MANIFEST))
         manifest._folder = folder
         return manifest
 
@@ -273,16 +313,18 @@ class Store:
         final = self.folder(stage, key)
         temporary: Path | None = None
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
+            access.make_folder(self.root, self._mode)
+            access.make_folder(final.parent)
             self._collect(stage, key)
             self.require_space(0)
             temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=final.parent))
-            temporary.chmod(0o755)  # mkdtemp makes it 0700
+            temporary.chmod(access.folder_mode(final.parent))  # mkdtemp makes it 0700
             yield temporary
             self.require_space(0)
             _write_synced(temporary / MANIFEST, manifest.model_dump_json(indent=1).encode())
+            access.follow_tree(temporary, final.parent)
             _sync_tree(temporary)
-            if final.exists():
+            if os.path.lexists(final):
                 if (twin := self.load(stage, key)) is not None and twin.digest == manifest.digest:
                     manifest._folder = final
                     return
@@ -293,11 +335,29 @@ class Store:
             self._collect(stage, key)
         except OSError as error:
             if error.errno in NO_SPACE:
-                raise no_space(self.root) from error
+                raise self._full(error) from error
             raise
         finally:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)
+
+    def _full(self, error: OSError) -> RaftError:
+        """The error for a disk that was full during a build: of the store, of temporary files or of the cache."""
+        places = {"store": self.root, "temporary files": temporary_folder(), "cache": cache_folder()}
+        there = {what: place for what, place in places.items() if place.exists()}
+        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else None
+        if named is not None:
+            what = next((what for what, place in there.items() if named.is_relative_to(place)), "store")
+        else:
+            what = min(there, key=lambda what: shutil.disk_usage(there[what]).free)
+        if what == "store":
+            return no_space(self.root)
+        variable = {"temporary files": "TMPDIR", "cache": "RAFT_CACHE"}[what]
+        return RaftError(
+            f"No space left on the disk of {there[what]}, where the {what} "
+            f"{'lie' if what != 'cache' else 'lies'}; nothing was published and finished stages are intact",
+            do=f"free space or set {variable} to a folder on another disk, then run again",
+        )
 
     def require_space(self, needed_bytes: int) -> None:
         """Raises `RaftError` if the disk has not `needed_bytes` and a small reserve free."""
@@ -312,14 +372,32 @@ class Store:
             stage, key = folder.parent.name, folder.name[1:].split(".")[0]
             lock = self.lock(stage, key)
             if lock.acquire(timeout_seconds=0):
-                shutil.rmtree(folder, ignore_errors=True)
+                access.remove(folder)
                 removed += 1
                 lock.release()
         return removed
 
     def _collect(self, stage: str, key: str) -> None:
         for folder in self.folder(stage, key).parent.glob(f".{key}.*"):
-            shutil.rmtree(folder, ignore_errors=True)
+            access.remove(folder)
+
+
+def _require_open(root: Path) -> None:
+    """Raises BadInput where this user may not look into the store."""
+    try:
+        status = root.stat()
+        if not stat.S_ISDIR(status.st_mode) or os.access(root, os.R_OK | os.X_OK):
+            return
+        why = f"it belongs to {access.owner(root)} and has mode {stat.S_IMODE(status.st_mode):o}"
+    except PermissionError:
+        why = "a folder above it is closed"
+    except OSError:  # not made yet, or told by what makes it
+        return
+    raise BadInput(
+        f"The store {root} is closed to you: {why}",
+        expected="a store of your own, or one that is open to your group",
+        do=f"set `store` in the configuration to another folder, or have {_OPEN_IT}",
+    )
 
 
 def no_space(root: Path, free: int | None = None, needed: int | None = None) -> RaftError:
@@ -368,7 +446,7 @@ def _sync_folder(path: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """The parsed JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(read_regular(path).decode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
