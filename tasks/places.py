@@ -40,13 +40,18 @@ def cache_folder() -> Path:
 
 def compile_cache() -> Path:
     """Where JAX keeps compiled programs, for all projects of this user."""
-    return cache_folder() / "jax"
+    return _writable_cache() / "jax"
 
 
 def lock_folder() -> Path:
     """Where the locks between the projects of this user lie."""
+    return _writable_cache() / "locks"
+
+
+def _writable_cache() -> Path:
+    """The cache, or what stands in for one that can only be read."""
     folder = cache_folder()
-    return (folder if os.access(folder, os.W_OK | os.X_OK) else _stand_in()) / "locks"
+    return folder if _can_make(folder) else make_folder(_stand_in() / ".cache" / "raft")
 
 
 def home() -> Path:
@@ -104,7 +109,8 @@ def _stand_in() -> Path:
     """A folder that belongs to this user alone: in the cache where one is named, else below the temporary folder."""
     if own := os.environ.get("RAFT_CACHE"):
         with contextlib.suppress(OSError):
-            return make_folder(Path(own).absolute() / "home", PRIVATE)
+            if _can_make(folder := make_folder(Path(own).absolute() / "home", PRIVATE)):
+                return folder
     folder = temporary_folder() / f"raft-home-{os.getuid()}"
     try:
         folder.mkdir(mode=PRIVATE)
