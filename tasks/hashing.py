@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import stat
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 from data.nouns import ItemCache
 
@@ -64,7 +64,7 @@ def read_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Opens a file for reading, and nothing else: a FIFO would wait for a writer for ever, a device may never end.
 
     Raises:

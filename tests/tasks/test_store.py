@@ -120,6 +120,16 @@ def test_what_is_no_file_is_damage_named_and_built_again(store, kind, name):
     assert again.path(name).read_bytes()
 
 
+def test_an_empty_result_that_became_a_fifo_does_not_hang(store):
+    """Its size is right: only what it is tells it from the file."""
+    with store.publish("chunk", "k1") as (out, _):
+        (out / "dropped.jsonl").write_text("")
+    file = store.folder("chunk", "k1") / "dropped.jsonl"
+    file.unlink()
+    os.mkfifo(file)
+    assert store.inspect("chunk", "k1") == (None, "dropped.jsonl is a FIFO, not a file")
+
+
 def test_a_folder_that_leads_out_of_the_store_is_damage(store, tmp_path):
     made = put(store)
     shutil.move(made.path("folder"), tmp_path / "elsewhere")
