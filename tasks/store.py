@@ -7,7 +7,6 @@ key's lock removes. The store is the truth about what has been built; it knows n
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -21,21 +20,22 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from raft_errors import BadInput, RaftError
 from tasks import access
+from tasks.disks import NO_SPACE as NO_SPACE
+from tasks.disks import SPARE_BYTES as SPARE_BYTES
+from tasks.disks import no_space as no_space
+from tasks.disks import no_space_during_build
 from tasks.hashing import FileHashes, digest_of, irregular, read_regular, read_sha256
 from tasks.itemcache import SqliteCache
 from tasks.locks import FileLock
-from tasks.places import cache_folder, temporary_folder
 from tasks.source_manifest import SourceManifest
 
 if TYPE_CHECKING:
     from tasks.share import Share
 
 MANIFEST = "manifest.json"
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # of a folder, and of nothing above it
 _HOW = "docs/pipeline.md, Who may read a store, says how to open it to a group"
 _OPEN_IT = f"its owner open it to your group ({_HOW.partition(',')[0]})"
-SPARE_BYTES = 64 * 2**20  # never publish into the last 64 MiB of a disk
 
 
 class FileEntry(BaseModel):
@@ -335,29 +335,11 @@ class Store:
             self._collect(stage, key)
         except OSError as error:
             if error.errno in NO_SPACE:
-                raise self._full(error) from error
+                raise no_space_during_build(error, self.root) from error
             raise
         finally:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)
-
-    def _full(self, error: OSError) -> RaftError:
-        """The error for a disk that was full during a build: of the store, of temporary files or of the cache."""
-        places = {"store": self.root, "temporary files": temporary_folder(), "cache": cache_folder()}
-        there = {what: place for what, place in places.items() if place.exists()}
-        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else None
-        if named is not None:
-            what = next((what for what, place in there.items() if named.is_relative_to(place)), "store")
-        else:
-            what = min(there, key=lambda what: shutil.disk_usage(there[what]).free)
-        if what == "store":
-            return no_space(self.root)
-        variable = {"temporary files": "TMPDIR", "cache": "RAFT_CACHE"}[what]
-        return RaftError(
-            f"No space left on the disk of {there[what]}, where the {what} "
-            f"{'lie' if what != 'cache' else 'lies'}; nothing was published and finished stages are intact",
-            do=f"free space or set {variable} to a folder on another disk, then run again",
-        )
 
     def require_space(self, needed_bytes: int) -> None:
         """Raises `RaftError` if the disk has not `needed_bytes` and a small reserve free."""
@@ -397,15 +379,6 @@ def _require_open(root: Path) -> None:
         f"The store {root} is closed to you: {why}",
         expected="a store of your own, or one that is open to your group",
         do=f"set `store` in the configuration to another folder, or have {_OPEN_IT}",
-    )
-
-
-def no_space(root: Path, free: int | None = None, needed: int | None = None) -> RaftError:
-    """The error for a full disk."""
-    amount = f": {free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed" if free is not None and needed else ""
-    return RaftError(
-        f"No space left on the disk of {root}{amount}; nothing was published and finished stages are intact",
-        do="free space or set `store` to another disk, then run again: it goes on from the last finished stage",
     )
 
 
