@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from data.nouns import Progress
 from raft_errors import RaftError
-from tasks.access import make_folder
 from tasks.locks import Holder
 from tasks.stage import Reporter
 
@@ -41,12 +40,12 @@ QUIET = {
 
 def settle_environment(store: Store) -> None:
     """Prefect's settings for a run, where the user has not set them otherwise. Call it before Prefect is imported."""
-    from flows.server import running
+    from flows.server import prefect_home, running
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if "PREFECT_HOME" not in os.environ:
-        os.environ["PREFECT_HOME"] = str(make_folder(store.root / "prefect"))
+        os.environ["PREFECT_HOME"] = str(prefect_home(store))
     if url := running(store):
         os.environ["PREFECT_API_URL"] = url
 

@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from flows.server import prefect_home
+from tasks.store import Store
+
 NOBODY = """
 import pwd, runpy, sys
 def unknown(uid):
@@ -38,6 +41,17 @@ def test_a_run_leaves_nothing_that_is_more_or_less_open_than_its_store(project, 
     finally:
         os.umask(before)
     assert modes(project.folder / ".raft") == ({folders}, {files})
+
+
+def test_prefects_files_are_each_users_own(tmp_path):
+    homes = {}
+    for mode in (0o700, 0o2770, 0o755):
+        root = tmp_path / f"{mode:o}"
+        root.mkdir()
+        root.chmod(mode)
+        homes[mode] = prefect_home(Store(root))
+        assert stat.S_IMODE(homes[mode].stat().st_mode) == 0o700
+    assert [homes[mode].name for mode in homes] == ["prefect", f"prefect-{os.getuid()}", "prefect"]
 
 
 def test_a_store_that_everybody_may_read_is_told_by_the_run_and_the_plan(project):
