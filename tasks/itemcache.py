@@ -46,10 +46,15 @@ _told: set[Path] = set()  # folders whose disk was told to be full
 
 
 class SqliteCache:
-    """The `data.nouns.ItemCache` of one stage: one SQLite file in WAL mode, safe between processes and threads."""
+    """The `data.nouns.ItemCache` of one stage: one SQLite file in WAL mode, safe between processes and threads.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        on_full: called where its disk is full; may raise to stop work that would be lost.
+    """
+
+    def __init__(self, path: Path, on_full: Callable[[], None] = lambda: None) -> None:
         self.path = Path(path)
+        self._on_full = on_full
         self._mutex = threading.Lock()
         self._db: sqlite3.Connection | None = None
         self._inode = 0
@@ -151,6 +156,7 @@ class SqliteCache:
         """Tells once what is not kept. A full disk may have room later; a place that cannot be written stays so."""
         folder = self.path.parent
         if error is not None and _is_full(error):
+            self._on_full()
             if folder not in _told:
                 log.warning("the cache %s cannot grow (its disk is full): going on without what is new", self.path)
             _told.add(folder)

@@ -128,8 +128,15 @@ class Store:
         if stage not in self._caches:
             with contextlib.suppress(OSError, RaftError):  # the cache tells that it goes without
                 access.make_folder(self.root, self._mode)
-            self._caches[stage] = SqliteCache(self.root / "cache" / f"{stage}.sqlite")
+            of_work = stage not in ("files", "checks")
+            path = self.root / "cache" / f"{stage}.sqlite"
+            self._caches[stage] = SqliteCache(path, self._stop_when_full) if of_work else SqliteCache(path)
         return self._caches[stage]
+
+    def _stop_when_full(self) -> None:
+        """What a teacher is asked from now on could not be kept, nor the result be published on the same disk."""
+        if (self.root / "cache").stat().st_dev == self.root.stat().st_dev:
+            raise no_space(self.root)
 
     def drop_caches(self) -> None:
         """Deletes all item caches, and what they remember with them. The caller is alone in the store."""

@@ -276,6 +276,30 @@ def test_a_full_disk_of_the_cache_costs_what_it_would_keep_and_no_result(disk, t
     assert str(store.root) not in told[0]
 
 
+@pytest.mark.parametrize("whose", ["the store's own", "another"])
+def test_work_stops_where_neither_its_items_nor_its_result_could_be_kept(disk, tmp_path, caplog, whose):
+    """A teacher that is paid is not asked for hours on the way to a disk without room."""
+    root = disk("raft") if whose == "the store's own" else tmp_path / "raft"
+    store = Store(root)
+    store.prepare()
+    folder = root
+    if whose == "another":
+        store.cache("files").close()
+        folder = disk("elsewhere")
+        (root / "cache").rename(root / "cache.old")
+        (root / "cache").symlink_to(folder)
+    items, files = store.cache("questions"), Store(root).cache("files")
+    fill(folder)
+    if whose == "another":
+        items.put_many({f"key{i}": b"x" * 1000 for i in range(1000)})
+        assert f"the cache {root}/cache/questions.sqlite cannot grow" in caplog.text
+        return
+    with pytest.raises(RaftError, match=f"No space left on the disk of {root}"):
+        items.put_many({f"key{i}": b"x" * 1000 for i in range(1000)})
+    files.put_many({f"key{i}": b"x" * 1000 for i in range(1000)})
+    assert "files.sqlite cannot grow" in caplog.text, "looking costs no more than a warning"
+
+
 def test_a_model_that_has_no_room_in_the_cache_says_so(disk, tmp_path, monkeypatch):
     folder = disk("cache")
     monkeypatch.setenv("RAFT_CACHE", str(folder / "raft"))
