@@ -21,6 +21,7 @@ from rich.console import Console
 
 from raft_errors import Interrupted, RaftError
 from raft_names import keep_working_folder_out
+from tasks.places import settle_home
 
 # The base of typer's own messages about arguments; it has moved between typer's releases.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -70,6 +71,7 @@ def invoke(arguments: Sequence[str]) -> int:
 
 def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
     try:
+        settle_home()
         result = command()(args=_verb_first(arguments), prog_name="raft", standalone_mode=False)
         code = result if isinstance(result, int) else 0
         return _interrupted(as_json) if code == _TYPERS_INTERRUPT else code

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from raft_errors import BadInput
+from tasks.access import GROUP, PRIVATE
 from tasks.chunk import ChunkConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig
@@ -58,6 +59,12 @@ class RunConfig(Section):
     )
     seed: int = setting(0, "Decides every random draw of the run", ge=0, lt=2**31)
     store: str = setting(".raft", "Folder for results, caches and locks", path=True, result=False)
+    store_access: Literal["private", "group"] = setting(
+        "private",
+        "Who may read and write a store that is made now: its owner alone, or the group of the folder it is made in; "
+        "of one that exists its folder's mode decides",
+        result=False,
+    )
     share: str | None = setting(
         None,
         "Where results are shared between machines, any URL that fsspec can write: s3://bucket/raft, "
@@ -78,6 +85,11 @@ class RunConfig(Section):
     retrain: RetrainConfig = setting(RetrainConfig(), "raft retrain, when a changed corpus is trained on")
     replay: ReplayConfig = setting(ReplayConfig(), "raft retrain, what a warm start is trained on")
     gate: GateConfig = setting(GateConfig(), "raft retrain, when a new adapter takes the place of the one in use")
+
+    @property
+    def store_mode(self) -> int:
+        """The mode of the store's folder where it is made now."""
+        return GROUP if self.store_access == "group" else PRIVATE
 
     @model_validator(mode="after")
     def _agree(self) -> RunConfig:

@@ -27,6 +27,7 @@ from flows.config import RunConfig, config_of, read_yaml
 from flows.display import table
 from flows.verbs import JsonOption
 from raft_errors import BadInput
+from tasks.access import make_folder
 from tasks.store import Store
 
 OK_CODES = {0, 3, 4}  # of `raft retrain`: held, rejected and rolled back are decisions, no failures
@@ -72,8 +73,10 @@ def domains(
     """Run several domains that share a base and an embedder, and report over all of them."""
     wanted = read_domains(file, only or [])
     out = Console(stderr=True, highlight=False)
-    folder = Path(next(iter(wanted.values())).store) / "domains"
-    folder.mkdir(parents=True, exist_ok=True)
+    first = next(iter(wanted.values()))
+    store = Store(Path(first.store), mode=first.store_mode)
+    store.prepare()
+    folder = make_folder(store.root / "domains")
     outcomes = run_all(wanted, folder, "retrain" if retrain else "run", jobs, out)
     page = write_page(folder, outcomes)
     worst = max((o.exit_code for o in outcomes if o.exit_code not in OK_CODES), default=0)

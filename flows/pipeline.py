@@ -19,6 +19,7 @@ from tasks import chunk, embed, evaluate, export, index, ingest, kept, questions
 from tasks.corpus import Corpus
 from tasks.locks import locked
 from tasks.models import ModelFiles, compile_cache, resolve
+from tasks.places import temporary_folder
 from tasks.stage import Reporter, Request, Silent, Stage
 from tasks.store import Manifest, Store
 
@@ -96,10 +97,10 @@ class Run:
 def store_of(config: RunConfig) -> Store:
     """The store of a configuration, with the share behind it where there is one."""
     if config.share is None:
-        return Store(Path(config.store))
+        return Store(Path(config.store), mode=config.store_mode)
     from tasks.share import Share
 
-    return Store(Path(config.store), Share.at(config.share))
+    return Store(Path(config.store), Share.at(config.share), config.store_mode)
 
 
 def stages_to(name: str) -> tuple[Stage, ...]:
@@ -215,7 +216,14 @@ def _whole(run: Run, until: str, step: Step) -> Built:
 def at_work(run: Run) -> Iterator[None]:
     """Nothing is deleted from the store during the block."""
     run.store.prepare()
-    with locked(run.store.running(shared=True), on_wait=lambda who: run.reporter.say(f"Waiting for {who} to tidy up")):
+    temporary_folder()
+    if notice := run.store.notice:
+        run.reporter.say(notice)
+    lock = run.store.running(shared=True)
+    with (
+        run.store.working(),
+        locked(lock, on_wait=lambda who: run.reporter.say(f"Waiting for {who} to tidy up")),
+    ):
         yield
 
 

@@ -102,6 +102,13 @@ def _kept(request: Request, store: Store, keep: Collection[str]) -> Manifest | N
     return manifest
 
 
+def notices_of(config: RunConfig) -> list[str]:
+    """Who can reach or change the results, where that should be known before a run."""
+    store = store_of(config)
+    about_store = [store.notice] if store.root.is_dir() and store.notice else []
+    return about_store + ([store.share.notice] if store.share and store.share.notice else [])
+
+
 class _Unknown:
     """Stands for an input that is not built yet."""
 

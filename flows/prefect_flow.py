@@ -40,11 +40,12 @@ QUIET = {
 
 def settle_environment(store: Store) -> None:
     """Prefect's settings for a run, where the user has not set them otherwise. Call it before Prefect is imported."""
-    from flows.server import running
+    from flows.server import prefect_home, running
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(store.root / "prefect"))
+    if "PREFECT_HOME" not in os.environ:
+        os.environ["PREFECT_HOME"] = str(prefect_home(store))
     if url := running(store):
         os.environ["PREFECT_API_URL"] = url
 

@@ -138,7 +138,7 @@ def _night_row(night: Night) -> tuple[str, ...]:
 
 def _registry(config: Path | None, overrides: list[str] | None) -> Registry:
     loaded = load_config(config, overrides or [])
-    return Registry(Store(Path(loaded.store)), loaded.name)
+    return Registry(Store(Path(loaded.store), mode=loaded.store_mode), loaded.name)
 
 
 def _show(registry: Registry, adapter: Adapter, as_json: bool) -> None:

@@ -53,7 +53,7 @@ def schedule(
     """Retrain by the clock and when the corpus has changed. Stays in the foreground and needs `raft server`."""
     path = (config or Path(CONFIG_NAME)).absolute()
     loaded = load_config(path, set_ or [])
-    store = Store(Path(loaded.store))
+    store = Store(Path(loaded.store), mode=loaded.store_mode)
     store.prepare()
     url = connect(store)
     _check_cron(cron)

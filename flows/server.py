@@ -21,6 +21,7 @@ from flows.cli import emit
 from flows.config import load_config
 from flows.verbs import ConfigOption, JsonOption, SetOption
 from raft_errors import BadInput
+from tasks.access import PRIVATE, folder_mode, make_folder
 from tasks.store import Store, read_json, write_json
 
 NOTE = "server.json"  # in the store: where its server was started last
@@ -37,8 +38,10 @@ def server(
     json: JsonOption = False,
 ) -> None:
     """Start Prefect's server and pages for this project. Runs and schedules find it by themselves. Ends with Ctrl-C."""
-    store = Store(Path(load_config(config, set_ or []).store))
+    loaded = load_config(config, set_ or [])
+    store = Store(Path(loaded.store), mode=loaded.store_mode)
     store.prepare()
+    os.umask(0o777 & ~folder_mode(store.root))
     if _taken(host, port):
         raise BadInput(f"Port {port} of {host} is in use", do="stop what uses it, or choose another with --port")
     url = f"http://{host}:{port}/api"
@@ -57,11 +60,21 @@ def settings(store: Store, host: str, port: int) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
-        "PREFECT_HOME": str(store.root / "prefect"),
+        "PREFECT_HOME": str(prefect_home(store)),
     }
     # With the command line's host and port alone the pages would look for the API at the default port.
     place = {"PREFECT_SERVER_API_HOST": host, "PREFECT_SERVER_API_PORT": str(port)}
     return {**{name: os.environ.get(name, value) for name, value in wanted.items()}, **place}
+
+
+def prefect_home(store: Store) -> Path:
+    """Prefect's folder in the store, its owner's alone: it holds pickled results and the addresses that are notified.
+
+    In a store that others write to each user has one, since SQLite would let nobody else write to the database.
+    """
+    store.prepare()
+    shared = folder_mode(store.root) & 0o022
+    return make_folder(store.root / (f"prefect-{os.getuid()}" if shared else "prefect"), PRIVATE)
 
 
 def running(store: Store) -> str | None:

@@ -224,6 +224,7 @@ def plan(
     json: JsonOption = False,
 ) -> None:
     """Show for each stage whether it is cached or will run, and why. Starts nothing."""
+    from flows.plan import notices_of
     from flows.plan import plan as outlook
 
     loaded = load_config(config, set_ or [])
@@ -233,13 +234,16 @@ def plan(
     from flows.pipeline import NAMES
 
     rows = outlook(loaded, "evaluate", kept_names(keep, NAMES))
+    notices = notices_of(loaded)
     if json:
-        emit({"ok": True, "stages": [row.__dict__ for row in rows]})
+        emit({"ok": True, "stages": [row.__dict__ for row in rows], "notices": notices})
         return
     words = {"cached": "cached", "kept": "kept", "fetch": "will be fetched", "run": "will run", "maybe": "may run"}
     took = [f"{row.seconds:.0f} s" if row.seconds is not None else "" for row in rows]
     shown = [(row.stage, words[row.state], t, row.why) for row, t in zip(rows, took)]
     Console(highlight=False).print(table("", ("stage", "state", "last took", "why"), shown))
+    for notice in notices:
+        Console(highlight=False).print(notice, soft_wrap=True, markup=False)
 
 
 def _engine_plan(config: RunConfig, devices: int | None, memory: float | None, json: bool) -> None:

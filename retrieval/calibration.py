@@ -93,10 +93,13 @@ def write_decision(path: Path | None, key: str, decision: Calibration) -> None:
     if path is None:
         return
     entries = {**_entries(path), key: asdict(decision)}
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:  # a full or read-only disk: it is measured again next time
+        log.warning("Calibration file %s cannot be written (%s); the choice is not remembered", path, error.strerror)
 
 
 def _entries(path: Path | None) -> dict[str, dict]:

@@ -127,7 +127,7 @@ class _Worker(SpawnProcess):
         given = os.environ.get("PYTHONSAFEPATH")
         os.environ["PYTHONSAFEPATH"] = given or SAFE_PATH
         try:
-            return SpawnProcess._Popen(process)  # type: ignore[attr-defined]
+            return SpawnProcess._Popen(process)
         finally:
             if given is None:
                 del os.environ["PYTHONSAFEPATH"]

@@ -8,6 +8,7 @@ what the dead one had begun.
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from raft_errors import RaftError
+from tasks.access import make_file, make_folder
+from tasks.hashing import read_regular
 from tasks.policy import Action
 from tasks.registry import root, write_whole
 from tasks.store import Link, Store
-from tasks.versions import Adapter
+from tasks.versions import Adapter, Moment, problems
+
+log = logging.getLogger("raft.tasks")
 
 Result = Literal["nothing", "refreshed", "promoted", "held", "rejected", "rolled back", "the same adapter"]
 
@@ -40,7 +46,7 @@ class Night(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     id: str = ""
-    at: str
+    at: Moment
     action: Action
     reason: str
     result: Result
@@ -99,18 +105,35 @@ def log_file(store: Store, name: str) -> Path:
 
 
 def read_decisions(store: Store, name: str) -> list[Night]:
-    """All decisions, oldest first."""
+    """All decisions, oldest first.
+
+    Raises:
+        RaftError: the log is no file, or cannot be read.
+    """
+    path = log_file(store, name)
     try:
-        lines = log_file(store, name).read_bytes().splitlines()
+        lines = read_regular(path).splitlines()
     except FileNotFoundError:
         return []
-    found = []
-    for line in lines:
+    except OSError as error:
+        raise _unusable(path, error) from error
+    nights = []
+    for number, line in enumerate(lines, 1):
         try:
-            found.append(Night.model_validate_json(line))
-        except ValidationError:  # cut short by a crash: what it was about is decided again
-            continue
-    return found
+            nights.append(Night.model_validate_json(line))
+        except ValidationError as error:
+            if error.errors()[0]["type"] != "json_invalid":
+                log.warning("%s, line %d is no decision (%s): passed over", path, number, problems(error))
+            # else cut short by a crash: what it was about is decided again
+    return nights
+
+
+def _unusable(path: Path, error: OSError) -> RaftError:
+    return RaftError(
+        f"The decisions {path} cannot be used ({error.strerror})",
+        expected="the file as it was written",
+        do="restore it from a copy, or move it away: what it was about is then decided again",
+    )
 
 
 def days_since_training(nights: Sequence[Night], adapter: Adapter) -> float | None:
@@ -124,7 +147,13 @@ def days_since_training(nights: Sequence[Night], adapter: Adapter) -> float | No
 def append(store: Store, name: str, night: Night) -> None:
     """Adds a decision durably, and closes it if it was open."""
     path = log_file(store, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        make_folder(path.parent)
+        make_file(path)
+        if path.exists():
+            read_regular(path)
+    except OSError as error:
+        raise _unusable(path, error) from error
     with path.open("ab+") as file:
         size = file.seek(0, os.SEEK_END)
         if size and _last_byte(file, size) != b"\n":

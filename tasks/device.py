@@ -10,7 +10,7 @@ import hashlib
 import os
 
 from tasks.locks import FileLock
-from tasks.models import cache_folder
+from tasks.places import lock_folder
 
 VISIBLE = ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS", "TPU_VISIBLE_DEVICES")
 
@@ -18,4 +18,4 @@ VISIBLE = ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "TPU
 def one_training() -> FileLock:
     """The lock of the devices that this process sees; runs that were given other devices have another one."""
     seen = "\0".join(os.environ.get(name, "") for name in VISIBLE)
-    return FileLock(cache_folder() / "locks" / f"training-{hashlib.sha256(seen.encode()).hexdigest()[:8]}.lock")
+    return FileLock(lock_folder() / f"training-{hashlib.sha256(seen.encode()).hexdigest()[:8]}.lock")

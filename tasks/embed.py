@@ -99,11 +99,9 @@ def _spread(bench: Bench, config: EmbedConfig, model: Embedder, texts: Sequence[
 
 def calibration_file():
     """Where the choice of precision for a model and this hardware is remembered."""
-    from tasks.models import cache_folder
+    from tasks.places import cache_folder
 
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / "embedding_precision.json"
+    return cache_folder() / "embedding_precision.json"
 
 
 STAGE = Stage(

@@ -160,6 +160,7 @@ def alone(store: Store) -> Iterator[None]:
     Raises:
         RaftError: a run is at work.
     """
+    store.prepare()
     lock = store.running()
     if not lock.acquire(timeout_seconds=0):
         raise busy(store, lock)

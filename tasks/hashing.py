@@ -6,9 +6,11 @@ to a file, even one that restores its time stamps, makes it be read again.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import hashlib
+import io
 import os
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -48,15 +50,56 @@ class FileHashes:
             if settled and _ident(path.stat()) == ident:
                 fresh[ident] = result[path].encode()
         if fresh and self.cache is not None:
-            with contextlib.suppress(OSError):  # a full disk: the files can be read all the same
-                self.cache.put_many(fresh)
+            self.cache.put_many(fresh)
         return result
 
 
 def read_sha256(path: Path) -> str:
-    """Hex sha256 of the file's bytes, read now."""
-    with Path(path).open("rb") as file:
+    """Hex sha256 of the file's bytes, read now.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Opens a file for reading, and nothing else: a FIFO would wait for a writer for ever, a device may never end.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if what := irregular(os.fstat(descriptor)):
+            raise OSError(errno.EINVAL, f"it is {what}", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file; see `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def irregular(status: os.stat_result) -> str:
+    """What something is that is no regular file, in words; "" for a regular file."""
+    kind = stat.S_IFMT(status.st_mode)
+    return "" if kind == stat.S_IFREG else _KINDS.get(kind, "no regular file")
+
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
 
 
 def digest_of(files: Mapping[str, str]) -> str:

@@ -32,24 +32,14 @@ from raft_errors import BadInput
 from tasks.hashing import digest_of, read_sha256
 from tasks.itemcache import SqliteCache
 from tasks.packages import distributions_of, normal
+from tasks.places import cache_folder
 
 LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors", "tasks")
-MACHINERY = frozenset(
-    f"tasks.{name}"
-    for name in (
-        *("store", "share", "locks", "hashing", "itemcache", "source_manifest"),  # keep, lock and find bytes
-        *(
-            "stage",
-            "section",
-            "keys",
-            "packages",
-            "origin",
-            "kept",
-        ),  # declare a stage, compute its key, tell its making
-        *("models", "model_catalog", "model_download"),  # fetch weights, which count by their digest
-        *("supervisor", "device"),  # start a child process and hear it
-    )
-)
+_KEEPING = ("store", "share", "access", "places", "locks", "hashing", "itemcache", "source_manifest")
+_DECLARING = ("stage", "section", "keys", "packages", "origin", "kept")
+_FETCHING = ("models", "model_catalog", "model_download")  # weights count by their digest
+_STARTING = ("supervisor", "device")
+MACHINERY = frozenset(f"tasks.{name}" for name in (*_KEEPING, *_DECLARING, *_FETCHING, *_STARTING))
 """Modules of `tasks` that decide no result: a repaired lock trains nobody's model anew. Any other one counts."""
 _SOURCE_SUFFIXES = {".py", ".pyc", ".pyi"}
 _MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
@@ -198,15 +188,9 @@ def _module_print(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...], dic
 
 
 @functools.cache
-def _kept_prints() -> tuple[ItemCache | None, str]:
+def _kept_prints() -> tuple[ItemCache, str]:
     """Where the readings of sources are kept, since parsing all of them takes a second, and who read them."""
-    from tasks.models import cache_folder
-
-    reader = f"{sys.version_info[:2]} {read_sha256(Path(__file__))}"
-    try:
-        return SqliteCache(cache_folder() / "code.sqlite"), reader
-    except OSError:  # a home that cannot be written
-        return None, reader
+    return SqliteCache(cache_folder() / "code.sqlite"), f"{sys.version_info[:2]} {read_sha256(Path(__file__))}"
 
 
 def normalised_sha256(tree: ast.AST) -> str:

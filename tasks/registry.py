@@ -18,9 +18,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from raft_errors import BadInput, RaftError
+from tasks.access import make_file, make_folder, remove
+from tasks.hashing import read_regular
 from tasks.locks import locked
 from tasks.store import Link, Manifest, Store
-from tasks.versions import Adapter, Event, Version, switched, with_state
+from tasks.versions import Adapter, Event, Version, problems, switched, with_state
 
 FILE = "registry.json"
 POINTER = "promoted"
@@ -41,18 +43,26 @@ class Registry:
     def read(self) -> Adapter:
         """
         Raises:
-            RaftError: the file was damaged.
+            RaftError: the file was damaged, or contradicts itself.
         """
         try:
-            return Adapter.model_validate_json((self.folder / FILE).read_bytes())
+            adapter = Adapter.model_validate_json(read_regular(self.folder / FILE))
         except FileNotFoundError:
             return Adapter(name=self.name)
         except ValidationError as error:
-            raise RaftError(
-                f"The registry {self.folder / FILE} is damaged ({error.error_count()} problems)",
-                expected="the file as it was written",
-                do="restore it from a copy; versions and their files in the store are untouched",
-            ) from error
+            raise self._damaged(problems(error)) from error
+        except OSError as error:
+            raise self._damaged(error.strerror or str(error)) from error
+        if adapter.name != self.name:
+            raise self._damaged(f"it is of {adapter.name}")
+        return adapter
+
+    def _damaged(self, why: str) -> RaftError:
+        return RaftError(
+            f"The registry {self.folder / FILE} is damaged ({why})",
+            expected="the file as it was written",
+            do="restore it from a copy; versions and their files in the store are untouched",
+        )
 
     def register(
         self, stages: Mapping[str, Manifest | Link], *, reason: str, started_from: int | None = None
@@ -151,7 +161,7 @@ class Registry:
             yield adapter, self._write
 
     def _write(self, adapter: Adapter) -> Adapter:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         write_whole(self.folder / FILE, adapter.model_dump_json(indent=1).encode() + b"\n")
         self._point(adapter)
         return adapter
@@ -159,6 +169,12 @@ class Registry:
     def _point(self, adapter: Adapter) -> None:
         """Makes the link agree with the file; a crash between the two is mended by the next change."""
         version = adapter.in_use
+        if os.path.lexists(self.pointer) and not self.pointer.is_symlink():
+            raise RaftError(
+                f"{self.pointer} is in the way",
+                expected="a link to the version in use in this place",
+                do="move it away and try again",
+            )
         if version is None:
             self.pointer.unlink(missing_ok=True)
             return
@@ -211,6 +227,8 @@ def needed(store: Store) -> dict[tuple[str, str], str]:
 def write_whole(path: Path, body: bytes) -> None:
     """Replaces a file atomically and durably."""
     temporary = path.with_name(f".{path.name}")
+    remove(temporary)
+    make_file(temporary)
     with temporary.open("wb") as file:
         file.write(body)
         file.flush()

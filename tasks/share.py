@@ -1,25 +1,31 @@
 """Results shared between machines: a folder on any file system that fsspec knows, behind the local store.
 
 A stage that the local store lacks is looked up there and fetched; one that was built is put there, its files first,
-under their sha256, its manifest last. What is fetched counts only once every byte was checked. A share that fails costs
-one warning and nothing else: the run builds what it cannot fetch. Keys, item caches and registry know nothing of it.
+under their sha256, its manifest last. What is fetched counts only once every byte was checked, and where a key is given
+only under a signature by it. A share that fails costs one warning and nothing else: the run builds what it cannot
+fetch. Keys of stages, item caches and registry know nothing of it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
+import json
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from raft_errors import BadInput
-from tasks.store import MANIFEST, Damage, Manifest, Store
+from tasks.hashing import open_regular
+from tasks.share_files import MANIFEST_BYTES, check_files, copy, place_of, room_for
+from tasks.share_key import FIELD, VARIABLE, is_signed, share_keys, signed
+from tasks.store import MANIFEST, SPARE_BYTES, Damage, Manifest, Store
 
 log = logging.getLogger("raft.share")
 T = TypeVar("T")
@@ -30,22 +36,24 @@ FIRST_WORD_SECONDS = 20.0  # an address that does not answer at all must not hol
 class Share:
     """One shared place. Make it with `Share.at`."""
 
-    def __init__(self, files: Any, root: str, shown: str) -> None:
-        self._files, self._root, self.shown = files, root.rstrip("/"), shown
+    def __init__(self, files: Any, root: str, shown: str, keys: Sequence[bytes] = ()) -> None:
+        self._files, self._root, self.shown, self._keys = files, root.rstrip("/"), shown, tuple(keys)
         self._readable = self._writable = True
         self._warned = self._answered = False
         self._damaged: set[str] = set()  # keys whose shared result was refused, to be written anew
+        self._refused: set[tuple[str, str]] = set()
 
     @classmethod
     def at(cls, url: str) -> Share:
-        """The share behind the URL; asks nothing of it yet.
+        """The share behind the URL, with the key of the environment; asks nothing of it yet.
 
         Raises:
-            BadInput: no URL, one with a password, or a file system whose package is not installed.
+            BadInput: no URL, one with a password, a file system whose package is not installed, or no proper key.
         """
         import fsspec
 
         check_url(url)
+        keys = share_keys()
         shown = without_query(url)
         try:
             files, root = fsspec.core.url_to_fs(url)
@@ -59,7 +67,7 @@ class Share:
             share = cls(None, "", shown)
             share._give_up(error)
             return share
-        return cls(files, root, shown)
+        return cls(files, root, shown, keys)
 
     # ---- reading
 
@@ -69,27 +77,35 @@ class Share:
             return None
         try:
             raw = self._first_word(lambda: self._read(self._place(stage, key)))
-            manifest = Manifest.model_validate_json(raw) if raw is not None else None
-        except ValueError:
-            return None  # cut off: its writer died, or is still at work
+        except Damage as error:
+            self._refuse(stage, key, str(error))
+            return None
         except Exception as error:  # noqa: BLE001
             self._give_up(error)
             return None
-        return manifest if manifest and (manifest.stage, manifest.key) == (stage, key) else None
+        manifest, wrong = self._judged(raw, stage, key)
+        if wrong:
+            self._refuse(stage, key, wrong)
+        return manifest
 
     def fetch(self, stage: str, key: str, store: Store) -> Manifest | None:
         """Takes the result into the local store, or None. The caller holds the key's lock."""
         manifest = self.look(stage, key)
         if manifest is None:
             return None
-        store.require_space(sum(entry.size for entry in manifest.files))
         try:
+            check_files(manifest)
+            if not room_for(manifest, store.root, SPARE_BYTES):
+                self._warn(f"the shared {stage} has no room on the disk of {store.root}: making it here")
+                return None
             with store.receive(manifest) as folder:
                 for entry in manifest.files:
-                    path = folder / _inside(entry.path)
+                    path = place_of(folder, entry.path)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     with self._remote():
-                        self._files.get_file(self._place(stage, key, entry.sha256), str(path))
+                        source = self._open(self._place(stage, key, entry.sha256))
+                    with source:
+                        copy(source, path, entry.size, self._remote)
         except (Damage, FileNotFoundError) as error:
             self._damaged.add(key)
             self._warn(f"the shared {stage} is damaged ({error}): making it here")
@@ -99,6 +115,23 @@ class Share:
             return None
         return manifest
 
+    def _judged(self, raw: bytes | None, stage: str, key: str) -> tuple[Manifest | None, str]:
+        """The manifest, or None and why what lies there is refused ("" where nothing whole does)."""
+        if raw is None:
+            return None, ""
+        try:
+            body = json.loads(raw)
+            manifest = Manifest.model_validate(body)
+        except (ValueError, RecursionError):
+            return None, ""  # cut off: its writer died, or is still at work
+        if self._keys and FIELD not in body:
+            return None, "it is not signed"
+        if self._keys and not is_signed(body, self._keys):
+            return None, "it was changed, or signed with another key"
+        if (manifest.stage, manifest.key) != (stage, key):
+            return None, f"it is the manifest of {manifest.stage}/{manifest.key}"
+        return manifest, ""
+
     # ---- writing
 
     def put(self, manifest: Manifest) -> None:
@@ -106,16 +139,37 @@ class Share:
         if not self._writable or not (self._readable or self._answered):
             return
         try:
+            if self._keys and self._is_foreign(manifest.stage, manifest.key):
+                return
             anew = manifest.key in self._damaged
             for entry in manifest.files:
                 there = self._place(manifest.stage, manifest.key, entry.sha256)
                 if anew or self._size(there) != entry.size:
                     self._write(there, functools.partial(self._files.put_file, str(manifest.path(entry.path))))
             body = manifest.model_dump_json(indent=1).encode()
+            if self._keys:
+                body = json.dumps(signed(json.loads(body), self._keys), indent=1, ensure_ascii=False).encode()
             self._write(self._place(manifest.stage, manifest.key), lambda there: self._files.pipe_file(there, body))
         except Exception as error:  # noqa: BLE001
             self._writable = False
             self._warn(f"results are not put there ({_short(error)})")
+
+    def _is_foreign(self, stage: str, key: str) -> bool:
+        """Whether a manifest lies there that the key does not vouch for: it is somebody's, and left as it is."""
+        try:
+            _, wrong = self._judged(self._read(self._place(stage, key)), stage, key)
+        except Damage as error:
+            wrong = str(error)
+        if wrong:
+            log.warning(
+                "share %s: %s/%s is not put there, since what lies there is left as it is (%s); delete the folder to "
+                "share this result",
+                self.shown,
+                stage,
+                key,
+                wrong,
+            )
+        return bool(wrong)
 
     # ---- the file system
 
@@ -123,11 +177,26 @@ class Share:
         """Files lie under their sha256, so that two machines that share one key never mix theirs."""
         return f"{self._root}/{stage}/{key}/{name}"
 
+    def _open(self, path: str) -> BinaryIO:
+        """Raises Damage for what is no file: on a disk a FIFO in its place would make us wait for ever."""
+        if "file" not in _protocols(self._files):
+            return cast(BinaryIO, self._files.open(path, "rb"))
+        try:
+            return open_regular(Path(path))
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENXIO, errno.ELOOP):
+                raise Damage(f"{Path(path).name}: {error.strerror}") from error
+            raise
+
     def _read(self, path: str) -> bytes | None:
         try:
-            return bytes(self._files.cat_file(path))
+            with self._open(path) as file:
+                body = file.read(MANIFEST_BYTES + 1)
         except FileNotFoundError:
             return None
+        if len(body) > MANIFEST_BYTES:
+            raise Damage(f"it has more than {MANIFEST_BYTES} bytes")
+        return bytes(body)
 
     def _size(self, path: str) -> int | None:
         try:
@@ -182,6 +251,11 @@ class Share:
         self._answered = True
         return value  # type: ignore[return-value]
 
+    def _refuse(self, stage: str, key: str, why: str) -> None:
+        if (stage, key) not in self._refused:
+            log.warning("share %s: the result %s/%s is refused and not used: %s", self.shown, stage, key, why)
+        self._refused.add((stage, key))
+
     def _give_up(self, error: BaseException) -> None:
         self._readable = self._writable = False
         self._warn(f"it cannot be read ({_short(error)}): this run goes on without it")
@@ -190,6 +264,16 @@ class Share:
         if not self._warned:
             log.warning("share %s: %s", self.shown, text)
         self._warned = True
+
+    @property
+    def notice(self) -> str:
+        """Who is trusted, where that should be known."""
+        if self._keys:
+            return ""
+        return (
+            f"share {self.shown}: whoever can write there is trusted, since no key is set ({VARIABLE}; "
+            "docs/scheduling.md, Several machines)"
+        )
 
 
 class _Unreachable(Exception):
@@ -218,14 +302,6 @@ def without_query(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
-
-
-def _inside(name: str) -> PurePosixPath:
-    """The file's place in its folder. Raises Damage for a name that leads out of it."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or name in ("", MANIFEST):
-        raise Damage(f"it names a file {name!r}")
-    return path
 
 
 def _protocols(files: Any) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from data.nouns import ItemCache, Progress
 from raft_errors import RaftError
 from tasks import kept
+from tasks.access import make_folder
 from tasks.keys import canonical, code_fingerprint, key_of, package_versions, packages_behind, result_fields
 from tasks.locks import Holder, locked
 from tasks.origin import elsewhere, this_machine
@@ -258,7 +259,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
     reporter.started(stage.name)
     began = time.monotonic()
     with store.publish(stage.name, key, stage.describing) as (out, manifest):
-        scratch.mkdir(parents=True, exist_ok=True)
+        make_folder(scratch)
         inputs = stage.inputs_among(request.inputs)
         parents = {n: value for n, value in inputs.items() if isinstance(value, Manifest)}
         bench = Bench(

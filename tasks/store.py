@@ -7,19 +7,24 @@ key's lock removes. The store is the truth about what has been built; it knows n
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from raft_errors import BadInput, RaftError
-from tasks.hashing import FileHashes, digest_of, read_sha256
+from tasks import access
+from tasks.disks import NO_SPACE as NO_SPACE
+from tasks.disks import SPARE_BYTES as SPARE_BYTES
+from tasks.disks import no_space as no_space
+from tasks.disks import no_space_during_build
+from tasks.hashing import FileHashes, digest_of, irregular, read_regular, read_sha256
 from tasks.itemcache import SqliteCache
 from tasks.locks import FileLock
 from tasks.source_manifest import SourceManifest
@@ -28,8 +33,9 @@ if TYPE_CHECKING:
     from tasks.share import Share
 
 MANIFEST = "manifest.json"
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-SPARE_BYTES = 64 * 2**20  # never publish into the last 64 MiB of a disk
+_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # of a folder, and of nothing above it
+_HOW = "docs/pipeline.md, Who may read a store, says how to open it to a group"
+_OPEN_IT = f"its owner open it to your group ({_HOW.partition(',')[0]})"
 
 
 class FileEntry(BaseModel):
@@ -46,8 +52,8 @@ class Link(BaseModel):
     """What a stage was built from."""
 
     model_config = ConfigDict(frozen=True)
-    stage: str
-    key: str
+    stage: str = Field(pattern=_NAME)
+    key: str = Field(pattern=_NAME)
     digest: str
 
 
@@ -94,12 +100,18 @@ class Damage(ValueError):
 class Store:
     """A folder of stage directories, with the locks, scratch folders and item caches that belong to them.
 
-    `share` is another place for results, which whoever builds looks into before and writes to after.
+    `share` is another place for results, which whoever builds looks into before and writes to after. `mode` is what the
+    folder gets where it is made now; one that exists keeps its own, which all that is made in it follows.
+
+    Raises:
+        BadInput: it belongs to somebody else and is closed to this user.
     """
 
-    def __init__(self, root: Path, share: Share | None = None) -> None:
+    def __init__(self, root: Path, share: Share | None = None, mode: int = access.PRIVATE) -> None:
         self.root = Path(root).absolute()
         self.share = share
+        self._mode = mode
+        _require_open(self.root)
         self._caches: dict[str, SqliteCache] = {}
         self._hashes: FileHashes | None = None
 
@@ -119,8 +131,17 @@ class Store:
 
     def cache(self, stage: str) -> SqliteCache:
         if stage not in self._caches:
-            self._caches[stage] = SqliteCache(self.root / "cache" / f"{stage}.sqlite")
+            with contextlib.suppress(OSError, RaftError):  # the cache tells that it goes without
+                access.make_folder(self.root, self._mode)
+            of_work = stage not in ("files", "checks")
+            path = self.root / "cache" / f"{stage}.sqlite"
+            self._caches[stage] = SqliteCache(path, self._stop_when_full) if of_work else SqliteCache(path)
         return self._caches[stage]
+
+    def _stop_when_full(self) -> None:
+        """What a teacher is asked from now on could not be kept, nor the result be published on the same disk."""
+        if (self.root / "cache").stat().st_dev == self.root.stat().st_dev:
+            raise no_space(self.root)
 
     def drop_caches(self) -> None:
         """Deletes all item caches, and what they remember with them. The caller is alone in the store."""
@@ -149,18 +170,38 @@ class Store:
             BadInput: the place cannot be written.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            access.make_folder(self.root, self._mode)
             probe = tempfile.TemporaryFile(dir=self.root)  # noqa: SIM115 - closed in the next line
             probe.close()
-        except OSError as error:
-            if error.errno in NO_SPACE:
+        except (OSError, RaftError) as error:
+            if isinstance(error, OSError) and error.errno in NO_SPACE:
                 raise no_space(self.root) from error
+            why = error.strerror if isinstance(error, OSError) else error.what
             raise BadInput(
-                f"The store {self.root} cannot be written ({error.strerror})",
+                f"The store {self.root} cannot be written ({why})",
                 expected="a folder that you may write",
-                do="set `store` in the configuration to another folder",
+                do=f"set `store` in the configuration to another folder, or have {_OPEN_IT}"
+                if self.root.is_dir()
+                else "set `store` in the configuration to another folder",
             ) from error
         self._hashes = None
+
+    def working(self) -> contextlib.AbstractContextManager[None]:
+        """What this process and its children create during the block is as open as the store."""
+        return access.working_in(self.root)
+
+    @property
+    def notice(self) -> str:
+        """What the owner should know about who may read the store; "" where it is as it was asked for."""
+        mode = access.folder_mode(self.root)
+        if mode & 0o007:
+            return (
+                f"Every user of this machine may read the store {self.root} (mode {mode:o}): "
+                f"`chmod o-rwx {self.root}` makes it private"
+            )
+        if self._mode & 0o020 and not mode & 0o020:
+            return f"store_access is group, but the store {self.root} was made with mode {mode:o}, which counts: {_HOW}"
+        return ""
 
     # ---- reading
 
@@ -171,8 +212,9 @@ class Store:
             manifest = self._read(folder)
         except FileNotFoundError:
             return (None, f"{MANIFEST} is missing") if folder.is_dir() else (None, "")
-        except (OSError, ValidationError, ValueError) as error:
-            return None, f"{MANIFEST} cannot be read ({type(error).__name__})"
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            return None, f"{MANIFEST} cannot be read ({why})"
         try:
             if (manifest.stage, manifest.key) != (stage, key):
                 raise Damage(f"{MANIFEST} belongs to {manifest.stage}/{manifest.key}")
@@ -193,14 +235,19 @@ class Store:
         Raises:
             Damage: naming the first file that differs.
         """
+        base = Path(os.path.realpath(manifest.folder))
         for entry in manifest.files:
             path = manifest.folder / entry.path
             try:
-                size = path.stat().st_size
-            except OSError as error:
+                status = path.lstat()
+            except (OSError, ValueError) as error:
                 raise Damage(f"{entry.path} is missing") from error
-            if size != entry.size:
-                raise Damage(f"{entry.path} has {size} bytes, not {entry.size}")
+            if what := irregular(status):
+                raise Damage(f"{entry.path} is {what}, not a file")
+            if Path(entry.path).is_absolute() or os.path.realpath(path) != str(base / entry.path):
+                raise Damage(f"{entry.path} lies outside of its folder")
+            if status.st_size != entry.size:
+                raise Damage(f"{entry.path} has {status.st_size} bytes, not {entry.size}")
         hashes = FileHashes() if deep else self.hashes
         found = hashes.sha256_many(manifest.folder / entry.path for entry in manifest.files)
         for entry in manifest.files:
@@ -229,7 +276,7 @@ class Store:
         return next(iter(self.manifests(stage)), None)
 
     def _read(self, folder: Path) -> Manifest:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        manifest = Manifest.model_validate_json(read_regular(folder / MANIFEST))
         manifest._folder = folder
         return manifest
 
@@ -278,16 +325,18 @@ class Store:
         final = self.folder(stage, key)
         temporary: Path | None = None
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
+            access.make_folder(self.root, self._mode)
+            access.make_folder(final.parent)
             self._collect(stage, key)
             self.require_space(0)
             temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=final.parent))
-            temporary.chmod(0o755)  # mkdtemp makes it 0700
+            temporary.chmod(access.folder_mode(final.parent))  # mkdtemp makes it 0700
             yield temporary
             self.require_space(0)
             _write_synced(temporary / MANIFEST, manifest.model_dump_json(indent=1).encode())
+            access.follow_tree(temporary, final.parent)
             _sync_tree(temporary)
-            if final.exists():
+            if os.path.lexists(final):
                 if (twin := self.load(stage, key)) is not None and twin.digest == manifest.digest:
                     manifest._folder = final
                     return
@@ -298,7 +347,7 @@ class Store:
             self._collect(stage, key)
         except OSError as error:
             if error.errno in NO_SPACE:
-                raise no_space(self.root) from error
+                raise no_space_during_build(error, self.root) from error
             raise
         finally:
             if temporary is not None:
@@ -317,22 +366,31 @@ class Store:
             stage, key = folder.parent.name, folder.name[1:].split(".")[0]
             lock = self.lock(stage, key)
             if lock.acquire(timeout_seconds=0):
-                shutil.rmtree(folder, ignore_errors=True)
+                access.remove(folder)
                 removed += 1
                 lock.release()
         return removed
 
     def _collect(self, stage: str, key: str) -> None:
         for folder in self.folder(stage, key).parent.glob(f".{key}.*"):
-            shutil.rmtree(folder, ignore_errors=True)
+            access.remove(folder)
 
 
-def no_space(root: Path, free: int | None = None, needed: int | None = None) -> RaftError:
-    """The error for a full disk."""
-    amount = f": {free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed" if free is not None and needed else ""
-    return RaftError(
-        f"No space left on the disk of {root}{amount}; nothing was published and finished stages are intact",
-        do="free space or set `store` to another disk, then run again: it goes on from the last finished stage",
+def _require_open(root: Path) -> None:
+    """Raises BadInput where this user may not look into the store."""
+    try:
+        status = root.stat()
+        if not stat.S_ISDIR(status.st_mode) or os.access(root, os.R_OK | os.X_OK):
+            return
+        why = f"it belongs to {access.owner(root)} and has mode {stat.S_IMODE(status.st_mode):o}"
+    except PermissionError:
+        why = "a folder above it is closed"
+    except OSError:  # not made yet, or told by what makes it
+        return
+    raise BadInput(
+        f"The store {root} is closed to you: {why}",
+        expected="a store of your own, or one that is open to your group",
+        do=f"set `store` in the configuration to another folder, or have {_OPEN_IT}",
     )
 
 
@@ -373,7 +431,7 @@ def _sync_folder(path: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """The parsed JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(read_regular(path).decode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,15 +5,27 @@ Plain values and pure functions; `tasks.registry` keeps them in a file.
 
 from __future__ import annotations
 
-from typing import Literal
+import datetime
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from raft_errors import BadInput
 from tasks.store import Link
 
 State = Literal["candidate", "promoted", "retired"]
 Action = Literal["registered", "promoted", "rolled back", "retired", "tested"]
+
+
+def _moment(text: str) -> str:
+    if datetime.datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time without its zone")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]  # ISO 8601, with its zone
 
 
 class Version(BaseModel):
@@ -26,9 +38,9 @@ class Version(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    number: int
+    number: int = Field(ge=1)
     state: State
-    created: str
+    created: Moment
     stages: dict[str, Link]
     started_from: int | None = None
     reason: str = ""
@@ -38,7 +50,7 @@ class Event(BaseModel):
     """One change. `was` is the version that the pointer left, or None."""
 
     model_config = ConfigDict(frozen=True)
-    at: str
+    at: Moment
     action: Action
     version: int
     reason: str
@@ -59,6 +71,41 @@ class Adapter(BaseModel):
     on_trial: bool = False
     versions: tuple[Version, ...] = ()
     history: tuple[Event, ...] = ()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Adapter:
+        """A file that was changed by hand, or by half, must not decide which version is in use."""
+        if wrong := next(self._contradictions(), ""):
+            raise ValueError(wrong)
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        numbers = {version.number for version in self.versions}
+        yield from (
+            f"there are {count} versions {number}"
+            for number, count in Counter(version.number for version in self.versions).items()
+            if count > 1
+        )
+        if self.promoted is not None and self.promoted not in numbers:
+            yield f"version {self.promoted} is in use, and there is none"
+        if self.on_trial and self.promoted is None:
+            yield "a version is on trial, and none is in use"
+        in_state = [version.number for version in self.versions if version.state == "promoted"]
+        if in_state != ([] if self.promoted is None else [self.promoted]):
+            listed = ", ".join(str(number) for number in in_state) or "none"
+            yield f"version {self.promoted or 'none'} is in use, and promoted is {listed}"
+        for version in self.versions:
+            if "export" not in version.stages:
+                yield f"version {version.number} names no export"
+            for stage, link in version.stages.items():
+                if link.stage != stage:
+                    yield f"version {version.number} names a result of {link.stage} as its {stage}"
+            start = version.started_from
+            if start is not None and (start not in numbers or start >= version.number):
+                yield f"version {version.number} was started from {start}, which is no earlier version"
+        for event in self.history:
+            if missing := {event.version, event.was} - numbers - {None}:
+                yield f"its history names version {min(number for number in missing if number)}, and there is none"
 
     def version(self, number: int) -> Version:
         """
@@ -114,3 +161,11 @@ def with_state(versions: tuple[Version, ...], number: int, state: State, reason:
     """The versions with one of them in another state."""
     change = {"state": state, "reason": reason}
     return tuple(v.model_copy(update=change) if v.number == number else v for v in versions)
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong with a file, in words: the first problem with its place, and how many more there are."""
+    first, *more = error.errors()
+    place = ".".join(str(part) for part in first["loc"])
+    text = first["msg"].removeprefix("Value error, ")
+    return (f"{place}: " if place else "") + text + (f", and {len(more)} more" if more else "")

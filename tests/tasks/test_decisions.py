@@ -1,5 +1,11 @@
 """Every night is one line; a line cut short by a crash costs that line alone."""
 
+import json
+import os
+
+import pytest
+
+from raft_errors import RaftError
 from tasks.decisions import Night, append, log_file, read_decisions
 from tasks.store import Store
 
@@ -25,3 +31,27 @@ def test_a_line_cut_short_is_passed_over_and_does_not_swallow_the_next(tmp_path)
     file.write_bytes(file.read_bytes() + b'{"at": "2026-01-02T03:00')
     append(store, "law", NIGHT)
     assert read_decisions(store, "law") == [NIGHT, NIGHT]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("at", "yesterday"), ("at", "2026-01-02T03:00:00"), ("action", "dance"), ("settings", [])]
+)
+def test_a_whole_line_that_is_no_decision_is_passed_over_and_told(tmp_path, caplog, field, value):
+    store = Store(tmp_path)
+    append(store, "law", NIGHT)
+    file = log_file(store, "law")
+    file.write_bytes(file.read_bytes() + json.dumps({**NIGHT.model_dump(), field: value}).encode() + b"\n")
+    assert read_decisions(store, "law") == [NIGHT]
+    assert f"{file}, line 2 is no decision ({field}" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder"])
+def test_what_is_no_log_is_refused_at_once_by_name(tmp_path, kind):
+    store = Store(tmp_path)
+    file = log_file(store, "law")
+    file.parent.mkdir(parents=True)
+    {"FIFO": os.mkfifo, "folder": os.mkdir}[kind](file)
+    for use in (lambda: read_decisions(store, "law"), lambda: append(store, "law", NIGHT)):
+        with pytest.raises(RaftError) as caught:
+            use()
+        assert f"{file} cannot be used (it is a {kind})" in caught.value.what

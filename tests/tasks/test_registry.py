@@ -1,6 +1,8 @@
 """One version is in use, every change has a reason, and nobody ever sees half a switch."""
 
+import json
 import multiprocessing
+import os
 import shutil
 
 import pytest
@@ -156,6 +158,89 @@ def test_a_damaged_registry_is_an_error_and_not_an_empty_one(registry):
     (registry.folder / "registry.json").write_text("{")
     with pytest.raises(RaftError, match="damaged"):
         registry.read()
+
+
+def change(body, *place, to):
+    """Sets one value of a parsed registry."""
+    for part in place[:-1]:
+        body = body[part]
+    body[place[-1]] = to
+
+
+CONTRADICTIONS = {
+    "version 7 is in use, and there is none": lambda b: change(b, "promoted", to=7),
+    "version none is in use, and promoted is 1": lambda b: change(b, "promoted", to=None),
+    "version 2 is in use, and promoted is 1": lambda b: change(b, "promoted", to=2),
+    "version 1 is in use, and promoted is 1, 2": lambda b: change(b, "versions", 1, "state", to="promoted"),
+    "there are 2 versions 1": lambda b: change(b, "versions", 1, "number", to=1),
+    "version 2 names no export": lambda b: b["versions"][1]["stages"].pop("export"),
+    "version 1 names a result of train as its export": lambda b: change(
+        b, "versions", 0, "stages", "export", to=b["versions"][0]["stages"]["train"]
+    ),
+    "version 2 was started from 2, which is no earlier version": lambda b: change(
+        b, "versions", 1, "started_from", to=2
+    ),
+    "version 2 was started from 9, which is no earlier version": lambda b: change(
+        b, "versions", 1, "started_from", to=9
+    ),
+    "its history names version 9, and there is none": lambda b: change(b, "history", -1, "was", to=9),
+    "a version is on trial, and none is in use": lambda b: (
+        change(b, "promoted", to=None),
+        change(b, "versions", 0, "state", to="retired"),
+        change(b, "on_trial", to=True),
+    ),
+    "it is of villages": lambda b: change(b, "name", to="villages"),
+    "versions.0.number: Input should be greater than or equal to 1": lambda b: change(b, "versions", 0, "number", to=0),
+    "versions.0.stages.export.key: String should match pattern": lambda b: change(
+        b, "versions", 0, "stages", "export", "key", to="../../../etc"
+    ),
+    "versions.0.created: a time without its zone": lambda b: change(
+        b, "versions", 0, "created", to="2026-01-01T03:00:00"
+    ),
+    "versions.0.created: Invalid isoformat string": lambda b: change(b, "versions", 0, "created", to="yesterday"),
+    "versions: Input should be a valid array": lambda b: change(b, "versions", to="none"),
+}
+
+
+@pytest.mark.parametrize("wrong", CONTRADICTIONS)
+def test_a_registry_that_contradicts_itself_is_refused_by_name_by_all_that_read_it(registry, wrong):
+    one, _ = add(registry, "one", "two")
+    registry.promote(one, reason="first")
+    file = registry.folder / "registry.json"
+    body = json.loads(file.read_text())
+    CONTRADICTIONS[wrong](body)
+    file.write_text(json.dumps(body))
+    before = file.read_bytes()
+    for use in (
+        registry.read,
+        lambda: registry.promote(one, reason="again"),
+        lambda: registry.roll_back(reason="worse"),
+        lambda: add(registry, "three"),
+        lambda: needed(registry.store),
+    ):
+        with pytest.raises(RaftError) as caught:
+            use()
+        assert f"The registry {file} is damaged ({wrong}" in caught.value.what
+        assert "restore it from a copy" in caught.value.do
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder"])
+def test_what_is_no_registry_file_is_refused_at_once(registry, kind):
+    add(registry, "one")
+    file = registry.folder / "registry.json"
+    file.unlink()
+    {"FIFO": os.mkfifo, "folder": os.mkdir}[kind](file)
+    with pytest.raises(RaftError, match=rf"registry\.json is damaged \(it is a {kind}\)"):
+        registry.read()
+
+
+def test_what_lies_in_the_place_of_the_link_is_named_before_anything_is_changed(registry):
+    (one,) = add(registry, "one")
+    registry.pointer.mkdir()
+    with pytest.raises(RaftError, match="promoted is in the way"):
+        registry.promote(one, reason="first")
+    assert registry.read().promoted is None
 
 
 def test_collection_must_keep_candidates_the_promoted_one_and_the_way_back(registry):

@@ -150,7 +150,7 @@ def test_a_share_that_never_answers_is_given_up_soon(tmp_path, ran, caplog, monk
     released = threading.Event()
 
     class Mute(Broken):
-        def cat_file(self, path):
+        def open(self, path, mode):
             released.wait(60)
             raise FileNotFoundError(path)
 

@@ -1,12 +1,17 @@
 """The store holds whole, verified results or nothing."""
 
 import errno
+import json
 import os
 import shutil
+import socket
+import stat
+from pathlib import Path
 
 import pytest
 
 from raft_errors import RaftError
+from tasks.hashing import read_sha256
 from tasks.store import Store
 
 
@@ -39,7 +44,6 @@ def test_what_was_published_is_found_again_with_its_files(store):
     assert found == made
     assert found.path("folder/a.txt").read_text() == "hello"
     assert [f.path for f in found.files] == ["folder/a.txt", "notes.txt"]
-    assert oct(found.folder.stat().st_mode)[-3:] == "755"
 
 
 def test_nothing_is_found_where_nothing_was_published(store):
@@ -70,6 +74,108 @@ def test_an_altered_byte_is_noticed_though_size_and_times_were_put_back(store):
     file.write_text("hallo")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert store.load("chunk", "k1") is None
+
+
+STRANGE = {
+    "a FIFO": os.mkfifo,
+    "a socket": lambda path: _socket(path),
+    "a folder": os.mkdir,
+    "a link": lambda path: path.symlink_to(path.parents[3] / "twin"),
+    "a device": lambda path: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5)),  # /dev/zero
+}
+
+
+def _socket(path):
+    before = Path.cwd()
+    os.chdir(path.parent)  # its name may be no longer than 107 bytes
+    try:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path.name)
+    finally:
+        os.chdir(before)
+
+
+def make_strange(path, kind):
+    try:
+        STRANGE[kind](path)
+    except PermissionError:
+        pytest.skip("devices can be made by root alone")
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.parametrize("name", ["notes.txt", "manifest.json"])
+def test_what_is_no_file_is_damage_named_and_built_again(store, kind, name):
+    file = put(store).path(name)
+    (file.parents[3] / "twin").write_bytes(file.read_bytes())  # behind the link lie the right bytes
+    file.unlink()
+    make_strange(file, kind)
+    manifest, wrong = store.inspect("chunk", "k1")
+    if (kind, name) != ("a link", "manifest.json"):  # a link to a manifest that is right in every word
+        assert manifest is None
+        assert name in wrong
+        assert kind in wrong or (kind, name) == ("a socket", "manifest.json")
+    assert len(store.manifests("chunk")) <= 1, "looking around does not hang either"
+    again = put(store)
+    assert store.load("chunk", "k1") == again
+    assert again.path(name).read_bytes()
+
+
+def test_an_empty_result_that_became_a_fifo_does_not_hang(store):
+    """Its size is right: only what it is tells it from the file."""
+    with store.publish("chunk", "k1") as (out, _):
+        (out / "dropped.jsonl").write_text("")
+    file = store.folder("chunk", "k1") / "dropped.jsonl"
+    file.unlink()
+    os.mkfifo(file)
+    assert store.inspect("chunk", "k1") == (None, "dropped.jsonl is a FIFO, not a file")
+
+
+def test_a_folder_that_leads_out_of_the_store_is_damage(store, tmp_path):
+    made = put(store)
+    shutil.move(made.path("folder"), tmp_path / "elsewhere")
+    made.path("folder").symlink_to(tmp_path / "elsewhere")
+    assert store.inspect("chunk", "k1") == (None, "folder/a.txt lies outside of its folder")
+
+
+@pytest.mark.parametrize("name", ["../k2/notes.txt", "/etc/hostname", "folder/../../k2/notes.txt"])
+def test_a_manifest_that_names_files_elsewhere_is_damage(store, name):
+    put(store, "k2")
+    file = put(store).folder / "manifest.json"
+    body = json.loads(file.read_text())
+    target = file.parent / name
+    entry = {"path": name, "size": target.stat().st_size, "sha256": read_sha256(target), "result": False}
+    body["files"].append(entry)
+    file.write_text(json.dumps(body))
+    manifest, wrong = store.inspect("chunk", "k1")
+    assert manifest is None
+    assert "lies outside of its folder" in wrong
+
+
+@pytest.mark.parametrize("key", ["../../elsewhere", "/etc", "", ".hidden"])
+def test_a_manifest_that_was_built_from_a_place_outside_is_damage(store, key):
+    file = put(store).folder / "manifest.json"
+    body = json.loads(file.read_text())
+    body["lineage"] = {"ingest": {"stage": "ingest", "key": key, "digest": "d"}}
+    file.write_text(json.dumps(body))
+    assert store.inspect("chunk", "k1") == (None, "manifest.json cannot be read (ValidationError)")
+
+
+def test_a_result_whose_folder_is_a_link_to_nowhere_is_built_again(store, tmp_path):
+    shutil.rmtree(put(store).folder)
+    store.folder("chunk", "k1").symlink_to(tmp_path / "nowhere")
+    assert store.load("chunk", "k1") is None
+    again = put(store)
+    assert store.load("chunk", "k1") == again
+
+
+@pytest.mark.parametrize("kind", sorted(STRANGE))
+def test_hashing_refuses_at_once_what_is_no_file(tmp_path, kind):
+    path = tmp_path / "1" / "2" / "3"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "twin").mkdir()
+    make_strange(path, kind)
+    with pytest.raises(OSError, match="3'"):
+        read_sha256(path)
 
 
 @pytest.mark.parametrize("harm", [b"", b"{", b'{"stage": "chunk"}', None])
