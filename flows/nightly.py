@@ -52,17 +52,21 @@ def nightly(config: str, overrides: list[str] | None = None, because: str = "by 
     """Retrains the domain of a configuration, if its corpus or its age asks for it.
 
     Args:
-        config: absolute path of the YAML file.
-        overrides: `section.field=value` texts, as with `raft run --set`.
+        config: absolute path of the YAML file; of a deployment's run, the one that is served.
+        overrides: `section.field=value` texts, as with `raft run --set`; of a deployment's run, no paths, addresses and
+            commands but those that `raft schedule --set` was given.
         because: why now, for the history.
     """
     from flows.config import load_config
     from flows.pipeline import Run
     from flows.retrain import retrain
+    from flows.run_parameters import config_of_run
 
     logging.getLogger("raft").setLevel(logging.INFO)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    run = Run.of(load_config(Path(config), overrides or []), Logged())
+    by_server = flow_run_now().deployment_id is not None
+    loaded = config_of_run(config, overrides or []) if by_server else load_config(Path(config), overrides or [])
+    run = Run.of(loaded, Logged())
     night = retrain(run)
     log.info("%s: %s", night.result, night.why or night.reason)
     create_markdown_artifact(summary(run.config.name, night), key=f"night-{run.config.name}", description=night.result)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.nouns import Progress
 from raft_errors import RaftError
@@ -35,18 +36,45 @@ QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_CLI_PROMPT": "false",
+    "PYTHONSAFEPATH": "1",  # the processes that Prefect starts import nothing from the working folder
 }
 
 
 def settle_environment(store: Store) -> None:
     """Prefect's settings for a run, where the user has not set them otherwise. Call it before Prefect is imported."""
-    from flows.server import running
+    from flows.server import log_in, running
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_HOME", str(store.root / "prefect"))
+    own = "PREFECT_API_URL" not in os.environ
     if url := running(store):
+        if own:  # what may stand there is for another server
+            os.environ.pop("PREFECT_API_AUTH_STRING", None)
         os.environ["PREFECT_API_URL"] = url
+        log_in(store, url)
+
+
+def closed_to_others() -> dict[Any, Any]:
+    """Settings with which the embedded server, where there will be one, answers this process alone.
+
+    It listens on a loopback port, and its database may hold a schedule and the secrets of notifications.
+    """
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_SERVER_API_AUTH_STRING,
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
+    )
+
+    if PREFECT_API_URL.value() is not None:
+        return {}
+    secret = f"raft:{secrets.token_urlsafe(32)}"
+    return {
+        PREFECT_API_AUTH_STRING: secret,
+        PREFECT_SERVER_API_AUTH_STRING: secret,
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS: "http://127.0.0.1",
+    }
 
 
 def _quiet_console() -> None:
@@ -91,7 +119,7 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
         made.append(walk(step))
 
     # The heartbeat thread costs every short flow a second at its end; only served runs need it.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, **closed_to_others()}):
         try:
             raft(run.config.model_dump(mode="json"))
         except Exception as error:

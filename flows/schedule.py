@@ -61,7 +61,9 @@ def schedule(
 
     from flows.automations import prepare_server
     from flows.nightly import deployment_id
+    from flows.run_parameters import remember
 
+    remember(path, set_ or [])
     made = deployment(loaded, path, set_ or [], cron=cron or None, timezone=timezone, collision=collision)
     prepare_server(loaded.name, deployment_id(made.apply()), notify or [])
     words = {
@@ -100,7 +102,6 @@ def connect(store: Store) -> str:
             expected="a running server, which keeps the schedule and the history",
             do="start one in another terminal: raft server. Or let cron run `raft retrain`, which needs none",
         )
-    os.environ["PREFECT_API_URL"] = url
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
     settle_environment(store)
     return url

@@ -73,13 +73,20 @@ def test_the_server_listens_on_loopback_and_sends_no_telemetry(project, monkeypa
     started = {}
     monkeypatch.setattr(server.os, "execvpe", lambda file, argv, env: started.update(argv=argv, env=env))
     assert invoke(["server", "--port", "4299", "--json"]) == 0
-    assert started["argv"][-4:] == ["--host", "127.0.0.1", "--port", "4299"]
+    assert started["argv"][1:] == [
+        "-P",
+        "-m",
+        "flows.prefect_server",
+        str(project / ".raft"),
+        *("--host", "127.0.0.1", "--port", "4299"),
+    ]
     wanted = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": "4299",
         "PREFECT_HOME": str(project / ".raft" / "prefect"),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1:4299",
     }
     assert wanted.items() <= started["env"].items()
     assert json.loads((project / ".raft" / server.NOTE).read_text()) == {"url": "http://127.0.0.1:4299/api"}

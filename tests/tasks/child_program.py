@@ -29,7 +29,8 @@ if __name__ == "__main__":
     elif kind == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "supervised":
-        say(event="pid", parent=int(os.environ["RAFT_SUPERVISOR"]), group=os.getpgrp())
+        secrets = [name for name in os.environ if name.startswith("PREFECT_") and ("AUTH" in name or "KEY" in name)]
+        say(event="pid", parent=int(os.environ["RAFT_SUPERVISOR"]), group=os.getpgrp(), secrets=secrets)
     elif kind == "hangs":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         say(event="ready")
