@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -83,6 +84,7 @@ def schedule(
         )
     if watch:
         threading.Thread(target=watch_corpus, args=(loaded, store, watch), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # with which asyncio lets the schedule be paused in peace
     serve(made, limit=2, print_starting_message=False)  # one that works and one that waits for it
 
 

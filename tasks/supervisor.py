@@ -80,7 +80,10 @@ def run_child(
                     on_event(event)
             code = child.wait()
         except BaseException:
-            _stop(child)
+            try:
+                _stop(child)
+            except BaseException:  # noqa: BLE001 - a further signal, before they were ignored
+                _stop(child)
             raise
         finally:
             watch.end()
@@ -156,11 +159,11 @@ def _event(line: str) -> dict[str, Any]:
 
 def _stop(child: subprocess.Popen[str]) -> None:
     """SIGTERM, time to save, SIGKILL. Further signals to us do not shorten the time; only SIGKILL does."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGTERM)
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     in_main_thread = _set_handlers(dict.fromkeys(previous, signal.SIG_IGN))
     try:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
         child.communicate(timeout=GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):

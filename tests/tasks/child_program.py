@@ -35,9 +35,10 @@ if __name__ == "__main__":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         say(event="ready")
         time.sleep(60)
-    elif kind == "saves":
+    elif kind in ("saves", "saves slowly"):
 
         def save(*_):
+            time.sleep(1.0 if kind == "saves slowly" else 0.0)
             Path(rest[0]).write_text("state")
             sys.exit(75)
 
