@@ -54,6 +54,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # before or after the verb; within it, `invoke` has said what is kept
         _deaf()
         code = _interrupted("--json" in sys.argv)
+    if link := sys.modules.get("tasks.prefect_link"):
+        link.leave(code)
     sys.exit(code)
 
 

@@ -63,10 +63,12 @@ def schedule(
     from flows.automations import prepare_server
     from flows.nightly import deployment_id
     from flows.run_parameters import remember
+    from flows.server_errors import explained
 
     remember(path, set_ or [])
     made = deployment(loaded, path, set_ or [], cron=cron or None, timezone=timezone, collision=collision)
-    prepare_server(loaded.name, deployment_id(made.apply()), notify or [])
+    with explained(url):
+        prepare_server(loaded.name, deployment_id(made.apply()), notify or [])
     words = {
         "deployment": f"{made.flow_name}/{made.name}",
         "server": os.environ["PREFECT_API_URL"],
