@@ -7,11 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tasks.decisions import read_decisions
 from tasks.store import Store
 
 pytestmark = pytest.mark.slow
@@ -193,6 +196,22 @@ def test_an_embedded_server_that_is_killed_or_hangs_leaves_nothing_behind(start,
     assert not Path(f"/proc/{embedded}").exists()
 
 
+def test_an_embedded_server_answers_its_own_run_alone(start):
+    """Its database may be that of a schedule, with the secrets of notifications."""
+    process = start()
+    (embedded,) = children_of(process.pid)
+    words = Path(f"/proc/{embedded}/cmdline").read_text().split("\0")
+    place = f"http://127.0.0.1:{words[words.index('--port') + 1]}/api"
+    for path in ("flows/filter", "block_documents/filter"):
+        request = urllib.request.Request(f"{place}/{path}", b"{}", {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=60)
+        assert caught.value.code == 401
+    said = ended(process)
+    assert process.returncode == 0, said
+    assert "lost" not in said
+
+
 def test_with_a_server_that_is_well_nothing_is_said_and_it_has_the_history(server, start, tmp_path):
     process = start(
         PREFECT_API_URL=f"http://127.0.0.1:{server.port}/api", PREFECT_API_AUTH_STRING=server.auth, seconds=0.1
@@ -209,6 +228,45 @@ def test_a_server_that_is_killed_is_lost_as_well(server, start, tmp_path):
     said = ended(process)
     assert process.returncode == 0, said
     check_whole(tmp_path, said)
+
+
+@pytest.mark.heavy
+def test_a_night_that_a_schedule_started_is_finished_without_its_server(project):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = Store(project.folder / ".raft")
+    processes = [project.start("server", "--port", str(port), stderr=subprocess.DEVNULL)]
+    try:
+        from flows.server import answers
+
+        while not answers(f"http://127.0.0.1:{port}/api"):
+            time.sleep(0.2)
+        log = project.folder / "schedule.log"
+        with log.open("wb") as file:
+            processes.append(
+                project.start("schedule", "--cron", "", "--watch", "1", stdout=file, stderr=subprocess.STDOUT)
+            )
+        while not store.manifests("embed"):
+            assert processes[1].poll() is None, log.read_text()
+            time.sleep(0.2)
+        (night,) = [pid for pid in children_of(processes[1].pid) if "prefect.engine" in cmdline(pid)]
+        processes[0].kill()
+        processes[0].wait()
+        deadline = time.monotonic() + 10 * ENDS
+        while Path(f"/proc/{night}").exists() and "prefect" in cmdline(night):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        assert "Prefect's server was lost" in log.read_text()
+        assert [one.result for one in read_decisions(store, "adapter")] == ["held"], log.read_text()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def cmdline(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def children_of(pid: int) -> list[int]:
