@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -48,6 +49,20 @@ def command() -> typer.Typer:
 
 def main() -> NoReturn:
     """Entry point of the `raft` command."""
+    _listen()
+    try:
+        code = _prepared()
+        _deaf()
+    except KeyboardInterrupt:  # before or after the verb; within it, `invoke` has said what is kept
+        _deaf()
+        code = _interrupted("--json" in sys.argv)
+    if link := sys.modules.get("tasks.prefect_link"):
+        link.leave(code)
+    sys.exit(code)
+
+
+def _prepared() -> int:
+    """Settings of the process, then the verb."""
     # torch's threads spin while they wait, which on a busy machine makes every operation many times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_working_folder_out()
@@ -59,8 +74,7 @@ def main() -> NoReturn:
     # Stages hold many small objects for as long as they work; with Python's own thresholds the collector looks through
     # all of them again and again, which shows in what a small change costs.
     gc.set_threshold(100_000, 50, 50)
-    signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(invoke(sys.argv[1:]))
+    return invoke(sys.argv[1:])
 
 
 def invoke(arguments: Sequence[str]) -> int:
@@ -85,7 +99,7 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
     except RaftError as error:
         if debug:
             raise
-        return _failed(error, as_json)
+        return _interrupted(as_json) if _stopping else _failed(error, as_json)
     except BrokenPipeError:
         # The reader of our output left (`raft plan | head`): nothing to tell, and nobody to tell it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,6 +107,8 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
     except Exception as error:
         if debug:
             raise
+        if _stopping:  # a library made an error of its own of it
+            return _interrupted(as_json)
         unexpected = RaftError(
             f"Unexpected {type(error).__name__}: {str(error).strip() or 'no message'}",
             do="run again with --debug to see where it happened; finished stages are kept",
@@ -137,9 +153,31 @@ def emit(value: Any) -> None:
     sys.stdout.flush()
 
 
-def _terminated(number: int, frame: Any) -> NoReturn:
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PATIENCE_SECONDS = 30.0  # longer than a trainer may take to save its state
+_stopping: list[float] = []  # when the process was first told to stop
+
+
+def _listen() -> None:
     """SIGTERM takes the path of Ctrl-C: stages stop, the trainer writes its checkpoint."""
+    _stopping.clear()
+    for number in _SIGNALS:
+        signal.signal(number, _told_to_stop)
+
+
+def _told_to_stop(number: int, frame: Any) -> None:
+    """The first signal ends the work; further ones leave in peace what saves its state, for as long as it may."""
+    now = time.monotonic()
+    if _stopping and now - _stopping[-1] < _PATIENCE_SECONDS:
+        return
+    _stopping.append(now)
     raise KeyboardInterrupt
+
+
+def _deaf() -> None:
+    """Nothing is left to be stopped, so a signal must not change what the process ends with."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ It only loads the configuration and hands over; what is retrained, and why, is d
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
 from data.nouns import Progress
+from tasks import prefect_link
 from tasks.decisions import Night
 from tasks.locks import Holder
 from tasks.store import Manifest
@@ -52,20 +54,43 @@ def nightly(config: str, overrides: list[str] | None = None, because: str = "by 
     """Retrains the domain of a configuration, if its corpus or its age asks for it.
 
     Args:
-        config: absolute path of the YAML file.
-        overrides: `section.field=value` texts, as with `raft run --set`.
+        config: absolute path of the YAML file; of a deployment's run, the one that is served.
+        overrides: `section.field=value` texts, as with `raft run --set`; of a deployment's run, no paths, addresses and
+            commands but those that `raft schedule --set` was given.
         because: why now, for the history.
     """
     from flows.config import load_config
     from flows.pipeline import Run
     from flows.retrain import retrain
+    from flows.run_parameters import config_of_run
 
     logging.getLogger("raft").setLevel(logging.INFO)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    run = Run.of(load_config(Path(config), overrides or []), Logged())
-    night = retrain(run)
-    log.info("%s: %s", night.result, night.why or night.reason)
-    create_markdown_artifact(summary(run.config.name, night), key=f"night-{run.config.name}", description=night.result)
+    by_server = flow_run_now().deployment_id is not None
+    loaded = config_of_run(config, overrides or []) if by_server else load_config(Path(config), overrides or [])
+    run = Run.of(loaded, Logged())
+    with prefect_link.bounded() as tighten:
+        tighten()
+        try:
+            night = retrain(run)
+        except asyncio.CancelledError:  # Prefect ends a run whose place among the deployment's runs it cannot renew
+            if prefect_link.still_there():
+                raise
+            prefect_link.lose(ConnectionError("the run's lease could not be renewed"))
+            night = retrain(run, direct=True)
+        log.info("%s: %s", night.result, night.why or night.reason)
+        _publish(run.config.name, night)
+        if not prefect_link.still_there():
+            prefect_link.lose(ConnectionError("it does not answer"))
+    prefect_link.leave(0)  # the night is in the store; Prefect would wait minutes to say so
+
+
+def _publish(name: str, night: Night) -> None:
+    """The decision, in Prefect's pages and for whoever is notified; a server that is lost hears of none."""
+    if prefect_link.lost():
+        return
+    with prefect_link.only_told():
+        create_markdown_artifact(summary(name, night), key=f"night-{name}", description=night.result)
     if night.version is not None:
         told = {"result": night.result, "version": night.version, "why": night.why, "reason": night.reason}
         tell(DECIDED + night.result.replace(" ", "-"), flow_run_now(), told)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.nouns import Progress
-from raft_errors import RaftError
+from raft_names import keep_working_folder_out
 from tasks.locks import Holder
 from tasks.stage import Reporter
 
@@ -40,14 +41,41 @@ QUIET = {
 
 def settle_environment(store: Store) -> None:
     """Prefect's settings for a run, where the user has not set them otherwise. Call it before Prefect is imported."""
-    from flows.server import prefect_home, running
+    from flows.server import log_in, prefect_home, running
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    keep_working_folder_out()
     if "PREFECT_HOME" not in os.environ:
         os.environ["PREFECT_HOME"] = str(prefect_home(store))
+    own = "PREFECT_API_URL" not in os.environ
     if url := running(store):
+        if own:  # what may stand there is for another server
+            os.environ.pop("PREFECT_API_AUTH_STRING", None)
         os.environ["PREFECT_API_URL"] = url
+        log_in(store, url)
+
+
+def closed_to_others() -> dict[Any, Any]:
+    """Settings with which the embedded server, where there will be one, answers this process alone.
+
+    It listens on a loopback port, and its database may hold a schedule and the secrets of notifications.
+    """
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_SERVER_API_AUTH_STRING,
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
+    )
+
+    if PREFECT_API_URL.value() is not None:
+        return {}
+    secret = f"raft:{secrets.token_urlsafe(32)}"
+    return {
+        PREFECT_API_AUTH_STRING: secret,
+        PREFECT_SERVER_API_AUTH_STRING: secret,
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS: "http://127.0.0.1",
+    }
 
 
 def _quiet_console() -> None:
@@ -70,13 +98,18 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
     from prefect.context import FlowRunContext
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+    from flows.server_errors import what_it_means
+    from tasks import prefect_link, stage
     from tasks.prefect_task import Boxed, stage_task
 
     _quiet_console()
     listener = Listener(run.reporter)
 
     def step(request: Request) -> Manifest:
-        with training_slot() if scheduled and request.stage.name == "train" else contextlib.nullcontext():
+        if prefect_link.lost():
+            return stage.run(request, run.store, run.reporter, force=force)
+        alone = scheduled and request.stage.name == "train"
+        with training_slot(run.reporter.say) if alone else contextlib.nullcontext():
             manifest = stage_task(request.stage, run.store, listener, force=force)(Boxed(request))
         if request.stage.name not in listener.built:
             run.reporter.finished(manifest, cached=True)
@@ -86,25 +119,48 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
     if scheduled:
         return walk(step)
     made: list[T] = []
+    failures: list[BaseException] = []
+    at_signal = signal.getsignal(signal.SIGTERM)
 
     @flow(name="raft", validate_parameters=False, log_prints=False)
     def raft(config: dict) -> None:
-        made.append(walk(step))
+        tighten()
+        _handle(signal.SIGTERM, at_signal)  # ours, which ends the work once however often it is called; not Prefect's
+        try:
+            made.append(walk(step))
+        except BaseException as error:
+            failures.append(error)
+            raise
+        finally:
+            if not prefect_link.still_there():
+                prefect_link.lose(ConnectionError("it does not answer"), run.reporter.say)
+            if prefect_link.lost():
+                tighten()
 
     # The heartbeat thread costs every short flow a second at its end; only served runs need it.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with (
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, **closed_to_others()}),
+        prefect_link.bounded() as tighten,
+    ):
         try:
             raft(run.config.model_dump(mode="json"))
         except Exception as error:
             if was_stopped(error):
                 raise KeyboardInterrupt from error
-            if not isinstance(error, RuntimeError) or "Failed to reach API" not in str(error):
+            if not made and not failures:  # it never began
+                raise what_it_means(error, os.environ.get("PREFECT_API_URL")) or error from error
+            if failures and error is failures[0]:
                 raise
-            raise RaftError(
-                f"Prefect's server cannot be reached ({os.environ.get('PREFECT_API_URL', 'embedded')})",
-                do="unset PREFECT_API_URL to use the embedded one, or run with --no-prefect",
-            ) from error
+            prefect_link.lose(error, run.reporter.say)  # the work had ended, and telling so failed
+            if failures:
+                raise failures[0] from error
     return made[0]
+
+
+def _handle(number: signal.Signals, handler: Any) -> None:
+    if callable(handler):
+        with contextlib.suppress(ValueError):  # only the main thread may
+            signal.signal(number, handler)
 
 
 def was_stopped(error: BaseException) -> bool:
@@ -126,11 +182,27 @@ def was_stopped(error: BaseException) -> bool:
     return False
 
 
-def training_slot() -> AbstractContextManager[None]:
-    """Prefect's limit of one training at a time on this machine; its holders and those who wait stand in the pages."""
+@contextlib.contextmanager
+def training_slot(say: Callable[[str], None]) -> Iterator[None]:
+    """Prefect's limit of one training at a time on this machine; its holders and those who wait stand in the pages.
+
+    A server that is lost keeps nobody from training, and hides nothing of what training raised.
+    """
     from prefect.concurrency.sync import concurrency
 
-    return concurrency(training_limit(), occupy=1, lease_duration=60)
+    from tasks.prefect_link import only_told
+
+    slot = concurrency(training_limit(), occupy=1, lease_duration=60)
+    held = False
+    with only_told(say):
+        slot.__enter__()
+        held = True
+    try:
+        yield
+    finally:
+        if held:
+            with only_told(say):
+                slot.__exit__(None, None, None)
 
 
 def training_limit() -> str:

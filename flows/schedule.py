@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -61,9 +62,13 @@ def schedule(
 
     from flows.automations import prepare_server
     from flows.nightly import deployment_id
+    from flows.run_parameters import remember
+    from flows.server_errors import explained
 
+    remember(path, set_ or [])
     made = deployment(loaded, path, set_ or [], cron=cron or None, timezone=timezone, collision=collision)
-    prepare_server(loaded.name, deployment_id(made.apply()), notify or [])
+    with explained(url):
+        prepare_server(loaded.name, deployment_id(made.apply()), notify or [])
     words = {
         "deployment": f"{made.flow_name}/{made.name}",
         "server": os.environ["PREFECT_API_URL"],
@@ -81,6 +86,7 @@ def schedule(
         )
     if watch:
         threading.Thread(target=watch_corpus, args=(loaded, store, watch), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # with which asyncio lets the schedule be paused in peace
     serve(made, limit=2, print_starting_message=False)  # one that works and one that waits for it
 
 
@@ -100,7 +106,6 @@ def connect(store: Store) -> str:
             expected="a running server, which keeps the schedule and the history",
             do="start one in another terminal: raft server. Or let cron run `raft retrain`, which needs none",
         )
-    os.environ["PREFECT_API_URL"] = url
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
     settle_environment(store)
     return url

@@ -54,6 +54,7 @@ class EvaluateConfig(Section):
         "none",
         "A teacher that says of each reply whether it is right, beside the other metrics: the base itself, or any "
         "OpenAI-compatible endpoint",
+        from_outside=False,
     )
     judge_model: str = setting("gpt-4o-mini", "Model name at the judge's endpoint")
     judge_url: str | None = setting(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from prefect.artifacts import (
 
 from data.nouns import Progress
 from tasks.locks import Holder
+from tasks.prefect_link import lost, only_told
 from tasks.stage import Reporter
 from tasks.store import Manifest
 
@@ -32,9 +33,11 @@ UPDATE_SECONDS = 5.0  # each update is a request
 LAST_SECONDS = 1.0  # sooner where it is complete
 
 
-def publish(manifest: Manifest) -> None:
+def publish(manifest: Manifest, say: Callable[[str], None] = log.warning) -> None:
     """The result of a stage: `<stage>`, `<stage>-figures`, and `<stage>-<page>` for each HTML page it wrote."""
-    with _only_display():
+    if lost():
+        return
+    with only_told(say):
         create_markdown_artifact(summary(manifest), key=manifest.stage, description=manifest.summary)
         figures = [{"figure": name, "value": value} for name, value in flat(manifest.metrics)]
         if figures:
@@ -74,17 +77,17 @@ class InPages:
     def progress(self, stage: str) -> Progress:
         inner = self._inner.progress(stage)
         artifact: UUID | None = None
-        with _only_display():
-            artifact = create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)  # type: ignore[assignment]
+        with only_told(self._inner.say) if not lost() else contextlib.nullcontext():
+            artifact = None if lost() else create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)  # type: ignore[assignment]
         last = time.monotonic()
 
         def show(done: int, total: int | None, what: str) -> None:
             nonlocal last, artifact
             inner(done, total, what)
             now = time.monotonic()
-            if artifact and total and now - last >= (LAST_SECONDS if done >= total else UPDATE_SECONDS):
+            if artifact and not lost() and total and now - last >= (LAST_SECONDS if done >= total else UPDATE_SECONDS):
                 last, told, artifact = now, artifact, None  # a server that is away is asked once, not at every step
-                with _only_display():
+                with only_told(self._inner.say):
                     update_progress_artifact(told, min(100.0, 100.0 * done / total), description=f"{stage}: {what}")
                     artifact = told
 
@@ -104,11 +107,3 @@ class InPages:
 
     def say(self, text: str) -> None:
         self._inner.say(text)
-
-
-@contextlib.contextmanager
-def _only_display() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - a server that is away must not cost hours of training
-        log.warning("Prefect's pages were not told: %s", error)

@@ -149,7 +149,7 @@ def stage_task(
             return found
         manifest = build(inner, key, store, InPages(reporter))
         reporter.finished(manifest, cached=False)
-        publish(manifest)
+        publish(manifest, reporter.say)
         return manifest
 
     policy = StageKey(

@@ -37,7 +37,7 @@ class QuestionsConfig(Section):
         320, "Questions the teacher is asked for at most (fewer survive); null = about every chunk", ge=1
     )
     teacher: Literal["local", "openai"] = setting(
-        "local", "local = the base model itself; openai = any OpenAI-compatible endpoint"
+        "local", "local = the base model itself; openai = any OpenAI-compatible endpoint", from_outside=False
     )
     teacher_model: str = setting("gpt-4o-mini", "Model name at the endpoint")
     teacher_url: str | None = setting(None, "Address of the endpoint, e.g. http://127.0.0.1:8000/v1", result=False)

@@ -27,6 +27,7 @@ log = logging.getLogger("raft.tasks")
 GRACE_SECONDS = 25.0  # a served Prefect run is killed 30 s after it was cancelled
 WATCH_SECONDS = 0.2
 INTERRUPTED = 75
+SECRETS = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_KEY")  # no child talks to Prefect
 
 
 def run_child(
@@ -50,7 +51,8 @@ def run_child(
         BadInput, RaftError: what the child reported in its `error` event, or that its time was up.
         Transient: it stopped at a checkpoint, was killed or hung; running it again goes on from there.
     """
-    environment = {**os.environ, **(environment or {}), "RAFT_SUPERVISOR": str(os.getpid())}
+    inherited = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    environment = {**inherited, **(environment or {}), "RAFT_SUPERVISOR": str(os.getpid())}
     command = [sys.executable, "-P", "-m", module, *arguments]
     problem: dict[str, Any] = {}
     log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,10 @@ def run_child(
                     on_event(event)
             code = child.wait()
         except BaseException:
-            _stop(child)
+            try:
+                _stop(child)
+            except BaseException:  # noqa: BLE001 - a further signal, before they were ignored
+                _stop(child)
             raise
         finally:
             watch.end()
@@ -154,11 +159,11 @@ def _event(line: str) -> dict[str, Any]:
 
 def _stop(child: subprocess.Popen[str]) -> None:
     """SIGTERM, time to save, SIGKILL. Further signals to us do not shorten the time; only SIGKILL does."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGTERM)
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     in_main_thread = _set_handlers(dict.fromkeys(previous, signal.SIG_IGN))
     try:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
         child.communicate(timeout=GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):

@@ -102,7 +102,9 @@ def test_an_interruption_saves_the_training_and_says_how_to_go_on(project, numbe
         assert process.poll() is None
         time.sleep(0.05)
     time.sleep(1)
-    process.send_signal(number)
+    for _ in range(20):  # an impatient supervisor, or a person at the keyboard
+        process.send_signal(number)
+        time.sleep(0.05)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 75, said
     assert "run the same command again" in said

@@ -73,16 +73,104 @@ def test_the_server_listens_on_loopback_and_sends_no_telemetry(project, monkeypa
     started = {}
     monkeypatch.setattr(server.os, "execvpe", lambda file, argv, env: started.update(argv=argv, env=env))
     assert invoke(["server", "--port", "4299", "--json"]) == 0
-    assert started["argv"][-4:] == ["--host", "127.0.0.1", "--port", "4299"]
+    assert started["argv"][1:] == [
+        "-P",
+        "-m",
+        "flows.prefect_server",
+        str(project / ".raft"),
+        *("--host", "127.0.0.1", "--port", "4299"),
+    ]
     wanted = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": "4299",
         "PREFECT_HOME": str(project / ".raft" / "prefect"),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1:4299",
     }
     assert wanted.items() <= started["env"].items()
     assert json.loads((project / ".raft" / server.NOTE).read_text()) == {"url": "http://127.0.0.1:4299/api"}
+
+
+def test_beyond_loopback_it_asks_for_the_same_and_says_what_that_means(project, monkeypatch, capsys):
+    started = {}
+    monkeypatch.setattr(server.os, "execvpe", lambda file, argv, env: started.update(argv=argv))
+    assert invoke(["server", "--port", "4299", "--host", "0.0.0.0", "--name", "raft.example"]) == 0
+    assert started["argv"][-6:] == ["--name", "raft.example", "--host", "0.0.0.0", "--port", "4299"]
+    told = capsys.readouterr().out
+    assert "unencrypted" in told
+    kept = (project / ".raft" / server.AUTH).read_text()
+    assert kept not in told
+    assert json.loads((project / ".raft" / server.NOTE).read_text()) == {"url": "http://127.0.0.1:4299/api"}
+
+
+def test_the_auth_string_is_kept_unless_others_could_read_it_or_the_user_gives_one(project):
+    store = Store(project / ".raft")
+    store.prepare()
+    path = store.root / server.AUTH
+    first = server.auth_string(store)
+    assert server.auth_string(store) == first
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o640)
+    second = server.auth_string(store)
+    assert second != first
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert server.auth_string(store, "me:mine") == "me:mine"
+    assert server.auth_string(store) == "me:mine"
+    path.unlink()
+    path.symlink_to(project / "elsewhere")
+    assert server.auth_string(store) not in (first, second, "me:mine")
+    assert not path.is_symlink()
+
+
+def test_our_own_auth_string_goes_to_our_own_server_and_to_no_other(project, answering, monkeypatch):
+    from flows.prefect_flow import QUIET, settle_environment
+
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_HOME", *QUIET):
+        monkeypatch.setenv(name, "")  # so that it is taken back afterwards
+        monkeypatch.delenv(name)
+    store = Store(project / ".raft")
+    store.prepare()
+    kept = server.auth_string(store)
+    environment = server.os.environ
+    monkeypatch.setenv("PREFECT_API_URL", "https://api.prefect.cloud/api/accounts/1/workspaces/2")
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "of another server")
+    (store.root / server.NOTE).write_text(json.dumps({"url": answering}))
+    settle_environment(store)
+    assert environment["PREFECT_API_AUTH_STRING"] == "of another server"
+    monkeypatch.delenv("PREFECT_API_URL")
+    settle_environment(store)
+    assert (environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"]) == (answering, kept)
+
+
+def test_a_night_that_prefect_ends_because_its_server_is_gone_is_gone_on_with(project, monkeypatch):
+    """It cannot renew the run's place among the deployment's runs, and throws into whatever is at work."""
+    import asyncio
+    from types import SimpleNamespace
+
+    from flows import nightly, retrain
+    from tasks import prefect_link
+
+    asked, left = [], []
+
+    def night(run, *, direct=False):
+        asked.append(direct)
+        if not direct:
+            raise asyncio.CancelledError
+        return SimpleNamespace(result="nothing", why="", reason="", version=None)
+
+    monkeypatch.setattr(retrain, "retrain", night)
+    monkeypatch.setattr(nightly, "flow_run_now", lambda: SimpleNamespace(deployment_id=None))
+    monkeypatch.setattr(prefect_link, "still_there", lambda: False)
+    monkeypatch.setattr(prefect_link, "leave", left.append)
+    try:
+        nightly.nightly.fn(str(project / "raft.yaml"))
+        assert (asked, left) == ([False, True], [0])
+        monkeypatch.setattr(prefect_link, "still_there", lambda: True)
+        with pytest.raises(asyncio.CancelledError):
+            nightly.nightly.fn(str(project / "raft.yaml"))
+    finally:
+        prefect_link._lost.clear()
 
 
 def test_a_port_in_use_is_bad_input(project, answering, capsys):

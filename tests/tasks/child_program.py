@@ -29,14 +29,16 @@ if __name__ == "__main__":
     elif kind == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "supervised":
-        say(event="pid", parent=int(os.environ["RAFT_SUPERVISOR"]), group=os.getpgrp())
+        secrets = [name for name in os.environ if name.startswith("PREFECT_") and ("AUTH" in name or "KEY" in name)]
+        say(event="pid", parent=int(os.environ["RAFT_SUPERVISOR"]), group=os.getpgrp(), secrets=secrets)
     elif kind == "hangs":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         say(event="ready")
         time.sleep(60)
-    elif kind == "saves":
+    elif kind in ("saves", "saves slowly"):
 
         def save(*_):
+            time.sleep(1.0 if kind == "saves slowly" else 0.0)
             Path(rest[0]).write_text("state")
             sys.exit(75)
 

@@ -55,6 +55,14 @@ def test_the_child_has_its_own_process_group_and_knows_its_supervisor(child):
     assert heard[0]["group"] != os.getpgrp()
 
 
+def test_the_child_is_not_given_what_opens_prefects_server(child, monkeypatch):
+    for name in ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_KEY"):
+        monkeypatch.setenv(name, "secret")
+    heard = []
+    child("supervised", on_event=heard.append)
+    assert heard[0]["secrets"] == []
+
+
 def test_on_an_interruption_the_child_saves_its_state_before_it_goes(child, tmp_path):
     def interrupt(event):
         raise KeyboardInterrupt

@@ -1,0 +1,57 @@
+"""The three fake stages as a Prefect flow, ended as `raft` ends: python flow_program.py STORE LOG SECONDS [fails]
+
+The second stage says that it is at work, and waits for so many seconds.
+"""
+
+import sys
+import types
+from pathlib import Path
+
+import fake_stages
+
+from flows import cli
+from flows.prefect_flow import run_flow
+from raft_errors import BadInput
+from tasks import prefect_link
+from tasks.store import Store
+
+store, log, seconds, *options = sys.argv[1:]
+fake_stages.WORLD.log = Path(log)
+fake_stages.WORLD.slow, fake_stages.WORLD.seconds = "second", float(seconds)
+prefect_link.PATIENCE_SECONDS = prefect_link.HEALTH_SECONDS = 3.0
+
+
+class Told(fake_stages.Said):
+    def say(self, text):
+        print(f"said {text}", flush=True)
+
+    def finished(self, manifest, cached):
+        print(f"finished {manifest.stage}", flush=True)
+
+
+def walk(step):
+    built = fake_stages.walk(run.store, step=step)
+    if "fails" in options:
+        raise BadInput("the third stage found that the file is wrong")
+    return built
+
+
+def verb() -> int:
+    print("digest", run_flow(run, walk)["third"].digest, flush=True)
+    return 0
+
+
+class Command:
+    registered_commands = ()
+
+    def __call__(self, **_):
+        return verb()
+
+
+run = types.SimpleNamespace(
+    store=Store(Path(store)), reporter=Told(), config=types.SimpleNamespace(model_dump=lambda mode: {})
+)
+run.store.prepare()
+cli.command = lambda: Command()
+sys.argv[1:] = []
+cli.main()

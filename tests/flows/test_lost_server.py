@@ -1,0 +1,274 @@
+"""Prefect's server is lost under a run: the run does its work to the end and ends, whatever the server does."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tasks.decisions import read_decisions
+from tasks.store import Store
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent
+ENDS = 120  # seconds after which a run hangs
+
+
+class Between:
+    """Passes connections on to a server, until it is told to be one that is gone, that fails, or that never answers."""
+
+    def __init__(self, port: int) -> None:
+        self._target, self._kind, self._open = port, "", []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def become(self, kind: str) -> None:
+        self._kind = kind
+        if kind == "gone":
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+        if kind != "silent":
+            for one in self._open:
+                one.close()
+
+    def close(self) -> None:
+        self.become("gone" if self._kind != "gone" else "over")
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                one = self._listener.accept()[0]
+            except OSError:
+                return
+            self._open.append(one)
+            threading.Thread(target=self._serve, args=(one,), daemon=True).start()
+
+    def _serve(self, one: socket.socket) -> None:
+        if self._kind == "failing":
+            one.recv(65536)
+            one.sendall(b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+            one.close()
+        elif self._kind != "silent":
+            other = socket.create_connection(("127.0.0.1", self._target))
+            self._open.append(other)
+            for pair in ((one, other), (other, one)):
+                threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                if self._kind == "silent":
+                    time.sleep(3600)
+                target.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for one in (source, target):
+                one.close()
+
+
+class Server(NamedTuple):
+    process: subprocess.Popen
+    port: int
+    auth: str
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "server", "--port", str(port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=folder, env=environment, **quiet)
+    from flows.server import answers
+
+    while not answers(f"http://127.0.0.1:{port}/api"):
+        assert process.poll() is None
+        time.sleep(0.2)
+    yield Server(process, port, (folder / ".raft" / "server.auth").read_text())
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the flow and waits until its second stage is at work."""
+    processes = []
+
+    def start(*options: str, seconds: float = 2.0, **settings: str) -> subprocess.Popen:
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
+        environment |= {**settings, "PYTHONPATH": str(HERE.parent / "tasks"), "PREFECT_HOME": str(tmp_path / "home")}
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                str(HERE / "flow_program.py"),
+                *map(str, (tmp_path / "raft", tmp_path / "log", seconds)),
+                *options,
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        processes.append(process)
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line == "started second\n":
+                return process
+        raise AssertionError("".join(said))
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def ended(process: subprocess.Popen) -> str:
+    said, _ = process.communicate(timeout=ENDS)
+    assert "Traceback" not in said
+    return said
+
+
+def check_whole(tmp_path: Path, said: str) -> None:
+    assert (tmp_path / "log").read_text().split() == ["first", "second", "third"], "every stage is built, and once"
+    assert {m.stage for m in Store(tmp_path / "raft").manifests()} == {"first", "second", "third"}
+    assert "digest" in said
+    assert said.count("Prefect's server was lost") == 1
+
+
+@pytest.mark.parametrize("kind", ["failing", "silent"])
+def test_a_run_finishes_its_work_says_so_in_one_line_and_ends(server, start, tmp_path, kind):
+    between = Between(server.port)
+    url = f"http://127.0.0.1:{between.port}/api"
+    process = start(PREFECT_API_URL=url, PREFECT_API_AUTH_STRING=server.auth)
+    between.become(kind)
+    said = ended(process)
+    between.close()
+    assert process.returncode == 0, said
+    check_whole(tmp_path, said)
+
+
+def test_a_run_that_fails_says_why_and_not_that_its_server_is_gone(server, start, tmp_path):
+    between = Between(server.port)
+    url = f"http://127.0.0.1:{between.port}/api"
+    process = start("fails", PREFECT_API_URL=url, PREFECT_API_AUTH_STRING=server.auth)
+    between.become("gone")
+    said = ended(process)
+    assert process.returncode == 2, said
+    assert "the file is wrong" in said
+
+
+def test_a_run_whose_server_is_lost_can_be_stopped(server, start, tmp_path):
+    between = Between(server.port)
+    url = f"http://127.0.0.1:{between.port}/api"
+    process = start(PREFECT_API_URL=url, PREFECT_API_AUTH_STRING=server.auth, seconds=60.0)
+    between.become("silent")
+    for _ in range(5):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+    said = ended(process)
+    assert process.returncode == 75, said
+    assert not list((tmp_path / "raft" / "store").glob("*/.*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_embedded_server_that_is_killed_or_hangs_leaves_nothing_behind(start, tmp_path, number):
+    process = start()
+    (embedded,) = children_of(process.pid)
+    os.kill(embedded, number)
+    said = ended(process)
+    assert process.returncode == 0, said
+    check_whole(tmp_path, said)
+    assert not Path(f"/proc/{embedded}").exists()
+
+
+def test_an_embedded_server_answers_its_own_run_alone(start):
+    """Its database may be that of a schedule, with the secrets of notifications."""
+    process = start()
+    (embedded,) = children_of(process.pid)
+    words = Path(f"/proc/{embedded}/cmdline").read_text().split("\0")
+    place = f"http://127.0.0.1:{words[words.index('--port') + 1]}/api"
+    for path in ("flows/filter", "block_documents/filter"):
+        request = urllib.request.Request(f"{place}/{path}", b"{}", {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=60)
+        assert caught.value.code == 401
+    said = ended(process)
+    assert process.returncode == 0, said
+    assert "lost" not in said
+
+
+def test_with_a_server_that_is_well_nothing_is_said_and_it_has_the_history(server, start, tmp_path):
+    process = start(
+        PREFECT_API_URL=f"http://127.0.0.1:{server.port}/api", PREFECT_API_AUTH_STRING=server.auth, seconds=0.1
+    )
+    said = ended(process)
+    assert process.returncode == 0, said
+    assert "lost" not in said
+
+
+def test_a_server_that_is_killed_is_lost_as_well(server, start, tmp_path):
+    process = start(PREFECT_API_URL=f"http://127.0.0.1:{server.port}/api", PREFECT_API_AUTH_STRING=server.auth)
+    server.process.kill()
+    server.process.wait()
+    said = ended(process)
+    assert process.returncode == 0, said
+    check_whole(tmp_path, said)
+
+
+@pytest.mark.heavy
+def test_a_night_that_a_schedule_started_is_finished_without_its_server(project):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = Store(project.folder / ".raft")
+    processes = [project.start("server", "--port", str(port), stderr=subprocess.DEVNULL)]
+    try:
+        from flows.server import answers
+
+        while not answers(f"http://127.0.0.1:{port}/api"):
+            time.sleep(0.2)
+        log = project.folder / "schedule.log"
+        with log.open("wb") as file:
+            processes.append(
+                project.start("schedule", "--cron", "", "--watch", "1", stdout=file, stderr=subprocess.STDOUT)
+            )
+        while not store.manifests("embed"):
+            assert processes[1].poll() is None, log.read_text()
+            time.sleep(0.2)
+        (night,) = [pid for pid in children_of(processes[1].pid) if "prefect.engine" in cmdline(pid)]
+        processes[0].kill()
+        processes[0].wait()
+        deadline = time.monotonic() + 10 * ENDS
+        while Path(f"/proc/{night}").exists() and "prefect" in cmdline(night):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        assert "Prefect's server was lost" in log.read_text()
+        assert [one.result for one in read_decisions(store, "adapter")] == ["held"], log.read_text()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def cmdline(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return sorted({int(child) for task in tasks for child in task.read_text().split()})
