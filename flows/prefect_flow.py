@@ -13,6 +13,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.nouns import Progress
@@ -46,8 +47,8 @@ def settle_environment(store: Store) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     keep_working_folder_out()
-    if "PREFECT_HOME" not in os.environ:
-        os.environ["PREFECT_HOME"] = str(prefect_home(store))
+    given = os.environ.get("PREFECT_HOME")
+    os.environ["PREFECT_HOME"] = str(Path(given).expanduser().absolute() if given else prefect_home(store))
     own = "PREFECT_API_URL" not in os.environ
     if url := running(store):
         if own:  # what may stand there is for another server
@@ -76,6 +77,21 @@ def closed_to_others() -> dict[Any, Any]:
         PREFECT_SERVER_API_AUTH_STRING: secret,
         PREFECT_SERVER_CORS_ALLOWED_ORIGINS: "http://127.0.0.1",
     }
+
+
+def start_embedded() -> None:
+    """Starts the embedded server, where no other one is named, in Prefect's home.
+
+    Prefect would start it in the working folder, which its database tool (alembic) then searches for modules.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value() is None:
+        home = Path(os.environ["PREFECT_HOME"])
+        home.mkdir(parents=True, exist_ok=True)
+        with contextlib.chdir(home):
+            SubprocessASGIServer().start()
 
 
 def _quiet_console() -> None:
@@ -143,6 +159,7 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
         prefect_link.bounded() as tighten,
     ):
         try:
+            start_embedded()
             raft(run.config.model_dump(mode="json"))
         except Exception as error:
             if was_stopped(error):

@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=4200)
     parser.add_argument("--name", action="append", default=[])
     asked = parser.parse_args()
+    os.chdir(os.environ["PREFECT_HOME"])  # Prefect's database tool searches the folder it is started in for modules
     # before Prefect is imported, which reads its settings then
     os.environ["PREFECT_SERVER_API_AUTH_STRING"] = auth_string(Store(asked.store))
     told = "PREFECT_SERVER_UI_API_URL" in os.environ or "PREFECT_UI_API_URL" in os.environ

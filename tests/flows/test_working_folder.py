@@ -33,7 +33,7 @@ print(json.dumps(codes))
 """
 
 PROCESSES = {
-    "run": ["--no-prefect", "--set", "train.max_steps=2", "--set", "train.warmup_ratio=0.5"],
+    "run": ["--set", "train.max_steps=2", "--set", "train.warmup_ratio=0.5"],
     "plan": ["--engine"],
     "domains": ["domains.yaml", "--retrain"],
 }
@@ -66,7 +66,7 @@ LIBRARY_CALLS = {
 }
 """Verbs whose work is done in the process itself."""
 SERVERS = {"server", "schedule"}
-"""Verbs that stay: tests/flows/test_server_access.py runs them."""
+"""Verbs that stay: tests/flows/test_foreign_page.py and test_lost_server.py start them."""
 
 
 @pytest.fixture
