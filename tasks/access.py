@@ -24,8 +24,9 @@ _INHERITED = 0o2777
 
 
 def folder_mode(folder: Path) -> int:
-    """The mode of folders made in `folder`."""
-    return stat.S_IMODE(folder.stat().st_mode) & _INHERITED | PRIVATE
+    """The mode of folders made in `folder`: its own, but in one like /tmp, where everybody makes things, private."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    return PRIVATE if mode & stat.S_ISVTX else mode & _INHERITED | PRIVATE
 
 
 def file_mode(folder: Path) -> int:
@@ -46,7 +47,11 @@ def make_folder(folder: Path, mode: int | None = None) -> Path:
         return folder
     if os.path.lexists(folder):
         raise RaftError(f"{folder} is in the way", expected="a folder in this place", do="move it away and try again")
-    parent = make_folder(folder.parent)
+    if mode is None:
+        parent = make_folder(folder.parent)
+    else:  # what is above a folder of ours is the user's, as he makes folders
+        parent = folder.parent
+        parent.mkdir(parents=True, exist_ok=True)
     # Made under another name, so that nobody ever sees it with other rights.
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", dir=parent))
     try:

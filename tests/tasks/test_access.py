@@ -167,6 +167,23 @@ def test_nobody_sees_a_folder_with_other_rights_than_it_will_have(tmp_path, umas
     assert [p.name for p in (tmp_path / "group").iterdir()] == ["a"]
 
 
+def test_what_is_made_where_everybody_makes_things_is_private(tmp_path, umask):
+    os.umask(0o022)
+    common = tmp_path / "tmp"
+    common.mkdir()
+    common.chmod(0o1777)
+    make_folder(common / "cache")
+    FileLock(common / "a.lock").acquire()
+    Store(common / "user" / "project" / "raft").prepare()
+    assert {p.name: oct(stat.S_IMODE(p.stat().st_mode)) for p in common.rglob("*")} == {
+        "cache": "0o700",
+        "a.lock": "0o600",
+        "user": "0o755",  # the user's own, by his umask
+        "project": "0o755",
+        "raft": "0o700",
+    }
+
+
 def test_what_lies_in_the_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "work").write_text("")
     with pytest.raises(RaftError, match=r"work is in the way"):
