@@ -20,11 +20,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from data.loading.confinement import fitting_workers
 from data.loading.draft import Draft, finish
 from data.loading.hf_datasets import folder_sha256, is_dataset_folder
 from data.loading.languages import check_languages, language_of, prepare
 from data.loading.near_duplicates import find_near_duplicates
-from data.loading.options import Corpus, Duplicate, LoadOptions, Quarantined, Refused
+from data.loading.options import MEBIBYTE, Corpus, Duplicate, LoadOptions, Quarantined, Refused
 from data.loading.parse import loader_version
 from data.loading.pool import Pool
 from data.loading.redaction import check_redaction
@@ -174,6 +175,7 @@ def _load_all(
     """Results in the order of `items`, batch by batch, so that a killed load keeps what it has in the cache."""
     asked = {key: value for key, value in asdict(options).items() if key not in _NOT_RESULT}
     setting = json.dumps([loader_version(), asked], sort_keys=True)
+    workers = fitting_workers(options.workers, len(items), options.max_memory_bytes)
     pool: Pool | None = None
     try:
         for start in range(0, len(items), _BATCH):
@@ -185,8 +187,10 @@ def _load_all(
             answers: dict[int, Any] = {}
             if todo:
                 if pool is None:
+                    limit = options.max_memory_bytes // MEBIBYTE
+                    _log.info("reading with %d processes of at most %d MiB each", workers, limit)
                     pool = Pool(
-                        _workers(options, len(items)),
+                        workers,
                         max_seconds=options.max_seconds,
                         max_memory_bytes=options.max_memory_bytes,
                     )
@@ -213,10 +217,6 @@ def _load_all(
     finally:
         if pool is not None:
             pool.__exit__(None, None, None)
-
-
-def _workers(options: LoadOptions, files: int) -> int:
-    return max(1, min(options.workers or min(os.cpu_count() or 1, 8), files))
 
 
 def _request(item: Item, path: Any, options: LoadOptions) -> dict[str, Any]:
