@@ -21,6 +21,7 @@ from tasks.locks import locked
 from tasks.models import ModelFiles, compile_cache, resolve
 from tasks.stage import Reporter, Request, Silent, Stage
 from tasks.store import Manifest, Store
+from tasks.unchanged import Changed
 
 STAGES: tuple[Stage, ...] = (
     ingest.STAGE,
@@ -113,7 +114,14 @@ def chain(run: Run, until: str, step: Callable[[Request], Manifest | None]) -> B
     _tell_vanished(corpus, run.reporter)
     built: dict[str, Any] = {"corpus": corpus}
     for made in stages_to(until):
-        manifest = step(run.request(made, built))
+        try:
+            manifest = step(run.request(made, built))
+        except Changed as error:
+            if made.name != "ingest":
+                raise
+            run.reporter.say(f"{error.what}: looking at the corpus once more")
+            corpus = built["corpus"] = run.corpus()  # what was read is remembered by its bytes: this costs what changed
+            manifest = step(run.request(made, built))
         if manifest is None:
             return None
         built[made.name] = manifest

@@ -85,6 +85,11 @@ class SqliteCache:
                     raise as_os_error(error, self.path) from error
                 raise
 
+    def clear(self) -> None:
+        """Forgets everything."""
+        with self._mutex:
+            self._db.execute("DELETE FROM items")
+
     def close(self) -> None:
         with self._mutex:
             self._db.close()
