@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
 from data.nouns import Progress
+from data.shown import markdown
 from tasks.decisions import Night
 from tasks.locks import Holder
 from tasks.store import Manifest
@@ -73,11 +74,11 @@ def nightly(config: str, overrides: list[str] | None = None, because: str = "by 
 
 def summary(name: str, night: Night) -> str:
     """What was decided and why, for Prefect's pages."""
-    lines = [f"# {name}: {night.result}", "", night.why or night.reason, ""]
+    lines = [f"# {name}: {night.result}", "", markdown(night.why or night.reason), ""]
     facts = {
-        "chosen": f"{night.action}: {night.reason}",
+        "chosen": markdown(f"{night.action}: {night.reason}"),
         "change": ", ".join(f"{value} {what}" for what, value in (night.change or {}).items()),
-        "started from": night.start_reason,
+        "started from": markdown(night.start_reason),
         "version": night.version,
         "took": f"{night.seconds:.0f} s",
         "corpus": f"`{night.corpus[:12]}`",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data.shown import shown
 from flows.config import ModelsConfig, RunConfig
 from raft_errors import BadInput
 from tasks import chunk, embed, evaluate, export, index, ingest, questions, records, stage, train
@@ -137,7 +138,7 @@ def _tell_vanished(corpus: Corpus, reporter: Reporter) -> None:
         (corpus.lost, "their documents are dropped: the store does not hold them as they would be read today"),
     ):
         if names:
-            few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            few = ", ".join(map(shown, names[:3])) + (", …" if len(names) > 3 else "")
             reporter.say(f"{len(names)} {'file has' if len(names) == 1 else 'files have'} vanished ({few}); {what}")
 
 

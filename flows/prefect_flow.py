@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
 from data.nouns import Progress
+from data.urls import value_without_secrets
 from raft_errors import RaftError
 from tasks.locks import Holder
 from tasks.stage import Reporter
@@ -93,7 +94,7 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
     # The heartbeat thread costs every short flow a second at its end; only served runs need it.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         try:
-            raft(run.config.model_dump(mode="json"))
+            raft(value_without_secrets(run.config.model_dump(mode="json")))
         except Exception as error:
             if was_stopped(error):
                 raise KeyboardInterrupt from error

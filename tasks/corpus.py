@@ -15,7 +15,10 @@ from pathlib import Path
 
 from data.loading.hf_datasets import folder_files, is_dataset_folder
 from data.loading.options import LoadOptions
-from data.loading.sources import PYDOC, expand, remote_identity
+from data.loading.sources import PYDOC, Item, expand, remote_identity
+from data.shown import shown
+from data.urls import text_without_secrets
+from raft_errors import RaftError
 from tasks.hashing import FileHashes, digest_of, read_sha256, stamp
 from tasks.store import Manifest
 from tasks.unchanged import Changed
@@ -65,7 +68,7 @@ def snapshot(sources: Sequence[str], hashes: FileHashes, options: LoadOptions = 
     for name, paths in folders.items():
         found[name] = digest_of({path.relative_to(local[name]).as_posix(): known[path] for path in paths})
     found |= {name: "not a readable file" for name in local if name not in found}
-    found |= {item.source: remote_identity(item) for item in items if item.remote is not None}
+    found |= {item.source: _identity(item) for item in items if item.remote is not None}
     if PYDOC in sources:
         found[PYDOC] = _pydoc_sha256()
     return Corpus(tuple(sources), found, stamps=stamps)
@@ -104,7 +107,17 @@ def stamp_of(path: Path) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _identity(item: Item) -> str:
+    try:
+        return remote_identity(item)
+    except (OSError, ValueError) as error:
+        raise RaftError(
+            f"{item.source} was listed and cannot be looked at ({text_without_secrets(str(error))})",
+            do="check the connection and your rights, then run again",
+        ) from None  # the cause may quote the URL with its secrets
 
 
 def vanished(recorded: Mapping[str, str], present: Mapping[str, str]) -> dict[str, str]:

@@ -206,7 +206,7 @@ def _remote(source: str, inside: Sequence[str] | None) -> Iterator[Item]:
     shown = without_secrets(source)
     try:
         remote, path = fsspec.core.url_to_fs(source)
-        if glob.has_magic(path):
+        if _is_remote_glob(path):
             paths = [found for found in remote.glob(path) if remote.isfile(found)]
         elif remote.isdir(path):
             paths = remote.find(path)
@@ -217,7 +217,7 @@ def _remote(source: str, inside: Sequence[str] | None) -> Iterator[Item]:
             f"{shown}: cannot be opened ({text_without_secrets(str(error))})",
             expected="a URL that an installed fsspec file system can read",
             do="check the URL and install the file system it names (for example s3fs, gcsfs, aiohttp)",
-        ) from error
+        ) from None  # the cause may quote the URL with its secrets
     protocols = (remote.protocol,) if isinstance(remote.protocol, str) else remote.protocol
     local = any(name in _LOCAL for name in protocols)
     if len(paths) == 1 and paths[0] == path:
@@ -227,9 +227,25 @@ def _remote(source: str, inside: Sequence[str] | None) -> Iterator[Item]:
     for found in sorted(paths):
         if any(part.startswith(".") for part in found.split("/")):
             continue
-        name = without_secrets(found) if "://" in found else prefix + found.lstrip("/")
+        name = _shown_below(shown, path, found) if "::" not in source else prefix + found.lstrip("/")
         refused = LEADS_OUT if local and _leads_out(found, inside) else ""
         yield Item(name, found, remote, refused, origin=source)
+
+
+def _is_remote_glob(path: str) -> bool:
+    """A question mark begins the query of a URL where an equals sign follows; else it stands for any character."""
+    before, mark, query = path.partition("?")
+    return glob.has_magic(before) or (bool(mark) and "=" not in query)
+
+
+def _shown_below(shown: str, path: str, found: str) -> str:
+    """The name of a file that was found below a URL's path: without what the URL is shown without."""
+    if "://" in found:
+        return without_secrets(found)
+    rest = found.removeprefix(path)
+    if path and rest != found:
+        return shown.rstrip("/") + "/" + rest.lstrip("/")
+    return shown.split("://")[0] + "://" + found.lstrip("/")
 
 
 def _distinct(items: Sequence[Item]) -> list[Item]:
