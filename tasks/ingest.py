@@ -8,6 +8,7 @@ from typing import Literal
 
 from data.loading.keeping import file_of, with_kept
 from data.loading.options import LoadOptions
+from data.loading.parsers import PARSERS
 from data.nouns import Document, read_jsonl, write_jsonl
 from data.urls import without_secrets
 from tasks.corpus import Corpus, require_as_hashed, snapshot, vanished
@@ -147,15 +148,5 @@ STAGE = Stage(
     build,
     inputs=("corpus",),
     modules=("data.loading.worker",),
-    packages=(
-        "pypdfium2",
-        "pypdf",
-        "trafilatura",
-        "selectolax",
-        "markitdown",
-        "charset-normalizer",
-        "datasets",
-        "datasketch",
-        "py3langid",
-    ),
+    packages=(*PARSERS, "datasketch"),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
+import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,7 @@ from data.loading.notebook import load_notebook
 from data.loading.odf import load_odf
 from data.loading.office import MEDIA_TYPES, load_office
 from data.loading.options import ArchiveFound, LoadOptions, Quarantined, Refused
+from data.loading.parsers import PARSERS
 from data.loading.pdf import load_pdf
 from data.loading.redaction import redact, redact_name
 from data.loading.rows import csv_rows, json_lines, json_rows, load_rows
@@ -30,10 +32,6 @@ from data.loading.rtf import load_rtf
 from data.loading.text import clean_text, decode
 from data.nouns import Document
 
-PARSERS = ("pypdfium2", "pypdf", "trafilatura", "selectolax", "lxml", "markitdown", "mammoth", "markdownify", "pandas",
-           "openpyxl", "python-pptx", "olefile", "charset-normalizer", "datasets", "pyarrow", "defusedxml",
-           "py3langid")  # fmt: skip
-"""Distributions whose version may change what a file gives."""
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*$", re.MULTILINE)
 _PLAIN_TYPES = {"markdown": "text/markdown", "rst": "text/x-rst", "asciidoc": "text/asciidoc", "plain": "text/plain"}
@@ -43,8 +41,9 @@ Loaded = tuple[list[Document], list[Quarantined]]
 
 
 def loader_version() -> str:
-    """Changes whenever the same bytes may load differently: our own format version and the parsers' versions."""
-    return " ".join(["loading 9", *(f"{name} {_version(name)}" for name in PARSERS)])
+    """Changes whenever the same bytes may load differently: our own format version, Python's and the parsers'."""
+    python = f"python {sys.version_info.major}.{sys.version_info.minor}"  # its mail, csv, json and zip readers
+    return " ".join(["loading 10", python, *(f"{name} {_version(name)}" for name in PARSERS)])
 
 
 def _version(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A secret in the URL of a corpus or a share opens it, and is then nowhere: store, Prefect's database, output, errors."""
+"""A secret in the URL of a corpus or share opens it, and is then nowhere: store, Prefect's database, output, errors."""
 
 import os
 import sqlite3
