@@ -87,10 +87,11 @@ def require_as_hashed(corpus: Corpus, digests: Mapping[str, str], options: LoadO
     now = {item.source: item for item in expand(corpus.sources, options)}
     odd = {name for name, sha in digests.items() if sha and sha != hashed.get(name)}
     odd |= (hashed.keys() ^ digests.keys()) | (hashed.keys() ^ now.keys())
-    for name, sha in digests.items():  # files of which no byte was read: too large, no rights, a parser that died
-        if not sha and name in now and not now[name].refused:
-            local = now[name].remote is None
-            odd |= {name} if not local or stamp_of(Path(now[name].path)) != corpus.stamps.get(name) else set()
+    for name, item in now.items():
+        if item.remote is not None:
+            odd |= {name} if not item.refused and _identity(item) != hashed.get(name) else set()
+        elif not item.refused and not digests.get(name):  # no byte was read: too large, no rights, a parser that died
+            odd |= {name} if stamp_of(Path(item.path)) != corpus.stamps.get(name) else set()
     if PYDOC in corpus.sources and _pydoc_sha256() != corpus.files[PYDOC]:
         odd.add(PYDOC)
     if odd:

@@ -39,7 +39,7 @@ class VectorStoreConfig(Section):
     @classmethod
     def _no_secret(cls, at: str) -> str:
         parts = urlsplit(at)
-        if parts.username or parts.password or ("://" in at and parts.query):
+        if parts.username or parts.password or "api_key" in parts.query:
             raise ValueError("it holds a password or key: put that into the environment")
         return at
 

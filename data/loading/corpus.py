@@ -29,7 +29,7 @@ from data.loading.options import MEBIBYTE, Corpus, Duplicate, LoadOptions, Quara
 from data.loading.parse import loader_version
 from data.loading.pool import Pool
 from data.loading.redaction import check_redaction, redact
-from data.loading.sources import PYDOC, Item, expand, remote_identity
+from data.loading.sources import PYDOC, Item, expand
 from data.nouns import Document, ItemCache, Progress, digest
 from data.urls import text_without_secrets, without_secrets
 from raft_errors import BadInput
@@ -178,7 +178,7 @@ def _load_all(
 ) -> Iterator[tuple[Item, tuple[list[Document], list[Quarantined]], bool, str]]:
     """Results in the order of `items`, batch by batch, so that a killed load keeps what it has in the cache.
 
-    Each comes with whether the cache had it, and with what identifies the bytes that were read.
+    Each comes with whether the cache had it, and with the sha256 of the bytes that were read of a local file.
     """
     asked = {key: value for key, value in asdict(options).items() if key not in _NOT_RESULT}
     setting = json.dumps([loader_version(), asked], sort_keys=True)
@@ -187,8 +187,7 @@ def _load_all(
     try:
         for start in range(0, len(items), _BATCH):
             batch = items[start : start + _BATCH]
-            fetched = [_fetch(item, options, folder) for item in batch]
-            paths = [path for path, _ in fetched]
+            paths = [_fetch(item, options, folder) for item in batch]
             shas = [_digest(path, options) if cache else "" for path in paths]
             keys = [_cache_key(sha, item.source, setting) for item, sha in zip(batch, shas)]
             held = cache.get_many([key for key in keys if key]) if cache else {}
@@ -208,8 +207,7 @@ def _load_all(
                 answers = dict(zip(todo, pool.map(requests), strict=True))
             fresh: dict[str, bytes] = {}
             for n, item in enumerate(batch):
-                path, identity = fetched[n]
-                sha = shas[n]
+                path, sha = paths[n], shas[n]
                 if isinstance(path, Quarantined):
                     result: tuple[list[Document], list[Quarantined]] = ([], [path])
                 elif n in answers:
@@ -223,7 +221,7 @@ def _load_all(
                 else:
                     result = _unpack(held[keys[n]])
                 hit = n not in answers and not isinstance(path, Quarantined)
-                yield item, result, hit, sha if item.remote is None else identity
+                yield item, result, hit, sha if item.remote is None else ""
             if cache and fresh:
                 cache.put_many(fresh)
     finally:
@@ -236,12 +234,12 @@ def _request(item: Item, path: Any, options: LoadOptions) -> dict[str, Any]:
     return {"path": place, "source": item.source, "options": asdict(options)}
 
 
-def _fetch(item: Item, options: LoadOptions, folder: Path) -> tuple[str | Quarantined, str]:
-    """The local path of an item, and for a remote one the version that was copied (up to the size limit)."""
+def _fetch(item: Item, options: LoadOptions, folder: Path) -> str | Quarantined:
+    """The local path of an item; remote files are copied, up to the size limit."""
     if item.refused:
-        return Quarantined(item.source, "link", item.refused), ""
+        return Quarantined(item.source, "link", item.refused)
     if item.remote is None:
-        return item.path, ""
+        return item.path
     target = folder / digest(item.source)
     try:
         with item.remote.open(item.path, "rb") as remote, target.open("wb") as local:
@@ -249,18 +247,11 @@ def _fetch(item: Item, options: LoadOptions, folder: Path) -> tuple[str | Quaran
             while left > 0 and (block := remote.read(min(left, 1 << 20))):
                 local.write(block)
                 left -= len(block)
-        return str(target), remote_identity(item)
     except (OSError, ValueError) as error:
         words = redact(text_without_secrets(str(error)), options.redact, options.redact_patterns)[0]
         detail = f"it cannot be fetched ({words}); check the URL and your rights"
-        return Quarantined(item.source, "unreadable", detail), _identity(item)
-
-
-def _identity(item: Item) -> str:
-    try:
-        return remote_identity(item)
-    except (OSError, ValueError):
-        return ""
+        return Quarantined(item.source, "unreadable", detail)
+    return str(target)
 
 
 def _digest(path: str | Quarantined, options: LoadOptions) -> str:

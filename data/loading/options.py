@@ -99,8 +99,8 @@ class Corpus:
         counts: `found` = `loaded` + `quarantined` + `duplicates`; also `files` and `characters`.
         duplicates: what was dropped, and the source it equals.
         cached: how many files came from the cache; no part of the result.
-        digests: what identifies the bytes that were read of each file (sha256; for a remote file the version that its
-            file system told); "" where none were read. No part of the result.
+        digests: sha256 of the bytes that were read of each file; "" for a remote one, and where none were read. No part
+            of the result.
     """
 
     documents: list[Document]

@@ -84,7 +84,6 @@ def remote_identity(item: Item) -> str:
     Raises:
         OSError: it is gone or cannot be reached.
     """
-    item.remote.invalidate_cache()
     info = item.remote.info(item.path)
     told = [str(item.remote.ukey(item.path)), *(f"{name}={info[name]}" for name in _TELL_VERSIONS if info.get(name))]
     return hashlib.sha256("\0".join(told).encode()).hexdigest()
@@ -206,6 +205,7 @@ def _remote(source: str, inside: Sequence[str] | None) -> Iterator[Item]:
     shown = without_secrets(source)
     try:
         remote, path = fsspec.core.url_to_fs(source)
+        remote.invalidate_cache()  # what an earlier look has listed may have changed
         if _is_remote_glob(path):
             paths = [found for found in remote.glob(path) if remote.isfile(found)]
         elif remote.isdir(path):

@@ -214,3 +214,21 @@ def test_the_snapshot_of_a_link_that_leads_out_never_opens_it(tmp_path, docs, st
     before = snapshot([str(docs)], store.hashes)
     (tmp_path / "secret.md").write_text("Changed outside.")
     assert snapshot([str(docs)], store.hashes).digest == before.digest
+
+
+def test_nothing_that_is_redacted_stands_anywhere_in_the_store(store, docs):
+    mail = "jane.doe@planted.example"
+    (docs / f"{mail}.md").write_text(f"# From {mail}\n\nWords of {mail}.\n")
+    (docs / "rows.jsonl").write_text(json.dumps({"id": mail, "text": "A row.", "owner": mail}) + f"\n{{broken {mail}")
+    config = IngestConfig(workers=1, redact=("email",))
+    request = hashed(docs, store, config)
+    made = stage.run(request, store)
+    ingest.remember(request.inputs["corpus"], config, made, store)
+    (docs / f"{mail}.md").unlink()  # and is kept, under the name that the store knows
+    kept = stage.run(hashed(docs, store, config), store)
+    assert kept.metrics["kept"] == 1
+    for cache in store._caches.values():
+        cache.close()
+    files = [path for path in store.root.rglob("*") if path.is_file()]
+    assert any(path.name == "sources.sqlite" for path in files)
+    assert [path for path in files if b"planted" in path.read_bytes()] == []
