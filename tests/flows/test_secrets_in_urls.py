@@ -113,7 +113,7 @@ def test_errors_quote_no_secret(signed, monkeypatch):
 
 
 def test_a_configuration_error_quotes_no_secret(tmp_path):
-    with pytest.raises(BadInput, match="https://host/doc.md") as error:
+    with pytest.raises(BadInput, match=r"https://host/doc\.md") as error:
         config_of({"corpus": f"https://me:{PASSWORD}@host/doc.md?sig={SECRET}"}, "raft.yaml", tmp_path)
     assert "PLANTED" not in str(error.value)
 
