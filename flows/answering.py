@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from data.shown import shown
 from flows.cli import emit
 from flows.config import load_config
+from flows.display import plain
 from flows.verbs import ConfigOption, JsonOption, SetOption
 from raft_errors import BadInput
 
@@ -52,11 +54,11 @@ def search(
     for row in rows:
         page = f", page {row['page']}" if row["page"] else ""
         out.print(
-            f"[bold]{row['rank']}. {row['score']:.3f}[/bold]  {row['source']}{page}, "
+            f"[bold]{row['rank']}. {row['score']:.3f}[/bold]  {plain(row['source'])}{page}, "
             f"characters {row['start']}-{row['end']}, chunk {row['chunk_id']}",
             soft_wrap=True,
         )
-        out.print(_indented(row["text"]), markup=False)
+        out.print(_indented(shown(row["text"], lines=True)), markup=False)
 
 
 def _filter(texts: list[str] | None) -> dict[str, Any] | None:
@@ -130,8 +132,8 @@ def ask(
     retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
     hits = retriever.search([question], k or contract["passages"], where=_filter(where))[0]
     chunks = [retriever.chunks[hit.chunk_id] for hit in hits]
-    instruction, shown = render(question, chunks, template=template, may_refuse=contract["may_refuse"])
-    messages = to_messages({"instruction": instruction, "input": shown})
+    instruction, passages_text = render(question, chunks, template=template, may_refuse=contract["may_refuse"])
+    messages = to_messages({"instruction": instruction, "input": passages_text})
     passages = [retriever.cite(hit).to_dict() for hit in hits]
     adapters: dict[str, Path | None] = {} if base else {"adapter": built["export"].path("adapter")}
     if base or compare:
@@ -154,16 +156,17 @@ def ask(
     for name, given in answers.items():
         if compare:
             out.print(f"{name}:")
-        out.print(given["answer"] or given["text"], markup=False, style="bold")
+        out.print(shown(given["answer"] or given["text"], lines=True), markup=False, style="bold")
         for quote in given["quotes"]:
             place = f" [{quote['passage']}]" if quote["passage"] else ""
-            out.print(f'  "{quote["text"]}"{place} ({_found(quote)})', markup=False, soft_wrap=True)
+            out.print(f'  "{shown(quote["text"])}"{place} ({_found(quote)})', markup=False, soft_wrap=True)
         out.print()
     out.print("Passages shown:")
     for number, passage in enumerate(passages, 1):
         page = f", page {passage['page']}" if passage["page"] else ""
         place = f"characters {passage['start']}-{passage['end']}"
-        out.print(f"  [{number}] {passage['title']} ({passage['source']}{page}, {place})", markup=False, soft_wrap=True)
+        name = f"{shown(passage['title'])} ({shown(passage['source'])}{page}, {place})"
+        out.print(f"  [{number}] {name}", markup=False, soft_wrap=True)
 
 
 def _contract(run: Run, built: Built) -> dict[str, Any]:
@@ -190,7 +193,7 @@ class _Stream:
         self._out, self._shown = out, 0
 
     def __call__(self, number: int, text: str) -> None:
-        self._out.print(text[self._shown :], end="", markup=False, style="dim", soft_wrap=True)
+        self._out.print(shown(text[self._shown :], lines=True), end="", markup=False, style="dim", soft_wrap=True)
         self._shown = max(self._shown, len(text))
 
 

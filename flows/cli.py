@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
+from data.shown import shown
+from data.urls import text_without_secrets
 from raft_errors import Interrupted, RaftError
 from raft_names import keep_working_folder_out
 from tasks.places import settle_home
@@ -28,6 +30,13 @@ from tasks.places import settle_home
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 _TYPERS_INTERRUPT = 130  # what typer makes of a KeyboardInterrupt
+
+
+class PlainFormatter(logging.Formatter):
+    """Log lines without terminal commands and without what is secret in URLs, whoever wrote them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(text_without_secrets(super().format(record)), lines=True)
 
 
 @functools.cache
@@ -68,6 +77,8 @@ def _prepared() -> int:
     keep_working_folder_out()
     debug = "--debug" in sys.argv
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PlainFormatter("%(name)s: %(message)s"))
     if not debug:
         for noisy in ("httpx", "httpcore", "jax", "prefect", "sentence_transformers", "filelock"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -133,17 +144,18 @@ def _failed(error: RaftError, as_json: bool) -> int:
         row = {
             "ok": False,
             "exit_code": error.exit_code,
-            "error": error.what,
+            "error": text_without_secrets(error.what),
             "expected": error.expected,
             "do": error.do,
         }
         emit(row)
     console = Console(stderr=True, highlight=False)
     word = "Stopped" if error.exit_code == 75 else "Error"
-    console.print(f"{word}: {error.what.rstrip('.')}.", style="red", markup=False, soft_wrap=True)
+    what = shown(text_without_secrets(error.what.rstrip(".")), lines=True)
+    console.print(f"{word}: {what}.", style="red", markup=False, soft_wrap=True)
     for label, text in (("Expected", error.expected), ("Do", error.do)):
         if text:
-            console.print(f"{label}: {text.rstrip('.')}.", markup=False, soft_wrap=True)
+            console.print(f"{label}: {shown(text.rstrip('.'), lines=True)}.", markup=False, soft_wrap=True)
     return error.exit_code
 
 

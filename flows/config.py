@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from data.urls import value_without_secrets
 from raft_errors import BadInput
 from tasks.access import GROUP, PRIVATE
 from tasks.chunk import ChunkConfig
@@ -215,7 +216,7 @@ def _problem(detail: Mapping[str, Any]) -> str:
     if field is None or isinstance(value, (dict, BaseModel)):
         return f"{name}: {detail['msg']}"
     places = [part for part in where[len(path) :] if part.isdigit()]
-    return f"{'.'.join([*path, *places])} is {value!r}, expected {describe_values(field)}"
+    return f"{'.'.join([*path, *places])} is {value_without_secrets(value)!r}, expected {describe_values(field)}"
 
 
 def _suggestion(where: list[str]) -> str:

@@ -9,10 +9,13 @@ import time
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from data.nouns import Progress as ProgressFunction
+from data.shown import shown
 from tasks.locks import Holder
 from tasks.store import Manifest
 
@@ -40,21 +43,21 @@ class Display:
         self.console.print(f"[yellow]{stage}[/yellow] is being built by {who}: waiting for it")
 
     def damaged(self, stage: str, what: str) -> None:
-        self.console.print(f"[yellow]{stage}[/yellow] in the store is damaged ({what}): making it again")
+        self.console.print(f"[yellow]{stage}[/yellow] in the store is damaged ({plain(what)}): making it again")
 
     def finished(self, manifest: Manifest, cached: bool) -> None:
         self._stop()
         self.states[manifest.stage] = "cached" if cached else "built"
         took = "cached" if cached else f"{manifest.seconds:.1f} s"
         self.console.print(
-            f"[green]✓[/green] [bold]{manifest.stage}[/bold] ({took}): {manifest.summary}", soft_wrap=True
+            f"[green]✓[/green] [bold]{manifest.stage}[/bold] ({took}): {plain(manifest.summary)}", soft_wrap=True
         )
 
     def say(self, text: str) -> None:
         if text in self._said:
             return
         self._said.add(text)
-        self.console.print(text, soft_wrap=True)
+        self.console.print(plain(text, lines=True), soft_wrap=True)
 
     def close(self) -> None:
         self._stop()
@@ -78,7 +81,9 @@ class Display:
                 )
                 self._bar.add_task(stage, total=total)
                 self._bar.start()
-            self._bar.update(self._bar.task_ids[0], completed=done, total=total, description=f"  {stage}: {what}")
+            self._bar.update(
+                self._bar.task_ids[0], completed=done, total=total, description=f"  {stage}: {plain(what)}"
+            )
 
         return show
 
@@ -89,9 +94,14 @@ class Display:
             nonlocal last
             if time.monotonic() - last >= LINE_SECONDS:
                 last = time.monotonic()
-                self.console.print(f"  {stage}: {done}{f'/{total}' if total else ''} {what}", soft_wrap=True)
+                self.console.print(f"  {stage}: {done}{f'/{total}' if total else ''} {plain(what)}", soft_wrap=True)
 
         return show
+
+
+def plain(text: str, *, lines: bool = False) -> str:
+    """Foreign text inside Rich markup: nothing in it is markup, and no character commands the terminal."""
+    return escape(shown(text, lines=lines))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -100,5 +110,5 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for position, column in enumerate(columns):
         drawn.add_column(column, overflow="fold", ratio=1 if position == len(columns) - 1 else None)
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(Text(shown(cell, lines=True)) for cell in row))
     return drawn

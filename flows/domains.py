@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json as jsonlib
+import os
 import subprocess
 import sys
 import threading
@@ -22,9 +23,10 @@ import typer
 import yaml
 from rich.console import Console
 
+from data.shown import shown
 from flows.cli import emit
 from flows.config import RunConfig, config_of, read_yaml
-from flows.display import table
+from flows.display import plain, table
 from flows.verbs import JsonOption
 from raft_errors import BadInput
 from tasks.access import make_folder
@@ -133,7 +135,7 @@ def run_all(wanted: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int,
 
     def one(name: str) -> Outcome:
         config = folder / f"{name}.yaml"
-        config.write_text(yaml.safe_dump(wanted[name].model_dump(mode="json"), allow_unicode=True), encoding="utf-8")
+        _write_private(config, yaml.safe_dump(wanted[name].model_dump(mode="json"), allow_unicode=True))
         command = [sys.executable, "-P", "-m", "flows.cli", verb, str(config), "--no-prefect", "--json"]
         began = time.monotonic()
         with mutex:
@@ -151,7 +153,7 @@ def run_all(wanted: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int,
         told = _last_object(said)
         headline, report = _evaluation(Store(Path(wanted[name].store)), told)
         outcome = Outcome(name, code, round(time.monotonic() - began, 1), told, headline, report)
-        out.print(f"[bold]{name}[/bold]: {outcome.result}", soft_wrap=True)
+        out.print(f"[bold]{name}[/bold]: {plain(outcome.result)}", soft_wrap=True)
         return outcome
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
@@ -165,10 +167,17 @@ def run_all(wanted: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int,
             raise
 
 
+def _write_private(path: Path, text: str) -> None:
+    """The child needs URLs with what is secret in them: a file for the user alone, whatever was there before."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def _pass_on(name: str, child: subprocess.Popen[str], out: Console) -> None:
     assert child.stderr is not None
     for line in child.stderr:
-        out.print(f"{name}: {line.rstrip()}", markup=False, soft_wrap=True)
+        out.print(f"{name}: {shown(line.rstrip(), lines=True)}", markup=False, soft_wrap=True)
 
 
 def _last_object(said: str) -> dict[str, Any]:

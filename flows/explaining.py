@@ -18,6 +18,7 @@ from rich.tree import Tree
 
 from flows.cli import emit
 from flows.config import RunConfig, load_config
+from flows.display import plain
 from flows.verbs import ConfigOption, JsonOption, SetOption
 from raft_errors import BadInput
 from tasks.card import README, model_card
@@ -153,7 +154,7 @@ def _tell(out: Console, chain: Chain, findings: list[Finding]) -> None:
     faults = [f for f in findings if f.fault]
     for finding in findings:
         mark = "[red]✗[/red]" if finding.fault else "[yellow]·[/yellow]"
-        out.print(f"{mark} [bold]{finding.step}[/bold]: {finding.what}", soft_wrap=True)
+        out.print(f"{mark} [bold]{finding.step}[/bold]: {plain(finding.what)}", soft_wrap=True)
     files = sum(len(step.manifest.files) for step in chain.steps if step.manifest)
     if faults:
         out.print(f"[red]The chain does not hold: {len(faults)} of its links are broken.[/red]")

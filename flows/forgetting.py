@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from data.shown import shown
 from flows.cli import emit
 from flows.config import load_config
-from flows.display import table
+from flows.display import plain, table
 from flows.verbs import ConfigOption, JsonOption, SetOption
 from tasks.forget import carry_out, plan
 from tasks.store import Store
@@ -38,7 +39,7 @@ def forget(
     found = touched(store, source)
     steps = plan(found, store, source, loaded.corpus, loaded.ingest)
     if yes:
-        carry_out(found, store, source, loaded.corpus, caches=caches)
+        carry_out(found, store, source, loaded.corpus, loaded.ingest, caches=caches)
     if json:
         emit({"ok": True, "deleted": yes, **found.to_dict(), "plan": steps})
         return
@@ -50,13 +51,14 @@ def forget(
         return
     out.print("What to do:")
     for number, step in enumerate(steps, 1):
-        out.print(f"  {number}. {step}", markup=False)
+        out.print(f"  {number}. {shown(step)}", markup=False)
     out.print("Nothing was changed.")
 
 
 def _show(out: Console, found: Touched) -> None:
     out.print(
-        f"{', '.join(found.sources)}: {len(found.chunks)} chunks, {len(found.questions)} questions", soft_wrap=True
+        f"{plain(', '.join(found.sources))}: {len(found.chunks)} chunks, {len(found.questions)} questions",
+        soft_wrap=True,
     )
     records = [(r.split, r.role, r.id, r.question) for r in found.records]
     if records:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from data.shown import shown
 from flows.cli import emit
 from flows.config import RunConfig, load_config
 from flows.display import table
@@ -75,4 +76,4 @@ def _fate(config: RunConfig, kept: Collection[str]) -> str:
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return ", ".join(map(shown, names[:3])) + (", …" if len(names) > 3 else "")

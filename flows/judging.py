@@ -17,7 +17,7 @@ from rich.console import Console
 
 from data.nouns import Document, Progress, Question, Search, digest, read_jsonl
 from flows.cli import emit
-from flows.display import Display, table
+from flows.display import Display, plain, table
 from flows.verbs import ConfigArgument, JsonOption, SetOption
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def evaluate_retrieval(
         emit({"ok": True, **said, **result, "report": str(page)})
         return
     out = Console(highlight=False)
-    out.print(f"{judged.about} {judged.caution}".strip(), soft_wrap=True)
+    out.print(plain(f"{judged.about} {judged.caution}".strip(), lines=True), soft_wrap=True)
     rows = [(_mark(n, configured), *(f"{row[m]:.3f}" for m in METRICS)) for n, row in result["modes"].items()]
     out.print(table("", ("search", *METRICS), rows))
     for line in _verdicts(differences, configured):

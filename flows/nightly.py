@@ -18,6 +18,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
 from data.nouns import Progress
+from data.shown import markdown
 from tasks import prefect_link
 from tasks.decisions import Night
 from tasks.locks import Holder
@@ -98,11 +99,11 @@ def _publish(name: str, night: Night) -> None:
 
 def summary(name: str, night: Night) -> str:
     """What was decided and why, for Prefect's pages."""
-    lines = [f"# {name}: {night.result}", "", night.why or night.reason, ""]
+    lines = [f"# {name}: {night.result}", "", markdown(night.why or night.reason), ""]
     facts = {
-        "chosen": f"{night.action}: {night.reason}",
+        "chosen": markdown(f"{night.action}: {night.reason}"),
         "change": ", ".join(f"{value} {what}" for what, value in (night.change or {}).items()),
-        "started from": night.start_reason,
+        "started from": markdown(night.start_reason),
         "version": night.version,
         "took": f"{night.seconds:.0f} s",
         "corpus": f"`{night.corpus[:12]}`",

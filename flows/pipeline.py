@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data.shown import shown
 from flows.config import ModelsConfig, RunConfig
 from raft_errors import BadInput
 from tasks import chunk, embed, evaluate, export, index, ingest, kept, questions, records, stage, train
@@ -22,6 +23,7 @@ from tasks.models import ModelFiles, compile_cache, resolve
 from tasks.places import temporary_folder
 from tasks.stage import Reporter, Request, Silent, Stage
 from tasks.store import Manifest, Store
+from tasks.unchanged import Changed
 
 STAGES: tuple[Stage, ...] = (
     ingest.STAGE,
@@ -116,7 +118,14 @@ def chain(run: Run, until: str, step: Callable[[Request], Manifest | None]) -> B
     _tell_vanished(corpus, run.reporter)
     built: dict[str, Any] = {"corpus": corpus}
     for made in stages_to(until):
-        manifest = step(run.request(made, built))
+        try:
+            manifest = step(run.request(made, built))
+        except Changed as error:
+            if made.name != "ingest":
+                raise
+            run.reporter.say(f"{error.what}: looking at the corpus once more")
+            corpus = built["corpus"] = run.corpus()  # what was read is remembered by its bytes: this costs what changed
+            manifest = step(run.request(made, built))
         if manifest is None:
             return None
         built[made.name] = manifest
@@ -132,7 +141,7 @@ def _tell_vanished(corpus: Corpus, reporter: Reporter) -> None:
         (corpus.lost, "their documents are dropped: the store does not hold them as they would be read today"),
     ):
         if names:
-            few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            few = ", ".join(map(shown, names[:3])) + (", …" if len(names) > 3 else "")
             reporter.say(f"{len(names)} {'file has' if len(names) == 1 else 'files have'} vanished ({few}); {what}")
 
 

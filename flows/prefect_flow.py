@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.nouns import Progress
+from data.urls import value_without_secrets
 from raft_names import keep_working_folder_out
 from tasks.locks import Holder
 from tasks.stage import Reporter
@@ -160,7 +161,7 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
     ):
         try:
             start_embedded()
-            raft(run.config.model_dump(mode="json"))
+            raft(value_without_secrets(run.config.model_dump(mode="json")))
         except Exception as error:
             if was_stopped(error):
                 raise KeyboardInterrupt from error

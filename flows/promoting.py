@@ -10,7 +10,7 @@ from rich.console import Console
 
 from flows.cli import emit
 from flows.config import load_config
-from flows.display import Display, table
+from flows.display import Display, plain, table
 from flows.verbs import (
     ConfigArgument,
     ConfigOption,
@@ -60,10 +60,10 @@ def retrain(
     else:
         out = Console(highlight=False)
         version = f"version {night.version} of {run.config.name}: " if night.version is not None else ""
-        out.print(f"{night.action}: {night.reason}", soft_wrap=True)
+        out.print(plain(f"{night.action}: {night.reason}"), soft_wrap=True)
         if night.action == "retrain":
-            out.print(night.start_reason, soft_wrap=True)
-            out.print(f"{version}{night.result}: {night.why}", soft_wrap=True)
+            out.print(plain(night.start_reason), soft_wrap=True)
+            out.print(plain(f"{version}{night.result}: {night.why}"), soft_wrap=True)
     if code:
         raise typer.Exit(code)
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from data.nouns import Record, read_jsonl
+from data.shown import shown
 from flows.cli import emit
 from flows.config import RunConfig, load_config
 from flows.verbs import (
@@ -77,7 +78,7 @@ def _show(config: RunConfig, count: int, as_json: bool) -> None:
     out = Console(highlight=False)
     for number, (sample, row) in enumerate(zip(samples, rows, strict=True), 1):
         out.rule(f"record {number}: {row.metadata['label']}, oracle at {row.metadata['oracle_positions'] or 'none'}")
-        out.print(sample, markup=False, soft_wrap=True)
+        out.print(shown(sample, lines=True), markup=False, soft_wrap=True)
     out.rule()
     for line in _figures(figures):
         out.print(line, markup=False, soft_wrap=True)
@@ -105,7 +106,7 @@ def _diff(store: Store, names: tuple[str, str], as_json: bool) -> None:
         emit({"ok": True, "before": str(before), "after": str(after), **found.to_dict()})
         return
     for line in (f"{before.name} → {after.name}", *found.lines()):
-        Console(highlight=False).print(line, markup=False, soft_wrap=True)
+        Console(highlight=False).print(shown(line, lines=True), markup=False, soft_wrap=True)
 
 
 def _data_set(store: Store, name: str) -> Path:

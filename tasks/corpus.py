@@ -13,9 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.loading.sources import PYDOC, expand
-from tasks.hashing import FileHashes, digest_of, read_sha256
+from data.loading.hf_datasets import folder_files, is_dataset_folder
+from data.loading.options import LoadOptions
+from data.loading.sources import PYDOC, Item, expand, remote_identity
+from data.shown import shown
+from data.urls import text_without_secrets
+from raft_errors import RaftError
+from tasks.hashing import FileHashes, digest_of, read_sha256, stamp
 from tasks.store import Manifest
+from tasks.unchanged import Changed
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Corpus:
         files: sha256 of every file by its source name, the kept ones included.
         kept: names of files that have vanished and whose documents are taken from the ingest `held`.
         lost: names of files that have vanished and whose documents the store does not hold as today's rules read them.
+        stamps: for each local file what the kernel says of it (inode, size, times), as it was before it was hashed.
     """
 
     sources: tuple[str, ...]
@@ -34,6 +41,7 @@ class Corpus:
     kept: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     held: Manifest | None = field(default=None, compare=False)
+    stamps: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def digest(self) -> str:
@@ -42,22 +50,75 @@ class Corpus:
         return digest_of({f"kept {name}" if name in kept else name: sha for name, sha in self.files.items()})
 
 
-def snapshot(sources: Sequence[str], hashes: FileHashes) -> Corpus:
+def snapshot(sources: Sequence[str], hashes: FileHashes, options: LoadOptions = LoadOptions()) -> Corpus:  # noqa: B008
     """Hashes every file behind the sources; a remote file counts by what its file system says identifies it.
 
     Raises:
         BadInput: a source that names nothing.
     """
-    items = expand(sources)
+    everything = expand(sources, options)
+    items = [item for item in everything if not item.refused]
+    found = {item.source: "a link that leads out" for item in everything if item.refused}
     local = {item.source: Path(item.path) for item in items if item.remote is None}
-    regular = {name: path for name, path in local.items() if _is_readable_file(path)}
-    known = hashes.sha256_many(regular.values())
-    found = {name: known[path] for name, path in regular.items()}
-    found |= {name: "not a readable file" for name in local if name not in regular}
-    found |= {item.source: str(item.remote.ukey(item.path)) for item in items if item.remote is not None}
+    stamps = {name: stamp_of(path) for name, path in local.items()}
+    folders = {name: list(folder_files(path).values()) for name, path in local.items() if is_dataset_folder(path)}
+    regular = {name: path for name, path in local.items() if name not in folders and _is_readable_file(path)}
+    known = hashes.sha256_many([*regular.values(), *(path for paths in folders.values() for path in paths)])
+    found |= {name: known[path] for name, path in regular.items()}
+    for name, paths in folders.items():
+        found[name] = digest_of({path.relative_to(local[name]).as_posix(): known[path] for path in paths})
+    found |= {name: "not a readable file" for name in local if name not in found}
+    found |= {item.source: _identity(item) for item in items if item.remote is not None}
     if PYDOC in sources:
         found[PYDOC] = _pydoc_sha256()
-    return Corpus(tuple(sources), found)
+    return Corpus(tuple(sources), found, stamps=stamps)
+
+
+def require_as_hashed(corpus: Corpus, digests: Mapping[str, str], options: LoadOptions) -> None:
+    """Refuses what was read where it is not what the snapshot hashed: the key would stand for other bytes.
+
+    Args:
+        digests: `data.loading.Corpus.digests` of the load.
+
+    Raises:
+        Changed: naming the files that were saved, added or deleted in between.
+    """
+    hashed = {name: sha for name, sha in corpus.files.items() if name not in corpus.kept and name != PYDOC}
+    now = {item.source: item for item in expand(corpus.sources, options)}
+    odd = {name for name, sha in digests.items() if sha and sha != hashed.get(name)}
+    odd |= (hashed.keys() ^ digests.keys()) | (hashed.keys() ^ now.keys())
+    for name, item in now.items():
+        if item.remote is not None:
+            odd |= {name} if not item.refused and _identity(item) != hashed.get(name) else set()
+        elif not item.refused and not digests.get(name):  # no byte was read: too large, no rights, a parser that died
+            odd |= {name} if stamp_of(Path(item.path)) != corpus.stamps.get(name) else set()
+    if PYDOC in corpus.sources and _pydoc_sha256() != corpus.files[PYDOC]:
+        odd.add(PYDOC)
+    if odd:
+        raise Changed.while_read(f"{_few(sorted(odd))} of the corpus")
+
+
+def stamp_of(path: Path) -> str:
+    """What the kernel says of a file, or of all files of a saved data set; "" where there is none."""
+    try:
+        paths = folder_files(path).values() if is_dataset_folder(path) else [path]
+        return digest_of({str(one): stamp(one) for one in paths})
+    except OSError:
+        return ""
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _identity(item: Item) -> str:
+    try:
+        return remote_identity(item)
+    except (OSError, ValueError) as error:
+        raise RaftError(
+            f"{item.source} was listed and cannot be looked at ({text_without_secrets(str(error))})",
+            do="check the connection and your rights, then run again",
+        ) from None  # the cause may quote the URL with its secrets
 
 
 def vanished(recorded: Mapping[str, str], present: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from data.nouns import Record, read_jsonl, write_jsonl
 from data.teachers import Teacher
+from data.urls import value_without_secrets
 from raft_errors import BadInput
 from tasks.contenders import contenders
 from tasks.exam import answer_and_score, contexts, depth_for, make_answerer, recall_figures
@@ -158,7 +159,9 @@ def build(
         retrieval=found,
         training=_training(train),
         config={m.stage: m.ingredients["config"] for m in (chunk, records, train, export)}
-        | {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")},
+        | value_without_secrets(
+            {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")}
+        ),
         lineage={n: f"{v} (kept: made by other code)" if n in bench.kept else v for n, v in bench.lineage.items()},
         advice=advice,
         general=general,

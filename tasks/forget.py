@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from data.loading.sources import expand
 from raft_errors import BadInput, RaftError
 from tasks.gc import alone, remove
-from tasks.ingest import IngestConfig, corpus_of
+from tasks.ingest import IngestConfig, corpus_of, options_of
 from tasks.registry import Registry, adapters
 from tasks.store import Store
 from tasks.touched import Touched
@@ -24,7 +24,7 @@ def plan(found: Touched, store: Store, source: str, corpus: Sequence[str], inges
         corpus, ingest: what the configuration reads, and how.
     """
     steps = []
-    if still := present(found, corpus):
+    if still := present(found, corpus, ingest):
         where = "it is still read by this configuration"
         steps.append(f"Remove from the corpus: {', '.join(still)} ({where}), then raft ingest --prune.")
     elif kept := sorted(set(_kept(store, corpus, ingest)).intersection(found.sources)):
@@ -51,10 +51,10 @@ def plan(found: Touched, store: Store, source: str, corpus: Sequence[str], inges
     return steps
 
 
-def present(found: Touched, corpus: Sequence[str]) -> list[str]:
+def present(found: Touched, corpus: Sequence[str], ingest: IngestConfig) -> list[str]:
     """The documents that the configured corpus still has."""
     try:
-        return sorted({item.source for item in expand(corpus)}.intersection(found.sources))
+        return sorted({item.source for item in expand(corpus, options_of(ingest))}.intersection(found.sources))
     except RaftError:
         return []
 
@@ -77,7 +77,9 @@ def clean_versions(found: Touched, store: Store) -> list[str]:
     ]
 
 
-def carry_out(found: Touched, store: Store, source: str, corpus: Sequence[str], *, caches: bool = False) -> None:
+def carry_out(
+    found: Touched, store: Store, source: str, corpus: Sequence[str], ingest: IngestConfig, *, caches: bool = False
+) -> None:
     """Retires the candidates and deletes the results, and the item caches where told.
 
     Raises:
@@ -88,7 +90,7 @@ def carry_out(found: Touched, store: Store, source: str, corpus: Sequence[str], 
             f"{', '.join(used)} is in use and was made with {source}; nothing was deleted",
             do="promote one that was not (raft forget without --yes says how), or roll back first",
         )
-    if still := present(found, corpus):
+    if still := present(found, corpus, ingest):
         raise BadInput(
             f"The corpus still has {', '.join(still)}: the next run would read it again; nothing was deleted",
             do="remove it from the corpus first",

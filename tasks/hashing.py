@@ -105,7 +105,16 @@ _KINDS = {
 def digest_of(files: Mapping[str, str]) -> str:
     """One sha256 over `{relative path: sha256}`: the content of a folder, not its place or time."""
     body = "".join(f"{path}\0{sha256}\n" for path, sha256 in sorted(files.items()))
-    return hashlib.sha256(body.encode()).hexdigest()
+    return hashlib.sha256(body.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def stamp(path: Path) -> str:
+    """What changes with every write to a file, whatever the writer does to its time stamps.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    return _ident(path.stat())
 
 
 def _ident(stat: os.stat_result) -> str:

@@ -7,13 +7,18 @@ from dataclasses import replace
 from typing import Literal
 
 from data.loading.keeping import file_of, with_kept
+from data.loading.options import LoadOptions
+from data.loading.parsers import PARSERS
 from data.nouns import Document, read_jsonl, write_jsonl
-from tasks.corpus import Corpus, snapshot, vanished
+from data.urls import without_secrets
+from tasks.corpus import Corpus, require_as_hashed, snapshot, vanished
+from tasks.hashing import read_sha256
 from tasks.keys import key_of, result_fields
 from tasks.section import Section, setting
 from tasks.source_manifest import Recorded
 from tasks.stage import Bench, Outcome, Request, Stage, balanced
 from tasks.store import Manifest, Store, write_json
+from tasks.unchanged import Changed
 
 Redacted = Literal["email", "phone", "iban", "card", "secret"]
 
@@ -35,6 +40,7 @@ class IngestConfig(Section):
         4096, "Address space of a process that reads files; a file that needs more is quarantined", unit="MiB", ge=512
     )
     archives: bool = setting(False, "Open zip, tar, gz, bz2 and xz files and read what is in them, one level deep")
+    follow_links: bool = setting(False, "Follow links that lead out of the folder, glob or file that was named")
     redact: tuple[Redacted, ...] = setting((), "Personal data and secrets to take out, found by patterns")
     redact_patterns: tuple[str, ...] = setting((), "Regular expressions of what else to take out")
     near_duplicates: Literal["keep", "flag", "drop"] = setting(
@@ -58,13 +64,11 @@ class IngestConfig(Section):
 
 def build(bench: Bench, config: IngestConfig, corpus: Corpus) -> Outcome:
     """Writes documents.jsonl, quarantine.jsonl and report.json."""
-    from data.loading import LoadOptions, corpus_report, load_corpus
+    from data.loading import corpus_report, load_corpus
 
-    settings = config.model_dump(exclude={"prune"})
-    for name in ("file", "unpacked", "memory"):
-        settings[f"max_{name}_bytes"] = settings.pop(f"max_{name}_mib") * 2**20
-    options = LoadOptions(**settings)
+    options = options_of(config)
     loaded = load_corpus(corpus.sources, options=options, cache=bench.cache, progress=bench.progress)
+    require_as_hashed(corpus, loaded.digests, options)
     if corpus.held is not None:
         loaded = with_kept(loaded, _documents_of(corpus.kept, corpus.held, corpus.files), corpus.files)
     counts = dict(loaded.counts)
@@ -81,6 +85,14 @@ def build(bench: Bench, config: IngestConfig, corpus: Corpus) -> Outcome:
     )
 
 
+def options_of(config: IngestConfig) -> LoadOptions:
+    """The settings as `data.loading` knows them."""
+    settings = config.model_dump(exclude={"prune"})
+    for name in ("file", "unpacked", "memory"):
+        settings[f"max_{name}_bytes"] = settings.pop(f"max_{name}_mib") * 2**20
+    return LoadOptions(**settings)
+
+
 def _languages(counts: Mapping[str, int]) -> str:
     """`en 70, de 9, unknown 1, 5 others 12`: the four most frequent."""
     named = [f"{language} {count}" for language, count in list(counts.items())[:4]]
@@ -89,9 +101,11 @@ def _languages(counts: Mapping[str, int]) -> str:
 
 
 def _documents_of(names: Sequence[str], held: Manifest, files: Collection[str]) -> list[Document]:
-    wanted = set(names)
-    rows = read_jsonl(held.path("documents.jsonl"), Document)
-    return [document for document in rows if file_of(document.source, files) in wanted]
+    wanted, path = set(names), held.path("documents.jsonl")
+    documents = [document for document in read_jsonl(path, Document) if file_of(document.source, files) in wanted]
+    if read_sha256(path) != next(entry.sha256 for entry in held.files if entry.path == path.name):
+        raise Changed.while_read(f"{path}, whose documents are kept,")
+    return documents
 
 
 def corpus_of(sources: Sequence[str], config: IngestConfig, store: Store) -> Corpus:
@@ -103,7 +117,7 @@ def corpus_of(sources: Sequence[str], config: IngestConfig, store: Store) -> Cor
     Raises:
         BadInput: a source that names nothing.
     """
-    present = snapshot(sources, store.hashes)
+    present = snapshot(sources, store.hashes, options_of(config))
     recorded = store.sources.read(corpus_id(sources, config))
     gone = {} if config.prune else vanished(recorded.files, present.files)
     if not gone:
@@ -120,7 +134,7 @@ def corpus_of(sources: Sequence[str], config: IngestConfig, store: Store) -> Cor
 def remember(corpus: Corpus, config: IngestConfig, made: Manifest, store: Store) -> None:
     """Writes down that `made` is the ingest of the corpus; what it does not name is forgotten."""
     now = Recorded(corpus.files, made.key)
-    store.sources.write(corpus_id(corpus.sources, config), "\n".join(corpus.sources), now)
+    store.sources.write(corpus_id(corpus.sources, config), "\n".join(map(without_secrets, corpus.sources)), now)
 
 
 def corpus_id(sources: Sequence[str], config: IngestConfig) -> str:
@@ -134,15 +148,5 @@ STAGE = Stage(
     build,
     inputs=("corpus",),
     modules=("data.loading.worker",),
-    packages=(
-        "pypdfium2",
-        "pypdf",
-        "trafilatura",
-        "selectolax",
-        "markitdown",
-        "charset-normalizer",
-        "datasets",
-        "datasketch",
-        "py3langid",
-    ),
+    packages=(*PARSERS, "datasketch"),
 )

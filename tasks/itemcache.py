@@ -95,6 +95,15 @@ class SqliteCache:
         with self._mutex:
             self._guarded(write)
 
+    def clear(self) -> None:
+        """Forgets everything."""
+
+        def delete(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM items")
+
+        with self._mutex:
+            self._guarded(delete)
+
     def close(self) -> None:
         with self._mutex:
             self._shut()

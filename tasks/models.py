@@ -51,6 +51,15 @@ class ModelFiles:
     digest: str
     source: str
 
+    def digest_now(self) -> str:
+        """The digest of its files as they are now; "" where one of them is gone."""
+        try:
+            local = self.source == "folder"
+            names = _names(self.folder) if local else list(read_json(self.folder / RESOLUTION)["files"])
+            return digest_of(_hash_all(self.folder, names))
+        except (OSError, ValueError, LookupError):
+            return ""
+
 
 def resolve(name: str, revision: str | None = None, *, say: Callable[[str], None] = log.info) -> ModelFiles:
     """The model's files, fetched and verified if this machine has not got them yet.
@@ -127,7 +136,7 @@ def forget(name: str, revision: str | None = None) -> None:
 
 
 def _local(name: str, folder: Path) -> ModelFiles:
-    names = sorted({p.relative_to(folder).as_posix() for pattern in MODEL_FILES for p in folder.rglob(pattern)})
+    names = _names(folder)
     if "config.json" not in names or not any(n.endswith(".safetensors") for n in names):
         raise BadInput(
             f"Model folder {folder}: no config.json with *.safetensors in it",
@@ -135,6 +144,10 @@ def _local(name: str, folder: Path) -> ModelFiles:
             do="point to the folder that holds config.json, or convert the weights to safetensors",
         )
     return ModelFiles(name, folder.absolute(), digest_of(_hash_all(folder, names)), "folder")
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted({p.relative_to(folder).as_posix() for pattern in MODEL_FILES for p in folder.rglob(pattern)})
 
 
 def _fetch(name: str, revision: str | None, place: Path, say: Callable[[str], None]) -> ModelFiles:

@@ -21,6 +21,7 @@ from prefect.artifacts import (
 )
 
 from data.nouns import Progress
+from data.shown import markdown
 from tasks.locks import Holder
 from tasks.prefect_link import lost, only_told
 from tasks.stage import Reporter
@@ -38,24 +39,32 @@ def publish(manifest: Manifest, say: Callable[[str], None] = log.warning) -> Non
     if lost():
         return
     with only_told(say):
-        create_markdown_artifact(summary(manifest), key=manifest.stage, description=manifest.summary)
+        words = markdown(manifest.summary)
+        create_markdown_artifact(summary(manifest), key=manifest.stage, description=words)
         figures = [{"figure": name, "value": value} for name, value in flat(manifest.metrics)]
         if figures:
-            create_table_artifact(figures, key=f"{manifest.stage}-figures", description=manifest.summary)
+            create_table_artifact(figures, key=f"{manifest.stage}-figures", description=words)
         for entry in manifest.files:
             name, _, suffix = entry.path.rpartition(".")
             if suffix == "html" and "/" not in name:
                 place = manifest.path(entry.path).as_uri()
-                create_link_artifact(place, entry.path, key=f"{manifest.stage}-{name}", description=manifest.summary)
+                create_link_artifact(place, entry.path, key=f"{manifest.stage}-{name}", description=words)
 
 
 def summary(manifest: Manifest) -> str:
     """The stage's result for a reader."""
-    lines = [f"# {manifest.stage}", "", manifest.summary, "", f"{manifest.seconds:.1f} s, key `{manifest.key}`", ""]
+    lines = [
+        f"# {manifest.stage}",
+        "",
+        markdown(manifest.summary),
+        "",
+        f"{manifest.seconds:.1f} s, key `{manifest.key}`",
+        "",
+    ]
     if any(entry.path == SUMMARY for entry in manifest.files):
         lines += [manifest.path(SUMMARY).read_text(encoding="utf-8"), ""]
     lines += ["| file | bytes | sha256 |", "|---|---|---|"]
-    lines += [f"| {entry.path} | {entry.size} | `{entry.sha256[:16]}` |" for entry in manifest.files]
+    lines += [f"| {markdown(entry.path)} | {entry.size} | `{entry.sha256[:16]}` |" for entry in manifest.files]
     return "\n".join(lines)
 
 
@@ -88,7 +97,8 @@ class InPages:
             if artifact and not lost() and total and now - last >= (LAST_SECONDS if done >= total else UPDATE_SECONDS):
                 last, told, artifact = now, artifact, None  # a server that is away is asked once, not at every step
                 with only_told(self._inner.say):
-                    update_progress_artifact(told, min(100.0, 100.0 * done / total), description=f"{stage}: {what}")
+                    words = markdown(f"{stage}: {what}")
+                    update_progress_artifact(told, min(100.0, 100.0 * done / total), description=words)
                     artifact = told
 
         return show

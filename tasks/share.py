@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from data.urls import text_without_secrets, without_secrets
 from raft_errors import BadInput
 from tasks.hashing import open_regular
 from tasks.share_files import MANIFEST_BYTES, check_files, copy, place_of, room_for
@@ -54,15 +55,15 @@ class Share:
 
         check_url(url)
         keys = share_keys()
-        shown = without_query(url)
+        shown = without_secrets(url)
         try:
             files, root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise BadInput(
-                f"share {shown}: this file system cannot be used ({error})",
+                f"share {shown}: this file system cannot be used ({text_without_secrets(str(error))})",
                 expected="a URL that an installed fsspec file system can write",
                 do="install what it names (s3fs for s3://, gcsfs for gs://, adlfs for abfs://), or correct the URL",
-            ) from error
+            ) from None  # the cause may quote the URL with its secrets
         except Exception as error:  # noqa: BLE001 - credentials, a proxy: each file system has errors of its own
             share = cls(None, "", shown)
             share._give_up(error)
@@ -285,23 +286,16 @@ def check_url(url: str) -> None:
     parts = urlsplit(url)
     if "://" not in url or not parts.scheme:
         raise BadInput(
-            f"share: {url!r} is no URL",
+            f"share: {without_secrets(url)!r} is no URL",
             expected="a folder as a URL, e.g. s3://bucket/prefix, gs://bucket/prefix or file:///mnt/team/raft",
             do="correct `share` in the configuration",
         )
     if parts.password is not None or "@" in parts.netloc.rpartition("@")[0]:
         raise BadInput(
-            f"share: the URL {parts.scheme}://…@{parts.hostname or ''}{parts.path} carries a password",
+            f"share: the URL {without_secrets(url)} carries a password",
             expected="a URL without secrets",
             do="give them in the environment, or in fsspec's own configuration (~/.config/fsspec)",
         )
-
-
-def without_query(url: str) -> str:
-    """The URL as messages show it."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def _protocols(files: Any) -> tuple[str, ...]:
@@ -309,4 +303,4 @@ def _protocols(files: Any) -> tuple[str, ...]:
 
 
 def _short(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return text_without_secrets((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]

@@ -25,6 +25,7 @@ from tasks.keys import canonical, code_fingerprint, key_of, package_versions, pa
 from tasks.locks import Holder, locked
 from tasks.origin import elsewhere, this_machine
 from tasks.store import NO_SPACE, Manifest, Store
+from tasks.unchanged import Changed, ModelChanged, require_unchanged
 
 log = logging.getLogger("raft.tasks")
 
@@ -274,6 +275,13 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
         models = {n: request.models[n] for n in stage.models_for(request.config)}
         shared = {n: request.shared[n] for n in stage.shared}
         outcome = stage.build(bench, request.config, **inputs, **models, **shared)
+        try:
+            require_unchanged(request, key, store)
+        except Changed as error:
+            shutil.rmtree(scratch, ignore_errors=True)  # a checkpoint of other inputs must not be gone on from
+            if isinstance(error, ModelChanged):
+                store.cache(stage.cache or stage.name).clear()
+            raise
         manifest.summary, manifest.metrics = outcome.summary, outcome.metrics
         manifest.lineage = {n: value.link for n, value in parents.items()}
         manifest.ingredients = request.ingredients()

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import field_validator
 
+from data.urls import text_without_secrets, without_secrets
 from raft_errors import BadInput
 from tasks.section import Section, setting
 
@@ -68,17 +69,18 @@ def open_vector_store(config: VectorStoreConfig, embedder: Mapping[str, Any]) ->
         return QdrantStore(_qdrant(config.at), embedder=embedder, collection=config.collection, create=False)
     except BadInput:
         raise
-    except Exception as error:  # clients raise what their transport raises
+    except Exception as error:  # noqa: BLE001  clients raise what their transport raises
         raise BadInput(
-            f"retrieval.store: {config.kind} at {config.at} cannot be opened ({type(error).__name__}: {error})",
+            f"retrieval.store: {config.kind} at {without_secrets(config.at)} cannot be opened "
+            f"({type(error).__name__}: {text_without_secrets(str(error))})",
             expected="a store that can be reached",
             do="start it, correct retrieval.store.at, or set its key in the environment",
-        ) from error
+        ) from None  # the cause may quote the address with its secrets
 
 
 def _not_there(config: VectorStoreConfig) -> BadInput:
     return BadInput(
-        f"retrieval.store: there is no {config.kind} store at {config.at}",
+        f"retrieval.store: there is no {config.kind} store at {without_secrets(config.at)}",
         expected="a store that holds the run's chunks",
         do="correct retrieval.store.at, or fill it first: see docs/vector_stores.md",
     )

@@ -7,7 +7,7 @@ Example:
 
 from data.loading.corpus import load_corpus
 from data.loading.options import REASONS, Corpus, Duplicate, LoadOptions, Quarantined
-from data.loading.parse import PARSERS
+from data.loading.parsers import PARSERS
 from data.loading.report import corpus_report
 
 __all__ = ["PARSERS", "REASONS", "Corpus", "Duplicate", "LoadOptions", "Quarantined", "corpus_report", "load_corpus"]

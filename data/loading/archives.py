@@ -10,6 +10,7 @@ import bz2
 import gzip
 import io
 import lzma
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -82,6 +83,8 @@ def _zip(raw: bytes) -> Iterator[tuple[str, IO[bytes] | Refused]]:
                 continue
             if refusal := _refuse_name(entry.filename):
                 yield entry.filename, refusal
+            elif stat.S_ISLNK(entry.external_attr >> 16):
+                yield entry.filename, Refused("unreadable", "it is a link inside an archive; leave it out")
             elif entry.flag_bits & 1:
                 yield entry.filename, Refused("encrypted", "it needs a password; pack it without one")
             else:

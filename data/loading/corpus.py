@@ -20,21 +20,24 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from data.loading.confinement import fitting_workers
 from data.loading.draft import Draft, finish
 from data.loading.hf_datasets import folder_sha256, is_dataset_folder
 from data.loading.languages import check_languages, language_of, prepare
 from data.loading.near_duplicates import find_near_duplicates
-from data.loading.options import Corpus, Duplicate, LoadOptions, Quarantined, Refused
+from data.loading.options import MEBIBYTE, Corpus, Duplicate, LoadOptions, Quarantined, Refused
 from data.loading.parse import loader_version
 from data.loading.pool import Pool
-from data.loading.redaction import check_redaction
+from data.loading.redaction import check_redaction, redact
 from data.loading.sources import PYDOC, Item, expand
 from data.nouns import Document, ItemCache, Progress, digest
+from data.urls import text_without_secrets, without_secrets
 from raft_errors import BadInput
 
 _log = logging.getLogger("raft.data")
 # options that never change what one file gives
-_NOT_RESULT = ("workers", "max_seconds", "max_memory_bytes", "near_duplicates", "near_threshold", "languages")
+_NOT_RESULT = ("workers", "max_seconds", "max_memory_bytes", "near_duplicates", "near_threshold", "languages",
+               "follow_links")  # fmt: skip
 _TRANSIENT = ("crashed", "too-slow")  # may be the machine's fault: tried again on the next load
 _BATCH = 64
 
@@ -66,21 +69,23 @@ def load_corpus(
         raise BadInput("no sources given", expected="at least one file, folder, glob or URL", do="name your documents")
     check_redaction(options.redact, options.redact_patterns)
     check_languages(options.languages)
-    items = expand(sources)
+    items = expand(sources, options)
     loaded: list[tuple[list[Document], list[Quarantined]]] = []
     if PYDOC in sources:
         loaded.append(([_with_language(document) for document in _pydoc_topics(options)], []))
     cached = 0
+    digests: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="raft-remote-") as folder:
-        for number, (item, result, hit) in enumerate(_load_all(items, options, cache, Path(folder)), 1):
+        for number, (item, result, hit, sha) in enumerate(_load_all(items, options, cache, Path(folder)), 1):
             loaded.append(result)
             cached += hit
+            digests[item.source] = sha
             if progress:
                 progress(number, len(items), item.source)
-    corpus = _gather(loaded, len(items), cached, options)
+    corpus = replace(_gather(loaded, len(items), cached, options), digests=digests)
     if not corpus.documents:
         raise BadInput(
-            f"not one readable document in {', '.join(sources)}: {_summary(corpus.quarantined)}",
+            f"not one readable document in {', '.join(map(without_secrets, sources))}: {_summary(corpus.quarantined)}",
             expected="at least one document with text",
             do="see the reasons above; put readable documents in",
         )
@@ -170,23 +175,30 @@ def _pydoc_topics(options: LoadOptions) -> list[Document]:
 
 def _load_all(
     items: Sequence[Item], options: LoadOptions, cache: ItemCache | None, folder: Path
-) -> Iterator[tuple[Item, tuple[list[Document], list[Quarantined]], bool]]:
-    """Results in the order of `items`, batch by batch, so that a killed load keeps what it has in the cache."""
+) -> Iterator[tuple[Item, tuple[list[Document], list[Quarantined]], bool, str]]:
+    """Results in the order of `items`, batch by batch, so that a killed load keeps what it has in the cache.
+
+    Each comes with whether the cache had it, and with the sha256 of the bytes that were read of a local file.
+    """
     asked = {key: value for key, value in asdict(options).items() if key not in _NOT_RESULT}
     setting = json.dumps([loader_version(), asked], sort_keys=True)
+    workers = fitting_workers(options.workers, len(items), options.max_memory_bytes)
     pool: Pool | None = None
     try:
         for start in range(0, len(items), _BATCH):
             batch = items[start : start + _BATCH]
             paths = [_fetch(item, options, folder) for item in batch]
-            keys = [_key(path, item, setting, options) if cache else "" for item, path in zip(batch, paths)]
+            shas = [_digest(path, options) if cache else "" for path in paths]
+            keys = [_cache_key(sha, item.source, setting) for item, sha in zip(batch, shas)]
             held = cache.get_many([key for key in keys if key]) if cache else {}
             todo = [n for n, key in enumerate(keys) if key not in held and not isinstance(paths[n], Quarantined)]
             answers: dict[int, Any] = {}
             if todo:
                 if pool is None:
+                    limit = options.max_memory_bytes // MEBIBYTE
+                    _log.info("reading with %d processes of at most %d MiB each", workers, limit)
                     pool = Pool(
-                        _workers(options, len(items)),
+                        workers,
                         max_seconds=options.max_seconds,
                         max_memory_bytes=options.max_memory_bytes,
                     )
@@ -195,28 +207,26 @@ def _load_all(
                 answers = dict(zip(todo, pool.map(requests), strict=True))
             fresh: dict[str, bytes] = {}
             for n, item in enumerate(batch):
-                fetched = paths[n]
-                if isinstance(fetched, Quarantined):
-                    result: tuple[list[Document], list[Quarantined]] = ([], [fetched])
+                path, sha = paths[n], shas[n]
+                if isinstance(path, Quarantined):
+                    result: tuple[list[Document], list[Quarantined]] = ([], [path])
                 elif n in answers:
+                    sha = answers[n].get("sha256", "")
                     read, refused = _result(item, answers[n], options)
                     result = [_with_language(document) for document in read], refused
                     if cache and not any(entry.reason in _TRANSIENT for entry in result[1]):
-                        key = _cache_key(answers[n].get("sha256", ""), item.source, setting)
+                        key = _cache_key(sha, item.source, setting)
                         if key:
                             fresh[key] = _pack(result)
                 else:
                     result = _unpack(held[keys[n]])
-                yield item, result, n not in answers and not isinstance(fetched, Quarantined)
+                hit = n not in answers and not isinstance(path, Quarantined)
+                yield item, result, hit, sha if item.remote is None else ""
             if cache and fresh:
                 cache.put_many(fresh)
     finally:
         if pool is not None:
             pool.__exit__(None, None, None)
-
-
-def _workers(options: LoadOptions, files: int) -> int:
-    return max(1, min(options.workers or min(os.cpu_count() or 1, 8), files))
 
 
 def _request(item: Item, path: Any, options: LoadOptions) -> dict[str, Any]:
@@ -226,6 +236,8 @@ def _request(item: Item, path: Any, options: LoadOptions) -> dict[str, Any]:
 
 def _fetch(item: Item, options: LoadOptions, folder: Path) -> str | Quarantined:
     """The local path of an item; remote files are copied, up to the size limit."""
+    if item.refused:
+        return Quarantined(item.source, "link", item.refused)
     if item.remote is None:
         return item.path
     target = folder / digest(item.source)
@@ -236,21 +248,24 @@ def _fetch(item: Item, options: LoadOptions, folder: Path) -> str | Quarantined:
                 local.write(block)
                 left -= len(block)
     except (OSError, ValueError) as error:
-        return Quarantined(item.source, "unreadable", f"it cannot be fetched ({error}); check the URL and your rights")
+        words = redact(text_without_secrets(str(error)), options.redact, options.redact_patterns)[0]
+        detail = f"it cannot be fetched ({words}); check the URL and your rights"
+        return Quarantined(item.source, "unreadable", detail)
     return str(target)
 
 
-def _key(path: str | Quarantined, item: Item, setting: str, options: LoadOptions) -> str:
+def _digest(path: str | Quarantined, options: LoadOptions) -> str:
+    """sha256 of what lies there; "" where it is not to be read or cannot be."""
     if isinstance(path, Quarantined):
         return ""
     try:
         if is_dataset_folder(Path(path)):
-            return _cache_key(folder_sha256(Path(path), options), item.source, setting)
+            return folder_sha256(Path(path), options)
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > options.max_file_bytes:
             return ""
         with Path(path).open("rb") as file:
-            return _cache_key(hashlib.file_digest(file, "sha256").hexdigest(), item.source, setting)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, Refused):
         return ""
 
@@ -284,4 +299,5 @@ def _result(item: Item, answer: dict[str, Any], options: LoadOptions) -> tuple[l
         reason, detail = "crashed", f"the parser died on it ({error[9:]}); save it in another format"
     else:
         reason, detail = "unreadable", f"the parser failed on it ({error}); save it anew or in another format"
+    detail = redact(detail, options.redact, options.redact_patterns)[0]
     return [], [Quarantined(item.source, reason, detail)]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from data.loading.headings import Heading, find_headings
 from data.loading.options import LoadOptions, Refused
-from data.loading.redaction import redact
+from data.loading.redaction import redact, redact_value
 from data.loading.text import clean_text
 from data.nouns import Document, digest, text_sha256
 
@@ -57,6 +57,7 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
     redacted: dict[str, int] = {}
     if options.redact or options.redact_patterns:
         parts, title, redacted = _redact(parts, title, options)
+        draft = _redacted_rest(draft, redacted, options)
     pages, position = [], 0
     for part in parts:
         pages.append(position)
@@ -72,7 +73,8 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
             raise Refused("no-text", "its pages hold no text layer (a scan?); run text recognition (OCR) on it first")
         raise Refused("empty", "it holds no words; leave it out")
     headings = find_headings(text, draft.markup) or _place(draft.outline, text, pages)
-    metadata = {**draft.metadata, "markup": draft.markup, **({"redacted": redacted} if redacted else {})}
+    counts = dict(sorted(redacted.items()))
+    metadata = {**draft.metadata, "markup": draft.markup, **({"redacted": counts} if counts else {})}
     return Document(
         id=digest(source),
         source=source,
@@ -93,7 +95,16 @@ def _redact(parts: Sequence[str], title: str, options: LoadOptions) -> tuple[lis
         text, found = redact(part, options.redact, options.redact_patterns)
         cleaned.append(clean_text(text))
         counts.update(found)
-    return cleaned[:-1], cleaned[-1], dict(sorted(counts.items()))
+    return cleaned[:-1], cleaned[-1], dict(counts)
+
+
+def _redacted_rest(draft: Draft, counts: dict[str, int], options: LoadOptions) -> Draft:
+    """What is not in the text: metadata (columns, attachments), and the outline, which must still match the text."""
+    metadata = redact_value(draft.metadata, options.redact, options.redact_patterns, counts)
+    outline = [
+        (part, level, redact(entry, options.redact, options.redact_patterns)[0]) for part, level, entry in draft.outline
+    ]
+    return replace(draft, metadata=metadata, outline=outline)
 
 
 def _title(stated: str, headings: Sequence[Heading], text: str, source: str) -> str:

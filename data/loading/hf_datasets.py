@@ -6,6 +6,7 @@ Data sets of the Hub are reached as remote Parquet files (`hf://datasets/...`) l
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,12 @@ def is_dataset_folder(path: Path) -> bool:
     return path.is_dir() and any(all((path / name).is_file() for name in names) for names in _MARKS)
 
 
+def folder_files(path: Path) -> dict[str, Path]:
+    """The files of a folder by their names in it, in the order in which `folder_sha256` takes them."""
+    files = {entry.relative_to(path).as_posix(): entry for entry in path.rglob("*") if entry.is_file()}
+    return dict(sorted(files.items()))
+
+
 def folder_sha256(path: Path, options: LoadOptions) -> str:
     """Of the names and bytes of the folder's files.
 
@@ -30,13 +37,13 @@ def folder_sha256(path: Path, options: LoadOptions) -> str:
     """
     total, whole = 0, hashlib.sha256()
     try:
-        for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
+        for name, file in folder_files(path).items():
             total += file.stat().st_size
             if total > options.max_file_bytes:
                 raise Refused("too-large", f"over the limit of {options.max_file_bytes} bytes; raise max_file_bytes")
             with file.open("rb") as stream:
                 inner = hashlib.file_digest(stream, "sha256").hexdigest()
-            whole.update(f"{file.relative_to(path).as_posix()}\0{inner}\n".encode("utf-8", "surrogateescape"))
+            whole.update(f"{name}\0{inner}\n".encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise Refused("unreadable", f"it cannot be opened ({error.strerror}); check its rights") from error
     return whole.hexdigest()
@@ -51,6 +58,7 @@ def folder_rows(path: Path) -> Iterator[Row]:
     import datasets
 
     datasets.disable_progress_bars()
+    _refuse_outside(path)
     try:
         saved = datasets.load_from_disk(str(path))
         number = 0
@@ -62,6 +70,17 @@ def folder_rows(path: Path) -> Iterator[Row]:
         raise
     except Exception as error:  # datasets wraps every reader's errors in its own
         raise Refused("unreadable", f"its saved data set is damaged ({type(error).__name__}); save it anew") from error
+
+
+def _refuse_outside(path: Path) -> None:
+    """A saved data set names its data files: they must lie beside the list, and not anywhere on this machine."""
+    for state in path.rglob("state.json"):
+        try:
+            names = [str(entry["filename"]) for entry in json.loads(state.read_bytes())["_data_files"]]
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # whatever it is, `datasets` refuses it
+        if any(name in ("", "..") or "/" in name or "\\" in name for name in names):
+            raise Refused("unreadable", "it names data files outside its own folder; do not trust this data set")
 
 
 def parquet_rows(raw: bytes) -> Iterator[Row]:

@@ -5,6 +5,7 @@ Values only: nothing here opens a file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ REASONS = {
     "too-slow": "it took longer than the limit",
     "crashed": "the parser died on it",
     "archive": "it is an archive, which is not opened",
+    "link": "it is a link that leads out of the corpus folder, and was not followed",
     "unsupported": "its format is not read",
     "language": "it is in a language that was not asked for",
     "bad-line": "one row of a table or JSON Lines file cannot be used",
@@ -41,6 +43,7 @@ class LoadOptions:
         max_seconds: CPU seconds of one file; about four times as long on the clock.
         max_memory_bytes: address space of a worker process.
         archives: open zip, tar, gz, bz2 and xz files and load what is in them (one level deep).
+        follow_links: follow links that lead out of the folder, glob or file that was named.
         redact: kinds of personal data and secrets to take out: `email`, `phone`, `iban`, `card`, `secret`.
         redact_patterns: regular expressions of what else to take out.
         near_duplicates: `keep`, `flag` (in the metadata) or `drop` documents that resemble an earlier one.
@@ -59,6 +62,7 @@ class LoadOptions:
     max_seconds: float = 60.0
     max_memory_bytes: int = 4096 * MEBIBYTE
     archives: bool = False
+    follow_links: bool = False
     redact: tuple[str, ...] = ()
     redact_patterns: tuple[str, ...] = ()
     near_duplicates: Literal["keep", "flag", "drop"] = "keep"
@@ -95,6 +99,8 @@ class Corpus:
         counts: `found` = `loaded` + `quarantined` + `duplicates`; also `files` and `characters`.
         duplicates: what was dropped, and the source it equals.
         cached: how many files came from the cache; no part of the result.
+        digests: sha256 of the bytes that were read of each file; "" for a remote one, and where none were read. No part
+            of the result.
     """
 
     documents: list[Document]
@@ -102,6 +108,7 @@ class Corpus:
     counts: dict[str, Any]
     duplicates: list[Duplicate] = field(default_factory=list)
     cached: int = field(default=0, compare=False)
+    digests: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 class ArchiveFound(Exception):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
+import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,14 @@ from data.loading.notebook import load_notebook
 from data.loading.odf import load_odf
 from data.loading.office import MEDIA_TYPES, load_office
 from data.loading.options import ArchiveFound, LoadOptions, Quarantined, Refused
+from data.loading.parsers import PARSERS
 from data.loading.pdf import load_pdf
+from data.loading.redaction import redact, redact_name
 from data.loading.rows import csv_rows, json_lines, json_rows, load_rows
 from data.loading.rtf import load_rtf
 from data.loading.text import clean_text, decode
 from data.nouns import Document
 
-PARSERS = ("pypdfium2", "pypdf", "trafilatura", "selectolax", "lxml", "markitdown", "mammoth", "markdownify", "pandas",
-           "openpyxl", "python-pptx", "olefile", "charset-normalizer", "datasets", "pyarrow", "defusedxml",
-           "py3langid")  # fmt: skip
-"""Distributions whose version may change what a file gives."""
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*$", re.MULTILINE)
 _PLAIN_TYPES = {"markdown": "text/markdown", "rst": "text/x-rst", "asciidoc": "text/asciidoc", "plain": "text/plain"}
@@ -41,8 +41,9 @@ Loaded = tuple[list[Document], list[Quarantined]]
 
 
 def loader_version() -> str:
-    """Changes whenever the same bytes may load differently: our own format version and the parsers' versions."""
-    return " ".join(["loading 9", *(f"{name} {_version(name)}" for name in PARSERS)])
+    """Changes whenever the same bytes may load differently: our own format version, Python's and the parsers'."""
+    python = f"python {sys.version_info.major}.{sys.version_info.minor}"  # its mail, csv, json and zip readers
+    return " ".join(["loading 10", python, *(f"{name} {_version(name)}" for name in PARSERS)])
 
 
 def _version(name: str) -> str:
@@ -67,15 +68,22 @@ def load_file(path: Path, source: str, options: LoadOptions) -> tuple[list[Docum
             documents, quarantined = load_rows(
                 rows, source, "application/vnd.apache.arrow", options, {"loader": "datasets"}
             )
-            return documents, quarantined, sha
+            # its files are read where they lie: a data set that is saved anew meanwhile has no one digest
+            unchanged = sha == folder_sha256(path, options)
+            return documents, [_told(entry, options) for entry in quarantined], sha if unchanged else ""
         raw = _read(path, options)
         sha = hashlib.sha256(raw).hexdigest()
         documents, quarantined = _parse(raw, source, options)
     except Refused as refusal:
-        return [], [Quarantined(source, refusal.reason, refusal.detail)], sha
+        return [], [_told(Quarantined(source, refusal.reason, refusal.detail), options)], sha
     if not documents and not quarantined:
         quarantined = [Quarantined(source, "empty", "it holds nothing to read; leave it out")]
-    return documents, quarantined, sha
+    return documents, [_told(entry, options) for entry in quarantined], sha
+
+
+def _told(entry: Quarantined, options: LoadOptions) -> Quarantined:
+    """Parsers quote the text that they fail on: what is to be taken out of that is taken out of their words too."""
+    return replace(entry, detail=redact(entry.detail, options.redact, options.redact_patterns)[0])
 
 
 def _read(path: Path, options: LoadOptions) -> bytes:
@@ -117,7 +125,8 @@ def _parse_members(raw: bytes, kind: str, source: str, options: LoadOptions) -> 
     documents: list[Document] = []
     quarantined: list[Quarantined] = []
     for member, content in read_members(raw, kind, source, options):
-        name = clean_text(f"{source}/{member}").replace("\n", " ")
+        inside_name = redact_name(clean_text(member).replace("\n", " "), options.redact, options.redact_patterns)
+        name = f"{source}/{inside_name}"
         try:
             if isinstance(content, Refused):
                 raise content

@@ -6,7 +6,6 @@ a used worker died is tried once more in a fresh one, so that results do not dep
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -18,13 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from data.loading.confinement import clean_environment
 from data.loading.worker import read_message, write_message
 
 _START_SECONDS = 60
 _RECYCLE_AFTER = 500
 _WINDOW = 64
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
-_QUIET = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "MALLOC_ARENA_MAX": "2", "TOKENIZERS_PARALLELISM": "false"}
 
 
 class Pool:
@@ -109,15 +107,7 @@ class Pool:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 cwd=self._folder.name,
-                env={
-                    **os.environ,
-                    **_ONE_THREAD,
-                    **_QUIET,
-                    "PYTHONPATH": os.pathsep.join(paths),
-                    "PYTHONHASHSEED": "0",
-                    "TMPDIR": self._folder.name,
-                    "HF_HOME": f"{self._folder.name}/hf",
-                },
+                env=clean_environment(self._folder.name, paths),
             )
             self._alive.add(process)
         return process

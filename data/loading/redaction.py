@@ -6,8 +6,11 @@ pass their check digits.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
 
 from raft_errors import BadInput
 
@@ -71,13 +74,61 @@ def check_redaction(kinds: Sequence[str], patterns: Sequence[str]) -> None:
 def redact(text: str, kinds: Sequence[str], patterns: Sequence[str]) -> tuple[str, dict[str, int]]:
     """The text with matches replaced by `[kind]` (own patterns by `[redacted]`), and how many of each."""
     counts: dict[str, int] = {}
+    return _replaced(text, kinds, patterns, lambda kind, match: f"[{kind}]", counts), counts
 
+
+def redact_name(name: str, kinds: Sequence[str], patterns: Sequence[str]) -> str:
+    """A name (path, row id) with matches replaced by `[kind-hash]`, so that different names stay different.
+
+    Each part of a path is looked at by itself, and the suffix of a file, which tells its format, is kept.
+    """
+    if not kinds and not patterns:
+        return name
+
+    def part(text: str) -> str:
+        suffix = PurePosixPath(text).suffix
+        stem = text.removesuffix(suffix)
+        clean = _replaced(stem, kinds, patterns, _pseudonym, {})
+        return _replaced(text, kinds, patterns, _pseudonym, {}) if clean == stem else clean + suffix
+
+    return "/".join(part(text) for text in name.split("/"))
+
+
+def redact_value(value: Any, kinds: Sequence[str], patterns: Sequence[str], counts: dict[str, int]) -> Any:
+    """A JSON value with matches replaced in its texts, its keys and its numbers; `counts` is added to."""
+
+    def clean(text: str) -> str:
+        return _replaced(text, kinds, patterns, lambda kind, match: f"[{kind}]", counts)
+
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        text = clean(str(value))
+        return value if text == str(value) else text
+    if isinstance(value, Mapping):
+        return {clean(str(key)): redact_value(entry, kinds, patterns, counts) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_value(entry, kinds, patterns, counts) for entry in value]
+    return value
+
+
+def _pseudonym(kind: str, match: str) -> str:
+    return f"[{kind}-{hashlib.blake2b(match.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}]"
+
+
+def _replaced(
+    text: str,
+    kinds: Sequence[str],
+    patterns: Sequence[str],
+    word: Callable[[str, str], str],
+    counts: dict[str, int],
+) -> str:
     def replacer(kind: str, check: Callable[[str], bool] | None) -> Callable[[re.Match[str]], str]:
         def replace(found: re.Match[str]) -> str:
             if not found.group() or (check is not None and not check(found.group())):
                 return found.group()
             counts[kind] = counts.get(kind, 0) + 1
-            return f"[{kind}]"
+            return word(kind, found.group())
 
         return replace
 
@@ -86,4 +137,4 @@ def redact(text: str, kinds: Sequence[str], patterns: Sequence[str]) -> tuple[st
             text = pattern.sub(replacer(kind, check), text)
     for own in patterns:
         text = re.sub(own, replacer("redacted", None), text)
-    return text, counts
+    return text

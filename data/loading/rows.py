@@ -16,6 +16,7 @@ from typing import Any
 
 from data.loading.draft import Draft, finish
 from data.loading.options import LoadOptions, Quarantined, Refused
+from data.loading.redaction import redact_name
 from data.nouns import Document
 
 TEXT_FIELDS = ("text", "content", "contents", "body", "page_content", "passage", "context", "document", "abstract",
@@ -54,7 +55,7 @@ def load_rows(
     quarantined: list[Quarantined] = []
     seen: dict[str, int] = {}
     for row in rows:
-        name = f"{source}#{_row_name(row, fields, seen)}"
+        name = f"{source}#{_row_name(row, fields, seen, options)}"
         try:
             documents.append(finish(_draft(row, fields, media_type, metadata, source, options), name, options))
         except Refused as refusal:
@@ -63,9 +64,10 @@ def load_rows(
     return documents, quarantined
 
 
-def _row_name(row: Row, fields: Fields, seen: dict[str, int]) -> str:
+def _row_name(row: Row, fields: Fields, seen: dict[str, int], options: LoadOptions) -> str:
     value = row.value.get(fields.id) if fields.id and isinstance(row.value, Mapping) else None
-    name = str(value).strip() if isinstance(value, str | int) and str(value).strip() else str(row.number)
+    stated = str(value).strip() if isinstance(value, str | int) else ""
+    name = redact_name(stated, options.redact, options.redact_patterns) or str(row.number)
     name = name.encode("utf-8", "replace").decode()[:200]
     seen[name] = seen.get(name, 0) + 1
     return name if seen[name] == 1 else f"{name}~{seen[name]}"

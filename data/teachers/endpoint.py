@@ -22,6 +22,7 @@ import tenacity
 
 from data.teachers.protocol import BudgetReached, Counted, Messages, Price, Reply, Shape, TeacherFailure, Usage
 from data.teachers.refusals import SHAPE_REFUSALS, Rejected, Retry, refuses_shape, retry_after, token_counts
+from data.urls import without_secrets
 from raft_errors import BadInput, RaftError
 
 log = logging.getLogger("raft.data")
@@ -286,7 +287,7 @@ class OpenAITeacher:
     def _status(self, error: openai.APIStatusError) -> Exception:
         code = error.status_code
         if code in (401, 403, 404):
-            where = self._base_url or "the default OpenAI address"
+            where = without_secrets(self._base_url or "the default OpenAI address")
             wrong = f"the model {self.name!r} or the path" if code == 404 else f"the key in {self._key_variable}"
             return BadInput(
                 f"the teacher at {where} answered {code}: it does not accept {wrong}", do="correct it and run again"
