@@ -161,15 +161,6 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     _check_lengths([*examples, *validation], model, job)
     placement = place(model, job.training.mesh)
     start = read_start(job.start, job.lora, model) if job.start else None
-    identity = training_identity(
-        examples=examples,
-        validation=validation,
-        base=job.model,
-        base_digest=job.base_digest,
-        start=job.start,
-        lora=job.lora,
-        training=job.training,
-    )
     shapes = abstract_params(model, job.training.dtype, placement)
     # another rung rounds otherwise: a training that is gone on with keeps its own, however much memory is free by now
     ladder, chosen = rungs(job.training, cpu=jax.default_backend() == "cpu"), job.work / "remat"
@@ -182,6 +173,15 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     if not tried[-1].fits:
         raise refusal(tried[-1])
     chosen.write_text(trainer.config.remat, encoding="utf-8")
+    identity = training_identity(
+        examples=examples,
+        validation=validation,
+        base=job.model,
+        base_digest=job.base_digest,
+        start=job.start,
+        lora=job.lora,
+        training=job.training,
+    )
     job = dataclasses.replace(job, training=trainer.config)
     settings = {"lora": dataclasses.asdict(job.lora), "training": dataclasses.asdict(job.training)}
     trackers = Trackers(job.writers, job.logs or job.work, job.run_name, {"model": job.base_name, **settings})

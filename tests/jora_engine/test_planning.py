@@ -120,6 +120,7 @@ def test_flops_of_llama_2_7b():
 
 def test_training_that_cannot_fit_is_refused_before_the_weights_are_read(tmp_path, model_folder, monkeypatch):
     (tmp_path / "train.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    (tmp_path / "remat").write_bytes(b"\xeeames")  # an earlier attempt's, damaged: it must not be in the way
     job = trainer_process.Job(
         model=model_folder("llama"), train=tmp_path / "train.jsonl", out=tmp_path / "out", work=tmp_path, training=TRAIN
     )
@@ -131,6 +132,7 @@ def test_training_that_cannot_fit_is_refused_before_the_weights_are_read(tmp_pat
         ),
         "read_examples": lambda file, tokenizer: examples(12),
         "load_params": lambda *args, **more: pytest.fail("weights were read"),
+        "training_identity": lambda **more: pytest.fail("weights were read"),
     }.items():
         monkeypatch.setattr(trainer_process, name, stand_in)
     with pytest.raises(BadInput, match=r"training would take 0\.\d+ GiB on each of"):
