@@ -60,9 +60,13 @@ class Kept(BaseModel):
     differs: tuple[str, ...] = ()
 
 
-def differences(request: Request, manifest: Manifest) -> Differences:
-    """Compares what is asked for with what a result was made from; inputs that are not known yet are passed over."""
-    now, then = request.ingredients(), manifest.ingredients
+def differences(request: Request, manifest: Manifest, now: Mapping[str, Any] | None = None) -> Differences:
+    """Compares what is asked for with what a result was made from; inputs that are not known yet are passed over.
+
+    Args:
+        now: the request's ingredients, where they are known already.
+    """
+    now, then = now or request.ingredients(), manifest.ingredients
     chosen: list[str] = []
     made: list[str] = []
     earlier = then.get("inputs", {})
@@ -97,8 +101,9 @@ def made_otherwise(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 def fitting(request: Request, store: Store) -> Manifest | None:
     """The newest finished result, whole in the store, that differs from what is asked for in nothing but its making."""
+    now = request.ingredients()
     for manifest in store.manifests(request.stage.name):
-        if not differences(request, manifest).chosen and store.load(manifest.stage, manifest.key):
+        if not differences(request, manifest, now).chosen and store.load(manifest.stage, manifest.key):
             return manifest
     return None
 
@@ -164,9 +169,10 @@ def nothing_to_keep(request: Request, store: Store) -> BadInput:
     """Why no result of a stage can be kept: what the nearest one differs in."""
     name = request.stage.name
     finished = store.manifests(name)
-    apart = [(len(differences(request, m).chosen), n) for n, m in enumerate(finished)]
+    now = request.ingredients()
+    apart = [(len(differences(request, m, now).chosen), n) for n, m in enumerate(finished)]
     nearest = finished[min(apart)[1]]
-    chosen = differences(request, nearest).chosen
+    chosen = differences(request, nearest, now).chosen
     wrong = "; ".join(chosen) or store.inspect(nearest.stage, nearest.key)[1]
     return BadInput(
         f"--keep {name}: the result of {day(nearest)} cannot be kept, as more than the code differs: {wrong}"
