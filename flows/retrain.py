@@ -105,9 +105,10 @@ def _work(run: Run, registry: Registry, step: Step, force: bool, begun: Open | N
     Args:
         begun: what an earlier night chose and did not finish.
     """
-    corpus, settings = run.corpus().digest, settings_of(run)
     built = pipeline.chain(run, "records", step)
     assert built is not None
+    # what was read, and not a second look: a file may be saved between the two
+    corpus, settings = built["ingest"].ingredients["inputs"]["corpus"], settings_of(run)
     nights = read_decisions(run.store, registry.name)
     if begun is not None and (begun.night.corpus, begun.night.settings) == (corpus, settings):
         run.reporter.say(f"going on with the training decided on {begun.night.at}: {begun.night.reason}")

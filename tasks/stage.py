@@ -6,6 +6,7 @@ of `tasks.prefect_task` wraps the same `build`. Nothing here knows what any stag
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import time
@@ -32,6 +33,7 @@ log = logging.getLogger("raft.tasks")
 ATTEMPTS = 3  # of a stage that fails for a transient reason
 BACKOFF_SECONDS = 2.0
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_PERMANENT_CODES = {*NO_SPACE, errno.EINVAL, errno.ELOOP}  # EINVAL: a pipe or a device in a file's place
 
 
 class Transient(RaftError):
@@ -310,7 +312,7 @@ def is_transient(error: BaseException) -> bool:
     """Whether trying again may help: connections, time-outs, odd I/O errors; never bad input or a full disk."""
     if isinstance(error, Transient):
         return True
-    return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in NO_SPACE
+    return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in _PERMANENT_CODES
 
 
 def balanced(stage: str, into: int, out: int, dropped: int) -> None:

@@ -338,6 +338,8 @@ class Store:
             _sync_tree(temporary)
             if os.path.lexists(final):
                 if (twin := self.load(stage, key)) is not None and twin.digest == manifest.digest:
+                    for field in Manifest.model_fields:  # the files that only describe the build are the older ones
+                        setattr(manifest, field, getattr(twin, field))
                     manifest._folder = final
                     return
                 final.rename(Path(tempfile.mkdtemp(prefix=f".{key}.old.", dir=final.parent)) / "was")

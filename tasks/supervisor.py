@@ -27,7 +27,10 @@ log = logging.getLogger("raft.tasks")
 GRACE_SECONDS = 25.0  # a served Prefect run is killed 30 s after it was cancelled
 WATCH_SECONDS = 0.2
 INTERRUPTED = 75
-SECRETS = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_KEY")  # no child talks to Prefect
+SECRETS = (  # no child talks to Prefect or reads the share
+    *("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_KEY"),
+    *("RAFT_SHARE_KEY", "RAFT_SHARE_KEY_FILE"),
+)
 
 
 def run_child(

@@ -29,7 +29,7 @@ if __name__ == "__main__":
     elif kind == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "supervised":
-        secrets = [name for name in os.environ if name.startswith("PREFECT_") and ("AUTH" in name or "KEY" in name)]
+        secrets = [name for name, value in os.environ.items() if value == "secret"]
         say(event="pid", parent=int(os.environ["RAFT_SUPERVISOR"]), group=os.getpgrp(), secrets=secrets)
     elif kind == "hangs":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,6 +1,7 @@
 """A stage is built once per key, by one builder, and never published half."""
 
 import dataclasses
+import os
 
 import fake_stages
 import pytest
@@ -8,6 +9,7 @@ from fake_stages import FirstConfig, SecondConfig, Source, walk
 
 from raft_errors import BadInput, RaftError
 from tasks import stage
+from tasks.hashing import read_sha256
 from tasks.stage import balanced, is_transient, run
 from tasks.store import Store
 
@@ -185,3 +187,10 @@ def test_counts_must_add_up():
 def test_errors_of_a_person_are_never_transient():
     assert not is_transient(BadInput("no"))
     assert is_transient(ConnectionResetError())
+
+
+def test_a_pipe_in_a_files_place_is_not_tried_again(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe") as caught:
+        read_sha256(tmp_path / "pipe")
+    assert not is_transient(caught.value)

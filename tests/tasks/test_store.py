@@ -209,6 +209,12 @@ def test_the_digest_covers_the_results_and_not_what_only_describes_the_build(sto
     assert one.digest == two.digest != other.digest
 
 
+def test_a_second_build_of_the_same_result_tells_of_the_files_that_are_kept(store):
+    first, second = put(store, describing=("notes.txt",)), put(store, describing=("notes.txt",))
+    assert second == first
+    store.verify(second, deep=True)
+
+
 def test_a_describing_file_is_verified_too(store):
     put(store, describing=("notes.txt",)).path("notes.txt").write_text("changed")
     assert store.load("chunk", "k1") is None

@@ -7,7 +7,7 @@ import pytest
 from raft_errors import BadInput, RaftError
 from tasks import supervisor
 from tasks.stage import Transient
-from tasks.supervisor import run_child
+from tasks.supervisor import SECRETS, run_child
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_the_child_has_its_own_process_group_and_knows_its_supervisor(child):
     assert heard[0]["group"] != os.getpgrp()
 
 
-def test_the_child_is_not_given_what_opens_prefects_server(child, monkeypatch):
-    for name in ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_KEY"):
+def test_the_child_is_given_neither_what_opens_prefects_server_nor_the_shares_key(child, monkeypatch):
+    for name in SECRETS:
         monkeypatch.setenv(name, "secret")
     heard = []
     child("supervised", on_event=heard.append)
