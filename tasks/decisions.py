@@ -87,16 +87,18 @@ def open_file(store: Store, name: str) -> Path:
 def note(store: Store, name: str, decision: Open) -> None:
     """Keeps an open decision durably, in place of the one before."""
     path = open_file(store, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, decision.model_dump_json().encode() + b"\n")
 
 
 def read_open(store: Store, name: str) -> Open | None:
     """The decision that is not in the log yet; None where there is none, or where only its removal was missed."""
     try:
-        decision = Open.model_validate_json(open_file(store, name).read_bytes())
+        decision = Open.model_validate_json(read_regular(open_file(store, name)))
     except (FileNotFoundError, ValidationError):
         return None
+    except OSError as error:
+        raise _unusable(open_file(store, name), error) from error
     return None if any(n.id == decision.night.id for n in read_decisions(store, name)) else decision
 
 

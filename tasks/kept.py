@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raft_errors import BadInput
+from tasks.access import make_folder
+from tasks.hashing import read_regular
 from tasks.keys import result_fields
 from tasks.packages import normal
 from tasks.registry import write_whole
@@ -111,7 +113,7 @@ def fitting(request: Request, store: Store) -> Manifest | None:
 def current(store: Store, stage: str, key: str) -> Manifest | None:
     """The result that a person has taken for this key, if it is whole."""
     try:
-        kept = Kept.model_validate_json(_place(store, stage, key).read_bytes())
+        kept = Kept.model_validate_json(read_regular(_place(store, stage, key)))
     except (OSError, ValidationError):
         return None
     manifest = store.load(kept.link.stage, kept.link.key)
@@ -148,7 +150,7 @@ def take(request: Request, store: Store, keep: Collection[str]) -> Manifest | No
     kept = Kept(
         link=manifest.link, at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), differs=differs
     )
-    _place(store, name, key).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(_place(store, name, key).parent)
     write_whole(_place(store, name, key), kept.model_dump_json(indent=1).encode() + b"\n")
     manifest._kept = differs
     return manifest
@@ -209,7 +211,7 @@ def links(store: Store) -> set[tuple[str, str]]:
     found = set()
     for path in (store.root / "kept").glob("*/*.json"):
         try:
-            link = Kept.model_validate_json(path.read_bytes()).link
+            link = Kept.model_validate_json(read_regular(path)).link
         except (OSError, ValidationError):
             continue
         found.add((link.stage, link.key))

@@ -35,11 +35,12 @@ from tasks.packages import distributions_of, normal
 from tasks.places import cache_folder
 
 LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors", "tasks")
-_KEEPING = ("store", "share", "access", "places", "locks", "hashing", "itemcache", "source_manifest")
-_DECLARING = ("stage", "section", "keys", "packages", "origin", "kept")
+_KEEPING = ("store", "access", "places", "disks", "locks", "hashing", "itemcache", "source_manifest")
+_SHARING = ("share", "share_files", "share_key")
+_DECLARING = ("stage", "section", "keys", "packages", "origin", "kept", "unchanged")
 _FETCHING = ("models", "model_catalog", "model_download")  # weights count by their digest
 _STARTING = ("supervisor", "device")
-MACHINERY = frozenset(f"tasks.{name}" for name in (*_KEEPING, *_DECLARING, *_FETCHING, *_STARTING))
+MACHINERY = frozenset(f"tasks.{name}" for name in (*_KEEPING, *_SHARING, *_DECLARING, *_FETCHING, *_STARTING))
 """Modules of `tasks` that decide no result: a repaired lock trains nobody's model anew. Any other one counts."""
 _SOURCE_SUFFIXES = {".py", ".pyc", ".pyi"}
 _MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")

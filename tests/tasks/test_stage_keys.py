@@ -139,7 +139,8 @@ EDITS = {
 def test_an_edit_changes_the_keys_of_the_stages_whose_work_it_is_and_of_no_other(tmp_path):
     for folder in ("tasks", "data", "retrieval", "jora_engine", "flows"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "raft_errors.py", tmp_path)
+    for file in ("raft_errors.py", "raft_names.py"):
+        shutil.copy(ROOT / file, tmp_path)
     program = """
 import json, sys
 from pathlib import Path
