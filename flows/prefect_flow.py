@@ -37,6 +37,7 @@ QUIET = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "raft",  # so that the libraries' lines reach Prefect's records
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # a line for each event that a lost server did not take
     "PREFECT_CLI_PROMPT": "false",
 }
 
@@ -101,6 +102,8 @@ def _quiet_console() -> None:
         prefect = logging.getLogger("prefect")
         prefect.propagate = False
         prefect.addHandler(logging.NullHandler())
+        logging.getLogger("prefect._internal").setLevel(logging.CRITICAL)
+        logging.raiseExceptions = False  # the same for each line of the log
 
 
 def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
@@ -142,6 +145,7 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
     @flow(name="raft", validate_parameters=False, log_prints=False)
     def raft(config: dict) -> None:
         tighten()
+        _quiet_console()  # again: Prefect sets its loggers up when a flow begins
         _handle(signal.SIGTERM, at_signal)  # ours, which ends the work once however often it is called; not Prefect's
         try:
             made.append(walk(step))
