@@ -65,6 +65,7 @@ class RunConfig(Section):
         "Who may read and write a store that is made now: its owner alone, or the group of the folder it is made in; "
         "of one that exists its folder's mode decides",
         result=False,
+        from_outside=False,
     )
     share: str | None = setting(
         None,

@@ -40,8 +40,12 @@ class IngestConfig(Section):
         4096, "Address space of a process that reads files; a file that needs more is quarantined", unit="MiB", ge=512
     )
     archives: bool = setting(False, "Open zip, tar, gz, bz2 and xz files and read what is in them, one level deep")
-    follow_links: bool = setting(False, "Follow links that lead out of the folder, glob or file that was named")
-    redact: tuple[Redacted, ...] = setting((), "Personal data and secrets to take out, found by patterns")
+    follow_links: bool = setting(
+        False, "Follow links that lead out of the folder, glob or file that was named", from_outside=False
+    )
+    redact: tuple[Redacted, ...] = setting(
+        (), "Personal data and secrets to take out, found by patterns", from_outside=False
+    )
     redact_patterns: tuple[str, ...] = setting((), "Regular expressions of what else to take out")
     near_duplicates: Literal["keep", "flag", "drop"] = setting(
         "keep", "What to do with documents that resemble an earlier one: flag puts it in their metadata"

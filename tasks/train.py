@@ -77,7 +77,10 @@ class TrainSection(Section):
         result=False,
     )
     writers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = setting(
-        (), "Also send the metrics there (each needs its package); they get this configuration only", result=False
+        (),
+        "Also send the metrics there (each needs its package); they get this configuration only",
+        result=False,
+        from_outside=False,
     )
 
 

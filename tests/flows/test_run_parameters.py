@@ -36,6 +36,10 @@ FORBIDDEN = {
     "evaluate.earlier": "[/tmp/adapter]",
     "records.template": "/tmp/template",
     "retrieval.rerank": "/tmp/model",
+    "ingest.follow_links": "true",
+    "ingest.redact": "[email]",
+    "train.writers": "[wandb]",
+    "store_access": "group",
     "retrieval.store": "{kind: lancedb, at: /tmp/vectors}",
 }
 
