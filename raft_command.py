@@ -16,6 +16,6 @@ def main() -> NoReturn:
     except HiddenPackage as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(BadInput.exit_code)
-    from flows.cli import main as command
+    from flows.cli.app import main as command
 
     command()

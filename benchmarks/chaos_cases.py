@@ -17,8 +17,8 @@ from typing import Any
 
 from chaos_field import VARIANTS, Case, Field, heard, kill_session, orphans_of, session_of
 
-from tasks.registry import Registry
-from tasks.store import Store
+from tasks.adapters.registry import Registry
+from tasks.store.store import Store
 
 WAIT_SECONDS = 300.0
 """A run that has not ended by itself after so long hangs."""
@@ -205,7 +205,7 @@ def dies_at(field: Field, module: str, function: str, *arguments: str) -> int:
         f"import {module}",
         f"{target}.{name} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)",
         f"sys.argv = ['raft', *{list(arguments)!r}, '--no-prefect']",
-        "from flows.cli import main",
+        "from flows.cli.app import main",
         "main()",
     ]
     process = subprocess.run(
@@ -270,7 +270,7 @@ def killed_before(field: Field, function: str) -> Case:
     shutil.rmtree(field.store / "registry", ignore_errors=True)
     for name in ("train", "gate"):
         field.take_out(name)
-    code = dies_at(field, "tasks.registry", function, "retrain")
+    code = dies_at(field, "tasks.adapters.registry", function, "retrain")
     note = night_note(field)
     shutil.rmtree(field.store / "registry", ignore_errors=True)
     kind = f"kill -9 of a night before {function.rpartition('.')[2]}"

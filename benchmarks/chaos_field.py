@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from flows.cli import invoke
-from tasks.store import Store
+from flows.cli.app import invoke
+from tasks.store.store import Store
 
 STAGES = ("ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate")
 CONFIG: dict[str, Any] = {
@@ -94,7 +94,7 @@ class Field:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """`raft` as a process in a session of its own, by which everything it starts can be found."""
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "flows.cli", *arguments],
+            [sys.executable, "-P", "-m", "flows.cli.app", *arguments],
             cwd=self.home,
             env={**self.environment, **environment},
             text=True,

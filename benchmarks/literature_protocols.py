@@ -30,7 +30,7 @@ class Protocol:
         p_oracle: share of the records that show their oracle; None = as often as the retriever finds it.
         order: of the passages in a training record (`RecordOptions.order`).
         trainer: `jora`, or `peft` for transformers + PEFT (`peft_reference.py`).
-        copy_quotes: base and adapter can only quote words of a passage (`data.copying`).
+        copy_quotes: base and adapter can only quote words of a passage (`data.prompting.copying`).
         shuffled: train on the outputs of other records: a regression planted to see whether it is called one.
     """
 

@@ -21,8 +21,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.nouns import Record, read_jsonl
-from data.prompting import PromptTemplate, load_template, to_messages
-from tasks.models import resolve
+from data.prompting.contract import PromptTemplate, load_template, to_messages
+from tasks.inputs.models import resolve
 
 PARTS = ("passage number", "markup", "quote, 3 first tokens", "quote, rest", "answer, first token", "answer, rest")
 

@@ -29,27 +29,27 @@ from typing import Any
 
 from literature_protocols import PROTOCOLS, RIVAL_FIELDS, TRAINERS, Protocol, draw, unit_of, varied
 
-from data.comparison import summarise
-from data.conditions import conditions
-from data.importing import import_questions
+from data.evaluation.comparison import summarise
+from data.evaluation.conditions import conditions
+from data.evaluation.scoring import score_row
 from data.nouns import Chunk, Document, Record, digest, text_sha256, write_jsonl
-from data.prompting import load_template
-from data.records import RecordOptions, RecordSet, compose_records, measured_p
-from data.report import write_report
-from data.scoring import score_row
-from data.splits import Frozen, SplitOptions, split_by_document
+from data.prompting.contract import load_template
+from data.questions.importing import import_questions
+from data.records.compose import RecordOptions, RecordSet, compose_records, measured_p
+from data.records.splits import Frozen, SplitOptions, split_by_document
+from data.reports.report import write_report
 from data.statistics import paired_bootstrap
 from jora_engine.tokenizer import Tokenizer
-from retrieval.embedding import Embedder
-from retrieval.index import build_index, open_index
+from retrieval.embedding.embedder import Embedder
+from retrieval.index.faiss_index import build_index, open_index
 from retrieval.mining import mine_distractors
 from retrieval.search import Retriever, passage_text
-from tasks.answers import Answerer, answer
+from tasks.build.supervisor import run_child
 from tasks.embed import calibration_file
-from tasks.itemcache import SqliteCache
-from tasks.models import ModelFiles, compile_cache, resolve
-from tasks.store import read_json, write_json
-from tasks.supervisor import run_child
+from tasks.inputs.models import ModelFiles, compile_cache, resolve
+from tasks.runtime.answers import Answerer, answer
+from tasks.store.itemcache import SqliteCache
+from tasks.store.store import read_json, write_json
 
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"

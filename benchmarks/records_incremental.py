@@ -22,8 +22,8 @@ from typing import Any
 
 from data.nouns import Chunk, MemoryCache, Question, Record, digest, text_sha256
 from data.questions import QuestionOptions, generate_questions
-from data.record_diff import diff_records
-from data.records import RecordOptions, compose_records
+from data.records.compose import RecordOptions, compose_records
+from data.records.diff import diff_records
 from retrieval.mining import mine_distractors
 from retrieval.search import Retriever
 

@@ -22,16 +22,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.importing import import_questions
 from data.nouns import Chunk, Question, Record, digest, text_sha256
-from data.record_report import false_distractors, find_leaks, passage_texts
-from data.records import RecordOptions, compose_records
-from data.splits import SPLITS, split_by_document
-from retrieval.embedding import Embedder
-from retrieval.index import build_index, open_index
+from data.questions.importing import import_questions
+from data.records.compose import RecordOptions, compose_records
+from data.records.figures import false_distractors, find_leaks, passage_texts
+from data.records.splits import SPLITS, split_by_document
+from retrieval.embedding.embedder import Embedder
+from retrieval.index.faiss_index import build_index, open_index
 from retrieval.mining import Mined, false_distractor_rate, mine_distractors
 from retrieval.search import Retriever, passage_text
-from tasks.models import resolve
+from tasks.inputs.models import resolve
 
 SETS = {"squad": ("squad_v1_dev", "corpus.jsonl"), "hotpotqa": ("hotpotqa", "corpus.jsonl.gz")}
 GOALS = {"false_distractor_rate": 0.05, "position_p_value": 0.01, "quote_verbatim_rate": 1.0, "leaks": 0}
@@ -169,7 +169,7 @@ def holds_answer(questions: Sequence[Question], chunks: Sequence[Chunk], chosen:
 
 def verbatim_rate(records: Sequence[Record]) -> float:
     """Read from the label as a reader would: each cited quote against the text of the passage that it cites."""
-    from data.prompting import parse_answer
+    from data.prompting.contract import parse_answer
 
     total = right = 0
     for record in records:

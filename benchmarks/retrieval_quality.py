@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.nouns import Chunk, Hit, ItemCache, Question, Search, digest, text_sha256
-from retrieval.embedding import Embedder
+from retrieval.embedding.embedder import Embedder
 from retrieval.fusion import reciprocal_rank_fusion
-from retrieval.index import build_index, open_index
+from retrieval.index.faiss_index import build_index, open_index
 from retrieval.metrics import ranking_metrics
 from retrieval.mining import Mined, MiningOptions, false_distractor_rate, mine_distractors
 from retrieval.search import Retriever, passage_text
-from tasks.itemcache import SqliteCache
-from tasks.models import resolve
+from tasks.inputs.models import resolve
+from tasks.store.itemcache import SqliteCache
 
 METRICS = ("nDCG@10", "recall@1", "recall@5", "recall@10")
 DEPTH = 100

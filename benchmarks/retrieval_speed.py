@@ -26,11 +26,11 @@ import numpy as np
 import torch
 
 from data.nouns import digest
-from retrieval.calibration import sample_texts
-from retrieval.embedding import Embedder
-from retrieval.index import build_index, open_index
-from retrieval.index_kinds import Kind
-from tasks.models import resolve
+from retrieval.embedding.calibration import sample_texts
+from retrieval.embedding.embedder import Embedder
+from retrieval.index.faiss_index import build_index, open_index
+from retrieval.index.kinds import Kind
+from tasks.inputs.models import resolve
 
 DIM, K = 384, 10
 PLANS: dict[int, tuple[Kind, ...]] = {

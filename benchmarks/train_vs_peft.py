@@ -245,7 +245,7 @@ def main() -> int:
 
     from jora_engine.tokenizer import Tokenizer
     from jora_engine.trainer import read_examples
-    from tasks.models import resolve
+    from tasks.inputs.models import resolve
 
     with tempfile.TemporaryDirectory() as place:
         model = resolve(args.model).folder

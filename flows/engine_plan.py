@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flows.config import RunConfig
 from flows.pipeline import Models, Run, published
 from raft_errors import BadInput
-from tasks.models import on_this_machine
-from tasks.stage import Silent
-from tasks.store import Store, write_json
-from tasks.supervisor import run_child
+from tasks.build.stage import Silent
+from tasks.build.supervisor import run_child
+from tasks.config import RunConfig
+from tasks.inputs.models import on_this_machine
+from tasks.store.store import Store, write_json
 from tasks.train import engine_job
 
 GIB = 2**30

@@ -1,6 +1,6 @@
 """The flow that a schedule or a changed corpus starts: one retraining of one domain, in a process of its own.
 
-It only loads the configuration and hands over; what is retrained, and why, is decided in `flows.retrain`.
+It only loads the configuration and hands over; what is retrained, and why, is decided in `flows.retraining.night`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
 from data.nouns import Progress
-from data.shown import markdown
-from tasks import prefect_link
-from tasks.decisions import Night
-from tasks.locks import Holder
-from tasks.store import Manifest
+from data.text.shown import markdown
+from tasks.adapters.decisions import Night
+from tasks.prefect import link as prefect_link
+from tasks.store.locks import Holder
+from tasks.store.store import Manifest
 
 log = logging.getLogger("raft.flows")
 
@@ -60,10 +60,10 @@ def nightly(config: str, overrides: list[str] | None = None, because: str = "by 
             commands but those that `raft schedule --set` was given.
         because: why now, for the history.
     """
-    from flows.config import load_config
     from flows.pipeline import Run
-    from flows.retrain import retrain
-    from flows.run_parameters import config_of_run
+    from flows.retraining.night import retrain
+    from flows.retraining.run_parameters import config_of_run
+    from tasks.config import load_config
 
     logging.getLogger("raft").setLevel(logging.INFO)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -123,7 +123,7 @@ def flow_run_now() -> FlowRun:
 
 
 class Logged:
-    """A `tasks.stage.Reporter` whose lines go to the run's log."""
+    """A `tasks.build.stage.Reporter` whose lines go to the run's log."""
 
     def started(self, stage: str) -> None:
         log.info("%s …", stage)

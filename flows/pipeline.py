@@ -1,6 +1,6 @@
 """The pipeline: the stages in their order, looked up, planned or run, with or without Prefect.
 
-It only chains; what a stage does is in `tasks/<stage>.py`, and how it is cached in `tasks/stage.py`.
+It only chains; what a stage does is in `tasks/<stage>.py`, and how it is cached in `tasks/build/stage.py`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data.shown import shown
-from flows.config import ModelsConfig, RunConfig
+from data.text.shown import shown
 from raft_errors import BadInput
-from tasks import chunk, embed, evaluate, export, index, ingest, kept, questions, records, stage, train
-from tasks.corpus import Corpus
-from tasks.locks import locked
-from tasks.models import ModelFiles, compile_cache, resolve
-from tasks.places import temporary_folder
-from tasks.stage import Reporter, Request, Silent, Stage
-from tasks.store import Manifest, Store
-from tasks.unchanged import Changed
+from tasks import chunk, embed, evaluate, export, index, ingest, questions, records, train
+from tasks.build import kept, stage
+from tasks.build.stage import Reporter, Request, Silent, Stage
+from tasks.build.unchanged import Changed
+from tasks.config import ModelsConfig, RunConfig
+from tasks.inputs.corpus import Corpus
+from tasks.inputs.models import ModelFiles, compile_cache, resolve
+from tasks.store.locks import locked
+from tasks.store.places import temporary_folder
+from tasks.store.store import Manifest, Store
 
 STAGES: tuple[Stage, ...] = (
     ingest.STAGE,
@@ -100,7 +101,7 @@ def store_of(config: RunConfig) -> Store:
     """The store of a configuration, with the share behind it where there is one."""
     if config.share is None:
         return Store(Path(config.store), mode=config.store_mode)
-    from tasks.share import Share
+    from tasks.store.share import Share
 
     return Store(Path(config.store), Share.at(config.share), config.store_mode)
 
@@ -173,13 +174,13 @@ def run_steps(run: Run, until: str, walk: Callable[[Step], T], *, direct: bool, 
         _prepare(run, until)
         if direct:
             return walk(_keeping(run, lambda request: stage.run(request, run.store, run.reporter, force=force), force))
-        from flows.prefect_flow import run_flow
+        from flows.prefect.flow import run_flow
 
         return run_flow(run, lambda step: walk(_keeping(run, step, force)), force=force)
 
 
 def _keeping(run: Run, step: Step, force: bool) -> Step:
-    """The step, but a result that is kept (`tasks.kept`) is taken in place of building one."""
+    """The step, but a result that is kept (`tasks.build.kept`) is taken in place of building one."""
 
     def take_or_build(request: Request) -> Manifest:
         if force and request.stage.name not in run.keep:

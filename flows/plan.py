@@ -6,13 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from flows.config import RunConfig
 from flows.pipeline import Models, Run, stages_to, store_of
-from tasks import kept
-from tasks.models import on_this_machine
-from tasks.origin import elsewhere
-from tasks.stage import Request, Silent
-from tasks.store import Manifest, Store
+from tasks.build import kept
+from tasks.build.origin import elsewhere
+from tasks.build.stage import Request, Silent
+from tasks.config import RunConfig
+from tasks.inputs.models import on_this_machine
+from tasks.store.store import Manifest, Store
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 
-from data.remembered import remembered
+from data.memo import remembered
 from flows.pipeline import Run, stages_to
-from tasks.keys import code_fingerprint, key_of
-from tasks.models import ModelFiles
-from tasks.store import SPARE_BYTES, no_space
+from tasks.build.keys import code_fingerprint, key_of
+from tasks.inputs.models import ModelFiles
+from tasks.store.store import SPARE_BYTES, no_space
 
 
 def check(run: Run, until: str) -> None:

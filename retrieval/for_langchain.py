@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.prompting import Passage, render, template_from_contract, to_messages
+from data.prompting.contract import Passage, render, template_from_contract, to_messages
 from raft_errors import BadInput
 from retrieval.search import Retriever
 

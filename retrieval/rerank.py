@@ -14,7 +14,7 @@ import numpy as np
 
 from data.nouns import Hit
 from raft_errors import BadInput
-from retrieval.sentence_model import resolve_device
+from retrieval.embedding.sentence_model import resolve_device
 
 _PAIRS_A_BATCH = 32
 

@@ -18,9 +18,9 @@ import numpy as np
 from data.nouns import Chunk, Hit, ItemCache
 from raft_errors import BadInput
 from retrieval.fusion import reciprocal_rank_fusion
-from retrieval.index import Index
+from retrieval.index.faiss_index import Index
 from retrieval.rerank import reordered
-from retrieval.vector_store import FIELDS, VectorStore, Where, check_where, matches, payload
+from retrieval.stores.vector_store import FIELDS, VectorStore, Where, check_where, matches, payload
 
 if TYPE_CHECKING:
     from retrieval.lexical import LexicalIndex

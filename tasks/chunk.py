@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from data.nouns import Document, read_jsonl, write_jsonl
-from tasks.models import ModelFiles
-from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage
-from tasks.store import Manifest, write_json
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Stage
+from tasks.inputs.models import ModelFiles
+from tasks.store.store import Manifest, write_json
 
 
 class ChunkConfig(Section):
@@ -31,7 +31,7 @@ def build(
     bench: Bench, config: ChunkConfig, ingest: Manifest, embedder: ModelFiles, base: ModelFiles | None = None
 ) -> Outcome:
     """Writes chunks.jsonl, and columns.json where rows of tables have columns besides text, title and id."""
-    from data.chunking import ChunkOptions, chunk_documents
+    from data.chunking.chunks import ChunkOptions, chunk_documents
 
     documents = list(read_jsonl(ingest.path("documents.jsonl"), Document))
     chunks = chunk_documents(

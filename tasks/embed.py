@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from data.nouns import Chunk, read_jsonl
-from tasks.models import ModelFiles
-from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage
-from tasks.store import Manifest, write_json
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Stage
+from tasks.inputs.models import ModelFiles
+from tasks.store.store import Manifest, write_json
 
 if TYPE_CHECKING:
-    from retrieval.embedding import Embedder
+    from retrieval.embedding.embedder import Embedder
 
 
 class EmbedConfig(Section):
@@ -35,7 +35,7 @@ _open: dict[tuple[str, str, str, str], Embedder] = {}
 
 def load_embedder(files: ModelFiles, *, device: str = "auto", precision: str = "auto") -> Embedder:
     """The embedder; the last one stays open, since the stages that search use the one that made the vectors."""
-    from retrieval.embedding import Embedder
+    from retrieval.embedding.embedder import Embedder
 
     wanted = (str(files.folder), files.digest, device)
     if (*wanted, precision) not in _open:
@@ -82,7 +82,7 @@ def _spread(bench: Bench, config: EmbedConfig, model: Embedder, texts: Sequence[
     """Embeds on several processes or a cluster what the cache lacks, where that is configured; how many texts."""
     if config.workers == 1 and config.cluster is None:
         return 0
-    from retrieval.shards import dask_executor, embed_shards, local_pool, threads_each
+    from retrieval.embedding.shards import dask_executor, embed_shards, local_pool, threads_each
 
     address = config.cluster
     if address is not None:
@@ -99,7 +99,7 @@ def _spread(bench: Bench, config: EmbedConfig, model: Embedder, texts: Sequence[
 
 def calibration_file():
     """Where the choice of precision for a model and this hardware is remembered."""
-    from tasks.places import cache_folder
+    from tasks.store.places import cache_folder
 
     return cache_folder() / "embedding_precision.json"
 

@@ -6,16 +6,16 @@ from typing import Any, Literal
 
 from data.nouns import Record, read_jsonl, write_jsonl
 from data.teachers import Teacher
-from data.urls import value_without_secrets
+from data.text.urls import value_without_secrets
 from raft_errors import BadInput
-from tasks.contenders import contenders
-from tasks.exam import answer_and_score, contexts, depth_for, make_answerer, recall_figures
-from tasks.general import general_skills
-from tasks.models import ModelFiles
-from tasks.retriever import RetrievalConfig, open_retriever
-from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage
-from tasks.store import Manifest, read_json, write_json
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Stage
+from tasks.inputs.models import ModelFiles
+from tasks.runtime.contenders import contenders
+from tasks.runtime.exam import answer_and_score, contexts, depth_for, make_answerer, recall_figures
+from tasks.runtime.general_skills import general_skills
+from tasks.runtime.retriever import RetrievalConfig, open_retriever
+from tasks.store.store import Manifest, read_json, write_json
 
 Setting = Literal[
     "records",
@@ -67,7 +67,7 @@ class EvaluateConfig(Section):
     copy_quotes: bool = setting(
         False,
         "Hold quotes to the words of the passages while they are written; only for a service that does so too "
-        "(`raft ask --copy-quotes`, data.copying)",
+        "(`raft ask --copy-quotes`, data.prompting.copying)",
     )
     batch_size: int = setting(16, "Prompts answered side by side", unit="prompts", ge=1, le=512)
     dtype: Literal["bfloat16", "float32"] = setting("bfloat16", "Precision of the models")
@@ -87,10 +87,10 @@ def build(
     retrieval: RetrievalConfig,
 ) -> Outcome:
     """Writes rows.jsonl, rows.parquet, metrics.json, summary.md and report.html."""
-    from data.adviser import advise, probe_from
-    from data.comparison import summarise
-    from data.report import summary_markdown, write_report
-    from data.row_table import write_rows
+    from data.evaluation.advice import advise, probe_from
+    from data.evaluation.comparison import summarise
+    from data.evaluation.row_table import write_rows
+    from data.reports.report import summary_markdown, write_report
     from data.statistics import with_interval
 
     test = list(read_jsonl(records.path("test.jsonl"), Record))
@@ -128,7 +128,7 @@ def build(
         )
     judge = None
     if config.judge != "none":
-        from data.judge import judge_rows
+        from data.evaluation.teacher_judge import judge_rows
 
         rows, judge = judge_rows(
             rows, _judge(config, base), cache=bench.cache, progress=bench.progress, seed=bench.seed
@@ -183,7 +183,7 @@ def _judge(config: EvaluateConfig, base: ModelFiles) -> Teacher:
         from data.teachers import OpenAITeacher
 
         return OpenAITeacher(config.judge_model, base_url=config.judge_url, key_variable=config.judge_key_variable)
-    from tasks.local_teacher import LocalTeacher
+    from tasks.runtime.local_teacher import LocalTeacher
 
     return LocalTeacher(base, batch_size=config.batch_size, dtype=config.dtype)
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from data.nouns import Record, read_jsonl
 from raft_errors import RaftError
-from tasks.card import README, model_card
-from tasks.models import ModelFiles
-from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage
-from tasks.store import Manifest, read_json, write_json
-from tasks.supervisor import run_child
+from tasks.adapters.model_card import README, model_card
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Stage
+from tasks.build.supervisor import run_child
+from tasks.inputs.models import ModelFiles
+from tasks.store.store import Manifest, read_json, write_json
 
 POSITIONS = 48  # per prompt, at which logits are compared
 
@@ -102,7 +102,7 @@ def build(
 
 def gate_prompts(records: Manifest, tokenizer: Any, count: int) -> list[list[int]]:
     """Token ids of the first prompts of the test records, then of the others."""
-    from data.prompting import to_messages
+    from data.prompting.contract import to_messages
 
     rows: list[Record] = []
     for split in ("test", "validation", "train"):
@@ -160,7 +160,7 @@ def measure(
     del engine
     write_json(bench.scratch / "parity-job.json", job)
     run_child(
-        "tasks.parity",
+        "tasks.runtime.parity",
         [str(bench.scratch / "parity-job.json")],
         log_file=bench.scratch / "parity.log",
         on_event=lambda e: bench.progress(e.get("done", 0), e.get("total"), f"comparing {e.get('model', '')}"),

@@ -1,7 +1,7 @@
 """Stage `gate`: the candidate against the promoted version and the base model, on the fresh and the frozen test set.
 
-Everybody answers the same questions over the same passages; `data.promotion` decides, and its reasons are written
-down. It promotes nothing: that is the registry's business.
+Everybody answers the same questions over the same passages; `data.evaluation.promotion` decides, and its reasons are
+written down. It promotes nothing: that is the registry's business.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from data.evaluation.promotion import Check, Decision, Rival, Rule, decide
 from data.nouns import Chunk, Record, read_jsonl, write_jsonl
-from data.promotion import Check, Decision, Rival, Rule, decide
 from raft_errors import BadInput
-from tasks.models import ModelFiles
-from tasks.retriever import RetrievalConfig, open_retriever
-from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage
-from tasks.store import Manifest, read_json, write_json
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Stage
+from tasks.inputs.models import ModelFiles
+from tasks.runtime.retriever import RetrievalConfig, open_retriever
+from tasks.store.store import Manifest, read_json, write_json
 
 CANDIDATE = "candidate"
 
@@ -64,9 +64,9 @@ def build(
         promoted_export, promoted_train, promoted_records: of the version in use, where there is one.
         frozen: the records whose test set was frozen when the first version was made.
     """
-    from data.comparison import summarise
-    from tasks.contenders import check_serving
-    from tasks.exam import answer_and_score, contexts, depth_for, make_answerer
+    from data.evaluation.comparison import summarise
+    from tasks.runtime.contenders import check_serving
+    from tasks.runtime.exam import answer_and_score, contexts, depth_for, make_answerer
 
     contract = read_json(records.path("contract.json"))
     settings = evaluate.ingredients["config"]

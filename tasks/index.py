@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from data.nouns import Chunk, read_jsonl
-from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage
-from tasks.store import Manifest, read_json
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Stage
+from tasks.store.store import Manifest, read_json
 
 
 class IndexConfig(Section):
@@ -23,7 +23,7 @@ def build(bench: Bench, config: IndexConfig, embed: Manifest, chunk: Manifest) -
     """Writes index.faiss and index.json."""
     import numpy as np
 
-    from retrieval.index import build_index
+    from retrieval.index.faiss_index import build_index
 
     vectors = np.load(embed.path("vectors.npy"), allow_pickle=False)
     ids = [c.id for c in read_jsonl(chunk.path("chunks.jsonl"), Chunk)]

@@ -10,15 +10,15 @@ from data.loading.keeping import file_of, with_kept
 from data.loading.options import LoadOptions
 from data.loading.parsers import PARSERS
 from data.nouns import Document, read_jsonl, write_jsonl
-from data.urls import without_secrets
-from tasks.corpus import Corpus, require_as_hashed, snapshot, vanished
-from tasks.hashing import read_sha256
-from tasks.keys import key_of, result_fields
-from tasks.section import Section, setting
-from tasks.source_manifest import Recorded
-from tasks.stage import Bench, Outcome, Request, Stage, balanced
-from tasks.store import Manifest, Store, write_json
-from tasks.unchanged import Changed
+from data.text.urls import without_secrets
+from tasks.build.keys import key_of, result_fields
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Request, Stage, balanced
+from tasks.build.unchanged import Changed
+from tasks.inputs.corpus import Corpus, require_as_hashed, snapshot, vanished
+from tasks.store.hashing import read_sha256
+from tasks.store.source_manifest import Recorded
+from tasks.store.store import Manifest, Store, write_json
 
 Redacted = Literal["email", "phone", "iban", "card", "secret"]
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from data.nouns import Document, read_jsonl, write_jsonl
 from data.teachers import Price, Teacher
 from raft_errors import BadInput
-from tasks.models import ModelFiles
-from tasks.retriever import RetrievalConfig, open_retriever
-from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage, balanced
-from tasks.store import Manifest, write_json
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Stage, balanced
+from tasks.inputs.models import ModelFiles
+from tasks.runtime.retriever import RetrievalConfig, open_retriever
+from tasks.store.store import Manifest, write_json
 
 
 class QuestionsConfig(Section):
@@ -101,8 +101,8 @@ def build(
     base: ModelFiles | None = None,
 ) -> Outcome:
     """Writes questions.jsonl, dropped.jsonl and report.json."""
-    from data.importing import ImportOptions, import_questions
     from data.questions.generate import QuestionOptions, generate_questions
+    from data.questions.importing import ImportOptions, import_questions
 
     retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
     chunks = list(retriever.chunks.values())
@@ -192,7 +192,7 @@ def _teacher(config: QuestionsConfig, base: ModelFiles | None) -> Teacher:
             price=_price(config),
             budget=config.budget,
         )
-    from tasks.local_teacher import LocalTeacher
+    from tasks.runtime.local_teacher import LocalTeacher
 
     assert base is not None
     return LocalTeacher(base, batch_size=config.batch_size, dtype=config.dtype)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import annotated_types
 from pydantic import model_validator
 
+from data.memo import Memo
 from data.nouns import ItemCache, Question, Record, read_jsonl, write_jsonl
-from data.preflight import Preflight, preflight
-from data.remembered import Memo
-from tasks.models import ModelFiles
-from tasks.retriever import RetrievalConfig, open_retriever
-from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage, balanced
-from tasks.store import Manifest, read_json, write_json
+from data.records.token_check import Preflight, preflight
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Stage, balanced
+from tasks.inputs.models import ModelFiles
+from tasks.runtime.retriever import RetrievalConfig, open_retriever
+from tasks.store.store import Manifest, read_json, write_json
 
 if TYPE_CHECKING:
     from jora_engine.tokenizer import Tokenizer
@@ -101,13 +101,13 @@ def build(
     """Writes the records of each split in Alpaca and other forms, contract.json, splits.json, the card, the preflight.
 
     Raises:
-        BadInput: a record's label would not be trained on as it is (`data.preflight`).
+        BadInput: a record's label would not be trained on as it is (`data.records.token_check`).
     """
-    from data.card import write_card
-    from data.formats import write_records
-    from data.prompting import load_template
-    from data.records import RecordOptions, compose_records, measured_p
-    from data.splits import Frozen, SplitOptions, split_by_document
+    from data.prompting.contract import load_template
+    from data.records.compose import RecordOptions, compose_records, measured_p
+    from data.records.formats import write_records
+    from data.records.splits import Frozen, SplitOptions, split_by_document
+    from data.reports.data_card import write_card
     from jora_engine.tokenizer import Tokenizer
     from retrieval.mining import MiningOptions, mine_distractors
 
@@ -196,7 +196,7 @@ def build(
 
 def contract_of(config: RecordsConfig, *, may_refuse: bool | None = None) -> dict[str, Any]:
     """How this configuration's records ask; `may_refuse` as composing found it, None = as `absent` alone says."""
-    from data.prompting import load_template, prompt_contract
+    from data.prompting.contract import load_template, prompt_contract
 
     refuses = config.absent != "answer" if may_refuse is None else may_refuse
     return prompt_contract(load_template(config.template), passages=config.distractors + 1, may_refuse=refuses)
@@ -224,7 +224,7 @@ def look(
         cache: keeps what was found of each record.
         model: digest of the model that the tokenizer belongs to.
     """
-    from data.prompting import to_messages
+    from data.prompting.contract import to_messages
 
     def tokenise(record: Record) -> tuple[list[int], list[bool]]:
         prompt, completion = tokenizer.encode_example(to_messages(record), record.output)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 
 from data.nouns import Record, digest, read_jsonl, write_jsonl
-from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage, balanced
-from tasks.store import Manifest
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Stage, balanced
+from tasks.store.store import Manifest
 
 
 class ReplayConfig(Section):

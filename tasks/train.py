@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.nouns import Progress
-from tasks.device import one_training
-from tasks.locks import locked
-from tasks.models import ModelFiles, compile_cache
-from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Stage
-from tasks.store import Manifest, read_json, write_json
-from tasks.supervisor import run_child
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Stage
+from tasks.build.supervisor import run_child
+from tasks.inputs.device import one_training
+from tasks.inputs.models import ModelFiles, compile_cache
+from tasks.store.locks import locked
+from tasks.store.store import Manifest, read_json, write_json
 
 log = logging.getLogger("raft.tasks")
 

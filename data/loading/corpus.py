@@ -22,7 +22,7 @@ from typing import Any
 
 from data.loading.confinement import fitting_workers
 from data.loading.draft import Draft, finish
-from data.loading.hf_datasets import folder_sha256, is_dataset_folder
+from data.loading.formats.hf_datasets import folder_sha256, is_dataset_folder
 from data.loading.languages import check_languages, language_of, prepare
 from data.loading.near_duplicates import find_near_duplicates
 from data.loading.options import MEBIBYTE, Corpus, Duplicate, LoadOptions, Quarantined, Refused
@@ -31,7 +31,7 @@ from data.loading.pool import Pool
 from data.loading.redaction import check_redaction, redact
 from data.loading.sources import PYDOC, Item, expand
 from data.nouns import Document, ItemCache, Progress, digest
-from data.urls import text_without_secrets, without_secrets
+from data.text.urls import text_without_secrets, without_secrets
 from raft_errors import BadInput
 
 _log = logging.getLogger("raft.data")

@@ -14,21 +14,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from data.loading.archives import read_members
 from data.loading.detect import detect_bytes, detect_text
 from data.loading.draft import Draft, finish
-from data.loading.hf_datasets import folder_rows, folder_sha256, is_dataset_folder, parquet_rows
-from data.loading.html import declared_encoding, render_html
-from data.loading.mail import load_mail
-from data.loading.notebook import load_notebook
-from data.loading.odf import load_odf
-from data.loading.office import MEDIA_TYPES, load_office
+from data.loading.formats.archives import read_members
+from data.loading.formats.hf_datasets import folder_rows, folder_sha256, is_dataset_folder, parquet_rows
+from data.loading.formats.html import declared_encoding, render_html
+from data.loading.formats.mail import load_mail
+from data.loading.formats.notebook import load_notebook
+from data.loading.formats.odf import load_odf
+from data.loading.formats.office import MEDIA_TYPES, load_office
+from data.loading.formats.pdf import load_pdf
+from data.loading.formats.rows import csv_rows, json_lines, json_rows, load_rows
+from data.loading.formats.rtf import load_rtf
 from data.loading.options import ArchiveFound, LoadOptions, Quarantined, Refused
 from data.loading.parsers import PARSERS
-from data.loading.pdf import load_pdf
 from data.loading.redaction import redact, redact_name
-from data.loading.rows import csv_rows, json_lines, json_rows, load_rows
-from data.loading.rtf import load_rtf
 from data.loading.text import clean_text, decode
 from data.nouns import Document
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data.loading.hf_datasets import is_dataset_folder
+from data.loading.formats.hf_datasets import is_dataset_folder
 from data.loading.options import LoadOptions
 from data.loading.redaction import redact_name
-from data.urls import text_without_secrets, without_secrets
+from data.text.urls import text_without_secrets, without_secrets
 from raft_errors import BadInput
 
 PYDOC = "pydoc:topics"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from data.questions.filters import Fault
 from data.questions.wording import content_words, flat, words
-from data.quotes import Span, locate_quote, sentences
 from data.teachers import Shape
+from data.text.quotes import Span, locate_quote, sentences
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from data.nouns import text_sha256
 from data.teachers import Messages
 from raft_errors import BadInput
 
-OWN_TEMPLATES = Path(__file__).resolve().parent.parent / "templates" / "questions"
+OWN_TEMPLATES = Path(__file__).parent / "templates"
 _ROLE = re.compile(r"(system|user|assistant)(?:_\d+)?")
 
 

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from data.memo import remembered
 from data.nouns import Chunk, ItemCache, digest
 from data.questions.shapes import shape
 from data.questions.wording import content_words, flat
-from data.quotes import Span, sentences
-from data.remembered import remembered
+from data.text.quotes import Span, sentences
 
 _VERSION = "statements-1"  # of what `statements` finds; the cache keeps it by text
 

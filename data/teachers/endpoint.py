@@ -22,7 +22,7 @@ import tenacity
 
 from data.teachers.protocol import BudgetReached, Counted, Messages, Price, Reply, Shape, TeacherFailure, Usage
 from data.teachers.refusals import SHAPE_REFUSALS, Rejected, Retry, refuses_shape, retry_after, token_counts
-from data.urls import without_secrets
+from data.text.urls import without_secrets
 from raft_errors import BadInput, RaftError
 
 log = logging.getLogger("raft.data")

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from data.nouns import Chunk, Question, Quote, digest, text_sha256
-from data.records import RecordOptions, compose_records
+from data.records.compose import RecordOptions, compose_records
 
 WORDS = [
     a + b for a in ("river", "stone", "lamp", "field", "copper") for b in ("side", "ing", "man", "er", "wood", "let")

@@ -4,12 +4,12 @@ import dataclasses
 
 from made_up import ask_all, compose, corpus
 
-from data.adviser import Probe, advise, probe_from
-from data.comparison import summarise
-from data.conditions import conditions
+from data.evaluation.advice import Probe, advise, probe_from
+from data.evaluation.comparison import summarise
+from data.evaluation.conditions import conditions
+from data.evaluation.scoring import score_row
 from data.nouns import Hit
-from data.prompting import load_template
-from data.scoring import score_row
+from data.prompting.contract import load_template
 
 
 def test_nothing_measured_means_nothing_said():

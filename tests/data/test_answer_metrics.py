@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.answer_metrics import (
+from data.evaluation.answer_metrics import (
     check_quotes,
     citation_scores,
     classification_scores,
@@ -23,7 +23,7 @@ from data.answer_metrics import (
     supporting_fact_scores,
     token_f1,
 )
-from data.prompting import CitedQuote
+from data.prompting.contract import CitedQuote
 
 text = st.text(st.sampled_from("ab the,. éAN-'\"\n12"), max_size=25)
 

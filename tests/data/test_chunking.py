@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-from data.chunking import ChunkOptions, chunk_documents
+from data.chunking.chunks import ChunkOptions, chunk_documents
 from data.loading.draft import Draft, finish
 from data.loading.options import LoadOptions
 from data.loading.text import clean_text

@@ -3,10 +3,10 @@
 import pytest
 from made_up import ask_all, compose, corpus, everything
 
-from data.conditions import conditions, with_passages
+from data.evaluation.conditions import conditions, with_passages
 from data.nouns import Hit
-from data.record_report import passage_texts
-from data.report import score_row, summarise, write_report
+from data.records.figures import passage_texts
+from data.reports.report import score_row, summarise, write_report
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data.answer_metrics import check_quotes
-from data.copying import QuoteCopier, TokenBytes
-from data.prompting import CitedQuote, load_template, parse_answer, render_output
+from data.evaluation.answer_metrics import check_quotes
+from data.prompting.contract import CitedQuote, load_template, parse_answer, render_output
+from data.prompting.copying import QuoteCopier, TokenBytes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "jora_engine"))
 

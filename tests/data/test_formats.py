@@ -6,7 +6,7 @@ import pytest
 import yaml
 from made_up import ask_all, compose, corpus
 
-from data.formats import FORMATS, write_records
+from data.records.formats import FORMATS, write_records
 from raft_errors import BadInput
 
 

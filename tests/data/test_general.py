@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from data.answer_metrics import contains_answer
-from data.general import compare_general, instructions
+from data.evaluation.answer_metrics import contains_answer
+from data.evaluation.general_skills import compare_general, instructions
 
 
 def test_every_instruction_is_different_and_its_own_answer_is_accepted():

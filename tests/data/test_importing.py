@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from data.importing import ImportOptions, import_questions
 from data.nouns import Chunk, Document, Hit, digest, text_sha256
+from data.questions.importing import ImportOptions, import_questions
 from raft_errors import BadInput
 
 TEXTS = {

@@ -3,11 +3,11 @@
 import pytest
 from made_up import ask_all, compose, corpus
 
-from data.comparison import summarise
-from data.judge import judge_rows, read_verdict
+from data.evaluation.comparison import summarise
+from data.evaluation.teacher_judge import judge_rows, read_verdict
 from data.nouns import MemoryCache
-from data.records import RecordOptions
-from data.report import score_row, write_report
+from data.records.compose import RecordOptions
+from data.reports.report import score_row, write_report
 from data.teachers import ReplayTeacher
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.loading import LoadOptions, Quarantined
-from data.loading.html import render_html
+from data.loading.formats.html import render_html
 from data.loading.parse import load_file
 from data.nouns import Document
 

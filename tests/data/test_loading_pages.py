@@ -1,6 +1,6 @@
 """Pages: running lines go, wrapped lines are joined, sentences keep their boundaries."""
 
-from data.cutting import soft_lines
+from data.chunking.cutting import soft_lines
 from data.loading.pages import drop_running_lines, join_wrapped_lines
 
 LONG = "The river rises in the hills above the town and in spring it"

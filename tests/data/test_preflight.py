@@ -4,8 +4,8 @@ import pytest
 from made_up import ask_all, compose, corpus
 
 from data.nouns import MemoryCache
-from data.preflight import preflight
-from data.prompting import to_messages
+from data.prompting.contract import to_messages
+from data.records.token_check import preflight
 from raft_errors import BadInput
 
 END = 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.promotion import Check, Rule, decide
+from data.evaluation.promotion import Check, Rule, decide
 
 RULE = Rule(margin=0.05, least_questions=20)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.nouns import Record
-from data.prompting import (
+from data.prompting.contract import (
     BUILT_IN,
     CitedQuote,
     Passage,

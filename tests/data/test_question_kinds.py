@@ -6,7 +6,7 @@ import pytest
 from made_up import ask_all, compose, corpus, everything, make_question
 
 from data.nouns import Chunk, Hit, digest, text_sha256
-from data.prompting import load_template, parse_answer
+from data.prompting.contract import load_template, parse_answer
 from data.questions import QuestionOptions, generate_questions
 from data.questions.answers import NOT_ANSWERABLE, as_written, full_answer, is_refusal
 from data.teachers import ReplayTeacher

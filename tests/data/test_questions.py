@@ -18,8 +18,8 @@ from data.questions.filters import Duplicates, Fault, copies, grounded, tidy, we
 from data.questions.prompts import OWN_TEMPLATES, load_prompt
 from data.questions.selection import Statement, choose, statements
 from data.questions.shapes import shape
-from data.quotes import Span
 from data.teachers import ReplayTeacher, TeacherFailure
+from data.text.quotes import Span
 from raft_errors import BadInput
 
 FACTS = [

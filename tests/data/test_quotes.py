@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.quotes import locate_quote, sentences
+from data.text.quotes import locate_quote, sentences
 
 TEXT = (
     "The “with” statement wraps the execution\nof a block — e.g. to close files. Version 3.11 added\n"

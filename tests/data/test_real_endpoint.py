@@ -33,7 +33,7 @@ def base() -> Path:
     """SmolLM2-135M-Instruct from RAFT_TEST_BASE or the model cache, or a skip that says how to supply it."""
     if named := os.environ.get("RAFT_TEST_BASE"):
         return Path(named)
-    from tasks.models import on_this_machine
+    from tasks.inputs.models import on_this_machine
 
     found = on_this_machine("HuggingFaceTB/SmolLM2-135M-Instruct")
     if found is None:

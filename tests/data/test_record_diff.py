@@ -2,8 +2,8 @@
 
 from made_up import ask_all, compose, corpus, everything, mine
 
-from data.record_diff import diff_records
-from data.records import RecordOptions
+from data.records.compose import RecordOptions
+from data.records.diff import diff_records
 
 
 def test_the_same_records_do_not_differ():

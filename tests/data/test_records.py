@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up import WORDS, ask_all, compose, corpus, everything, make_chunk, make_question, mine, words
 
-from data.card import card_markdown
 from data.nouns import Quote, read_jsonl, write_jsonl
-from data.prompting import load_template, parse_answer
-from data.record_report import find_leaks, passage_texts
-from data.records import RecordOptions, measured_p
-from data.splits import SPLITS, SplitOptions, split_by_document
+from data.prompting.contract import load_template, parse_answer
+from data.records.compose import RecordOptions, measured_p
+from data.records.figures import find_leaks, passage_texts
+from data.records.splits import SPLITS, SplitOptions, split_by_document
+from data.reports.data_card import card_markdown
 from raft_errors import BadInput
 
 
@@ -168,7 +168,7 @@ def test_the_document_type_is_the_ending_or_the_kind_of_source():
 
 
 def test_an_oracle_always_first_would_be_noticed():
-    from data.record_report import report_records
+    from data.records.figures import report_records
 
     chunks = corpus(60)
     records = compose(chunks, ask_all(chunks)).train

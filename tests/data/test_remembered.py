@@ -2,8 +2,8 @@
 
 import pytest
 
+from data.memo import Memo, remembered
 from data.nouns import MemoryCache
-from data.remembered import Memo, remembered
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from made_up import ask_all, compose, corpus, make_chunk, make_question
 
-from data.card import write_card
+from data.evaluation.row_table import write_rows
 from data.nouns import Record
-from data.records import RecordOptions
-from data.report import score_row, summarise, summary_markdown, write_report
-from data.row_table import write_rows
+from data.records.compose import RecordOptions
+from data.reports.data_card import write_card
+from data.reports.report import score_row, summarise, summary_markdown, write_report
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.shown import markdown, shown
+from data.text.shown import markdown, shown
 
 
 @pytest.mark.parametrize(

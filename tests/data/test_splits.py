@@ -6,7 +6,7 @@ import pytest
 from made_up import ask_all, compose, corpus, make_chunk, make_question
 
 from data.nouns import MemoryCache
-from data.splits import SPLITS, Frozen, SplitOptions, near_duplicates, split_by_document
+from data.records.splits import SPLITS, Frozen, SplitOptions, near_duplicates, split_by_document
 from raft_errors import BadInput
 
 

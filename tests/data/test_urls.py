@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.urls import text_without_secrets, value_without_secrets, without_secrets
+from data.text.urls import text_without_secrets, value_without_secrets, without_secrets
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import fake_stages
 
-from flows import cli
-from flows.prefect_flow import run_flow
+from flows.cli import app as cli
+from flows.prefect.flow import run_flow
 from raft_errors import BadInput
-from tasks import prefect_link
-from tasks.store import Store
+from tasks.prefect import link as prefect_link
+from tasks.store.store import Store
 
 store, log, seconds, *options = sys.argv[1:]
 fake_stages.WORLD.log = Path(log)

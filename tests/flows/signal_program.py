@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from flows import cli
-from tasks.supervisor import run_child
+from flows.cli import app as cli
+from tasks.build.supervisor import run_child
 
 app = typer.Typer()
 

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flows import verbs
+from flows.cli import verbs
 
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
 LATER = ["promote", "rollback", "adapters", "explain", "card", "forget", "gc", "domains", "schedule", "server"]
@@ -23,7 +23,7 @@ def command():
 
 
 def raft(folder, *arguments):
-    command = [sys.executable, "-P", "-m", "flows.cli", *arguments]
+    command = [sys.executable, "-P", "-m", "flows.cli.app", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

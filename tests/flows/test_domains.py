@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from flows.cli import invoke
-from flows.config import load_config
-from flows.domains import merge, read_domains
+from flows.cli.app import invoke
+from flows.cli.domains import merge, read_domains
 from raft_errors import BadInput
-from tasks.store import Store
+from tasks.config import load_config
+from tasks.store.store import Store
 
 
 def write(folder: Path, values: dict) -> Path:
@@ -67,7 +67,7 @@ def test_values_of_the_own_section_win_and_the_rest_stays():
 FAKE = """#!{python}
 import json, pathlib, sys
 verb, config = sys.argv[4], pathlib.Path(sys.argv[5])
-assert sys.argv[1:4] == ["-P", "-m", "flows.cli"] and sys.argv[6:] == ["--no-prefect", "--json"]
+assert sys.argv[1:4] == ["-P", "-m", "flows.cli.app"] and sys.argv[6:] == ["--no-prefect", "--json"]
 print(verb, config.stem, file=sys.stderr)
 if config.stem == "nowhere":
     print(json.dumps({{"ok": False, "error": "no/such/folder: no such file or folder"}}))
@@ -88,7 +88,7 @@ def test_domains_run_side_by_side_and_one_that_fails_stops_no_other(tmp_path, mo
     fake = tmp_path / "raft"
     fake.write_text(FAKE.format(python=sys.executable, key=key))
     fake.chmod(0o755)
-    monkeypatch.setattr("flows.domains.sys", SimpleNamespace(executable=str(fake)))
+    monkeypatch.setattr("flows.cli.domains.sys", SimpleNamespace(executable=str(fake)))
     names = ("towns", "nowhere", "again")
     file = write(tmp_path, {"domains": {name: {"corpus": [name]} for name in names}})
     out, err = io.StringIO(), io.StringIO()

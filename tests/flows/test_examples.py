@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import load_config
+from tasks.config import load_config
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.yaml"))
 

@@ -6,12 +6,12 @@ import logging
 import pytest
 from rich.console import Console
 
-from flows.cli import PlainFormatter, _failed
-from flows.display import Display, table
+from flows.cli.app import PlainFormatter, _failed
+from flows.cli.display import Display, table
 from raft_errors import RaftError
-from tasks import prefect_artifacts as pages
-from tasks.stage import Silent
-from tasks.store import FileEntry, Manifest
+from tasks.build.stage import Silent
+from tasks.prefect import artifacts as pages
+from tasks.store.store import FileEntry, Manifest
 
 HOSTILE = "a\x1b[2J[red]b[/red]\u202ec\nd.md"
 SEEN = "a\\x1b[2J[red]b[/red]\\u202ec\\nd.md"
@@ -37,7 +37,7 @@ def test_lines_of_a_run_show_names_as_they_are_written(monkeypatch):
     display = Display(console)
     display.finished(made(HOSTILE), cached=False)
     display.damaged("ingest", HOSTILE)
-    monkeypatch.setattr("flows.display.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("flows.cli.display.LINE_SECONDS", 0.0)
     display.progress("ingest")(1, 2, HOSTILE)
     assert out.getvalue().count(SEEN) == 3
     harmless(out.getvalue())
@@ -81,7 +81,7 @@ def test_prefects_pages_show_names_as_words(monkeypatch):
 
 
 def test_the_report_shows_names_as_words():
-    from data.report_page import render_page
+    from data.reports.page import render_page
 
     row = {"name": "<script>x</script>", "result": "![x](y)", "failed": True, "seconds": 1.0, "headline": {}}
     page = render_page("domains.html.jinja", title="<b>", rows=[{**row, "report": ""}])

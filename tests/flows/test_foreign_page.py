@@ -16,7 +16,7 @@ import yaml
 
 pytestmark = pytest.mark.slow
 
-RAFT = [sys.executable, "-P", "-c", "from flows.cli import main; main()"]
+RAFT = [sys.executable, "-P", "-c", "from flows.cli.app import main; main()"]
 
 
 class Served(NamedTuple):

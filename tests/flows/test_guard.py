@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from flows.guard import guarded
+from flows.prefect.guard import guarded
 
 
 def asked(kind="http", method="POST", *, loopback=True, names=(), **headers) -> int:

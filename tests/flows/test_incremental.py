@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from flows.config import load_config
-from tasks.store import Store
+from tasks.config import load_config
+from tasks.store.store import Store
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import prefect_flow
+from flows.prefect import flow as prefect_flow
 
 pytestmark = pytest.mark.slow
 

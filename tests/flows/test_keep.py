@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import Project
 
-from tasks.keys import key_of
-from tasks.store import MANIFEST
+from tasks.build.keys import key_of
+from tasks.store.store import MANIFEST
 
 pytestmark = pytest.mark.slow
 

@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from flows import concluding, pipeline
-from flows.config import RunConfig
+from flows import pipeline
 from flows.pipeline import Run
-from flows.retrain import retrain
+from flows.retraining import concluding
+from flows.retraining.night import retrain
 from raft_errors import RaftError
-from tasks.decisions import open_file, read_decisions
-from tasks.keys import key_of, result_fields
-from tasks.models import ModelFiles
-from tasks.registry import Registry
-from tasks.stage import Request, Silent
-from tasks.store import Manifest, Store
+from tasks.adapters.decisions import open_file, read_decisions
+from tasks.adapters.registry import Registry
+from tasks.build.keys import key_of, result_fields
+from tasks.build.stage import Request, Silent
+from tasks.config import RunConfig
+from tasks.inputs.models import ModelFiles
+from tasks.store.store import Manifest, Store
 
 
 class Killed(BaseException):

@@ -12,9 +12,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tasks"))
 import small_chain
 
-from flows.cli import invoke
-from tasks.registry import Registry
-from tasks.store import Store
+from flows.cli.app import invoke
+from tasks.adapters.registry import Registry
+from tasks.store.store import Store
 
 
 class Place:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tasks.decisions import read_decisions
-from tasks.store import Store
+from tasks.adapters.decisions import read_decisions
+from tasks.store.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -90,10 +90,10 @@ def server(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "server", "--port", str(port)]
+    command = [sys.executable, "-c", "from flows.cli.app import main; main()", "server", "--port", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, cwd=folder, env=environment, **quiet)
-    from flows.server import answers
+    from flows.cli.server import answers
 
     while not answers(f"http://127.0.0.1:{port}/api"):
         assert process.poll() is None
@@ -239,7 +239,7 @@ def test_a_night_that_a_schedule_started_is_finished_without_its_server(project)
     store = Store(project.folder / ".raft")
     processes = [project.start("server", "--port", str(port), stderr=subprocess.DEVNULL)]
     try:
-        from flows.server import answers
+        from flows.cli.server import answers
 
         while not answers(f"http://127.0.0.1:{port}/api"):
             time.sleep(0.2)

@@ -51,7 +51,7 @@ def ask(project):
         threading.Thread(target=made.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{made.server_port}/api"
         environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")} | {"PREFECT_API_URL": url}
-        command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+        command = [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments]
         done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
         assert "Traceback" not in done.stderr
         return done

@@ -48,9 +48,9 @@ def killed_night(project) -> int:
     """The exit code of a night in a process of its own that is killed between registering and promoting."""
     program = """
 import os, signal, sys
-from tasks.registry import Registry
+from tasks.adapters.registry import Registry
 Registry.promote = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL)
-from flows.cli import invoke
+from flows.cli.app import invoke
 invoke(sys.argv[1:])
 """
     command = [sys.executable, "-c", program, "retrain", "--no-prefect"]

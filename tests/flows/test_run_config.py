@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from flows.config import RunConfig, describe_values, fields, load_config
-from flows.setting_up import commented
+from flows.cli.init import commented
 from raft_errors import BadInput
+from tasks.config import RunConfig, describe_values, fields, load_config
 
 
 @pytest.fixture

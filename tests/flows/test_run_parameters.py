@@ -3,10 +3,10 @@
 import pytest
 import yaml
 
-from flows.config import RunConfig, fields
-from flows.run_parameters import PROJECT, SERVED, config_of_run, remember
+from flows.retraining.run_parameters import PROJECT, SERVED, config_of_run, remember
 from raft_errors import BadInput
-from tasks.section import Section, closed_changes, setting
+from tasks.build.section import Section, closed_changes, setting
+from tasks.config import RunConfig, fields
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 import tiny
 
 from flows import pipeline
-from flows.config import config_of
-from tasks.stage import Silent
-from tasks.unchanged import Changed
+from tasks.build.stage import Silent
+from tasks.build.unchanged import Changed
+from tasks.config import config_of
 
 
 class Saving(Silent):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import schedule, server
-from flows.cli import invoke
-from flows.config import load_config
-from tasks.store import Link, Store
+from flows.cli import schedule, server
+from flows.cli.app import invoke
+from tasks.config import load_config
+from tasks.store.store import Link, Store
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_the_server_listens_on_loopback_and_sends_no_telemetry(project, monkeypa
     assert started["argv"][1:] == [
         "-P",
         "-m",
-        "flows.prefect_server",
+        "flows.prefect.server_process",
         str(project / ".raft"),
         *("--host", "127.0.0.1", "--port", "4299"),
     ]
@@ -124,7 +124,7 @@ def test_the_auth_string_is_kept_unless_others_could_read_it_or_the_user_gives_o
 
 
 def test_our_own_auth_string_goes_to_our_own_server_and_to_no_other(project, answering, monkeypatch):
-    from flows.prefect_flow import QUIET, settle_environment
+    from flows.prefect.flow import QUIET, settle_environment
 
     for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_HOME", *QUIET):
         monkeypatch.setenv(name, "")  # so that it is taken back afterwards
@@ -148,8 +148,9 @@ def test_a_night_that_prefect_ends_because_its_server_is_gone_is_gone_on_with(pr
     import asyncio
     from types import SimpleNamespace
 
-    from flows import nightly, retrain
-    from tasks import prefect_link
+    from flows import nightly
+    from flows.retraining import night as retrain
+    from tasks.prefect import link as prefect_link
 
     asked, left = [], []
 
@@ -246,7 +247,7 @@ def test_a_change_is_reported_once_and_only_after_it_held_still(project, config,
 
 
 def test_a_corpus_that_was_ingested_already_is_not_reported(project, config, monkeypatch):
-    from tasks.corpus import snapshot
+    from tasks.inputs.corpus import snapshot
 
     store = Store(project / ".raft")
     store.prepare()
@@ -267,7 +268,7 @@ def test_a_source_that_is_away_for_a_while_does_not_end_the_watching(project, co
 
 def test_a_night_is_told_for_the_pages():
     from flows.nightly import summary
-    from tasks.decisions import Night
+    from tasks.adapters.decisions import Night
 
     night = Night(
         at="2026-11-22T03:00:00+00:00",

@@ -10,11 +10,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from data.loading import load_corpus
 from data.loading.sources import expand
-from flows.config import config_of
 from raft_errors import BadInput
-from tasks.corpus import snapshot
-from tasks.hashing import FileHashes
-from tasks.share import Share
+from tasks.config import config_of
+from tasks.inputs.corpus import snapshot
+from tasks.store.hashing import FileHashes
+from tasks.store.share import Share
 
 SECRET = "PLANTEDsignature"
 PASSWORD = "PLANTEDpassword"
@@ -119,7 +119,7 @@ def test_a_configuration_error_quotes_no_secret(tmp_path):
 
 
 def test_the_configuration_of_a_domain_is_the_users_alone(tmp_path):
-    from flows.domains import _write_private
+    from flows.cli.domains import _write_private
 
     path = tmp_path / "domain.yaml"
     path.write_text("old")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from data.nouns import Chunk, read_jsonl
-from retrieval.faiss_store import FaissStore
-from retrieval.vector_store import bring_up_to_date
+from retrieval.stores.faiss_store import FaissStore
+from retrieval.stores.vector_store import bring_up_to_date
 
 KINDS = ("faiss", "lancedb", "qdrant")
 
@@ -23,12 +23,12 @@ def filled(made: dict, kind: str, folder: Path) -> dict[str, str]:
         store = FaissStore(folder, embedder=embedder)
     elif kind == "lancedb":
         pytest.importorskip("lancedb", reason="the extra `lancedb` is not installed")
-        from retrieval.lance_store import LanceStore
+        from retrieval.stores.lance_store import LanceStore
 
         store = LanceStore(str(folder), embedder=embedder)
     else:
         client = pytest.importorskip("qdrant_client", reason="the extra `qdrant` is not installed")
-        from retrieval.qdrant_store import QdrantStore
+        from retrieval.stores.qdrant_store import QdrantStore
 
         opened = client.QdrantClient(path=str(folder))
         store = QdrantStore(opened, embedder=embedder)

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.cli import command
+from flows.cli.app import command
 from raft_names import NAMES, environment_of_the_user, keep_working_folder_out
-from tasks.smoke import run_command
+from tasks.adapters.smoke import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 RAFT = Path(sys.executable).with_name("raft")
 HOSTILE = "import os\nopen(os.environ['HOSTILE_MARK'], 'a').write(__name__ + '\\n')\n"
 DRIVER = """
 import json, sys, time
-from flows.cli import invoke
+from flows.cli.app import invoke
 from raft_names import keep_working_folder_out
 
 keep_working_folder_out()
@@ -135,7 +135,7 @@ def test_what_a_library_starts_leaves_it_out_too_and_the_users_own_command_does_
 
 
 POOL = """
-from retrieval.shards import local_pool
+from retrieval.embedding.shards import local_pool
 if __name__ == "__main__":
     with local_pool(1) as pool:
         print(pool.submit(sum, [1, 2]).result())
@@ -202,7 +202,7 @@ def test_a_plain_folder_of_our_name_beside_a_script_does_not_hide_our_package(py
 
 @pytest.mark.parametrize(
     ("hidden", "asked"),
-    [("tasks.py", "flows.config"), ("data.py", "retrieval.search"), ("retrieval/__init__.py", "tasks.store")],
+    [("tasks.py", "tasks.config"), ("data.py", "retrieval.search"), ("retrieval/__init__.py", "tasks.store.store")],
 )
 def test_a_module_of_our_name_beside_a_script_is_named_in_one_line(python, tmp_path, hidden, asked):
     foreign = tmp_path / hidden

@@ -27,7 +27,7 @@ def real_model() -> Path:
     named = os.environ.get("RAFT_TEST_EMBEDDER")
     if named:
         return Path(named)
-    from tasks.models import on_this_machine
+    from tasks.inputs.models import on_this_machine
 
     found = on_this_machine("sentence-transformers/all-MiniLM-L6-v2")
     if found is None:

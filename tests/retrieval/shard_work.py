@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval.embedding import Embedded
+from retrieval.embedding.embedder import Embedded
 
 DIM = 32
 

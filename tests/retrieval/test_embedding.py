@@ -11,10 +11,10 @@ from retrieval_samples import WORDS, make_tiny_model
 
 from data.nouns import MemoryCache
 from raft_errors import BadInput
-from retrieval import embedding
-from retrieval.calibration import Calibration, compare, rank_agreement
-from retrieval.embedding import Embedder
-from retrieval.model_folder import inspect_model
+from retrieval.embedding import embedder as embedding
+from retrieval.embedding.calibration import Calibration, compare, rank_agreement
+from retrieval.embedding.embedder import Embedder
+from retrieval.embedding.model_folder import inspect_model
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,8 @@ def test_a_text_has_the_same_vector_in_any_company(embedder, texts):
 
 def test_how_many_texts_are_taken_at_a_time_changes_nothing(embedder, texts, monkeypatch):
     whole = embedder.embed(texts, cache=MemoryCache())
-    monkeypatch.setattr("retrieval.embedding._WINDOW", 37)
-    monkeypatch.setattr("retrieval.embedding._TOKENISED_AT_ONCE", 5)
+    monkeypatch.setattr("retrieval.embedding.embedder._WINDOW", 37)
+    monkeypatch.setattr("retrieval.embedding.embedder._TOKENISED_AT_ONCE", 5)
     parts = embedder.embed(texts, cache=MemoryCache())
     assert parts.vectors.tobytes() == whole.vectors.tobytes()
     assert np.array_equal(parts.tokens, whole.tokens)
@@ -206,17 +206,17 @@ def test_bfloat16_still_gives_float32_unit_vectors(tiny_model, texts):
 
 def test_a_remembered_calibration_is_used_and_not_measured_again(tiny_model, tmp_path, monkeypatch):
     file = tmp_path / "calibration.json"
-    monkeypatch.setattr("retrieval.embedding.hardware", lambda device: ("a chip with bfloat16", True))
+    monkeypatch.setattr("retrieval.embedding.embedder.hardware", lambda device: ("a chip with bfloat16", True))
     decision = Calibration("bfloat16", 3.0, 0.9999, 1.0, "made up")
-    monkeypatch.setattr("retrieval.calibration.compare", lambda full, half: decision)
+    monkeypatch.setattr("retrieval.embedding.calibration.compare", lambda full, half: decision)
     assert Embedder.load(tiny_model, device="cpu", calibration=file).info.precision == "bfloat16"
-    monkeypatch.setattr("retrieval.calibration.compare", lambda full, half: pytest.fail("measured twice"))
+    monkeypatch.setattr("retrieval.embedding.calibration.compare", lambda full, half: pytest.fail("measured twice"))
     assert Embedder.load(tiny_model, device="cpu", calibration=file).info.precision == "bfloat16"
 
 
 def test_without_bfloat16_units_it_stays_with_float32(tiny_model, monkeypatch):
-    monkeypatch.setattr("retrieval.embedding.hardware", lambda device: ("an old chip", False))
-    monkeypatch.setattr("retrieval.calibration.compare", lambda full, half: pytest.fail("nothing to measure"))
+    monkeypatch.setattr("retrieval.embedding.embedder.hardware", lambda device: ("an old chip", False))
+    monkeypatch.setattr("retrieval.embedding.calibration.compare", lambda full, half: pytest.fail("nothing to measure"))
     assert Embedder.load(tiny_model, device="cpu").info.precision == "float32"
 
 
@@ -224,7 +224,7 @@ def test_bfloat16_is_refused_when_it_ranks_differently(monkeypatch):
     rng = np.random.default_rng(0)
     good, other = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in rng.standard_normal((2, 30, 8)))
     clock = iter([0, 4, 4, 5, 5, 9, 9, 10] * 2)  # float32 takes 4, bfloat16 takes 1
-    monkeypatch.setattr("retrieval.calibration.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("retrieval.embedding.calibration.time.perf_counter", lambda: next(clock))
     assert compare(lambda: good, lambda: other).precision == "float32"
     assert compare(lambda: good, lambda: good.copy()).precision == "bfloat16"
     assert rank_agreement(good, good) == 1.0
@@ -233,14 +233,14 @@ def test_bfloat16_is_refused_when_it_ranks_differently(monkeypatch):
 def test_bfloat16_is_refused_when_it_is_no_faster(monkeypatch):
     vectors = np.eye(8, dtype=np.float32)
     clock = iter(range(100))
-    monkeypatch.setattr("retrieval.calibration.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("retrieval.embedding.calibration.time.perf_counter", lambda: next(clock))
     assert compare(lambda: vectors, lambda: vectors).precision == "float32"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_real_model_gives_a_text_the_same_vector_in_any_company(real_model, precision):
-    from retrieval.calibration import sample_texts
+    from retrieval.embedding.calibration import sample_texts
 
     rng = random.Random(0)
     texts = [text[: rng.randint(4, 500)] for text in sample_texts(70)]

@@ -5,8 +5,8 @@ import pytest
 from retrieval_samples import make_chunk
 
 from raft_errors import BadInput
-from retrieval.faiss_store import FaissStore
-from retrieval.generations import current_generation, publish_generation
+from retrieval.stores.faiss_store import FaissStore
+from retrieval.stores.generations import current_generation, publish_generation
 
 EMBEDDER = {"digest": "e" * 64, "dim": 16}
 

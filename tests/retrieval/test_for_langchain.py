@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("langchain_core", reason="the extra `langchain` is not installed: pip install -e '.[langchain]'")
 
 from data.nouns import Chunk, digest, text_sha256
-from data.prompting import load_template, prompt_contract, render, to_messages
+from data.prompting.contract import load_template, prompt_contract, render, to_messages
 from retrieval.for_langchain import RaftRetriever, messages_for
 from retrieval.search import Retriever
 

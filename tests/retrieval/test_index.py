@@ -7,7 +7,7 @@ import pytest
 
 from data.nouns import digest
 from raft_errors import BadInput
-from retrieval.index import build_index, open_index
+from retrieval.index.faiss_index import build_index, open_index
 
 EMBEDDER = {"digest": "e" * 64, "dim": 16}
 

@@ -5,12 +5,12 @@ from retrieval_samples import make_chunk
 
 from data.nouns import Hit
 from raft_errors import BadInput
-from retrieval.embedding import Embedder
-from retrieval.faiss_store import FaissStore
+from retrieval.embedding.embedder import Embedder
 from retrieval.fusion import reciprocal_rank_fusion
-from retrieval.index import build_index, open_index
+from retrieval.index.faiss_index import build_index, open_index
 from retrieval.lexical import LexicalIndex
 from retrieval.search import Retriever, passage_text
+from retrieval.stores.faiss_store import FaissStore
 
 
 @pytest.fixture(scope="module")

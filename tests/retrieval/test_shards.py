@@ -8,9 +8,9 @@ import shard_work
 
 from data.nouns import MemoryCache
 from raft_errors import RaftError
-from retrieval import shards
-from retrieval.embedding import Embedder
-from retrieval.shards import dask_executor, embed_shards, local_pool
+from retrieval.embedding import shards
+from retrieval.embedding.embedder import Embedder
+from retrieval.embedding.shards import dask_executor, embed_shards, local_pool
 
 TEXTS = [f"The red tower number {number} stands by the harbour." for number in range(22)]
 

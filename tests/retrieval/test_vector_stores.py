@@ -5,10 +5,10 @@ import pytest
 from retrieval_samples import make_chunk
 
 from raft_errors import BadInput
-from retrieval.embedding import Embedder
-from retrieval.faiss_store import FaissStore
+from retrieval.embedding.embedder import Embedder
 from retrieval.search import Retriever, passage_text
-from retrieval.vector_store import bring_up_to_date
+from retrieval.stores.faiss_store import FaissStore
+from retrieval.stores.vector_store import bring_up_to_date
 
 EMBEDDER = {"digest": "e" * 64, "dim": 16}
 STORES = ["faiss", "lancedb", "qdrant"]
@@ -25,11 +25,11 @@ def opener(kind, folder):
         return lambda embedder=EMBEDDER: FaissStore(folder / "faiss", embedder=embedder)
     if kind == "lancedb":
         pytest.importorskip("lancedb", reason="the extra `lancedb` is not installed")
-        from retrieval.lance_store import LanceStore
+        from retrieval.stores.lance_store import LanceStore
 
         return lambda embedder=EMBEDDER: LanceStore(str(folder / "lance"), embedder=embedder)
     qdrant = pytest.importorskip("qdrant_client", reason="the extra `qdrant` is not installed")
-    from retrieval.qdrant_store import QdrantStore
+    from retrieval.stores.qdrant_store import QdrantStore
 
     client = qdrant.QdrantClient(path=str(folder / "qdrant"))
     return lambda embedder=EMBEDDER: QdrantStore(client, embedder=embedder)

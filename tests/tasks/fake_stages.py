@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from tasks.section import Section, setting
-from tasks.stage import Bench, Outcome, Request, Silent, Stage, run
-from tasks.store import Manifest, Store
+from tasks.build.section import Section, setting
+from tasks.build.stage import Bench, Outcome, Request, Silent, Stage, run
+from tasks.store.store import Manifest, Store
 
 
 class FirstConfig(Section):

@@ -3,8 +3,8 @@ adapter of made-up bytes. What the manifests say is consistent, as if the stages
 
 import json
 
-from tasks.keys import key_of
-from tasks.store import Manifest, Store
+from tasks.build.keys import key_of
+from tasks.store.store import Manifest, Store
 
 TEXTS = {"alder.md": "Alder has a stone mill.", "birch.md": "Birch has an iron bridge."}
 STAGES = ("ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate")

@@ -7,13 +7,14 @@ import pytest
 from other_user import GROUP, STRANGER, as_user, common_folder
 
 from raft_errors import BadInput, RaftError
-from tasks import decisions, gc
-from tasks.access import GROUP as FOR_GROUP
-from tasks.access import make_folder
-from tasks.locks import FileLock
-from tasks.registry import Registry
-from tasks.source_manifest import Recorded
-from tasks.store import Store
+from tasks.adapters import decisions
+from tasks.adapters.registry import Registry
+from tasks.store.access import GROUP as FOR_GROUP
+from tasks.store.access import make_folder
+from tasks.store.locks import FileLock
+from tasks.store.source_manifest import Recorded
+from tasks.store.store import Store
+from tasks.upkeep import gc
 
 OWNER, MEMBER = 64311, 64312
 

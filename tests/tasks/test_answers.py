@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data.copying import QuoteCopier, TokenBytes
 from data.nouns import Record
-from data.prompting import load_template, to_messages
-from tasks.answers import Answerer, Clock, answer
-from tasks.itemcache import SqliteCache
+from data.prompting.contract import load_template, to_messages
+from data.prompting.copying import QuoteCopier, TokenBytes
+from tasks.runtime.answers import Answerer, Clock, answer
+from tasks.store.itemcache import SqliteCache
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 

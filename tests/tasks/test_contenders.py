@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from data.prompting import load_template, prompt_contract
+from data.prompting.contract import load_template, prompt_contract
 from raft_errors import BadInput
-from tasks.contenders import contenders
-from tasks.models import ModelFiles
+from tasks.inputs.models import ModelFiles
+from tasks.runtime.contenders import contenders
 
 CONTRACT = prompt_contract(load_template("raft"), passages=4, may_refuse=True)
 

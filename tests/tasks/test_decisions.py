@@ -6,8 +6,8 @@ import os
 import pytest
 
 from raft_errors import RaftError
-from tasks.decisions import Night, append, log_file, read_decisions
-from tasks.store import Store
+from tasks.adapters.decisions import Night, append, log_file, read_decisions
+from tasks.store.store import Store
 
 NIGHT = Night(
     at="2026-01-01T03:00:00+00:00", action="refresh", reason="1 edited", result="refreshed", corpus="c", settings={}

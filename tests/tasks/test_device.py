@@ -1,6 +1,6 @@
 """One training at a time on a device; other devices are another matter."""
 
-from tasks.device import one_training
+from tasks.inputs.device import one_training
 
 
 def test_a_second_training_on_the_same_device_waits_and_one_on_another_does_not(tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from raft_errors import RaftError
+from tasks.build.stage import Bench
 from tasks.export import ExportConfig, judge, measure
-from tasks.stage import Bench
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows"))
 

@@ -4,7 +4,7 @@ import pytest
 
 from data.nouns import Chunk, Record, write_jsonl
 from tasks.gate import usable
-from tasks.store import Store, write_json
+from tasks.store.store import Store, write_json
 
 
 def chunk(identity, document):

@@ -6,9 +6,9 @@ import pytest
 import small_chain
 
 from raft_errors import RaftError
-from tasks import gc
-from tasks.registry import Registry
-from tasks.store import Store
+from tasks.adapters.registry import Registry
+from tasks.store.store import Store
+from tasks.upkeep import gc
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import threading
 import pytest
 from other_user import as_user, common_folder
 
-from tasks import itemcache
-from tasks.itemcache import SqliteCache
+from tasks.store import itemcache
+from tasks.store.itemcache import SqliteCache
 
 
 def test_items_come_back_in_another_process_life(tmp_path):

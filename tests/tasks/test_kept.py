@@ -8,10 +8,10 @@ import pytest
 from fake_stages import FIRST, SECOND, FirstConfig, SecondConfig, Source, walk
 
 from raft_errors import BadInput
-from tasks import kept
-from tasks.section import setting
-from tasks.stage import Request, find, run
-from tasks.store import MANIFEST, Store
+from tasks.build import kept
+from tasks.build.section import setting
+from tasks.build.stage import Request, find, run
+from tasks.store.store import MANIFEST, Store
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from raft_errors import BadInput
-from tasks import keys
-from tasks.keys import canonical, code_fingerprint, key_of, package_versions, result_fields
-from tasks.section import Section, setting
+from tasks.build import keys
+from tasks.build.keys import canonical, code_fingerprint, key_of, package_versions, result_fields
+from tasks.build.section import Section, setting
 
 
 class Example(Section):
@@ -144,10 +144,16 @@ def test_code_and_templates_that_can_be_reached_change_it(library, file, text):
 
 
 def test_the_real_stages_reach_the_libraries_they_use():
-    prints = code_fingerprint("tasks.records", "tasks.retriever")
-    assert {"data.records", "data.prompting", "retrieval.mining", "retrieval.search", "raft_errors"} <= set(prints)
-    assert any(name.startswith("data/templates/raft/") for name in prints)
-    assert not any(name.startswith(("flows", "tasks.store")) for name in prints)
+    prints = code_fingerprint("tasks.records", "tasks.runtime.retriever")
+    assert {
+        "data.records.compose",
+        "data.prompting.contract",
+        "retrieval.mining",
+        "retrieval.search",
+        "raft_errors",
+    } <= set(prints)
+    assert any(name.startswith("data/prompting/templates/raft/") for name in prints)
+    assert not any(name.startswith(("flows", "tasks.store.store")) for name in prints)
 
 
 def test_several_files_count_each_by_its_bytes_and_in_their_order(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 import small_chain
 
 from raft_errors import BadInput
-from tasks.lineage import find_export, trace, verify
-from tasks.models import ModelFiles
-from tasks.store import MANIFEST, Store
+from tasks.inputs.models import ModelFiles
+from tasks.store.store import MANIFEST, Store
+from tasks.upkeep.lineage import find_export, trace, verify
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import subprocess
 import sys
 import threading
 
-from tasks.locks import FileLock, locked
+from tasks.store.locks import FileLock, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from tasks.locks import FileLock
+from tasks.store.locks import FileLock
 FileLock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(60)

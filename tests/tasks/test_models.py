@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from raft_errors import BadInput, RaftError
-from tasks import model_download, models
-from tasks.hashing import read_sha256
-from tasks.model_catalog import CATALOG, DEFAULT_BASE, DEFAULT_EMBEDDER, KnownModel, WheelSource
-from tasks.models import forget, on_this_machine, resolve
+from tasks.inputs import model_download, models
+from tasks.inputs.model_catalog import CATALOG, DEFAULT_BASE, DEFAULT_EMBEDDER, KnownModel, WheelSource
+from tasks.inputs.models import forget, on_this_machine, resolve
+from tasks.store.hashing import read_sha256
 
 NAME = "made-up/model"
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"tokens"}

@@ -5,9 +5,9 @@ import json
 from fake_stages import walk
 
 from jora_engine.machine import describe
-from tasks import origin
-from tasks.origin import elsewhere, in_words
-from tasks.store import MANIFEST, Store
+from tasks.build import origin
+from tasks.build.origin import elsewhere, in_words
+from tasks.store.store import MANIFEST, Store
 
 H200 = {"backend": "gpu", "device_kind": "NVIDIA H200", "devices": 8}
 

@@ -18,11 +18,12 @@ from fake_stages import walk
 from other_user import STRANGER, as_user, common_folder
 
 from raft_errors import BadInput, RaftError
-from tasks import models, places
-from tasks.device import one_training
-from tasks.itemcache import SqliteCache
-from tasks.source_manifest import Recorded, SourceManifest
-from tasks.store import SPARE_BYTES, Store
+from tasks.inputs import models
+from tasks.inputs.device import one_training
+from tasks.store import places
+from tasks.store.itemcache import SqliteCache
+from tasks.store.source_manifest import Recorded, SourceManifest
+from tasks.store.store import SPARE_BYTES, Store
 
 HOME_VARIABLES = ("HOME", "RAFT_CACHE", "XDG_CACHE_HOME", "HF_HOME", "MPLCONFIGDIR", "LOGNAME", "USER", "TMPDIR")
 

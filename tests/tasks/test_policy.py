@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.policy import Change, RetrainConfig, choose, choose_start, compare
+from tasks.adapters.policy import Change, RetrainConfig, choose, choose_start, compare
 
 CONFIG = RetrainConfig(min_change=0.05, max_age_days=30, recall_drop=0.05, base_every=3)
 SMALL = Change(edited=("a.md",), passages=0.02)

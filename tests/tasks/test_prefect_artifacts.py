@@ -2,9 +2,9 @@
 
 import pytest
 
-from tasks import prefect_artifacts as pages
-from tasks.stage import Silent
-from tasks.store import FileEntry, Manifest
+from tasks.build.stage import Silent
+from tasks.prefect import artifacts as pages
+from tasks.store.store import FileEntry, Manifest
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import pytest
 from fake_stages import SecondConfig, walk
 
 from raft_errors import BadInput
-from tasks import prefect_task, stage
-from tasks.prefect_task import Boxed, FlockLockManager, ManifestSerializer, stage_task
-from tasks.store import Store
+from tasks.build import stage
+from tasks.prefect import task as prefect_task
+from tasks.prefect.task import Boxed, FlockLockManager, ManifestSerializer, stage_task
+from tasks.store.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +99,7 @@ def test_losing_all_of_prefects_records_costs_no_work(world):
 
 
 def test_a_flow_fetches_what_another_machine_shared(world, tmp_path):
-    from tasks.share import Share
+    from tasks.store.share import Share
 
     walk(Store(tmp_path / "elsewhere", Share.at(f"file://{tmp_path}/team")))
     world.ran()

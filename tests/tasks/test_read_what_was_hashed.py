@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks import ingest, stage
-from tasks.corpus import snapshot
+from tasks import ingest
+from tasks.build import stage
+from tasks.build.section import Section, setting
+from tasks.build.stage import Outcome, Request, Stage
+from tasks.build.unchanged import Changed
 from tasks.ingest import IngestConfig, corpus_of
-from tasks.models import ModelFiles, on_this_machine
-from tasks.section import Section, setting
-from tasks.stage import Outcome, Request, Stage
-from tasks.store import Store
-from tasks.unchanged import Changed
+from tasks.inputs.corpus import snapshot
+from tasks.inputs.models import ModelFiles, on_this_machine
+from tasks.store.store import Store
 
 SMALL = IngestConfig(workers=1)
 

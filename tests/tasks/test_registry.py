@@ -8,9 +8,9 @@ import shutil
 import pytest
 
 from raft_errors import BadInput, RaftError
-from tasks import registry as registry_module
-from tasks.registry import Registry, adapters, needed
-from tasks.store import Store
+from tasks.adapters import registry as registry_module
+from tasks.adapters.registry import Registry, adapters, needed
+from tasks.store.store import Store
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import pytest
 
 from data.nouns import MemoryCache, Record, read_jsonl, write_jsonl
+from tasks.build.stage import Bench
 from tasks.replay import ReplayConfig, build
-from tasks.stage import Bench
-from tasks.store import Store
+from tasks.store.store import Store
 
 
 def record(number, text="x"):

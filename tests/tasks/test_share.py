@@ -8,11 +8,11 @@ import pytest
 from fake_stages import walk
 
 from raft_errors import BadInput
-from tasks import gc
-from tasks import share as sharing
-from tasks.share import Share
-from tasks.stage import run
-from tasks.store import MANIFEST, Store
+from tasks.build.stage import run
+from tasks.store import share as sharing
+from tasks.store.share import Share
+from tasks.store.store import MANIFEST, Store
+from tasks.upkeep import gc
 
 
 @pytest.fixture

@@ -14,15 +14,15 @@ import fake_stages
 import pytest
 from fake_stages import walk
 
-from flows.config import RunConfig
 from flows.plan import notices_of
 from raft_errors import BadInput
-from tasks import share_files
-from tasks.hashing import digest_of, read_sha256
-from tasks.share import Share
-from tasks.share_key import FILE_VARIABLE, VARIABLE, share_keys, signed
-from tasks.stage import run
-from tasks.store import MANIFEST, Damage, Store
+from tasks.build.stage import run
+from tasks.config import RunConfig
+from tasks.store import share_files
+from tasks.store.hashing import digest_of, read_sha256
+from tasks.store.share import Share
+from tasks.store.share_key import FILE_VARIABLE, VARIABLE, share_keys, signed
+from tasks.store.store import MANIFEST, Damage, Store
 
 KEY, OTHER = "k" * 40, "o" * 40
 
@@ -324,7 +324,7 @@ def test_no_more_is_read_than_the_manifest_says(tmp_path, size, why):
 def test_a_manifest_without_end_is_refused(open_store, team, ran, caplog, monkeypatch):
     walk(open_store("one"))
     file, _ = shared(team, "first")
-    monkeypatch.setattr("tasks.share.MANIFEST_BYTES", 100)
+    monkeypatch.setattr("tasks.store.share.MANIFEST_BYTES", 100)
     ran()
     walk(open_store("two"))
     assert "first" in ran()

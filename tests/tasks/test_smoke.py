@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from raft_errors import RaftError
-from tasks.smoke import run_command
+from tasks.adapters.smoke import run_command
 
 
 def test_the_command_is_told_what_was_promoted(tmp_path):

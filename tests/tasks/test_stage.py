@@ -8,10 +8,10 @@ import pytest
 from fake_stages import FirstConfig, SecondConfig, Source, walk
 
 from raft_errors import BadInput, RaftError
-from tasks import stage
-from tasks.hashing import read_sha256
-from tasks.stage import balanced, is_transient, run
-from tasks.store import Store
+from tasks.build import stage
+from tasks.build.stage import balanced, is_transient, run
+from tasks.store.hashing import read_sha256
+from tasks.store.store import Store
 
 
 @pytest.fixture

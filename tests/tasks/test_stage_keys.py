@@ -16,15 +16,16 @@ import pytest
 from packaging.requirements import Requirement
 
 from flows.pipeline import STAGES
-from tasks import gate, keys, packages, replay
-from tasks.packages import distribution_of, distributions_of, normal
+from tasks import gate, replay
+from tasks.build import keys, packages
+from tasks.build.packages import distribution_of, distributions_of, normal
 
-ROOT = Path(keys.__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ALL = {stage.name: stage for stage in (*STAGES, gate.STAGE, replay.STAGE)}
 CHILDREN = {  # what stages start as processes of their own, which no import shows
     "ingest": "data.loading.worker",
     "train": "jora_engine.trainer",
-    "export": "tasks.parity",
+    "export": "tasks.runtime.parity",
 }
 
 
@@ -40,6 +41,10 @@ def providers() -> dict[str, list[str]]:
     return dict(importlib.metadata.packages_distributions())
 
 
+def is_machinery(name: str) -> bool:
+    return any(name == room or name.startswith(f"{room}.") for room in keys.MACHINERY)
+
+
 @functools.cache
 def reachable(stage: str) -> tuple[set[str], set[str]]:
     """(our modules, libraries) behind a stage's work."""
@@ -50,7 +55,7 @@ def reachable(stage: str) -> tuple[set[str], set[str]]:
         name = queue.pop()
         if name.split(".")[0] not in keys.LIBRARIES:
             foreign.add(name.split(".")[0])
-        elif name not in ours and name not in keys.MACHINERY and name != "raft_errors":
+        elif name not in ours and not is_machinery(name) and name != "raft_errors":
             ours.add(name)
             queue += graph().find_modules_directly_imported_by(name)
     return ours, foreign - set(sys.stdlib_module_names)
@@ -70,7 +75,8 @@ def test_every_library_that_this_code_imports_is_in_the_key(stage):
 @pytest.mark.parametrize("stage", ["questions", "records", "evaluate", "gate"])
 def test_what_finds_passages_decides_every_stage_that_searches(stage):
     code, versions = ALL[stage].code(), ALL[stage].versions()
-    assert {f"retrieval.{name}" for name in ("embedding", "faiss_store", "lance_store", "qdrant_store")} <= code.keys()
+    stores = {f"retrieval.stores.{name}_store" for name in ("faiss", "lance", "qdrant")}
+    assert stores | {"retrieval.embedding.embedder"} <= code.keys()
     assert {"numpy", "torch", "transformers", "tokenizers", "sentence-transformers", "faiss-cpu", "bm25s"} <= set(
         versions
     )
@@ -97,41 +103,41 @@ def test_what_a_library_leaves_work_to_is_what_it_requires(library):
 
 def test_machinery_is_what_it_says():
     """No module is excused that computes anything: none of them reaches the engine or the retriever by itself."""
-    assert {name for name in keys.MACHINERY if name not in graph().modules} == set()
+    assert graph().modules >= keys.MACHINERY
     computing = {
         name: sorted(
             n
             for n in graph().find_modules_directly_imported_by(name)
             if n.split(".")[0] in ("jora_engine", "retrieval", "numpy", "jax", "torch")
         )
-        for name in sorted(keys.MACHINERY)
+        for name in sorted(filter(is_machinery, graph().modules))
     }
     assert {name: found for name, found in computing.items() if found} == {
-        "tasks.models": ["jora_engine.gguf"],  # a model is converted once, and then counts by its digest
-        "tasks.origin": ["jora_engine.machine"],  # computes nothing
+        "tasks.inputs.models": ["jora_engine.gguf"],  # a model is converted once, and then counts by its digest
+        "tasks.build.origin": ["jora_engine.machine"],  # computes nothing
     }
 
 
 EDITS = {
-    "retrieval/embedding.py": {"embed", "questions", "records", "evaluate", "gate"},
-    "retrieval/faiss_store.py": {"questions", "records", "evaluate", "gate"},
-    "retrieval/lance_store.py": {"questions", "records", "evaluate", "gate"},
-    "retrieval/qdrant_store.py": {"questions", "records", "evaluate", "gate"},
-    "tasks/retriever.py": {"questions", "records", "evaluate", "gate"},
-    "tasks/answers.py": {"evaluate", "gate"},
-    "tasks/contenders.py": {"evaluate", "gate"},
-    "tasks/exam.py": {"evaluate", "gate"},
-    "tasks/general.py": {"evaluate"},
-    "tasks/local_teacher.py": {"questions", "evaluate"},
-    "tasks/parity.py": {"export"},
-    "tasks/card.py": {"export"},
+    "retrieval/embedding/embedder.py": {"embed", "questions", "records", "evaluate", "gate"},
+    "retrieval/stores/faiss_store.py": {"questions", "records", "evaluate", "gate"},
+    "retrieval/stores/lance_store.py": {"questions", "records", "evaluate", "gate"},
+    "retrieval/stores/qdrant_store.py": {"questions", "records", "evaluate", "gate"},
+    "tasks/runtime/retriever.py": {"questions", "records", "evaluate", "gate"},
+    "tasks/runtime/answers.py": {"evaluate", "gate"},
+    "tasks/runtime/contenders.py": {"evaluate", "gate"},
+    "tasks/runtime/exam.py": {"evaluate", "gate"},
+    "tasks/runtime/general_skills.py": {"evaluate"},
+    "tasks/runtime/local_teacher.py": {"questions", "evaluate"},
+    "tasks/runtime/parity.py": {"export"},
+    "tasks/adapters/model_card.py": {"export"},
     "jora_engine/trainer.py": {"train"},
     "data/loading/worker.py": {"ingest"},
-    "tasks/store.py": set(),
-    "tasks/locks.py": set(),
-    "tasks/share.py": set(),
-    "tasks/supervisor.py": set(),
-    "tasks/stage.py": set(),
+    "tasks/store/store.py": set(),
+    "tasks/store/locks.py": set(),
+    "tasks/store/share.py": set(),
+    "tasks/build/supervisor.py": set(),
+    "tasks/build/stage.py": set(),
 }
 """File -> the stages whose results an edit in it may change."""
 

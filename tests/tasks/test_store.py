@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from raft_errors import RaftError
-from tasks.hashing import read_sha256
-from tasks.store import Store
+from tasks.store.hashing import read_sha256
+from tasks.store.store import Store
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from raft_errors import BadInput, RaftError
-from tasks import supervisor
-from tasks.stage import Transient
-from tasks.supervisor import SECRETS, run_child
+from tasks.build import supervisor
+from tasks.build.stage import Transient
+from tasks.build.supervisor import SECRETS, run_child
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import pytest
 import small_chain
 
 from raft_errors import BadInput
-from tasks.registry import Registry
-from tasks.store import Store
-from tasks.touched import fits, touched
+from tasks.adapters.registry import Registry
+from tasks.store.store import Store
+from tasks.upkeep.touched import fits, touched
 
 
 @pytest.fixture

@@ -1,0 +1,178 @@
+"""How good one answer is, and how good many are: exact match, F1, ROUGE-L, closed answers, citations, refusals.
+
+Plain functions over strings. A figure that has no meaning for a case (the precision of no quotes) is None, never 0, so
+that averages stay honest. Follows the official SQuAD 1.1 and HotpotQA scripts where they exist.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from data.prompting.contract import CitedQuote
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_CLOSED = ("yes", "no", "noanswer")
+
+
+def normalise(text: str) -> str:
+    """The official SQuAD normalisation: lower case, no ASCII punctuation, no articles, single spaces."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1.0 if the prediction equals an accepted answer after normalisation, else 0.0."""
+    return float(any(normalise(prediction) == normalise(answer) for answer in answers))
+
+
+def contains_answer(prediction: str, answers: Sequence[str]) -> float:
+    """1.0 if an accepted answer stands in the prediction as whole words: fair to a model that answers in sentences."""
+    padded = f" {normalise(prediction)} "
+    return float(any(normalise(a) and f" {normalise(a)} " in padded for a in answers))
+
+
+def token_f1(prediction: str, answers: Sequence[str], *, closed: bool = False) -> float:
+    """Best token F1 over the accepted answers (SQuAD). `closed`: yes/no must match outright (HotpotQA)."""
+    return max((_f1(normalise(prediction), normalise(answer), closed) for answer in answers), default=0.0)
+
+
+def _f1(prediction: str, answer: str, closed: bool) -> float:
+    if closed and prediction != answer and (prediction in _CLOSED or answer in _CLOSED):
+        return 0.0
+    got, wanted = prediction.split(), answer.split()
+    same = sum((Counter(got) & Counter(wanted)).values())
+    return 2 * same / (len(got) + len(wanted)) if same else 0.0
+
+
+@lru_cache(maxsize=1)
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=False)
+
+
+def rouge_l(prediction: str, answers: Sequence[str]) -> float:
+    """Best ROUGE-L F-measure over the accepted answers (rouge-score, no stemming)."""
+    return max((float(_rouge().score(answer, prediction)["rougeL"].fmeasure) for answer in answers), default=0.0)
+
+
+def closed_label(final_answer: str, labels: Collection[str]) -> str | None:
+    """The label that an answer begins with ("Yes, because ..." is `yes`), or the only one it holds; None if unclear."""
+    words = normalise(final_answer).split()
+    normal = {normalise(label): label for label in labels}
+    if words and words[0] in normal:
+        return normal[words[0]]
+    found = {w for w in words if w in normal}
+    return normal[found.pop()] if len(found) == 1 else None
+
+
+def classification_scores(predicted: Sequence[str | None], gold: Sequence[str]) -> dict[str, Any]:
+    """Accuracy and macro-F1 over the gold labels; an unclear prediction (None) is wrong and counted in `unclear`."""
+    labels = sorted(set(gold))
+    per_label = {}
+    for label in labels:
+        hit = sum(p == label == g for p, g in zip(predicted, gold, strict=True))
+        total = sum(p == label for p in predicted) + sum(g == label for g in gold)
+        per_label[label] = 2 * hit / total if total else 0.0
+    return {
+        "n": len(gold),
+        "accuracy": _mean([float(p == g) for p, g in zip(predicted, gold, strict=True)]),
+        "macro_f1": _mean(list(per_label.values())),
+        "f1": per_label,
+        "majority": max(Counter(gold).values()) / len(gold) if gold else None,
+        "unclear": sum(p is None for p in predicted),
+    }
+
+
+def supporting_fact_scores(predicted: Collection[Hashable], gold: Collection[Hashable]) -> dict[str, float]:
+    """Exact match, precision, recall and F1 of a set of supporting facts, as HotpotQA's script computes them."""
+    got, wanted = set(predicted), set(gold)
+    hit = len(got & wanted)
+    precision = hit / len(got) if got else 0.0
+    recall = hit / len(wanted) if wanted else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if hit else 0.0
+    return {"em": float(got == wanted), "precision": precision, "recall": recall, "f1": f1}
+
+
+def check_quotes(quotes: Sequence[CitedQuote], passages: Sequence[str], oracles: Collection[int]) -> list[dict]:
+    """For each quote: passage (as cited), verbatim (in that passage), oracle (that passage is one), stands_in.
+
+    `stands_in` is the first passage that holds it (the cited one before others), None where none does. White space may
+    differ. A quote without a number is looked up in all passages; a number that no passage has is not verbatim.
+    `oracles` are 1-based positions.
+    """
+    flat = [_flat(p) for p in passages]
+    rows = []
+    for quote in quotes:
+        text = _flat(quote.text)
+        places = [i for i, p in enumerate(flat, 1) if text and text in p]
+        first = next(iter(places), None)
+        cited = quote.passage if quote.passage is not None else first
+        row = {"passage": cited, "text": quote.text, "verbatim": cited in places, "oracle": cited in set(oracles)}
+        rows.append({**row, "stands_in": cited if cited in places else first})
+    return rows
+
+
+def citation_scores(
+    quotes: Sequence[CitedQuote], passages: Sequence[str], oracles: Collection[int]
+) -> dict[str, float | None]:
+    """Scores the quotes of one answer against the passages it was shown.
+
+    precision: share of the quotes that are verbatim in the cited passage where that passage is an oracle (None without
+    quotes). recall: share of the oracles quoted in that way (None without an oracle shown). verbatim: share of the
+    quotes that stand in the cited passage (None without quotes). supporting_f1: cited passages against oracles as sets.
+    """
+    rows = check_quotes(quotes, passages, oracles)
+    right = [r for r in rows if r["verbatim"] and r["oracle"]]
+    cited = {r["passage"] for r in rows if r["passage"] is not None}
+    return {
+        "precision": len(right) / len(rows) if rows else None,
+        "recall": len({r["passage"] for r in right}) / len(set(oracles)) if oracles else None,
+        "verbatim": sum(r["verbatim"] for r in rows) / len(rows) if rows else None,
+        "supporting_f1": supporting_fact_scores(cited, oracles)["f1"] if oracles else None,
+    }
+
+
+def groundedness(final_answer: str, verbatim_quotes: Sequence[str]) -> float | None:
+    """How far the final answer stands in its (verbatim) quotes: 1.0 as a phrase, else the share of its words.
+
+    None for yes / no and for an empty answer, which no quote can hold; 0.0 for an answer without a verbatim quote.
+    """
+    answer = normalise(final_answer)
+    words = answer.split()
+    if not words or words[0] in ("yes", "no", "maybe"):
+        return None
+    texts = [normalise(q) for q in verbatim_quotes]
+    if any(f" {answer} " in f" {text} " for text in texts):
+        return 1.0
+    pool = Counter(word for text in texts for word in text.split())
+    return sum((Counter(words) & pool).values()) / len(words)
+
+
+def refusal_scores(refused: Sequence[bool], should_refuse: Sequence[bool]) -> dict[str, Any]:
+    """Precision, recall and F1 of refusing; None where nothing was refused or nothing should have been."""
+    both = sum(r and s for r, s in zip(refused, should_refuse, strict=True))
+    made, due = sum(refused), sum(should_refuse)
+    precision = both / made if made else None
+    recall = both / due if due else None
+    f1 = 2 * both / (made + due) if made + due else None
+    return {"n": len(refused), "refused": made, "due": due, "precision": precision, "recall": recall, "f1": f1}
+
+
+def mean_defined(values: Sequence[float | None]) -> tuple[float | None, int]:
+    """Mean over the values that are defined, and how many those are."""
+    defined = [v for v in values if v is not None]
+    return _mean(defined), len(defined)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,146 @@
+"""The rule by which a candidate adapter is promoted, held or rejected, from paired comparisons; every check says why.
+
+Promote: not worse anywhere by more than a margin, better where it matters, citations not worse, enough questions.
+Hold: a check failed that a person may overrule. Reject: clearly worse than no adapter at all. Knows no models or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from data.evaluation.scoring import METRICS
+from data.statistics import with_interval
+
+Verdict = Literal["promote", "hold", "reject"]
+Rival = Literal["promoted", "base"]
+
+ANSWERS = ("f1", "contains", "accuracy")
+CITATIONS = ("citation_precision", "citation_recall", "verbatim")
+MATTERS = "f1"
+NAMES = {"promoted": "the promoted version", "base": "the base model"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Attributes:
+    margin: a mean may be lower than a rival's by at most this (metrics run from 0 to 1).
+    gain: on the fresh test set the mean of `f1` must be higher than the promoted version's by at least this.
+    least_questions: below this many fresh questions nothing is decided.
+    """
+
+    margin: float = 0.05
+    gain: float = 0.0
+    least_questions: int = 20
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition: what it asks, whether it holds, what follows if not (`hold` or `reject`), and the figures."""
+
+    name: str
+    passed: bool
+    otherwise: Verdict
+    why: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict with every check behind it."""
+
+    verdict: Verdict
+    checks: tuple[Check, ...]
+
+    @property
+    def reason(self) -> str:
+        """One line: what spoke against promotion, or what spoke for it."""
+        failed = [c for c in self.checks if not c.passed and c.otherwise == self.verdict]
+        if failed:
+            return "; ".join(c.why for c in failed)
+        return "; ".join(c.why for c in self.checks if c.name.startswith("better")) or "every check passed"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"verdict": self.verdict, "reason": self.reason, "checks": [asdict(c) for c in self.checks]}
+
+
+def decide(
+    comparisons: Mapping[Rival, Mapping[str, Mapping[str, Any]]],
+    rule: Rule,
+    *,
+    notes: Sequence[Check] = (),
+) -> Decision:
+    """Applies the rule.
+
+    Args:
+        comparisons: rival -> set of test questions (`fresh`, `frozen`) -> that setting's part of
+            `data.evaluation.comparison.summarise` with the rival as its base and the candidate as its other.
+        notes: checks that were made elsewhere (files, parity, another base model).
+    """
+    checks = list(notes)
+    fresh = comparisons["base"].get("fresh", {}).get("differences", {}).get(MATTERS)
+    count = fresh["n"] if fresh else 0
+    enough = count >= rule.least_questions
+    checks.append(
+        Check("enough questions", enough, "hold", f"{count} fresh test questions, {rule.least_questions} are needed")
+    )
+    for rival, sets in comparisons.items():
+        for name, setting in sets.items():
+            checks += _not_worse(rival, name, setting, rule.margin)
+    if fresh:
+        checks.append(
+            Check(
+                "better than the base model",
+                fresh["verdict"] == "better",
+                "hold",
+                _said("fresh", MATTERS, "base", fresh),
+            )
+        )
+    ahead = comparisons.get("promoted", {}).get("fresh", {}).get("differences", {}).get(MATTERS)
+    if ahead:
+        passed = ahead["difference"] >= rule.gain
+        wanted = f", at least {rule.gain:+.3f} is asked" if rule.gain or not passed else ""
+        why = _said("fresh", MATTERS, "promoted", ahead) + wanted
+        checks.append(Check("better than the promoted version", passed, "hold", why))
+    failed = {c.otherwise for c in checks if not c.passed}
+    verdict: Verdict = "reject" if "reject" in failed else "hold" if failed else "promote"
+    return Decision(verdict, tuple(checks))
+
+
+def _not_worse(rival: Rival, name: str, setting: Mapping[str, Any], margin: float) -> list[Check]:
+    """One check a metric: a mean below the rival's by more than the margin holds, or rejects where it is the base's and
+    the interval is wholly below zero. One check for the slices, which are many and small: only clear losses count.
+    """
+    checks = []
+    differences = setting.get("differences", {})
+    for metric in (*ANSWERS, *CITATIONS):
+        if metric in differences:
+            d = differences[metric]
+            passed = d["difference"] >= -margin
+            clear = rival == "base" and metric == MATTERS and d["verdict"] == "worse"
+            kind = "citations" if metric in CITATIONS else "answers"
+            checks.append(
+                Check(
+                    f"{kind} not worse: {name}, {metric}, {rival}",
+                    passed,
+                    "reject" if clear else "hold",
+                    _said(name, metric, rival, d) + ("" if passed else f", more than {margin} below"),
+                )
+            )
+    lost = [
+        f"{part} {value!r} {entry['difference']['difference']:+.3f}"
+        for part, table in setting.get("slices", {}).items()
+        for value, entry in table.items()
+        if "difference" in entry
+        and entry["difference"]["difference"] < -margin
+        and entry["difference"]["verdict"] == "worse"
+    ]
+    said = f"clearly worse than {NAMES[rival]} on {', '.join(lost)}" if lost else "no slice clearly worse"
+    return [*checks, Check(f"slices not worse: {name}, {rival}", not lost, "hold", f"{name}: {said}")]
+
+
+def _said(name: str, metric: str, rival: Rival, d: Mapping[str, Any]) -> str:
+    return (
+        f"{name} set, {METRICS[metric]}: {d['other']:.3f} against {d['base']:.3f} of {NAMES[rival]}, "
+        f"{with_interval(d['difference'], d)}"
+    )

@@ -1,0 +1,166 @@
+"""Keeps quotes word for word while a model writes: inside the marks only a passage's own next words may follow.
+
+Works on the bytes of tokens, so it needs no more of a tokenizer than what each id stands for. Which words are quoted
+stays the model's choice; that they stand in the passage, under its number where numbers are written, is no longer one.
+Knows no model: generation asks it, before each token, which ids may come next.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from data.prompting.contract import NUMBER_BEFORE, PromptTemplate, closing
+
+LONGEST = 24  # bytes of a token that are looked up; longer ones are runs of spaces or lines
+STRADDLE = 4  # bytes of a passage that a token may hold before the closing mark, such as the dot of `.”`
+
+
+class TokenBytes:
+    """Ids by what they stand for."""
+
+    def __init__(self, tokens: Sequence[bytes | None]) -> None:
+        """`tokens[id]` is what an id writes; None for special tokens, which are in no quote."""
+        self.tokens = tokens
+        pairs = sorted((token, i) for i, token in enumerate(tokens) if token)
+        self._sorted = [token for token, _ in pairs]
+        self._ids = [i for _, i in pairs]
+        self._exact: dict[bytes, list[int]] = {}
+        for token, i in pairs:
+            self._exact.setdefault(token, []).append(i)
+
+    def text(self, ids: Sequence[int]) -> bytes:
+        """What ids write one after the other."""
+        return b"".join(self.tokens[i] or b"" for i in ids if i < len(self.tokens))
+
+    def beginning(self, target: bytes, longer_than: int = 0) -> Iterator[int]:
+        """Ids whose bytes are the first of `target`, and more than `longer_than` of them."""
+        for size in range(longer_than + 1, min(len(target), LONGEST) + 1):
+            yield from self._exact.get(target[:size], ())
+
+    def going_beyond(self, target: bytes) -> list[int]:
+        """Ids whose bytes begin with the whole of `target`."""
+        low = bisect.bisect_left(self._sorted, target)
+        high = bisect.bisect_left(self._sorted, target + b"\xff" * LONGEST)
+        return self._ids[low:high]
+
+
+class QuoteCopier:
+    """What may follow in the reply to one prompt.
+
+    Example:
+        >>> copier = QuoteCopier(TokenBytes(tokenizer.token_bytes()), template, passages)
+        >>> copier.allowed([])             # None: any token
+        >>> copier.allowed(ids_so_far)     # inside a quote: ids that go on with a passage, or close the quote
+    """
+
+    def __init__(self, vocabulary: TokenBytes, template: PromptTemplate, passages: Sequence[str]) -> None:
+        self._vocabulary = vocabulary
+        self._begin, self._end = template.begin_quote.encode(), template.end_quote.encode()
+        self._answer = template.answer_marker.encode()
+        self._citation = template.citation
+        self._passages = [p.encode() for p in passages]
+
+    def allowed(self, ids: Sequence[int]) -> list[int] | None:
+        """Ids that may follow `ids`, the reply so far; None for any.
+
+        None as well in the final answer, and where a quote already departed from the passages, which no further token
+        can mend.
+        """
+        rest, before = self._vocabulary.text(ids), b""
+        if self._answer in rest:
+            return None
+        while True:
+            head, mark, rest = rest.partition(self._begin)
+            if not mark:
+                return None
+            before += head
+            stop = self._closed(rest)
+            if stop < 0:
+                quote = rest
+                break
+            quote, after = rest[:stop], rest[stop + len(self._end) :]
+            if self._begin not in after:
+                return self._number(quote, after) if self._citation == "after" else None
+            rest = after
+        within = self._cited(before)
+        if not quote:
+            return self._first_words(within)
+        found = {i for n in within for i in self._next(self._passages[n], quote)}
+        return sorted(found) or None
+
+    def _closed(self, rest: bytes) -> int:
+        """Where the mark stands that closes a quote which begins `rest`, -1 where it is still being written.
+
+        A mark that the passage has as well, for a quote of its own, closes only that one.
+        """
+        balanced = closing(rest, 0, self._begin, self._end)
+        stop = rest.find(self._end)
+        while stop >= 0:
+            after = stop + len(self._end)
+            if stop == balanced or not any(rest[:after] in passage for passage in self._passages):
+                return stop
+            stop = rest.find(self._end, after)
+        return -1
+
+    def _cited(self, before: bytes) -> tuple[int, ...]:
+        """The passages that may be quoted: the one whose number stands before the quote, or all."""
+        everyone = tuple(range(len(self._passages)))
+        if self._citation != "before":
+            return everyone
+        number = NUMBER_BEFORE.search(before.decode(errors="replace"))
+        return tuple(n for n in everyone if number and n + 1 == int(number["number"])) or everyone
+
+    def _first_words(self, within: tuple[int, ...]) -> list[int] | None:
+        """Ids with which a quote may begin: at the beginning of a word of a passage."""
+        found: set[int] = set()
+        for passage in (self._passages[n] for n in within):
+            for at in filter(partial(self._may_begin, passage), range(len(passage))):
+                found.update(self._vocabulary.beginning(passage[at : at + LONGEST]))
+        return sorted(found) or None
+
+    def _next(self, passage: bytes, quote: bytes) -> Iterator[int]:
+        """Ids that go on with a quote as the passage does, or close it where a word ends."""
+        for at in self._after_each(passage, quote):
+            yield from self._vocabulary.beginning(passage[at : at + LONGEST])
+            for more in range(STRADDLE + 1):
+                if at + more <= len(passage) and _between_words(passage, at + more):
+                    target = passage[at : at + more] + self._end
+                    yield from self._vocabulary.beginning(target, longer_than=more)
+                    yield from self._vocabulary.going_beyond(target)
+        for done in range(1, len(self._end)):  # the closing mark is half written
+            if quote.endswith(self._end[:done]) and quote[:-done].strip() and quote[:-done] in passage:
+                yield from self._vocabulary.beginning(self._end[done:])
+                yield from self._vocabulary.going_beyond(self._end[done:])
+
+    def _after_each(self, passage: bytes, quote: bytes) -> Iterator[int]:
+        """Where each occurrence of the quote ends."""
+        at = passage.find(quote)
+        while at >= 0:
+            if self._may_begin(passage, at):
+                yield at + len(quote)
+            at = passage.find(quote, at + 1)
+
+    def _may_begin(self, passage: bytes, at: int) -> bool:
+        """Whether a quote may begin here: with a word or a sign, and not with what would close it."""
+        blank = passage[at : at + 1].isspace() or passage.startswith(self._end, at)
+        return not blank and _between_words(passage, at)
+
+    def _number(self, quote: bytes, after: bytes) -> list[int] | None:
+        """Ids that write the number of a passage in which the closed quote stands."""
+        found: set[int] = set()
+        for number, passage in enumerate(self._passages, 1):
+            target = f" [{number}]".encode()
+            if quote in passage and target.startswith(after) and len(after) < len(target):
+                found.update(self._vocabulary.beginning(target[len(after) :]))
+                found.update(self._vocabulary.going_beyond(target[len(after) :]))
+        return sorted(found) or None
+
+
+def _between_words(passage: bytes, at: int) -> bool:
+    """Whether a quote may begin or end here: not inside a character, nor between two ASCII letters or digits."""
+    if at in (0, len(passage)):
+        return True
+    before, after = passage[at - 1 : at], passage[at : at + 1]
+    return not 0x80 <= after[0] < 0xC0 and not (before.isalnum() and after.isalnum())

@@ -1,0 +1,178 @@
+"""Takes questions that a team already has and finds for each the chunk and the words that hold its answer.
+
+The gold chunk is looked for by quote, then by the answer within the gold document, then by retrieval. A row marked as
+having no answer becomes a question that is to be refused. A row that cannot be placed is dropped with its reason; a
+file that cannot be understood is a `BadInput`. No teacher is asked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.nouns import Chunk, Document, Hit, Progress, Question, Quote, Search, digest
+from data.questions.files import Row, read_rows
+from data.questions.filters import Fault
+from data.questions.placing import LONG_ANSWER, Library, Place, find_places, is_yes_no, supported_part
+from data.questions.results import Dropped, QuestionSet, question_set
+from data.questions.unanswerable import asked_of
+from data.questions.wording import flat
+from raft_errors import BadInput
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How imported questions are placed.
+
+    Attributes:
+        columns: what -> column name where the names are not the usual ones (`question_files.COLUMNS` lists them).
+        depth: how many hits of the retriever are looked at for rows that name no document.
+        min_score: a hit below this is no gold chunk for a row whose answer is not found word for word.
+        max_questions: rows taken, in file order; None for all.
+        max_answer_words: an answer of more than 40 words is cut to its sentences that the gold chunks hold, at most so
+            many words; the whole one stays in the question's metadata. None keeps every answer as it is.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    depth: int = 10
+    min_score: float = 0.5
+    max_questions: int | None = None
+    max_answer_words: int | None = 120
+
+
+def import_questions(
+    source: Path | Iterable[Mapping[str, Any]],
+    chunks: Sequence[Chunk],
+    search: Search | None = None,
+    *,
+    documents: Sequence[Document] = (),
+    options: ImportOptions = ImportOptions(),
+    progress: Progress | None = None,
+) -> QuestionSet:
+    """Reads questions and gives each its gold chunks and verbatim quotes.
+
+    Args:
+        source: a question file (see `data.questions.files`) or an iterable of rows.
+        chunks: of the whole corpus.
+        search: the retriever; without it only rows that name a document or a quote can be placed, and `difficulty` is
+            None.
+        documents: where given, a row may name a document by any id or title in its metadata as well.
+
+    Returns:
+        Questions in file order, origin `user`; `counts` adds `placed_by`.
+
+    Raises:
+        BadInput: the file cannot be understood, or not one of its rows could be placed.
+    """
+    rows = read_rows(source, columns=options.columns)[: options.max_questions]
+    library = Library(chunks, documents)
+    hits = _search(rows, search, options.depth)
+    seen: dict[str, int] = {}
+    questions: list[Question] = []
+    dropped: list[Dropped] = []
+    how: Counter[str] = Counter()
+    for done, row in enumerate(rows):
+        if progress and done % 50 == 0:
+            progress(done, len(rows), "placing questions")
+        own = hits.get(row.number, ())
+        wrong = _check(row, seen)
+        found: list[Place] | Chunk | Fault
+        if wrong or row.answerable:
+            found = wrong or find_places(row, library, own, depth=options.depth, min_score=options.min_score)
+        else:
+            found = asked_of(row, library, own)
+        if isinstance(found, Fault):
+            dropped.append(Dropped("", row.question[:300], found.reason, found.detail[:300], row.id))
+        elif isinstance(found, Chunk):
+            how["unanswerable"] += 1
+            questions.append(_to_refuse(row, found, own))
+        else:
+            question = _question(row, found, hits.get(row.number), options.max_answer_words)
+            if question is None:
+                fault = "none of the answer's sentences stands in its chunks"
+                dropped.append(Dropped(found[0].chunk.id, row.question[:300], "answer_not_supported", fault, row.id))
+            else:
+                how[_how(found)] += 1
+                questions.append(question)
+    if not questions:
+        reasons = Counter(d.reason for d in dropped).most_common(3)
+        raise BadInput(
+            "none of the questions could be placed in the corpus: " + ", ".join(f"{n} {r}" for r, n in reasons),
+            expected="questions about the documents of this corpus",
+            do=f"check the columns and the documents' names; first: {dropped[0].reason}, {dropped[0].detail}",
+        )
+    return question_set(questions, dropped, chunks=len(chunks), placed_by=dict(sorted(how.items())))
+
+
+def _search(rows: Sequence[Row], search: Search | None, depth: int) -> dict[int, list[Hit]]:
+    wanted = [row for row in rows if row.question and not row.fault]
+    if search is None or not wanted:
+        return {}
+    return dict(zip((r.number for r in wanted), search([r.question for r in wanted], depth), strict=True))
+
+
+def _check(row: Row, seen: dict[str, int]) -> Fault | None:
+    """What is wrong with a row before anything is looked up."""
+    if row.fault:
+        return Fault(row.fault, f"line {row.number}")
+    if row.id in seen:
+        return Fault("duplicate_id", f"id {row.id!r} stands on row {seen[row.id]} already")
+    seen[row.id] = row.number
+    if len(row.question) < 3:
+        return Fault("empty_question", f"row {row.number}")
+    if row.disliked:
+        return Fault("thumbs_down", "the user was not content with the answer")
+    if row.answerable and not row.answers and not row.reasoning:
+        return Fault("empty_answer", f"row {row.number}")
+    return None
+
+
+def _how(places: list[Place]) -> str:
+    """The best of the ways in which a row's chunks were found."""
+    return min((p.how for p in places), key=("quote", "answer", "retrieval", "overlap", "document").index)
+
+
+def _to_refuse(row: Row, chunk: Chunk, hits: Sequence[Hit]) -> Question:
+    """A question without an answer; its chunk is what it was asked of."""
+    return Question(
+        id=digest(row.question, chunk.id),
+        question=flat(row.question),
+        answer="",
+        gold_chunk_ids=(chunk.id,),
+        document_ids=(chunk.document_id,),
+        kind="unanswerable",
+        origin="user",
+        difficulty=min((h.rank for h in hits if h.chunk_id == chunk.id), default=None),
+        metadata={"row_id": row.id, "placed_by": "unanswerable"},
+    )
+
+
+def _question(row: Row, places: list[Place], hits: list[Hit] | None, max_answer_words: int | None) -> Question | None:
+    answers = row.answers or (flat(row.reasoning),)
+    metadata: dict[str, Any] = {"row_id": row.id, "placed_by": _how(places)}
+    if max_answer_words is not None and len(answers[0].split()) > LONG_ANSWER:
+        short = supported_part(answers[0], places, max_words=max_answer_words)
+        if not short:
+            return None
+        if short != flat(answers[0]):
+            metadata["whole_answer"] = answers[0]
+            answers = (short, *answers[1:])
+    gold = tuple(p.chunk.id for p in places)
+    rank = min((h.rank for h in hits or () if h.chunk_id in gold), default=None)
+    return Question(
+        id=digest(row.question, *gold),
+        question=flat(row.question),
+        answer=answers[0],
+        gold_chunk_ids=gold,
+        document_ids=tuple(dict.fromkeys(p.chunk.document_id for p in places)),
+        quotes=tuple(Quote(p.chunk.id, p.span.of(p.chunk.text)) for p in places),
+        reasoning=flat(row.reasoning) if row.answers else "",
+        answers=answers,
+        kind="yes_no" if is_yes_no(row) else "factoid",
+        origin="user",
+        difficulty=rank,
+        metadata=metadata,
+    )

@@ -1,0 +1,161 @@
+"""Which passages may stand beside a question as distractors.
+
+A distractor must not come from a document held out for a later split, must not be the oracle once more (same text or
+overlapping span), and must not answer the question. Mined passages come first; where they run short, passages drawn
+by consistent hashing stand in. Knows nothing of prompts or tokens.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+from data.evaluation.answer_metrics import normalise
+from data.nouns import Chunk, Question, digest
+from data.records.split_sides import SPLITS, Splits
+
+MIN_ANSWER_CHARACTERS = 4  # shorter answers ("5", "yes") stand in almost any passage
+
+
+class MinedLike(Protocol):
+    """A mined distractor (`retrieval.mining.Mined`), best first in its list."""
+
+    @property
+    def chunk_id(self) -> str: ...
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def mined_by(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A passage in its role, `oracle` or `distractor`; rank 0 where no search found it."""
+
+    chunk: Chunk
+    role: str
+    mined_by: str = ""
+    rank: int = 0
+    score: float = 0.0
+
+
+def is_unanswerable(question: Question) -> bool:
+    """The right answer is the refusal; gold chunks are then what it was asked of, not what answers it."""
+    return question.kind == "unanswerable"
+
+
+class Candidates:
+    """Chooses distractors and counts what was left out (`left_out`: reason -> count)."""
+
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        mined: Mapping[str, Sequence[MinedLike]],
+        splits: Splits,
+        seed: int,
+    ) -> None:
+        self.chunks = {c.id: c for c in chunks}
+        self.mined, self.seed = mined, str(seed)
+        self.left_out: Counter[str] = Counter()
+        self._text = {c.id: _flat(c.text) for c in chunks}
+        self._words: dict[str, str] = {}  # normalised texts, made when first needed
+        # A passage may be shown in its own split and in later ones; so may its twins, whichever document they are in.
+        latest: dict[str, int] = {}
+        for chunk in chunks:
+            text, order = self._text[chunk.id], SPLITS.index(splits.side(chunk.id, chunk.document_id))
+            latest[text] = max(order, latest.get(text, 0))
+        self._order = {c.id: latest[self._text[c.id]] for c in chunks}
+        self._pools = [sorted(c for c, o in self._order.items() if o <= i) for i in range(len(SPLITS))]
+
+    def find(self, question: Question, split: str, count: int) -> list[Shown]:
+        """At most `count` distractors, best first, no two with the same text.
+
+        Of the mined ones, retrieved and random passages are taken in the proportion in which they were mined, random
+        ones last.
+        """
+        gold = [self.chunks[c] for c in question.gold_chunk_ids]
+        # The passage that an unanswerable question was asked of is its hardest distractor.
+        asked_of = [Shown(c, "distractor", "asked_of", 1) for c in gold] if is_unanswerable(question) else []
+        taken = {self._text[c.id] for c in gold}
+        quotes = [_flat(q.text) for q in question.quotes]
+        answers = [normalise(a) for a in (question.answers or (question.answer,))]
+        answers = [a for a in answers if len(a) >= MIN_ANSWER_CHARACTERS]
+
+        def usable(items: Iterable[Shown]) -> Iterator[Shown]:
+            for item in items:
+                reason = self._unfit(item.chunk, split, gold, taken, quotes, answers)
+                if reason:
+                    self.left_out[reason] += 1
+                else:
+                    taken.add(self._text[item.chunk.id])
+                    yield item
+
+        mined = list(usable(self._mined(question)))
+        random = [m for m in mined if m.mined_by == "random"]
+        ranked = [m for m in mined if m.mined_by != "random"]
+        # The fraction of a passage is decided by hash: the share holds over many questions.
+        draw = int(digest("random share", self.seed, question.id), 16) / 2**63
+        quota = int(len(random) / len(mined) * count + draw) if mined else 0
+        found = [*asked_of, *ranked[: max(0, count - quota)], *random[:quota], *ranked[max(0, count - quota) :]]
+        found = [*found, *random[quota:]][:count]
+        found += islice(usable(self._drawn(question, split, count)), count - len(found))
+        return sorted(found, key=lambda s: s.mined_by == "random")
+
+    def _unfit(
+        self,
+        chunk: Chunk,
+        split: str,
+        gold: Sequence[Chunk],
+        taken: Collection[str],
+        quotes: Sequence[str],
+        answers: Sequence[str],
+    ) -> str:
+        """Why the passage may not stand beside the question, or an empty text."""
+        text = self._text[chunk.id]
+        if self._order[chunk.id] > SPLITS.index(split):
+            return "held_out_document"
+        if text in taken:
+            return "duplicate"
+        if any(_overlap(chunk, g) for g in gold):
+            return "overlaps_oracle"
+        if any(q in text for q in quotes):
+            return "holds_quote"
+        if answers:
+            words = self._words.get(chunk.id)
+            if words is None:
+                words = self._words[chunk.id] = f" {normalise(chunk.text)} "
+            if any(f" {a} " in words for a in answers):
+                return "holds_answer"
+        return ""
+
+    def _mined(self, question: Question) -> Iterator[Shown]:
+        for mined in self.mined.get(question.id, ()):
+            chunk = self.chunks.get(mined.chunk_id)
+            if chunk is None:
+                self.left_out["not_in_corpus"] += 1
+            else:
+                yield Shown(chunk, "distractor", mined.mined_by, int(mined.rank), round(float(mined.score), 6))
+
+    def _drawn(self, question: Question, split: str, count: int) -> Iterator[Shown]:
+        # Consistent hashing over ids: a document that comes or goes moves few of these.
+        pool = self._pools[SPLITS.index(split)]
+        for attempt in range(20 * count if pool else 0):
+            place = bisect.bisect_left(pool, digest("fill", self.seed, question.id, str(attempt))) % len(pool)
+            yield Shown(self.chunks[pool[place]], "distractor", "random")
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _overlap(a: Chunk, b: Chunk) -> bool:
+    return a.document_id == b.document_id and a.start < b.end and b.start < a.end

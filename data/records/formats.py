@@ -1,0 +1,99 @@
+"""Records in the layouts that other trainers read as they are: Alpaca and chat JSON Lines, Parquet.
+
+The columns are those that LLaMA-Factory and Axolotl document. The Alpaca triple alone is always enough to train;
+`metadata` rides along for those who look.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.nouns import Record, write_jsonl
+from data.prompting.contract import to_messages
+from raft_errors import BadInput
+
+FORMATS = ("alpaca", "chat", "parquet")
+
+
+def chat_row(record: Record) -> dict[str, Any]:
+    """`messages`: the user's prompt and the assistant's answer, as every chat trainer reads them."""
+    messages = [*to_messages(record), {"role": "assistant", "content": record.output}]
+    return {"messages": messages, "metadata": record.metadata}
+
+
+def write_records(folder: Path, by_split: Mapping[str, Sequence[Record]], *, formats: Iterable[str]) -> list[Path]:
+    """Writes `<split>.jsonl` (alpaca), `<split>.chat.jsonl` and `<split>.parquet`, and how to load them elsewhere.
+
+    `dataset_info.json` is LLaMA-Factory's registry for the folder; `axolotl.yaml` holds the `datasets` section for
+    Axolotl. In Parquet and the chat form `metadata` is kept. Empty splits are not written. Returns the files, sorted.
+    """
+    wanted = list(dict.fromkeys(formats))
+    unknown = [f for f in wanted if f not in FORMATS]
+    if unknown:
+        raise BadInput(f"records: unknown format {unknown[0]!r}", expected=f"one of {', '.join(FORMATS)}")
+    written = []
+    for split, records in by_split.items():
+        if not records:
+            continue
+        if "alpaca" in wanted:
+            written.append(folder / f"{split}.jsonl")
+            write_jsonl(written[-1], records)
+        if "chat" in wanted:
+            written.append(folder / f"{split}.chat.jsonl")
+            write_jsonl(written[-1], (chat_row(r) for r in records))
+        if "parquet" in wanted:
+            written.append(folder / f"{split}.parquet")
+            _write_parquet(written[-1], records)
+    names = [p.name for p in written]
+    for name, text in (("dataset_info.json", _llama_factory(names)), ("axolotl.yaml", _axolotl(names))):
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        written.append(folder / name)
+    return sorted(written)
+
+
+def _write_parquet(path: Path, records: Sequence[Record]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Metadata as one JSON text: nested empty lists have no type that every reader agrees on.
+    rows = [
+        {
+            "instruction": r.instruction,
+            "input": r.input,
+            "output": r.output,
+            "metadata": json.dumps(r.metadata, ensure_ascii=False, sort_keys=True),
+        }
+        for r in records
+    ]
+    schema = pa.schema([(name, pa.string()) for name in ("instruction", "input", "output", "metadata")])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
+
+
+def _llama_factory(names: Sequence[str]) -> str:
+    alpaca = {"prompt": "instruction", "query": "input", "response": "output"}
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    info: dict[str, Any] = {}
+    for name in names:
+        key = "raft_" + name.removesuffix(".jsonl").replace(".", "_")
+        if name.endswith(".chat.jsonl"):
+            columns = {"messages": "messages"}
+            info[key] = {"file_name": name, "formatting": "sharegpt", "columns": columns, "tags": tags}
+        else:
+            info[key] = {"file_name": name, "formatting": "alpaca", "columns": alpaca}
+    return json.dumps(info, indent=2) + "\n"
+
+
+def _axolotl(names: Sequence[str]) -> str:
+    """The `datasets` section for the training files: YAML written as text, since it is three lines a file."""
+    lines = ["# for an Axolotl configuration; put the folder before each path", "datasets:"]
+    for name in names:
+        if name.startswith("train."):
+            kind = "parquet" if name.endswith(".parquet") else "json"
+            lines += [f"  - path: {name}", f"    ds_type: {kind}"]
+            lines.append("    type: chat_template" if name.endswith(".chat.jsonl") else "    type: alpaca")
+            if name.endswith(".chat.jsonl"):
+                lines += ["    field_messages: messages", "    roles_to_train: [assistant]"]
+    return "\n".join(lines) + "\n"

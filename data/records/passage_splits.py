@@ -1,0 +1,146 @@
+"""Splits within documents, for a corpus that has too few independent ones: a single manual, a book in three formats.
+
+Blocks of neighbouring chunks take the place of documents. Copies of a held-out oracle elsewhere in the corpus, however
+they are cut, are held out with it, and questions on such copies are given up. `data.records.splits` uses it where
+splitting by document cannot work; what it shows about unseen documents is nothing, and the records say so.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from data.nouns import Chunk, Question
+from data.records.split_sides import (
+    SPLITS,
+    SplitOptions,
+    Splits,
+    balance,
+    drawn_side,
+    target_shares,
+    unit_draw,
+    wanted_shares,
+)
+from raft_errors import BadInput
+
+BLOCK_CHUNKS = 4
+SHINGLE_WORDS = 5
+LEAST_SHARED = 0.3  # of the shingles of the shorter of two texts
+
+
+def split_by_passage(
+    chunks: Sequence[Chunk],
+    questions: Sequence[Question],
+    *,
+    options: SplitOptions,
+    seed: int,
+    previous: Mapping[str, str] | None = None,
+) -> Splits:
+    """Splits blocks of neighbouring chunks; blocks that share a question stay together.
+
+    `previous` (chunk id -> split of an earlier run) fixes the side of a block that still holds one of these chunks; of
+    several sides, test wins over validation over train.
+
+    Raises BadInput where there are fewer blocks with questions than splits.
+    """
+    block = blocks(chunks)
+    gold = [c for q in questions for c in q.gold_chunk_ids if c in block]
+    unit = _joined(block, questions)
+    draw = {u: unit_draw(seed, u) for u in sorted(set(unit.values()))}
+    side = {u: drawn_side(x, options) for u, x in draw.items()}
+    fixed: set[str] = set()
+    for chunk in chunks if previous else ():
+        if before := (previous or {}).get(chunk.id):
+            own_unit = unit[block[chunk.id]]
+            side[own_unit] = max(before, side[own_unit], key=SPLITS.index) if own_unit in fixed else before
+            fixed.add(own_unit)
+    weight = Counter(unit[block[q.gold_chunk_ids[0]]] for q in questions if set(q.gold_chunk_ids[:1]) & block.keys())
+    wanted = wanted_shares(options)
+    if len(weight) < len(wanted):
+        raise BadInput(
+            f"the questions are about {len(weight)} independent part(s) of the corpus, for {len(wanted)} splits",
+            expected=f"at least {len(wanted)} documents with questions, or parts of {BLOCK_CHUNKS} chunks",
+            do="add documents or questions, or set the share of validation (or test) to 0",
+        )
+    moved = balance(side, weight, draw, options, fixed)
+    own = {c.id: side[unit[block[c.id]]] for c in chunks}
+    copies = hold_out_copies(chunks, gold, own, SPLITS.index)
+    of_chunk = dict(sorted((own | copies).items()))
+    most: dict[str, Counter[str]] = {}
+    for chunk in chunks:
+        most.setdefault(chunk.document_id, Counter())[of_chunk[chunk.id]] += 1
+    of = {d: max(SPLITS, key=lambda s: (most[d][s], -SPLITS.index(s))) for d in sorted(most)}
+    asked = [of_chunk[q.gold_chunk_ids[0]] for q in questions if q.gold_chunk_ids and q.gold_chunk_ids[0] in of_chunk]
+    report = {
+        "seed": seed,
+        "level": "passage",
+        "documents": {s: sum(v == s for v in of.values()) for s in SPLITS},
+        "passages": {s: sum(v == s for v in of_chunk.values()) for s in SPLITS},
+        "questions": {s: asked.count(s) for s in SPLITS},
+        "target": target_shares(options),
+        "copies_of_held_out_oracles": len(copies),
+        "moved_to_fill": moved,
+        "kept_from_before": len(fixed),
+    }
+    return Splits(of, {}, report, of_chunk, frozenset(copies))
+
+
+def _joined(block: Mapping[str, str], questions: Sequence[Question]) -> dict[str, str]:
+    """Block -> representative of the blocks that it shares questions with."""
+    parent = {b: b for b in block.values()}
+
+    def find(item: str) -> str:
+        while parent[item] != item:
+            item = parent[item]
+        return item
+
+    for question in questions:
+        own = [block[c] for c in question.gold_chunk_ids if c in block]
+        for other in own[1:]:
+            first, second = sorted((find(own[0]), find(other)))
+            parent[second] = first
+    return {b: find(b) for b in sorted(parent)}
+
+
+def blocks(chunks: Sequence[Chunk]) -> dict[str, str]:
+    """Chunk id -> name of its block: so many neighbouring chunks of one document, counted from its start."""
+    return {c.id: f"{c.document_id}:{c.ordinal // BLOCK_CHUNKS}" for c in chunks}
+
+
+def hold_out_copies(
+    chunks: Sequence[Chunk], gold: Sequence[str], side: Mapping[str, str], rank: Callable[[str], int]
+) -> dict[str, str]:
+    """Chunk id -> later side, for chunks that share text with an oracle of a later side.
+
+    Args:
+        gold: ids of the chunks that answer a question.
+        side: chunk id -> split.
+        rank: of a split; training is 0, and higher ones must not be seen from lower ones.
+
+    Two texts share text where 30 % of the word 5-grams of the shorter stand in the other.
+    """
+    texts = {c.id: c.text for c in chunks}
+    later = [g for g in sorted(set(gold)) if rank(side[g]) > 0]
+    sizes: dict[str, int] = {}
+    places: dict[int, list[str]] = {}
+    for oracle in later:
+        found = _shingles(texts[oracle])
+        sizes[oracle] = len(found)
+        for shingle in sorted(found):
+            places.setdefault(shingle, []).append(oracle)
+    moved = {}
+    for chunk in chunks:
+        own = rank(side[chunk.id])
+        found = _shingles(chunk.text)
+        shared = Counter(o for s in found for o in places.get(s, ()) if rank(side[o]) > own)
+        sides = [side[o] for o, n in shared.items() if n >= LEAST_SHARED * min(sizes[o], len(found))]
+        if sides:
+            moved[chunk.id] = max(sides, key=rank)
+    return moved
+
+
+def _shingles(text: str) -> set[int]:
+    words = text.casefold().split()
+    stop = max(1, len(words) - SHINGLE_WORDS + 1) if words else 0
+    return {zlib.crc32(" ".join(words[i : i + SHINGLE_WORDS]).encode()) for i in range(stop)}

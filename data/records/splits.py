@@ -1,0 +1,227 @@
+"""Which documents are for training, which for validation and which for the test.
+
+Documents are split, never questions, so that no test passage was seen in training. The choice is a seeded hash of the
+document, so a document keeps its side while others come and go; near-duplicates and documents that share a question
+stay together. Knows nothing of records.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data.memo import remembered
+from data.nouns import Chunk, ItemCache, Question
+from data.records.passage_splits import split_by_passage
+from data.records.split_sides import (
+    SPLITS,
+    Frozen,
+    SplitOptions,
+    Splits,
+    balance,
+    drawn_side,
+    target_shares,
+    too_lopsided,
+    unit_draw,
+    wanted_shares,
+)
+
+log = logging.getLogger("raft.data")
+
+__all__ = ["SPLITS", "Frozen", "SplitOptions", "Splits", "near_duplicates", "split_by_document"]
+
+SHINGLE_WORDS = 5
+PERMUTATIONS = 64
+
+
+def split_by_document(
+    chunks: Sequence[Chunk],
+    questions: Sequence[Question],
+    *,
+    options: SplitOptions | None = None,
+    seed: int = 0,
+    previous: Frozen | None = None,
+    together: Mapping[str, str] | None = None,
+    cache: ItemCache | None = None,
+) -> Splits:
+    """Splits the documents of the chunks and questions.
+
+    Args:
+        previous: the sides of an earlier run. These documents (or passages) keep their side (frozen test sets), and a
+            new near-duplicate of one joins it; where a group had several sides, test wins over validation over train.
+        together: document id -> name of what it is a part of (a book, an article): parts stay on one side.
+        cache: keeps the sketch of each text.
+
+    Every split with a share above 0 gets at least one group with questions, and where documents are few or uneven about
+    half of its share or more. Where that cannot be (one manual, one book in three formats) the split runs within
+    documents instead (`level` of the report is then `passage`); raises BadInput where even that cannot be.
+    """
+    options = options or SplitOptions()
+    if previous and previous.chunks:
+        return split_by_passage(chunks, questions, options=options, seed=seed, previous=previous.chunks)
+    documents = sorted({c.document_id for c in chunks} | {d for q in questions for d in q.document_ids})
+    groups, joined = _groups(documents, chunks, questions, options, together or {}, cache)
+    asked = {d for q in questions for d in q.document_ids}
+    draw = {g: unit_draw(seed, g) for g in groups}
+    side = {g: drawn_side(draw[g], options) for g in groups}
+    fixed = set()
+    if previous:
+        for group, members in groups.items():
+            before = {previous.documents[d] for d in members if d in previous.documents}
+            if before:
+                side[group] = max(before, key=SPLITS.index)
+                fixed.add(group)
+    group_of = {d: g for g, members in groups.items() for d in members}
+    weight = Counter(group_of[q.document_ids[0]] for q in questions if q.document_ids)
+    moved = balance(side, weight, draw, options, fixed) if len(weight) >= len(wanted_shares(options)) else []
+    if not fixed and too_lopsided(side, weight, options):
+        log.warning(
+            "%d independent document(s) with questions are too few or too uneven to hold some out: splitting by "
+            "passage instead, so the test shows other passages of the same documents",
+            len(weight),
+        )
+        return split_by_passage(chunks, questions, options=options, seed=seed)
+    of = {d: side[g] for g in groups for d in groups[g]}
+    of = dict(sorted(of.items()))
+    # The side of a question is that of its documents, which are in one group.
+    per_question = [of[q.document_ids[0]] for q in questions if q.document_ids]
+    report = {
+        "seed": seed,
+        "level": "document",
+        "documents": {s: sum(v == s for v in of.values()) for s in SPLITS},
+        "documents_with_questions": {s: sum(of[d] == s for d in asked) for s in SPLITS},
+        "questions": {s: per_question.count(s) for s in SPLITS},
+        "target": target_shares(options),
+        "groups_of_several": sum(len(m) > 1 for m in groups.values()),
+        "largest_group": max((len(m) for m in groups.values()), default=0),
+        "joined": joined,
+        "moved_to_fill": moved,
+        "kept_from_before": len(fixed),
+    }
+    _warn_if_lopsided(report)
+    return Splits(of, {d: g for d, g in sorted(group_of.items()) if len(groups[g]) > 1}, report)
+
+
+def _groups(
+    documents: list[str],
+    chunks: Sequence[Chunk],
+    questions: Sequence[Question],
+    options: SplitOptions,
+    together: Mapping[str, str],
+    cache: ItemCache | None,
+) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Connected documents: representative (smallest id) -> members, and how many joins each reason made."""
+    parent = {d: d for d in documents}
+
+    def find(item: str) -> str:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    def join(pairs: Iterable[tuple[str, str]]) -> int:
+        count = 0
+        for a, b in pairs:
+            a, b = sorted((find(a), find(b)))
+            count += a != b
+            parent[b] = a
+        return count
+
+    joined = {"shared_question": join((q.document_ids[0], d) for q in questions for d in q.document_ids[1:])}
+    first: dict[str, str] = {}
+    joined["given"] = join((first.setdefault(together[d], d), d) for d in documents if d in together)
+    whole: dict[str, list[str]] = {}
+    for chunk in chunks:
+        whole.setdefault(chunk.document_id, []).append(chunk.text)
+    texts = {d: "\n".join(parts) for d, parts in sorted(whole.items())}
+    joined["near_duplicate_document"] = join(near_duplicates(texts, options.near_duplicate, cache=cache))
+    gold = {c for q in questions for c in q.gold_chunk_ids}
+    owner = {c.id: c.document_id for c in chunks}
+    # A near-copy of an oracle, in whichever document, is on the oracle's side. Boilerplate that no question asks about
+    # joins nothing.
+    in_order = sorted(chunks, key=lambda c: (c.id not in gold, c.id))
+    pairs = near_duplicates({c.id: c.text for c in in_order}, options.near_duplicate, against=gold, cache=cache)
+    joined["near_duplicate_of_oracle"] = join((owner[a], owner[b]) for a, b in pairs)
+    groups: dict[str, list[str]] = {}
+    for document in documents:
+        groups.setdefault(find(document), []).append(document)
+    return groups, joined
+
+
+def near_duplicates(
+    texts: Mapping[str, str],
+    threshold: float,
+    *,
+    against: Collection[str] | None = None,
+    cache: ItemCache | None = None,
+) -> list[tuple[str, str]]:
+    """Pairs of ids whose texts have about `threshold` or more of their word 5-grams in common (MinHash, Jaccard).
+
+    Texts that are equal but for case and white space are always paired. With `against`, only pairs with one of these
+    ids are found; they must come first. The order of pairs follows that of the texts.
+    """
+    from datasketch import MinHashLSH
+
+    first: dict[str, str] = {}
+    pairs = []
+    index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS)  # above, it has no bands to work with
+    sketches: dict[str, Any] = {}
+    normals = {key: " ".join(text.casefold().split()) for key, text in texts.items()}
+    sketch_of = _sketches([normal for normal in normals.values() if normal], cache)
+    for key, normal in normals.items():
+        if not normal:
+            continue
+        if normal in first:
+            pairs.append((first[normal], key))
+            continue
+        if against is None or key in against:
+            first[normal] = key
+        sketch = sketch_of[normal]
+        # The index over-finds: the sketches decide.
+        near = sorted(o for o in index.query(sketch) if sketch.jaccard(sketches[o]) >= threshold)
+        pairs.extend((other, key) for other in near)
+        if against is None or key in against:
+            index.insert(key, sketch)
+            sketches[key] = sketch
+    return pairs
+
+
+def _sketches(normals: Sequence[str], cache: ItemCache | None) -> dict[str, Any]:
+    """The MinHash of each text, made or read from the cache."""
+    from datasketch import MinHash
+
+    # drawing the permutations costs more than a sketch
+    permutations, scheme = (first := MinHash(num_perm=PERMUTATIONS)).permutations, first.scheme
+
+    def sketch(**given: Any) -> MinHash:
+        return MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32, permutations=permutations, scheme=scheme, **given)
+
+    def hashes(normal: str) -> list[int]:
+        words = normal.split()
+        stop = max(1, len(words) - SHINGLE_WORDS + 1)
+        made = sketch()
+        made.update_batch([" ".join(words[i : i + SHINGLE_WORDS]).encode() for i in range(stop)])
+        return [int(value) for value in made.hashvalues]
+
+    distinct = list(dict.fromkeys(normals))
+    known = remembered(cache, f"minhash-1 {scheme} {PERMUTATIONS} {SHINGLE_WORDS}", distinct, hashes)
+    kind = first.hashvalues.dtype
+    return {n: sketch(hashvalues=np.array(values, kind)) for n, values in zip(distinct, known, strict=True)}
+
+
+def _warn_if_lopsided(report: dict[str, Any]) -> None:
+    total = sum(report["questions"].values())
+    shares = {s: n / total for s, n in report["questions"].items()} if total else {}
+    report["question_shares"] = {s: round(share, 4) for s, share in shares.items()}
+    target = np.array([report["target"][s] for s in shares])
+    if total and np.abs(target - np.array(list(shares.values()))).max() > 0.15:
+        log.warning(
+            "the splits hold %s of the questions; the target was %s: the documents differ much in size",
+            {s: f"{v:.0%}" for s, v in shares.items()},
+            {s: f"{v:.0%}" for s, v in report["target"].items()},
+        )

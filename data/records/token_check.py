@@ -1,0 +1,151 @@
+"""Looks at tokenised records before training spends hours on them: what is trained, what is cut, what is wrong.
+
+Takes any function that turns a record into token ids and a mask, so that it sees exactly what the trainer will see,
+and knows no tokenizer itself. `check` stops a training whose labels are empty, cut, or never end.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from data.memo import remembered
+from data.nouns import ItemCache, Record
+from data.records.figures import spread
+from raft_errors import BadInput
+
+Tokenise = Callable[[Record], tuple[Sequence[int], Sequence[bool]]]
+"""Record -> (token ids, True where the loss is taken), as long as each other, before any cut."""
+
+
+class Measured(NamedTuple):
+    """One record: its tokens, those that are trained, whether its end is not, whether its output is not whole."""
+
+    length: int
+    trained: int
+    endless: bool
+    lost: bool
+    aligned: bool = True
+
+
+OPEN, CLOSE = "⟦", "⟧"
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Attributes:
+    samples: rendered records, trained text between ⟦ and ⟧.
+    figures: counts over all records; JSON values only.
+    faults: what must stop the training, one sentence each.
+    """
+
+    samples: list[str]
+    figures: dict[str, Any]
+    faults: list[str]
+
+    def check(self) -> None:
+        """Raises BadInput with every fault."""
+        if self.faults:
+            raise BadInput(
+                "preflight: " + "; ".join(self.faults),
+                expected="every record with a label that is trained on whole and ends",
+                do="look at preflight.txt, then at template, tokenizer and records.max_tokens",
+            )
+
+
+def preflight(
+    records: Sequence[Record],
+    tokenise: Tokenise,
+    decode: Callable[[Sequence[int]], str],
+    *,
+    end_ids: Collection[int],
+    max_tokens: int,
+    samples: int = 3,
+    cache: ItemCache | None = None,
+    tokenizer: str = "",
+) -> Preflight:
+    """Tokenises every record and says what training on them would mean.
+
+    Args:
+        decode: token ids to text, special tokens included.
+        end_ids: the tokens that end an answer; one must be trained as the last of each record.
+        max_tokens: what fits; longer records are counted as cut.
+        cache: keeps what was found of each record, by its Alpaca triple and `tokenizer`, what `tokenise` goes by.
+    """
+    by_triple = {json.dumps([r.instruction, r.input, r.output]): r for r in records}
+
+    def take(triple: str) -> Measured:
+        return _measured(by_triple[triple], *tokenise(by_triple[triple]), decode, end_ids)
+
+    triples = [json.dumps([r.instruction, r.input, r.output]) for r in records]
+    found = [Measured(*row) for row in remembered(cache, f"preflight-1 {tokenizer}", triples, take)]
+    whole = [m for m in found if m.aligned]
+    misaligned = len(found) - len(whole)
+    lengths, trained = [m.length for m in whole], [m.trained for m in whole]
+    cut, unlabelled = sum(m.length > max_tokens for m in whole), sum(not m.trained for m in whole)
+    endless, lost = sum(m.endless for m in whole), sum(m.lost for m in whole)
+    shown = [_render(*tokenise(r), decode) for r, m in list(zip(records, found, strict=True))[:samples] if m.aligned]
+    total, share = sum(lengths), sum(trained) / max(1, sum(lengths))
+    faults = [
+        f"{count} of {len(records)} records {words}"
+        for count, words in (
+            (misaligned, "have a mask that is not as long as their tokens"),
+            (unlabelled, "have no trained token"),
+            (endless, "do not train the end of the answer"),
+            (lost, "do not train their whole output"),
+            (cut, f"are longer than {max_tokens} tokens"),
+        )
+        if count
+    ]
+    if not records:
+        faults.append("there is no record")
+    elif share > 0.9 and not unlabelled:
+        faults.append(f"{share:.0%} of all tokens are trained: the prompt is not masked")
+    figures = {
+        "records": len(records),
+        "tokens": total,
+        "trained_tokens": sum(trained),
+        "trained_share": round(share, 4),
+        "length": spread(lengths),
+        "trained_length": spread(trained),
+        "cut": cut,
+        "without_label": unlabelled,
+        "without_end": endless,
+        "output_not_whole": lost,
+        "misaligned": misaligned,
+    }
+    return Preflight(shown, figures, faults)
+
+
+def _measured(
+    record: Record,
+    ids: Sequence[int],
+    mask: Sequence[bool],
+    decode: Callable[[Sequence[int]], str],
+    end_ids: Collection[int],
+) -> Measured:
+    if len(ids) != len(mask):
+        return Measured(len(ids), 0, False, False, False)
+    marked = [i for i, on in enumerate(mask) if on]
+    endless = bool(marked) and ids[marked[-1]] not in end_ids
+    lost = bool(marked) and _plain(record.output) not in _plain(decode([ids[i] for i in marked]))
+    return Measured(len(ids), len(marked), endless, lost)
+
+
+def _plain(text: str) -> str:
+    """Without what tokenizers are free to normalise: Unicode composition and white space."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _render(ids: Sequence[int], mask: Sequence[bool], decode: Callable[[Sequence[int]], str]) -> str:
+    """The text as the model sees it, in runs of trained and untrained tokens."""
+    out, start = [], 0
+    for i in range(1, len(ids) + 1):
+        if i == len(ids) or mask[i] != mask[start]:
+            text = decode(list(ids[start:i]))
+            out.append(f"{OPEN}{text}{CLOSE}" if mask[start] else text)
+            start = i
+    return "".join(out)

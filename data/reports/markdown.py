@@ -1,0 +1,71 @@
+"""The comparison in a few lines of Markdown, for places that show text: a terminal, a Prefect artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data.evaluation.comparison import HEADLINE
+from data.evaluation.conditions import condition_words, setting_words
+from data.evaluation.scoring import METRICS
+from data.reports.page import percent
+from data.reports.tables import general_table, setting_tables, warning_lines
+from data.statistics import TOO_FEW
+
+
+def summary_markdown(
+    summary: Mapping[str, Any],
+    *,
+    title: str,
+    advice: Sequence[Mapping[str, Any]] = (),
+    general: Mapping[str, Any] | None = None,
+) -> str:
+    """The comparison in a few lines of Markdown, for places that show text: headline, then a table a setting."""
+    base, other = condition_words(summary["base"]), condition_words(summary["other"])
+    lines = [f"## {_cell(title)}", ""]
+    headline = summary.get("headline")
+    if headline:
+        lines += [
+            f"{other} against {base.lower()} with {setting_words(summary['headline_setting'])}: "
+            f"**{headline['verdict']}**. {METRICS[HEADLINE]} {percent(headline['base'])} → "
+            f"{percent(headline['other'])}, difference {_points(headline)} points on {headline['n']} questions.",
+        ]
+    else:
+        lines.append("No question was answered by both.")
+    lines += ["", *(f"- {line}" for line in warning_lines(summary))]
+    if summary["against"]:
+        lines += ["", f"### {other} against others", "", _row(["", METRICS[HEADLINE], "Difference (95 %)", "Verdict"])]
+        lines.append("|" + "---|" * 4)
+    for name, change in summary["against"].items():
+        lines.append(_row([condition_words(name), percent(change["base"]), _points(change), change["verdict"]]))
+    if general:
+        found = general_table(general, base, other)
+        lines += ["", f"### General skills, {found['instructions']} instructions: {found['verdict']}", ""]
+        lines += [_row(["", base, other, "Difference", "95 %", "n"]), "|" + "---|" * 6]
+        lines += [_row([row["name"], *map(str, row["cells"])]) for row in found["rows"]]
+    if advice:
+        lines += ["", "### What to do next", ""]
+        lines += [f"{n}. **{a['do']}** ({a['about']}): {a['why']}" for n, a in enumerate(advice, 1)]
+    for name, part in summary["settings"].items():
+        conditions = part["conditions"]
+        heads = ["Metric", *(condition_words(c) for c in conditions), "Difference (95 %)", "n"]
+        lines += ["", f"### With {_cell(setting_words(name))}", "", _row(heads), "|" + "---|" * len(heads)]
+        for row in setting_tables(part, summary["base"], summary["other"])["table"]:
+            difference = row["difference"]
+            values = [percent(v) for v in row["values"]]
+            tail = [_points(difference), str(difference["n"])] if difference else ["–", "–"]
+            lines.append(_row([row["name"], *values, *tail]))
+    return "\n".join(lines) + "\n"
+
+
+def _points(difference: Mapping[str, Any]) -> str:
+    value, low, high = (f"{100 * difference[k]:+.1f}" for k in ("difference", "low", "high"))
+    return value if difference["verdict"] == TOO_FEW else f"{value} ({low} to {high})"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_cell(c) for c in cells) + " |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,64 @@
+"""The verb `advise`: a short probe of the base model before anything is trained, and what the figures suggest.
+
+The base answers some of the held-out questions with retrieved passages, with the oracle alone and with none; its
+answers are kept, so that a later evaluation does not ask for them again.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli.app import emit
+from flows.cli.display import Display
+from flows.cli.verbs import ConfigArgument, JsonOption, SetOption
+
+SETTINGS = ("retrieved", "oracle_only", "closed_book")
+
+
+def advise(
+    config: ConfigArgument = None,
+    questions: Annotated[int, typer.Option(min=4, max=10_000, help="Questions the base model is asked")] = 40,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say whether fine-tuning is likely to pay, and what to change first: asks the base model, trains nothing."""
+    from flows.cli.ask import ready
+    from tasks.upkeep.probe import probe_base
+
+    run, built = ready(config, set_, "records")
+    display = Display()
+    display.started("probe")
+    try:
+        probe, advice = probe_base(
+            run.config.evaluate,
+            run.store.cache("evaluate"),
+            display.progress("probe"),
+            records=built["records"],
+            index=built["index"],
+            chunk=built["chunk"],
+            embedder=run.models["embedder"],
+            base=run.models["base"],
+            retrieval=run.config.retrieval,
+            settings=SETTINGS,
+            count=questions,
+            seed=run.config.seed,
+        )
+    finally:
+        display.close()
+    if json:
+        emit({"ok": True, "probe": probe.to_dict(), "advice": [a.to_dict() for a in advice]})
+        return
+    out = Console(highlight=False)
+    for name, value in probe.to_dict().items():
+        if value is not None:
+            shown = f"{value:.3f}" if isinstance(value, float) else str(value)
+            out.print(f"{name.replace('_', ' '):<22} {shown}")
+    out.print()
+    for number, item in enumerate(advice, 1):
+        out.print(f"[bold]{number}. {item.do}[/bold] ({item.about})")
+        out.print(f"   {item.why}", markup=False, soft_wrap=True)
+    if not advice:
+        out.print("Nothing was measured that speaks for or against.")

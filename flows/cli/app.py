@@ -1,0 +1,196 @@
+"""The `raft` command: verbs, exit codes and messages. 0 done, 1 failed, 2 bad input, 75 interrupted with state saved.
+
+Each verb parses its arguments and calls one function of `flows`; errors become one message, a traceback only with
+`--debug`.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from data.text.shown import shown
+from data.text.urls import text_without_secrets
+from raft_errors import Interrupted, RaftError
+from raft_names import keep_working_folder_out
+from tasks.store.places import settle_home
+
+# The base of typer's own messages about arguments; it has moved between typer's releases.
+_UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+_TYPERS_INTERRUPT = 130  # what typer makes of a KeyboardInterrupt
+
+
+class PlainFormatter(logging.Formatter):
+    """Log lines without terminal commands and without what is secret in URLs, whoever wrote them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(text_without_secrets(super().format(record)), lines=True)
+
+
+@functools.cache
+def command() -> typer.Typer:
+    """The command with all its verbs."""
+    from flows.cli import verbs
+
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        help="From a folder of documents to a domain-adapted language model.",
+        epilog="Example: raft init && raft plan && raft run",
+    )
+    verbs.register(app)
+    return app
+
+
+def main() -> NoReturn:
+    """Entry point of the `raft` command."""
+    _listen()
+    try:
+        code = _prepared()
+        _deaf()
+    except KeyboardInterrupt:  # before or after the verb; within it, `invoke` has said what is kept
+        _deaf()
+        code = _interrupted("--json" in sys.argv)
+    if link := sys.modules.get("tasks.prefect.link"):
+        link.leave(code)
+    sys.exit(code)
+
+
+def _prepared() -> int:
+    """Settings of the process, then the verb."""
+    # torch's threads spin while they wait, which on a busy machine makes every operation many times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_working_folder_out()
+    debug = "--debug" in sys.argv
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PlainFormatter("%(name)s: %(message)s"))
+    if not debug:
+        for noisy in ("httpx", "httpcore", "jax", "prefect", "sentence_transformers", "filelock"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+    # Stages hold many small objects for as long as they work; with Python's own thresholds the collector looks through
+    # all of them again and again, which shows in what a small change costs.
+    gc.set_threshold(100_000, 50, 50)
+    return invoke(sys.argv[1:])
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Runs the command in this process; returns its exit code. `--debug` may stand anywhere and lets errors through."""
+    rest = [argument for argument in arguments if argument != "--debug"]
+    return _run(rest, len(rest) < len(arguments), "--json" in rest)
+
+
+def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
+    try:
+        settle_home()
+        result = command()(args=_verb_first(arguments), prog_name="raft", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+        return _interrupted(as_json) if code == _TYPERS_INTERRUPT else code
+    except typer.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted(as_json)
+    except _UsageError as error:
+        error.show()
+        return 2
+    except RaftError as error:
+        if debug:
+            raise
+        return _interrupted(as_json) if _stopping else _failed(error, as_json)
+    except BrokenPipeError:
+        # The reader of our output left (`raft plan | head`): nothing to tell, and nobody to tell it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        if _stopping:  # a library made an error of its own of it
+            return _interrupted(as_json)
+        unexpected = RaftError(
+            f"Unexpected {type(error).__name__}: {str(error).strip() or 'no message'}",
+            do="run again with --debug to see where it happened; finished stages are kept",
+        )
+        return _failed(unexpected, as_json)
+
+
+def _verb_first(arguments: list[str]) -> list[str]:
+    """A verb of two words (`evaluate retrieval`) as the one argument that the parser knows it by."""
+    both = " ".join(arguments[:2])
+    known = {registered.name for registered in command().registered_commands}
+    return [both, *arguments[2:]] if both in known else arguments
+
+
+def _interrupted(as_json: bool) -> int:
+    stopped = Interrupted("Interrupted", do="run the same command again: finished stages and checkpoints are kept")
+    return _failed(stopped, as_json)
+
+
+def _failed(error: RaftError, as_json: bool) -> int:
+    if as_json:
+        row = {
+            "ok": False,
+            "exit_code": error.exit_code,
+            "error": text_without_secrets(error.what),
+            "expected": error.expected,
+            "do": error.do,
+        }
+        emit(row)
+    console = Console(stderr=True, highlight=False)
+    word = "Stopped" if error.exit_code == 75 else "Error"
+    what = shown(text_without_secrets(error.what.rstrip(".")), lines=True)
+    console.print(f"{word}: {what}.", style="red", markup=False, soft_wrap=True)
+    for label, text in (("Expected", error.expected), ("Do", error.do)):
+        if text:
+            console.print(f"{label}: {shown(text.rstrip('.'), lines=True)}.", markup=False, soft_wrap=True)
+    return error.exit_code
+
+
+def emit(value: Any) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PATIENCE_SECONDS = 30.0  # longer than a trainer may take to save its state
+_stopping: list[float] = []  # when the process was first told to stop
+
+
+def _listen() -> None:
+    """SIGTERM takes the path of Ctrl-C: stages stop, the trainer writes its checkpoint."""
+    _stopping.clear()
+    for number in _SIGNALS:
+        signal.signal(number, _told_to_stop)
+
+
+def _told_to_stop(number: int, frame: Any) -> None:
+    """The first signal ends the work; further ones leave in peace what saves its state, for as long as it may."""
+    now = time.monotonic()
+    if _stopping and now - _stopping[-1] < _PATIENCE_SECONDS:
+        return
+    _stopping.append(now)
+    raise KeyboardInterrupt
+
+
+def _deaf() -> None:
+    """Nothing is left to be stopped, so a signal must not change what the process ends with."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    main()

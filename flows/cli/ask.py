@@ -1,0 +1,232 @@
+"""The verbs that use what was built: `search` the index, and `ask` the adapter with retrieved passages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from data.text.shown import shown
+from flows.cli.app import emit
+from flows.cli.display import plain
+from flows.cli.verbs import ConfigOption, JsonOption, SetOption
+from raft_errors import BadInput
+from tasks.config import load_config
+
+if TYPE_CHECKING:
+    from data.prompting.contract import PromptTemplate
+    from flows.pipeline import Built, Run
+
+
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        help="Only such passages: source=guides/*, title=..., page=3, or a column of a table; may be repeated",
+    ),
+]
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for")],
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Results")] = 5,
+    where: WhereOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Search the index: chunk, score, source, page and span."""
+    from tasks.runtime.retriever import open_retriever
+
+    run, built = ready(config, set_, "index")
+    if not query.strip():
+        raise BadInput("The query is empty", expected="a question or some words")
+    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
+    hits = retriever.search([query], k, where=_filter(where))[0]
+    rows = [retriever.cite(hit).to_dict() for hit in hits]
+    if json:
+        emit({"ok": True, "query": query, "hits": rows})
+        return
+    out = Console(highlight=False)
+    for row in rows:
+        page = f", page {row['page']}" if row["page"] else ""
+        out.print(
+            f"[bold]{row['rank']}. {row['score']:.3f}[/bold]  {plain(row['source'])}{page}, "
+            f"characters {row['start']}-{row['end']}, chunk {row['chunk_id']}",
+            soft_wrap=True,
+        )
+        out.print(_indented(shown(row["text"], lines=True)), markup=False)
+
+
+def _filter(texts: list[str] | None) -> dict[str, Any] | None:
+    """`field=value` texts as a filter; a field named twice may have either value."""
+    found: dict[str, list[Any]] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not value.strip():
+            raise BadInput(f"--where {text!r}", expected="field=value, e.g. source=guides/* or page=3")
+        page = name.strip() == "page" and value.strip().isdigit()
+        found.setdefault(name.strip(), []).append(int(value) if page else value.strip())
+    return found or None
+
+
+def _indented(text: str) -> str:
+    return "\n".join("   " + line for line in text.strip().splitlines()) + "\n"
+
+
+def ready(config: Path | None, overrides: list[str] | None, until: str):
+    """The finished stages up to `until`, or a message that says which command makes them."""
+    from flows import pipeline
+
+    run = pipeline.Run.of(load_config(config, overrides or []))
+    built = pipeline.published(run, until) or (_in_use(run) if until == "export" else None)
+    if built is None:
+        raise BadInput(
+            f"The stage {until} is not built for this configuration",
+            do=f"build it first: raft {until}" + (f" {config}" if config else ""),
+        )
+    return run, built
+
+
+def _in_use(run: Run) -> Built | None:
+    """The present index with the adapter in use: what a night trained from an earlier version, no plain run has."""
+    from flows import pipeline
+    from tasks.adapters.registry import Registry
+
+    built, version = pipeline.published(run, "index"), Registry(run.store, run.config.name).read().in_use
+    if built is None or version is None:
+        return None
+    link = version.stages["export"]
+    export = run.store.load(link.stage, link.key)
+    return {**built, "export": export} if export else None
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question")],
+    k: Annotated[int | None, typer.Option("-k", min=1, max=50, help="Passages shown; default as in training")] = None,
+    where: WhereOption = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Ask the base model too, with the same passages")] = False,
+    base: Annotated[bool, typer.Option("--base", help="Ask the base model alone; needs no adapter yet")] = False,
+    copy_quotes: Annotated[
+        bool, typer.Option("--copy-quotes", help="Let quotes be written only as they stand in a passage")
+    ] = False,
+    max_tokens: Annotated[int, typer.Option(min=8, max=4096, help="Longest answer")] = 256,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
+    from data.prompting.contract import render, template_from_contract, to_messages
+    from tasks.runtime.retriever import open_retriever
+
+    if not question.strip():
+        raise BadInput("The question is empty", expected="a question in words")
+    if base and compare:
+        raise BadInput("--base and --compare were both given", expected="one of them: --compare asks both models")
+    run, built = ready(config, set_, "index" if base else "export")
+    contract = _contract(run, built)
+    template = template_from_contract(contract)
+    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
+    hits = retriever.search([question], k or contract["passages"], where=_filter(where))[0]
+    chunks = [retriever.chunks[hit.chunk_id] for hit in hits]
+    instruction, passages_text = render(question, chunks, template=template, may_refuse=contract["may_refuse"])
+    messages = to_messages({"instruction": instruction, "input": passages_text})
+    passages = [retriever.cite(hit).to_dict() for hit in hits]
+    adapters: dict[str, Path | None] = {} if base else {"adapter": built["export"].path("adapter")}
+    if base or compare:
+        adapters["base"] = None
+    folder = run.models["base"].folder
+    out = Console(highlight=False)
+    texts = [p["text"] for p in passages]
+    answers = {}
+    for name, adapter in adapters.items():
+        if not json:
+            out.print(f"[dim]{name} writes:[/dim]")
+        show = None if json else _Stream(out)
+        answers[name] = _answer(folder, adapter, messages, max_tokens, template, texts, show, copy_quotes)
+        if not json:
+            out.print("\n")
+    if json:
+        first = answers[next(iter(adapters))]
+        emit({"ok": True, "question": question, **first, "answers": answers, "passages": passages})
+        return
+    for name, given in answers.items():
+        if compare:
+            out.print(f"{name}:")
+        out.print(shown(given["answer"] or given["text"], lines=True), markup=False, style="bold")
+        for quote in given["quotes"]:
+            place = f" [{quote['passage']}]" if quote["passage"] else ""
+            out.print(f'  "{shown(quote["text"])}"{place} ({_found(quote)})', markup=False, soft_wrap=True)
+        out.print()
+    out.print("Passages shown:")
+    for number, passage in enumerate(passages, 1):
+        page = f", page {passage['page']}" if passage["page"] else ""
+        place = f"characters {passage['start']}-{passage['end']}"
+        name = f"{shown(passage['title'])} ({shown(passage['source'])}{page}, {place})"
+        out.print(f"  [{number}] {name}", markup=False, soft_wrap=True)
+
+
+def _contract(run: Run, built: Built) -> dict[str, Any]:
+    """How to prompt: as the adapter was trained, or without one as this configuration's records would be."""
+    from tasks.records import contract_of
+    from tasks.store.store import read_json
+
+    if "export" in built:
+        return read_json(built["export"].path("adapter/raft.json"))["prompt"]
+    return contract_of(run.config.records)
+
+
+def _found(quote: Mapping[str, Any]) -> str:
+    """Where a quote stands, in words."""
+    if quote["verbatim"]:
+        return "verbatim"
+    return f"verbatim in [{quote['stands_in']}]" if quote["stands_in"] else "NOT in the passages"
+
+
+class _Stream:
+    """Prints what is new of a growing text."""
+
+    def __init__(self, out: Console) -> None:
+        self._out, self._shown = out, 0
+
+    def __call__(self, number: int, text: str) -> None:
+        self._out.print(shown(text[self._shown :], lines=True), end="", markup=False, style="dim", soft_wrap=True)
+        self._shown = max(self._shown, len(text))
+
+
+def _answer(
+    base: Path,
+    adapter: Path | None,
+    messages: list[dict[str, str]],
+    max_tokens: int,
+    template: PromptTemplate,
+    passages: list[str],
+    show: Callable[[int, str], None] | None,
+    copy_quotes: bool,
+) -> dict[str, Any]:
+    """One model's answer, read back: final answer, quotes with whether they stand in the passages, the raw text.
+
+    `show` hears the text as it is written.
+    """
+    from data.evaluation.answer_metrics import check_quotes
+    from data.prompting.contract import parse_answer
+    from data.prompting.copying import QuoteCopier, TokenBytes
+    from jora_engine.generate import Generator
+
+    generator = Generator(base, adapter=adapter)
+    prompt = generator.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    constrain = None
+    if copy_quotes:
+        copier = QuoteCopier(TokenBytes(generator.tokenizer.token_bytes()), template, passages)
+        constrain = lambda _, made: copier.allowed(made)  # noqa: E731
+    text = generator.generate([prompt], max_new_tokens=max_tokens, constrain=constrain, on_text=show)[0].text
+    parsed = parse_answer(text, template=template)
+    return {
+        "answer": parsed.final_answer,
+        "refused": parsed.refused,
+        "quotes": check_quotes(parsed.quotes, passages, []),
+        "text": text,
+    }

@@ -1,0 +1,229 @@
+"""`raft domains`: several domains from one file, which share what they have in common, side by side within a limit.
+
+Each domain is a `raft` command of its own (`run` or `retrain`) with its own lines in the log and its own exit code, so
+that one that fails stops no other; at the end there is one report over all. Caches, models and the store are shared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json as jsonlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from data.text.shown import shown
+from flows.cli.app import emit
+from flows.cli.display import plain, table
+from flows.cli.verbs import JsonOption
+from raft_errors import BadInput
+from tasks.config import RunConfig, config_of, read_yaml
+from tasks.store.access import make_folder
+from tasks.store.store import Store
+
+OK_CODES = {0, 3, 4}  # of `raft retrain`: held, rejected and rolled back are decisions, no failures
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a domain ended.
+
+    Attributes:
+        told: the JSON object that its command printed last.
+        headline: the figures of its evaluation that count most; empty where it was not evaluated.
+        report: the page of its evaluation, or "".
+    """
+
+    name: str
+    exit_code: int
+    seconds: float
+    told: Mapping[str, Any] = field(default_factory=dict)
+    headline: Mapping[str, Any] = field(default_factory=dict)
+    report: str = ""
+
+    @property
+    def result(self) -> str:
+        """In a word or a line."""
+        if self.exit_code not in OK_CODES:
+            return str(self.told.get("error") or f"ended with {self.exit_code}")
+        ran = self.told.get("ran")
+        return str(self.told.get("result") or ("nothing had to run" if ran == [] else "done"))
+
+    def to_dict(self) -> dict[str, Any]:
+        known = {"name": self.name, "exit_code": self.exit_code, "seconds": self.seconds, "result": self.result}
+        return {**known, "headline": dict(self.headline), "report": self.report, "told": dict(self.told)}
+
+
+def domains(
+    file: Annotated[Path, typer.Argument(help="YAML file with `common` and `domains`")],
+    retrain: Annotated[bool, typer.Option("--retrain", help="Decide and promote as raft retrain does")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Domains side by side")] = 2,
+    only: Annotated[list[str] | None, typer.Option(help="Only this domain; may be repeated")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Run several domains that share a base and an embedder, and report over all of them."""
+    wanted = read_domains(file, only or [])
+    out = Console(stderr=True, highlight=False)
+    first = next(iter(wanted.values()))
+    store = Store(Path(first.store), mode=first.store_mode)
+    store.prepare()
+    folder = make_folder(store.root / "domains")
+    outcomes = run_all(wanted, folder, "retrain" if retrain else "run", jobs, out)
+    page = write_page(folder, outcomes)
+    worst = max((o.exit_code for o in outcomes if o.exit_code not in OK_CODES), default=0)
+    if json:
+        emit({"ok": not worst, "exit_code": worst, "domains": [o.to_dict() for o in outcomes], "report": str(page)})
+    else:
+        rows = [(o.name, f"{o.seconds:.0f} s", _figures(o.headline), o.result) for o in outcomes]
+        shown = Console(highlight=False)
+        shown.print(table("", ("domain", "took", "token F1, base → adapter", "result"), rows))
+        shown.print(f"report {page}", soft_wrap=True)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def read_domains(file: Path, only: list[str]) -> dict[str, RunConfig]:
+    """The configuration of each domain: what is common, with its own values on top, named after it.
+
+    Raises:
+        BadInput: no domains, an unknown one asked for, or values that are no configuration.
+    """
+    values = read_yaml(file)
+    unknown = sorted(values.keys() - {"common", "domains"})
+    found = values.get("domains")
+    if unknown or not isinstance(found, dict) or not found:
+        raise BadInput(
+            f"{file}: " + (f"unknown key {unknown[0]}" if unknown else "there is no domain"),
+            expected="`common:` (any part of a raft.yaml) and `domains:` with NAME: its own values",
+            do="see docs/scheduling.md",
+        )
+    if missing := sorted(set(only) - found.keys()):
+        raise BadInput(f"{file} has no domain {missing[0]!r}", expected=f"one of {', '.join(found)}")
+    made = {}
+    for name, own in found.items():
+        if only and name not in only:
+            continue
+        merged = merge(values.get("common") or {}, own or {})
+        made[str(name)] = config_of({**merged, "name": str(name)}, f"{file}, domain {name}", file.parent)
+    return made
+
+
+def merge(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `common`, section by section."""
+    result = dict(common)
+    for name, value in own.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = merge(result[name], value) if both else value
+    return result
+
+
+def run_all(wanted: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int, out: Console) -> list[Outcome]:
+    """Runs each domain's command, at most `jobs` at once; on an interruption all of them save their state."""
+    children: list[subprocess.Popen[str]] = []
+    mutex = threading.Lock()
+
+    def one(name: str) -> Outcome:
+        config = folder / f"{name}.yaml"
+        _write_private(config, yaml.safe_dump(wanted[name].model_dump(mode="json"), allow_unicode=True))
+        command = [sys.executable, "-P", "-m", "flows.cli.app", verb, str(config), "--no-prefect", "--json"]
+        began = time.monotonic()
+        with mutex:
+            child = subprocess.Popen(
+                command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            children.append(child)
+        out.print(f"[bold]{name}[/bold] …")
+        listener = threading.Thread(target=_pass_on, args=(name, child, out))
+        listener.start()
+        assert child.stdout is not None
+        said = child.stdout.read()
+        code = child.wait()
+        listener.join()
+        told = _last_object(said)
+        headline, report = _evaluation(Store(Path(wanted[name].store)), told)
+        outcome = Outcome(name, code, round(time.monotonic() - began, 1), told, headline, report)
+        out.print(f"[bold]{name}[/bold]: {plain(outcome.result)}", soft_wrap=True)
+        return outcome
+
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        try:
+            return list(pool.map(one, wanted))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            with mutex:
+                for child in children:
+                    child.terminate()
+            raise
+
+
+def _write_private(path: Path, text: str) -> None:
+    """The child needs URLs with what is secret in them: a file for the user alone, whatever was there before."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _pass_on(name: str, child: subprocess.Popen[str], out: Console) -> None:
+    assert child.stderr is not None
+    for line in child.stderr:
+        out.print(f"{name}: {shown(line.rstrip(), lines=True)}", markup=False, soft_wrap=True)
+
+
+def _last_object(said: str) -> dict[str, Any]:
+    for line in reversed(said.splitlines()):
+        with contextlib.suppress(ValueError):
+            value = jsonlib.loads(line)
+            if isinstance(value, dict):
+                return value
+    return {}
+
+
+def _evaluation(store: Store, told: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The headline and the report of the evaluation that a command told of: `run` in full, `retrain` by its link."""
+    stages = told.get("stages") or []
+    rows = list(stages.values()) if isinstance(stages, dict) else stages
+    key = next((row["key"] for row in rows if row["stage"] == "evaluate"), None)
+    manifest = store.read("evaluate", key) if key else None
+    if manifest is None:
+        return {}, ""
+    return manifest.metrics.get("headline") or {}, str(manifest.path("report.html"))
+
+
+def _figures(headline: Mapping[str, Any]) -> str:
+    from data.statistics import with_interval
+
+    if not headline:
+        return ""
+    change = with_interval(headline["difference"], headline)
+    return f"{headline['base']:.3f} → {headline['other']:.3f}, {change}"
+
+
+def write_page(folder: Path, outcomes: list[Outcome]) -> Path:
+    """One page over all domains, with links to the report of each."""
+    from data.reports.page import render_page
+
+    rows = [
+        {
+            "name": o.name,
+            "result": o.result,
+            "failed": o.exit_code not in OK_CODES,
+            "seconds": o.seconds,
+            "headline": o.headline,
+            "report": Path(o.report).as_uri() if o.report else "",
+        }
+        for o in outcomes
+    ]
+    page = folder / "report.html"
+    page.write_text(render_page("domains.html.jinja", title="Domains", rows=rows), encoding="utf-8")
+    return page

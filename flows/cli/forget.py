@@ -1,0 +1,77 @@
+"""The verb `forget`: what a document has touched, what to do about each, and its removal when told so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from data.text.shown import shown
+from flows.cli.app import emit
+from flows.cli.display import plain, table
+from flows.cli.verbs import ConfigOption, JsonOption, SetOption
+from tasks.config import load_config
+from tasks.store.store import Store
+from tasks.upkeep.forget import carry_out, plan
+from tasks.upkeep.touched import Touched, touched
+
+
+def forget(
+    source: Annotated[
+        str,
+        typer.Argument(help="A document as citations name it, its last parts, or a pattern with *"),
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete every result it is in; without it nothing is touched")
+    ] = False,
+    caches: Annotated[
+        bool, typer.Option("--caches", help="With --yes: also the item caches, in which its text is kept")
+    ] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the chunks, questions, records and adapters that a document is in, and plan their retirement."""
+    loaded = load_config(config, set_ or [])
+    store = Store(Path(loaded.store))
+    found = touched(store, source)
+    steps = plan(found, store, source, loaded.corpus, loaded.ingest)
+    if yes:
+        carry_out(found, store, source, loaded.corpus, loaded.ingest, caches=caches)
+    if json:
+        emit({"ok": True, "deleted": yes, **found.to_dict(), "plan": steps})
+        return
+    out = Console(highlight=False)
+    _show(out, found)
+    if yes:
+        freed = sum(thing.bytes for thing in found.folders)
+        out.print(f"Deleted {len(found.folders)} results ({freed / 1e6:.1f} MB). The next run makes them without it.")
+        return
+    out.print("What to do:")
+    for number, step in enumerate(steps, 1):
+        out.print(f"  {number}. {shown(step)}", markup=False)
+    out.print("Nothing was changed.")
+
+
+def _show(out: Console, found: Touched) -> None:
+    out.print(
+        f"{plain(', '.join(found.sources))}: {len(found.chunks)} chunks, {len(found.questions)} questions",
+        soft_wrap=True,
+    )
+    records = [(r.split, r.role, r.id, r.question) for r in found.records]
+    if records:
+        out.print(table(f"{len(records)} records", ("split", "as", "record", "question"), records))
+    adapters = [
+        (a.version or "-", a.state, a.key[:8], str(a.trained_on), str(a.tested_on), _verdict(a.trained_on))
+        for a in found.adapters
+    ]
+    if adapters:
+        columns = ("version", "state", "export", "trained on", "tested on", "what that means")
+        out.print(table(f"{len(adapters)} adapters", columns, adapters))
+    out.print()
+
+
+def _verdict(trained_on: int) -> str:
+    return "its weights learned from it: retire" if trained_on else "only its index holds it: build the index again"

@@ -1,0 +1,74 @@
+"""The verb `gc`: shows what the store no longer needs, and deletes it when told so."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli.app import emit
+from flows.cli.display import table
+from flows.cli.verbs import JsonOption, SetOption
+from tasks.config import load_config
+from tasks.store.store import Link, Store
+from tasks.upkeep import gc as collection
+
+YesOption = Annotated[bool, typer.Option("--yes", help="Delete; without it nothing is touched")]
+
+
+def gc(
+    config: Annotated[
+        list[Path] | None,
+        typer.Argument(help="YAML files whose results stay; default ./raft.yaml. Name all that share the store"),
+    ] = None,
+    days: Annotated[float, typer.Option(min=0, help="Keep what is younger than so many days")] = 0.0,
+    yes: YesOption = False,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what the store no longer needs; with --yes delete it."""
+    loaded = [load_config(path, set_ or []) for path in config or (None,)]
+    store = Store(Path(loaded[0].store))
+    runs = [link for one in loaded for link in _results(one)]
+    made = collection.collect(store, runs, days) if yes else collection.plan(store, runs, days)
+    if json:
+        rows = {"keep": [t.to_dict() for t in made.keep], "drop": [t.to_dict() for t in made.drop]}
+        emit({"ok": True, "deleted": yes, "bytes": made.freed, **rows})
+        return
+    out = Console(highlight=False)
+    columns = ("stage", "key", "what", "size", "why")
+    for title, things in (("stays", made.keep), ("goes" if not yes else "deleted", made.drop)):
+        rows_ = [(t.stage, t.key[:8], t.kind, f"{t.bytes / 1e6:.1f} MB", t.why) for t in things]
+        if rows_:
+            out.print(table(title, columns, rows_))
+            out.print()
+    if not made.drop:
+        out.print("Nothing can go.")
+    else:
+        words = f"{len(made.drop)} folders, {made.freed / 1e6:.1f} MB"
+        out.print(f"Deleted {words}." if yes else f"Would delete {words}. Nothing was touched: --yes deletes.")
+
+
+def _results(config) -> list[Link]:
+    """What a run of the configuration would take from the store, as far as its stages are finished and models here."""
+    from flows.pipeline import Models, Run, chain
+    from raft_errors import RaftError
+    from tasks.build.stage import Request, Silent, find
+    from tasks.inputs.models import on_this_machine
+
+    run = Run(config, Store(Path(config.store)), Models(config.models, on_this_machine), Silent())
+    found: list[Link] = []
+
+    def look(request: Request):
+        if any(run.models[role] is None for role in request.stage.models_for(request.config)):
+            return None
+        if manifest := find(request, run.store, Silent()):
+            found.append(manifest.link)
+        return manifest
+
+    with contextlib.suppress(RaftError):  # a corpus or file that is away: what it made is kept by being newest
+        chain(run, "evaluate", look)
+    return found

@@ -1,0 +1,160 @@
+"""The verb `retrain`, and those of the registry: `promote` a version, `rollback`, and list the `adapters`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows.cli.app import emit
+from flows.cli.display import Display, plain, table
+from flows.cli.verbs import ConfigArgument, ConfigOption, JsonOption, KeepOption, NoPrefectOption, SetOption, kept_names
+from raft_errors import BadInput
+from tasks.adapters.decisions import Night, read_decisions
+from tasks.adapters.registry import Registry
+from tasks.adapters.registry import adapters as all_adapters
+from tasks.adapters.versions import Adapter
+from tasks.config import load_config
+from tasks.store.store import Store
+
+HELD, ROLLED_BACK = 3, 4  # exit codes of a night, for cron: someone should look
+
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history")]
+
+
+def retrain(
+    config: ConfigArgument = None,
+    set_: SetOption = None,
+    keep: KeepOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Train even if nothing asks for it")] = False,
+    no_prefect: NoPrefectOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Look at the corpus and do what the change asks for: nothing, refresh the index, or train, compare and promote.
+
+    Exit codes: 0 nothing to do, refreshed or promoted; 3 held or rejected; 4 rolled back; else as with every verb.
+    """
+    from flows import pipeline
+    from flows.retraining.night import retrain as one_night
+
+    display = Display()
+    try:
+        stages = kept_names(keep, (*pipeline.NAMES, "replay", "gate"))
+        run = pipeline.Run.of(load_config(config, set_ or []), display, stages)
+        night = one_night(run, direct=no_prefect, force=force)
+    finally:
+        display.close()
+    code = {"held": HELD, "rejected": HELD, "rolled back": ROLLED_BACK}.get(night.result, 0)
+    if json:
+        emit({"ok": True, "exit_code": code, **night.model_dump(mode="json")})
+    else:
+        out = Console(highlight=False)
+        version = f"version {night.version} of {run.config.name}: " if night.version is not None else ""
+        out.print(plain(f"{night.action}: {night.reason}"), soft_wrap=True)
+        if night.action == "retrain":
+            out.print(plain(night.start_reason), soft_wrap=True)
+            out.print(plain(f"{version}{night.result}: {night.why}"), soft_wrap=True)
+    if code:
+        raise typer.Exit(code)
+
+
+def promote(
+    version: Annotated[
+        int | None, typer.Argument(help="Number of a version; default: what `raft run` built", show_default=False)
+    ] = None,
+    reason: ReasonOption = "by hand",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Put a version of the adapter into use; the gate is not asked. Without a number: what `raft run` built."""
+    from flows import pipeline
+
+    run = pipeline.Run.of(load_config(config, set_ or []))
+    registry = Registry(run.store, run.config.name)
+    if version is None:
+        built = pipeline.published(run, "evaluate")
+        if built is None:
+            raise BadInput(
+                "This configuration's adapter is not built",
+                expected="a finished run, or the number of a version",
+                do="raft run, or choose from raft adapters",
+            )
+        version = registry.register(built, reason="built by raft run").number
+    _show(registry, registry.promote(version, reason=reason), json)
+
+
+def rollback(
+    reason: ReasonOption = "by hand", config: ConfigOption = None, set_: SetOption = None, json: JsonOption = False
+) -> None:
+    """Go back to the version that the one in use replaced (to the base model alone after the first)."""
+    registry = _registry(config, set_)
+    _show(registry, registry.roll_back(reason=reason), json)
+
+
+def adapters(
+    history: Annotated[bool, typer.Option("--history", help="Every change with its reason")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the versions of every adapter in the store: which is in use, which wait, and why."""
+    registries = all_adapters(_registry(config, set_).store)
+    if json:
+        emit({"ok": True, "adapters": [{**_row(r, r.read()), "nights": _nights(r)} for r in registries]})
+        return
+    out = Console(highlight=False)
+    if not registries:
+        out.print("No adapter is registered yet: raft retrain registers what it trains, raft promote what was run.")
+    for registry in registries:
+        adapter = registry.read()
+        out.print(table(adapter.name, ("version", "state", "made", "from", "why"), _versions(adapter)))
+        if adapter.promoted is not None:
+            out.print(f"in use: {registry.pointer}", soft_wrap=True)
+        if history:
+            rows = [(e.at, str(e.version), e.action, e.reason) for e in adapter.history]
+            out.print(table("", ("when", "version", "what", "why"), rows))
+            nights = read_decisions(registry.store, registry.name)
+            out.print(table("", ("night", "choice", "result", "why"), [_night_row(night) for night in nights]))
+
+
+def _nights(registry: Registry) -> list[dict[str, Any]]:
+    return [night.model_dump(mode="json") for night in read_decisions(registry.store, registry.name)]
+
+
+def _night_row(night: Night) -> tuple[str, ...]:
+    return night.at, night.action, night.result, "; ".join(filter(None, (night.reason, night.why)))
+
+
+def _registry(config: Path | None, overrides: list[str] | None) -> Registry:
+    loaded = load_config(config, overrides or [])
+    return Registry(Store(Path(loaded.store), mode=loaded.store_mode), loaded.name)
+
+
+def _show(registry: Registry, adapter: Adapter, as_json: bool) -> None:
+    if as_json:
+        emit({"ok": True, **_row(registry, adapter)})
+        return
+    out = Console(highlight=False)
+    if adapter.promoted is None:
+        out.print(f"{adapter.name}: no version is in use, the base model answers alone.")
+    else:
+        place = registry.pointer.resolve() / "adapter"
+        out.print(f"{adapter.name}: version {adapter.promoted} is in use, {place}", soft_wrap=True)
+
+
+def _row(registry: Registry, adapter: Adapter) -> dict[str, Any]:
+    row = adapter.model_dump(mode="json")
+    return {**row, "pointer": str(registry.pointer) if adapter.promoted is not None else None}
+
+
+def _versions(adapter: Adapter) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for v in adapter.versions:
+        state = "in use, on trial" if v.state == "promoted" and adapter.on_trial else v.state
+        rows.append(
+            (str(v.number), state, v.created, f"version {v.started_from}" if v.started_from else "base", v.reason)
+        )
+    return rows

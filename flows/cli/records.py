@@ -1,0 +1,131 @@
+"""The verb `records`: builds the stage, shows records as the model will see them, and compares two data sets."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from data.nouns import Record, read_jsonl
+from data.text.shown import shown
+from flows.cli.app import emit
+from flows.cli.verbs import (
+    STAGE_HELP,
+    ConfigArgument,
+    ForceOption,
+    JsonOption,
+    KeepOption,
+    NoPrefectOption,
+    SetOption,
+    build,
+)
+from raft_errors import BadInput
+from tasks.config import RunConfig, load_config
+from tasks.store.store import Store, read_json
+
+SPLITS = ("train", "validation", "test")
+
+
+def records(
+    config: ConfigArgument = None,
+    set_: SetOption = None,
+    show: Annotated[
+        int | None, typer.Option("--show", min=1, max=1000, help="Show so many records, trained tokens between ⟦ and ⟧")
+    ] = None,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--diff", help="What changed between two data sets: folders, keys in the store, previous, latest"),
+    ] = None,
+    keep: KeepOption = None,
+    force: ForceOption = False,
+    no_prefect: NoPrefectOption = False,
+    json: JsonOption = False,
+) -> None:
+    loaded = load_config(config, set_ or [])
+    if diff:
+        _diff(Store(Path(loaded.store)), diff, json)
+        return
+    if show is None:
+        build(config, set_, "records", force, no_prefect, json, keep)
+        return
+    _show(loaded, show, json)
+
+
+records.__doc__ = f"{STAGE_HELP['records']} Builds what it needs before. --show and --diff look at what was built."
+
+
+def _show(config: RunConfig, count: int, as_json: bool) -> None:
+    """Records as the trainer will see them, with the figures of the preflight."""
+    from flows import pipeline
+    from jora_engine.tokenizer import Tokenizer
+    from tasks.records import look
+
+    run = pipeline.Run.of(config)
+    built = pipeline.published(run, "records")
+    if built is None:
+        raise BadInput("The records are not built for this configuration", do="build them first: raft records")
+    made = built["records"]
+    rows = list(islice(read_jsonl(made.path("train.jsonl"), Record), count))
+    tokenizer = Tokenizer.load(run.models["base"].folder)
+    samples = look(rows, tokenizer, config.records.max_tokens, samples=count).samples
+    figures = read_json(made.path("preflight.json"))["figures"]
+    if as_json:
+        emit({"ok": True, "samples": samples, "figures": figures, "folder": str(made.folder)})
+        return
+    out = Console(highlight=False)
+    for number, (sample, row) in enumerate(zip(samples, rows, strict=True), 1):
+        out.rule(f"record {number}: {row.metadata['label']}, oracle at {row.metadata['oracle_positions'] or 'none'}")
+        out.print(shown(sample, lines=True), markup=False, soft_wrap=True)
+    out.rule()
+    for line in _figures(figures):
+        out.print(line, markup=False, soft_wrap=True)
+    out.print(f"card: {made.path('card.html')}", markup=False, soft_wrap=True)
+
+
+def _figures(figures: dict[str, Any]) -> list[str]:
+    length, trained = figures["length"], figures["trained_length"]
+    return [
+        f"{figures['records']} records for training and validation, {figures['tokens']} tokens, of which "
+        f"{figures['trained_tokens']} are trained ({figures['trained_share']:.1%})",
+        f"tokens a record: median {length['p50']}, most {length['max']}; trained: median {trained['p50']}, "
+        f"most {trained['max']}",
+        f"without label {figures['without_label']}, end not trained {figures['without_end']}, "
+        f"cut {figures['cut']}, output not whole {figures['output_not_whole']}",
+    ]
+
+
+def _diff(store: Store, names: tuple[str, str], as_json: bool) -> None:
+    from data.records.diff import diff_records
+
+    before, after = (_data_set(store, name) for name in names)
+    found = diff_records(_read(before), _read(after))
+    if as_json:
+        emit({"ok": True, "before": str(before), "after": str(after), **found.to_dict()})
+        return
+    for line in (f"{before.name} → {after.name}", *found.lines()):
+        Console(highlight=False).print(shown(line, lines=True), markup=False, soft_wrap=True)
+
+
+def _data_set(store: Store, name: str) -> Path:
+    """A folder with records: a path, the beginning of a key, or a word for one of those built last."""
+    if (Path(name) / "train.jsonl").is_file():
+        return Path(name)
+    folders = [made.folder for made in reversed(store.manifests("records"))]
+    words = {"latest": folders[-1:], "previous": folders[-2:-1]}
+    found = words[name] if name in words else [f for f in folders if name and f.name.startswith(name)]
+    if len(found) != 1:
+        known = ", ".join(f.name[:12] for f in folders[-5:]) or "none"
+        raise BadInput(
+            f"{name!r} names {len(found) or 'no'} data sets",
+            expected=f"a folder with train.jsonl, previous, latest, or the beginning of one key (here: {known})",
+            do="correct it, or build the records first: raft records",
+        )
+    return found[0]
+
+
+def _read(folder: Path) -> list[Record]:
+    files = [folder / f"{split}.jsonl" for split in SPLITS]
+    return [record for file in files if file.is_file() for record in read_jsonl(file, Record)]

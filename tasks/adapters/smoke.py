@@ -1,0 +1,88 @@
+"""The smoke test after a promotion: does what the pointer shows load, answer, and please the user's own command?
+
+It looks at the adapter the way a server does, through the pointer, after every byte was read again.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+from data.nouns import Record, read_jsonl
+from data.prompting.contract import parse_answer, template_from_contract, to_messages
+from raft_errors import RaftError
+from raft_names import environment_of_the_user
+from tasks.adapters.policy import RetrainConfig
+from tasks.adapters.registry import Registry
+from tasks.adapters.versions import Version
+from tasks.inputs.models import ModelFiles
+from tasks.store.store import Damage, Manifest, read_json
+
+ANSWER_TOKENS = 48
+LAST_LINES = 3
+
+
+def smoke_test(registry: Registry, version: Version, base: ModelFiles, records: Manifest, config: RetrainConfig) -> str:
+    """What passed, in words.
+
+    Args:
+        records: whose first test records are asked.
+    Raises:
+        RaftError: the files are damaged, the adapter does not load or answer, or the user's command failed.
+    """
+    link = version.stages["export"]
+    manifest = registry.store.read(link.stage, link.key)
+    if manifest is None:
+        raise RaftError(f"version {version.number} is not in the store")
+    try:
+        registry.store.verify(manifest, deep=True)
+    except Damage as error:
+        raise RaftError(f"version {version.number} is damaged: {error}") from error
+    adapter = registry.pointer / "adapter"
+    asked = list(read_jsonl(records.path("test.jsonl"), Record))[: config.smoke_questions]
+    answered = _answers(base.folder, adapter, asked)
+    if not answered:
+        raise RaftError(f"version {version.number} answered none of {len(asked)} test questions")
+    passed = [f"{len(manifest.files)} files read, {answered} of {len(asked)} questions answered"]
+    if config.smoke_command:
+        run_command(config.smoke_command, registry.pointer.resolve(), version.number, config.smoke_minutes * 60)
+        passed.append("the command of retrain.smoke_command passed")
+    return "; ".join(passed)
+
+
+def _answers(base: Path, adapter: Path, records: list[Record]) -> int:
+    """How many questions get a final answer."""
+    from jora_engine.generate import Generator
+
+    generator = Generator(base, adapter=adapter, max_rows=max(1, len(records)))
+    template = template_from_contract(read_json(adapter / "raft.json")["prompt"])
+    encode = generator.tokenizer.apply_chat_template
+    prompts = [encode(to_messages(record), add_generation_prompt=True) for record in records]
+    done = generator.generate(prompts, max_new_tokens=ANSWER_TOKENS)
+    return sum(bool(parse_answer(one.text, template=template).final_answer.strip()) for one in done)
+
+
+def run_command(command: str, export: Path, version: int, timeout_seconds: float) -> None:
+    """Runs the user's test.
+
+    Raises:
+        RaftError: it cannot be started, ends with another code than 0, or takes too long.
+    """
+    environment = {
+        **environment_of_the_user(),
+        "RAFT_ADAPTER": str(export / "adapter"),
+        "RAFT_MERGED": str(export / "merged"),
+        "RAFT_VERSION": str(version),
+    }
+    try:
+        done = subprocess.run(
+            shlex.split(command), env=environment, capture_output=True, text=True, timeout=timeout_seconds, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RaftError(f"the smoke command took longer than {timeout_seconds / 60:g} minutes: {command}") from error
+    except OSError as error:
+        raise RaftError(f"the smoke command cannot be started ({error.strerror}): {command}") from error
+    if done.returncode:
+        said = "; ".join((done.stderr or done.stdout).strip().splitlines()[-LAST_LINES:])
+        raise RaftError(f"the smoke command ended with {done.returncode}: {said or command}")

@@ -1,0 +1,327 @@
+"""A stage: a function `(inputs, config section, models, seed) -> files in a directory`, its key, and how it is built.
+
+`run` is the path without Prefect: look in the store, take the key's lock, look again, build, publish. The Prefect task
+of `tasks.prefect.task` wraps the same `build`. Nothing here knows what any stage does.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import tenacity
+from pydantic import BaseModel
+
+from data.nouns import ItemCache, Progress
+from raft_errors import RaftError
+from tasks.build import kept
+from tasks.build.keys import canonical, code_fingerprint, key_of, package_versions, packages_behind, result_fields
+from tasks.build.origin import elsewhere, this_machine
+from tasks.build.unchanged import Changed, ModelChanged, require_unchanged
+from tasks.store.access import make_folder
+from tasks.store.locks import Holder, locked
+from tasks.store.store import NO_SPACE, Manifest, Store
+
+log = logging.getLogger("raft.tasks")
+
+ATTEMPTS = 3  # of a stage that fails for a transient reason
+BACKOFF_SECONDS = 2.0
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_PERMANENT_CODES = {*NO_SPACE, errno.EINVAL, errno.ELOOP}  # EINVAL: a pipe or a device in a file's place
+
+
+class Transient(RaftError):
+    """A failure that trying again may mend (a trainer that was stopped or died with a checkpoint)."""
+
+
+class HasDigest(Protocol):
+    """An input or model: anything identified by the sha256 of its content."""
+
+    @property
+    def digest(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage says about its build: one line for people (with counts in = out + dropped), figures for programs.
+
+    `machine` is what it knows of the devices that computed it, where those were not this process's own.
+    """
+
+    summary: str
+    metrics: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a stage works.
+
+    Attributes:
+        out: empty folder; what is in it when the stage function returns is published.
+        scratch: folder that outlives a kill and is removed after publishing (checkpoints).
+        cache: the stage's item cache.
+        seed: of the run, for stages that draw.
+        lineage: the stages behind the inputs, `{stage: content digest}`.
+        kept: those of them that a person had taken as current though other code had made them.
+    """
+
+    out: Path
+    scratch: Path
+    cache: ItemCache
+    progress: Progress
+    seed: int
+    lineage: Mapping[str, str]
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The declaration of a stage.
+
+    Attributes:
+        config: its section of the configuration.
+        build: `build(bench, config, **inputs, **models, **shared) -> Outcome`.
+        inputs: names of the stages (and of outside inputs, `corpus`) it reads, in the order of its parameters.
+        optional: names of further inputs, which a request may give (an earlier adapter) and its key then holds.
+        models: names of the models it uses (`base`, `embedder`), or a function of the section that tells them.
+        shared: names of the sections it reads beside its own (`retrieval`).
+        seeded: whether the run's seed is part of the key.
+        modules: modules that its work runs, where neither an import nor a string in its code names them.
+        packages: distributions whose version is part of the key, beside those that its code imports.
+        cache: the stage whose item cache it shares; by default its own.
+        describing: files that describe the build (times, curves) and are no part of the result's digest.
+    """
+
+    name: str
+    config: type[BaseModel]
+    build: Callable[..., Outcome]
+    inputs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    models: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
+    shared: tuple[str, ...] = ()
+    seeded: bool = False
+    version: str = "1"
+    modules: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    cache: str = ""
+    describing: tuple[str, ...] = ()
+
+    def code(self) -> dict[str, str]:
+        """The fingerprint of everything that its work can reach."""
+        return code_fingerprint(self.build.__module__, *self.modules)
+
+    def versions(self) -> dict[str, str]:
+        """The installed versions of the libraries that decide its result."""
+        return package_versions([*self.packages, *packages_behind(self.build.__module__, *self.modules)])
+
+    def making(self) -> dict[str, Any]:
+        """What comes with the installation and decides its result."""
+        return {"version": self.version, "code": self.code(), "packages": self.versions()}
+
+    def models_for(self, section: BaseModel) -> tuple[str, ...]:
+        return self.models(section) if callable(self.models) else self.models
+
+    def inputs_among(self, available: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `available` that it reads: all of `inputs`, and what there is of `optional`."""
+        return {n: available[n] for n in (*self.inputs, *(n for n in self.optional if n in available))}
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides one result of a stage."""
+
+    stage: Stage
+    config: BaseModel
+    inputs: Mapping[str, Any]
+    models: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    shared: Mapping[str, BaseModel] = field(default_factory=dict)
+
+    def ingredients(self) -> dict[str, Any]:
+        """What the key is computed from, kept in the manifest so that `raft plan` can tell what changed."""
+        stage = self.stage
+        return {
+            "stage": stage.name,
+            "inputs": {n: _digest(value, n) for n, value in stage.inputs_among(self.inputs).items()},
+            "config": result_fields(self.config),
+            "shared": {name: result_fields(self.shared[name]) for name in stage.shared},
+            "models": {name: _digest(self.models[name], name) for name in stage.models_for(self.config)},
+            "seed": self.seed if stage.seeded else None,
+            **stage.making(),
+        }
+
+    def key(self) -> str:
+        return key_of(self.ingredients())
+
+
+def _digest(value: Any, name: str) -> str:
+    digest = getattr(value, "digest", None)
+    if not isinstance(digest, str):
+        raise TypeError(f"{name}: {type(value).__name__} has no content digest")
+    return str(canonical(digest))
+
+
+class Reporter(Protocol):
+    """Hears what happens to a stage; the command line draws it."""
+
+    def started(self, stage: str) -> None: ...
+
+    def progress(self, stage: str) -> Progress: ...
+
+    def waiting(self, stage: str, holder: Holder | None) -> None: ...
+
+    def damaged(self, stage: str, what: str) -> None: ...
+
+    def finished(self, manifest: Manifest, cached: bool) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Silent:
+    """A `Reporter` that tells nobody."""
+
+    def started(self, stage: str) -> None: ...
+
+    def progress(self, stage: str) -> Progress:
+        return lambda done, total, what: None
+
+    def waiting(self, stage: str, holder: Holder | None) -> None: ...
+
+    def damaged(self, stage: str, what: str) -> None: ...
+
+    def finished(self, manifest: Manifest, cached: bool) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+def find(request: Request, store: Store, reporter: Reporter) -> Manifest | None:
+    """The published result of the request, or what a person has taken for it, if every byte of it is there."""
+    key = request.key()
+    manifest, wrong = store.inspect(request.stage.name, key)
+    if wrong:
+        reporter.damaged(request.stage.name, wrong)
+    return manifest or kept.current(store, request.stage.name, key)
+
+
+def run(request: Request, store: Store, reporter: Reporter | None = None, *, force: bool = False) -> Manifest:
+    """The stage's result, from the store or built now. One builder per key: a second run waits and takes the first's.
+
+    Raises:
+        RaftError: what the stage raised; transient failures are tried three times with growing pauses first.
+    """
+    reporter = reporter or Silent()
+    name, key = request.stage.name, request.key()
+    if not force and (manifest := find(request, store, reporter)):
+        reporter.finished(manifest, cached=True)
+        return manifest
+    store.prepare()
+    with locked(store.lock(name, key), on_wait=lambda holder: reporter.waiting(name, holder)):
+        if not force and (manifest := store.load(name, key)):  # built while we waited
+            reporter.finished(manifest, cached=True)
+            return manifest
+        attempts = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            wait=tenacity.wait_exponential_jitter(initial=BACKOFF_SECONDS, jitter=BACKOFF_SECONDS / 2),
+            retry=tenacity.retry_if_exception(is_transient),
+            before_sleep=lambda state: log.warning(
+                "stage %s: attempt %d failed, trying again: %s",
+                name,
+                state.attempt_number,
+                state.outcome.exception() if state.outcome else "",
+            ),
+            reraise=True,
+        )
+        if not force and (manifest := fetched(request, key, store, reporter)):
+            reporter.finished(manifest, cached=True)
+            return manifest
+        manifest = attempts(build, request, key, store, reporter)
+    reporter.finished(manifest, cached=False)
+    return manifest
+
+
+def fetched(request: Request, key: str, store: Store, reporter: Reporter) -> Manifest | None:
+    """The result from the share, now in the store, or None. The caller holds the key's lock."""
+    manifest = store.share.fetch(request.stage.name, key, store) if store.share else None
+    if manifest and store.share:
+        foreign = elsewhere(manifest.machine)
+        reporter.say(f"{request.stage.name}: fetched from {store.share.shown}{foreign and f', {foreign}'}")
+    return manifest
+
+
+def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manifest:
+    """Builds, publishes and shares unconditionally. The caller holds the key's lock."""
+    stage = request.stage
+    scratch = store.scratch(stage.name, key)
+    reporter.started(stage.name)
+    began = time.monotonic()
+    with store.publish(stage.name, key, stage.describing) as (out, manifest):
+        make_folder(scratch)
+        inputs = stage.inputs_among(request.inputs)
+        parents = {n: value for n, value in inputs.items() if isinstance(value, Manifest)}
+        bench = Bench(
+            out=out,
+            scratch=scratch,
+            cache=store.cache(stage.cache or stage.name),
+            progress=reporter.progress(stage.name),
+            seed=request.seed,
+            lineage=ancestry(parents.values(), store),
+            kept=tuple(kept.behind(parents.values(), store)),
+        )
+        models = {n: request.models[n] for n in stage.models_for(request.config)}
+        shared = {n: request.shared[n] for n in stage.shared}
+        outcome = stage.build(bench, request.config, **inputs, **models, **shared)
+        try:
+            require_unchanged(request, key, store)
+        except Changed as error:
+            shutil.rmtree(scratch, ignore_errors=True)  # a checkpoint of other inputs must not be gone on from
+            if isinstance(error, ModelChanged):
+                store.cache(stage.cache or stage.name).clear()
+            raise
+        manifest.summary, manifest.metrics = outcome.summary, outcome.metrics
+        manifest.lineage = {n: value.link for n, value in parents.items()}
+        manifest.ingredients = request.ingredients()
+        manifest.machine = this_machine(outcome.machine)
+        manifest.kept = list(bench.kept)
+        manifest.seconds = round(time.monotonic() - began, 3)
+    shutil.rmtree(scratch, ignore_errors=True)
+    if store.share:
+        store.share.put(manifest)
+    return manifest
+
+
+def ancestry(parents: Any, store: Store) -> dict[str, str]:
+    """`{stage: content digest}` of the given manifests and of everything they were built from."""
+    found: dict[str, str] = {}
+    queue = list(parents)
+    while queue:
+        manifest = queue.pop(0)
+        if manifest.stage not in found:
+            found[manifest.stage] = manifest.digest
+            queue += [m for link in manifest.lineage.values() if (m := store.load(link.stage, link.key))]
+    return dict(sorted(found.items()))
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether trying again may help: connections, time-outs, odd I/O errors; never bad input or a full disk."""
+    if isinstance(error, Transient):
+        return True
+    return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in _PERMANENT_CODES
+
+
+def balanced(stage: str, into: int, out: int, dropped: int) -> None:
+    """Nothing may vanish uncounted: in = out + dropped.
+
+    Raises:
+        RaftError: the counts do not add up, which is a fault of the stage and not of the input.
+    """
+    if into != out + dropped:
+        raise RaftError(
+            f"{stage}: {into} came in, but {out} went out and {dropped} were dropped", do="report this fault"
+        )

@@ -1,0 +1,343 @@
+"""The run's configuration: one pydantic model whose sections are the stages, read from one YAML file.
+
+It turns what a person wrote into checked values and clear messages; what the values do is the stages' business.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import annotated_types
+import yaml
+from pydantic import BaseModel, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from data.text.urls import value_without_secrets
+from raft_errors import BadInput
+from tasks.adapters.policy import RetrainConfig
+from tasks.build.section import Section, setting
+from tasks.chunk import ChunkConfig
+from tasks.embed import EmbedConfig
+from tasks.evaluate import EvaluateConfig
+from tasks.export import ExportConfig
+from tasks.gate import GateConfig
+from tasks.index import IndexConfig
+from tasks.ingest import IngestConfig
+from tasks.inputs.model_catalog import DEFAULT_BASE, DEFAULT_EMBEDDER
+from tasks.questions import QuestionsConfig
+from tasks.records import RecordsConfig
+from tasks.replay import ReplayConfig
+from tasks.runtime.retriever import RetrievalConfig
+from tasks.store.access import GROUP, PRIVATE
+from tasks.train import TrainSection
+
+CONFIG_NAME = "raft.yaml"
+
+
+class ModelsConfig(Section):
+    """The base model that is adapted, and the embedder that retrieves. A folder, or a Hub id."""
+
+    base: str = setting(DEFAULT_BASE, "Base model: a folder or a Hub id", path="or name")
+    base_revision: str | None = setting(None, "Commit, tag or branch of the base on the Hub; none = the pinned one")
+    embedder: str = setting(DEFAULT_EMBEDDER, "Embedder: a folder or a Hub id", path="or name")
+    embedder_revision: str | None = setting(None, "Commit, tag or branch of the embedder; none = the pinned one")
+
+
+class RunConfig(Section):
+    """Everything a run is told."""
+
+    corpus: tuple[str, ...] = setting(
+        ("pydoc:topics",),
+        "Files, folders, globs or URLs; pydoc:topics is the language reference inside Python",
+        path=True,
+        min_length=1,
+    )
+    name: str = setting(
+        "adapter", "Name of the adapter in the registry", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", result=False
+    )
+    seed: int = setting(0, "Decides every random draw of the run", ge=0, lt=2**31)
+    store: str = setting(".raft", "Folder for results, caches and locks", path=True, result=False)
+    store_access: Literal["private", "group"] = setting(
+        "private",
+        "Who may read and write a store that is made now: its owner alone, or the group of the folder it is made in; "
+        "of one that exists its folder's mode decides",
+        result=False,
+        from_outside=False,
+    )
+    share: str | None = setting(
+        None,
+        "Where results are shared between machines, any URL that fsspec can write: s3://bucket/raft, "
+        "file:///mnt/team/raft; the store is then a cache of it; null = this machine alone",
+        result=False,
+    )
+    models: ModelsConfig = setting(ModelsConfig(), "Models")
+    ingest: IngestConfig = setting(IngestConfig(), "Sources into documents")
+    chunk: ChunkConfig = setting(ChunkConfig(), "Documents into chunks")
+    embed: EmbedConfig = setting(EmbedConfig(), "Chunks into vectors")
+    index: IndexConfig = setting(IndexConfig(), "Vectors into an index")
+    retrieval: RetrievalConfig = setting(RetrievalConfig(), "How passages are found, in training and when asked")
+    questions: QuestionsConfig = setting(QuestionsConfig(), "Questions with checked answers")
+    records: RecordsConfig = setting(RecordsConfig(), "RAFT records")
+    train: TrainSection = setting(TrainSection(), "LoRA training")
+    export: ExportConfig = setting(ExportConfig(), "PEFT folder and merged model")
+    evaluate: EvaluateConfig = setting(EvaluateConfig(), "Base against adapter")
+    retrain: RetrainConfig = setting(RetrainConfig(), "raft retrain, when a changed corpus is trained on")
+    replay: ReplayConfig = setting(ReplayConfig(), "raft retrain, what a warm start is trained on")
+    gate: GateConfig = setting(GateConfig(), "raft retrain, when a new adapter takes the place of the one in use")
+
+    @property
+    def store_mode(self) -> int:
+        """The mode of the store's folder where it is made now."""
+        return GROUP if self.store_access == "group" else PRIVATE
+
+    @model_validator(mode="after")
+    def _agree(self) -> RunConfig:
+        """Values that are right alone and wrong together."""
+        records, chunk, train = self.records, self.chunk, self.train
+        if 2 * chunk.overlap_tokens > chunk.max_tokens:
+            raise ValueError(f"chunk.overlap_tokens ({chunk.overlap_tokens}) is above half of chunk.max_tokens")
+        if chunk.min_tokens > chunk.max_tokens:
+            raise ValueError(f"chunk.min_tokens ({chunk.min_tokens}) is above chunk.max_tokens ({chunk.max_tokens})")
+        passages = records.distractors + 1
+        if passages * (chunk.max_context_tokens or 0) > records.max_tokens:
+            raise ValueError(
+                f"{passages} passages of chunk.max_context_tokens ({chunk.max_context_tokens}) are longer than "
+                f"records.max_tokens ({records.max_tokens}): lower the one or raise the other"
+            )
+        if records.validation + records.test >= 1:
+            raise ValueError("records.validation and records.test leave no document for training")
+        if records.first_rank > records.last_rank:
+            raise ValueError(f"records.first_rank ({records.first_rank}) is above records.last_rank")
+        if train.sequence_length < records.max_tokens:
+            raise ValueError(
+                f"train.sequence_length ({train.sequence_length}) is below records.max_tokens ({records.max_tokens}), "
+                "so the longest records could not be trained on: raise the one or lower the other"
+            )
+        return self
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """The checked configuration.
+
+    Args:
+        path: a YAML file; None takes `raft.yaml` of the working directory, or without one the defaults.
+        overrides: `section.field=value` texts; values are read as YAML.
+    Raises:
+        BadInput: naming the key, what was expected and the nearest known key.
+    """
+    if path is None and Path(CONFIG_NAME).is_file():
+        path = Path(CONFIG_NAME)
+    values = read_yaml(path) if path is not None else {}
+    for text in overrides:
+        _override(values, text)
+    return config_of(values, str(path or "--set"), path.parent if path is not None else Path())
+
+
+def config_of(values: Mapping[str, Any], source: str, folder: Path) -> RunConfig:
+    """The checked configuration of values that were read already.
+
+    Args:
+        source: where they stand, for messages.
+        folder: what relative paths are relative to.
+    """
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise _explained(error, source) from None
+    return _resolved(config, folder.absolute())
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty one.
+
+    Raises:
+        BadInput: no such file, no YAML, or something else in it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(
+            f"The configuration {path} cannot be read ({error.strerror})",
+            expected="a YAML file",
+            do="write one with `raft init`",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"The configuration {path} is no YAML: {error}", do="correct the file") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise BadInput(f"The configuration {path} holds a {type(values).__name__}", expected="sections with fields")
+    # `train:` with every line below it commented out is an empty section
+    sections = {name for name, info in RunConfig.model_fields.items() if _is_section(info.annotation)}
+    return {name: {} if value is None and name in sections else value for name, value in values.items()}
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    name, equals, raw = text.partition("=")
+    if not equals or not name.strip():
+        raise BadInput(f"--set {text!r}", expected="section.field=value, e.g. train.max_steps=20")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise BadInput(f"--set {name}: {raw!r} is no YAML value ({error})") from error
+    *parents, last = name.strip().split(".")
+    place = values
+    for part in parents:
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
+        if not isinstance(place, dict):
+            raise BadInput(f"--set {name}: {part} is no section", expected="section.field=value")
+    place[last] = value
+
+
+# ---- messages
+
+
+def _explained(error: ValidationError, source: str) -> BadInput:
+    """All problems of a configuration as one message."""
+    problems = dict.fromkeys(_problem(detail) for detail in error.errors())  # a union complains once for each member
+    return BadInput(
+        f"{source}: " + "; ".join(problems), do="correct the configuration (`raft schema` lists every field)"
+    )
+
+
+def _problem(detail: Mapping[str, Any]) -> str:
+    where = [str(part) for part in detail["loc"]]
+    name = ".".join(where)
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {name}{_suggestion(where)}"
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    path, field = _field(where)
+    value = detail["input"]
+    if field is None or isinstance(value, (dict, BaseModel)):
+        return f"{name}: {detail['msg']}"
+    places = [part for part in where[len(path) :] if part.isdigit()]
+    return f"{'.'.join([*path, *places])} is {value_without_secrets(value)!r}, expected {describe_values(field)}"
+
+
+def _suggestion(where: list[str]) -> str:
+    """The nearest known key: first in the same section, then in any."""
+    known = [".".join(path) for path, _ in fields(RunConfig)]
+    sections = list(RunConfig.model_fields)
+    siblings = [k for k in known if k.split(".")[:-1] == where[:-1]] + (sections if len(where) == 1 else [])
+    beside = {name.split(".")[-1]: name for name in siblings}
+    if near := difflib.get_close_matches(where[-1], list(beside), n=1, cutoff=0.6):
+        return f" (did you mean {beside[near[0]]}?)"
+    leaves = {k: k.split(".")[-1] for k in known}
+    if near := difflib.get_close_matches(where[-1], list(leaves.values()), n=1, cutoff=0.75):
+        return f" (did you mean {next(k for k, leaf in leaves.items() if leaf == near[0])}?)"
+    return f" (known here: {', '.join(siblings)})" if siblings else ""
+
+
+def fields(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Every leaf field with its path; a section that may be null is one as well, before its own."""
+    for name, info in model.model_fields.items():
+        sections = [kind for kind in _members(info.annotation) if _is_section(kind)]
+        if info.annotation not in sections:
+            yield (*prefix, name), info
+        for section in sections:
+            yield from fields(section, (*prefix, name))
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _field(where: list[str]) -> tuple[tuple[str, ...], FieldInfo | None]:
+    """The field that an error is about, and its path."""
+    names = tuple(part for part in where if not part.isdigit())
+    found = dict(fields(RunConfig))
+    for path in (names, names[:2], names[:1]):
+        if path in found:
+            return path, found[path]
+    return names, None
+
+
+def describe_values(info: FieldInfo) -> str:
+    """What a field takes: type, choices, range and unit, in words."""
+    choices, types, optional = [], [], False
+    limits = list(info.metadata)
+    for kind in _members(info.annotation):
+        if get_origin(kind) is Annotated:
+            kind, *own = get_args(kind)
+            limits += own
+        if kind is type(None):
+            optional = True
+        elif get_origin(kind) is Literal:
+            choices += [str(choice) for choice in get_args(kind)]
+        elif get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
+            types.append("a list of " + ", ".join(str(choice) for choice in get_args(get_args(kind)[0])))
+        elif _is_section(kind):
+            types.append(f"a section of {', '.join(kind.model_fields)}")
+        else:
+            types.append(_TYPES.get(get_origin(kind) or kind, str(kind)))
+    text = " or ".join(([f"one of {', '.join(choices)}"] if choices else []) + types)
+    if bounds := _limits(limits):
+        text += f" {bounds}"
+    unit = info.json_schema_extra.get("unit") if isinstance(info.json_schema_extra, dict) else ""
+    return text + (f" {unit}" if unit else "") + (", or null" if optional else "")
+
+
+_TYPES = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    tuple: "a list",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) in (None, Literal, tuple, list, dict):
+        return (annotation,)
+    return get_args(annotation)
+
+
+def _limits(limits: Sequence[Any]) -> str:
+    low = high = ""
+    for limit in limits:
+        if isinstance(limit, annotated_types.Ge):
+            low = f"at least {limit.ge}"
+        elif isinstance(limit, annotated_types.Gt):
+            low = f"above {limit.gt}"
+        elif isinstance(limit, annotated_types.Le):
+            high = f"at most {limit.le}"
+        elif isinstance(limit, annotated_types.Lt):
+            high = f"below {limit.lt}"
+        elif isinstance(limit, annotated_types.MinLen):
+            low = f"of at least {limit.min_length}"
+    return " and ".join(filter(None, (low, high)))
+
+
+# ---- paths
+
+
+def _resolved(section: Any, folder: Path) -> Any:
+    """A copy whose path fields, relative to the configuration file, are absolute."""
+    changes: dict[str, Any] = {}
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            changes[name] = _resolved(value, folder)
+        elif isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("path") and value is not None:
+            or_name = info.json_schema_extra["path"] == "or name"
+            one = isinstance(value, str)
+            done = tuple(_place(text, folder, or_name) for text in ([value] if one else value))
+            changes[name] = done[0] if one else done
+    return section.model_copy(update=changes)
+
+
+def _place(text: str, folder: Path, or_name: bool) -> str:
+    if "://" in text or text.startswith("pydoc:"):
+        return text
+    path = Path(text).expanduser()
+    if or_name and not text.startswith((".", "~", "/")) and not (folder / path).is_dir():
+        return text
+    return str(path if path.is_absolute() else folder / path)

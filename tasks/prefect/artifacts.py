@@ -1,0 +1,119 @@
+"""What a stage shows in Prefect's pages: a summary, its figures as a table, links to its pages, and live progress.
+
+The pages are a display: whatever goes wrong with it is logged and never stops a stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from data.nouns import Progress
+from data.text.shown import markdown
+from tasks.build.stage import Reporter
+from tasks.prefect.link import lost, only_told
+from tasks.store.locks import Holder
+from tasks.store.store import Manifest
+
+log = logging.getLogger("raft.tasks")
+
+SUMMARY = "summary.md"  # what a stage itself writes for readers
+UPDATE_SECONDS = 5.0  # each update is a request
+LAST_SECONDS = 1.0  # sooner where it is complete
+
+
+def publish(manifest: Manifest, say: Callable[[str], None] = log.warning) -> None:
+    """The result of a stage: `<stage>`, `<stage>-figures`, and `<stage>-<page>` for each HTML page it wrote."""
+    if lost():
+        return
+    with only_told(say):
+        words = markdown(manifest.summary)
+        create_markdown_artifact(summary(manifest), key=manifest.stage, description=words)
+        figures = [{"figure": name, "value": value} for name, value in flat(manifest.metrics)]
+        if figures:
+            create_table_artifact(figures, key=f"{manifest.stage}-figures", description=words)
+        for entry in manifest.files:
+            name, _, suffix = entry.path.rpartition(".")
+            if suffix == "html" and "/" not in name:
+                place = manifest.path(entry.path).as_uri()
+                create_link_artifact(place, entry.path, key=f"{manifest.stage}-{name}", description=words)
+
+
+def summary(manifest: Manifest) -> str:
+    """The stage's result for a reader."""
+    lines = [
+        f"# {manifest.stage}",
+        "",
+        markdown(manifest.summary),
+        "",
+        f"{manifest.seconds:.1f} s, key `{manifest.key}`",
+        "",
+    ]
+    if any(entry.path == SUMMARY for entry in manifest.files):
+        lines += [manifest.path(SUMMARY).read_text(encoding="utf-8"), ""]
+    lines += ["| file | bytes | sha256 |", "|---|---|---|"]
+    lines += [f"| {markdown(entry.path)} | {entry.size} | `{entry.sha256[:16]}` |" for entry in manifest.files]
+    return "\n".join(lines)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested figures as `(dotted name, scalar)`; lists are left out."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        elif not isinstance(value, (list, tuple)):
+            yield f"{prefix}{name}", value
+
+
+class InPages:
+    """Passes everything on to another reporter, and draws the progress of a stage in the pages too."""
+
+    def __init__(self, inner: Reporter) -> None:
+        self._inner = inner
+
+    def progress(self, stage: str) -> Progress:
+        inner = self._inner.progress(stage)
+        artifact: UUID | None = None
+        with only_told(self._inner.say) if not lost() else contextlib.nullcontext():
+            artifact = None if lost() else create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)  # type: ignore[assignment]
+        last = time.monotonic()
+
+        def show(done: int, total: int | None, what: str) -> None:
+            nonlocal last, artifact
+            inner(done, total, what)
+            now = time.monotonic()
+            if artifact and not lost() and total and now - last >= (LAST_SECONDS if done >= total else UPDATE_SECONDS):
+                last, told, artifact = now, artifact, None  # a server that is away is asked once, not at every step
+                with only_told(self._inner.say):
+                    words = markdown(f"{stage}: {what}")
+                    update_progress_artifact(told, min(100.0, 100.0 * done / total), description=words)
+                    artifact = told
+
+        return show
+
+    def started(self, stage: str) -> None:
+        self._inner.started(stage)
+
+    def waiting(self, stage: str, holder: Holder | None) -> None:
+        self._inner.waiting(stage, holder)
+
+    def damaged(self, stage: str, what: str) -> None:
+        self._inner.damaged(stage, what)
+
+    def finished(self, manifest: Manifest, cached: bool) -> None:
+        self._inner.finished(manifest, cached)
+
+    def say(self, text: str) -> None:
+        self._inner.say(text)

@@ -1,0 +1,101 @@
+"""Who answers in an evaluation: the base, its new adapter, and earlier adapters of the same base and prompt.
+
+An adapter that was trained on another base or for another prompt would lose for the wrong reason, so it is refused
+with what differs. Knows nothing of questions and scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raft_errors import BadInput
+from tasks.inputs.models import ModelFiles
+from tasks.store.hashing import digest_of, read_sha256
+from tasks.store.store import read_json
+
+MUST_AGREE = ("template_version", "may_refuse", "begin_quote", "end_quote", "answer_marker", "refusal", "citation")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`name` is the condition of its rows; `digest` stands for its weights."""
+
+    name: str
+    adapter: Path | None
+    digest: str
+
+
+def contenders(
+    base: ModelFiles, adapter: Path, adapter_digest: str, contract: Mapping[str, Any], earlier: Sequence[str]
+) -> list[Contender]:
+    """The base, the new adapter and the earlier ones, in that order.
+
+    Args:
+        adapter_digest: of the new adapter's weights.
+        contract: the prompt contract of this evaluation.
+        earlier: PEFT folders, or folders with one in `adapter/` (an export). Their rows are named after the folder.
+
+    Raises:
+        BadInput: an earlier adapter is none, or was made for another base or prompt; the message shows what differs.
+    """
+    found = [
+        Contender("base", None, base.digest),
+        Contender("adapter", adapter, f"{base.digest}+{adapter_digest}"),
+    ]
+    for text in earlier:
+        folder = Path(text)
+        place = folder / "adapter" if (folder / "adapter" / "adapter_config.json").is_file() else folder
+        if not (place / "adapter_config.json").is_file():
+            raise BadInput(
+                f"evaluate.earlier: {folder} holds no adapter",
+                expected="a PEFT folder with adapter_config.json, or an export with one in adapter/",
+                do="correct the path",
+            )
+        check_serving(place, contract, adapter)
+        names = {c.name for c in found}
+        name = folder.name if folder.name not in names else f"{folder.parent.name}/{folder.name}"
+        if name in names:
+            name = f"{name} ({len(found)})"
+        files = {p.name: read_sha256(p) for p in sorted(place.iterdir()) if p.name.startswith("adapter_")}
+        found.append(Contender(name, place, f"{base.digest}+{digest_of(files)}"))
+    return found
+
+
+def check_serving(folder: Path, contract: Mapping[str, Any], like: Path) -> None:
+    """Compares the adapter's raft.json with the prompt contract in use, and its base with that of the adapter `like`.
+
+    A PEFT folder without raft.json says nothing about prompt and base; the engine then checks shapes alone.
+    """
+    if not (folder / "raft.json").is_file():
+        return
+    serving, ours = read_json(folder / "raft.json"), read_json(like / "raft.json")
+    differ = []
+    for key in ("base_model", "base_digest"):
+        if serving.get(key) != ours.get(key):
+            differ.append(f"{key}: {_short(serving.get(key))}, here {_short(ours.get(key))}")
+    if any(line.startswith("base_digest") for line in differ):
+        raise BadInput(
+            f"The adapter {folder} was made for another base model ({'; '.join(differ)})",
+            expected="an adapter of the base model that is evaluated",
+            do="leave it out of evaluate.earlier, or evaluate it with its own base",
+        )
+    prompt = serving.get("prompt", {})
+    differ = [
+        f"{key}: {_short(prompt.get(key))}, here {_short(contract.get(key))}"
+        for key in MUST_AGREE
+        if prompt.get(key) != contract.get(key)
+    ]
+    if differ:
+        raise BadInput(
+            f"The adapter {folder} was trained for another prompt ({'; '.join(differ)})",
+            expected="the prompt contract of this run, so that like is compared with like",
+            do="leave it out of evaluate.earlier, or set records.template (and the refusal policy) to its own",
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:16] + "..."

@@ -1,0 +1,90 @@
+"""What base and adapter do with general instructions outside the domain: replies, and the loss of a good answer.
+
+Both are kept in the item cache under everything that decides them. The instructions stand in `data.evaluation`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.nouns import ItemCache, Progress
+
+if TYPE_CHECKING:
+    from data.evaluation.general_skills import Instruction
+
+MAX_NEW_TOKENS = 48
+
+
+def general_skills(
+    who: Mapping[str, tuple[Path | None, str]],
+    base: Path,
+    *,
+    count: int,
+    dtype: str,
+    batch_size: int,
+    cache: ItemCache,
+    progress: Progress,
+    samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """`data.evaluation.general_skills.compare_general` of `base` and `adapter`.
+
+    Args:
+        who: condition -> (adapter folder or None, digest of its weights).
+        count: instructions to ask.
+    """
+    from data.evaluation.general_skills import compare_general, instructions
+
+    asked = instructions(count)
+    found = {
+        name: _measure(name, base, adapter, digest, asked, dtype, batch_size, cache, progress)
+        for name, (adapter, digest) in who.items()
+    }
+    replies = {name: [reply for reply, _ in rows] for name, rows in found.items()}
+    losses = {name: [loss for _, loss in rows] for name, rows in found.items()}
+    return compare_general(asked, replies, losses, samples=samples, seed=seed)
+
+
+def _measure(
+    name: str,
+    base: Path,
+    adapter: Path | None,
+    digest: str,
+    asked: Sequence[Instruction],
+    dtype: str,
+    batch_size: int,
+    cache: ItemCache,
+    progress: Progress,
+) -> list[tuple[str, float]]:
+    """(reply, loss in nats a token of the written answer) for each instruction."""
+    keys = [_key(digest, dtype, item) for item in asked]
+    known = cache.get_many(keys)
+    todo = [(key, item) for key, item in zip(keys, asked, strict=True) if key not in known]
+    if todo:
+        import numpy as np
+
+        from jora_engine.generate import Generator
+
+        generator = Generator(base, adapter=adapter, dtype=dtype, max_rows=batch_size)
+        encode = generator.tokenizer
+        prompts = [encode.apply_chat_template(item.messages(), add_generation_prompt=True) for _, item in todo]
+        replies = generator.generate(prompts, max_new_tokens=MAX_NEW_TOKENS)
+        for number, ((key, item), reply) in enumerate(zip(todo, replies, strict=True)):
+            prompt, answer = encode.encode_example(item.messages(), item.answer)
+            logits = generator.logits([[*prompt, *answer]])[0][len(prompt) - 1 : -1].astype(np.float64)
+            top = logits.max(axis=-1, keepdims=True)
+            total = np.log(np.exp(logits - top).sum(axis=-1)) + top[:, 0]
+            loss = float((total - logits[np.arange(len(answer)), answer]).mean())
+            known[key] = json.dumps([reply.text, loss]).encode()
+            cache.put_many({key: known[key]})
+            progress(number + 1, len(todo), f"general skills, {name}")
+    return [(text, loss) for text, loss in (json.loads(known[key]) for key in keys)]
+
+
+def _key(digest: str, dtype: str, item: Instruction) -> str:
+    parts = ["general-1", digest, dtype, MAX_NEW_TOKENS, item.instruction, item.answer]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,44 @@
+"""How often the retriever finds what test questions rest on, in an earlier index and in the present one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from data.nouns import Record, read_jsonl
+from tasks.inputs.models import ModelFiles
+from tasks.runtime.retriever import RetrievalConfig, open_retriever
+from tasks.store.store import Manifest, read_json
+
+if TYPE_CHECKING:
+    from retrieval.search import Retriever
+
+
+def recall_then_and_now(
+    then: Mapping[str, Manifest], now: Mapping[str, Manifest], config: RetrievalConfig, embedder: ModelFiles
+) -> tuple[float, float] | None:
+    """Share of the earlier version's test questions with an oracle among the passages shown, in either index.
+
+    Only questions whose oracles are in the corpus still count; None where there is none.
+
+    Args:
+        then, now: manifests of `records`, `index` and `chunk`.
+    """
+    config = config.model_copy(update={"store": None})  # a team's store holds one corpus, and two are compared
+    present = open_retriever(config, now["index"], now["chunk"], embedder)
+    test = [
+        r
+        for r in read_jsonl(then["records"].path("test.jsonl"), Record)
+        if r.metadata["oracle_ids"] and all(c in present.chunks for c in r.metadata["oracle_ids"])
+    ]
+    if not test:
+        return None
+    passages = read_json(then["records"].path("contract.json"))["passages"]
+    earlier = open_retriever(config, then["index"], then["chunk"], embedder)
+    return _recall(earlier, test, passages), _recall(present, test, passages)
+
+
+def _recall(retriever: Retriever, test: Sequence[Record], passages: int) -> float:
+    hits = retriever.search([r.metadata["question"] for r in test], passages)
+    found = [any(h.chunk_id in r.metadata["oracle_ids"] for h in some) for r, some in zip(test, hits, strict=True)]
+    return sum(found) / len(found)

@@ -1,0 +1,103 @@
+"""The section `retrieval`, and the one place where a retriever is opened.
+
+Questions, records, evaluation, `raft search` and `raft ask` all search through it, so that a model is trained for the
+retriever that it will live with.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from data.nouns import Chunk, ItemCache, read_jsonl
+from tasks.build.section import Section, setting
+from tasks.embed import load_embedder
+from tasks.inputs.models import ModelFiles
+from tasks.runtime.vector_store import VectorStoreConfig, open_vector_store
+from tasks.store.store import Manifest, read_json
+
+if TYPE_CHECKING:
+    from retrieval.search import Retriever
+
+Value = str | int | float | bool
+Mode = Literal["dense", "lexical", "hybrid"]
+
+
+class RetrievalConfig(Section):
+    """How passages are found, for training and serving alike."""
+
+    mode: Mode = setting(
+        "dense", "dense = vectors; lexical = words (BM25); hybrid = both, fused by rank (best where words are rare)"
+    )
+    language: str = setting("english", "Language whose stemmer and stop words BM25 uses (a Snowball language)")
+    where: dict[str, Value | tuple[Value, ...]] | None = setting(
+        None,
+        "Only passages that pass this filter are found, e.g. {source: guides/*}; by source, title, page, document_id, "
+        "or a column of a table; null = all",
+    )
+    store: VectorStoreConfig | None = setting(
+        None,
+        "A vector store of yours that is searched in place of the run's index (kind, at, collection); null = the index",
+    )
+    rerank: str | None = setting(
+        None,
+        "Folder of a cross-encoder that orders the first hits anew (slow on a CPU); null = none",
+        path=True,
+        result="content",
+    )
+    rerank_depth: int = setting(20, "Hits that the cross-encoder reads", unit="passages", ge=1, le=1000)
+
+
+def open_retriever(
+    config: RetrievalConfig,
+    index: Manifest,
+    chunk: Manifest,
+    embedder: ModelFiles,
+    *,
+    device: str = "auto",
+    queries: ItemCache | None = None,
+) -> Retriever:
+    """A `Retriever` over the published index, or the configured store in its place.
+
+    Queries are embedded in the precision the index was made with.
+
+    Args:
+        queries: keeps the vectors of queries, for a stage that asks the same ones again after a change.
+    """
+    from retrieval.index.faiss_index import Index, open_index
+    from retrieval.search import Retriever
+    from retrieval.stores.vector_store import VectorStore
+
+    chunks = list(read_jsonl(chunk.path("chunks.jsonl"), Chunk))
+    opened: Index | VectorStore | None = None
+    model = None
+    if config.mode != "lexical":
+        precision = read_json(index.path("index.json"))["embedder"]["precision"]
+        model = load_embedder(embedder, device=device, precision=precision)
+        if config.store is None:
+            opened = open_index(index.folder, expect_embedder=model.info.digest)
+        else:
+            opened = open_vector_store(config.store, model.info.to_dict())
+    reranker = None
+    if config.rerank is not None:
+        from retrieval.rerank import Reranker
+
+        reranker = Reranker.load(Path(config.rerank), device=device)
+    return Retriever(
+        opened,
+        model,
+        chunks,
+        mode=config.mode,
+        language=config.language,
+        columns=_columns(chunk),
+        where=config.where or None,
+        reranker=reranker,
+        rerank_depth=config.rerank_depth,
+        query_cache=queries,
+    )
+
+
+def _columns(chunk: Manifest) -> dict[str, dict[str, Any]] | None:
+    """Document id -> the columns of its row, where the corpus has rows of tables."""
+    named = any(entry.path == "columns.json" for entry in chunk.files)
+    return read_json(chunk.path("columns.json")) if named else None

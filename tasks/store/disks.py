@@ -1,0 +1,54 @@
+"""What is said of a full disk: whose it is, of the store, of temporary files or of the cache, and how to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from raft_errors import RaftError
+from tasks.store.places import cache_folder, temporary_folder
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+SPARE_BYTES = 64 * 2**20  # never publish into the last 64 MiB of a disk
+
+
+def no_space(root: Path, free: int | None = None, needed: int | None = None) -> RaftError:
+    """The error for a full disk of the store."""
+    amount = f": {free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed" if free is not None and needed else ""
+    return RaftError(
+        f"No space left on the disk of {root}{amount}; nothing was published and finished stages are intact",
+        do="free space or set `store` to another disk, then run again: it goes on from the last finished stage",
+    )
+
+
+def _device(place: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return place.stat().st_dev
+    return None
+
+
+def no_space_during_build(error: OSError, root: Path) -> RaftError:
+    """The error for a disk that was full while a stage worked: of the file it names, else the fullest of several."""
+    places = {"": root}
+    with contextlib.suppress(RaftError):
+        places["TMPDIR"] = temporary_folder()
+    with contextlib.suppress(RaftError):
+        places["RAFT_CACHE"] = cache_folder()
+    on_its_disk = root.stat().st_dev
+    places = {v: place for v, place in places.items() if not v or _device(place) not in (None, on_its_disk)}
+    if isinstance(error.filename, (str, bytes)):
+        named = Path(os.fsdecode(error.filename))
+        variable = next((v for v, place in places.items() if named.is_relative_to(place)), "")
+    else:
+        variable = min(places, key=lambda v: shutil.disk_usage(places[v]).free)
+    if not variable:
+        return no_space(root)
+    whose = {"TMPDIR": "the temporary files lie", "RAFT_CACHE": "the cache lies"}[variable]
+    return RaftError(
+        f"No space left on the disk of {places[variable]}, where {whose}; nothing was published and finished stages "
+        "are intact",
+        do=f"free space or set {variable} to a folder on another disk, then run again",
+    )

@@ -1,0 +1,441 @@
+"""The artefact store: one content-checked directory per stage and key, published whole or not at all.
+
+Files first, manifest last, one atomic rename; a crash leaves only a temporary directory that the next holder of the
+key's lock removes. The store is the truth about what has been built; it knows nothing of Prefect or of any stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from raft_errors import BadInput, RaftError
+from tasks.store import access
+from tasks.store.disks import NO_SPACE as NO_SPACE
+from tasks.store.disks import SPARE_BYTES as SPARE_BYTES
+from tasks.store.disks import no_space as no_space
+from tasks.store.disks import no_space_during_build
+from tasks.store.hashing import FileHashes, digest_of, irregular, read_regular, read_sha256
+from tasks.store.itemcache import SqliteCache
+from tasks.store.locks import FileLock
+from tasks.store.source_manifest import SourceManifest
+
+if TYPE_CHECKING:
+    from tasks.store.share import Share
+
+MANIFEST = "manifest.json"
+_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # of a folder, and of nothing above it
+_HOW = "docs/pipeline.md, Who may read a store, says how to open it to a group"
+_OPEN_IT = f"its owner open it to your group ({_HOW.partition(',')[0]})"
+
+
+class FileEntry(BaseModel):
+    """One file of a stage directory; `result=False` marks a file that only describes the build (times, curves)."""
+
+    model_config = ConfigDict(frozen=True)
+    path: str
+    size: int
+    sha256: str
+    result: bool = True
+
+
+class Link(BaseModel):
+    """What a stage was built from."""
+
+    model_config = ConfigDict(frozen=True)
+    stage: str = Field(pattern=_NAME)
+    key: str = Field(pattern=_NAME)
+    digest: str
+
+
+class Manifest(BaseModel):
+    """What a stage leaves, and the only thing that stages pass to each other.
+
+    `digest` covers the result files (path and sha256), so equal results are equal wherever and whenever they were made.
+    `ingredients` is what the key was computed from; `machine` is what computed it, which is no part of key or digest;
+    `kept` names the stages behind it that a person had taken as current though other code had made them; `folder` is
+    derived from the store, never stored.
+    """
+
+    stage: str
+    key: str
+    digest: str
+    files: list[FileEntry]
+    summary: str = ""
+    metrics: dict[str, Any] = {}
+    lineage: dict[str, Link] = {}
+    ingredients: dict[str, Any] = {}
+    machine: dict[str, Any] = {}
+    kept: list[str] = []
+    seconds: float = 0.0
+    _folder: Path = PrivateAttr(default=Path())
+    _kept: tuple[str, ...] = PrivateAttr(default=())  # what differs, where this run takes it though other code made it
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
+    def link(self) -> Link:
+        return Link(stage=self.stage, key=self.key, digest=self.digest)
+
+    def path(self, name: str) -> Path:
+        """The file or folder `name` of the stage directory."""
+        return self._folder / name
+
+
+class Damage(ValueError):
+    """A stage directory is not what its manifest says."""
+
+
+class Store:
+    """A folder of stage directories, with the locks, scratch folders and item caches that belong to them.
+
+    `share` is another place for results, which whoever builds looks into before and writes to after. `mode` is what the
+    folder gets where it is made now; one that exists keeps its own, which all that is made in it follows.
+
+    Raises:
+        BadInput: it belongs to somebody else and is closed to this user.
+    """
+
+    def __init__(self, root: Path, share: Share | None = None, mode: int = access.PRIVATE) -> None:
+        self.root = Path(root).absolute()
+        self.share = share
+        self._mode = mode
+        _require_open(self.root)
+        self._caches: dict[str, SqliteCache] = {}
+        self._hashes: FileHashes | None = None
+
+    def folder(self, stage: str, key: str) -> Path:
+        return self.root / "store" / stage / key
+
+    def scratch(self, stage: str, key: str) -> Path:
+        """Outlives a killed build of the key (checkpoints); removed once the key is published."""
+        return self.root / "work" / stage / key
+
+    def lock(self, stage: str, key: str) -> FileLock:
+        return FileLock(self.root / "locks" / f"{stage}-{key}.lock")
+
+    def running(self, shared: bool = False) -> FileLock:
+        """Held shared by every run while it works, and exclusively by what may delete results."""
+        return FileLock(self.root / "locks" / "running.lock", shared)
+
+    def cache(self, stage: str) -> SqliteCache:
+        if stage not in self._caches:
+            with contextlib.suppress(OSError, RaftError):  # the cache tells that it goes without
+                access.make_folder(self.root, self._mode)
+            of_work = stage not in ("files", "checks")
+            path = self.root / "cache" / f"{stage}.sqlite"
+            self._caches[stage] = SqliteCache(path, self._stop_when_full) if of_work else SqliteCache(path)
+        return self._caches[stage]
+
+    def _stop_when_full(self) -> None:
+        """What a teacher is asked from now on could not be kept, nor the result be published on the same disk."""
+        if (self.root / "cache").stat().st_dev == self.root.stat().st_dev:
+            raise no_space(self.root)
+
+    def drop_caches(self) -> None:
+        """Deletes all item caches, and what they remember with them. The caller is alone in the store."""
+        for cache in self._caches.values():
+            cache.close()
+        self._caches.clear()
+        self._hashes = None
+        shutil.rmtree(self.root / "cache", ignore_errors=True)
+
+    @property
+    def sources(self) -> SourceManifest:
+        """Which files each corpus was last read from."""
+        return SourceManifest(self.root / "sources.sqlite")
+
+    @property
+    def hashes(self) -> FileHashes:
+        """The hashes of files, remembered; nothing is created by asking in a store that does not exist yet."""
+        if self._hashes is None:
+            self._hashes = FileHashes(self.cache("files") if self.root.is_dir() else None)
+        return self._hashes
+
+    def prepare(self) -> None:
+        """Creates the store.
+
+        Raises:
+            BadInput: the place cannot be written.
+        """
+        try:
+            access.make_folder(self.root, self._mode)
+            probe = tempfile.TemporaryFile(dir=self.root)  # noqa: SIM115 - closed in the next line
+            probe.close()
+        except (OSError, RaftError) as error:
+            if isinstance(error, OSError) and error.errno in NO_SPACE:
+                raise no_space(self.root) from error
+            why = error.strerror if isinstance(error, OSError) else error.what
+            raise BadInput(
+                f"The store {self.root} cannot be written ({why})",
+                expected="a folder that you may write",
+                do=f"set `store` in the configuration to another folder, or have {_OPEN_IT}"
+                if self.root.is_dir()
+                else "set `store` in the configuration to another folder",
+            ) from error
+        self._hashes = None
+
+    def working(self) -> contextlib.AbstractContextManager[None]:
+        """What this process and its children create during the block is as open as the store."""
+        return access.working_in(self.root)
+
+    @property
+    def notice(self) -> str:
+        """What the owner should know about who may read the store; "" where it is as it was asked for."""
+        mode = access.folder_mode(self.root)
+        if mode & 0o007:
+            return (
+                f"Every user of this machine may read the store {self.root} (mode {mode:o}): "
+                f"`chmod o-rwx {self.root}` makes it private"
+            )
+        if self._mode & 0o020 and not mode & 0o020:
+            return f"store_access is group, but the store {self.root} was made with mode {mode:o}, which counts: {_HOW}"
+        return ""
+
+    # ---- reading
+
+    def inspect(self, stage: str, key: str) -> tuple[Manifest | None, str]:
+        """The verified manifest, or None and what is wrong with the directory ("" when there is none)."""
+        folder = self.folder(stage, key)
+        try:
+            manifest = self._read(folder)
+        except FileNotFoundError:
+            return (None, f"{MANIFEST} is missing") if folder.is_dir() else (None, "")
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            return None, f"{MANIFEST} cannot be read ({why})"
+        try:
+            if (manifest.stage, manifest.key) != (stage, key):
+                raise Damage(f"{MANIFEST} belongs to {manifest.stage}/{manifest.key}")
+            self.verify(manifest)
+        except (Damage, OSError) as error:
+            return None, str(error)
+        return manifest, ""
+
+    def load(self, stage: str, key: str) -> Manifest | None:
+        """The manifest, or None where the directory is missing, cut short or altered in any byte."""
+        return self.inspect(stage, key)[0]
+
+    def verify(self, manifest: Manifest, deep: bool = False) -> None:
+        """Checks that every file is there with the size and sha256 of the manifest.
+
+        Args:
+            deep: read every byte even where the file's time stamps say that nothing changed.
+        Raises:
+            Damage: naming the first file that differs.
+        """
+        base = Path(os.path.realpath(manifest.folder))
+        for entry in manifest.files:
+            path = manifest.folder / entry.path
+            try:
+                status = path.lstat()
+            except (OSError, ValueError) as error:
+                raise Damage(f"{entry.path} is missing") from error
+            if what := irregular(status):
+                raise Damage(f"{entry.path} is {what}, not a file")
+            if Path(entry.path).is_absolute() or os.path.realpath(path) != str(base / entry.path):
+                raise Damage(f"{entry.path} lies outside of its folder")
+            if status.st_size != entry.size:
+                raise Damage(f"{entry.path} has {status.st_size} bytes, not {entry.size}")
+        hashes = FileHashes() if deep else self.hashes
+        found = hashes.sha256_many(manifest.folder / entry.path for entry in manifest.files)
+        for entry in manifest.files:
+            if found[manifest.folder / entry.path] != entry.sha256:
+                raise Damage(f"{entry.path} was altered")
+        if manifest.digest != _content(manifest.files):
+            raise Damage(f"{MANIFEST} was altered")
+
+    def read(self, stage: str, key: str) -> Manifest | None:
+        """The manifest as it stands, its files unchecked; None where it is missing or unreadable."""
+        try:
+            return self._read(self.folder(stage, key))
+        except (OSError, ValueError):
+            return None
+
+    def manifests(self, stage: str = "*") -> list[Manifest]:
+        """Every readable manifest of a stage (of all stages), newest first; their files are unchecked."""
+        found: list[tuple[float, Manifest]] = []
+        for path in (self.root / "store").glob(f"{stage}/[!.]*/{MANIFEST}"):
+            with contextlib.suppress(OSError, ValueError):
+                found.append((path.stat().st_mtime_ns, self._read(path.parent)))
+        return [manifest for _, manifest in sorted(found, key=lambda row: (-row[0], row[1].stage, row[1].key))]
+
+    def latest(self, stage: str) -> Manifest | None:
+        """The most recently published manifest of a stage, whatever its key and state; for telling what changed."""
+        return next(iter(self.manifests(stage)), None)
+
+    def _read(self, folder: Path) -> Manifest:
+        manifest = Manifest.model_validate_json(read_regular(folder / MANIFEST))
+        manifest._folder = folder
+        return manifest
+
+    # ---- writing
+
+    @contextlib.contextmanager
+    def publish(self, stage: str, key: str, describing: tuple[str, ...] = ()) -> Iterator[tuple[Path, Manifest]]:
+        """Gives a temporary folder to fill and a manifest to complete; publishes both when the block ends well.
+
+        Hold the key's lock. After the block the manifest is complete and its folder is the published one. On any error
+        the folder is removed and the store is as it was.
+
+        Args:
+            describing: names of files that only describe the build; they are verified but not part of the digest.
+        Raises:
+            RaftError: the disk is full.
+        """
+        manifest = Manifest(stage=stage, key=key, digest="", files=[])
+        with self._placed(manifest) as temporary:
+            yield temporary, manifest
+            manifest.files = _entries(temporary, describing)
+            manifest.digest = _content(manifest.files)
+
+    @contextlib.contextmanager
+    def receive(self, manifest: Manifest) -> Iterator[Path]:
+        """Gives a temporary folder to fill with the files of a manifest made elsewhere; publishes it like our own.
+
+        Hold the key's lock.
+
+        Raises:
+            Damage: the folder then holds anything but what the manifest says; nothing is published.
+            RaftError: the disk is full.
+        """
+        with self._placed(manifest) as temporary:
+            yield temporary
+            found = _entries(temporary, tuple(entry.path for entry in manifest.files if not entry.result))
+            if odd := {entry.path for entry in {*found} ^ {*manifest.files}}:
+                raise Damage(f"{min(odd)} is not what {MANIFEST} says")
+            if manifest.digest != _content(manifest.files):
+                raise Damage(f"{MANIFEST} was altered")
+
+    @contextlib.contextmanager
+    def _placed(self, manifest: Manifest) -> Iterator[Path]:
+        """A temporary folder that becomes the published one when the block ends well."""
+        stage, key = manifest.stage, manifest.key
+        final = self.folder(stage, key)
+        temporary: Path | None = None
+        try:
+            access.make_folder(self.root, self._mode)
+            access.make_folder(final.parent)
+            self._collect(stage, key)
+            self.require_space(0)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=final.parent))
+            temporary.chmod(access.folder_mode(final.parent))  # mkdtemp makes it 0700
+            yield temporary
+            self.require_space(0)
+            _write_synced(temporary / MANIFEST, manifest.model_dump_json(indent=1).encode())
+            access.follow_tree(temporary, final.parent)
+            _sync_tree(temporary)
+            if os.path.lexists(final):
+                if (twin := self.load(stage, key)) is not None and twin.digest == manifest.digest:
+                    for field in Manifest.model_fields:  # the files that only describe the build are the older ones
+                        setattr(manifest, field, getattr(twin, field))
+                    manifest._folder = final
+                    return
+                final.rename(Path(tempfile.mkdtemp(prefix=f".{key}.old.", dir=final.parent)) / "was")
+            temporary.rename(final)
+            _sync_folder(final.parent)
+            manifest._folder = final
+            self._collect(stage, key)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise no_space_during_build(error, self.root) from error
+            raise
+        finally:
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def require_space(self, needed_bytes: int) -> None:
+        """Raises `RaftError` if the disk has not `needed_bytes` and a small reserve free."""
+        free = shutil.disk_usage(self.root).free
+        if free < needed_bytes + SPARE_BYTES:
+            raise no_space(self.root, free, needed_bytes + SPARE_BYTES)
+
+    def collect_leftovers(self) -> int:
+        """Removes temporary folders of builds that died; those of running builds keep their lock and stay."""
+        removed = 0
+        for folder in sorted((self.root / "store").glob("*/.*")):
+            stage, key = folder.parent.name, folder.name[1:].split(".")[0]
+            lock = self.lock(stage, key)
+            if lock.acquire(timeout_seconds=0):
+                access.remove(folder)
+                removed += 1
+                lock.release()
+        return removed
+
+    def _collect(self, stage: str, key: str) -> None:
+        for folder in self.folder(stage, key).parent.glob(f".{key}.*"):
+            access.remove(folder)
+
+
+def _require_open(root: Path) -> None:
+    """Raises BadInput where this user may not look into the store."""
+    try:
+        status = root.stat()
+        if not stat.S_ISDIR(status.st_mode) or os.access(root, os.R_OK | os.X_OK):
+            return
+        why = f"it belongs to {access.owner(root)} and has mode {stat.S_IMODE(status.st_mode):o}"
+    except PermissionError:
+        why = "a folder above it is closed"
+    except OSError:  # not made yet, or told by what makes it
+        return
+    raise BadInput(
+        f"The store {root} is closed to you: {why}",
+        expected="a store of your own, or one that is open to your group",
+        do=f"set `store` in the configuration to another folder, or have {_OPEN_IT}",
+    )
+
+
+def _entries(folder: Path, describing: tuple[str, ...]) -> list[FileEntry]:
+    entries = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        entry = FileEntry(path=name, size=path.stat().st_size, sha256=read_sha256(path), result=name not in describing)
+        entries.append(entry)
+    return entries
+
+
+def _content(files: list[FileEntry]) -> str:
+    return digest_of({entry.path: entry.sha256 for entry in files if entry.result})
+
+
+def _write_synced(path: Path, body: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_tree(folder: Path) -> None:
+    for base, _, names in os.walk(folder):
+        for name in names:
+            _sync_folder(Path(base) / name)
+        _sync_folder(Path(base))
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> Any:
+    """The parsed JSON file."""
+    return json.loads(read_regular(path).decode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented, deterministic JSON."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
