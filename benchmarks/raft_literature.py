@@ -45,9 +45,9 @@ from retrieval.index.faiss_index import build_index, open_index
 from retrieval.mining import mine_distractors
 from retrieval.search import Retriever, passage_text
 from tasks.build.supervisor import run_child
-from tasks.embed import calibration_file
 from tasks.inputs.models import ModelFiles, compile_cache, resolve
 from tasks.runtime.answers import Answerer, answer
+from tasks.runtime.embedder import calibration_file
 from tasks.store.itemcache import SqliteCache
 from tasks.store.store import read_json, write_json
 

@@ -9,6 +9,7 @@ from data.nouns import Chunk, read_jsonl
 from tasks.build.section import Section, setting
 from tasks.build.stage import Bench, Outcome, Stage
 from tasks.inputs.models import ModelFiles
+from tasks.runtime.embedder import load_embedder
 from tasks.store.store import Manifest, write_json
 
 if TYPE_CHECKING:
@@ -28,21 +29,6 @@ class EmbedConfig(Section):
     cluster: str | None = setting(
         None, "Scheduler of a Dask cluster whose workers embed, e.g. tcp://host:8786; null = this machine", result=False
     )
-
-
-_open: dict[tuple[str, str, str, str], Embedder] = {}
-
-
-def load_embedder(files: ModelFiles, *, device: str = "auto", precision: str = "auto") -> Embedder:
-    """The embedder; the last one stays open, since the stages that search use the one that made the vectors."""
-    from retrieval.embedding.embedder import Embedder
-
-    wanted = (str(files.folder), files.digest, device)
-    if (*wanted, precision) not in _open:
-        made = Embedder.load(files.folder, device=device, precision=precision, calibration=calibration_file())
-        _open.clear()
-        _open[*wanted, precision] = _open[*wanted, made.info.precision] = made
-    return _open[*wanted, precision]
 
 
 def build(bench: Bench, config: EmbedConfig, chunk: Manifest, embedder: ModelFiles) -> Outcome:
@@ -95,13 +81,6 @@ def _spread(bench: Bench, config: EmbedConfig, model: Embedder, texts: Sequence[
         progress=bench.progress,
         threads=threads_each(config.workers),
     )
-
-
-def calibration_file():
-    """Where the choice of precision for a model and this hardware is remembered."""
-    from tasks.store.places import cache_folder
-
-    return cache_folder() / "embedding_precision.json"
 
 
 STAGE = Stage(

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from data.evaluation.answer_metrics import normalise
 from data.evaluation.scoring import CLOSED
 from data.statistics import detectable_difference
+from data.text.normalisation import normalise
 
 FEW_RECORDS = 500
 GOOD_RECALL = 0.85

@@ -6,23 +6,15 @@ that averages stay honest. Follows the official SQuAD 1.1 and HotpotQA scripts w
 
 from __future__ import annotations
 
-import re
-import string
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from data.prompting.contract import CitedQuote
+from data.text.normalisation import normalise
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CLOSED = ("yes", "no", "noanswer")
-
-
-def normalise(text: str) -> str:
-    """The official SQuAD normalisation: lower case, no ASCII punctuation, no articles, single spaces."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from data.evaluation.answer_metrics import classification_scores, closed_label, mean_defined, normalise, refusal_scores
+from data.evaluation.answer_metrics import classification_scores, closed_label, mean_defined, refusal_scores
 from data.evaluation.scoring import CLOSED, METRICS
 from data.statistics import TOO_FEW, bootstrap_mean, detectable_difference, holm, paired_bootstrap
+from data.text.normalisation import normalise
 
 HEADLINE = "f1"
 LEAST_GROUPS = 10  # with fewer documents, resampling documents gives intervals that are far too narrow

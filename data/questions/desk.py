@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from data.nouns import Chunk, ItemCache, Progress, Question, Quote, digest, text_sha256
-from data.questions import small
 from data.questions.answers import ANSWER_SHAPE, Answer, full_answer, is_refusal
 from data.questions.asking import Sampling, Tally, ask
 from data.questions.drafts import draft, names_in
@@ -23,6 +22,7 @@ from data.questions.filters import Fault, common_words, copies, grounded, tidy, 
 from data.questions.options import QuestionOptions
 from data.questions.prompts import OWN_TEMPLATES, Prompt, load_prompt
 from data.questions.selection import Candidate
+from data.questions.small import final_answer, fits, mend
 from data.questions.wording import flat
 from data.teachers import Messages, Reply, Shape, Teacher, TeacherFailure
 from raft_errors import BadInput
@@ -96,7 +96,7 @@ class Desk:
         text = tidy(reply)
         if not self.small:
             return text, self._fault(text, candidate), False
-        text = small.mend(text, candidate.statement)
+        text = mend(text, candidate.statement)
         fault = self._fault(text, candidate)
         if fault and self.options.mend_questions:
             ours = draft(candidate.statement, self._names)
@@ -112,7 +112,7 @@ class Desk:
         fault = well_formed(text) or grounded(text, source, title, common=self._common, min_share=share)
         if self.small:
             # a question turned around from a sentence shares long runs with it; its answer is left out by `fits`
-            fault = fault or small.fits(text, candidate.statement, source)
+            fault = fault or fits(text, candidate.statement, source)
             return fault or copies(text, source, max_run=20, max_share=0.95)
         return fault or copies(text, source)
 
@@ -161,7 +161,7 @@ class Desk:
             return answer if isinstance(answer, Fault) else _from_all(answer, item.candidate.chunks)
         statement = item.candidate.statement
         said = self.reasoning.messages(title=chunk.title, asks=_asks(item.text))
-        final = small.final_answer(item.text, statement)
+        final = final_answer(item.text, statement)
         repairs = ("question",) if item.mended else ()
         return Answer(final, (statement.span.of(chunk.text),), flat(said[-1]["content"]), repairs)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from data.evaluation.answer_metrics import normalise
 from data.nouns import Chunk, Question, digest
 from data.records.split_sides import SPLITS, Splits
+from data.text.normalisation import normalise
 
 MIN_ANSWER_CHARACTERS = 4  # shorter answers ("5", "yes") stand in almost any passage
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from data.evaluation.answer_metrics import normalise
 from data.nouns import Record
 from data.records.split_sides import SPLITS, Splits
 from data.statistics import chi_square_p
+from data.text.normalisation import normalise
 
 
 def find_leaks(by_split: Mapping[str, Sequence[Record]], splits: Splits) -> list[dict[str, str]]:

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raft_errors import RaftError
 from tasks.adapters.policy import Action
-from tasks.adapters.registry import root, write_whole
+from tasks.adapters.registry import root
 from tasks.adapters.versions import Adapter, Moment, problems
-from tasks.store.access import make_file, make_folder
+from tasks.store.access import make_file, make_folder, write_whole
 from tasks.store.hashing import read_regular
 from tasks.store.store import Link, Store
 

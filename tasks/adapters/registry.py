@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from raft_errors import BadInput, RaftError
 from tasks.adapters.versions import Adapter, Event, Version, problems, switched, with_state
-from tasks.store.access import make_file, make_folder, remove
+from tasks.store.access import make_folder, write_whole
 from tasks.store.hashing import read_regular
 from tasks.store.locks import locked
 from tasks.store.store import Link, Manifest, Store
@@ -222,23 +222,6 @@ def needed(store: Store) -> dict[tuple[str, str], str]:
                 for link in version.stages.values():
                     found.setdefault((link.stage, link.key), f"{adapter.name} {version.number} ({why})")
     return found
-
-
-def write_whole(path: Path, body: bytes) -> None:
-    """Replaces a file atomically and durably."""
-    temporary = path.with_name(f".{path.name}")
-    remove(temporary)
-    make_file(temporary)
-    with temporary.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def now() -> str:

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raft_errors import BadInput
-from tasks.adapters.registry import write_whole
 from tasks.build.keys import result_fields
 from tasks.build.packages import normal
-from tasks.store.access import make_folder
+from tasks.store.access import make_folder, write_whole
 from tasks.store.hashing import read_regular
 from tasks.store.store import MANIFEST, Link, Manifest, Store
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data.nouns import Chunk, ItemCache, read_jsonl
 from tasks.build.section import Section, setting
-from tasks.embed import load_embedder
 from tasks.inputs.models import ModelFiles
+from tasks.runtime.embedder import load_embedder
 from tasks.runtime.vector_store import VectorStoreConfig, open_vector_store
 from tasks.store.store import Manifest, read_json
 

@@ -1,0 +1,31 @@
+"""The one place where an embedder is opened: for the stage that embeds and for all that search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.inputs.models import ModelFiles
+from tasks.store.places import cache_folder
+
+if TYPE_CHECKING:
+    from retrieval.embedding.embedder import Embedder
+
+_open: dict[tuple[str, str, str, str], Embedder] = {}
+
+
+def load_embedder(files: ModelFiles, *, device: str = "auto", precision: str = "auto") -> Embedder:
+    """The embedder; the last one stays open, since the stages that search use the one that made the vectors."""
+    from retrieval.embedding.embedder import Embedder
+
+    wanted = (str(files.folder), files.digest, device)
+    if (*wanted, precision) not in _open:
+        made = Embedder.load(files.folder, device=device, precision=precision, calibration=calibration_file())
+        _open.clear()
+        _open[*wanted, precision] = _open[*wanted, made.info.precision] = made
+    return _open[*wanted, precision]
+
+
+def calibration_file() -> Path:
+    """Where the choice of precision for a model and this hardware is remembered."""
+    return cache_folder() / "embedding_precision.json"
