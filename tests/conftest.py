@@ -26,6 +26,15 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 
+@pytest.fixture(autouse=True)
+def own_search_path():
+    """What `raft` does to the environment of its own process ends with the test that ran it within this one."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    yield
+    if before is None:
+        os.environ.pop("PYTHONSAFEPATH", None)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of shared data sets, or a skip that says how to supply it."""

@@ -7,6 +7,7 @@ set, or after `raft server`, that server is used.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -73,12 +74,18 @@ def closed_to_others() -> dict[Any, Any]:
 
     if PREFECT_API_URL.value() is not None:
         return {}
-    secret = f"raft:{secrets.token_urlsafe(32)}"
+    secret = _own_secret()
     return {
         PREFECT_API_AUTH_STRING: secret,
         PREFECT_SERVER_API_AUTH_STRING: secret,
         PREFECT_SERVER_CORS_ALLOWED_ORIGINS: "http://127.0.0.1",
     }
+
+
+@functools.cache
+def _own_secret() -> str:
+    """One for the life of this process, as its embedded server is one."""
+    return f"raft:{secrets.token_urlsafe(32)}"
 
 
 def start_embedded() -> None:

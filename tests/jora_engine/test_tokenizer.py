@@ -172,7 +172,7 @@ def test_the_template_for_other_programs_prints_the_date_that_was_trained_with(t
 def test_a_date_whose_format_is_computed_is_warned_of(caplog):
     template = "{% set form = '%Y' %}{{ strftime_now(form) }}"
     assert with_fixed_date(template) == template
-    assert "other programs will print the day they run" in caplog.text
+    assert "other programs print the day they run" in caplog.text
 
 
 @pytest.fixture(scope="module")
