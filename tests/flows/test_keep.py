@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Project
 
 from tasks.build.keys import key_of
 from tasks.store.store import MANIFEST
@@ -14,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def upgraded(project, finished) -> Project:
+def upgraded(project, finished):
     """A finished run whose training was made by other code, on another processor, and took an hour."""
     shutil.copytree(finished[0].folder / ".raft" / "store", project.folder / ".raft" / "store")
     rows = {
