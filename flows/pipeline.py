@@ -244,4 +244,4 @@ def _prepare(run: Run, until: str) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     run.store.prepare()
     run.store.collect_leftovers()
-    check(run, until)
+    check(run, stages_to(until))

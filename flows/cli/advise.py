@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.app import emit
-from flows.cli.display import Display
-from flows.cli.verbs import ConfigArgument, JsonOption, SetOption
+from flows.cli.options import ConfigArgument, JsonOption, SetOption
+from flows.cli.output import Display, emit
+from flows.ready import ready
 
 SETTINGS = ("retrieved", "oracle_only", "closed_book")
 
@@ -25,7 +25,6 @@ def advise(
     json: JsonOption = False,
 ) -> None:
     """Say whether fine-tuning is likely to pay, and what to change first: asks the base model, trains nothing."""
-    from flows.cli.ask import ready
     from tasks.upkeep.probe import probe_base
 
     run, built = ready(config, set_, "records")

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import functools
 import gc
-import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import typer
@@ -22,6 +21,7 @@ from rich.console import Console
 
 from data.text.shown import shown
 from data.text.urls import text_without_secrets
+from flows.cli.output import emit
 from raft_errors import Interrupted, RaftError
 from raft_names import keep_working_folder_out
 from tasks.store.places import settle_home
@@ -42,8 +42,6 @@ class PlainFormatter(logging.Formatter):
 @functools.cache
 def command() -> typer.Typer:
     """The command with all its verbs."""
-    from flows.cli import verbs
-
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
@@ -52,8 +50,62 @@ def command() -> typer.Typer:
         help="From a folder of documents to a domain-adapted language model.",
         epilog="Example: raft init && raft plan && raft run",
     )
-    verbs.register(app)
+    _register(app)
     return app
+
+
+def _register(app: typer.Typer) -> None:
+    from flows.cli import (
+        advise,
+        ask,
+        card,
+        domains,
+        evaluate_retrieval,
+        explain,
+        forget,
+        gc,
+        ingest,
+        init,
+        models,
+        plan,
+        promote,
+        records,
+        retrain,
+        run,
+        schedule,
+        search,
+        server,
+        stages,
+    )
+
+    _command(app, run.run, "raft run my.yaml --set train.max_steps=50")
+    _command(app, plan.plan, "raft plan my.yaml")
+    _command(app, ingest.ingest, "raft ingest my.yaml --dry-run")
+    for name, verb in stages.stage_verbs().items():
+        _command(app, verb, f"raft {name} my.yaml", name=name)
+    _command(app, records.records, "raft records my.yaml --show 3; raft records --diff previous latest")
+    _command(app, evaluate_retrieval.evaluate_retrieval, "raft evaluate retrieval my.yaml", name="evaluate retrieval")
+    _command(app, advise.advise, "raft advise my.yaml --questions 40")
+    _command(app, search.search, 'raft search "How do closures work?" -k 3')
+    _command(app, ask.ask, 'raft ask "How do closures work?"')
+    _command(app, retrain.retrain, "raft retrain my.yaml --no-prefect")
+    _command(app, promote.promote, 'raft promote 3 --reason "looked at by hand"')
+    _command(app, promote.rollback, 'raft rollback --reason "complaints"')
+    _command(app, promote.adapters, "raft adapters")
+    _command(app, explain.explain, "raft explain --verify")
+    _command(app, card.card, "raft card --out my-adapter")
+    _command(app, forget.forget, "raft forget handbook/leave.md")
+    _command(app, gc.gc, "raft gc --days 7 --yes")
+    _command(app, domains.domains, "raft domains domains.yaml --jobs 2")
+    _command(app, schedule.schedule, 'raft schedule --cron "0 3 * * *" --watch 60')
+    _command(app, server.server, "raft server")
+    _command(app, init.init, "raft init --corpus docs/")
+    _command(app, init.schema, "raft schema > raft.schema.json")
+    _command(app, models.models, "raft models --fetch")
+
+
+def _command(app: typer.Typer, function: Callable[..., Any], example: str, name: str | None = None) -> None:
+    app.command(name, epilog=f"Example: {example}")(function)
 
 
 def main() -> NoReturn:
@@ -157,12 +209,6 @@ def _failed(error: RaftError, as_json: bool) -> int:
         if text:
             console.print(f"{label}: {shown(text.rstrip('.'), lines=True)}.", markup=False, soft_wrap=True)
     return error.exit_code
-
-
-def emit(value: Any) -> None:
-    """One JSON object on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -24,9 +24,8 @@ import yaml
 from rich.console import Console
 
 from data.text.shown import shown
-from flows.cli.app import emit
-from flows.cli.display import plain, table
-from flows.cli.verbs import JsonOption
+from flows.cli.options import JsonOption
+from flows.cli.output import emit, plain, table
 from raft_errors import BadInput
 from tasks.config import RunConfig, config_of, read_yaml
 from tasks.store.access import make_folder

@@ -16,9 +16,9 @@ import typer
 from rich.console import Console
 
 from data.nouns import Document, Progress, Question, Search, digest, read_jsonl
-from flows.cli.app import emit
-from flows.cli.display import Display, plain, table
-from flows.cli.verbs import ConfigArgument, JsonOption, SetOption
+from flows.cli.options import ConfigArgument, JsonOption, SetOption
+from flows.cli.output import Display, emit, plain, table
+from flows.ready import ready
 
 if TYPE_CHECKING:
     from flows.pipeline import Run
@@ -51,7 +51,6 @@ def evaluate_retrieval(
     json: JsonOption = False,
 ) -> None:
     """Compare dense, lexical and hybrid search: recall, nDCG, MRR, MAP, and the worst questions. Builds nothing."""
-    from flows.cli.ask import ready
     from flows.pipeline import Run
     from retrieval.evaluation import evaluate_retrieval as compare
 

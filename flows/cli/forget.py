@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 
 from data.text.shown import shown
-from flows.cli.app import emit
-from flows.cli.display import plain, table
-from flows.cli.verbs import ConfigOption, JsonOption, SetOption
+from flows.cli.options import ConfigOption, JsonOption, SetOption
+from flows.cli.output import emit, plain, table
 from tasks.config import load_config
 from tasks.store.store import Store
 from tasks.upkeep.forget import carry_out, plan

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.app import emit
-from flows.cli.display import table
-from flows.cli.verbs import JsonOption, SetOption
+from flows.cli.options import JsonOption, SetOption
+from flows.cli.output import emit, table
 from tasks.config import load_config
 from tasks.store.store import Link, Store
 from tasks.upkeep import gc as collection

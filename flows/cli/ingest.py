@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from data.text.shown import shown
-from flows.cli.app import emit
-from flows.cli.display import table
-from flows.cli.verbs import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption, build
+from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
+from flows.cli.output import emit, table
+from flows.cli.run import build
 from flows.plan import plan
 from tasks.config import RunConfig, load_config
 from tasks.store.store import Store

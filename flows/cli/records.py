@@ -11,17 +11,9 @@ from rich.console import Console
 
 from data.nouns import Record, read_jsonl
 from data.text.shown import shown
-from flows.cli.app import emit
-from flows.cli.verbs import (
-    STAGE_HELP,
-    ConfigArgument,
-    ForceOption,
-    JsonOption,
-    KeepOption,
-    NoPrefectOption,
-    SetOption,
-    build,
-)
+from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
+from flows.cli.output import emit
+from flows.cli.run import build
 from raft_errors import BadInput
 from tasks.config import RunConfig, load_config
 from tasks.store.store import Store, read_json
@@ -44,6 +36,7 @@ def records(
     no_prefect: NoPrefectOption = False,
     json: JsonOption = False,
 ) -> None:
+    """Compose RAFT records. Builds what it needs before. --show and --diff look at what was built."""
     loaded = load_config(config, set_ or [])
     if diff:
         _diff(Store(Path(loaded.store)), diff, json)
@@ -52,9 +45,6 @@ def records(
         build(config, set_, "records", force, no_prefect, json, keep)
         return
     _show(loaded, show, json)
-
-
-records.__doc__ = f"{STAGE_HELP['records']} Builds what it needs before. --show and --diff look at what was built."
 
 
 def _show(config: RunConfig, count: int, as_json: bool) -> None:

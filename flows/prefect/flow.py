@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.nouns import Progress
 from data.text.urls import value_without_secrets
+from flows.prefect.server import log_in, prefect_home, running
 from raft_names import keep_working_folder_out
 from tasks.build.stage import Reporter
 from tasks.store.locks import Holder
@@ -44,8 +45,6 @@ QUIET = {
 
 def settle_environment(store: Store) -> None:
     """Prefect's settings for a run, where the user has not set them otherwise. Call it before Prefect is imported."""
-    from flows.cli.server import log_in, prefect_home, running
-
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     keep_working_folder_out()

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from flows.cli.server import LOOPBACK, auth_string
 from flows.prefect.guard import Application, Scope, guarded
+from flows.prefect.server import LOOPBACK, auth_string
 from tasks.store.store import Store
 
 

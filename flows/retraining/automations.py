@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from flows.cli.schedule import HEARTBEAT_SECONDS
 from flows.prefect.flow import training_limit
+from flows.retraining.deployment import HEARTBEAT_SECONDS
 
 ZOMBIES = "raft: a run that went silent is crashed"
 TOLD = {"raft.run.failed", "prefect.flow-run.Crashed", "raft.adapter.*"}  # a failed run, a dead one, a decision

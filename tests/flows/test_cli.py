@@ -5,10 +5,9 @@ import subprocess
 import sys
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from flows.cli import verbs
+from flows.cli import app
 
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
 LATER = ["promote", "rollback", "adapters", "explain", "card", "forget", "gc", "domains", "schedule", "server"]
@@ -17,9 +16,7 @@ VERBS = ["run", "plan", *STAGES, "search", "ask", *LATER, "init", "schema", "mod
 
 @pytest.fixture(scope="module")
 def command():
-    app = typer.Typer()
-    verbs.register(app)
-    return app
+    return app.command()
 
 
 def raft(folder, *arguments):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flows.cli.server import prefect_home
+from flows.prefect.server import prefect_home
 from tasks.store.store import Store
 
 NOBODY = """

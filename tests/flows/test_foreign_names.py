@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from flows.cli.app import PlainFormatter, _failed
-from flows.cli.display import Display, table
+from flows.cli.output import Display, table
 from raft_errors import RaftError
 from tasks.build.stage import Silent
 from tasks.prefect import artifacts as pages
@@ -37,7 +37,7 @@ def test_lines_of_a_run_show_names_as_they_are_written(monkeypatch):
     display = Display(console)
     display.finished(made(HOSTILE), cached=False)
     display.damaged("ingest", HOSTILE)
-    monkeypatch.setattr("flows.cli.display.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("flows.cli.output.LINE_SECONDS", 0.0)
     display.progress("ingest")(1, 2, HOSTILE)
     assert out.getvalue().count(SEEN) == 3
     harmless(out.getvalue())

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.cli import schedule, server
 from flows.cli.app import invoke
+from flows.prefect import server
+from flows.retraining import deployment
 from tasks.config import load_config
 from tasks.store.store import Link, Store
 
@@ -182,7 +183,7 @@ def test_a_port_in_use_is_bad_input(project, answering, capsys):
 
 @pytest.mark.parametrize(("collision", "strategy"), [("enqueue", "ENQUEUE"), ("cancel", "CANCEL_NEW")])
 def test_the_deployment_has_the_clock_the_event_and_one_run_at_a_time(project, config, collision, strategy):
-    made = schedule.deployment(
+    made = deployment.deployment(
         config, project / "raft.yaml", ["seed=3"], cron="0 3 * * *", timezone="Europe/Berlin", collision=collision
     )
     assert (made.flow_name, made.name) == ("raft-nightly", "law")
@@ -199,10 +200,10 @@ def test_the_deployment_has_the_clock_the_event_and_one_run_at_a_time(project, c
 def test_the_file_for_work_pools_says_the_same():
     made = yaml.safe_load((Path(__file__).resolve().parents[2] / "prefect.yaml").read_text())["deployments"][0]
     assert made["entrypoint"] == "flows.nightly.nightly"
-    assert made["triggers"][0]["expect"] == [schedule.CHANGED]
+    assert made["triggers"][0]["expect"] == [deployment.CHANGED]
     assert made["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
     environment = made["work_pool"]["job_variables"]["env"]
-    assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(schedule.HEARTBEAT_SECONDS)
+    assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(deployment.HEARTBEAT_SECONDS)
 
 
 class Enough(Exception):
@@ -225,7 +226,7 @@ def watch(project, config, monkeypatch, between):
     )
     monkeypatch.setattr(time, "sleep", pause)
     with pytest.raises(Enough):
-        schedule.watch_corpus(config, Store(project / ".raft"), 1)
+        deployment.watch_corpus(config, Store(project / ".raft"), 1)
     return reported
 
 

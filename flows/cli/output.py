@@ -1,12 +1,15 @@
-"""Shows a run on the terminal: one line a stage, a live bar where there is a terminal, a line now and then where not.
+"""What the verbs show: results as one JSON object or a table on standard output, a run's events on standard error.
 
-Everything goes to standard error, so that standard output stays for results.
+Of a run there is one line a stage, with a live bar where there is a terminal and a line now and then where not.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -112,3 +115,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         drawn.add_row(*(Text(shown(cell, lines=True)) for cell in row))
     return drawn
+
+
+def emit(value: Any) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
