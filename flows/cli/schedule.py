@@ -51,13 +51,13 @@ def schedule(
     _check_cron(cron)
     from prefect import serve
 
-    from flows.nightly import deployment_id
+    from flows.nightly import deployment_id, nightly
     from flows.prefect.errors import explained
     from flows.retraining.automations import prepare_server
     from flows.retraining.run_parameters import remember
 
     remember(path, set_ or [])
-    made = deployment(loaded, path, set_ or [], cron=cron or None, timezone=timezone, collision=collision)
+    made = deployment(nightly, loaded, path, set_ or [], cron=cron or None, timezone=timezone, collision=collision)
     with explained(url):
         prepare_server(loaded.name, deployment_id(made.apply()), notify or [])
     words = {

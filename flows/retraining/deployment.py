@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flows.prefect.flow import settle_environment
 from flows.prefect.server import answers, running
@@ -16,6 +16,7 @@ from tasks.ingest import corpus_of
 from tasks.store.store import Store
 
 if TYPE_CHECKING:
+    from prefect import Flow
     from prefect.deployments.runner import RunnerDeployment
 
 log = logging.getLogger("raft.flows")
@@ -43,6 +44,7 @@ def connect(store: Store) -> str:
 
 
 def deployment(
+    flow: Flow[..., Any],
     config: RunConfig,
     path: Path,
     overrides: list[str],
@@ -57,8 +59,6 @@ def deployment(
     from prefect.events import DeploymentEventTrigger
     from prefect.schedules import Cron
 
-    from flows.nightly import nightly
-
     strategies = {"enqueue": ConcurrencyLimitStrategy.ENQUEUE, "cancel": ConcurrencyLimitStrategy.CANCEL_NEW}
     changed = DeploymentEventTrigger(
         name=f"{config.name}: its corpus changed",
@@ -67,7 +67,7 @@ def deployment(
         parameters={"because": "corpus {{ (event.payload.digest | default('changed'))[:12] }}"},
     )
     return RunnerDeployment.from_flow(
-        nightly,
+        flow,
         name=config.name,
         schedule=Cron(cron, timezone=timezone, parameters={"because": "schedule"}) if cron else None,
         parameters={"config": str(path), "overrides": overrides},

@@ -183,8 +183,16 @@ def test_a_port_in_use_is_bad_input(project, answering, capsys):
 
 @pytest.mark.parametrize(("collision", "strategy"), [("enqueue", "ENQUEUE"), ("cancel", "CANCEL_NEW")])
 def test_the_deployment_has_the_clock_the_event_and_one_run_at_a_time(project, config, collision, strategy):
+    from flows.nightly import nightly
+
     made = deployment.deployment(
-        config, project / "raft.yaml", ["seed=3"], cron="0 3 * * *", timezone="Europe/Berlin", collision=collision
+        nightly,
+        config,
+        project / "raft.yaml",
+        ["seed=3"],
+        cron="0 3 * * *",
+        timezone="Europe/Berlin",
+        collision=collision,
     )
     assert (made.flow_name, made.name) == ("raft-nightly", "law")
     assert made.entrypoint == "flows.nightly.nightly"
