@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.pipeline import Models, Run, published
 from raft_errors import BadInput
-from tasks.build.stage import Silent
+from tasks.build.events import silent
 from tasks.build.supervisor import run_child
 from tasks.config import RunConfig
 from tasks.inputs.models import on_this_machine
@@ -28,7 +28,7 @@ def engine_plan(config: RunConfig, devices: int | None, memory_gib: float | None
         BadInput: the base is not on this machine, or the mesh does not fit the devices.
     """
     models = Models(config.models, on_this_machine)
-    run = Run(config, Store(Path(config.store)), models, Silent())
+    run = Run(config, Store(Path(config.store)), models, silent)
     base = models["base"]
     if base is None:
         raise BadInput(

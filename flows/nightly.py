@@ -17,12 +17,10 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
-from data.nouns import Progress
 from data.text.shown import markdown
 from tasks.adapters.decisions import Night
+from tasks.build.events import Damaged, Event, Finished, Said, Started, Waiting
 from tasks.prefect import link as prefect_link
-from tasks.store.locks import Holder
-from tasks.store.store import Manifest
 
 log = logging.getLogger("raft.flows")
 
@@ -69,7 +67,7 @@ def nightly(config: str, overrides: list[str] | None = None, because: str = "by 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     by_server = flow_run_now().deployment_id is not None
     loaded = config_of_run(config, overrides or []) if by_server else load_config(Path(config), overrides or [])
-    run = Run.of(loaded, Logged())
+    run = Run.of(loaded, log_event)
     with prefect_link.bounded() as tighten:
         tighten()
         try:
@@ -122,23 +120,17 @@ def flow_run_now() -> FlowRun:
     return context.flow_run
 
 
-class Logged:
-    """A `tasks.build.stage.Reporter` whose lines go to the run's log."""
-
-    def started(self, stage: str) -> None:
-        log.info("%s …", stage)
-
-    def progress(self, stage: str) -> Progress:
-        return lambda done, total, what: None
-
-    def waiting(self, stage: str, holder: Holder | None) -> None:
-        log.info("%s is being built by %s: waiting for it", stage, holder or "another run")
-
-    def damaged(self, stage: str, what: str) -> None:
-        log.warning("%s in the store is damaged (%s): making it again", stage, what)
-
-    def finished(self, manifest: Manifest, cached: bool) -> None:
-        log.info("%s (%s): %s", manifest.stage, "cached" if cached else f"{manifest.seconds:.1f} s", manifest.summary)
-
-    def say(self, text: str) -> None:
-        log.info("%s", text)
+def log_event(event: Event) -> None:
+    """The reporter of a night: its lines go to the run's log."""
+    match event:
+        case Started(stage):
+            log.info("%s …", stage)
+        case Waiting(stage, holder):
+            log.info("%s is being built by %s: waiting for it", stage, holder or "another run")
+        case Damaged(stage, what):
+            log.warning("%s in the store is damaged (%s): making it again", stage, what)
+        case Finished(manifest, cached):
+            took = "cached" if cached else f"{manifest.seconds:.1f} s"
+            log.info("%s (%s): %s", manifest.stage, took, manifest.summary)
+        case Said(text):
+            log.info("%s", text)

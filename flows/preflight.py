@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from data.memo import remembered
+from tasks.build.events import Said
 from tasks.build.keys import code_fingerprint, key_of
 from tasks.build.stage import Stage
 from tasks.inputs.models import ModelFiles
@@ -27,9 +28,11 @@ def check(run: Run, stages: Sequence[Stage]) -> None:
     if any("base" in made.models_for(getattr(run.config, made.name)) for made in stages):
         base = run.models["base"]
         if fallback := _fallback_template(run, base):
-            run.reporter.say(
-                f"{base.name} brings no chat template: the built-in template {fallback} is used, "
-                "and written into the merged model"
+            run.reporter(
+                Said(
+                    f"{base.name} brings no chat template: the built-in template {fallback} is used, "
+                    "and written into the merged model"
+                )
             )
         if "export" in {made.name for made in stages}:
             weights = sum(p.stat().st_size for p in base.folder.glob("*.safetensors"))

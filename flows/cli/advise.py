@@ -14,6 +14,7 @@ from rich.console import Console
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
 from flows.cli.output import Display, emit
 from flows.ready import ready
+from tasks.build.events import Started, progress_of
 
 SETTINGS = ("retrieved", "oracle_only", "closed_book")
 
@@ -29,12 +30,12 @@ def advise(
 
     run, built = ready(config, set_, "records")
     display = Display()
-    display.started("probe")
+    display(Started("probe"))
     try:
         probe, advice = probe_base(
             run.config.evaluate,
             run.store.cache("evaluate"),
-            display.progress("probe"),
+            progress_of("probe", display),
             records=built["records"],
             index=built["index"],
             chunk=built["chunk"],

@@ -19,6 +19,7 @@ from data.nouns import Document, Progress, Question, Search, digest, read_jsonl
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
 from flows.cli.output import Display, emit, plain, table
 from flows.ready import ready
+from tasks.build.events import progress_of
 
 if TYPE_CHECKING:
     from flows.pipeline import Run
@@ -63,7 +64,7 @@ def evaluate_retrieval(
 
         run = Run.of(load_config(config, set_ or []), display)
         run.store.prepare()
-        judged = _set(run, data, split, display.progress("embed"))
+        judged = _set(run, data, split, progress_of("embed", display))
     try:
         searches = _searches(judged.retriever, run.config.retrieval.mode)
         result = compare(
@@ -71,7 +72,7 @@ def evaluate_retrieval(
             searches,
             grades=judged.grades,
             group_of=judged.group_of,
-            progress=display.progress("search"),
+            progress=progress_of("search", display),
         )
     finally:
         display.close()

@@ -55,16 +55,17 @@ def _results(config) -> list[Link]:
     """What a run of the configuration would take from the store, as far as its stages are finished and models here."""
     from flows.pipeline import Models, Run, chain
     from raft_errors import RaftError
-    from tasks.build.stage import Request, Silent, find
+    from tasks.build.events import silent
+    from tasks.build.stage import Request, find
     from tasks.inputs.models import on_this_machine
 
-    run = Run(config, Store(Path(config.store)), Models(config.models, on_this_machine), Silent())
+    run = Run(config, Store(Path(config.store)), Models(config.models, on_this_machine), silent)
     found: list[Link] = []
 
     def look(request: Request):
         if any(run.models[role] is None for role in request.stage.models_for(request.config)):
             return None
-        if manifest := find(request, run.store, Silent()):
+        if manifest := find(request, run.store, silent):
             found.append(manifest.link)
         return manifest
 

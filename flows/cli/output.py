@@ -17,89 +17,83 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from data.nouns import Progress as ProgressFunction
 from data.text.shown import shown
-from tasks.store.locks import Holder
+from tasks.build.events import Damaged, Event, Finished, Progressed, Said, Started, Waiting
 from tasks.store.store import Manifest
 
 LINE_SECONDS = 15.0  # between progress lines where no bar can be drawn
 
 
 class Display:
-    """A `tasks.build.stage.Reporter` for people."""
+    """A reporter for people: draws a run's events on the terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self.states: dict[str, str] = {}
-        self._said: set[str] = set()
+        self._sentences: set[str] = set()
         self._bar: Progress | None = None
+        self._last_line: dict[str, float] = {}  # of each stage: when a line of its progress was due last
 
-    def started(self, stage: str) -> None:
-        self._stop()
-        self.console.print(f"[bold]{stage}[/bold] …")
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started(stage):
+                self.close()
+                self._last_line[stage] = time.monotonic()
+                self.console.print(f"[bold]{stage}[/bold] …")
+            case Progressed():
+                (self._draw_bar if self.console.is_terminal else self._print_now_and_then)(event)
+            case Waiting(stage, holder):
+                who = str(holder) if holder else "another run"
+                self.console.print(f"[yellow]{stage}[/yellow] is being built by {who}: waiting for it")
+            case Damaged(stage, what):
+                self.console.print(f"[yellow]{stage}[/yellow] in the store is damaged ({plain(what)}): making it again")
+            case Finished(manifest, cached):
+                self._finished(manifest, cached)
+            case Said(text):
+                self._say(text)
 
-    def progress(self, stage: str) -> ProgressFunction:
-        return self._bar_progress(stage) if self.console.is_terminal else self._line_progress(stage)
+    def close(self) -> None:
+        """Takes the bar away, where there is one."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
-    def waiting(self, stage: str, holder: Holder | None) -> None:
-        who = str(holder) if holder else "another run"
-        self.console.print(f"[yellow]{stage}[/yellow] is being built by {who}: waiting for it")
-
-    def damaged(self, stage: str, what: str) -> None:
-        self.console.print(f"[yellow]{stage}[/yellow] in the store is damaged ({plain(what)}): making it again")
-
-    def finished(self, manifest: Manifest, cached: bool) -> None:
-        self._stop()
+    def _finished(self, manifest: Manifest, cached: bool) -> None:
+        self.close()
         self.states[manifest.stage] = "cached" if cached else "built"
         took = "cached" if cached else f"{manifest.seconds:.1f} s"
         self.console.print(
             f"[green]✓[/green] [bold]{manifest.stage}[/bold] ({took}): {plain(manifest.summary)}", soft_wrap=True
         )
 
-    def say(self, text: str) -> None:
-        if text in self._said:
-            return
-        self._said.add(text)
-        self.console.print(plain(text, lines=True), soft_wrap=True)
+    def _say(self, text: str) -> None:
+        """Each sentence once."""
+        if text not in self._sentences:
+            self._sentences.add(text)
+            self.console.print(plain(text, lines=True), soft_wrap=True)
 
-    def close(self) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _bar_progress(self, stage: str) -> ProgressFunction:
-        def show(done: int, total: int | None, what: str) -> None:
-            if self._bar is None:
-                self._bar = Progress(
-                    SpinnerColumn(),
-                    TextColumn("{task.description}"),
-                    BarColumn(),
-                    MofNCompleteColumn(),
-                    TimeRemainingColumn(),
-                    console=self.console,
-                    transient=True,
-                )
-                self._bar.add_task(stage, total=total)
-                self._bar.start()
-            self._bar.update(
-                self._bar.task_ids[0], completed=done, total=total, description=f"  {stage}: {plain(what)}"
+    def _draw_bar(self, event: Progressed) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
             )
+            self._bar.add_task(event.stage, total=event.total)
+            self._bar.start()
+        words = f"  {event.stage}: {plain(event.what)}"
+        self._bar.update(self._bar.task_ids[0], completed=event.done, total=event.total, description=words)
 
-        return show
-
-    def _line_progress(self, stage: str) -> ProgressFunction:
-        last = time.monotonic()
-
-        def show(done: int, total: int | None, what: str) -> None:
-            nonlocal last
-            if time.monotonic() - last >= LINE_SECONDS:
-                last = time.monotonic()
-                self.console.print(f"  {stage}: {done}{f'/{total}' if total else ''} {plain(what)}", soft_wrap=True)
-
-        return show
+    def _print_now_and_then(self, event: Progressed) -> None:
+        now = time.monotonic()
+        if now - self._last_line.setdefault(event.stage, now) >= LINE_SECONDS:
+            self._last_line[event.stage] = now
+            count = f"{event.done}{f'/{event.total}' if event.total else ''}"
+            self.console.print(f"  {event.stage}: {count} {plain(event.what)}", soft_wrap=True)
 
 
 def plain(text: str, *, lines: bool = False) -> str:

@@ -17,6 +17,7 @@ from flows.cli.options import (
     kept_names,
 )
 from flows.cli.output import Display, emit, table
+from tasks.build.events import Said
 from tasks.config import load_config
 
 
@@ -49,7 +50,7 @@ def build(
     try:
         built = None if force else pipeline.published(run_, until)
         if built is not None:
-            display.say("Nothing had to run: every stage is cached.")
+            display(Said("Nothing had to run: every stage is cached."))
         elif direct:
             built = pipeline.run_direct(run_, until, force=force)
         else:

@@ -16,12 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from data.nouns import Progress
 from data.text.urls import value_without_secrets
 from flows.prefect.server import log_in, prefect_home, running
 from raft_names import keep_working_folder_out
-from tasks.build.stage import Reporter
-from tasks.store.locks import Holder
+from tasks.build.events import Event, Finished, voice_of
 
 if TYPE_CHECKING:
     from flows.pipeline import Run, Step
@@ -123,16 +121,22 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
     from tasks.prefect.task import Boxed, stage_task
 
     _quiet_console()
-    listener = Listener(run.reporter)
+    say = voice_of(run.reporter)
+    built: set[str] = set()  # by this process
+
+    def listener(event: Event) -> None:
+        if isinstance(event, Finished):
+            built.add(event.manifest.stage)
+        run.reporter(event)
 
     def step(request: Request) -> Manifest:
         if prefect_link.lost():
             return stage.run(request, run.store, run.reporter, force=force)
         alone = scheduled and request.stage.name == "train"
-        with training_slot(run.reporter.say) if alone else contextlib.nullcontext():
+        with training_slot(say) if alone else contextlib.nullcontext():
             manifest = stage_task(request.stage, run.store, listener, force=force)(Boxed(request))
-        if request.stage.name not in listener.built:
-            run.reporter.finished(manifest, cached=True)
+        if request.stage.name not in built:
+            run.reporter(Finished(manifest, cached=True))
         return manifest
 
     scheduled = FlowRunContext.get() is not None
@@ -154,7 +158,7 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
             raise
         finally:
             if not prefect_link.still_there():
-                prefect_link.lose(ConnectionError("it does not answer"), run.reporter.say)
+                prefect_link.lose(ConnectionError("it does not answer"), say)
             if prefect_link.lost():
                 tighten()
 
@@ -173,7 +177,7 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
                 raise what_it_means(error, os.environ.get("PREFECT_API_URL")) or error from error
             if failures and error is failures[0]:
                 raise
-            prefect_link.lose(error, run.reporter.say)  # the work had ended, and telling so failed
+            prefect_link.lose(error, say)  # the work had ended, and telling so failed
             if failures:
                 raise failures[0] from error
     return made[0]
@@ -230,30 +234,3 @@ def training_slot(say: Callable[[str], None]) -> Iterator[None]:
 def training_limit() -> str:
     """The name of that limit."""
     return f"raft-training-{socket.gethostname()}"
-
-
-class Listener:
-    """Passes everything on to another reporter, and remembers what was built by this process."""
-
-    def __init__(self, inner: Reporter) -> None:
-        self._inner = inner
-        self.built: set[str] = set()
-
-    def started(self, stage: str) -> None:
-        self._inner.started(stage)
-
-    def progress(self, stage: str) -> Progress:
-        return self._inner.progress(stage)
-
-    def waiting(self, stage: str, holder: Holder | None) -> None:
-        self._inner.waiting(stage, holder)
-
-    def damaged(self, stage: str, what: str) -> None:
-        self._inner.damaged(stage, what)
-
-    def finished(self, manifest: Manifest, cached: bool) -> None:
-        self.built.add(manifest.stage)
-        self._inner.finished(manifest, cached)
-
-    def say(self, text: str) -> None:
-        self._inner.say(text)
