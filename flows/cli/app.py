@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.metadata
 import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -29,6 +30,7 @@ from tasks.store.places import settle_home
 # The base of typer's own messages about arguments; it has moved between typer's releases.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
+DISTRIBUTION = "jora-raft"
 _TYPERS_INTERRUPT = 130  # what typer makes of a KeyboardInterrupt
 
 
@@ -37,6 +39,19 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return shown(text_without_secrets(super().format(record)), lines=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        number = importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise RaftError(
+            f"{DISTRIBUTION} runs from its sources, so no version of it is installed", do="pip install -e . there"
+        ) from error
+    typer.echo(f"raft {number}")
+    raise typer.Exit
 
 
 @functools.cache
@@ -50,8 +65,16 @@ def command() -> typer.Typer:
         help="From a folder of documents to a domain-adapted language model.",
         epilog="Example: raft init && raft plan && raft run",
     )
+    app.callback()(_options)
     _register(app)
     return app
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit")
+    ] = False,
+) -> None: ...
 
 
 def _register(app: typer.Typer) -> None:
@@ -236,7 +259,3 @@ def _deaf() -> None:
     """Nothing is left to be stopped, so a signal must not change what the process ends with."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-if __name__ == "__main__":
-    main()

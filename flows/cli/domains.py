@@ -135,7 +135,7 @@ def run_all(wanted: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int,
     def one(name: str) -> Outcome:
         config = folder / f"{name}.yaml"
         _write_private(config, yaml.safe_dump(wanted[name].model_dump(mode="json"), allow_unicode=True))
-        command = [sys.executable, "-P", "-m", "flows.cli.app", verb, str(config), "--no-prefect", "--json"]
+        command = [sys.executable, "-P", "-m", "flows.cli", verb, str(config), "--no-prefect", "--json"]
         began = time.monotonic()
         with mutex:
             child = subprocess.Popen(

@@ -16,7 +16,7 @@ def unknown(uid):
     raise KeyError(f"getpwuid(): uid not found: {uid}")
 pwd.getpwuid = unknown
 sys.argv = ["raft", *sys.argv[1:]]
-runpy.run_module("flows.cli.app", run_name="__main__")
+runpy.run_module("flows.cli", run_name="__main__")
 """
 
 
