@@ -51,9 +51,10 @@ def schedule(
     _check_cron(cron)
     from prefect import serve
 
-    from flows.nightly import deployment_id, nightly
+    from flows.nightly import nightly
     from flows.prefect.errors import explained
     from flows.retraining.automations import prepare_server
+    from flows.retraining.pages import deployment_id
     from flows.retraining.run_parameters import remember
 
     remember(path, set_ or [])

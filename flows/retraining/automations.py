@@ -11,9 +11,10 @@ from typing import Any
 
 from flows.prefect.flow import training_limit
 from flows.retraining.deployment import HEARTBEAT_SECONDS
+from flows.retraining.pages import DECIDED, FAILED
 
 ZOMBIES = "raft: a run that went silent is crashed"
-TOLD = {"raft.run.failed", "prefect.flow-run.Crashed", "raft.adapter.*"}  # a failed run, a dead one, a decision
+TOLD = {FAILED, "prefect.flow-run.Crashed", f"{DECIDED}*"}  # a failed run, a dead one, a decision
 ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from flows.cli.output import LINE_SECONDS, Display
+from flows.retraining.log import log_event
 from tasks.build.events import Damaged, Event, Finished, Progressed, Said, Started, Waiting, progress_of, voice_of
 from tasks.store.store import Manifest
 
@@ -56,8 +57,6 @@ def test_each_event_is_a_line_on_the_terminal(terminal, clock):
 
 
 def test_each_event_is_a_line_in_the_log_of_a_night_except_progress(caplog):
-    from flows.nightly import log_event
-
     with caplog.at_level(logging.INFO, logger="raft.flows"):
         for event, *_ in EVENTS:
             log_event(event)
