@@ -54,8 +54,8 @@ def advise(
     out = Console(highlight=False)
     for name, value in probe.to_dict().items():
         if value is not None:
-            shown = f"{value:.3f}" if isinstance(value, float) else str(value)
-            out.print(f"{name.replace('_', ' '):<22} {shown}")
+            text = f"{value:.3f}" if isinstance(value, float) else str(value)
+            out.print(f"{name.replace('_', ' '):<22} {text}")
     out.print()
     for number, item in enumerate(advice, 1):
         out.print(f"[bold]{number}. {item.do}[/bold] ({item.about})")

@@ -69,11 +69,11 @@ def ask(
         first = answers[next(iter(adapters))]
         emit({"ok": True, "question": question, **first, "answers": answers, "passages": passages})
         return
-    for name, given in answers.items():
+    for name, answer in answers.items():
         if compare:
             out.print(f"{name}:")
-        out.print(shown(given["answer"] or given["text"], lines=True), markup=False, style="bold")
-        for quote in given["quotes"]:
+        out.print(shown(answer["answer"] or answer["text"], lines=True), markup=False, style="bold")
+        for quote in answer["quotes"]:
             place = f" [{quote['passage']}]" if quote["passage"] else ""
             out.print(f'  "{shown(quote["text"])}"{place} ({_found(quote)})', markup=False, soft_wrap=True)
         out.print()
@@ -137,7 +137,7 @@ def _answer(
     constrain = None
     if copy_quotes:
         copier = QuoteCopier(TokenBytes(generator.tokenizer.token_bytes()), template, passages)
-        constrain = lambda _, made: copier.allowed(made)  # noqa: E731
+        constrain = lambda _, ids: copier.allowed(ids)  # noqa: E731
     text = generator.generate([prompt], max_new_tokens=max_tokens, constrain=constrain, on_text=show)[0].text
     parsed = parse_answer(text, template=template)
     return {

@@ -47,10 +47,10 @@ def explain(
     broken = any(f.fault for f in findings or ())
     if json:
         verdict = {} if findings is None else {"holds": not broken, "findings": [f.__dict__ for f in findings]}
-        told = chain.to_dict()
-        for row in told["steps"]:
+        lineage = chain.to_dict()
+        for row in lineage["steps"]:
             row["kept"], row["differs"] = making.get((row["stage"], row["key"]), (False, []))
-        emit({"ok": not broken, **told, **verdict})
+        emit({"ok": not broken, **lineage, **verdict})
     elif mermaid:
         typer.echo(flowchart(chain))
     else:
@@ -66,14 +66,14 @@ def _findings(chain: Chain, store: Store, config: RunConfig) -> list[Finding]:
     from flows.pipeline import STAGES
     from tasks.ingest import corpus_of
 
-    wanted = {
+    names = {
         "base": (chain.contract.get("base_model") or config.models.base, config.models.base_revision),
         "embedder": (config.models.embedder, config.models.embedder_revision),
     }
 
     @functools.cache
     def model(role: str) -> ModelFiles | None:
-        return on_this_machine(*wanted[role]) if role in wanted else None
+        return on_this_machine(*names[role]) if role in names else None
 
     return verify(
         chain,
@@ -122,12 +122,15 @@ def _lines(step: Step) -> list[str]:
     manifest = step.manifest
     if manifest is None:
         return [f"[bold]{step.name}[/bold] [red]not in the store any more[/red]", f"digest {step.link.digest}"]
-    made = step.ingredients
+    facts = step.ingredients
     parents = [f"{name} {link.digest[:12]}" for name, link in step.inputs.items()]
     parents += [f"{name} {digest[:12]}" for name, digest in step.outside.items()]
-    sections = {"": made.get("config", {}), **{f"{name}.": section for name, section in made.get("shared", {}).items()}}
+    sections = {
+        "": facts.get("config", {}),
+        **{f"{name}.": section for name, section in facts.get("shared", {}).items()},
+    }
     config = ", ".join(f"{at}{name}={_short(v)}" for at, section in sections.items() for name, v in section.items())
-    models = ", ".join(f"{role} {digest[:12]}" for role, digest in made.get("models", {}).items())
+    models = ", ".join(f"{role} {digest[:12]}" for role, digest in facts.get("models", {}).items())
     lines = [
         f"[bold]{step.link.stage}[/bold] {escape(manifest.summary)}",
         f"digest {step.link.digest}",
@@ -138,7 +141,7 @@ def _lines(step: Step) -> list[str]:
     lines += [escape(f"on     {machine}{foreign and f' ({foreign})'}")] if machine else []
     lines += [escape(f"config {config}")] if config else []
     lines += [f"models {models}"] if models else []
-    lines += [f"seed   {made['seed']}"] if made.get("seed") is not None else []
+    lines += [f"seed   {facts['seed']}"] if facts.get("seed") is not None else []
     return lines
 
 

@@ -32,22 +32,22 @@ def gc(
     loaded = [load_config(path, set_ or []) for path in config or (None,)]
     store = Store(Path(loaded[0].store))
     runs = [link for one in loaded for link in _results(one)]
-    made = collection.collect(store, runs, days) if yes else collection.plan(store, runs, days)
+    outcome = collection.collect(store, runs, days) if yes else collection.plan(store, runs, days)
     if json:
-        rows = {"keep": [t.to_dict() for t in made.keep], "drop": [t.to_dict() for t in made.drop]}
-        emit({"ok": True, "deleted": yes, "bytes": made.freed, **rows})
+        rows = {"keep": [t.to_dict() for t in outcome.keep], "drop": [t.to_dict() for t in outcome.drop]}
+        emit({"ok": True, "deleted": yes, "bytes": outcome.freed, **rows})
         return
     out = Console(highlight=False)
     columns = ("stage", "key", "what", "size", "why")
-    for title, things in (("stays", made.keep), ("goes" if not yes else "deleted", made.drop)):
+    for title, things in (("stays", outcome.keep), ("goes" if not yes else "deleted", outcome.drop)):
         rows_ = [(t.stage, t.key[:8], t.kind, f"{t.bytes / 1e6:.1f} MB", t.why) for t in things]
         if rows_:
             out.print(table(title, columns, rows_))
             out.print()
-    if not made.drop:
+    if not outcome.drop:
         out.print("Nothing can go.")
     else:
-        words = f"{len(made.drop)} folders, {made.freed / 1e6:.1f} MB"
+        words = f"{len(outcome.drop)} folders, {outcome.freed / 1e6:.1f} MB"
         out.print(f"Deleted {words}." if yes else f"Would delete {words}. Nothing was touched: --yes deletes.")
 
 
@@ -60,15 +60,15 @@ def _results(config) -> list[Link]:
     from tasks.inputs.models import on_this_machine
 
     run = Run(config, Store(Path(config.store)), Models(config.models, on_this_machine), silent)
-    found: list[Link] = []
+    links: list[Link] = []
 
     def look(request: Request):
         if any(run.models[role] is None for role in request.stage.models_for(request.config)):
             return None
         if manifest := find(request, run.store, silent):
-            found.append(manifest.link)
+            links.append(manifest.link)
         return manifest
 
     with contextlib.suppress(RaftError):  # a corpus or file that is away: what it made is kept by being newest
         chain(run, "evaluate", look)
-    return found
+    return links

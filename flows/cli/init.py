@@ -36,11 +36,11 @@ def init(
 
 def commented(corpus: tuple[str, ...] | None = None, questions_file: str | None = None) -> str:
     """The default configuration as YAML, every field with its meaning and range; only what differs is set live."""
-    given: dict[tuple[str, ...], Any] = {("corpus",): list(corpus or RunConfig().corpus)}
+    values: dict[tuple[str, ...], Any] = {("corpus",): list(corpus or RunConfig().corpus)}
     if questions_file:
-        given["questions", "file"] = questions_file
+        values["questions", "file"] = questions_file
     lines = ["# Configuration of a RAFT run. A line that is commented out shows the default.", ""]
-    lines += _section(RunConfig(), (), given)
+    lines += _section(RunConfig(), (), values)
     return "\n".join(lines) + "\n"
 
 
@@ -70,8 +70,8 @@ def _yaml(value: Any) -> str:
 
 def schema(json: Annotated[bool, typer.Option("--json", help="The same: the schema is JSON")] = False) -> None:
     """Print the JSON schema of the configuration."""
-    made = RunConfig.model_json_schema()
+    document = RunConfig.model_json_schema()
     if json:
-        emit(made)
+        emit(document)
     else:
-        typer.echo(jsonlib.dumps(made, indent=2, ensure_ascii=False))
+        typer.echo(jsonlib.dumps(document, indent=2, ensure_ascii=False))

@@ -23,12 +23,12 @@ def models(
     """List the models of a run, verify their bytes, and fetch them."""
     from tasks.inputs.models import forget, on_this_machine, resolve
 
-    wanted = load_config(config, set_ or []).models
+    section = load_config(config, set_ or []).models
     say = Console(stderr=True, highlight=False).print
     rows = []
     for role, name, revision in (
-        ("base", wanted.base, wanted.base_revision),
-        ("embedder", wanted.embedder, wanted.embedder_revision),
+        ("base", section.base, section.base_revision),
+        ("embedder", section.embedder, section.embedder_revision),
     ):
         if refresh and not Path(name).is_dir():
             forget(name, revision)
@@ -40,8 +40,8 @@ def models(
     if json:
         emit({"ok": True, "models": rows})
         return
-    shown = [
+    cells = [
         (r["role"], r["name"], r["state"], r.get("source", ""), r.get("digest", "")[:12], r.get("folder", ""))
         for r in rows
     ]
-    Console(highlight=False).print(table("", ("role", "model", "state", "source", "digest", "folder"), shown))
+    Console(highlight=False).print(table("", ("role", "model", "state", "source", "digest", "folder"), cells))

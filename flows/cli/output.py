@@ -103,12 +103,12 @@ def plain(text: str, *, lines: bool = False) -> str:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A plain table; the last column takes the room that is left."""
-    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for position, column in enumerate(columns):
-        drawn.add_column(column, overflow="fold", ratio=1 if position == len(columns) - 1 else None)
+        grid.add_column(column, overflow="fold", ratio=1 if position == len(columns) - 1 else None)
     for row in rows:
-        drawn.add_row(*(Text(shown(cell, lines=True)) for cell in row))
-    return drawn
+        grid.add_row(*(Text(shown(cell, lines=True)) for cell in row))
+    return grid
 
 
 def emit(value: Any) -> None:

@@ -40,8 +40,8 @@ def plan(
         return
     words = {"cached": "cached", "kept": "kept", "fetch": "will be fetched", "run": "will run", "maybe": "may run"}
     took = [f"{row.seconds:.0f} s" if row.seconds is not None else "" for row in rows]
-    shown = [(row.stage, words[row.state], t, row.why) for row, t in zip(rows, took)]
-    Console(highlight=False).print(table("", ("stage", "state", "last took", "why"), shown))
+    cells = [(row.stage, words[row.state], t, row.why) for row, t in zip(rows, took)]
+    Console(highlight=False).print(table("", ("stage", "state", "last took", "why"), cells))
     for notice in notices:
         Console(highlight=False).print(notice, soft_wrap=True, markup=False)
 

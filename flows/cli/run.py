@@ -91,9 +91,9 @@ def _results(built: dict[str, Any]) -> dict[str, str]:
         "records": ("records", ""),
         "report": ("evaluate", "report.html"),
     }
-    found = {label: str(built[s].path(name)) for label, (s, name) in places.items() if s in built}
+    results = {label: str(built[s].path(name)) for label, (s, name) in places.items() if s in built}
     last = list(built)[-1]
-    return found if "evaluate" in built else {**found, last: str(built[last].folder)}
+    return results if "evaluate" in built else {**results, last: str(built[last].folder)}
 
 
 def _short(place: str) -> str:

@@ -58,11 +58,11 @@ def schedule(
     from flows.retraining.run_parameters import remember
 
     remember(path, set_ or [])
-    made = deployment(nightly, loaded, path, set_ or [], cron=cron or None, timezone=timezone, collision=collision)
+    runner = deployment(nightly, loaded, path, set_ or [], cron=cron or None, timezone=timezone, collision=collision)
     with explained(url):
-        prepare_server(loaded.name, deployment_id(made.apply()), notify or [])
+        prepare_server(loaded.name, deployment_id(runner.apply()), notify or [])
     words = {
-        "deployment": f"{made.flow_name}/{made.name}",
+        "deployment": f"{runner.flow_name}/{runner.name}",
         "server": os.environ["PREFECT_API_URL"],
         "cron": cron or None,
     }
@@ -79,7 +79,7 @@ def schedule(
     if watch:
         threading.Thread(target=watch_corpus, args=(loaded, store, watch), daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # with which asyncio lets the schedule be paused in peace
-    serve(made, limit=2, print_starting_message=False)  # one that works and one that waits for it
+    serve(runner, limit=2, print_starting_message=False)  # one that works and one that waits for it
 
 
 def _check_cron(cron: str | None) -> None:

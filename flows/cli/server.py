@@ -42,8 +42,8 @@ def server(
     os.umask(0o777 & ~folder_mode(store.root))
     if _taken(host, port):
         raise BadInput(f"Port {port} of {host} is in use", do="stop what uses it, or choose another with --port")
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    url = f"http://{shown}:{port}/api"
+    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    url = f"http://{address}:{port}/api"
     auth_string(store, os.environ.get("PREFECT_SERVER_API_AUTH_STRING"))
     write_json(store.root / NOTE, {"url": url})
     if json:
@@ -61,9 +61,9 @@ def server(
                 "travels unencrypted. Put something in front that speaks TLS, or stay on loopback with an ssh tunnel.",
                 soft_wrap=True,
             )
-    named = [part for one in name or [] for part in ("--name", one)]
+    names = [part for one in name or [] for part in ("--name", one)]
     place = ["--host", host, "--port", str(port)]
-    command = [sys.executable, "-P", "-m", "flows.prefect.server_process", str(store.root), *named, *place]
+    command = [sys.executable, "-P", "-m", "flows.prefect.server_process", str(store.root), *names, *place]
     os.execvpe(sys.executable, command, {**os.environ, **settings(store, host, port)})
 
 

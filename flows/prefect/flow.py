@@ -46,8 +46,8 @@ def settle_environment(store: Store) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     keep_working_folder_out()
-    given = os.environ.get("PREFECT_HOME")
-    os.environ["PREFECT_HOME"] = str(Path(given).expanduser().absolute() if given else prefect_home(store))
+    home = os.environ.get("PREFECT_HOME")
+    os.environ["PREFECT_HOME"] = str(Path(home).expanduser().absolute() if home else prefect_home(store))
     own = "PREFECT_API_URL" not in os.environ
     if url := running(store):
         if own:  # what may stand there is for another server
@@ -142,7 +142,7 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
     scheduled = FlowRunContext.get() is not None
     if scheduled:
         return walk(step)
-    made: list[T] = []
+    results: list[T] = []
     failures: list[BaseException] = []
     at_signal = signal.getsignal(signal.SIGTERM)
 
@@ -152,7 +152,7 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
         _quiet_console()  # again: Prefect sets its loggers up when a flow begins
         _handle(signal.SIGTERM, at_signal)  # ours, which ends the work once however often it is called; not Prefect's
         try:
-            made.append(walk(step))
+            results.append(walk(step))
         except BaseException as error:
             failures.append(error)
             raise
@@ -173,14 +173,14 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
         except Exception as error:
             if was_stopped(error):
                 raise KeyboardInterrupt from error
-            if not made and not failures:  # it never began
+            if not results and not failures:  # it never began
                 raise what_it_means(error, os.environ.get("PREFECT_API_URL")) or error from error
             if failures and error is failures[0]:
                 raise
             prefect_link.lose(error, say)  # the work had ended, and telling so failed
             if failures:
                 raise failures[0] from error
-    return made[0]
+    return results[0]
 
 
 def _handle(number: signal.Signals, handler: Any) -> None:

@@ -27,7 +27,7 @@ HEALTH_SECONDS = 10.0  # a busy machine answers late, a dead port refuses at onc
 
 def settings(store: Store, host: str, port: int) -> dict[str, str]:
     """The environment of the server, where the user has not set it otherwise."""
-    wanted = {
+    defaults = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
@@ -36,7 +36,7 @@ def settings(store: Store, host: str, port: int) -> dict[str, str]:
     }
     # With the command line's host and port alone the pages would look for the API at the default port.
     place = {"PREFECT_SERVER_API_HOST": host, "PREFECT_SERVER_API_PORT": str(port)}
-    return {**{name: os.environ.get(name, value) for name, value in wanted.items()}, **place}
+    return {**{name: os.environ.get(name, value) for name, value in defaults.items()}, **place}
 
 
 def prefect_home(store: Store) -> Path:

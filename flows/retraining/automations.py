@@ -109,7 +109,7 @@ def _drop(name: str) -> bool:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        found = client.read_automations_by_name(name)
-        for old in found:
+        namesakes = client.read_automations_by_name(name)
+        for old in namesakes:
             client.delete_automation(old.id)
-    return bool(found)
+    return bool(namesakes)

@@ -88,7 +88,7 @@ def watch_corpus(config: RunConfig, store: Store, seconds: float) -> None:
     from prefect.events import emit_event
 
     known = {m.ingredients.get("inputs", {}).get("corpus") for m in store.manifests("ingest")}
-    told: str | None = None
+    reported: str | None = None
     last: str | None = None
     now: str | None
     away = False
@@ -100,10 +100,10 @@ def watch_corpus(config: RunConfig, store: Store, seconds: float) -> None:
             if not away:
                 log.warning("the corpus cannot be looked at, trying on: %s", error)
             now, away = last, True
-        if now is not None and now == last and now != told:
-            if told is not None or now not in known:
+        if now is not None and now == last and now != reported:
+            if reported is not None or now not in known:
                 emit_event(CHANGED, resource={"prefect.resource.id": corpus_id(config)}, payload={"digest": now})
                 log.info("the corpus changed: %s", now[:12])
-            told = now
+            reported = now
         last = now
         time.sleep(seconds)
