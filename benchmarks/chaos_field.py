@@ -94,7 +94,7 @@ class Field:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """`raft` as a process in a session of its own, by which everything it starts can be found."""
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "flows.cli.app", *arguments],
+            [sys.executable, "-P", "-m", "flows.cli", *arguments],
             cwd=self.home,
             env={**self.environment, **environment},
             text=True,

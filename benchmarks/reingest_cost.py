@@ -85,7 +85,7 @@ def write_corpus(folder: Path, count: int) -> list[Path]:
 def measure(home: Path, verb: str, *more: str) -> dict[str, Any]:
     """Wall seconds of the command, of each stage that ran, and how many chunks were embedded."""
     began = time.perf_counter()
-    command = [sys.executable, "-P", "-m", "flows.cli.app", verb, "--no-prefect", "--json", *more]
+    command = [sys.executable, "-P", "-m", "flows.cli", verb, "--no-prefect", "--json", *more]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - began
     if done.returncode:

@@ -144,7 +144,7 @@ def measure(home: Path, texts: dict[str, str], endpoint: Endpoint) -> dict[str, 
         if not (docs / name).exists() or (docs / name).read_text() != text:
             (docs / name).write_text(text)
     before, began, used = endpoint.teacher.calls, time.perf_counter(), cpu_seconds()
-    command = [sys.executable, "-P", "-m", "flows.cli.app", "records", "--no-prefect", "--json"]
+    command = [sys.executable, "-P", "-m", "flows.cli", "records", "--no-prefect", "--json"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
     wall = time.perf_counter() - began
     if done.returncode:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.pipeline import Models, Run, published
 from raft_errors import BadInput
-from tasks.build.stage import Silent
+from tasks.build.events import silent
 from tasks.build.supervisor import run_child
 from tasks.config import RunConfig
 from tasks.inputs.models import on_this_machine
@@ -28,7 +28,7 @@ def engine_plan(config: RunConfig, devices: int | None, memory_gib: float | None
         BadInput: the base is not on this machine, or the mesh does not fit the devices.
     """
     models = Models(config.models, on_this_machine)
-    run = Run(config, Store(Path(config.store)), models, Silent())
+    run = Run(config, Store(Path(config.store)), models, silent)
     base = models["base"]
     if base is None:
         raise BadInput(
@@ -45,37 +45,37 @@ def engine_plan(config: RunConfig, devices: int | None, memory_gib: float | None
         "memory_gib": memory_gib,
         "tokens_per_second": speed if not devices else None,
     }
-    heard: list[dict[str, Any]] = []
+    attempts: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder, "job.json"), job)
         run_child(
             "jora_engine.planner",
             [str(Path(folder, "job.json"))],
             log_file=Path(folder, "planner.log"),
-            on_event=lambda event: heard.extend(event.get("tried", [])),
+            on_event=lambda event: attempts.extend(event.get("tried", [])),
         )
-    return heard
+    return attempts
 
 
 def lines(tried: list[dict[str, Any]]) -> list[str]:
     """The plan in words."""
     chosen = tried[-1]
-    told = []
-    for made in tried:
-        large = {name: size for name, size in made["bytes"].items() if size >= GIB / 200}
+    rows = []
+    for plan in tried:
+        large = {name: size for name, size in plan["bytes"].items() if size >= GIB / 200}
         parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in large.items()) or "each below 0.01"
-        room = "" if made["available"] is None else f" of {made['available'] / GIB:.2f}"
-        verdict = "" if made["available"] is None else ", fits" if made["fits"] else ", does not fit"
-        told.append(
-            f"remat {made['remat']}, {made['micro_batch_rows']} × {made['sequence_length']} tokens a micro batch, "
-            f"{made['accumulation']} a step: {made['total'] / GIB:.2f}{room} GiB a device ({parts}){verdict}"
+        room = "" if plan["available"] is None else f" of {plan['available'] / GIB:.2f}"
+        verdict = "" if plan["available"] is None else ", fits" if plan["fits"] else ", does not fit"
+        rows.append(
+            f"remat {plan['remat']}, {plan['micro_batch_rows']} × {plan['sequence_length']} tokens a micro batch, "
+            f"{plan['accumulation']} a step: {plan['total'] / GIB:.2f}{room} GiB a device ({parts}){verdict}"
         )
     mesh = ", ".join(f"{axis} {size}" for axis, size in chosen["mesh"].items() if size > 1) or "one device"
-    told.append(f"devices: {chosen['devices']} ({mesh}), compiled for {chosen['compiled_for']}, not run")
-    told.append(
+    rows.append(f"devices: {chosen['devices']} ({mesh}), compiled for {chosen['compiled_for']}, not run")
+    rows.append(
         f"{chosen['steps']} steps, {chosen['tokens']} tokens, {100 * chosen['padding']:.1f} % padding, "
         f"{chosen['flops']:.2e} FLOPs" + (f", about {chosen['seconds']:.0f} s" if chosen["seconds"] else "")
     )
     if chosen["collectives"]:
-        told.append("collectives: " + ", ".join(f"{n} {kind}" for kind, n in chosen["collectives"].items()))
-    return told + list(chosen["notes"])
+        rows.append("collectives: " + ", ".join(f"{n} {kind}" for kind, n in chosen["collectives"].items()))
+    return rows + list(chosen["notes"])

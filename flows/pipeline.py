@@ -17,7 +17,8 @@ from data.text.shown import shown
 from raft_errors import BadInput
 from tasks import chunk, embed, evaluate, export, index, ingest, questions, records, train
 from tasks.build import kept, stage
-from tasks.build.stage import Reporter, Request, Silent, Stage
+from tasks.build.events import Finished, Reporter, Said, silent, voice_of
+from tasks.build.stage import Request, Stage
 from tasks.build.unchanged import Changed
 from tasks.config import ModelsConfig, RunConfig
 from tasks.inputs.corpus import Corpus
@@ -82,8 +83,8 @@ class Run:
 
     @classmethod
     def of(cls, config: RunConfig, reporter: Reporter | None = None, keep: Collection[str] = ()) -> Run:
-        reporter = reporter or Silent()
-        models = Models(config.models, functools.partial(resolve, say=reporter.say))
+        reporter = reporter or silent
+        models = Models(config.models, functools.partial(resolve, say=voice_of(reporter)))
         return cls(config, store_of(config), models, reporter, frozenset(keep))
 
     def corpus(self) -> Corpus:
@@ -124,7 +125,7 @@ def chain(run: Run, until: str, step: Callable[[Request], Manifest | None]) -> B
         except Changed as error:
             if made.name != "ingest":
                 raise
-            run.reporter.say(f"{error.what}: looking at the corpus once more")
+            run.reporter(Said(f"{error.what}: looking at the corpus once more"))
             corpus = built["corpus"] = run.corpus()  # what was read is remembered by its bytes: this costs what changed
             manifest = step(run.request(made, built))
         if manifest is None:
@@ -143,7 +144,8 @@ def _tell_vanished(corpus: Corpus, reporter: Reporter) -> None:
     ):
         if names:
             few = ", ".join(map(shown, names[:3])) + (", …" if len(names) > 3 else "")
-            reporter.say(f"{len(names)} {'file has' if len(names) == 1 else 'files have'} vanished ({few}); {what}")
+            have = "file has" if len(names) == 1 else "files have"
+            reporter(Said(f"{len(names)} {have} vanished ({few}); {what}"))
 
 
 def published(run: Run, until: str) -> Built | None:
@@ -152,7 +154,7 @@ def published(run: Run, until: str) -> Built | None:
         kept.require_finished(run.keep, run.store)
 
     def look(request: Request) -> Manifest | None:
-        return (_kept(request, run) if run.keep else None) or stage.find(request, run.store, Silent())
+        return (_kept(request, run) if run.keep else None) or stage.find(request, run.store, silent)
 
     return chain(run, until, look)
 
@@ -186,7 +188,7 @@ def _keeping(run: Run, step: Step, force: bool) -> Step:
         if force and request.stage.name not in run.keep:
             return step(request)
         if manifest := _kept(request, run):
-            run.reporter.finished(manifest, cached=True)
+            run.reporter(Finished(manifest, cached=True))
             return manifest
         if not force:
             _tell_of_keep(request, run)
@@ -199,7 +201,7 @@ def _kept(request: Request, run: Run) -> Manifest | None:
     manifest = kept.take(request, run.store, run.keep)
     if manifest is not None:
         name = request.stage.name
-        run.reporter.say(f"{name}: the result of {kept.day(manifest)} is kept ({'; '.join(manifest._kept)})")
+        run.reporter(Said(f"{name}: the result of {kept.day(manifest)} is kept ({'; '.join(manifest._kept)})"))
     return manifest
 
 
@@ -210,10 +212,9 @@ def _tell_of_keep(request: Request, run: Run) -> None:
         return
     made = kept.fitting(request, run.store)
     if made is not None and made.seconds >= COSTLY_SECONDS:
-        run.reporter.say(
-            f"{name}: only the code has changed since the result of {kept.day(made)}, which took "
-            f"{made.seconds / 60:.0f} minutes; --keep {name} would take it as it is"
-        )
+        words = f"{name}: only the code has changed since the result of {kept.day(made)}, which took "
+        words += f"{made.seconds / 60:.0f} minutes; --keep {name} would take it as it is"
+        run.reporter(Said(words))
 
 
 def _whole(run: Run, until: str, step: Step) -> Built:
@@ -228,11 +229,11 @@ def at_work(run: Run) -> Iterator[None]:
     run.store.prepare()
     temporary_folder()
     if notice := run.store.notice:
-        run.reporter.say(notice)
+        run.reporter(Said(notice))
     lock = run.store.running(shared=True)
     with (
         run.store.working(),
-        locked(lock, on_wait=lambda who: run.reporter.say(f"Waiting for {who} to tidy up")),
+        locked(lock, on_wait=lambda who: run.reporter(Said(f"Waiting for {who} to tidy up"))),
     ):
         yield
 
@@ -244,4 +245,4 @@ def _prepare(run: Run, until: str) -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     run.store.prepare()
     run.store.collect_leftovers()
-    check(run, until)
+    check(run, stages_to(until))

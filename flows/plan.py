@@ -8,8 +8,9 @@ from typing import Any
 
 from flows.pipeline import Models, Run, stages_to, store_of
 from tasks.build import kept
+from tasks.build.events import silent
 from tasks.build.origin import elsewhere
-from tasks.build.stage import Request, Silent
+from tasks.build.stage import Request
 from tasks.config import RunConfig
 from tasks.inputs.models import on_this_machine
 from tasks.store.store import Manifest, Store
@@ -35,7 +36,7 @@ def plan(config: RunConfig, until: str, keep: Collection[str] = ()) -> list[Plan
         BadInput: one of them has no result that could be kept.
     """
     models = Models(config.models, on_this_machine)
-    run = Run(config, store_of(config), models, Silent())
+    run = Run(config, store_of(config), models, silent)
     kept.require_finished(keep, run.store)
     built: dict[str, Any] = {"corpus": run.corpus()}
     rows: list[Planned] = []

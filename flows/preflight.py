@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from data.memo import remembered
-from flows.pipeline import Run, stages_to
+from tasks.build.events import Said
 from tasks.build.keys import code_fingerprint, key_of
+from tasks.build.stage import Stage
 from tasks.inputs.models import ModelFiles
 from tasks.store.store import SPARE_BYTES, no_space
 
+if TYPE_CHECKING:
+    from flows.pipeline import Run
 
-def check(run: Run, until: str) -> None:
-    """Looks at what the stages up to `until` will need.
+
+def check(run: Run, stages: Sequence[Stage]) -> None:
+    """Looks at what the stages will need.
 
     Raises:
         BadInput: the base model's architecture is not supported, or its tokenizer cannot be used.
         RaftError: the disk has no room for the results.
     """
-    stages = stages_to(until)
     needed = SPARE_BYTES
     if any("base" in made.models_for(getattr(run.config, made.name)) for made in stages):
         base = run.models["base"]
         if fallback := _fallback_template(run, base):
-            run.reporter.say(
-                f"{base.name} brings no chat template: the built-in template {fallback} is used, "
-                "and written into the merged model"
+            run.reporter(
+                Said(
+                    f"{base.name} brings no chat template: the built-in template {fallback} is used, "
+                    "and written into the merged model"
+                )
             )
         if "export" in {made.name for made in stages}:
             weights = sum(p.stat().st_size for p in base.folder.glob("*.safetensors"))

@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.app import emit
-from flows.cli.display import Display
-from flows.cli.verbs import ConfigArgument, JsonOption, SetOption
+from flows.cli.options import ConfigArgument, JsonOption, SetOption
+from flows.cli.output import Display, emit
+from flows.ready import ready
+from tasks.build.events import Started, progress_of
 
 SETTINGS = ("retrieved", "oracle_only", "closed_book")
 
@@ -25,17 +26,16 @@ def advise(
     json: JsonOption = False,
 ) -> None:
     """Say whether fine-tuning is likely to pay, and what to change first: asks the base model, trains nothing."""
-    from flows.cli.ask import ready
     from tasks.upkeep.probe import probe_base
 
     run, built = ready(config, set_, "records")
     display = Display()
-    display.started("probe")
+    display(Started("probe"))
     try:
         probe, advice = probe_base(
             run.config.evaluate,
             run.store.cache("evaluate"),
-            display.progress("probe"),
+            progress_of("probe", display),
             records=built["records"],
             index=built["index"],
             chunk=built["chunk"],
@@ -54,8 +54,8 @@ def advise(
     out = Console(highlight=False)
     for name, value in probe.to_dict().items():
         if value is not None:
-            shown = f"{value:.3f}" if isinstance(value, float) else str(value)
-            out.print(f"{name.replace('_', ' '):<22} {shown}")
+            text = f"{value:.3f}" if isinstance(value, float) else str(value)
+            out.print(f"{name.replace('_', ' '):<22} {text}")
     out.print()
     for number, item in enumerate(advice, 1):
         out.print(f"[bold]{number}. {item.do}[/bold] ({item.about})")

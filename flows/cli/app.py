@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import functools
 import gc
-import json
+import importlib.metadata
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from data.text.shown import shown
 from data.text.urls import text_without_secrets
+from flows.cli.output import emit
 from raft_errors import Interrupted, RaftError
 from raft_names import keep_working_folder_out
 from tasks.store.places import settle_home
@@ -29,6 +30,7 @@ from tasks.store.places import settle_home
 # The base of typer's own messages about arguments; it has moved between typer's releases.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
+DISTRIBUTION = "jora-raft"
 _TYPERS_INTERRUPT = 130  # what typer makes of a KeyboardInterrupt
 
 
@@ -39,11 +41,22 @@ class PlainFormatter(logging.Formatter):
         return shown(text_without_secrets(super().format(record)), lines=True)
 
 
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        number = importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise RaftError(
+            f"{DISTRIBUTION} runs from its sources, so no version of it is installed", do="pip install -e . there"
+        ) from error
+    typer.echo(f"raft {number}")
+    raise typer.Exit
+
+
 @functools.cache
 def command() -> typer.Typer:
     """The command with all its verbs."""
-    from flows.cli import verbs
-
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
@@ -52,8 +65,70 @@ def command() -> typer.Typer:
         help="From a folder of documents to a domain-adapted language model.",
         epilog="Example: raft init && raft plan && raft run",
     )
-    verbs.register(app)
+    app.callback()(_options)
+    _register(app)
     return app
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit")
+    ] = False,
+) -> None: ...
+
+
+def _register(app: typer.Typer) -> None:
+    from flows.cli import (
+        advise,
+        ask,
+        card,
+        domains,
+        evaluate_retrieval,
+        explain,
+        forget,
+        gc,
+        ingest,
+        init,
+        models,
+        plan,
+        promote,
+        records,
+        retrain,
+        run,
+        schedule,
+        search,
+        server,
+        stages,
+    )
+
+    _command(app, run.run, "raft run my.yaml --set train.max_steps=50")
+    _command(app, plan.plan, "raft plan my.yaml")
+    _command(app, ingest.ingest, "raft ingest my.yaml --dry-run")
+    for name, verb in stages.stage_verbs().items():
+        _command(app, verb, f"raft {name} my.yaml", name=name)
+    _command(app, records.records, "raft records my.yaml --show 3; raft records --diff previous latest")
+    _command(app, evaluate_retrieval.evaluate_retrieval, "raft evaluate retrieval my.yaml", name="evaluate retrieval")
+    _command(app, advise.advise, "raft advise my.yaml --questions 40")
+    _command(app, search.search, 'raft search "How do closures work?" -k 3')
+    _command(app, ask.ask, 'raft ask "How do closures work?"')
+    _command(app, retrain.retrain, "raft retrain my.yaml --no-prefect")
+    _command(app, promote.promote, 'raft promote 3 --reason "looked at by hand"')
+    _command(app, promote.rollback, 'raft rollback --reason "complaints"')
+    _command(app, promote.adapters, "raft adapters")
+    _command(app, explain.explain, "raft explain --verify")
+    _command(app, card.card, "raft card --out my-adapter")
+    _command(app, forget.forget, "raft forget handbook/leave.md")
+    _command(app, gc.gc, "raft gc --days 7 --yes")
+    _command(app, domains.domains, "raft domains domains.yaml --jobs 2")
+    _command(app, schedule.schedule, 'raft schedule --cron "0 3 * * *" --watch 60')
+    _command(app, server.server, "raft server")
+    _command(app, init.init, "raft init --corpus docs/")
+    _command(app, init.schema, "raft schema > raft.schema.json")
+    _command(app, models.models, "raft models --fetch")
+
+
+def _command(app: typer.Typer, function: Callable[..., Any], example: str, name: str | None = None) -> None:
+    app.command(name, epilog=f"Example: {example}")(function)
 
 
 def main() -> NoReturn:
@@ -159,12 +234,6 @@ def _failed(error: RaftError, as_json: bool) -> int:
     return error.exit_code
 
 
-def emit(value: Any) -> None:
-    """One JSON object on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
-
-
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PATIENCE_SECONDS = 30.0  # longer than a trainer may take to save its state
 _stopping: list[float] = []  # when the process was first told to stop
@@ -190,7 +259,3 @@ def _deaf() -> None:
     """Nothing is left to be stopped, so a signal must not change what the process ends with."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The verbs that use what was built: `search` the index, and `ask` the adapter with retrieved passages."""
+"""The verb `ask`: asks the adapter, which answers from retrieved passages."""
 
 from __future__ import annotations
 
@@ -10,98 +10,14 @@ import typer
 from rich.console import Console
 
 from data.text.shown import shown
-from flows.cli.app import emit
-from flows.cli.display import plain
-from flows.cli.verbs import ConfigOption, JsonOption, SetOption
+from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
+from flows.cli.output import emit
+from flows.ready import ready
 from raft_errors import BadInput
-from tasks.config import load_config
 
 if TYPE_CHECKING:
     from data.prompting.contract import PromptTemplate
     from flows.pipeline import Built, Run
-
-
-WhereOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where",
-        help="Only such passages: source=guides/*, title=..., page=3, or a column of a table; may be repeated",
-    ),
-]
-
-
-def search(
-    query: Annotated[str, typer.Argument(help="What to look for")],
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Results")] = 5,
-    where: WhereOption = None,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Search the index: chunk, score, source, page and span."""
-    from tasks.runtime.retriever import open_retriever
-
-    run, built = ready(config, set_, "index")
-    if not query.strip():
-        raise BadInput("The query is empty", expected="a question or some words")
-    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
-    hits = retriever.search([query], k, where=_filter(where))[0]
-    rows = [retriever.cite(hit).to_dict() for hit in hits]
-    if json:
-        emit({"ok": True, "query": query, "hits": rows})
-        return
-    out = Console(highlight=False)
-    for row in rows:
-        page = f", page {row['page']}" if row["page"] else ""
-        out.print(
-            f"[bold]{row['rank']}. {row['score']:.3f}[/bold]  {plain(row['source'])}{page}, "
-            f"characters {row['start']}-{row['end']}, chunk {row['chunk_id']}",
-            soft_wrap=True,
-        )
-        out.print(_indented(shown(row["text"], lines=True)), markup=False)
-
-
-def _filter(texts: list[str] | None) -> dict[str, Any] | None:
-    """`field=value` texts as a filter; a field named twice may have either value."""
-    found: dict[str, list[Any]] = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        if not equals or not value.strip():
-            raise BadInput(f"--where {text!r}", expected="field=value, e.g. source=guides/* or page=3")
-        page = name.strip() == "page" and value.strip().isdigit()
-        found.setdefault(name.strip(), []).append(int(value) if page else value.strip())
-    return found or None
-
-
-def _indented(text: str) -> str:
-    return "\n".join("   " + line for line in text.strip().splitlines()) + "\n"
-
-
-def ready(config: Path | None, overrides: list[str] | None, until: str):
-    """The finished stages up to `until`, or a message that says which command makes them."""
-    from flows import pipeline
-
-    run = pipeline.Run.of(load_config(config, overrides or []))
-    built = pipeline.published(run, until) or (_in_use(run) if until == "export" else None)
-    if built is None:
-        raise BadInput(
-            f"The stage {until} is not built for this configuration",
-            do=f"build it first: raft {until}" + (f" {config}" if config else ""),
-        )
-    return run, built
-
-
-def _in_use(run: Run) -> Built | None:
-    """The present index with the adapter in use: what a night trained from an earlier version, no plain run has."""
-    from flows import pipeline
-    from tasks.adapters.registry import Registry
-
-    built, version = pipeline.published(run, "index"), Registry(run.store, run.config.name).read().in_use
-    if built is None or version is None:
-        return None
-    link = version.stages["export"]
-    export = run.store.load(link.stage, link.key)
-    return {**built, "export": export} if export else None
 
 
 def ask(
@@ -130,7 +46,7 @@ def ask(
     contract = _contract(run, built)
     template = template_from_contract(contract)
     retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
-    hits = retriever.search([question], k or contract["passages"], where=_filter(where))[0]
+    hits = retriever.search([question], k or contract["passages"], where=where_filter(where))[0]
     chunks = [retriever.chunks[hit.chunk_id] for hit in hits]
     instruction, passages_text = render(question, chunks, template=template, may_refuse=contract["may_refuse"])
     messages = to_messages({"instruction": instruction, "input": passages_text})
@@ -153,11 +69,11 @@ def ask(
         first = answers[next(iter(adapters))]
         emit({"ok": True, "question": question, **first, "answers": answers, "passages": passages})
         return
-    for name, given in answers.items():
+    for name, answer in answers.items():
         if compare:
             out.print(f"{name}:")
-        out.print(shown(given["answer"] or given["text"], lines=True), markup=False, style="bold")
-        for quote in given["quotes"]:
+        out.print(shown(answer["answer"] or answer["text"], lines=True), markup=False, style="bold")
+        for quote in answer["quotes"]:
             place = f" [{quote['passage']}]" if quote["passage"] else ""
             out.print(f'  "{shown(quote["text"])}"{place} ({_found(quote)})', markup=False, soft_wrap=True)
         out.print()
@@ -221,7 +137,7 @@ def _answer(
     constrain = None
     if copy_quotes:
         copier = QuoteCopier(TokenBytes(generator.tokenizer.token_bytes()), template, passages)
-        constrain = lambda _, made: copier.allowed(made)  # noqa: E731
+        constrain = lambda _, ids: copier.allowed(ids)  # noqa: E731
     text = generator.generate([prompt], max_new_tokens=max_tokens, constrain=constrain, on_text=show)[0].text
     parsed = parse_answer(text, template=template)
     return {

@@ -24,9 +24,8 @@ import yaml
 from rich.console import Console
 
 from data.text.shown import shown
-from flows.cli.app import emit
-from flows.cli.display import plain, table
-from flows.cli.verbs import JsonOption
+from flows.cli.options import JsonOption
+from flows.cli.output import emit, plain, table
 from raft_errors import BadInput
 from tasks.config import RunConfig, config_of, read_yaml
 from tasks.store.access import make_folder
@@ -73,22 +72,22 @@ def domains(
     json: JsonOption = False,
 ) -> None:
     """Run several domains that share a base and an embedder, and report over all of them."""
-    wanted = read_domains(file, only or [])
+    configs = read_domains(file, only or [])
     out = Console(stderr=True, highlight=False)
-    first = next(iter(wanted.values()))
+    first = next(iter(configs.values()))
     store = Store(Path(first.store), mode=first.store_mode)
     store.prepare()
     folder = make_folder(store.root / "domains")
-    outcomes = run_all(wanted, folder, "retrain" if retrain else "run", jobs, out)
+    outcomes = run_all(configs, folder, "retrain" if retrain else "run", jobs, out)
     page = write_page(folder, outcomes)
     worst = max((o.exit_code for o in outcomes if o.exit_code not in OK_CODES), default=0)
     if json:
         emit({"ok": not worst, "exit_code": worst, "domains": [o.to_dict() for o in outcomes], "report": str(page)})
     else:
         rows = [(o.name, f"{o.seconds:.0f} s", _figures(o.headline), o.result) for o in outcomes]
-        shown = Console(highlight=False)
-        shown.print(table("", ("domain", "took", "token F1, base → adapter", "result"), rows))
-        shown.print(f"report {page}", soft_wrap=True)
+        terminal = Console(highlight=False)
+        terminal.print(table("", ("domain", "took", "token F1, base → adapter", "result"), rows))
+        terminal.print(f"report {page}", soft_wrap=True)
     if worst:
         raise typer.Exit(worst)
 
@@ -101,22 +100,22 @@ def read_domains(file: Path, only: list[str]) -> dict[str, RunConfig]:
     """
     values = read_yaml(file)
     unknown = sorted(values.keys() - {"common", "domains"})
-    found = values.get("domains")
-    if unknown or not isinstance(found, dict) or not found:
+    sections = values.get("domains")
+    if unknown or not isinstance(sections, dict) or not sections:
         raise BadInput(
             f"{file}: " + (f"unknown key {unknown[0]}" if unknown else "there is no domain"),
             expected="`common:` (any part of a raft.yaml) and `domains:` with NAME: its own values",
             do="see docs/scheduling.md",
         )
-    if missing := sorted(set(only) - found.keys()):
-        raise BadInput(f"{file} has no domain {missing[0]!r}", expected=f"one of {', '.join(found)}")
-    made = {}
-    for name, own in found.items():
+    if missing := sorted(set(only) - sections.keys()):
+        raise BadInput(f"{file} has no domain {missing[0]!r}", expected=f"one of {', '.join(sections)}")
+    configs = {}
+    for name, own in sections.items():
         if only and name not in only:
             continue
         merged = merge(values.get("common") or {}, own or {})
-        made[str(name)] = config_of({**merged, "name": str(name)}, f"{file}, domain {name}", file.parent)
-    return made
+        configs[str(name)] = config_of({**merged, "name": str(name)}, f"{file}, domain {name}", file.parent)
+    return configs
 
 
 def merge(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,15 +127,15 @@ def merge(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def run_all(wanted: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int, out: Console) -> list[Outcome]:
+def run_all(configs: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int, out: Console) -> list[Outcome]:
     """Runs each domain's command, at most `jobs` at once; on an interruption all of them save their state."""
     children: list[subprocess.Popen[str]] = []
     mutex = threading.Lock()
 
     def one(name: str) -> Outcome:
         config = folder / f"{name}.yaml"
-        _write_private(config, yaml.safe_dump(wanted[name].model_dump(mode="json"), allow_unicode=True))
-        command = [sys.executable, "-P", "-m", "flows.cli.app", verb, str(config), "--no-prefect", "--json"]
+        _write_private(config, yaml.safe_dump(configs[name].model_dump(mode="json"), allow_unicode=True))
+        command = [sys.executable, "-P", "-m", "flows.cli", verb, str(config), "--no-prefect", "--json"]
         began = time.monotonic()
         with mutex:
             child = subprocess.Popen(
@@ -147,18 +146,18 @@ def run_all(wanted: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int,
         listener = threading.Thread(target=_pass_on, args=(name, child, out))
         listener.start()
         assert child.stdout is not None
-        said = child.stdout.read()
+        output = child.stdout.read()
         code = child.wait()
         listener.join()
-        told = _last_object(said)
-        headline, report = _evaluation(Store(Path(wanted[name].store)), told)
-        outcome = Outcome(name, code, round(time.monotonic() - began, 1), told, headline, report)
+        reply = _last_object(output)
+        headline, report = _evaluation(Store(Path(configs[name].store)), reply)
+        outcome = Outcome(name, code, round(time.monotonic() - began, 1), reply, headline, report)
         out.print(f"[bold]{name}[/bold]: {plain(outcome.result)}", soft_wrap=True)
         return outcome
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
-            return list(pool.map(one, wanted))
+            return list(pool.map(one, configs))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             with mutex:
@@ -180,8 +179,8 @@ def _pass_on(name: str, child: subprocess.Popen[str], out: Console) -> None:
         out.print(f"{name}: {shown(line.rstrip(), lines=True)}", markup=False, soft_wrap=True)
 
 
-def _last_object(said: str) -> dict[str, Any]:
-    for line in reversed(said.splitlines()):
+def _last_object(output: str) -> dict[str, Any]:
+    for line in reversed(output.splitlines()):
         with contextlib.suppress(ValueError):
             value = jsonlib.loads(line)
             if isinstance(value, dict):
@@ -189,9 +188,9 @@ def _last_object(said: str) -> dict[str, Any]:
     return {}
 
 
-def _evaluation(store: Store, told: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """The headline and the report of the evaluation that a command told of: `run` in full, `retrain` by its link."""
-    stages = told.get("stages") or []
+def _evaluation(store: Store, reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The headline and the report of the evaluation that a command reported: `run` in full, `retrain` by its link."""
+    stages = reply.get("stages") or []
     rows = list(stages.values()) if isinstance(stages, dict) else stages
     key = next((row["key"] for row in rows if row["stage"] == "evaluate"), None)
     manifest = store.read("evaluate", key) if key else None

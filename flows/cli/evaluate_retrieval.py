@@ -16,9 +16,10 @@ import typer
 from rich.console import Console
 
 from data.nouns import Document, Progress, Question, Search, digest, read_jsonl
-from flows.cli.app import emit
-from flows.cli.display import Display, plain, table
-from flows.cli.verbs import ConfigArgument, JsonOption, SetOption
+from flows.cli.options import ConfigArgument, JsonOption, SetOption
+from flows.cli.output import Display, emit, plain, table
+from flows.ready import ready
+from tasks.build.events import progress_of
 
 if TYPE_CHECKING:
     from flows.pipeline import Run
@@ -51,7 +52,6 @@ def evaluate_retrieval(
     json: JsonOption = False,
 ) -> None:
     """Compare dense, lexical and hybrid search: recall, nDCG, MRR, MAP, and the worst questions. Builds nothing."""
-    from flows.cli.ask import ready
     from flows.pipeline import Run
     from retrieval.evaluation import evaluate_retrieval as compare
 
@@ -64,7 +64,7 @@ def evaluate_retrieval(
 
         run = Run.of(load_config(config, set_ or []), display)
         run.store.prepare()
-        judged = _set(run, data, split, display.progress("embed"))
+        judged = _set(run, data, split, progress_of("embed", display))
     try:
         searches = _searches(judged.retriever, run.config.retrieval.mode)
         result = compare(
@@ -72,19 +72,19 @@ def evaluate_retrieval(
             searches,
             grades=judged.grades,
             group_of=judged.group_of,
-            progress=display.progress("search"),
+            progress=progress_of("search", display),
         )
     finally:
         display.close()
     configured = list(searches)[-1] if run.config.retrieval.rerank else run.config.retrieval.mode
     scores = result.pop("scores")
     differences = _differences(judged.questions, scores, configured)
-    said = {"about": judged.about, "caution": judged.caution, "configured": configured, "differences": differences}
+    facts = {"about": judged.about, "caution": judged.caution, "configured": configured, "differences": differences}
     page = html or Path(run.config.store) / "reports" / "retrieval.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(_page(judged, result, said), encoding="utf-8")
+    page.write_text(_page(judged, result, facts), encoding="utf-8")
     if json:
-        emit({"ok": True, **said, **result, "report": str(page)})
+        emit({"ok": True, **facts, **result, "report": str(page)})
         return
     out = Console(highlight=False)
     out.print(plain(f"{judged.about} {judged.caution}".strip(), lines=True), soft_wrap=True)
@@ -122,13 +122,13 @@ def _own(run: Run, built: Mapping[str, Any]) -> Judged:
 def _not_found_again(dropped: Path, retriever: Retriever) -> list[Question]:
     from data.questions.results import Dropped
 
-    found = {}
+    lost = {}
     for row in read_jsonl(dropped, Dropped):
         if row.reason == "round_trip" and row.question and row.chunk_id in retriever.chunks:
             document = retriever.chunks[row.chunk_id].document_id
-            made = Question(digest(row.question, row.chunk_id), row.question, "", (row.chunk_id,), (document,))
-            found[made.id] = made
-    return list(found.values())
+            question = Question(digest(row.question, row.chunk_id), row.question, "", (row.chunk_id,), (document,))
+            lost[question.id] = question
+    return list(lost.values())
 
 
 def _set(run: Run, folder: Path, split: str, progress: Progress) -> Judged:
@@ -191,13 +191,13 @@ def _differences(
         return [scores[name][question.id]["nDCG@10"] for question in questions]
 
     groups, _, _ = resampled_units([question.document_ids[0] for question in questions])
-    found = {}
+    differences = {}
     for name in scores:
         if name != configured:
             interval = paired_bootstrap(values(configured), values(name), groups=groups)
             figures = {key: round(getattr(interval, key), 6) for key in ("value", "low", "high")}
-            found[name] = {**figures, "verdict": interval.verdict}
-    return found
+            differences[name] = {**figures, "verdict": interval.verdict}
+    return differences
 
 
 def _verdicts(differences: Mapping[str, Mapping[str, Any]], configured: str) -> list[str]:
@@ -215,7 +215,7 @@ def _mark(name: str, configured: str) -> str:
     return f"{name} (configured)" if name == configured else name
 
 
-def _page(judged: Judged, result: dict[str, Any], said: dict[str, Any]) -> str:
+def _page(judged: Judged, result: dict[str, Any], facts: dict[str, Any]) -> str:
     from data.reports.charts import bar_chart
     from data.reports.page import render_page
 
@@ -235,7 +235,7 @@ def _page(judged: Judged, result: dict[str, Any], said: dict[str, Any]) -> str:
     return render_page(
         "retrieval.html.jinja",
         metrics=METRICS,
-        verdicts=_verdicts(said["differences"], said["configured"]),
+        verdicts=_verdicts(facts["differences"], facts["configured"]),
         chart=bar_chart(chart, title="Quality of each search", x_label=""),
-        **{**result, **said, "worst": worst, "groups": groups},
+        **{**result, **facts, "worst": worst, "groups": groups},
     )

@@ -1,12 +1,8 @@
-"""The verbs of lineage: `explain` draws the chain behind an adapter and checks it byte by byte, `card` writes its model
-card.
-"""
+"""The verb `explain`: draws the chain behind an adapter and checks it byte by byte."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,35 +12,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from flows.cli.app import emit
-from flows.cli.display import plain
-from flows.cli.verbs import ConfigOption, JsonOption, SetOption
-from raft_errors import BadInput
-from tasks.adapters.model_card import README, model_card
+from flows.cli.options import AdapterArgument, ConfigOption, JsonOption, SetOption, chosen_adapter
+from flows.cli.output import emit, plain
 from tasks.build.origin import elsewhere, in_words
 from tasks.config import RunConfig, load_config
 from tasks.inputs.models import ModelFiles, on_this_machine
-from tasks.store.store import Link, Store, read_json
+from tasks.store.store import Link, Store
 from tasks.upkeep.lineage import (
     Chain,
     Finding,
     Step,
     built_at,
-    find_export,
     kept_steps,
     made_by_other_code,
     trace,
     verify,
 )
-
-AdapterArgument = Annotated[
-    str | None,
-    typer.Argument(
-        help="Version number, NAME:NUMBER, beginning of an export's key, or a folder; default: the one in use, else "
-        "the newest",
-        show_default=False,
-    ),
-]
 
 
 def explain(
@@ -58,16 +41,16 @@ def explain(
     """Show what an adapter was made from: corpus, chunks, index, questions, records, training, export, evaluation."""
     loaded = load_config(config, set_ or [])
     store = Store(Path(loaded.store))
-    chain = trace(store, *chosen(store, loaded, adapter))
+    chain = trace(store, *chosen_adapter(store, loaded, adapter))
     findings = _findings(chain, store, loaded) if check else None
     making = _making(chain, store)
     broken = any(f.fault for f in findings or ())
     if json:
         verdict = {} if findings is None else {"holds": not broken, "findings": [f.__dict__ for f in findings]}
-        told = chain.to_dict()
-        for row in told["steps"]:
+        lineage = chain.to_dict()
+        for row in lineage["steps"]:
             row["kept"], row["differs"] = making.get((row["stage"], row["key"]), (False, []))
-        emit({"ok": not broken, **told, **verdict})
+        emit({"ok": not broken, **lineage, **verdict})
     elif mermaid:
         typer.echo(flowchart(chain))
     else:
@@ -79,77 +62,18 @@ def explain(
         raise typer.Exit(1)
 
 
-def card(
-    adapter: AdapterArgument = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="New folder for the adapter with its card, ready to upload")
-    ] = None,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Write the adapter's model card with its results; with --out beside a copy of the adapter."""
-    loaded = load_config(config, set_ or [])
-    store = Store(Path(loaded.store))
-    chain = trace(store, *chosen(store, loaded, adapter))
-    text = _card(chain, loaded.name)
-    if out is not None:
-        if out.exists():
-            raise BadInput(f"{out} exists already", do="name another folder")
-        manifest = store.load(chain.export.stage, chain.export.key)
-        if manifest is None:
-            raise BadInput("The adapter's files are not whole in the store", do="build them again: raft export")
-        shutil.copytree(manifest.path("adapter"), out)
-        (out / README).write_text(text, encoding="utf-8")
-    if json:
-        emit({"ok": True, "card": text, "folder": str(out) if out else None})
-    elif out is None:
-        typer.echo(text)
-    else:
-        Console(highlight=False).print(f"Wrote {out}: the adapter, its contract and its card.", soft_wrap=True)
-
-
-def _card(chain: Chain, name: str) -> str:
-    training, judged = chain.step("train"), chain.step("evaluate")
-    metrics = None
-    if judged and judged.manifest:
-        with contextlib.suppress(OSError, ValueError):
-            metrics = read_json(judged.manifest.path("metrics.json"))
-    return model_card(
-        chain.contract,
-        name=name,
-        training=training.ingredients.get("config", {}) if training else {},
-        figures=training.manifest.metrics if training and training.manifest else {},
-        evaluation=metrics,
-        evaluated=judged.link.digest if judged and metrics else "",
-    )
-
-
-def chosen(store: Store, config: RunConfig, adapter: str | None) -> tuple[Link, Link | None]:
-    """The export, and its evaluation where the registry names one, of the adapter that is meant."""
-    from tasks.adapters.registry import Registry
-
-    name, _, number = (adapter or "").rpartition(":")
-    if adapter is None or (number.isdecimal() and len(number) < 6 and not Path(adapter).is_dir()):
-        registry = Registry(store, name or config.name).read()
-        version = registry.version(int(number)) if adapter else registry.in_use
-        if version is not None:
-            return version.stages["export"], version.stages.get("evaluate")
-    return find_export(store, adapter), None
-
-
 def _findings(chain: Chain, store: Store, config: RunConfig) -> list[Finding]:
     from flows.pipeline import STAGES
     from tasks.ingest import corpus_of
 
-    wanted = {
+    names = {
         "base": (chain.contract.get("base_model") or config.models.base, config.models.base_revision),
         "embedder": (config.models.embedder, config.models.embedder_revision),
     }
 
     @functools.cache
     def model(role: str) -> ModelFiles | None:
-        return on_this_machine(*wanted[role]) if role in wanted else None
+        return on_this_machine(*names[role]) if role in names else None
 
     return verify(
         chain,
@@ -198,12 +122,15 @@ def _lines(step: Step) -> list[str]:
     manifest = step.manifest
     if manifest is None:
         return [f"[bold]{step.name}[/bold] [red]not in the store any more[/red]", f"digest {step.link.digest}"]
-    made = step.ingredients
+    facts = step.ingredients
     parents = [f"{name} {link.digest[:12]}" for name, link in step.inputs.items()]
     parents += [f"{name} {digest[:12]}" for name, digest in step.outside.items()]
-    sections = {"": made.get("config", {}), **{f"{name}.": section for name, section in made.get("shared", {}).items()}}
+    sections = {
+        "": facts.get("config", {}),
+        **{f"{name}.": section for name, section in facts.get("shared", {}).items()},
+    }
     config = ", ".join(f"{at}{name}={_short(v)}" for at, section in sections.items() for name, v in section.items())
-    models = ", ".join(f"{role} {digest[:12]}" for role, digest in made.get("models", {}).items())
+    models = ", ".join(f"{role} {digest[:12]}" for role, digest in facts.get("models", {}).items())
     lines = [
         f"[bold]{step.link.stage}[/bold] {escape(manifest.summary)}",
         f"digest {step.link.digest}",
@@ -214,7 +141,7 @@ def _lines(step: Step) -> list[str]:
     lines += [escape(f"on     {machine}{foreign and f' ({foreign})'}")] if machine else []
     lines += [escape(f"config {config}")] if config else []
     lines += [f"models {models}"] if models else []
-    lines += [f"seed   {made['seed']}"] if made.get("seed") is not None else []
+    lines += [f"seed   {facts['seed']}"] if facts.get("seed") is not None else []
     return lines
 
 

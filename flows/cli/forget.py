@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 
 from data.text.shown import shown
-from flows.cli.app import emit
-from flows.cli.display import plain, table
-from flows.cli.verbs import ConfigOption, JsonOption, SetOption
+from flows.cli.options import ConfigOption, JsonOption, SetOption
+from flows.cli.output import emit, plain, table
 from tasks.config import load_config
 from tasks.store.store import Store
 from tasks.upkeep.forget import carry_out, plan
@@ -36,18 +35,18 @@ def forget(
     """List the chunks, questions, records and adapters that a document is in, and plan their retirement."""
     loaded = load_config(config, set_ or [])
     store = Store(Path(loaded.store))
-    found = touched(store, source)
-    steps = plan(found, store, source, loaded.corpus, loaded.ingest)
+    traces = touched(store, source)
+    steps = plan(traces, store, source, loaded.corpus, loaded.ingest)
     if yes:
-        carry_out(found, store, source, loaded.corpus, loaded.ingest, caches=caches)
+        carry_out(traces, store, source, loaded.corpus, loaded.ingest, caches=caches)
     if json:
-        emit({"ok": True, "deleted": yes, **found.to_dict(), "plan": steps})
+        emit({"ok": True, "deleted": yes, **traces.to_dict(), "plan": steps})
         return
     out = Console(highlight=False)
-    _show(out, found)
+    _show(out, traces)
     if yes:
-        freed = sum(thing.bytes for thing in found.folders)
-        out.print(f"Deleted {len(found.folders)} results ({freed / 1e6:.1f} MB). The next run makes them without it.")
+        freed = sum(thing.bytes for thing in traces.folders)
+        out.print(f"Deleted {len(traces.folders)} results ({freed / 1e6:.1f} MB). The next run makes them without it.")
         return
     out.print("What to do:")
     for number, step in enumerate(steps, 1):
@@ -55,17 +54,17 @@ def forget(
     out.print("Nothing was changed.")
 
 
-def _show(out: Console, found: Touched) -> None:
+def _show(out: Console, traces: Touched) -> None:
     out.print(
-        f"{plain(', '.join(found.sources))}: {len(found.chunks)} chunks, {len(found.questions)} questions",
+        f"{plain(', '.join(traces.sources))}: {len(traces.chunks)} chunks, {len(traces.questions)} questions",
         soft_wrap=True,
     )
-    records = [(r.split, r.role, r.id, r.question) for r in found.records]
+    records = [(r.split, r.role, r.id, r.question) for r in traces.records]
     if records:
         out.print(table(f"{len(records)} records", ("split", "as", "record", "question"), records))
     adapters = [
         (a.version or "-", a.state, a.key[:8], str(a.trained_on), str(a.tested_on), _verdict(a.trained_on))
-        for a in found.adapters
+        for a in traces.adapters
     ]
     if adapters:
         columns = ("version", "state", "export", "trained on", "tested on", "what that means")

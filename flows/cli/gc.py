@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.app import emit
-from flows.cli.display import table
-from flows.cli.verbs import JsonOption, SetOption
+from flows.cli.options import JsonOption, SetOption
+from flows.cli.output import emit, table
 from tasks.config import load_config
 from tasks.store.store import Link, Store
 from tasks.upkeep import gc as collection
@@ -33,22 +32,22 @@ def gc(
     loaded = [load_config(path, set_ or []) for path in config or (None,)]
     store = Store(Path(loaded[0].store))
     runs = [link for one in loaded for link in _results(one)]
-    made = collection.collect(store, runs, days) if yes else collection.plan(store, runs, days)
+    outcome = collection.collect(store, runs, days) if yes else collection.plan(store, runs, days)
     if json:
-        rows = {"keep": [t.to_dict() for t in made.keep], "drop": [t.to_dict() for t in made.drop]}
-        emit({"ok": True, "deleted": yes, "bytes": made.freed, **rows})
+        rows = {"keep": [t.to_dict() for t in outcome.keep], "drop": [t.to_dict() for t in outcome.drop]}
+        emit({"ok": True, "deleted": yes, "bytes": outcome.freed, **rows})
         return
     out = Console(highlight=False)
     columns = ("stage", "key", "what", "size", "why")
-    for title, things in (("stays", made.keep), ("goes" if not yes else "deleted", made.drop)):
+    for title, things in (("stays", outcome.keep), ("goes" if not yes else "deleted", outcome.drop)):
         rows_ = [(t.stage, t.key[:8], t.kind, f"{t.bytes / 1e6:.1f} MB", t.why) for t in things]
         if rows_:
             out.print(table(title, columns, rows_))
             out.print()
-    if not made.drop:
+    if not outcome.drop:
         out.print("Nothing can go.")
     else:
-        words = f"{len(made.drop)} folders, {made.freed / 1e6:.1f} MB"
+        words = f"{len(outcome.drop)} folders, {outcome.freed / 1e6:.1f} MB"
         out.print(f"Deleted {words}." if yes else f"Would delete {words}. Nothing was touched: --yes deletes.")
 
 
@@ -56,19 +55,20 @@ def _results(config) -> list[Link]:
     """What a run of the configuration would take from the store, as far as its stages are finished and models here."""
     from flows.pipeline import Models, Run, chain
     from raft_errors import RaftError
-    from tasks.build.stage import Request, Silent, find
+    from tasks.build.events import silent
+    from tasks.build.stage import Request, find
     from tasks.inputs.models import on_this_machine
 
-    run = Run(config, Store(Path(config.store)), Models(config.models, on_this_machine), Silent())
-    found: list[Link] = []
+    run = Run(config, Store(Path(config.store)), Models(config.models, on_this_machine), silent)
+    links: list[Link] = []
 
     def look(request: Request):
         if any(run.models[role] is None for role in request.stage.models_for(request.config)):
             return None
-        if manifest := find(request, run.store, Silent()):
-            found.append(manifest.link)
+        if manifest := find(request, run.store, silent):
+            links.append(manifest.link)
         return manifest
 
     with contextlib.suppress(RaftError):  # a corpus or file that is away: what it made is kept by being newest
         chain(run, "evaluate", look)
-    return found
+    return links

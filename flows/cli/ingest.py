@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from data.text.shown import shown
-from flows.cli.app import emit
-from flows.cli.display import table
-from flows.cli.verbs import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption, build
+from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
+from flows.cli.output import emit, table
+from flows.cli.run import build
 from flows.plan import plan
 from tasks.config import RunConfig, load_config
 from tasks.store.store import Store
@@ -43,30 +43,30 @@ def ingest(
         build(config, overrides, "ingest", force, no_prefect, json, keep)
         return
     loaded = load_config(config, overrides)
-    found = changes(loaded, Store(Path(loaded.store)))
+    outlook = changes(loaded, Store(Path(loaded.store)))
     if json:
-        emit({"ok": True, **found})
+        emit({"ok": True, **outlook})
         return
     out = Console(highlight=False)
     rows = [
         (state, str(len(part["files"])), str(part["chunks"] or ""), part["what"], _few(part["files"]))
-        for state, part in found["files"].items()
+        for state, part in outlook["files"].items()
         if part["files"]
     ]
     out.print(table("", ("files", "number", "chunks now", "what happens", "which"), rows))
-    out.print(table("", ("stage", "state", "why"), [(r["stage"], r["state"], r["why"]) for r in found["stages"]]))
+    out.print(table("", ("stage", "state", "why"), [(r["stage"], r["state"], r["why"]) for r in outlook["stages"]]))
     out.print("Nothing was changed.")
 
 
 def changes(config: RunConfig, store: Store) -> dict[str, Any]:
     """What an ingest would do: the files by state with the chunks that they have now, and the outlook of the stages."""
-    found = file_changes(config.corpus, config.ingest, store)
-    words = {**STATES, "vanished": _fate(config, found.kept)}
+    difference = file_changes(config.corpus, config.ingest, store)
+    words = {**STATES, "vanished": _fate(config, difference.kept)}
     files = {
-        state: {"files": list(names), "chunks": sum(found.chunks[name] for name in names), "what": words[state]}
-        for state, names in found.states.items()
+        state: {"files": list(names), "chunks": sum(difference.chunks[name] for name in names), "what": words[state]}
+        for state, names in difference.states.items()
     }
-    return {"files": files, "kept": list(found.kept), "stages": [row.__dict__ for row in plan(config, "index")]}
+    return {"files": files, "kept": list(difference.kept), "stages": [row.__dict__ for row in plan(config, "index")]}
 
 
 def _fate(config: RunConfig, kept: Collection[str]) -> str:

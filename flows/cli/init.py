@@ -1,4 +1,4 @@
-"""The verbs that prepare: `init` writes a commented configuration, `schema` its schema, `models` fetches models."""
+"""The verbs of the configuration: `init` writes a commented one, `schema` prints its schema."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import yaml
 from pydantic import BaseModel
 from rich.console import Console
 
-from flows.cli.app import emit
-from flows.cli.display import table
+from flows.cli.output import emit
 from raft_errors import BadInput
-from tasks.config import CONFIG_NAME, RunConfig, describe_values, load_config
+from tasks.config import CONFIG_NAME, RunConfig, describe_values
 
 
 def init(
@@ -37,11 +36,11 @@ def init(
 
 def commented(corpus: tuple[str, ...] | None = None, questions_file: str | None = None) -> str:
     """The default configuration as YAML, every field with its meaning and range; only what differs is set live."""
-    given: dict[tuple[str, ...], Any] = {("corpus",): list(corpus or RunConfig().corpus)}
+    values: dict[tuple[str, ...], Any] = {("corpus",): list(corpus or RunConfig().corpus)}
     if questions_file:
-        given["questions", "file"] = questions_file
+        values["questions", "file"] = questions_file
     lines = ["# Configuration of a RAFT run. A line that is commented out shows the default.", ""]
-    lines += _section(RunConfig(), (), given)
+    lines += _section(RunConfig(), (), values)
     return "\n".join(lines) + "\n"
 
 
@@ -71,42 +70,8 @@ def _yaml(value: Any) -> str:
 
 def schema(json: Annotated[bool, typer.Option("--json", help="The same: the schema is JSON")] = False) -> None:
     """Print the JSON schema of the configuration."""
-    made = RunConfig.model_json_schema()
+    document = RunConfig.model_json_schema()
     if json:
-        emit(made)
+        emit(document)
     else:
-        typer.echo(jsonlib.dumps(made, indent=2, ensure_ascii=False))
-
-
-def models(
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="section.field=value")] = None,
-    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch what is not here yet")] = False,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch anew, choosing the source again")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output")] = False,
-) -> None:
-    """List the models of a run, verify their bytes, and fetch them."""
-    from tasks.inputs.models import forget, on_this_machine, resolve
-
-    wanted = load_config(config, set_ or []).models
-    say = Console(stderr=True, highlight=False).print
-    rows = []
-    for role, name, revision in (
-        ("base", wanted.base, wanted.base_revision),
-        ("embedder", wanted.embedder, wanted.embedder_revision),
-    ):
-        if refresh and not Path(name).is_dir():
-            forget(name, revision)
-        found = resolve(name, revision, say=say) if fetch or refresh else on_this_machine(name, revision)
-        row: dict[str, Any] = {"role": role, "name": name, "state": "verified" if found else "not fetched"}
-        if found:
-            row |= {"source": found.source, "digest": found.digest, "folder": str(found.folder)}
-        rows.append(row)
-    if json:
-        emit({"ok": True, "models": rows})
-        return
-    shown = [
-        (r["role"], r["name"], r["state"], r.get("source", ""), r.get("digest", "")[:12], r.get("folder", ""))
-        for r in rows
-    ]
-    Console(highlight=False).print(table("", ("role", "model", "state", "source", "digest", "folder"), shown))
+        typer.echo(jsonlib.dumps(document, indent=2, ensure_ascii=False))

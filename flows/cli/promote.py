@@ -1,4 +1,4 @@
-"""The verb `retrain`, and those of the registry: `promote` a version, `rollback`, and list the `adapters`."""
+"""The verbs of the registry: `promote` a version, `rollback`, and list the `adapters`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from flows.cli.app import emit
-from flows.cli.display import Display, plain, table
-from flows.cli.verbs import ConfigArgument, ConfigOption, JsonOption, KeepOption, NoPrefectOption, SetOption, kept_names
+from flows.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+)
+from flows.cli.output import emit, table
 from raft_errors import BadInput
 from tasks.adapters.decisions import Night, read_decisions
 from tasks.adapters.registry import Registry
@@ -19,45 +22,7 @@ from tasks.adapters.versions import Adapter
 from tasks.config import load_config
 from tasks.store.store import Store
 
-HELD, ROLLED_BACK = 3, 4  # exit codes of a night, for cron: someone should look
-
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history")]
-
-
-def retrain(
-    config: ConfigArgument = None,
-    set_: SetOption = None,
-    keep: KeepOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Train even if nothing asks for it")] = False,
-    no_prefect: NoPrefectOption = False,
-    json: JsonOption = False,
-) -> None:
-    """Look at the corpus and do what the change asks for: nothing, refresh the index, or train, compare and promote.
-
-    Exit codes: 0 nothing to do, refreshed or promoted; 3 held or rejected; 4 rolled back; else as with every verb.
-    """
-    from flows import pipeline
-    from flows.retraining.night import retrain as one_night
-
-    display = Display()
-    try:
-        stages = kept_names(keep, (*pipeline.NAMES, "replay", "gate"))
-        run = pipeline.Run.of(load_config(config, set_ or []), display, stages)
-        night = one_night(run, direct=no_prefect, force=force)
-    finally:
-        display.close()
-    code = {"held": HELD, "rejected": HELD, "rolled back": ROLLED_BACK}.get(night.result, 0)
-    if json:
-        emit({"ok": True, "exit_code": code, **night.model_dump(mode="json")})
-    else:
-        out = Console(highlight=False)
-        version = f"version {night.version} of {run.config.name}: " if night.version is not None else ""
-        out.print(plain(f"{night.action}: {night.reason}"), soft_wrap=True)
-        if night.action == "retrain":
-            out.print(plain(night.start_reason), soft_wrap=True)
-            out.print(plain(f"{version}{night.result}: {night.why}"), soft_wrap=True)
-    if code:
-        raise typer.Exit(code)
 
 
 def promote(

@@ -11,17 +11,9 @@ from rich.console import Console
 
 from data.nouns import Record, read_jsonl
 from data.text.shown import shown
-from flows.cli.app import emit
-from flows.cli.verbs import (
-    STAGE_HELP,
-    ConfigArgument,
-    ForceOption,
-    JsonOption,
-    KeepOption,
-    NoPrefectOption,
-    SetOption,
-    build,
-)
+from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
+from flows.cli.output import emit
+from flows.cli.run import build
 from raft_errors import BadInput
 from tasks.config import RunConfig, load_config
 from tasks.store.store import Store, read_json
@@ -44,6 +36,7 @@ def records(
     no_prefect: NoPrefectOption = False,
     json: JsonOption = False,
 ) -> None:
+    """Compose RAFT records. Builds what it needs before. --show and --diff look at what was built."""
     loaded = load_config(config, set_ or [])
     if diff:
         _diff(Store(Path(loaded.store)), diff, json)
@@ -52,9 +45,6 @@ def records(
         build(config, set_, "records", force, no_prefect, json, keep)
         return
     _show(loaded, show, json)
-
-
-records.__doc__ = f"{STAGE_HELP['records']} Builds what it needs before. --show and --diff look at what was built."
 
 
 def _show(config: RunConfig, count: int, as_json: bool) -> None:
@@ -67,13 +57,13 @@ def _show(config: RunConfig, count: int, as_json: bool) -> None:
     built = pipeline.published(run, "records")
     if built is None:
         raise BadInput("The records are not built for this configuration", do="build them first: raft records")
-    made = built["records"]
-    rows = list(islice(read_jsonl(made.path("train.jsonl"), Record), count))
+    manifest = built["records"]
+    rows = list(islice(read_jsonl(manifest.path("train.jsonl"), Record), count))
     tokenizer = Tokenizer.load(run.models["base"].folder)
     samples = look(rows, tokenizer, config.records.max_tokens, samples=count).samples
-    figures = read_json(made.path("preflight.json"))["figures"]
+    figures = read_json(manifest.path("preflight.json"))["figures"]
     if as_json:
-        emit({"ok": True, "samples": samples, "figures": figures, "folder": str(made.folder)})
+        emit({"ok": True, "samples": samples, "figures": figures, "folder": str(manifest.folder)})
         return
     out = Console(highlight=False)
     for number, (sample, row) in enumerate(zip(samples, rows, strict=True), 1):
@@ -82,7 +72,7 @@ def _show(config: RunConfig, count: int, as_json: bool) -> None:
     out.rule()
     for line in _figures(figures):
         out.print(line, markup=False, soft_wrap=True)
-    out.print(f"card: {made.path('card.html')}", markup=False, soft_wrap=True)
+    out.print(f"card: {manifest.path('card.html')}", markup=False, soft_wrap=True)
 
 
 def _figures(figures: dict[str, Any]) -> list[str]:
@@ -101,11 +91,11 @@ def _diff(store: Store, names: tuple[str, str], as_json: bool) -> None:
     from data.records.diff import diff_records
 
     before, after = (_data_set(store, name) for name in names)
-    found = diff_records(_read(before), _read(after))
+    difference = diff_records(_read(before), _read(after))
     if as_json:
-        emit({"ok": True, "before": str(before), "after": str(after), **found.to_dict()})
+        emit({"ok": True, "before": str(before), "after": str(after), **difference.to_dict()})
         return
-    for line in (f"{before.name} → {after.name}", *found.lines()):
+    for line in (f"{before.name} → {after.name}", *difference.lines()):
         Console(highlight=False).print(shown(line, lines=True), markup=False, soft_wrap=True)
 
 
@@ -113,17 +103,17 @@ def _data_set(store: Store, name: str) -> Path:
     """A folder with records: a path, the beginning of a key, or a word for one of those built last."""
     if (Path(name) / "train.jsonl").is_file():
         return Path(name)
-    folders = [made.folder for made in reversed(store.manifests("records"))]
+    folders = [manifest.folder for manifest in reversed(store.manifests("records"))]
     words = {"latest": folders[-1:], "previous": folders[-2:-1]}
-    found = words[name] if name in words else [f for f in folders if name and f.name.startswith(name)]
-    if len(found) != 1:
+    matches = words[name] if name in words else [f for f in folders if name and f.name.startswith(name)]
+    if len(matches) != 1:
         known = ", ".join(f.name[:12] for f in folders[-5:]) or "none"
         raise BadInput(
-            f"{name!r} names {len(found) or 'no'} data sets",
+            f"{name!r} names {len(matches) or 'no'} data sets",
             expected=f"a folder with train.jsonl, previous, latest, or the beginning of one key (here: {known})",
             do="correct it, or build the records first: raft records",
         )
-    return found[0]
+    return matches[0]
 
 
 def _read(folder: Path) -> list[Record]:

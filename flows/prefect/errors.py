@@ -11,7 +11,7 @@ import re
 import urllib.request
 from collections.abc import Iterator
 
-from flows.cli.server import HEALTH_SECONDS, answers
+from flows.prefect.server import HEALTH_SECONDS, answers
 from raft_errors import BadInput, RaftError
 
 _VERSION = re.compile(r"\d+\.\d+[\w.+-]*\Z")

@@ -17,11 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from data.nouns import Progress
 from data.text.urls import value_without_secrets
+from flows.prefect.server import log_in, prefect_home, running
 from raft_names import keep_working_folder_out
-from tasks.build.stage import Reporter
-from tasks.store.locks import Holder
+from tasks.build.events import Event, Finished, voice_of
 
 if TYPE_CHECKING:
     from flows.pipeline import Run, Step
@@ -45,13 +44,11 @@ QUIET = {
 
 def settle_environment(store: Store) -> None:
     """Prefect's settings for a run, where the user has not set them otherwise. Call it before Prefect is imported."""
-    from flows.cli.server import log_in, prefect_home, running
-
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     keep_working_folder_out()
-    given = os.environ.get("PREFECT_HOME")
-    os.environ["PREFECT_HOME"] = str(Path(given).expanduser().absolute() if given else prefect_home(store))
+    home = os.environ.get("PREFECT_HOME")
+    os.environ["PREFECT_HOME"] = str(Path(home).expanduser().absolute() if home else prefect_home(store))
     own = "PREFECT_API_URL" not in os.environ
     if url := running(store):
         if own:  # what may stand there is for another server
@@ -131,22 +128,28 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
     from tasks.prefect.task import Boxed, stage_task
 
     _quiet_console()
-    listener = Listener(run.reporter)
+    say = voice_of(run.reporter)
+    built: set[str] = set()  # by this process
+
+    def listener(event: Event) -> None:
+        if isinstance(event, Finished):
+            built.add(event.manifest.stage)
+        run.reporter(event)
 
     def step(request: Request) -> Manifest:
         if prefect_link.lost():
             return stage.run(request, run.store, run.reporter, force=force)
         alone = scheduled and request.stage.name == "train"
-        with training_slot(run.reporter.say) if alone else contextlib.nullcontext():
+        with training_slot(say) if alone else contextlib.nullcontext():
             manifest = stage_task(request.stage, run.store, listener, force=force)(Boxed(request))
-        if request.stage.name not in listener.built:
-            run.reporter.finished(manifest, cached=True)
+        if request.stage.name not in built:
+            run.reporter(Finished(manifest, cached=True))
         return manifest
 
     scheduled = FlowRunContext.get() is not None
     if scheduled:
         return walk(step)
-    made: list[T] = []
+    results: list[T] = []
     failures: list[BaseException] = []
     at_signal = signal.getsignal(signal.SIGTERM)
 
@@ -156,13 +159,13 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
         _quiet_console()  # again: Prefect sets its loggers up when a flow begins
         _handle(signal.SIGTERM, at_signal)  # ours, which ends the work once however often it is called; not Prefect's
         try:
-            made.append(walk(step))
+            results.append(walk(step))
         except BaseException as error:
             failures.append(error)
             raise
         finally:
             if not prefect_link.still_there():
-                prefect_link.lose(ConnectionError("it does not answer"), run.reporter.say)
+                prefect_link.lose(ConnectionError("it does not answer"), say)
             if prefect_link.lost():
                 tighten()
 
@@ -177,14 +180,14 @@ def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
         except Exception as error:
             if was_stopped(error):
                 raise KeyboardInterrupt from error
-            if not made and not failures:  # it never began
+            if not results and not failures:  # it never began
                 raise what_it_means(error, os.environ.get("PREFECT_API_URL")) or error from error
             if failures and error is failures[0]:
                 raise
-            prefect_link.lose(error, run.reporter.say)  # the work had ended, and telling so failed
+            prefect_link.lose(error, say)  # the work had ended, and telling so failed
             if failures:
                 raise failures[0] from error
-    return made[0]
+    return results[0]
 
 
 def _handle(number: signal.Signals, handler: Any) -> None:
@@ -238,30 +241,3 @@ def training_slot(say: Callable[[str], None]) -> Iterator[None]:
 def training_limit() -> str:
     """The name of that limit."""
     return f"raft-training-{socket.gethostname()}"
-
-
-class Listener:
-    """Passes everything on to another reporter, and remembers what was built by this process."""
-
-    def __init__(self, inner: Reporter) -> None:
-        self._inner = inner
-        self.built: set[str] = set()
-
-    def started(self, stage: str) -> None:
-        self._inner.started(stage)
-
-    def progress(self, stage: str) -> Progress:
-        return self._inner.progress(stage)
-
-    def waiting(self, stage: str, holder: Holder | None) -> None:
-        self._inner.waiting(stage, holder)
-
-    def damaged(self, stage: str, what: str) -> None:
-        self._inner.damaged(stage, what)
-
-    def finished(self, manifest: Manifest, cached: bool) -> None:
-        self.built.add(manifest.stage)
-        self._inner.finished(manifest, cached)
-
-    def say(self, text: str) -> None:
-        self._inner.say(text)

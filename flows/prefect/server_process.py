@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from flows.cli.server import LOOPBACK, auth_string
 from flows.prefect.guard import Application, Scope, guarded
+from flows.prefect.server import LOOPBACK, auth_string
 from tasks.store.store import Store
 
 
@@ -25,24 +25,24 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=4200)
     parser.add_argument("--name", action="append", default=[])
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     os.chdir(os.environ["PREFECT_HOME"])  # Prefect's database tool searches the folder it is started in for modules
     # before Prefect is imported, which reads its settings then
-    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = auth_string(Store(asked.store))
-    told = "PREFECT_SERVER_UI_API_URL" in os.environ or "PREFECT_UI_API_URL" in os.environ
+    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = auth_string(Store(arguments.store))
+    configured = "PREFECT_SERVER_UI_API_URL" in os.environ or "PREFECT_UI_API_URL" in os.environ
 
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
     prefect = get_current_settings().server
-    loopback = asked.host in LOOPBACK
-    names = [*asked.name, *([] if loopback else [asked.host, socket.gethostname(), socket.getfqdn()])]
+    loopback = arguments.host in LOOPBACK
+    names = [*arguments.name, *([] if loopback else [arguments.host, socket.gethostname(), socket.getfqdn()])]
     application: Application = create_app(final=True)
     uvicorn.run(
-        guarded(application if told else at_home(application), loopback=loopback, names=names),
-        host=asked.host,
-        port=asked.port,
+        guarded(application if configured else at_home(application), loopback=loopback, names=names),
+        host=arguments.host,
+        port=arguments.port,
         timeout_keep_alive=prefect.api.keepalive_timeout,
         ws_ping_interval=prefect.api.websocket_ping_interval,
         ws_ping_timeout=prefect.api.websocket_ping_timeout,
@@ -56,7 +56,7 @@ def at_home(application: Application) -> Application:
     Prefect tells them one address, and under any other name every call of theirs would be a foreign page's.
     """
 
-    async def told(scope: Scope, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+    async def rewriting(scope: Scope, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         if scope["type"] != "http" or not scope["path"].endswith("/ui-settings"):
             await application(scope, receive, send)
             return
@@ -84,7 +84,7 @@ def at_home(application: Application) -> Application:
         plain = [(k, v) for k, v in scope["headers"] if k.lower() != b"accept-encoding"]
         await application({**scope, "headers": plain}, receive, rewrite)
 
-    return told
+    return rewriting
 
 
 if __name__ == "__main__":

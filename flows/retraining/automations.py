@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from flows.cli.schedule import HEARTBEAT_SECONDS
 from flows.prefect.flow import training_limit
+from flows.retraining.deployment import HEARTBEAT_SECONDS
+from flows.retraining.pages import DECIDED, FAILED
 
 ZOMBIES = "raft: a run that went silent is crashed"
-TOLD = {"raft.run.failed", "prefect.flow-run.Crashed", "raft.adapter.*"}  # a failed run, a dead one, a decision
+TOLD = {FAILED, "prefect.flow-run.Crashed", f"{DECIDED}*"}  # a failed run, a dead one, a decision
 ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 
 
@@ -108,7 +109,7 @@ def _drop(name: str) -> bool:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        found = client.read_automations_by_name(name)
-        for old in found:
+        namesakes = client.read_automations_by_name(name)
+        for old in namesakes:
             client.delete_automation(old.id)
-    return bool(found)
+    return bool(namesakes)

@@ -17,6 +17,7 @@ from tasks.adapters.decisions import Night, Open, Result, append, read_decisions
 from tasks.adapters.registry import Registry
 from tasks.adapters.smoke import smoke_test
 from tasks.adapters.versions import Adapter, Event, Version
+from tasks.build.events import Said
 from tasks.store.store import Link, Manifest
 
 log = logging.getLogger("raft.flows")
@@ -43,7 +44,7 @@ def take_up(run: Run, registry: Registry) -> Night | None:
         return None
     if not set(NEEDED) <= manifests(run, {name: decision.night.stages[name] for name in NEEDED}).keys():
         return None
-    run.reporter.say(f"going on with what the night of {decision.night.at} had decided: {decision.night.reason}")
+    run.reporter(Said(f"going on with what the night of {decision.night.at} had decided: {decision.night.reason}"))
     night = conclude(run, registry, decision)
     append(run.store, registry.name, night)
     return night
@@ -54,7 +55,7 @@ def end_trial(run: Run, registry: Registry) -> None:
     adapter = registry.read()
     version = adapter.in_use
     if version is not None and adapter.on_trial:
-        run.reporter.say(f"version {version.number} was promoted and not tested yet: testing it")
+        run.reporter(Said(f"version {version.number} was promoted and not tested yet: testing it"))
         _test(run, registry, version)
 
 
@@ -101,7 +102,7 @@ def _follow(run: Run, registry: Registry, number: int, decision: Open) -> tuple[
     if last is not None and not (adapter.on_trial and adapter.promoted == number):
         return _as_it_was(registry, number, last, reason)
     if last is None:
-        run.reporter.say(f"gate: {verdict}: {reason}")
+        run.reporter(Said(f"gate: {verdict}: {reason}"))
         if verdict == "reject":
             registry.retire(number, reason=f"rejected: {reason}")
             return "rejected", reason

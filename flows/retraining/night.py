@@ -23,6 +23,7 @@ from tasks.adapters.decisions import Night, Open, append, days_since_training, n
 from tasks.adapters.policy import Change, Choice, choose, choose_start, compare
 from tasks.adapters.registry import Registry, now
 from tasks.adapters.versions import Adapter
+from tasks.build.events import Said
 from tasks.build.keys import canonical, key_of, result_fields
 from tasks.runtime.recall import recall_then_and_now
 from tasks.store.locks import locked
@@ -48,7 +49,7 @@ def retrain(run: Run, *, direct: bool = False, force: bool = False) -> Night:
     waiting = f"Another night of {registry.name} is at work"
     with (
         pipeline.at_work(run),
-        locked(run.store.lock("retrain", registry.name), on_wait=lambda who: run.reporter.say(f"{waiting}: {who}")),
+        locked(run.store.lock("retrain", registry.name), on_wait=lambda who: run.reporter(Said(f"{waiting}: {who}"))),
     ):
         concluded = take_up(run, registry)
         end_trial(run, registry)
@@ -111,11 +112,11 @@ def _work(run: Run, registry: Registry, step: Step, force: bool, begun: Open | N
     corpus, settings = built["ingest"].ingredients["inputs"]["corpus"], settings_of(run)
     nights = read_decisions(run.store, registry.name)
     if begun is not None and (begun.night.corpus, begun.night.settings) == (corpus, settings):
-        run.reporter.say(f"going on with the training decided on {begun.night.at}: {begun.night.reason}")
+        run.reporter(Said(f"going on with the training decided on {begun.night.at}: {begun.night.reason}"))
         night = begun.night.model_copy(update={"stages": _links(built)})
         return _train(run, registry, step, built, Open(night=night, forced=begun.forced))
     choice, change = _choose(run, registry.read(), nights, built, settings, force)
-    run.reporter.say(f"{choice.action}: {choice.reason}")
+    run.reporter(Said(f"{choice.action}: {choice.reason}"))
     night = Night(
         id=uuid.uuid4().hex[:12],
         at=now(),
@@ -172,7 +173,7 @@ def _train(run: Run, registry: Registry, step: Step, built: Built, decision: Ope
     adapter = registry.read()
     view: dict[str, Any] = dict(built)
     start, start_reason = _warm(run, adapter, step, view)
-    run.reporter.say(f"training: {start_reason}")
+    run.reporter(Said(f"training: {start_reason}"))
     built = {**built, **({"replay": view["records"]} if start else {})}
     view["train"] = built["train"] = step(run.request(train.STAGE, view))
     view["records"] = built["records"]

@@ -21,11 +21,12 @@ from pydantic import BaseModel
 from data.nouns import ItemCache, Progress
 from raft_errors import RaftError
 from tasks.build import kept
+from tasks.build.events import Damaged, Finished, Reporter, Said, Started, Waiting, progress_of, silent
 from tasks.build.keys import canonical, code_fingerprint, key_of, package_versions, packages_behind, result_fields
 from tasks.build.origin import elsewhere, this_machine
 from tasks.build.unchanged import Changed, ModelChanged, require_unchanged
 from tasks.store.access import make_folder
-from tasks.store.locks import Holder, locked
+from tasks.store.locks import locked
 from tasks.store.store import NO_SPACE, Manifest, Store
 
 log = logging.getLogger("raft.tasks")
@@ -168,45 +169,12 @@ def _digest(value: Any, name: str) -> str:
     return str(canonical(digest))
 
 
-class Reporter(Protocol):
-    """Hears what happens to a stage; the command line draws it."""
-
-    def started(self, stage: str) -> None: ...
-
-    def progress(self, stage: str) -> Progress: ...
-
-    def waiting(self, stage: str, holder: Holder | None) -> None: ...
-
-    def damaged(self, stage: str, what: str) -> None: ...
-
-    def finished(self, manifest: Manifest, cached: bool) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-
-class Silent:
-    """A `Reporter` that tells nobody."""
-
-    def started(self, stage: str) -> None: ...
-
-    def progress(self, stage: str) -> Progress:
-        return lambda done, total, what: None
-
-    def waiting(self, stage: str, holder: Holder | None) -> None: ...
-
-    def damaged(self, stage: str, what: str) -> None: ...
-
-    def finished(self, manifest: Manifest, cached: bool) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-
 def find(request: Request, store: Store, reporter: Reporter) -> Manifest | None:
     """The published result of the request, or what a person has taken for it, if every byte of it is there."""
     key = request.key()
     manifest, wrong = store.inspect(request.stage.name, key)
     if wrong:
-        reporter.damaged(request.stage.name, wrong)
+        reporter(Damaged(request.stage.name, wrong))
     return manifest or kept.current(store, request.stage.name, key)
 
 
@@ -216,15 +184,15 @@ def run(request: Request, store: Store, reporter: Reporter | None = None, *, for
     Raises:
         RaftError: what the stage raised; transient failures are tried three times with growing pauses first.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or silent
     name, key = request.stage.name, request.key()
     if not force and (manifest := find(request, store, reporter)):
-        reporter.finished(manifest, cached=True)
+        reporter(Finished(manifest, cached=True))
         return manifest
     store.prepare()
-    with locked(store.lock(name, key), on_wait=lambda holder: reporter.waiting(name, holder)):
+    with locked(store.lock(name, key), on_wait=lambda holder: reporter(Waiting(name, holder))):
         if not force and (manifest := store.load(name, key)):  # built while we waited
-            reporter.finished(manifest, cached=True)
+            reporter(Finished(manifest, cached=True))
             return manifest
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(ATTEMPTS),
@@ -239,10 +207,10 @@ def run(request: Request, store: Store, reporter: Reporter | None = None, *, for
             reraise=True,
         )
         if not force and (manifest := fetched(request, key, store, reporter)):
-            reporter.finished(manifest, cached=True)
+            reporter(Finished(manifest, cached=True))
             return manifest
         manifest = attempts(build, request, key, store, reporter)
-    reporter.finished(manifest, cached=False)
+    reporter(Finished(manifest, cached=False))
     return manifest
 
 
@@ -251,7 +219,8 @@ def fetched(request: Request, key: str, store: Store, reporter: Reporter) -> Man
     manifest = store.share.fetch(request.stage.name, key, store) if store.share else None
     if manifest and store.share:
         foreign = elsewhere(manifest.machine)
-        reporter.say(f"{request.stage.name}: fetched from {store.share.shown}{foreign and f', {foreign}'}")
+        where = f"{store.share.shown}{foreign and f', {foreign}'}"
+        reporter(Said(f"{request.stage.name}: fetched from {where}"))
     return manifest
 
 
@@ -259,7 +228,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
     """Builds, publishes and shares unconditionally. The caller holds the key's lock."""
     stage = request.stage
     scratch = store.scratch(stage.name, key)
-    reporter.started(stage.name)
+    reporter(Started(stage.name))
     began = time.monotonic()
     with store.publish(stage.name, key, stage.describing) as (out, manifest):
         make_folder(scratch)
@@ -269,7 +238,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
             out=out,
             scratch=scratch,
             cache=store.cache(stage.cache or stage.name),
-            progress=reporter.progress(stage.name),
+            progress=progress_of(stage.name, reporter),
             seed=request.seed,
             lineage=ancestry(parents.values(), store),
             kept=tuple(kept.behind(parents.values(), store)),

@@ -5,7 +5,6 @@ The pages are a display: whatever goes wrong with it is logged and never stops a
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +19,9 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from data.nouns import Progress
 from data.text.shown import markdown
-from tasks.build.stage import Reporter
+from tasks.build.events import Event, Progressed, Reporter, Started, voice_of
 from tasks.prefect.link import lost, only_told
-from tasks.store.locks import Holder
 from tasks.store.store import Manifest
 
 log = logging.getLogger("raft.tasks")
@@ -77,43 +74,34 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-class InPages:
-    """Passes everything on to another reporter, and draws the progress of a stage in the pages too."""
+def in_pages(reporter: Reporter) -> Reporter:
+    """A reporter that passes everything on, and draws the progress of a stage in the pages too."""
+    say = voice_of(reporter)
+    artifact: UUID | None = None
+    last = 0.0
 
-    def __init__(self, inner: Reporter) -> None:
-        self._inner = inner
+    def tell(event: Event) -> None:
+        reporter(event)
+        if isinstance(event, Started):
+            begin(event.stage)
+        elif isinstance(event, Progressed):
+            show(event)
 
-    def progress(self, stage: str) -> Progress:
-        inner = self._inner.progress(stage)
-        artifact: UUID | None = None
-        with only_told(self._inner.say) if not lost() else contextlib.nullcontext():
-            artifact = None if lost() else create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)  # type: ignore[assignment]
-        last = time.monotonic()
+    def begin(stage: str) -> None:
+        nonlocal artifact, last
+        artifact, last = None, time.monotonic()
+        if not lost():
+            with only_told(say):
+                artifact = create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)  # type: ignore[assignment]
 
-        def show(done: int, total: int | None, what: str) -> None:
-            nonlocal last, artifact
-            inner(done, total, what)
-            now = time.monotonic()
-            if artifact and not lost() and total and now - last >= (LAST_SECONDS if done >= total else UPDATE_SECONDS):
-                last, told, artifact = now, artifact, None  # a server that is away is asked once, not at every step
-                with only_told(self._inner.say):
-                    words = markdown(f"{stage}: {what}")
-                    update_progress_artifact(told, min(100.0, 100.0 * done / total), description=words)
-                    artifact = told
+    def show(event: Progressed) -> None:
+        nonlocal artifact, last
+        done, total, now = event.done, event.total, time.monotonic()
+        if artifact and not lost() and total and now - last >= (LAST_SECONDS if done >= total else UPDATE_SECONDS):
+            last, drawn, artifact = now, artifact, None  # a server that is away is asked once, not at every step
+            with only_told(say):
+                words = markdown(f"{event.stage}: {event.what}")
+                update_progress_artifact(drawn, min(100.0, 100.0 * done / total), description=words)
+                artifact = drawn
 
-        return show
-
-    def started(self, stage: str) -> None:
-        self._inner.started(stage)
-
-    def waiting(self, stage: str, holder: Holder | None) -> None:
-        self._inner.waiting(stage, holder)
-
-    def damaged(self, stage: str, what: str) -> None:
-        self._inner.damaged(stage, what)
-
-    def finished(self, manifest: Manifest, cached: bool) -> None:
-        self._inner.finished(manifest, cached)
-
-    def say(self, text: str) -> None:
-        self._inner.say(text)
+    return tell

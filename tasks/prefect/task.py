@@ -21,8 +21,9 @@ from prefect.serializers import Serializer
 from prefect.tasks import Task, exponential_backoff
 from prefect.transactions import IsolationLevel
 
-from tasks.build.stage import ATTEMPTS, BACKOFF_SECONDS, Reporter, Request, Silent, Stage, build, fetched, is_transient
-from tasks.prefect.artifacts import InPages, publish
+from tasks.build.events import Finished, Reporter, Waiting, silent, voice_of
+from tasks.build.stage import ATTEMPTS, BACKOFF_SECONDS, Request, Stage, build, fetched, is_transient
+from tasks.prefect.artifacts import in_pages, publish
 from tasks.store.locks import POLL_SECONDS, FileLock
 from tasks.store.store import Manifest, Store
 
@@ -67,7 +68,7 @@ class FlockLockManager:
             return True
         lock = self._lock_of(key)
         stage = key.partition("-")[0]
-        if not lock.acquire(acquire_timeout, on_wait=lambda who: self._reporter.waiting(stage, who)):
+        if not lock.acquire(acquire_timeout, on_wait=lambda who: self._reporter(Waiting(stage, who))):
             return False
         with self._mutex:
             self._held[key] = (holder, lock)
@@ -136,20 +137,20 @@ def stage_task(
     stage: Stage, store: Store, reporter: Reporter | None = None, *, force: bool = False
 ) -> Task[..., Manifest]:
     """A Prefect task `(request: Boxed) -> Manifest`. Call it directly: heavy stages are never submitted to threads."""
-    reporter = reporter or Silent()
+    reporter = reporter or silent
     _active[:] = [store]
 
     def body(request: Boxed) -> Manifest:
         inner = request.value
         key = inner.key()
-        if not force and (found := store.load(stage.name, key)):  # the record is lost, the artefact is not
-            return found
-        if not force and (found := fetched(inner, key, store, reporter)):
-            reporter.finished(found, cached=True)
-            return found
-        manifest = build(inner, key, store, InPages(reporter))
-        reporter.finished(manifest, cached=False)
-        publish(manifest, reporter.say)
+        if not force and (manifest := store.load(stage.name, key)):  # the record is lost, the artefact is not
+            return manifest
+        if not force and (manifest := fetched(inner, key, store, reporter)):
+            reporter(Finished(manifest, cached=True))
+            return manifest
+        manifest = build(inner, key, store, in_pages(reporter))
+        reporter(Finished(manifest, cached=False))
+        publish(manifest, voice_of(reporter))
         return manifest
 
     policy = StageKey(

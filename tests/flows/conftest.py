@@ -74,7 +74,7 @@ class Project:
     def start(self, *arguments: str, **pipes: Any) -> subprocess.Popen[str]:
         """Starts `raft` as a process of its own in the project's folder; its messages come on one pipe."""
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, **pipes}
-        command = [sys.executable, "-P", "-m", "flows.cli.app", *arguments]
+        command = [sys.executable, "-P", "-m", "flows.cli", *arguments]
         return subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, **pipes)
 
     def process(self, *arguments: str) -> Said:

@@ -12,6 +12,7 @@ import fake_stages
 from flows.cli import app as cli
 from flows.prefect.flow import run_flow
 from raft_errors import BadInput
+from tasks.build.events import Event, Finished, Said
 from tasks.prefect import link as prefect_link
 from tasks.store.store import Store
 
@@ -21,12 +22,14 @@ fake_stages.WORLD.slow, fake_stages.WORLD.seconds = "second", float(seconds)
 prefect_link.PATIENCE_SECONDS = prefect_link.HEALTH_SECONDS = 3.0
 
 
-class Told(fake_stages.Said):
-    def say(self, text):
-        print(f"said {text}", flush=True)
-
-    def finished(self, manifest, cached):
-        print(f"finished {manifest.stage}", flush=True)
+def tell(event: Event) -> None:
+    match event:
+        case Said(text):
+            print(f"said {text}", flush=True)
+        case Finished(manifest):
+            print(f"finished {manifest.stage}", flush=True)
+        case _:
+            fake_stages.print_event(event)
 
 
 def walk(step):
@@ -49,7 +52,7 @@ class Command:
 
 
 run = types.SimpleNamespace(
-    store=Store(Path(store)), reporter=Told(), config=types.SimpleNamespace(model_dump=lambda mode: {})
+    store=Store(Path(store)), reporter=tell, config=types.SimpleNamespace(model_dump=lambda mode: {})
 )
 run.store.prepare()
 cli.command = lambda: Command()

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from flows.cli import verbs
+from flows.cli import app
 
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
 LATER = ["promote", "rollback", "adapters", "explain", "card", "forget", "gc", "domains", "schedule", "server"]
@@ -17,13 +18,11 @@ VERBS = ["run", "plan", *STAGES, "search", "ask", *LATER, "init", "schema", "mod
 
 @pytest.fixture(scope="module")
 def command():
-    app = typer.Typer()
-    verbs.register(app)
-    return app
+    return app.command()
 
 
 def raft(folder, *arguments):
-    command = [sys.executable, "-P", "-m", "flows.cli.app", *arguments]
+    command = [sys.executable, "-P", "-m", "flows.cli", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -54,6 +53,18 @@ def test_debug_shows_where_it_happened(tmp_path):
     done = raft(tmp_path, "run", "--set", "train.rnak=3", "--debug")
     assert "Traceback" in done.stderr
     assert done.returncode != 0
+
+
+def test_the_version_is_that_of_the_package(tmp_path):
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    done = raft(tmp_path, "--version")
+    assert (done.stdout, done.stderr, done.returncode) == (f"raft {project['version']}\n", "", 0)
+
+
+def test_from_sources_that_are_not_installed_it_says_why_there_is_no_version(monkeypatch, capsys):
+    monkeypatch.setattr(app, "DISTRIBUTION", "jora-raft-not-installed")
+    assert app.invoke(["--version"]) == 1
+    assert "pip install -e ." in capsys.readouterr().err
 
 
 def test_an_unknown_verb_or_option_is_bad_input(tmp_path):

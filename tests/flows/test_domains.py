@@ -67,7 +67,7 @@ def test_values_of_the_own_section_win_and_the_rest_stays():
 FAKE = """#!{python}
 import json, pathlib, sys
 verb, config = sys.argv[4], pathlib.Path(sys.argv[5])
-assert sys.argv[1:4] == ["-P", "-m", "flows.cli.app"] and sys.argv[6:] == ["--no-prefect", "--json"]
+assert sys.argv[1:4] == ["-P", "-m", "flows.cli"] and sys.argv[6:] == ["--no-prefect", "--json"]
 print(verb, config.stem, file=sys.stderr)
 if config.stem == "nowhere":
     print(json.dumps({{"ok": False, "error": "no/such/folder: no such file or folder"}}))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flows.cli.server import prefect_home
+from flows.prefect.server import prefect_home
 from tasks.store.store import Store
 
 NOBODY = """
@@ -16,7 +16,7 @@ def unknown(uid):
     raise KeyError(f"getpwuid(): uid not found: {uid}")
 pwd.getpwuid = unknown
 sys.argv = ["raft", *sys.argv[1:]]
-runpy.run_module("flows.cli.app", run_name="__main__")
+runpy.run_module("flows.cli", run_name="__main__")
 """
 
 

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from flows.cli.app import PlainFormatter, _failed
-from flows.cli.display import Display, table
+from flows.cli.output import Display, table
 from raft_errors import RaftError
-from tasks.build.stage import Silent
+from tasks.build.events import Damaged, Finished, Progressed, Started, silent
 from tasks.prefect import artifacts as pages
 from tasks.store.store import FileEntry, Manifest
 
@@ -35,10 +35,10 @@ def harmless(text: str) -> None:
 def test_lines_of_a_run_show_names_as_they_are_written(monkeypatch):
     out, console = drawn(terminal=False)
     display = Display(console)
-    display.finished(made(HOSTILE), cached=False)
-    display.damaged("ingest", HOSTILE)
-    monkeypatch.setattr("flows.cli.display.LINE_SECONDS", 0.0)
-    display.progress("ingest")(1, 2, HOSTILE)
+    display(Finished(made(HOSTILE), cached=False))
+    display(Damaged("ingest", HOSTILE))
+    monkeypatch.setattr("flows.cli.output.LINE_SECONDS", 0.0)
+    display(Progressed("ingest", 1, 2, HOSTILE))
     assert out.getvalue().count(SEEN) == 3
     harmless(out.getvalue())
 
@@ -46,7 +46,7 @@ def test_lines_of_a_run_show_names_as_they_are_written(monkeypatch):
 def test_the_bar_of_a_terminal_shows_names_as_they_are_written():
     out, console = drawn(terminal=True)
     display = Display(console)
-    display.progress("ingest")(1, 2, HOSTILE)
+    display(Progressed("ingest", 1, 2, HOSTILE))
     display._bar.refresh()
     display.close()
     harmless(out.getvalue())
@@ -75,7 +75,9 @@ def test_prefects_pages_show_names_as_words(monkeypatch):
     manifest.metrics = {"n": 1}
     manifest.files = [FileEntry(path=f"{picture}|.txt", size=1, sha256="a" * 64)]
     pages.publish(manifest)
-    pages.InPages(Silent()).progress("ingest")(1, 1, picture)
+    reporter = pages.in_pages(silent)
+    reporter(Started("ingest"))
+    reporter(Progressed("ingest", 1, 1, picture))
     assert "![x]" not in str(sent)
     assert r"!\[x\](http://evil.example/a.png)" in pages.summary(manifest)
 

@@ -18,8 +18,9 @@ from flows.retraining.night import retrain
 from raft_errors import RaftError
 from tasks.adapters.decisions import open_file, read_decisions
 from tasks.adapters.registry import Registry
+from tasks.build.events import silent
 from tasks.build.keys import key_of, result_fields
-from tasks.build.stage import Request, Silent
+from tasks.build.stage import Request
 from tasks.config import RunConfig
 from tasks.inputs.models import ModelFiles
 from tasks.store.store import Manifest, Store
@@ -51,7 +52,7 @@ class World:
         config = RunConfig(name="town", corpus=[str(self.folder / "docs")], store=str(self.folder / "store"))
         models = {"base": ModelFiles("base", self.folder, "b" * 64, "folder")}
         try:
-            return retrain(Run(config, self.store, models, Silent()), direct=True, force=force)
+            return retrain(Run(config, self.store, models, silent), direct=True, force=force)
         except Killed:
             return None
 

@@ -93,7 +93,7 @@ def server(tmp_path_factory):
     command = [sys.executable, "-c", "from flows.cli.app import main; main()", "server", "--port", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, cwd=folder, env=environment, **quiet)
-    from flows.cli.server import answers
+    from flows.prefect.server import answers
 
     while not answers(f"http://127.0.0.1:{port}/api"):
         assert process.poll() is None
@@ -239,7 +239,7 @@ def test_a_night_that_a_schedule_started_is_finished_without_its_server(project)
     store = Store(project.folder / ".raft")
     processes = [project.start("server", "--port", str(port), stderr=subprocess.DEVNULL)]
     try:
-        from flows.cli.server import answers
+        from flows.prefect.server import answers
 
         while not answers(f"http://127.0.0.1:{port}/api"):
             time.sleep(0.2)

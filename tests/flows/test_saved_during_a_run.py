@@ -6,24 +6,23 @@ import pytest
 import tiny
 
 from flows import pipeline
-from tasks.build.stage import Silent
+from tasks.build.events import Event, Said, Started
 from tasks.build.unchanged import Changed
 from tasks.config import config_of
 
 
-class Saving(Silent):
+class Saving:
     """Saves a file when the ingest has begun, as an editor would; as often as it is told."""
 
     def __init__(self, path, times: int) -> None:
-        self.path, self.left, self.said = path, times, []
+        self.path, self.left, self.sentences = path, times, []
 
-    def started(self, stage: str) -> None:
-        if stage == "ingest" and self.left:
+    def __call__(self, event: Event) -> None:
+        if event == Started("ingest") and self.left:
             self.left -= 1
             self.path.write_text(f"# Saved\n\nWords that were saved with {self.left} to come.\n")
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
+        if isinstance(event, Said):
+            self.sentences.append(event.text)
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def test_a_document_that_is_saved_once_is_read_again_in_the_same_run(start):
     made = pipeline.run_direct(run, "ingest")["ingest"]
     texts = [json.loads(line)["text"] for line in made.path("documents.jsonl").read_text().splitlines()]
     assert any("saved with 0 to come" in text for text in texts)
-    assert any("elm.md" in line and "looking at the corpus once more" in line for line in reporter.said)
+    assert any("elm.md" in line and "looking at the corpus once more" in line for line in reporter.sentences)
     assert [m.key for m in run.store.manifests("ingest")] == [made.key]
     assert pipeline.published(start(0)[0], "ingest")["ingest"].key == made.key
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.cli import schedule, server
 from flows.cli.app import invoke
+from flows.prefect import server
+from flows.retraining import deployment
 from tasks.config import load_config
 from tasks.store.store import Link, Store
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -148,8 +151,8 @@ def test_a_night_that_prefect_ends_because_its_server_is_gone_is_gone_on_with(pr
     import asyncio
     from types import SimpleNamespace
 
-    from flows import nightly
-    from flows.retraining import night as retrain
+    from flows.nightly import nightly
+    from flows.retraining import served
     from tasks.prefect import link as prefect_link
 
     asked, left = [], []
@@ -160,16 +163,16 @@ def test_a_night_that_prefect_ends_because_its_server_is_gone_is_gone_on_with(pr
             raise asyncio.CancelledError
         return SimpleNamespace(result="nothing", why="", reason="", version=None)
 
-    monkeypatch.setattr(retrain, "retrain", night)
-    monkeypatch.setattr(nightly, "flow_run_now", lambda: SimpleNamespace(deployment_id=None))
+    monkeypatch.setattr(served, "retrain", night)
+    monkeypatch.setattr(served, "flow_run_now", lambda: SimpleNamespace(deployment_id=None))
     monkeypatch.setattr(prefect_link, "still_there", lambda: False)
     monkeypatch.setattr(prefect_link, "leave", left.append)
     try:
-        nightly.nightly.fn(str(project / "raft.yaml"))
+        nightly.fn(str(project / "raft.yaml"))
         assert (asked, left) == ([False, True], [0])
         monkeypatch.setattr(prefect_link, "still_there", lambda: True)
         with pytest.raises(asyncio.CancelledError):
-            nightly.nightly.fn(str(project / "raft.yaml"))
+            nightly.fn(str(project / "raft.yaml"))
     finally:
         prefect_link._lost.clear()
 
@@ -182,8 +185,16 @@ def test_a_port_in_use_is_bad_input(project, answering, capsys):
 
 @pytest.mark.parametrize(("collision", "strategy"), [("enqueue", "ENQUEUE"), ("cancel", "CANCEL_NEW")])
 def test_the_deployment_has_the_clock_the_event_and_one_run_at_a_time(project, config, collision, strategy):
-    made = schedule.deployment(
-        config, project / "raft.yaml", ["seed=3"], cron="0 3 * * *", timezone="Europe/Berlin", collision=collision
+    from flows.nightly import nightly
+
+    made = deployment.deployment(
+        nightly,
+        config,
+        project / "raft.yaml",
+        ["seed=3"],
+        cron="0 3 * * *",
+        timezone="Europe/Berlin",
+        collision=collision,
     )
     assert (made.flow_name, made.name) == ("raft-nightly", "law")
     assert made.entrypoint == "flows.nightly.nightly"
@@ -197,12 +208,22 @@ def test_the_deployment_has_the_clock_the_event_and_one_run_at_a_time(project, c
 
 
 def test_the_file_for_work_pools_says_the_same():
-    made = yaml.safe_load((Path(__file__).resolve().parents[2] / "prefect.yaml").read_text())["deployments"][0]
+    made = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"][0]
     assert made["entrypoint"] == "flows.nightly.nightly"
-    assert made["triggers"][0]["expect"] == [schedule.CHANGED]
+    assert made["triggers"][0]["expect"] == [deployment.CHANGED]
     assert made["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
     environment = made["work_pool"]["job_variables"]["env"]
-    assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(schedule.HEARTBEAT_SECONDS)
+    assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(deployment.HEARTBEAT_SECONDS)
+
+
+@pytest.mark.parametrize("entrypoint", ["flows.nightly.nightly", f"{ROOT / 'flows/nightly.py'}:nightly"])
+def test_a_deployment_that_somebody_has_finds_its_flow(entrypoint):
+    from prefect.flows import load_flow_from_entrypoint
+
+    flow = load_flow_from_entrypoint(entrypoint)
+    assert flow.name == "raft-nightly"
+    assert set(flow.parameters.properties) == {"config", "overrides", "because"}
+    assert flow.parameters.required == ["config"]
 
 
 class Enough(Exception):
@@ -225,7 +246,7 @@ def watch(project, config, monkeypatch, between):
     )
     monkeypatch.setattr(time, "sleep", pause)
     with pytest.raises(Enough):
-        schedule.watch_corpus(config, Store(project / ".raft"), 1)
+        deployment.watch_corpus(config, Store(project / ".raft"), 1)
     return reported
 
 
@@ -267,7 +288,7 @@ def test_a_source_that_is_away_for_a_while_does_not_end_the_watching(project, co
 
 
 def test_a_night_is_told_for_the_pages():
-    from flows.nightly import summary
+    from flows.retraining.pages import summary
     from tasks.adapters.decisions import Night
 
     night = Night(

@@ -202,7 +202,7 @@ def test_a_plain_folder_of_our_name_beside_a_script_does_not_hide_our_package(py
 
 @pytest.mark.parametrize(
     ("hidden", "asked"),
-    [("tasks.py", "tasks.config"), ("data.py", "retrieval.search"), ("retrieval/__init__.py", "tasks.store.store")],
+    [("tasks.py", "flows.pipeline"), ("data.py", "retrieval.search"), ("retrieval/__init__.py", "tasks.store.store")],
 )
 def test_a_module_of_our_name_beside_a_script_is_named_in_one_line(python, tmp_path, hidden, asked):
     foreign = tmp_path / hidden

@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from tasks.build.events import Event, Started, Waiting, silent
 from tasks.build.section import Section, setting
-from tasks.build.stage import Bench, Outcome, Request, Silent, Stage, run
+from tasks.build.stage import Bench, Outcome, Request, Stage, run
 from tasks.store.store import Manifest, Store
 
 
@@ -89,7 +90,7 @@ def requests(first: FirstConfig | None = None, second: SecondConfig | None = Non
 
 def walk(store: Store, reporter=None, step=None, **configs) -> dict[str, Manifest]:
     """Runs the three stages."""
-    step = step or (lambda request: run(request, store, reporter or Silent()))
+    step = step or (lambda request: run(request, store, reporter or silent))
     built: dict[str, Manifest] = {}
     for make in requests(**configs):
         manifest = step(make(built))
@@ -97,14 +98,13 @@ def walk(store: Store, reporter=None, step=None, **configs) -> dict[str, Manifes
     return built
 
 
-class Said(Silent):
-    """Prints what a reporter hears, for programs."""
-
-    def waiting(self, stage, holder):
-        print(f"waiting {stage} for {holder}", flush=True)
-
-    def started(self, stage):
-        print(f"started {stage}", flush=True)
+def print_event(event: Event) -> None:
+    """A reporter for programs."""
+    match event:
+        case Waiting(stage, holder):
+            print(f"waiting {stage} for {holder}", flush=True)
+        case Started(stage):
+            print(f"started {stage}", flush=True)
 
 
 if __name__ == "__main__":
@@ -115,4 +115,4 @@ if __name__ == "__main__":
     if "--slow" in options:
         at = options.index("--slow")
         fake_stages.WORLD.slow, fake_stages.WORLD.seconds = options[at + 1], float(options[at + 2])
-    print(fake_stages.walk(Store(Path(store)), fake_stages.Said())["third"].digest, flush=True)
+    print(fake_stages.walk(Store(Path(store)), fake_stages.print_event)["third"].digest, flush=True)

@@ -44,10 +44,10 @@ def test_what_was_taken_stays_current_until_it_is_given_up(store):
     old = walk(store)["first"]
     asked = request()
     kept.take(asked, store, {"first"})
-    assert find(asked, store, fake_stages.Silent()).key == old.key
+    assert find(asked, store, fake_stages.silent).key == old.key
     assert run(asked, store).key == old.key
     assert kept.take(asked, store, {"none"}) is None
-    assert find(asked, store, fake_stages.Silent()) is None
+    assert find(asked, store, fake_stages.silent) is None
     assert run(asked, store).key == asked.key()
 
 

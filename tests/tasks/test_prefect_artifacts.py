@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.build.stage import Silent
+from tasks.build.events import Progressed, Started, silent
 from tasks.prefect import artifacts as pages
 from tasks.store.store import FileEntry, Manifest
 
@@ -44,31 +44,29 @@ def test_a_stage_shows_summary_figures_and_its_pages(told, tmp_path):
 
 
 def test_progress_is_told_every_few_seconds_and_at_the_end(told, clock):
-    show = pages.InPages(Silent()).progress("train")
+    reporter = pages.in_pages(silent)
+    reporter(Started("train"))
     for step in range(1, 5):
         clock[0] += 2
-        show(step, 4, "loss 2.0")
+        reporter(Progressed("train", step, 4, "loss 2.0"))
     assert told == [("progress", "train-progress"), ("update", 75.0), ("update", 100.0)]
 
 
 def test_a_server_that_is_away_is_asked_once_and_the_stage_goes_on(told, clock, monkeypatch, tmp_path, caplog):
-    asked, heard = [], []
+    asked, events = [], []
 
     def away(*a, **k):
         asked.append(1)
         raise ConnectionError("no server")
 
-    class Heard(Silent):
-        def progress(self, stage):
-            return lambda done, total, what: heard.append(done)
-
     monkeypatch.setattr(pages, "update_progress_artifact", away)
     monkeypatch.setattr(pages, "create_markdown_artifact", away)
-    show = pages.InPages(Heard()).progress("train")
-    for step in range(1, 4):
+    reporter = pages.in_pages(events.append)
+    steps = [Progressed("train", step, 3, "loss 2.0") for step in range(1, 4)]
+    for event in (Started("train"), *steps):
         clock[0] += 60
-        show(step, 3, "loss 2.0")
-    assert heard == [1, 2, 3]
+        reporter(event)
+    assert events == [Started("train"), *steps]
     assert len(asked) == 1
     pages.publish(manifest(tmp_path))
     assert "were not told: no server" in caplog.text

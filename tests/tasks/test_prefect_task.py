@@ -8,7 +8,7 @@ import pytest
 from fake_stages import SecondConfig, walk
 
 from raft_errors import BadInput
-from tasks.build import stage
+from tasks.build.events import silent
 from tasks.prefect import task as prefect_task
 from tasks.prefect.task import Boxed, FlockLockManager, ManifestSerializer, stage_task
 from tasks.store.store import Store
@@ -152,7 +152,7 @@ def test_an_error_is_kept_as_text():
 
 def test_prefects_lock_is_the_stage_lock(tmp_path):
     store = Store(tmp_path)
-    manager = FlockLockManager(lambda key: store.lock(*key.split("-", 1)), stage.Silent())
+    manager = FlockLockManager(lambda key: store.lock(*key.split("-", 1)), silent)
     assert manager.acquire_lock("chunk-k1", "me")
     assert manager.acquire_lock("chunk-k1", "me"), "the holder may ask again"
     assert not manager.acquire_lock("chunk-k1", "you", acquire_timeout=0)

@@ -1,0 +1,65 @@
+"""The verb `card`: writes an adapter's model card."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli.options import AdapterArgument, ConfigOption, JsonOption, SetOption, chosen_adapter
+from flows.cli.output import emit
+from raft_errors import BadInput
+from tasks.adapters.model_card import README, model_card
+from tasks.config import load_config
+from tasks.store.store import Store, read_json
+from tasks.upkeep.lineage import Chain, trace
+
+
+def card(
+    adapter: AdapterArgument = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New folder for the adapter with its card, ready to upload")
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the adapter's model card with its results; with --out beside a copy of the adapter."""
+    loaded = load_config(config, set_ or [])
+    store = Store(Path(loaded.store))
+    chain = trace(store, *chosen_adapter(store, loaded, adapter))
+    text = _card(chain, loaded.name)
+    if out is not None:
+        if out.exists():
+            raise BadInput(f"{out} exists already", do="name another folder")
+        manifest = store.load(chain.export.stage, chain.export.key)
+        if manifest is None:
+            raise BadInput("The adapter's files are not whole in the store", do="build them again: raft export")
+        shutil.copytree(manifest.path("adapter"), out)
+        (out / README).write_text(text, encoding="utf-8")
+    if json:
+        emit({"ok": True, "card": text, "folder": str(out) if out else None})
+    elif out is None:
+        typer.echo(text)
+    else:
+        Console(highlight=False).print(f"Wrote {out}: the adapter, its contract and its card.", soft_wrap=True)
+
+
+def _card(chain: Chain, name: str) -> str:
+    training, judged = chain.step("train"), chain.step("evaluate")
+    metrics = None
+    if judged and judged.manifest:
+        with contextlib.suppress(OSError, ValueError):
+            metrics = read_json(judged.manifest.path("metrics.json"))
+    return model_card(
+        chain.contract,
+        name=name,
+        training=training.ingredients.get("config", {}) if training else {},
+        figures=training.manifest.metrics if training and training.manifest else {},
+        evaluation=metrics,
+        evaluated=judged.link.digest if judged and metrics else "",
+    )

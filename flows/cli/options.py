@@ -1,0 +1,91 @@
+"""Arguments and options that several verbs have, and what their texts mean."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raft_errors import BadInput
+from tasks.adapters.registry import Registry
+from tasks.config import RunConfig
+from tasks.store.store import Link, Store
+from tasks.upkeep.lineage import find_export
+
+ConfigArgument = Annotated[
+    Path | None, typer.Argument(help="YAML file; without one ./raft.yaml, or the built-in defaults", show_default=False)
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML file; without one ./raft.yaml, or the built-in defaults")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="section.field=value, may be repeated")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Build again what is in the store")]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        help="Take a stage's finished result though other code made it (repeat, or a,b): a name, all (wherever only "
+        "the code differs), or none (give up what was kept before)",
+        show_default=False,
+    ),
+]
+NoPrefectOption = Annotated[bool, typer.Option("--no-prefect", help="Run without Prefect: no history, starts faster")]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        help="Only such passages: source=guides/*, title=..., page=3, or a column of a table; may be repeated",
+    ),
+]
+AdapterArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="Version number, NAME:NUMBER, beginning of an export's key, or a folder; default: the one in use, else "
+        "the newest",
+        show_default=False,
+    ),
+]
+
+
+def kept_names(keep: list[str] | None, stages: Collection[str], force: bool = False) -> list[str]:
+    """The values of `--keep`, which may be lists with commas.
+
+    Args:
+        stages: those that the command reaches.
+    Raises:
+        BadInput: a name that is none of them, or `all` together with `--force`.
+    """
+    names = [name.strip() for text in keep or [] for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in (*stages, "all", "none"):
+            known = ", ".join((*stages, "all", "none"))
+            raise BadInput(f"--keep {name}: this command reaches no such stage", expected=f"one of {known}")
+    if force and "all" in names:
+        raise BadInput("--force and --keep all ask for opposite things", do="give one of the two")
+    return names
+
+
+def where_filter(texts: list[str] | None) -> dict[str, Any] | None:
+    """`field=value` texts as a filter; a field named twice may have either value."""
+    values: dict[str, list[Any]] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not value.strip():
+            raise BadInput(f"--where {text!r}", expected="field=value, e.g. source=guides/* or page=3")
+        page = name.strip() == "page" and value.strip().isdigit()
+        values.setdefault(name.strip(), []).append(int(value) if page else value.strip())
+    return values or None
+
+
+def chosen_adapter(store: Store, config: RunConfig, adapter: str | None) -> tuple[Link, Link | None]:
+    """The export, and its evaluation where the registry names one, of the adapter that is meant."""
+    name, _, number = (adapter or "").rpartition(":")
+    if adapter is None or (number.isdecimal() and len(number) < 6 and not Path(adapter).is_dir()):
+        registry = Registry(store, name or config.name).read()
+        version = registry.version(int(number)) if adapter else registry.in_use
+        if version is not None:
+            return version.stages["export"], version.stages.get("evaluate")
+    return find_export(store, adapter), None

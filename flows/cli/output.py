@@ -1,0 +1,117 @@
+"""What the verbs show: results as one JSON object or a table on standard output, a run's events on standard error.
+
+Of a run there is one line a stage, with a live bar where there is a terminal and a line now and then where not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from data.text.shown import shown
+from tasks.build.events import Damaged, Event, Finished, Progressed, Said, Started, Waiting
+from tasks.store.store import Manifest
+
+LINE_SECONDS = 15.0  # between progress lines where no bar can be drawn
+
+
+class Display:
+    """A reporter for people: draws a run's events on the terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self.states: dict[str, str] = {}
+        self._sentences: set[str] = set()
+        self._bar: Progress | None = None
+        self._last_line: dict[str, float] = {}  # of each stage: when a line of its progress was due last
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started(stage):
+                self.close()
+                self._last_line[stage] = time.monotonic()
+                self.console.print(f"[bold]{stage}[/bold] …")
+            case Progressed():
+                (self._draw_bar if self.console.is_terminal else self._print_now_and_then)(event)
+            case Waiting(stage, holder):
+                who = str(holder) if holder else "another run"
+                self.console.print(f"[yellow]{stage}[/yellow] is being built by {who}: waiting for it")
+            case Damaged(stage, what):
+                self.console.print(f"[yellow]{stage}[/yellow] in the store is damaged ({plain(what)}): making it again")
+            case Finished(manifest, cached):
+                self._finished(manifest, cached)
+            case Said(text):
+                self._say(text)
+
+    def close(self) -> None:
+        """Takes the bar away, where there is one."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _finished(self, manifest: Manifest, cached: bool) -> None:
+        self.close()
+        self.states[manifest.stage] = "cached" if cached else "built"
+        took = "cached" if cached else f"{manifest.seconds:.1f} s"
+        self.console.print(
+            f"[green]✓[/green] [bold]{manifest.stage}[/bold] ({took}): {plain(manifest.summary)}", soft_wrap=True
+        )
+
+    def _say(self, text: str) -> None:
+        """Each sentence once."""
+        if text not in self._sentences:
+            self._sentences.add(text)
+            self.console.print(plain(text, lines=True), soft_wrap=True)
+
+    def _draw_bar(self, event: Progressed) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.add_task(event.stage, total=event.total)
+            self._bar.start()
+        words = f"  {event.stage}: {plain(event.what)}"
+        self._bar.update(self._bar.task_ids[0], completed=event.done, total=event.total, description=words)
+
+    def _print_now_and_then(self, event: Progressed) -> None:
+        now = time.monotonic()
+        if now - self._last_line.setdefault(event.stage, now) >= LINE_SECONDS:
+            self._last_line[event.stage] = now
+            count = f"{event.done}{f'/{event.total}' if event.total else ''}"
+            self.console.print(f"  {event.stage}: {count} {plain(event.what)}", soft_wrap=True)
+
+
+def plain(text: str, *, lines: bool = False) -> str:
+    """Foreign text inside Rich markup: nothing in it is markup, and no character commands the terminal."""
+    return escape(shown(text, lines=lines))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A plain table; the last column takes the room that is left."""
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for position, column in enumerate(columns):
+        grid.add_column(column, overflow="fold", ratio=1 if position == len(columns) - 1 else None)
+    for row in rows:
+        grid.add_row(*(Text(shown(cell, lines=True)) for cell in row))
+    return grid
+
+
+def emit(value: Any) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()

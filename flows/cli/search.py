@@ -1,0 +1,49 @@
+"""The verb `search`: looks a query up in the index."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from data.text.shown import shown
+from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
+from flows.cli.output import emit, plain
+from flows.ready import ready
+from raft_errors import BadInput
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for")],
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Results")] = 5,
+    where: WhereOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Search the index: chunk, score, source, page and span."""
+    from tasks.runtime.retriever import open_retriever
+
+    run, built = ready(config, set_, "index")
+    if not query.strip():
+        raise BadInput("The query is empty", expected="a question or some words")
+    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
+    hits = retriever.search([query], k, where=where_filter(where))[0]
+    rows = [retriever.cite(hit).to_dict() for hit in hits]
+    if json:
+        emit({"ok": True, "query": query, "hits": rows})
+        return
+    out = Console(highlight=False)
+    for row in rows:
+        page = f", page {row['page']}" if row["page"] else ""
+        out.print(
+            f"[bold]{row['rank']}. {row['score']:.3f}[/bold]  {plain(row['source'])}{page}, "
+            f"characters {row['start']}-{row['end']}, chunk {row['chunk_id']}",
+            soft_wrap=True,
+        )
+        out.print(_indented(shown(row["text"], lines=True)), markup=False)
+
+
+def _indented(text: str) -> str:
+    return "\n".join("   " + line for line in text.strip().splitlines()) + "\n"
