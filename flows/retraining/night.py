@@ -23,6 +23,7 @@ from tasks.adapters.decisions import Night, Open, append, days_since_training, n
 from tasks.adapters.policy import Change, Choice, choose, choose_start, compare
 from tasks.adapters.registry import Registry, now
 from tasks.adapters.versions import Adapter
+from tasks.build.kept import setting_differences
 from tasks.build.keys import canonical, key_of, result_fields
 from tasks.runtime.recall import recall_then_and_now
 from tasks.store.locks import locked
@@ -145,7 +146,7 @@ def _choose(
     facts: dict[str, Any] = {
         "change": change,
         "age_days": days_since_training(nights, adapter),
-        "settings": [n for n in settings if known and settings[n] != known.get(n)],
+        "settings": [n for n in settings if known and settings[n] != known.get(n) and _chosen_anew(run, then, n)],
         "forced": force,
     }
     choice = choose(config, **facts)
@@ -153,6 +154,23 @@ def _choose(
         recall = recall_then_and_now(then, built, run.config.retrieval, run.models["embedder"])
         choice = choose(config, **facts, recall=recall)
     return choice, change
+
+
+def _chosen_anew(run: Run, then: Mapping[str, Manifest], name: str) -> bool:
+    """Whether somebody changed a section since the last training.
+
+    The log has digests alone, and they change also where a release brings a new setting or where the project's folder
+    was moved; the results of that training say what they were made with.
+    """
+    if name == "models":
+        earlier = {n: digest for m in then.values() for n, digest in m.ingredients["models"].items()}
+        return any(run.models[n].digest != digest for n, digest in earlier.items())
+    ingredients = then["records"].ingredients["shared"] if name == "retrieval" else {}
+    if name in then:
+        ingredients = {name: then[name].ingredients["config"]}
+    if name not in ingredients:
+        return True
+    return bool(setting_differences(ingredients[name], getattr(run.config, name)).chosen)
 
 
 def _documents(built: Mapping[str, Manifest]) -> dict[str, str]:
