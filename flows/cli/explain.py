@@ -20,7 +20,6 @@ from flows.cli.app import emit
 from flows.cli.display import plain
 from flows.cli.verbs import ConfigOption, JsonOption, SetOption
 from raft_errors import BadInput
-from tasks.adapters.model_card import README, model_card
 from tasks.build.origin import elsewhere, in_words
 from tasks.config import RunConfig, load_config
 from tasks.inputs.models import ModelFiles, on_this_machine
@@ -36,6 +35,7 @@ from tasks.upkeep.lineage import (
     trace,
     verify,
 )
+from tasks.work.model_card import README, model_card
 
 AdapterArgument = Annotated[
     str | None,

@@ -28,6 +28,7 @@ from tasks.build.keys import canonical, key_of, result_fields
 from tasks.runtime.recall import recall_then_and_now
 from tasks.store.locks import locked
 from tasks.store.store import Link, Manifest
+from tasks.work.train import LORA_FIELDS
 
 log = logging.getLogger("raft.flows")
 
@@ -231,7 +232,7 @@ def _obstacle(run: Run, then: Mapping[str, Manifest]) -> str:
     if made["models"]["base"] != run.models["base"].digest:
         return "the base model was changed"
     wanted = result_fields(run.config.train)
-    changed = [n for n in train.LORA_FIELDS if n != "dropout" and canonical(wanted[n]) != made["config"].get(n)]
+    changed = [n for n in LORA_FIELDS if n != "dropout" and canonical(wanted[n]) != made["config"].get(n)]
     return f"train.{', train.'.join(changed)} was changed" if changed else ""
 
 

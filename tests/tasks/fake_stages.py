@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 from tasks.build.section import Section, setting
-from tasks.build.stage import Bench, Outcome, Request, Silent, Stage, run
+from tasks.build.stage import Request, Silent, Stage, run
 from tasks.store.store import Manifest, Store
+from tasks.work.bench import Bench, Outcome
 
 
 class FirstConfig(Section):
