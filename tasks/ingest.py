@@ -14,8 +14,9 @@ from tasks.build.keys import key_of, result_fields
 from tasks.build.section import Section, setting
 from tasks.build.stage import Request, Stage
 from tasks.inputs.corpus import Corpus, snapshot, vanished
+from tasks.store.manifest import Manifest
 from tasks.store.source_manifest import Recorded
-from tasks.store.store import Manifest, Store
+from tasks.store.store import Store
 from tasks.work.ingest import build, options_of
 
 Redacted = Literal["email", "phone", "iban", "card", "secret"]

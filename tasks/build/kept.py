@@ -20,7 +20,8 @@ from tasks.build.keys import result_fields
 from tasks.build.packages import normal
 from tasks.store.access import make_folder, write_whole
 from tasks.store.hashing import read_regular
-from tasks.store.store import MANIFEST, Link, Manifest, Store
+from tasks.store.manifest import MANIFEST, Link, Manifest
+from tasks.store.store import Store
 
 if TYPE_CHECKING:
     from tasks.build.stage import Request

@@ -26,9 +26,11 @@ from tasks.build.supervisor import Transient as Transient
 from tasks.build.supervisor import run_child
 from tasks.build.unchanged import Changed, ModelChanged, require_unchanged
 from tasks.store.access import make_folder
+from tasks.store.disks import NO_SPACE
 from tasks.store.locks import FileLock, Holder, locked
+from tasks.store.manifest import Manifest
 from tasks.store.places import calibration_file, compile_cache
-from tasks.store.store import NO_SPACE, Manifest, Store
+from tasks.store.store import Store
 from tasks.work.bench import Bench, Outcome
 
 log = logging.getLogger("raft.tasks")

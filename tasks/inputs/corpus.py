@@ -21,7 +21,7 @@ from data.text.urls import text_without_secrets
 from raft_errors import RaftError
 from tasks.build.unchanged import Changed
 from tasks.store.hashing import FileHashes, digest_of, read_sha256, stamp
-from tasks.store.store import Manifest
+from tasks.store.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from data.text.shown import markdown
 from tasks.build.stage import Reporter
 from tasks.prefect.link import lost, only_told
 from tasks.store.locks import Holder
-from tasks.store.store import Manifest
+from tasks.store.manifest import Manifest
 
 log = logging.getLogger("raft.tasks")
 

@@ -24,7 +24,8 @@ from prefect.transactions import IsolationLevel
 from tasks.build.stage import ATTEMPTS, BACKOFF_SECONDS, Reporter, Request, Silent, Stage, build, fetched, is_transient
 from tasks.prefect.artifacts import InPages, publish
 from tasks.store.locks import POLL_SECONDS, FileLock
-from tasks.store.store import Manifest, Store
+from tasks.store.manifest import Manifest
+from tasks.store.store import Store
 
 _active: list[Store] = []  # the store of this process: records hold stage and key, never a place
 

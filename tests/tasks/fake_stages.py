@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tasks.build.section import Section, setting
 from tasks.build.stage import Request, Silent, Stage, run
-from tasks.store.store import Manifest, Store
+from tasks.store.manifest import Manifest
+from tasks.store.store import Store
 from tasks.work.bench import Bench, Outcome
 
 
