@@ -47,8 +47,8 @@ from retrieval.search import Retriever, passage_text
 from tasks.build.supervisor import run_child
 from tasks.inputs.models import ModelFiles, compile_cache, resolve
 from tasks.runtime.answers import Answerer, answer
-from tasks.runtime.embedder import calibration_file
 from tasks.store.itemcache import SqliteCache
+from tasks.store.places import calibration_file
 from tasks.store.store import read_json, write_json
 
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"

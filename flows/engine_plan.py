@@ -12,8 +12,9 @@ from tasks.build.events import silent
 from tasks.build.supervisor import run_child
 from tasks.config import RunConfig
 from tasks.inputs.models import on_this_machine
+from tasks.store.places import compile_cache
 from tasks.store.store import Store, write_json
-from tasks.train import engine_job
+from tasks.work.train import engine_job
 
 GIB = 2**30
 
@@ -39,7 +40,7 @@ def engine_plan(config: RunConfig, devices: int | None, memory_gib: float | None
     known = last is not None and last.ingredients.get("models", {}).get("base") == base.digest
     speed = last.metrics["tokens"] / last.seconds if last is not None and known and last.seconds else None
     job = {
-        **engine_job(config.train, base, config.seed),
+        **engine_job(config.train, base, config.seed, compile_cache()),
         "train": str(built["records"].path("train.jsonl")) if built else None,
         "devices": devices,
         "memory_gib": memory_gib,

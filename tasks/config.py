@@ -30,7 +30,7 @@ from tasks.inputs.model_catalog import DEFAULT_BASE, DEFAULT_EMBEDDER
 from tasks.questions import QuestionsConfig
 from tasks.records import RecordsConfig
 from tasks.replay import ReplayConfig
-from tasks.runtime.retriever import RetrievalConfig
+from tasks.retrieval import RetrievalConfig
 from tasks.store.access import GROUP, PRIVATE
 from tasks.train import TrainSection
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from data.nouns import Chunk, read_jsonl
 from tasks.build.section import Section, setting
-from tasks.build.stage import Bench, Outcome, Stage
-from tasks.inputs.models import ModelFiles
-from tasks.runtime.embedder import load_embedder
-from tasks.store.store import Manifest, write_json
-
-if TYPE_CHECKING:
-    from retrieval.embedding.embedder import Embedder
+from tasks.build.stage import Stage
+from tasks.work.embed import build
 
 
 class EmbedConfig(Section):
@@ -28,58 +21,6 @@ class EmbedConfig(Section):
     )
     cluster: str | None = setting(
         None, "Scheduler of a Dask cluster whose workers embed, e.g. tcp://host:8786; null = this machine", result=False
-    )
-
-
-def build(bench: Bench, config: EmbedConfig, chunk: Manifest, embedder: ModelFiles) -> Outcome:
-    """Writes vectors.npy (float32 [chunks, dim], in the order of chunks.jsonl) and embedder.json."""
-    import numpy as np
-
-    from retrieval.search import passage_text
-
-    chunks = list(read_jsonl(chunk.path("chunks.jsonl"), Chunk))
-    model = load_embedder(embedder, device=config.device, precision=config.precision)
-    texts = [passage_text(c) for c in chunks]
-    spread = _spread(bench, config, model, texts)
-    done = model.embed(texts, cache=bench.cache, progress=bench.progress)
-    computed, reused = done.computed + spread, done.reused - spread
-    np.save(bench.out / "vectors.npy", done.vectors, allow_pickle=False)
-    info = model.info.to_dict()
-    device = info.pop("device")
-    write_json(bench.out / "embedder.json", info)
-    return Outcome(
-        f"{len(chunks)} chunks → {len(done.vectors)} vectors of {model.info.dim} "
-        f"({computed} computed, {reused} reused, {done.truncated} cut) in {model.info.precision} on {device}",
-        {
-            "chunks": len(chunks),
-            "vectors": len(done.vectors),
-            "computed": computed,
-            "reused": reused,
-            "truncated": done.truncated,
-            "dim": model.info.dim,
-            "precision": model.info.precision,
-            "device": device,
-        },
-        machine={"device": device},
-    )
-
-
-def _spread(bench: Bench, config: EmbedConfig, model: Embedder, texts: Sequence[str]) -> int:
-    """Embeds on several processes or a cluster what the cache lacks, where that is configured; how many texts."""
-    if config.workers == 1 and config.cluster is None:
-        return 0
-    from retrieval.embedding.shards import dask_executor, embed_shards, local_pool, threads_each
-
-    address = config.cluster
-    if address is not None:
-        return embed_shards(model, texts, lambda: dask_executor(address), cache=bench.cache, progress=bench.progress)
-    return embed_shards(
-        model,
-        texts,
-        lambda: local_pool(config.workers),
-        cache=bench.cache,
-        progress=bench.progress,
-        threads=threads_each(config.workers),
     )
 
 

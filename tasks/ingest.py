@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from data.loading.keeping import file_of, with_kept
-from data.loading.options import LoadOptions
+from data.loading.keeping import file_of
 from data.loading.parsers import PARSERS
-from data.nouns import Document, read_jsonl, write_jsonl
+from data.nouns import Document, read_jsonl
 from data.text.urls import without_secrets
 from tasks.build.keys import key_of, result_fields
 from tasks.build.section import Section, setting
-from tasks.build.stage import Bench, Outcome, Request, Stage, balanced
-from tasks.build.unchanged import Changed
-from tasks.inputs.corpus import Corpus, require_as_hashed, snapshot, vanished
-from tasks.store.hashing import read_sha256
+from tasks.build.stage import Request, Stage
+from tasks.inputs.corpus import Corpus, snapshot, vanished
+from tasks.store.manifest import Manifest
 from tasks.store.source_manifest import Recorded
-from tasks.store.store import Manifest, Store, write_json
+from tasks.store.store import Store
+from tasks.work.ingest import build, options_of
 
 Redacted = Literal["email", "phone", "iban", "card", "secret"]
 
@@ -64,52 +63,6 @@ class IngestConfig(Section):
     workers: int | None = setting(
         None, "Processes that read files; none = one a CPU, at most 8", ge=1, le=256, result=False
     )
-
-
-def build(bench: Bench, config: IngestConfig, corpus: Corpus) -> Outcome:
-    """Writes documents.jsonl, quarantine.jsonl and report.json."""
-    from data.loading import corpus_report, load_corpus
-
-    options = options_of(config)
-    loaded = load_corpus(corpus.sources, options=options, cache=bench.cache, progress=bench.progress)
-    require_as_hashed(corpus, loaded.digests, options)
-    if corpus.held is not None:
-        loaded = with_kept(loaded, _documents_of(corpus.kept, corpus.held, corpus.files), corpus.files)
-    counts = dict(loaded.counts)
-    balanced("ingest", counts["found"], counts["loaded"], counts["quarantined"] + counts["duplicates"])
-    write_jsonl(bench.out / "documents.jsonl", loaded.documents)
-    write_jsonl(bench.out / "quarantine.jsonl", loaded.quarantined)
-    report = corpus_report(loaded)
-    write_json(bench.out / "report.json", {**report, "kept": list(corpus.kept)})
-    kept = f" ({counts['kept']} of files that have vanished)" if counts.get("kept") else ""
-    return Outcome(
-        f"{counts['found']} found = {counts['loaded']} loaded{kept} + {counts['quarantined']} quarantined "
-        f"+ {counts['duplicates']} duplicates; {_languages(report['by_language'])}",
-        counts,
-    )
-
-
-def options_of(config: IngestConfig) -> LoadOptions:
-    """The settings as `data.loading` knows them."""
-    settings = config.model_dump(exclude={"prune"})
-    for name in ("file", "unpacked", "memory"):
-        settings[f"max_{name}_bytes"] = settings.pop(f"max_{name}_mib") * 2**20
-    return LoadOptions(**settings)
-
-
-def _languages(counts: Mapping[str, int]) -> str:
-    """`en 70, de 9, unknown 1, 5 others 12`: the four most frequent."""
-    named = [f"{language} {count}" for language, count in list(counts.items())[:4]]
-    rest = list(counts.values())[4:]
-    return ", ".join([*named, *([f"{len(rest)} others {sum(rest)}"] if rest else [])])
-
-
-def _documents_of(names: Sequence[str], held: Manifest, files: Collection[str]) -> list[Document]:
-    wanted, path = set(names), held.path("documents.jsonl")
-    documents = [document for document in read_jsonl(path, Document) if file_of(document.source, files) in wanted]
-    if read_sha256(path) != next(entry.sha256 for entry in held.files if entry.path == path.name):
-        raise Changed.while_read(f"{path}, whose documents are kept,")
-    return documents
 
 
 def corpus_of(sources: Sequence[str], config: IngestConfig, store: Store) -> Corpus:

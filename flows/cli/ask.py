@@ -87,8 +87,8 @@ def ask(
 
 def _contract(run: Run, built: Built) -> dict[str, Any]:
     """How to prompt: as the adapter was trained, or without one as this configuration's records would be."""
-    from tasks.records import contract_of
     from tasks.store.store import read_json
+    from tasks.work.records import contract_of
 
     if "export" in built:
         return read_json(built["export"].path("adapter/raft.json"))["prompt"]

@@ -137,7 +137,7 @@ def _set(run: Run, folder: Path, split: str, progress: Progress) -> Judged:
     from retrieval.index.faiss_index import build_index, open_index
     from retrieval.judged_sets import read_judged_set
     from retrieval.search import Retriever, passage_text
-    from tasks.runtime.embedder import calibration_file
+    from tasks.store.places import calibration_file
 
     judged = read_judged_set(folder, split=split)
     model = Embedder.load(

@@ -51,7 +51,7 @@ def _show(config: RunConfig, count: int, as_json: bool) -> None:
     """Records as the trainer will see them, with the figures of the preflight."""
     from flows import pipeline
     from jora_engine.tokenizer import Tokenizer
-    from tasks.records import look
+    from tasks.work.records import look
 
     run = pipeline.Run.of(config)
     built = pipeline.published(run, "records")

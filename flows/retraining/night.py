@@ -24,10 +24,12 @@ from tasks.adapters.policy import Change, Choice, choose, choose_start, compare
 from tasks.adapters.registry import Registry, now
 from tasks.adapters.versions import Adapter
 from tasks.build.events import Said
+from tasks.build.kept import setting_differences
 from tasks.build.keys import canonical, key_of, result_fields
 from tasks.runtime.recall import recall_then_and_now
 from tasks.store.locks import locked
 from tasks.store.store import Link, Manifest
+from tasks.work.train import LORA_FIELDS
 
 log = logging.getLogger("raft.flows")
 
@@ -146,7 +148,7 @@ def _choose(
     facts: dict[str, Any] = {
         "change": change,
         "age_days": days_since_training(nights, adapter),
-        "settings": [n for n in settings if known and settings[n] != known.get(n)],
+        "settings": [n for n in settings if known and settings[n] != known.get(n) and _chosen_anew(run, then, n)],
         "forced": force,
     }
     choice = choose(config, **facts)
@@ -154,6 +156,23 @@ def _choose(
         recall = recall_then_and_now(then, built, run.config.retrieval, run.models["embedder"])
         choice = choose(config, **facts, recall=recall)
     return choice, change
+
+
+def _chosen_anew(run: Run, then: Mapping[str, Manifest], name: str) -> bool:
+    """Whether somebody changed a section since the last training.
+
+    The log has digests alone, and they change also where a release brings a new setting or where the project's folder
+    was moved; the results of that training say what they were made with.
+    """
+    if name == "models":
+        earlier = {n: digest for m in then.values() for n, digest in m.ingredients["models"].items()}
+        return any(run.models[n].digest != digest for n, digest in earlier.items())
+    ingredients = then["records"].ingredients["shared"] if name == "retrieval" else {}
+    if name in then:
+        ingredients = {name: then[name].ingredients["config"]}
+    if name not in ingredients:
+        return True
+    return bool(setting_differences(ingredients[name], getattr(run.config, name)).chosen)
 
 
 def _documents(built: Mapping[str, Manifest]) -> dict[str, str]:
@@ -214,7 +233,7 @@ def _obstacle(run: Run, then: Mapping[str, Manifest]) -> str:
     if made["models"]["base"] != run.models["base"].digest:
         return "the base model was changed"
     wanted = result_fields(run.config.train)
-    changed = [n for n in train.LORA_FIELDS if n != "dropout" and canonical(wanted[n]) != made["config"].get(n)]
+    changed = [n for n in LORA_FIELDS if n != "dropout" and canonical(wanted[n]) != made["config"].get(n)]
     return f"train.{', train.'.join(changed)} was changed" if changed else ""
 
 

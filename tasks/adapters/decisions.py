@@ -22,7 +22,8 @@ from tasks.adapters.registry import root
 from tasks.adapters.versions import Adapter, Moment, problems
 from tasks.store.access import make_file, make_folder, write_whole
 from tasks.store.hashing import read_regular
-from tasks.store.store import Link, Store
+from tasks.store.manifest import Link
+from tasks.store.store import Store
 
 log = logging.getLogger("raft.tasks")
 

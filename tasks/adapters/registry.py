@@ -22,7 +22,8 @@ from tasks.adapters.versions import Adapter, Event, Version, problems, switched,
 from tasks.store.access import make_folder, write_whole
 from tasks.store.hashing import read_regular
 from tasks.store.locks import locked
-from tasks.store.store import Link, Manifest, Store
+from tasks.store.manifest import Link, Manifest
+from tasks.store.store import Store
 
 FILE = "registry.json"
 POINTER = "promoted"

@@ -17,7 +17,8 @@ from tasks.adapters.policy import RetrainConfig
 from tasks.adapters.registry import Registry
 from tasks.adapters.versions import Version
 from tasks.inputs.models import ModelFiles
-from tasks.store.store import Damage, Manifest, read_json
+from tasks.store.manifest import Damage, Manifest
+from tasks.store.store import read_json
 
 ANSWER_TOKENS = 48
 LAST_LINES = 3

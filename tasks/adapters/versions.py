@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from raft_errors import BadInput
-from tasks.store.store import Link
+from tasks.store.manifest import Link
 
 State = Literal["candidate", "promoted", "retired"]
 Action = Literal["registered", "promoted", "rolled back", "retired", "tested"]

@@ -20,7 +20,8 @@ from tasks.build.keys import result_fields
 from tasks.build.packages import normal
 from tasks.store.access import make_folder, write_whole
 from tasks.store.hashing import read_regular
-from tasks.store.store import MANIFEST, Link, Manifest, Store
+from tasks.store.manifest import MANIFEST, Link, Manifest
+from tasks.store.store import Store
 
 if TYPE_CHECKING:
     from tasks.build.stage import Request
@@ -79,13 +80,27 @@ def differences(request: Request, manifest: Manifest, now: Mapping[str, Any] | N
     for name, section in now["shared"].items():
         sections[f"{name}."] = (then.get("shared", {}).get(name, {}), section, request.shared[name])
     for prefix, (old, new, section) in sections.items():
-        for name in _differing(old, new):
-            words = _change(prefix + name, old.get(name), new.get(name))
-            (made if name not in old and _at_default(section, name) else chosen).append(words)
+        settings = setting_differences(old, section, new, prefix=prefix)
+        chosen += settings.chosen
+        made += settings.made
     chosen += [f"model {name} changed" for name in _differing(then.get("models", {}), now["models"])]
     if now["seed"] != then.get("seed"):
         chosen.append(f"seed: {then.get('seed')} → {now['seed']}")
     return Differences(tuple(chosen), (*made, *made_otherwise(then, now)))
+
+
+def setting_differences(
+    then: Mapping[str, Any], section: BaseModel, now: Mapping[str, Any] | None = None, *, prefix: str = ""
+) -> Differences:
+    """Compares a section with what a result was made with; a setting that is newer than the result and stands at its
+    default came with the installation, and nobody chose it."""
+    now = result_fields(section) if now is None else now
+    chosen: list[str] = []
+    made: list[str] = []
+    for name in _differing(then, now):
+        words = _change(prefix + name, then.get(name), now.get(name))
+        (made if name not in then and _at_default(section, name) else chosen).append(words)
+    return Differences(tuple(chosen), tuple(made))
 
 
 def made_otherwise(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -1,12 +1,13 @@
 """What decides a stage's result, as a key: canonical JSON of config, input and model digests, seed, code, versions.
 
-The code fingerprint follows imports statically, so nobody lists modules. Its precision: it starts at the stage's own
-module, follows every import statement, also those inside functions, and every string that is the dotted name of a
+The code fingerprint follows imports statically, so nobody lists modules. Its precision: it starts at the module of the
+stage's work, follows every import statement, also those inside functions, and every string that is the dotted name of a
 module (one that runs as a child process) into `data`, `retrieval`, `jora_engine`, `raft_errors` and `tasks`, and takes
 each reached file as a whole, with comments, docstrings and formatting normalised away, with the files and folders
-(templates) beside it that it names in a string or a `folder / "name"` chain. In `tasks` it passes over `MACHINERY`,
-which only keeps, locks, fetches, starts or shows. It does not see `importlib` calls with computed names. The libraries
-that this code imports count by their versions: see `tasks.build.packages`.
+(templates) beside it that it names in a string or a `folder / "name"` chain. What stands under `if TYPE_CHECKING:`
+never runs and does not count. What only keeps, locks, fetches, starts or shows is outside because no work imports it: a
+repaired lock trains nobody's model anew. It does not see `importlib` calls with computed names. The libraries that this
+code imports count by their versions: see `tasks.build.packages`.
 """
 
 from __future__ import annotations
@@ -34,9 +35,7 @@ from tasks.store.hashing import digest_of, read_sha256
 from tasks.store.itemcache import SqliteCache
 from tasks.store.places import cache_folder
 
-LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors", "tasks")
-MACHINERY = frozenset({"tasks.store", "tasks.build", "tasks.inputs", "tasks.prefect"})
-"""Rooms of `tasks` that decide no result: a repaired lock trains nobody's model anew. All else counts."""
+LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors", "raft_names", "tasks")
 _SOURCE_SUFFIXES = {".py", ".pyc", ".pyi"}
 _MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
 
@@ -172,7 +171,7 @@ def _module_print(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...], dic
     package = name if is_package else name.rpartition(".")[0]
 
     def read(source: str) -> tuple[str, list[str], list[str], list[str]]:
-        tree = ast.parse(source, filename=str(path))
+        tree = _running(ast.parse(source, filename=str(path)))
         names = _imports(tree, package)
         reached, foreign, named = sorted(_first_party(names)), sorted(_foreign(names)), sorted(_named_paths(tree))
         return normalised_sha256(tree), reached, foreign, named
@@ -187,6 +186,20 @@ def _module_print(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...], dic
 def _kept_prints() -> tuple[ItemCache, str]:
     """Where the readings of sources are kept, since parsing all of them takes a second, and who read them."""
     return SqliteCache(cache_folder() / "code.sqlite"), f"{sys.version_info[:2]} {read_sha256(Path(__file__))}"
+
+
+class _Running(ast.NodeTransformer):
+    """Takes out what stands under `if TYPE_CHECKING:`."""
+
+    def visit_If(self, node: ast.If) -> Any:
+        if ast.unparse(node.test) not in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            return self.generic_visit(node)
+        return [self.visit(child) for child in node.orelse]
+
+
+def _running(tree: ast.Module) -> ast.Module:
+    """The part of a module that runs."""
+    return ast.fix_missing_locations(_Running().visit(tree))
 
 
 def normalised_sha256(tree: ast.AST) -> str:
@@ -241,7 +254,7 @@ def _first_party(names: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for name in names:
         parts = name.split(".")
-        if parts[0] in LIBRARIES and ".".join(parts[:2]) not in MACHINERY:
+        if parts[0] in LIBRARIES:
             found.update(".".join(parts[: i + 1]) for i in range(len(parts)))
     return found
 

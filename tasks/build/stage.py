@@ -6,28 +6,32 @@ of `tasks.prefect.task` wraps the same `build`. Nothing here knows what any stag
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import tenacity
 from pydantic import BaseModel
 
-from data.nouns import ItemCache, Progress
-from raft_errors import RaftError
 from tasks.build import kept
 from tasks.build.events import Damaged, Finished, Reporter, Said, Started, Waiting, progress_of, silent
 from tasks.build.keys import canonical, code_fingerprint, key_of, package_versions, packages_behind, result_fields
 from tasks.build.origin import elsewhere, this_machine
+from tasks.build.supervisor import Transient as Transient
+from tasks.build.supervisor import run_child
 from tasks.build.unchanged import Changed, ModelChanged, require_unchanged
 from tasks.store.access import make_folder
-from tasks.store.locks import locked
-from tasks.store.store import NO_SPACE, Manifest, Store
+from tasks.store.disks import NO_SPACE
+from tasks.store.locks import FileLock, locked
+from tasks.store.manifest import Manifest
+from tasks.store.places import calibration_file, compile_cache
+from tasks.store.store import Store
+from tasks.work.bench import Bench, Outcome
 
 log = logging.getLogger("raft.tasks")
 
@@ -35,10 +39,6 @@ ATTEMPTS = 3  # of a stage that fails for a transient reason
 BACKOFF_SECONDS = 2.0
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _PERMANENT_CODES = {*NO_SPACE, errno.EINVAL, errno.ELOOP}  # EINVAL: a pipe or a device in a file's place
-
-
-class Transient(RaftError):
-    """A failure that trying again may mend (a trainer that was stopped or died with a checkpoint)."""
 
 
 class HasDigest(Protocol):
@@ -49,53 +49,21 @@ class HasDigest(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a stage says about its build: one line for people (with counts in = out + dropped), figures for programs.
-
-    `machine` is what it knows of the devices that computed it, where those were not this process's own.
-    """
-
-    summary: str
-    metrics: dict[str, Any] = field(default_factory=dict)
-    machine: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where a stage works.
-
-    Attributes:
-        out: empty folder; what is in it when the stage function returns is published.
-        scratch: folder that outlives a kill and is removed after publishing (checkpoints).
-        cache: the stage's item cache.
-        seed: of the run, for stages that draw.
-        lineage: the stages behind the inputs, `{stage: content digest}`.
-        kept: those of them that a person had taken as current though other code had made them.
-    """
-
-    out: Path
-    scratch: Path
-    cache: ItemCache
-    progress: Progress
-    seed: int
-    lineage: Mapping[str, str]
-    kept: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Stage:
     """The declaration of a stage.
 
     Attributes:
         config: its section of the configuration.
-        build: `build(bench, config, **inputs, **models, **shared) -> Outcome`.
+        build: its work, `build(bench, config, **inputs, **models, **shared) -> Outcome`, in a module of `tasks.work`
+            that reaches everything that decides its result and nothing else.
         inputs: names of the stages (and of outside inputs, `corpus`) it reads, in the order of its parameters.
         optional: names of further inputs, which a request may give (an earlier adapter) and its key then holds.
         models: names of the models it uses (`base`, `embedder`), or a function of the section that tells them.
         shared: names of the sections it reads beside its own (`retrieval`).
         seeded: whether the run's seed is part of the key.
-        modules: modules that its work runs, where neither an import nor a string in its code names them.
+        modules: further modules that its work runs, where neither an import nor a string in its code names them.
         packages: distributions whose version is part of the key, beside those that its code imports.
+        alone: the lock of a device that only one build at a time may use.
         cache: the stage whose item cache it shares; by default its own.
         describing: files that describe the build (times, curves) and are no part of the result's digest.
     """
@@ -111,11 +79,12 @@ class Stage:
     version: str = "1"
     modules: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    alone: Callable[[], FileLock] | None = None
     cache: str = ""
     describing: tuple[str, ...] = ()
 
     def code(self) -> dict[str, str]:
-        """The fingerprint of everything that its work can reach."""
+        """The fingerprint of everything that its work can reach, from the module in which that stands."""
         return code_fingerprint(self.build.__module__, *self.modules)
 
     def versions(self) -> dict[str, str]:
@@ -242,10 +211,14 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
             seed=request.seed,
             lineage=ancestry(parents.values(), store),
             kept=tuple(kept.behind(parents.values(), store)),
+            run_child=run_child,
+            calibration=calibration_file(),
+            compiled=compile_cache(),
         )
         models = {n: request.models[n] for n in stage.models_for(request.config)}
         shared = {n: request.shared[n] for n in stage.shared}
-        outcome = stage.build(bench, request.config, **inputs, **models, **shared)
+        with _device_of(stage, bench):
+            outcome = stage.build(bench, request.config, **inputs, **models, **shared)
         try:
             require_unchanged(request, key, store)
         except Changed as error:
@@ -265,6 +238,14 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
     return manifest
 
 
+def _device_of(stage: Stage, bench: Bench) -> contextlib.AbstractContextManager[object]:
+    """Waits until no other build uses the device that the stage needs for itself."""
+    if stage.alone is None:
+        return contextlib.nullcontext()
+    waiting = f"waiting for the {stage.name} of {{}}, on the same device"
+    return locked(stage.alone(), on_wait=lambda who: bench.progress(0, None, waiting.format(who or "another run")))
+
+
 def ancestry(parents: Any, store: Store) -> dict[str, str]:
     """`{stage: content digest}` of the given manifests and of everything they were built from."""
     found: dict[str, str] = {}
@@ -282,15 +263,3 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, Transient):
         return True
     return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in _PERMANENT_CODES
-
-
-def balanced(stage: str, into: int, out: int, dropped: int) -> None:
-    """Nothing may vanish uncounted: in = out + dropped.
-
-    Raises:
-        RaftError: the counts do not add up, which is a fault of the stage and not of the input.
-    """
-    if into != out + dropped:
-        raise RaftError(
-            f"{stage}: {into} came in, but {out} went out and {dropped} were dropped", do="report this fault"
-        )

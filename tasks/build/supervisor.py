@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from raft_errors import BadInput, RaftError
-from tasks.build.stage import Transient
 
 log = logging.getLogger("raft.tasks")
 
@@ -31,6 +30,10 @@ SECRETS = (  # no child talks to Prefect or reads the share
     *("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_KEY"),
     *("RAFT_SHARE_KEY", "RAFT_SHARE_KEY_FILE"),
 )
+
+
+class Transient(RaftError):
+    """A failure that trying again may mend (a trainer that was stopped or died with a checkpoint)."""
 
 
 def run_child(

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from raft_errors import RaftError
 from tasks.build.keys import key_of
-from tasks.store.store import Manifest, Store
+from tasks.store.manifest import Manifest
+from tasks.store.store import Store
 
 if TYPE_CHECKING:
     from tasks.build.stage import Request

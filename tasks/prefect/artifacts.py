@@ -22,7 +22,7 @@ from prefect.artifacts import (
 from data.text.shown import markdown
 from tasks.build.events import Event, Progressed, Reporter, Started, voice_of
 from tasks.prefect.link import lost, only_told
-from tasks.store.store import Manifest
+from tasks.store.manifest import Manifest
 
 log = logging.getLogger("raft.tasks")
 

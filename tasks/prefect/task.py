@@ -25,7 +25,8 @@ from tasks.build.events import Finished, Reporter, Waiting, silent, voice_of
 from tasks.build.stage import ATTEMPTS, BACKOFF_SECONDS, Request, Stage, build, fetched, is_transient
 from tasks.prefect.artifacts import in_pages, publish
 from tasks.store.locks import POLL_SECONDS, FileLock
-from tasks.store.store import Manifest, Store
+from tasks.store.manifest import Manifest
+from tasks.store.store import Store
 
 _active: list[Store] = []  # the store of this process: records hold stage and key, never a place
 

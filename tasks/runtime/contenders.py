@@ -6,15 +6,14 @@ with what differs. Knows nothing of questions and scores.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raft_errors import BadInput
-from tasks.inputs.models import ModelFiles
-from tasks.store.hashing import digest_of, read_sha256
-from tasks.store.store import read_json
+from tasks.runtime.folders import ModelFolder, read_json
 
 MUST_AGREE = ("template_version", "may_refuse", "begin_quote", "end_quote", "answer_marker", "refusal", "citation")
 
@@ -29,7 +28,7 @@ class Contender:
 
 
 def contenders(
-    base: ModelFiles, adapter: Path, adapter_digest: str, contract: Mapping[str, Any], earlier: Sequence[str]
+    base: ModelFolder, adapter: Path, adapter_digest: str, contract: Mapping[str, Any], earlier: Sequence[str]
 ) -> list[Contender]:
     """The base, the new adapter and the earlier ones, in that order.
 
@@ -59,9 +58,17 @@ def contenders(
         name = folder.name if folder.name not in names else f"{folder.parent.name}/{folder.name}"
         if name in names:
             name = f"{name} ({len(found)})"
-        files = {p.name: read_sha256(p) for p in sorted(place.iterdir()) if p.name.startswith("adapter_")}
-        found.append(Contender(name, place, f"{base.digest}+{digest_of(files)}"))
+        found.append(Contender(name, place, f"{base.digest}+{_weights_sha256(place)}"))
     return found
+
+
+def _weights_sha256(folder: Path) -> str:
+    """One sha256 over an adapter's weights and configuration."""
+    whole = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.name.startswith("adapter_") and p.is_file()):
+        with path.open("rb") as file:
+            whole.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
 
 
 def check_serving(folder: Path, contract: Mapping[str, Any], like: Path) -> None:

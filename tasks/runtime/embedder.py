@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.inputs.models import ModelFiles
-from tasks.store.places import cache_folder
+from tasks.runtime.folders import ModelFolder
 
 if TYPE_CHECKING:
     from retrieval.embedding.embedder import Embedder
@@ -14,18 +13,19 @@ if TYPE_CHECKING:
 _open: dict[tuple[str, str, str, str], Embedder] = {}
 
 
-def load_embedder(files: ModelFiles, *, device: str = "auto", precision: str = "auto") -> Embedder:
-    """The embedder; the last one stays open, since the stages that search use the one that made the vectors."""
+def load_embedder(
+    files: ModelFolder, *, device: str = "auto", precision: str = "auto", calibration: Path | None = None
+) -> Embedder:
+    """The embedder; the last one stays open, since the stages that search use the one that made the vectors.
+
+    Args:
+        calibration: file that remembers what `auto` chose on this machine.
+    """
     from retrieval.embedding.embedder import Embedder
 
     wanted = (str(files.folder), files.digest, device)
     if (*wanted, precision) not in _open:
-        made = Embedder.load(files.folder, device=device, precision=precision, calibration=calibration_file())
+        made = Embedder.load(files.folder, device=device, precision=precision, calibration=calibration)
         _open.clear()
         _open[*wanted, precision] = _open[*wanted, made.info.precision] = made
     return _open[*wanted, precision]
-
-
-def calibration_file() -> Path:
-    """Where the choice of precision for a model and this hardware is remembered."""
-    return cache_folder() / "embedding_precision.json"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from data.teachers import Messages, Reply
-from tasks.inputs.models import ModelFiles
+from tasks.runtime.folders import ModelFolder
 
 if TYPE_CHECKING:
     from jora_engine.generate import Generator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class LocalTeacher:
     """Loads the model when the first prompt comes, so a run whose replies are all cached loads nothing."""
 
-    def __init__(self, base: ModelFiles, *, batch_size: int, dtype: str) -> None:
+    def __init__(self, base: ModelFolder, *, batch_size: int, dtype: str) -> None:
         # The weights, not the name alone, decide what it says: the same model has come in several conversions.
         self.name = f"{base.name.rstrip('/').split('/')[-1]}@{base.digest[:12]}"
         self.batch_size = batch_size

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from data.nouns import Record, read_jsonl
-from tasks.inputs.models import ModelFiles
-from tasks.runtime.retriever import RetrievalConfig, open_retriever
-from tasks.store.store import Manifest, read_json
+from tasks.runtime.folders import ModelFolder, StageFiles, read_json
+from tasks.runtime.retriever import open_retriever
 
 if TYPE_CHECKING:
     from retrieval.search import Retriever
+    from tasks.retrieval import RetrievalConfig
 
 
 def recall_then_and_now(
-    then: Mapping[str, Manifest], now: Mapping[str, Manifest], config: RetrievalConfig, embedder: ModelFiles
+    then: Mapping[str, StageFiles], now: Mapping[str, StageFiles], config: RetrievalConfig, embedder: ModelFolder
 ) -> tuple[float, float] | None:
     """Share of the earlier version's test questions with an oracle among the passages shown, in either index.
 

@@ -1,4 +1,4 @@
-"""The section `retrieval`, and the one place where a retriever is opened.
+"""The one place where a retriever is opened, as the section `retrieval` says.
 
 Questions, records, evaluation, `raft search` and `raft ask` all search through it, so that a model is trained for the
 retriever that it will live with.
@@ -7,52 +7,23 @@ retriever that it will live with.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from data.nouns import Chunk, ItemCache, read_jsonl
-from tasks.build.section import Section, setting
-from tasks.inputs.models import ModelFiles
 from tasks.runtime.embedder import load_embedder
-from tasks.runtime.vector_store import VectorStoreConfig, open_vector_store
-from tasks.store.store import Manifest, read_json
+from tasks.runtime.folders import ModelFolder, StageFiles, read_json
+from tasks.runtime.vector_store import open_vector_store
 
 if TYPE_CHECKING:
     from retrieval.search import Retriever
-
-Value = str | int | float | bool
-Mode = Literal["dense", "lexical", "hybrid"]
-
-
-class RetrievalConfig(Section):
-    """How passages are found, for training and serving alike."""
-
-    mode: Mode = setting(
-        "dense", "dense = vectors; lexical = words (BM25); hybrid = both, fused by rank (best where words are rare)"
-    )
-    language: str = setting("english", "Language whose stemmer and stop words BM25 uses (a Snowball language)")
-    where: dict[str, Value | tuple[Value, ...]] | None = setting(
-        None,
-        "Only passages that pass this filter are found, e.g. {source: guides/*}; by source, title, page, document_id, "
-        "or a column of a table; null = all",
-    )
-    store: VectorStoreConfig | None = setting(
-        None,
-        "A vector store of yours that is searched in place of the run's index (kind, at, collection); null = the index",
-    )
-    rerank: str | None = setting(
-        None,
-        "Folder of a cross-encoder that orders the first hits anew (slow on a CPU); null = none",
-        path=True,
-        result="content",
-    )
-    rerank_depth: int = setting(20, "Hits that the cross-encoder reads", unit="passages", ge=1, le=1000)
+    from tasks.retrieval import RetrievalConfig
 
 
 def open_retriever(
     config: RetrievalConfig,
-    index: Manifest,
-    chunk: Manifest,
-    embedder: ModelFiles,
+    index: StageFiles,
+    chunk: StageFiles,
+    embedder: ModelFolder,
     *,
     device: str = "auto",
     queries: ItemCache | None = None,
@@ -97,7 +68,7 @@ def open_retriever(
     )
 
 
-def _columns(chunk: Manifest) -> dict[str, dict[str, Any]] | None:
+def _columns(chunk: StageFiles) -> dict[str, dict[str, Any]] | None:
     """Document id -> the columns of its row, where the corpus has rows of tables."""
     named = any(entry.path == "columns.json" for entry in chunk.files)
     return read_json(chunk.path("columns.json")) if named else None

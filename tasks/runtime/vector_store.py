@@ -9,39 +9,14 @@ import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
-
-from pydantic import field_validator
+from typing import TYPE_CHECKING, Any
 
 from data.text.urls import text_without_secrets, without_secrets
 from raft_errors import BadInput
-from tasks.build.section import Section, setting
 
 if TYPE_CHECKING:
     from retrieval.stores.vector_store import VectorStore
-
-
-class VectorStoreConfig(Section):
-    """A vector store that holds the run's chunks; only its kind and collection count for what was made with it."""
-
-    kind: Literal["faiss", "lancedb", "qdrant"] = setting(..., "What it is")
-    at: str = setting(
-        ...,
-        "Folder, or address as the store's client knows it; a key is taken from QDRANT_API_KEY or LANCEDB_API_KEY",
-        path=True,
-        result=False,
-        min_length=1,
-    )
-    collection: str = setting("chunks", "Collection of Qdrant, table of LanceDB", min_length=1)
-
-    @field_validator("at")
-    @classmethod
-    def _no_secret(cls, at: str) -> str:
-        parts = urlsplit(at)
-        if parts.username or parts.password or "api_key" in parts.query:
-            raise ValueError("it holds a password or key: put that into the environment")
-        return at
+    from tasks.retrieval import VectorStoreConfig
 
 
 def open_vector_store(config: VectorStoreConfig, embedder: Mapping[str, Any]) -> VectorStore:

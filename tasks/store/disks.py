@@ -1,4 +1,4 @@
-"""What is said of a full disk: whose it is, of the store, of temporary files or of the cache, and how to go on."""
+"""What a disk may do to us: fill up (whose it is, and how to go on), or lose what was written when the power goes."""
 
 from __future__ import annotations
 
@@ -52,3 +52,28 @@ def no_space_during_build(error: OSError, root: Path) -> RaftError:
         "are intact",
         do=f"free space or set {variable} to a folder on another disk, then run again",
     )
+
+
+def write_synced(path: Path, body: bytes) -> None:
+    """Writes a file that a loss of power does not take away again."""
+    with path.open("wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_tree(folder: Path) -> None:
+    """Makes a whole folder durable."""
+    for base, _, names in os.walk(folder):
+        for name in names:
+            sync_folder(Path(base) / name)
+        sync_folder(Path(base))
+
+
+def sync_folder(path: Path) -> None:
+    """Makes what a folder says of its files, or a file's bytes, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

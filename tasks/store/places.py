@@ -43,6 +43,11 @@ def compile_cache() -> Path:
     return _writable_cache() / "jax"
 
 
+def calibration_file() -> Path:
+    """Where the choice of precision for an embedder and this hardware is remembered."""
+    return cache_folder() / "embedding_precision.json"
+
+
 def lock_folder() -> Path:
     """Where the locks between the projects of this user lie."""
     return _writable_cache() / "locks"

@@ -23,10 +23,12 @@ from uuid import uuid4
 
 from data.text.urls import text_without_secrets, without_secrets
 from raft_errors import BadInput
+from tasks.store.disks import SPARE_BYTES
 from tasks.store.hashing import open_regular
+from tasks.store.manifest import MANIFEST, Damage, Manifest
 from tasks.store.share_files import MANIFEST_BYTES, check_files, copy, place_of, room_for
 from tasks.store.share_key import FIELD, VARIABLE, is_signed, share_keys, signed
-from tasks.store.store import MANIFEST, SPARE_BYTES, Damage, Manifest, Store
+from tasks.store.store import Store
 
 log = logging.getLogger("raft.share")
 T = TypeVar("T")

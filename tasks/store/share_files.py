@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from tasks.store.store import MANIFEST, Damage, Manifest
+from tasks.store.manifest import MANIFEST, Damage, Manifest
 
 MANIFEST_BYTES = 64 * 2**20  # a manifest is some kilobytes
 MOST_FILES = 100_000

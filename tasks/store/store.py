@@ -14,87 +14,50 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from typing import Any, Protocol
 
 from raft_errors import BadInput, RaftError
 from tasks.store import access
 from tasks.store.disks import NO_SPACE as NO_SPACE
 from tasks.store.disks import SPARE_BYTES as SPARE_BYTES
 from tasks.store.disks import no_space as no_space
-from tasks.store.disks import no_space_during_build
-from tasks.store.hashing import FileHashes, digest_of, irregular, read_regular, read_sha256
+from tasks.store.disks import no_space_during_build, sync_folder, sync_tree, write_synced
+from tasks.store.hashing import FileHashes, read_regular
 from tasks.store.itemcache import SqliteCache
 from tasks.store.locks import FileLock
+from tasks.store.manifest import MANIFEST, Damage, Manifest, content_of, entries_of, read_manifest, verify
+from tasks.store.manifest import FileEntry as FileEntry
+from tasks.store.manifest import Link as Link
 from tasks.store.source_manifest import SourceManifest
 
-if TYPE_CHECKING:
-    from tasks.store.share import Share
-
-MANIFEST = "manifest.json"
-_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # of a folder, and of nothing above it
 _HOW = "docs/pipeline.md, Who may read a store, says how to open it to a group"
 _OPEN_IT = f"its owner open it to your group ({_HOW.partition(',')[0]})"
 
 
-class FileEntry(BaseModel):
-    """One file of a stage directory; `result=False` marks a file that only describes the build (times, curves)."""
-
-    model_config = ConfigDict(frozen=True)
-    path: str
-    size: int
-    sha256: str
-    result: bool = True
-
-
-class Link(BaseModel):
-    """What a stage was built from."""
-
-    model_config = ConfigDict(frozen=True)
-    stage: str = Field(pattern=_NAME)
-    key: str = Field(pattern=_NAME)
-    digest: str
-
-
-class Manifest(BaseModel):
-    """What a stage leaves, and the only thing that stages pass to each other.
-
-    `digest` covers the result files (path and sha256), so equal results are equal wherever and whenever they were made.
-    `ingredients` is what the key was computed from; `machine` is what computed it, which is no part of key or digest;
-    `kept` names the stages behind it that a person had taken as current though other code had made them; `folder` is
-    derived from the store, never stored.
-    """
-
-    stage: str
-    key: str
-    digest: str
-    files: list[FileEntry]
-    summary: str = ""
-    metrics: dict[str, Any] = {}
-    lineage: dict[str, Link] = {}
-    ingredients: dict[str, Any] = {}
-    machine: dict[str, Any] = {}
-    kept: list[str] = []
-    seconds: float = 0.0
-    _folder: Path = PrivateAttr(default=Path())
-    _kept: tuple[str, ...] = PrivateAttr(default=())  # what differs, where this run takes it though other code made it
+class SharedPlace(Protocol):
+    """Another place for results, beside the store: `tasks.store.share`."""
 
     @property
-    def folder(self) -> Path:
-        return self._folder
+    def shown(self) -> str:
+        """Its address as people may see it."""
+        ...
 
     @property
-    def link(self) -> Link:
-        return Link(stage=self.stage, key=self.key, digest=self.digest)
+    def notice(self) -> str:
+        """What a person should know about it; "" where there is nothing."""
+        ...
 
-    def path(self, name: str) -> Path:
-        """The file or folder `name` of the stage directory."""
-        return self._folder / name
+    def look(self, stage: str, key: str) -> Manifest | None:
+        """The manifest there, its files unchecked."""
+        ...
 
+    def fetch(self, stage: str, key: str, store: Store) -> Manifest | None:
+        """Takes the result into the store."""
+        ...
 
-class Damage(ValueError):
-    """A stage directory is not what its manifest says."""
+    def put(self, manifest: Manifest) -> None:
+        """Puts a result there."""
+        ...
 
 
 class Store:
@@ -107,7 +70,7 @@ class Store:
         BadInput: it belongs to somebody else and is closed to this user.
     """
 
-    def __init__(self, root: Path, share: Share | None = None, mode: int = access.PRIVATE) -> None:
+    def __init__(self, root: Path, share: SharedPlace | None = None, mode: int = access.PRIVATE) -> None:
         self.root = Path(root).absolute()
         self.share = share
         self._mode = mode
@@ -209,7 +172,7 @@ class Store:
         """The verified manifest, or None and what is wrong with the directory ("" when there is none)."""
         folder = self.folder(stage, key)
         try:
-            manifest = self._read(folder)
+            manifest = read_manifest(folder)
         except FileNotFoundError:
             return (None, f"{MANIFEST} is missing") if folder.is_dir() else (None, "")
         except (OSError, ValueError) as error:
@@ -235,31 +198,12 @@ class Store:
         Raises:
             Damage: naming the first file that differs.
         """
-        base = Path(os.path.realpath(manifest.folder))
-        for entry in manifest.files:
-            path = manifest.folder / entry.path
-            try:
-                status = path.lstat()
-            except (OSError, ValueError) as error:
-                raise Damage(f"{entry.path} is missing") from error
-            if what := irregular(status):
-                raise Damage(f"{entry.path} is {what}, not a file")
-            if Path(entry.path).is_absolute() or os.path.realpath(path) != str(base / entry.path):
-                raise Damage(f"{entry.path} lies outside of its folder")
-            if status.st_size != entry.size:
-                raise Damage(f"{entry.path} has {status.st_size} bytes, not {entry.size}")
-        hashes = FileHashes() if deep else self.hashes
-        found = hashes.sha256_many(manifest.folder / entry.path for entry in manifest.files)
-        for entry in manifest.files:
-            if found[manifest.folder / entry.path] != entry.sha256:
-                raise Damage(f"{entry.path} was altered")
-        if manifest.digest != _content(manifest.files):
-            raise Damage(f"{MANIFEST} was altered")
+        verify(manifest, FileHashes() if deep else self.hashes)
 
     def read(self, stage: str, key: str) -> Manifest | None:
         """The manifest as it stands, its files unchecked; None where it is missing or unreadable."""
         try:
-            return self._read(self.folder(stage, key))
+            return read_manifest(self.folder(stage, key))
         except (OSError, ValueError):
             return None
 
@@ -268,17 +212,12 @@ class Store:
         found: list[tuple[float, Manifest]] = []
         for path in (self.root / "store").glob(f"{stage}/[!.]*/{MANIFEST}"):
             with contextlib.suppress(OSError, ValueError):
-                found.append((path.stat().st_mtime_ns, self._read(path.parent)))
+                found.append((path.stat().st_mtime_ns, read_manifest(path.parent)))
         return [manifest for _, manifest in sorted(found, key=lambda row: (-row[0], row[1].stage, row[1].key))]
 
     def latest(self, stage: str) -> Manifest | None:
         """The most recently published manifest of a stage, whatever its key and state; for telling what changed."""
         return next(iter(self.manifests(stage)), None)
-
-    def _read(self, folder: Path) -> Manifest:
-        manifest = Manifest.model_validate_json(read_regular(folder / MANIFEST))
-        manifest._folder = folder
-        return manifest
 
     # ---- writing
 
@@ -297,8 +236,8 @@ class Store:
         manifest = Manifest(stage=stage, key=key, digest="", files=[])
         with self._placed(manifest) as temporary:
             yield temporary, manifest
-            manifest.files = _entries(temporary, describing)
-            manifest.digest = _content(manifest.files)
+            manifest.files = entries_of(temporary, describing)
+            manifest.digest = content_of(manifest.files)
 
     @contextlib.contextmanager
     def receive(self, manifest: Manifest) -> Iterator[Path]:
@@ -312,10 +251,10 @@ class Store:
         """
         with self._placed(manifest) as temporary:
             yield temporary
-            found = _entries(temporary, tuple(entry.path for entry in manifest.files if not entry.result))
+            found = entries_of(temporary, tuple(entry.path for entry in manifest.files if not entry.result))
             if odd := {entry.path for entry in {*found} ^ {*manifest.files}}:
                 raise Damage(f"{min(odd)} is not what {MANIFEST} says")
-            if manifest.digest != _content(manifest.files):
+            if manifest.digest != content_of(manifest.files):
                 raise Damage(f"{MANIFEST} was altered")
 
     @contextlib.contextmanager
@@ -333,9 +272,9 @@ class Store:
             temporary.chmod(access.folder_mode(final.parent))  # mkdtemp makes it 0700
             yield temporary
             self.require_space(0)
-            _write_synced(temporary / MANIFEST, manifest.model_dump_json(indent=1).encode())
+            write_synced(temporary / MANIFEST, manifest.model_dump_json(indent=1).encode())
             access.follow_tree(temporary, final.parent)
-            _sync_tree(temporary)
+            sync_tree(temporary)
             if os.path.lexists(final):
                 if (twin := self.load(stage, key)) is not None and twin.digest == manifest.digest:
                     for field in Manifest.model_fields:  # the files that only describe the build are the older ones
@@ -344,7 +283,7 @@ class Store:
                     return
                 final.rename(Path(tempfile.mkdtemp(prefix=f".{key}.old.", dir=final.parent)) / "was")
             temporary.rename(final)
-            _sync_folder(final.parent)
+            sync_folder(final.parent)
             manifest._folder = final
             self._collect(stage, key)
         except OSError as error:
@@ -394,41 +333,6 @@ def _require_open(root: Path) -> None:
         expected="a store of your own, or one that is open to your group",
         do=f"set `store` in the configuration to another folder, or have {_OPEN_IT}",
     )
-
-
-def _entries(folder: Path, describing: tuple[str, ...]) -> list[FileEntry]:
-    entries = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(folder).as_posix()
-        entry = FileEntry(path=name, size=path.stat().st_size, sha256=read_sha256(path), result=name not in describing)
-        entries.append(entry)
-    return entries
-
-
-def _content(files: list[FileEntry]) -> str:
-    return digest_of({entry.path: entry.sha256 for entry in files if entry.result})
-
-
-def _write_synced(path: Path, body: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_tree(folder: Path) -> None:
-    for base, _, names in os.walk(folder):
-        for name in names:
-            _sync_folder(Path(base) / name)
-        _sync_folder(Path(base))
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_json(path: Path) -> Any:

@@ -11,7 +11,8 @@ from data.loading.keeping import file_of
 from data.nouns import Chunk, Document, read_jsonl
 from tasks.ingest import IngestConfig, corpus_id, corpus_of
 from tasks.inputs.corpus import vanished
-from tasks.store.store import Manifest, Store
+from tasks.store.manifest import Manifest
+from tasks.store.store import Store
 
 State = Literal["new", "changed", "moved", "vanished", "unchanged"]
 

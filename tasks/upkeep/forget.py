@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from data.loading.sources import expand
 from raft_errors import BadInput, RaftError
 from tasks.adapters.registry import Registry, adapters
-from tasks.ingest import IngestConfig, corpus_of, options_of
+from tasks.ingest import IngestConfig, corpus_of
 from tasks.store.store import Store
 from tasks.upkeep.gc import alone, remove
 from tasks.upkeep.touched import Touched
+from tasks.work.ingest import options_of
 
 
 def plan(found: Touched, store: Store, source: str, corpus: Sequence[str], ingest: IngestConfig) -> list[str]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from raft_errors import RaftError
 from tasks.adapters.registry import needed
 from tasks.store.locks import FileLock
-from tasks.store.store import MANIFEST, Link, Store
+from tasks.store.manifest import MANIFEST, Link
+from tasks.store.store import Store
 
 Entry = tuple[str, str]  # stage, key
 DAY_SECONDS = 86_400.0

@@ -20,7 +20,8 @@ from tasks.build.keys import key_of
 from tasks.build.stage import Stage
 from tasks.inputs.models import ModelFiles
 from tasks.store.hashing import digest_of, read_sha256
-from tasks.store.store import MANIFEST, Damage, Link, Manifest, Store, read_json
+from tasks.store.manifest import MANIFEST, Damage, Link, Manifest
+from tasks.store.store import Store, read_json
 
 CONTRACT = "adapter/raft.json"
 WEIGHTS = "adapter/adapter_model.safetensors"

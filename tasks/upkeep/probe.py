@@ -12,9 +12,11 @@ from data.nouns import ItemCache, Progress, Record, read_jsonl
 from raft_errors import BadInput
 from tasks.evaluate import EvaluateConfig
 from tasks.inputs.models import ModelFiles
+from tasks.retrieval import RetrievalConfig
 from tasks.runtime.exam import answer_and_score, contexts, depth_for, make_answerer, recall_figures
-from tasks.runtime.retriever import RetrievalConfig, open_retriever
-from tasks.store.store import Manifest, read_json
+from tasks.runtime.retriever import open_retriever
+from tasks.store.manifest import Manifest
+from tasks.store.store import read_json
 
 if TYPE_CHECKING:
     from data.evaluation.advice import Advice, Probe

@@ -15,7 +15,8 @@ from typing import Any
 
 from raft_errors import BadInput
 from tasks.adapters.registry import adapters
-from tasks.store.store import Manifest, Store
+from tasks.store.manifest import Manifest
+from tasks.store.store import Store
 from tasks.upkeep.gc import Thing, size
 
 Entry = tuple[str, str]  # stage, key

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from tasks.build.events import Event, Started, Waiting, silent
 from tasks.build.section import Section, setting
-from tasks.build.stage import Bench, Outcome, Request, Stage, run
-from tasks.store.store import Manifest, Store
+from tasks.build.stage import Request, Stage, run
+from tasks.store.manifest import Manifest
+from tasks.store.store import Store
+from tasks.work.bench import Bench, Outcome
 
 
 class FirstConfig(Section):

@@ -4,7 +4,8 @@ adapter of made-up bytes. What the manifests say is consistent, as if the stages
 import json
 
 from tasks.build.keys import key_of
-from tasks.store.store import Manifest, Store
+from tasks.store.manifest import Manifest
+from tasks.store.store import Store
 
 TEXTS = {"alder.md": "Alder has a stone mill.", "birch.md": "Birch has an iron bridge."}
 STAGES = ("ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate")

@@ -2,7 +2,7 @@
 
 from huggingface_hub import ModelCard
 
-from tasks.adapters.model_card import model_card
+from tasks.work.model_card import model_card
 
 CONTRACT = {
     "base_model": "owner/base",

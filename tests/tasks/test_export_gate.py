@@ -8,8 +8,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from raft_errors import RaftError
-from tasks.build.stage import Bench
-from tasks.export import ExportConfig, judge, measure
+from tasks.build.supervisor import run_child
+from tasks.export import ExportConfig
+from tasks.work.bench import Bench
+from tasks.work.export import judge, measure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows"))
 
@@ -42,7 +44,9 @@ def exported(tmp_path_factory):
 
 
 def gate(folder, tmp_path, dtype="float32", adapter=None, merged=None):
-    bench = Bench(tmp_path, tmp_path, None, lambda *a: None, 0, {})
+    bench = Bench(
+        tmp_path, tmp_path, None, lambda *a: None, 0, {}, run_child=run_child, calibration=tmp_path, compiled=tmp_path
+    )
     config = ExportConfig(gate_tokens=4, merged_dtype=dtype)
     return measure(
         base=folder / "base",

@@ -3,8 +3,8 @@
 import pytest
 
 from data.nouns import Chunk, Record, write_jsonl
-from tasks.gate import usable
 from tasks.store.store import Store, write_json
+from tasks.work.gate import usable
 
 
 def chunk(identity, document):

@@ -11,7 +11,8 @@ from raft_errors import BadInput
 from tasks.build import kept
 from tasks.build.section import setting
 from tasks.build.stage import Request, find, run
-from tasks.store.store import MANIFEST, Store
+from tasks.store.manifest import MANIFEST
+from tasks.store.store import Store
 
 
 @pytest.fixture

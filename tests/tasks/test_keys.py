@@ -144,7 +144,7 @@ def test_code_and_templates_that_can_be_reached_change_it(library, file, text):
 
 
 def test_the_real_stages_reach_the_libraries_they_use():
-    prints = code_fingerprint("tasks.records", "tasks.runtime.retriever")
+    prints = code_fingerprint("tasks.work.records")
     assert {
         "data.records.compose",
         "data.prompting.contract",
@@ -153,7 +153,7 @@ def test_the_real_stages_reach_the_libraries_they_use():
         "raft_errors",
     } <= set(prints)
     assert any(name.startswith("data/prompting/templates/raft/") for name in prints)
-    assert not any(name.startswith(("flows", "tasks.store.store")) for name in prints)
+    assert not any(name.startswith(("flows", "tasks.store", "tasks.build")) for name in prints)
 
 
 def test_several_files_count_each_by_its_bytes_and_in_their_order(tmp_path):
@@ -167,3 +167,19 @@ def test_several_files_count_each_by_its_bytes_and_in_their_order(tmp_path):
     assert result_fields(Several(files=(a, b))) == result_fields(Several(files=(c, b)))
     assert result_fields(Several(files=(a, b))) != result_fields(Several(files=(b, a)))
     assert result_fields(Several()) == {"files": []}
+
+
+def test_what_only_a_type_checker_reads_decides_nothing(library):
+    before = fingerprint()
+    stage = library / "stage.py"
+    stage.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from madeup import unrelated\n"
+        "else:\n    from madeup.sub import helper\n" + stage.read_text()
+    )
+    (library / "unrelated.py").write_text("import json\n")
+    after = fingerprint()
+    assert after.keys() == before.keys()
+    assert after["madeup.stage"] != before["madeup.stage"]
+    stage.write_text(stage.read_text().replace("from madeup import unrelated", "import json"))
+    assert fingerprint() == after

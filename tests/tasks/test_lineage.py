@@ -9,7 +9,8 @@ import small_chain
 
 from raft_errors import BadInput
 from tasks.inputs.models import ModelFiles
-from tasks.store.store import MANIFEST, Store
+from tasks.store.manifest import MANIFEST
+from tasks.store.store import Store
 from tasks.upkeep.lineage import find_export, trace, verify
 
 

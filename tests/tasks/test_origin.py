@@ -7,7 +7,8 @@ from fake_stages import walk
 from jora_engine.machine import describe
 from tasks.build import origin
 from tasks.build.origin import elsewhere, in_words
-from tasks.store.store import MANIFEST, Store
+from tasks.store.manifest import MANIFEST
+from tasks.store.store import Store
 
 H200 = {"backend": "gpu", "device_kind": "NVIDIA H200", "devices": 8}
 

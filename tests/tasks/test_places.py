@@ -21,9 +21,10 @@ from raft_errors import BadInput, RaftError
 from tasks.inputs import models
 from tasks.inputs.device import one_training
 from tasks.store import places
+from tasks.store.disks import SPARE_BYTES
 from tasks.store.itemcache import SqliteCache
 from tasks.store.source_manifest import Recorded, SourceManifest
-from tasks.store.store import SPARE_BYTES, Store
+from tasks.store.store import Store
 
 HOME_VARIABLES = ("HOME", "RAFT_CACHE", "XDG_CACHE_HOME", "HF_HOME", "MPLCONFIGDIR", "LOGNAME", "USER", "TMPDIR")
 

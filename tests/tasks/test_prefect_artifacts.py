@@ -4,7 +4,7 @@ import pytest
 
 from tasks.build.events import Progressed, Started, silent
 from tasks.prefect import artifacts as pages
-from tasks.store.store import FileEntry, Manifest
+from tasks.store.manifest import FileEntry, Manifest
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import pytest
 from tasks import ingest
 from tasks.build import stage
 from tasks.build.section import Section, setting
-from tasks.build.stage import Outcome, Request, Stage
+from tasks.build.stage import Request, Stage
 from tasks.build.unchanged import Changed
 from tasks.ingest import IngestConfig, corpus_of
 from tasks.inputs.corpus import snapshot
 from tasks.inputs.models import ModelFiles, on_this_machine
 from tasks.store.store import Store
+from tasks.work.bench import Outcome
 
 SMALL = IngestConfig(workers=1)
 

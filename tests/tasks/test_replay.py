@@ -3,9 +3,11 @@
 import pytest
 
 from data.nouns import MemoryCache, Record, read_jsonl, write_jsonl
-from tasks.build.stage import Bench
-from tasks.replay import ReplayConfig, build
+from tasks.build.supervisor import run_child
+from tasks.replay import ReplayConfig
 from tasks.store.store import Store
+from tasks.work.bench import Bench
+from tasks.work.replay import build
 
 
 def record(number, text="x"):
@@ -26,7 +28,9 @@ def world(tmp_path):
     def replay(share, now, then):
         out = tmp_path / f"out-{share}-{len(now)}"
         out.mkdir()
-        bench = Bench(out, out, MemoryCache(), lambda *_: None, 0, {})
+        bench = Bench(
+            out, out, MemoryCache(), lambda *_: None, 0, {}, run_child=run_child, calibration=out, compiled=out
+        )
         outcome = build(bench, ReplayConfig(share=share), records(f"now{len(now)}", now), then)
         return list(read_jsonl(out / "train.jsonl", Record)), outcome
 

@@ -10,8 +10,9 @@ from fake_stages import walk
 from raft_errors import BadInput
 from tasks.build.stage import run
 from tasks.store import share as sharing
+from tasks.store.manifest import MANIFEST
 from tasks.store.share import Share
-from tasks.store.store import MANIFEST, Store
+from tasks.store.store import Store
 from tasks.upkeep import gc
 
 

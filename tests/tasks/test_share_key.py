@@ -20,9 +20,10 @@ from tasks.build.stage import run
 from tasks.config import RunConfig
 from tasks.store import share_files
 from tasks.store.hashing import digest_of, read_sha256
+from tasks.store.manifest import MANIFEST, Damage
 from tasks.store.share import Share
 from tasks.store.share_key import FILE_VARIABLE, VARIABLE, share_keys, signed
-from tasks.store.store import MANIFEST, Damage, Store
+from tasks.store.store import Store
 
 KEY, OTHER = "k" * 40, "o" * 40
 

@@ -10,9 +10,11 @@ from fake_stages import FirstConfig, SecondConfig, Source, walk
 from raft_errors import BadInput, RaftError
 from tasks.build import stage
 from tasks.build.events import Damaged
-from tasks.build.stage import balanced, is_transient, run
+from tasks.build.stage import is_transient, run
 from tasks.store.hashing import read_sha256
+from tasks.store.locks import FileLock
 from tasks.store.store import Store
+from tasks.work.bench import Outcome, balanced
 
 
 @pytest.fixture
@@ -139,7 +141,7 @@ def test_the_scratch_folder_outlives_a_failure_and_not_a_success(world):
             (bench.scratch / "checkpoint").write_text("half way")
             raise RaftError("stopped")
         (bench.out / "result.txt").write_text("done")
-        return stage.Outcome("done")
+        return Outcome("done")
 
     made = dataclasses.replace(fake_stages.FIRST, build=body)
     request = stage.Request(made, FirstConfig(), {"corpus": Source()})
@@ -190,3 +192,25 @@ def test_a_pipe_in_a_files_place_is_not_tried_again(tmp_path):
     with pytest.raises(OSError, match="pipe") as caught:
         read_sha256(tmp_path / "pipe")
     assert not is_transient(caught.value)
+
+
+def test_a_stage_that_needs_a_device_alone_holds_it_while_it_works_and_no_longer(tmp_path):
+    def device() -> FileLock:
+        return FileLock(tmp_path / "device.lock")
+
+    def taken() -> bool:
+        other = device()
+        free = other.acquire(timeout_seconds=0)
+        if free:
+            other.release()
+        return not free
+
+    def build(bench, config) -> Outcome:
+        assert taken()
+        return Outcome("done")
+
+    run(
+        stage.Request(stage.Stage("alone", FirstConfig, build, alone=device), FirstConfig(), {}),
+        Store(tmp_path / "raft"),
+    )
+    assert not taken()

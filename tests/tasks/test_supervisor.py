@@ -6,8 +6,7 @@ import pytest
 
 from raft_errors import BadInput, RaftError
 from tasks.build import supervisor
-from tasks.build.stage import Transient
-from tasks.build.supervisor import SECRETS, run_child
+from tasks.build.supervisor import SECRETS, Transient, run_child
 
 
 @pytest.fixture

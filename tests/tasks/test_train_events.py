@@ -1,6 +1,6 @@
 """What the trainer says reaches whoever runs the stage."""
 
-from tasks.train import show
+from tasks.work.train import show
 
 
 def test_what_became_of_a_checkpoint_is_told_and_not_only_logged_in_the_scratch_folder(caplog):

@@ -1,0 +1,63 @@
+"""The section `retrieval`, which every stage that searches shares: how passages are found, and in which store.
+
+`tasks.runtime.retriever` opens what is set here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import field_validator
+
+from tasks.build.section import Section, setting
+
+Value = str | int | float | bool
+Mode = Literal["dense", "lexical", "hybrid"]
+
+
+class VectorStoreConfig(Section):
+    """A vector store that holds the run's chunks; only its kind and collection count for what was made with it."""
+
+    kind: Literal["faiss", "lancedb", "qdrant"] = setting(..., "What it is")
+    at: str = setting(
+        ...,
+        "Folder, or address as the store's client knows it; a key is taken from QDRANT_API_KEY or LANCEDB_API_KEY",
+        path=True,
+        result=False,
+        min_length=1,
+    )
+    collection: str = setting("chunks", "Collection of Qdrant, table of LanceDB", min_length=1)
+
+    @field_validator("at")
+    @classmethod
+    def _no_secret(cls, at: str) -> str:
+        parts = urlsplit(at)
+        if parts.username or parts.password or "api_key" in parts.query:
+            raise ValueError("it holds a password or key: put that into the environment")
+        return at
+
+
+class RetrievalConfig(Section):
+    """How passages are found, for training and serving alike."""
+
+    mode: Mode = setting(
+        "dense", "dense = vectors; lexical = words (BM25); hybrid = both, fused by rank (best where words are rare)"
+    )
+    language: str = setting("english", "Language whose stemmer and stop words BM25 uses (a Snowball language)")
+    where: dict[str, Value | tuple[Value, ...]] | None = setting(
+        None,
+        "Only passages that pass this filter are found, e.g. {source: guides/*}; by source, title, page, document_id, "
+        "or a column of a table; null = all",
+    )
+    store: VectorStoreConfig | None = setting(
+        None,
+        "A vector store of yours that is searched in place of the run's index (kind, at, collection); null = the index",
+    )
+    rerank: str | None = setting(
+        None,
+        "Folder of a cross-encoder that orders the first hits anew (slow on a CPU); null = none",
+        path=True,
+        result="content",
+    )
+    rerank_depth: int = setting(20, "Hits that the cross-encoder reads", unit="passages", ge=1, le=1000)

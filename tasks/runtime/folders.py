@@ -1,0 +1,71 @@
+"""What work is given, as far as it needs to know: folders with a content digest, and the JSON files in them.
+
+A result of an earlier stage and a model are read through these protocols, so that how results are kept and models are
+fetched decides nobody's result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class NamedFile(Protocol):
+    """A file of a stage's folder, by its path there."""
+
+    @property
+    def path(self) -> str: ...
+
+
+class StageFiles(Protocol):
+    """What an earlier stage left: its folder, what was measured, and what it was made from."""
+
+    @property
+    def stage(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def files(self) -> Sequence[NamedFile]: ...
+
+    @property
+    def metrics(self) -> dict[str, Any]: ...
+
+    @property
+    def ingredients(self) -> dict[str, Any]: ...
+
+    def path(self, name: str) -> Path:
+        """The file or folder `name` of the stage's folder."""
+        ...
+
+
+class ModelFolder(Protocol):
+    """A model on this machine: a Hugging Face folder, the sha256 over its files, and where they came from."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+
+def read_json(path: Path) -> Any:
+    """The parsed JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented, deterministic JSON."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,129 @@
+"""The manifest: what a stage leaves, and the only thing that stages pass to each other.
+
+Here it is read, and compared with the files beside it. Where results lie, and how they get there, is the store's.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from tasks.store.hashing import FileHashes, digest_of, irregular, read_regular, read_sha256
+
+MANIFEST = "manifest.json"
+_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # of a folder, and of nothing above it
+
+
+class FileEntry(BaseModel):
+    """One file of a stage directory; `result=False` marks a file that only describes the build (times, curves)."""
+
+    model_config = ConfigDict(frozen=True)
+    path: str
+    size: int
+    sha256: str
+    result: bool = True
+
+
+class Link(BaseModel):
+    """What a stage was built from."""
+
+    model_config = ConfigDict(frozen=True)
+    stage: str = Field(pattern=_NAME)
+    key: str = Field(pattern=_NAME)
+    digest: str
+
+
+class Manifest(BaseModel):
+    """What a stage leaves, and the only thing that stages pass to each other.
+
+    `digest` covers the result files (path and sha256), so equal results are equal wherever and whenever they were made.
+    `ingredients` is what the key was computed from; `machine` is what computed it, which is no part of key or digest;
+    `kept` names the stages behind it that a person had taken as current though other code had made them; `folder` is
+    derived from the store, never stored.
+    """
+
+    stage: str
+    key: str
+    digest: str
+    files: list[FileEntry]
+    summary: str = ""
+    metrics: dict[str, Any] = {}
+    lineage: dict[str, Link] = {}
+    ingredients: dict[str, Any] = {}
+    machine: dict[str, Any] = {}
+    kept: list[str] = []
+    seconds: float = 0.0
+    _folder: Path = PrivateAttr(default=Path())
+    _kept: tuple[str, ...] = PrivateAttr(default=())  # what differs, where this run takes it though other code made it
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
+    def link(self) -> Link:
+        return Link(stage=self.stage, key=self.key, digest=self.digest)
+
+    def path(self, name: str) -> Path:
+        """The file or folder `name` of the stage directory."""
+        return self._folder / name
+
+
+class Damage(ValueError):
+    """A stage directory is not what its manifest says."""
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a stage directory, its files unchecked.
+
+    Raises:
+        OSError, ValueError: it is missing, no regular file, or no manifest.
+    """
+    manifest = Manifest.model_validate_json(read_regular(folder / MANIFEST))
+    manifest._folder = folder
+    return manifest
+
+
+def verify(manifest: Manifest, hashes: FileHashes) -> None:
+    """Checks that every file is there with the size and sha256 of the manifest.
+
+    Raises:
+        Damage: naming the first file that differs.
+    """
+    base = Path(os.path.realpath(manifest.folder))
+    for entry in manifest.files:
+        path = manifest.folder / entry.path
+        try:
+            status = path.lstat()
+        except (OSError, ValueError) as error:
+            raise Damage(f"{entry.path} is missing") from error
+        if what := irregular(status):
+            raise Damage(f"{entry.path} is {what}, not a file")
+        if Path(entry.path).is_absolute() or os.path.realpath(path) != str(base / entry.path):
+            raise Damage(f"{entry.path} lies outside of its folder")
+        if status.st_size != entry.size:
+            raise Damage(f"{entry.path} has {status.st_size} bytes, not {entry.size}")
+    found = hashes.sha256_many(manifest.folder / entry.path for entry in manifest.files)
+    for entry in manifest.files:
+        if found[manifest.folder / entry.path] != entry.sha256:
+            raise Damage(f"{entry.path} was altered")
+    if manifest.digest != content_of(manifest.files):
+        raise Damage(f"{MANIFEST} was altered")
+
+
+def entries_of(folder: Path, describing: tuple[str, ...]) -> list[FileEntry]:
+    """What lies in a folder; files named in `describing` only describe the build."""
+    entries = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        entry = FileEntry(path=name, size=path.stat().st_size, sha256=read_sha256(path), result=name not in describing)
+        entries.append(entry)
+    return entries
+
+
+def content_of(files: list[FileEntry]) -> str:
+    """The content digest of a result: over the paths and bytes of its files, save those that only describe it."""
+    return digest_of({entry.path: entry.sha256 for entry in files if entry.result})

@@ -1,0 +1,157 @@
+"""The work of `gate`: the candidate against the promoted version and the base, on the fresh and frozen test set.
+
+Everybody answers the same questions over the same passages; `data.evaluation.promotion` decides, and its reasons are
+written down. It promotes nothing: that is the registry's business.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.evaluation.promotion import Check, Decision, Rival, Rule, decide
+from data.nouns import Chunk, Record, read_jsonl, write_jsonl
+from raft_errors import BadInput
+from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
+from tasks.runtime.retriever import open_retriever
+from tasks.work.bench import Bench, Outcome
+
+if TYPE_CHECKING:
+    from tasks.gate import GateConfig
+    from tasks.retrieval import RetrievalConfig
+
+CANDIDATE = "candidate"
+
+
+def build(
+    bench: Bench,
+    config: GateConfig,
+    export: StageFiles,
+    train: StageFiles,
+    records: StageFiles,
+    index: StageFiles,
+    chunk: StageFiles,
+    evaluate: StageFiles,
+    embedder: ModelFolder,
+    base: ModelFolder,
+    retrieval: RetrievalConfig,
+    promoted_export: StageFiles | None = None,
+    promoted_train: StageFiles | None = None,
+    promoted_records: StageFiles | None = None,
+    frozen: StageFiles | None = None,
+) -> Outcome:
+    """Writes decision.json, decision.md, comparisons.json and rows.jsonl.
+
+    Args:
+        promoted_export, promoted_train, promoted_records: of the version in use, where there is one.
+        frozen: the records whose test set was frozen when the first version was made.
+    """
+    from data.evaluation.comparison import summarise
+    from tasks.runtime.contenders import check_serving
+    from tasks.runtime.exam import answer_and_score, contexts, depth_for, make_answerer
+
+    contract = read_json(records.path("contract.json"))
+    settings = evaluate.ingredients["config"]
+    notes = [_general(evaluate, config.general_loss)]
+    adapters: dict[str, tuple[Path | None, str]] = {
+        "base": (None, base.digest),
+        CANDIDATE: (export.path("adapter"), f"{base.digest}+{train.digest}"),
+    }
+    rivals: list[Rival] = ["base"]
+    if promoted_export is not None and promoted_train is not None:
+        try:
+            check_serving(promoted_export.path("adapter"), contract, export.path("adapter"))
+        except BadInput as error:
+            notes.append(Check("comparable", False, "hold", f"{error.what}, so the two cannot be compared"))
+        else:
+            adapters["promoted"] = (promoted_export.path("adapter"), f"{base.digest}+{promoted_train.digest}")
+            rivals.insert(0, "promoted")
+    retriever = open_retriever(retrieval, index, chunk, embedder)
+    test = list(read_jsonl(records.path("test.jsonl"), Record))[: settings["limit"]]
+    hits = retriever.search([r.metadata["question"] for r in test], depth_for(("retrieved",), contract["passages"]))
+    fresh = contexts(test, hits, retriever.chunks, contract, ("retrieved",), bench.seed)
+    kept, left_out = usable(frozen, retriever.chunks, _taught(records), contract) if frozen else ([], Counter())
+    asked = [("fresh", record) for _, record in fresh] + [("frozen", record) for record in kept]
+    known = _documents(promoted_records) if promoted_records else set()
+    rows: list[dict[str, Any]] = []
+    for name, (adapter, digest) in adapters.items():
+        who = make_answerer(base.folder, adapter, digest, settings, contract)
+        rows += answer_and_score(name, who, asked, contract, bench.cache, bench.progress)[0]
+    for row in rows if known else ():
+        row["slices"]["corpus"] = "known to the promoted version" if row["group"] in known else "new"
+    comparisons = {
+        rival: summarise(rows, base=rival, other=CANDIDATE, samples=settings["samples"], seed=bench.seed)["settings"]
+        for rival in rivals
+    }
+    rule = Rule(margin=config.margin, gain=config.gain, least_questions=config.least_questions)
+    decision = decide(comparisons, rule, notes=notes)
+    write_json(bench.out / "decision.json", decision.to_dict())
+    write_json(bench.out / "comparisons.json", comparisons)
+    write_jsonl(bench.out / "rows.jsonl", rows)
+    (bench.out / "decision.md").write_text(as_markdown(decision), encoding="utf-8", newline="\n")
+    excluded = f" ({', '.join(f'{n} {why}' for why, n in left_out.items())})" if left_out else ""
+    return Outcome(
+        f"{decision.verdict}: {decision.reason}",
+        {
+            "verdict": decision.verdict,
+            "reason": decision.reason,
+            "fresh_questions": len(fresh),
+            "frozen_questions": f"{len(kept)}{excluded}",
+            "rivals": rivals,
+            "failed": [c.name for c in decision.checks if not c.passed],
+        },
+    )
+
+
+def usable(
+    frozen: StageFiles, chunks: dict[str, Chunk], taught: set[str], contract: dict[str, Any]
+) -> tuple[list[Record], Counter[str]]:
+    """The frozen test records that still tell something, and how many others there are, by reason."""
+    kept, left_out = [], Counter[str]()
+    asked_as = read_json(frozen.path("contract.json"))
+    documents = {c.document_id for c in chunks.values()}
+    same_prompt = asked_as["template_version"] == contract["template_version"]
+    for record in read_jsonl(frozen.path("test.jsonl"), Record):
+        meta = record.metadata
+        if not same_prompt:
+            left_out["of another prompt template"] += 1
+        elif any(p["document_id"] not in documents for p in meta["passages"]):
+            left_out["with passages of deleted documents"] += 1
+        elif any(c not in chunks for c in meta["oracle_ids"]):
+            left_out["whose answers' passages were edited"] += 1
+        elif taught.intersection(meta["document_ids"]) and meta["documents"] == "unseen":
+            left_out["on documents that are trained on now"] += 1
+        else:
+            kept.append(record)
+    return kept, left_out
+
+
+def _taught(records: StageFiles) -> set[str]:
+    return {d for r in read_jsonl(records.path("train.jsonl"), Record) for d in r.metadata["document_ids"]}
+
+
+def _documents(records: StageFiles) -> set[str]:
+    """Documents that a version's questions were about, in any split."""
+    rows: Iterable[Record] = (
+        r for split in ("train", "validation", "test") for r in read_jsonl(records.path(f"{split}.jsonl"), Record)
+    )
+    return {d for r in rows for d in r.metadata["document_ids"]}
+
+
+def _general(evaluate: StageFiles, most: float) -> Check:
+    """What was forgotten outside the domain, as the evaluation measured it."""
+    general = read_json(evaluate.path("metrics.json")).get("general") or {}
+    if "loss" not in general:
+        return Check("general skills", True, "hold", "general skills were not measured (evaluate.general)")
+    rise = general["loss"]["difference"]
+    why = f"loss on general instructions {rise:+.3f} nats a token against the base model, at most {most:+g} is allowed"
+    return Check("general skills", rise <= most, "hold", why)
+
+
+def as_markdown(decision: Decision) -> str:
+    """The decision for a reader."""
+    lines = [f"# {decision.verdict}", "", decision.reason, "", "| check | | why |", "|---|---|---|"]
+    lines += [f"| {c.name} | {'passed' if c.passed else c.otherwise} | {c.why} |" for c in decision.checks]
+    return "\n".join(lines) + "\n"

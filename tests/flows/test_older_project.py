@@ -1,0 +1,137 @@
+"""What people already have keeps working: a project that an earlier release made, packed with its store and registry.
+
+The archive is never made anew, see `tests/fixtures/README.md`. Code changed since then, so every stage is built once
+more; what it must come to is what it came to then.
+"""
+
+import importlib
+import json
+import tarfile
+from pathlib import Path
+
+import prefect
+import pytest
+import yaml
+from conftest import Project
+
+from tasks.store.store import MANIFEST
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+ENTRY_POINTS = (FIXTURES / "deployment_entry_points.txt").read_text().split()
+MADE_IN = "/tmp/oldproject"
+"""Where the project stood when it was made; the adapter's files name their base model by its folder."""
+FOLLOW_THE_FOLDER = {  # and therefore differ here, in nothing but that name
+    "train": {"adapter/README.md", "adapter/adapter_config.json", "adapter/raft.json"},
+    "export": {"adapter/adapter_config.json", "adapter/raft.json"},
+    "evaluate": {"report.html", "summary.md"},  # the report also tells when and by what code all was made
+}
+SAME = ("ingest", "chunk", "embed", "index", "questions", "records")
+PROMOTED = "480c5775b8604dab786cde1c00f13af6"
+TRAINED = "cc74386e9367beb116fefde086d35a04"
+
+
+class Older(Project):
+    """The project of an earlier release, unpacked where it was not made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = self.domain = folder
+        with tarfile.open(FIXTURES / "project_before_the_rooms.tar.xz") as archive:
+            archive.extractall(folder, filter="data")
+        self.values = yaml.safe_load(self.config.read_text())
+
+    def manifest(self, stage: str, key: str) -> dict:
+        return json.loads((self.folder / ".raft" / "store" / stage / key / MANIFEST).read_text())
+
+    def before(self, stage: str) -> dict:
+        """The manifest that the earlier release wrote."""
+        registry = json.loads((self.folder / ".raft" / "registry" / "adapter" / "registry.json").read_text())
+        return self.manifest(stage, registry["versions"][0]["stages"][stage]["key"])
+
+    def text(self, stage: str, key: str, name: str) -> str:
+        return (self.folder / ".raft" / "store" / stage / key / name).read_text()
+
+
+@pytest.fixture
+def older(tmp_path) -> Older:
+    return Older(tmp_path)
+
+
+def files(manifest: dict) -> dict[str, str]:
+    return {entry["path"]: entry["sha256"] for entry in manifest["files"] if entry["result"]}
+
+
+def in_use(project: Project) -> dict:
+    (adapter,) = project.json("adapters")["adapters"]
+    (version,) = [v for v in adapter["versions"] if v["state"] == "promoted"]
+    return version
+
+
+def test_what_only_looks_reads_the_older_store_as_it_is(older):
+    plan = {row["stage"]: row for row in older.json("plan")["stages"]}
+    assert {row["state"] for row in plan.values()} == {"run"}
+    for stage, row in plan.items():  # nothing but the program is other than then
+        assert "code of " in row["why"]
+        assert f"--keep {stage} would keep the result of 2026-11-29" in row["why"]
+    assert in_use(older)["number"] == 1
+    story = older.raft("explain").stdout
+    assert f"adapter {PROMOTED[:8]}" in story
+    assert TRAINED in story
+    assert "made by other code" in story
+
+
+@pytest.mark.slow
+def test_the_promoted_adapter_answers_as_soon_as_there_is_an_index_again(older):
+    for verb in ("search", "ask"):
+        refused = older.raft(verb, "Who opens the gates of Elm?", check=False)
+        assert refused.returncode == 2
+        assert "is not built for this configuration" in refused.stderr
+    older.raft("index", "--no-prefect")
+    assert older.json("search", "Who opens the gates of Elm?")["hits"]
+    assert older.json("ask", "Who opens the gates of Elm?")["answers"]["adapter"]
+    assert [p.name for p in (older.folder / ".raft" / "store" / "export").glob("[!.]*")] == [PROMOTED]
+
+
+@pytest.mark.slow
+def test_every_stage_is_built_once_more_and_comes_to_what_it_came_to(older):
+    built = {row["stage"]: row for row in older.json("run", "--no-prefect")["stages"]}
+    assert {row["state"] for row in built.values()} == {"built"}
+    assert {stage: built[stage]["digest"] for stage in SAME} == {s: older.before(s)["digest"] for s in SAME}
+    for stage, following in FOLLOW_THE_FOLDER.items():
+        then, key = older.before(stage), built[stage]["key"]
+        before, after = files(then), files(older.manifest(stage, key))
+        assert before.keys() == after.keys()
+        assert {name for name in before if before[name] != after[name]} == following
+        for name in following - {"report.html"}:
+            moved = older.text(stage, key, name).replace(str(older.folder), MADE_IN)
+            if stage == "export" and name == "adapter/raft.json":
+                moved = moved.replace(built["train"]["digest"], older.before("train")["digest"])
+            assert moved == older.text(stage, then["key"], name)
+
+    assert in_use(older)["stages"]["export"]["key"] == PROMOTED, "an upgrade changes nothing about what is served"
+    night = older.json("retrain", "--no-prefect")
+    assert night["result"] == "nothing", "neither a new setting at its default nor a moved folder is somebody's change"
+    assert in_use(older)["number"] == 1
+    again = {row["stage"]: row["state"] for row in older.json("run", "--no-prefect")["stages"]}
+    assert set(again.values()) == {"cached"}
+
+
+@pytest.mark.slow
+def test_a_costly_training_is_kept_on_request(older):
+    built = {row["stage"]: row for row in older.json("run", "--no-prefect", "--keep", "train")["stages"]}
+    assert (built["train"]["state"], built["train"]["key"]) == ("kept", TRAINED)
+    assert built["export"]["state"] == built["evaluate"]["state"] == "built"
+    weights = "adapter/adapter_model.safetensors"
+    export = files(older.manifest("export", built["export"]["key"]))
+    assert export[weights] == files(older.before("train"))[weights]
+
+
+@pytest.mark.parametrize("entry", ENTRY_POINTS)
+def test_a_deployment_of_an_earlier_release_finds_its_flow(entry):
+    module, _, name = entry.rpartition(".")
+    assert isinstance(getattr(importlib.import_module(module), name), prefect.Flow)
+
+
+def test_the_deployments_of_today_start_at_an_entry_point_that_is_kept():
+    """What is written into a server today must be in the list, for the release after this one."""
+    deployments = yaml.safe_load((FIXTURES.parents[1] / "prefect.yaml").read_text())["deployments"]
+    assert {row["entrypoint"] for row in deployments} <= set(ENTRY_POINTS)
