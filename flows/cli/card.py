@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from tasks.adapters.model_card import README, model_card
 
 from flows.cli.options import AdapterArgument, ConfigOption, JsonOption, SetOption, chosen_adapter
 from flows.cli.output import emit
@@ -17,6 +16,7 @@ from raft_errors import BadInput
 from tasks.config import load_config
 from tasks.store.store import Store, read_json
 from tasks.upkeep.lineage import Chain, trace
+from tasks.work.model_card import README, model_card
 
 
 def card(
