@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.nouns import Document, read_jsonl, write_jsonl
-from data.teachers import Price, Teacher
+from data.teachers.protocol import Price, Teacher
 from raft_errors import BadInput
 from tasks.build.section import Section, setting
 from tasks.build.stage import Bench, Outcome, Stage, balanced
@@ -178,7 +178,7 @@ def _paid(usage: dict[str, Any]) -> str:
 
 def _teacher(config: QuestionsConfig, base: ModelFiles | None) -> Teacher:
     if config.teacher == "openai":
-        from data.teachers import OpenAITeacher
+        from data.teachers.endpoint import OpenAITeacher
 
         return OpenAITeacher(
             config.teacher_model,

@@ -14,7 +14,7 @@ import jinja2
 
 from data.nouns import ItemCache, Progress, text_sha256
 from data.questions.asking import Sampling, ask
-from data.teachers import Messages, Teacher, TeacherFailure
+from data.teachers.protocol import Messages, Teacher, TeacherFailure
 
 VERDICT = Path(__file__).parent / "templates" / "judge" / "verdict.jinja"
 _LONGEST_REPLY = 2000  # characters that the judge reads

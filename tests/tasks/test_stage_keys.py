@@ -151,7 +151,8 @@ def test_an_edit_changes_the_keys_of_the_stages_whose_work_it_is_and_of_no_other
 import json, sys
 from pathlib import Path
 from flows.pipeline import STAGES
-from tasks import gate, keys, replay
+from tasks import gate, replay
+from tasks.build import keys
 assert Path(keys.__file__).is_relative_to(Path.cwd())
 keys._kept_prints = lambda: (None, "")
 def prints():
