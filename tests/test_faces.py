@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -126,3 +127,13 @@ def test_our_own_code_imports_from_the_modules_so_that_keys_see_what_it_uses():
 
 def test_a_release_of_ours_that_changes_no_code_makes_nothing_anew():
     assert packages_behind("data", "retrieval", "jora_engine") == []
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_guide_says_what_each_name_of_a_library_is(library):
+    page = (ROOT / "docs" / "python.md").read_text()
+    rows = page.split(f"## {library}\n")[1].split("\n## ")[0].split("\n|---|---|\n")[1]
+    named = {
+        name for row in rows.splitlines() if row.startswith("|") for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert named == set(offered(library))
