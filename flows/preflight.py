@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from data.memo import remembered
+from data.memo import memoise
 from flows.pipeline import Run, stages_to
 from tasks.build.keys import code_fingerprint, key_of
 from tasks.inputs.models import ModelFiles
@@ -49,4 +49,4 @@ def _fallback_template(run: Run, base: ModelFiles) -> str:
         return Tokenizer.load(base.folder).fallback_template or ""
 
     code = key_of({"code": code_fingerprint("jora_engine.tokenizer", "jora_engine.weights")})
-    return str(remembered(run.store.cache("checks"), f"base-1 {code}", [base.digest], look)[0])
+    return str(memoise(run.store.cache("checks"), f"base-1 {code}", [base.digest], look)[0])

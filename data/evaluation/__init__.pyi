@@ -11,7 +11,7 @@ from data.evaluation.conditions import condition_words as condition_words
 from data.evaluation.conditions import setting_words as setting_words
 from data.evaluation.conditions import with_passages as with_passages
 from data.evaluation.general_skills import Instruction as Instruction
-from data.evaluation.general_skills import compare_general as compare_general
+from data.evaluation.general_skills import compare_general_skills as compare_general_skills
 from data.evaluation.general_skills import instructions as instructions
 from data.evaluation.promotion import Check as Check
 from data.evaluation.promotion import Decision as Decision

@@ -14,5 +14,5 @@ from data.records.split_sides import SPLITS as SPLITS
 from data.records.splits import Frozen as Frozen
 from data.records.splits import SplitOptions as SplitOptions
 from data.records.splits import split_by_document as split_by_document
-from data.records.token_check import Preflight as Preflight
-from data.records.token_check import preflight as preflight
+from data.records.token_check import TokenCheck as TokenCheck
+from data.records.token_check import check_tokens as check_tokens
