@@ -1,4 +1,4 @@
-"""The names of our packages are common words: this module makes sure that each of them is ours before it is used.
+"""The names of our packages: whether each of them is ours before it is used, and what a package offers its users.
 
 A `tasks.py` beside a script, or a folder on PYTHONPATH with a `data` package in it, comes before ours in Python's
 search and would end an import deep inside. Each package asks here for those that it builds on; the `raft` command asks
@@ -7,10 +7,15 @@ for all.
 
 from __future__ import annotations
 
+import ast
+import functools
+import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 NAMES = ("data", "retrieval", "jora_engine", "tasks", "flows")
 SAFE_PATH = "raft"
@@ -50,6 +55,35 @@ def _place(name: str) -> Path | None:
         return Path(origin).resolve()
     folders = list(spec.submodule_search_locations or ()) if spec else []
     return Path(folders[0]).resolve() if folders else None
+
+
+def offer(package: str, init: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package that offers names of its modules, each imported when it is asked for.
+
+    The names stand in `__init__.pyi` beside the package's `__init__.py`, one `from module import name as name` each:
+    type checkers and editors read the same lines. They are not in `__init__.py` itself because a stage's key follows
+    the imports of Python files, and a face that reached into every module would make every result hang on all of them.
+    For the same reason our own code imports from the modules and never from a face.
+
+    Args:
+        package, init: `__name__` and `__file__` of the package.
+    """
+    modules = functools.cache(lambda: _offered(Path(init).with_suffix(".pyi")))
+
+    def get(name: str) -> Any:
+        if name == "__all__":
+            return sorted(modules())
+        if name not in modules():
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(modules()[name]), name)
+
+    return get, lambda: sorted({*vars(sys.modules[package]), *modules()})
+
+
+def _offered(stub: Path) -> dict[str, str]:
+    """Name -> the module that it comes from."""
+    lines = ast.parse(stub.read_text(encoding="utf-8")).body
+    return {alias.name: str(node.module) for node in lines if isinstance(node, ast.ImportFrom) for alias in node.names}
 
 
 def keep_working_folder_out() -> None:

@@ -1,6 +1,6 @@
-"""What was made of a text, kept in an item cache: not made again while the text and the version of its maker stay.
+"""Work on single texts, done once: the result is kept in an item cache for as long as text and function stay the same.
 
-For work that depends on one text alone and whose result is JSON. Knows nothing of what is made.
+For work that depends on one text alone and whose result is JSON. It does not know what the work is.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 from data.nouns import ItemCache, text_sha256
 
 
-def remembered(cache: ItemCache | None, what: str, texts: Sequence[str], make: Callable[[str], Any]) -> list[Any]:
-    """`[make(text) for text in texts]`, each text once; what is new goes into the cache in one commit.
+def memoise(cache: ItemCache | None, what: str, texts: Sequence[str], make: Callable[[str], Any]) -> list[Any]:
+    """`[make(text) for text in texts]`, each text once; new results go into the cache in one commit.
 
     Args:
-        what: names the maker, its version and everything else that its results depend on.
-        make: gives JSON values (tuples come back as lists).
+        what: names the function, its version and everything else that its results depend on.
+        make: returns JSON values (tuples come back as lists).
     """
     keys = [text_sha256(f"{what}\0{text}") for text in texts]
     known = {key: json.loads(raw) for key, raw in (cache.get_many(keys) if cache is not None else {}).items()}
@@ -32,7 +32,7 @@ def remembered(cache: ItemCache | None, what: str, texts: Sequence[str], make: C
 
 
 class Memo:
-    """The same for texts that come one by one: `memo(text)`; `save` puts what is new into the cache."""
+    """The same for texts that come one by one: `memo(text)`; `save` puts new results into the cache."""
 
     def __init__(self, cache: ItemCache | None, what: str, make: Callable[[str], Any]) -> None:
         self._cache, self._what, self._make = cache, what, make

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from data.memo import remembered
+from data.memo import memoise
 from tasks.build.events import Said
 from tasks.build.keys import code_fingerprint, key_of
 from tasks.build.stage import Stage
@@ -56,4 +56,4 @@ def _fallback_template(run: Run, base: ModelFiles) -> str:
         return Tokenizer.load(base.folder).fallback_template or ""
 
     code = key_of({"code": code_fingerprint("jora_engine.tokenizer", "jora_engine.weights")})
-    return str(remembered(run.store.cache("checks"), f"base-1 {code}", [base.digest], look)[0])
+    return str(memoise(run.store.cache("checks"), f"base-1 {code}", [base.digest], look)[0])

@@ -7,6 +7,7 @@ rows over data and fsdp, the sequence over context. A logical axis that a mesh a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Sequence
@@ -50,12 +51,14 @@ def place(model: ModelConfig, shape: Sequence[int] | str = "auto") -> Placement 
 
 
 def use_cores(rows: int) -> None:
-    """Makes JAX treat CPU cores as devices, as many as divide the `rows` of a micro batch. Call before JAX starts.
+    """Makes JAX treat CPU cores as devices, as many as divide the `rows` of a micro batch, unless JAX has started.
 
-    XLA:CPU runs loops (attention, the layers) on one thread; a device a core keeps all cores busy.
+    XLA:CPU runs loops (attention, the layers) on one thread; a device a core keeps all cores busy. In a process that
+    has computed with JAX before, its devices stay as they are.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", math.gcd(cores, rows))
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", math.gcd(cores, rows))
 
 
 def make_mesh(shape: Sequence[int] | str = "auto", devices: Sequence[Any] | None = None) -> Mesh:

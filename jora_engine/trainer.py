@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -232,6 +232,21 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     report({"event": "done", "step": progress.step, **_summary(progress)})
 
 
+def fine_tune(
+    job: Job, *, stop: Callable[[], bool] = lambda: False, report: Callable[[dict[str, Any]], None] = lambda event: None
+) -> None:
+    """Trains and writes the results of a job; called again after an interruption, it goes on where it was.
+
+    Args:
+        stop: asked before every micro batch; True saves the last finished step and raises `Interrupted`.
+        report: is given an event (`step` with its loss, `done` …) as a dict of JSON values.
+    """
+    job.work.mkdir(parents=True, exist_ok=True)
+    with (job.work / ".lock").open("w") as lock:  # two trainers never share a work folder
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(job, stop=stop, report=report)
+
+
 def _summary(progress: Progress) -> dict[str, Any]:
     losses = [row["loss"] for row in progress.history]
     return {
@@ -319,11 +334,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m jora_engine.trainer JOB.json\n")
         return 2
     try:
-        job = Job.read(Path(arguments[0]))
-        job.work.mkdir(parents=True, exist_ok=True)
-        with (job.work / ".lock").open("w") as lock:  # two trainers never share a work folder
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            run(job, stop=wanted.is_set, report=_say)
+        fine_tune(Job.read(Path(arguments[0])), stop=wanted.is_set, report=_say)
     except RaftError as error:
         _say({"event": "error", "what": error.what, "expected": error.expected, "do": error.do})
         return error.exit_code

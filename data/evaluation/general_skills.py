@@ -40,16 +40,16 @@ def instructions(count: int | None = None) -> list[Instruction]:
     """The first `count` instructions, all by default, kinds in turn so that any first few are a fair sample."""
     lines = INSTRUCTIONS.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    found = [Instruction(**{**row, "accepted": tuple(row["accepted"])}) for row in rows]
+    every = [Instruction(**{**row, "accepted": tuple(row["accepted"])}) for row in rows]
     seen: Counter[str] = Counter()
     turn = {}
-    for item in found:
+    for item in every:
         turn[item.id] = seen[item.kind]
         seen[item.kind] += 1
-    return sorted(found, key=lambda i: (turn[i.id], i.id))[:count]
+    return sorted(every, key=lambda i: (turn[i.id], i.id))[:count]
 
 
-def compare_general(
+def compare_general_skills(
     asked: Sequence[Instruction],
     replies: Mapping[str, Sequence[str]],
     losses: Mapping[str, Sequence[float]],
@@ -59,7 +59,7 @@ def compare_general(
     samples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What `other` does to general skills: paired differences, other - base, JSON values only.
+    """How general skills change from `base` to `other`: paired differences, other - base, JSON values only.
 
     Args:
         replies: condition -> one reply an instruction.

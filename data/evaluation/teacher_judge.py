@@ -1,6 +1,6 @@
-"""An optional judge: a teacher says of each reply whether it answers as the reference does. Never the only metric.
+"""A teacher as judge, where one is wanted: does each reply say the same as the reference? Never the only metric.
 
-Verdicts become the metric `judged` beside the others, and how often the judge agrees with the exact metrics is told
+Verdicts become the metric `judged` beside the others. How often the judge agrees with the exact metrics is reported
 with them, so that a reader sees what the judge is worth. A verdict that cannot be read is left out and counted.
 """
 
@@ -14,7 +14,7 @@ import jinja2
 
 from data.nouns import ItemCache, Progress, text_sha256
 from data.questions.asking import Sampling, ask
-from data.teachers import Messages, Teacher, TeacherFailure
+from data.teachers.protocol import Messages, Teacher, TeacherFailure
 
 VERDICT = Path(__file__).parent / "templates" / "judge" / "verdict.jinja"
 _LONGEST_REPLY = 2000  # characters that the judge reads
@@ -28,9 +28,9 @@ def judge_rows(
     progress: Progress | None = None,
     seed: int = 0,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of `score_row` with the metric `judged` (1.0, 0.0 or None), and what there is to say about the judge.
+    """Rows of `score_row` with the metric `judged` (1.0, 0.0 or None), and figures about the judge.
 
-    Judged are rows whose right reply is an answer; a refusal or an empty reply is 0.0 without asking.
+    Rows whose right reply is an answer are judged; a refusal or an empty reply gets 0.0 without asking.
 
     Returns:
         New rows in the same order; and `teacher`, `judged`, `unreadable` (no yes or no in the verdict), `failed` (no
@@ -59,11 +59,11 @@ def judge_rows(
         what=f"judged by {teacher.name}",
     )
     failed = unreadable = 0
-    for place, given in zip(prompts, replies, strict=True):
-        if isinstance(given, TeacherFailure):
+    for place, reply in zip(prompts, replies, strict=True):
+        if isinstance(reply, TeacherFailure):
             failed += 1
             continue
-        verdict = read_verdict(given)
+        verdict = read_verdict(reply)
         unreadable += verdict is None
         verdicts[place] = verdict
     out = [
@@ -82,7 +82,7 @@ def judge_rows(
 
 
 def read_verdict(reply: str) -> float | None:
-    """1.0 for yes, 0.0 for no, by the first of the two words; None where neither stands there."""
+    """1.0 for yes, 0.0 for no, whichever of the words comes first; None where the reply has neither."""
     words = [w.strip(".,:;!*\"'`()") for w in reply.casefold().split()]
     first = next((w for w in words if w in ("yes", "no")), None)
     return None if first is None else float(first == "yes")

@@ -5,9 +5,6 @@ Example:
     corpus.documents[0].text, corpus.quarantined, corpus.counts
 """
 
-from data.loading.corpus import load_corpus
-from data.loading.options import REASONS, Corpus, Duplicate, LoadOptions, Quarantined
-from data.loading.parsers import PARSERS
-from data.loading.report import corpus_report
+from raft_names import offer
 
-__all__ = ["PARSERS", "REASONS", "Corpus", "Duplicate", "LoadOptions", "Quarantined", "corpus_report", "load_corpus"]
+__getattr__, __dir__ = offer(__name__, __file__)

@@ -1,7 +1,5 @@
-"""Questions about a corpus: asked of a teacher, filtered, answered with verbatim quotes, every loss counted."""
+"""Questions about a corpus: imported, or asked of a teacher; each with its gold chunks and verbatim quotes."""
 
-from data.questions.generate import generate_questions
-from data.questions.options import KINDS, QuestionOptions
-from data.questions.results import Dropped, QuestionSet, question_set
+from raft_names import offer
 
-__all__ = ["KINDS", "Dropped", "QuestionOptions", "QuestionSet", "generate_questions", "question_set"]
+__getattr__, __dir__ = offer(__name__, __file__)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from data.questions.filters import Fault
 from data.questions.wording import content_words, flat, words
-from data.teachers import Shape
+from data.teachers.protocol import Shape
 from data.text.quotes import Span, locate_quote, sentences
 
 

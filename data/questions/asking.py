@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.nouns import ItemCache, Progress, text_sha256
-from data.teachers import Counted, Messages, Reply, Shape, Teacher, TeacherFailure, TeacherUnavailable
+from data.teachers.protocol import Counted, Messages, Reply, Shape, Teacher, TeacherFailure, TeacherUnavailable
 
 log = logging.getLogger("raft.data")
 

@@ -24,7 +24,7 @@ from data.questions.prompts import OWN_TEMPLATES, Prompt, load_prompt
 from data.questions.selection import Candidate
 from data.questions.small import final_answer, fits, mend
 from data.questions.wording import flat
-from data.teachers import Messages, Reply, Shape, Teacher, TeacherFailure
+from data.teachers.protocol import Messages, Reply, Shape, Teacher, TeacherFailure
 from raft_errors import BadInput
 
 

@@ -24,7 +24,7 @@ from data.questions.options import QuestionOptions
 from data.questions.results import Dropped, QuestionSet, question_set
 from data.questions.selection import Candidate, choose
 from data.questions.wording import flat, words
-from data.teachers import Teacher
+from data.teachers.protocol import Teacher
 from raft_errors import BadInput
 
 UNANSWERED_IN = 4  # hits in which an unanswerable question must find no answer, beside its own chunk

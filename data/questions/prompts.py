@@ -15,7 +15,7 @@ import jinja2
 import jinja2.sandbox
 
 from data.nouns import text_sha256
-from data.teachers import Messages
+from data.teachers.protocol import Messages
 from raft_errors import BadInput
 
 OWN_TEMPLATES = Path(__file__).parent / "templates"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from data.memo import remembered
+from data.memo import memoise
 from data.nouns import Chunk, ItemCache, digest
 from data.questions.shapes import shape
 from data.questions.wording import content_words, flat
@@ -117,7 +117,7 @@ def _statements_of(chunks: Sequence[Chunk], cache: ItemCache | None) -> Iterator
         return [(s.text, s.span.start, s.span.end, s.kind, s.answer, s.score) for s in found]
 
     keys = [f"{c.title.replace(chr(0), ' ')}\0{c.text}" for c in chunks]
-    for chunk, found in zip(chunks, remembered(cache, _VERSION, keys, rows), strict=True):
+    for chunk, found in zip(chunks, memoise(cache, _VERSION, keys, rows), strict=True):
         yield chunk, [Statement(text, Span(start, end), *rest) for text, start, end, *rest in found]
 
 

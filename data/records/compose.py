@@ -35,7 +35,7 @@ class DroppedQuestion:
 
 @dataclass(frozen=True)
 class RecordSet:
-    """`report` counts questions = records + dropped, and says what `record_report.report_records` measures."""
+    """`report` counts questions = records + dropped, and holds what `data.records.figures.report_records` measures."""
 
     train: list[Record]
     validation: list[Record]
@@ -65,7 +65,8 @@ def compose_records(
         count_tokens: length of a text in the base model's tokenizer, without special tokens.
         splits: by default `split_by_document(chunks, questions, seed=seed)`.
 
-    Raises BadInput where no training record can be made, with what to raise if the token budget is why.
+    Raises:
+        BadInput: no training record can be made; it names the budget that would do where records are too long.
     """
     options = options or RecordOptions()
     if not questions:
@@ -73,23 +74,11 @@ def compose_records(
     splits = splits or split_by_document(chunks, questions, seed=seed)
     template = template or load_template()
     candidates = Candidates(chunks, distractors, splits, seed)
-    usable, dropped = _usable(questions, candidates.chunks, splits, options, seed)
+    usable, unusable = _usable(questions, candidates.chunks, splits, options, seed)
     may_refuse = options.absent != "answer" or any(is_unanswerable(q) for q, _ in usable)
     composer = Composer(candidates, options, count_tokens, seed, splits, template, may_refuse)
-    records: dict[str, Record] = {}
-    needed: list[int] = []
-    for done, (question, split) in enumerate(usable):
-        record, tokens = composer.draft(question, split, present=True)
-        if record is None:
-            needed.append(tokens)
-            detail = f"{tokens} tokens without any distractor, {options.max_tokens} allowed"
-            dropped.append(DroppedQuestion(question.id, "over_budget", detail))
-        elif not reads_back(record, question, template):
-            dropped.append(DroppedQuestion(question.id, "unreadable_label", "it holds the template's own markers"))
-        else:
-            records[question.id] = record
-        if progress and done % 100 == 0:
-            progress(done, len(usable), "records")
+    records, failures, lengths = _draft_all(usable, composer, progress)
+    dropped = unusable + failures
     usable = [(q, s) for q, s in usable if q.id in records]
     blocked = sum(_remove_oracles([q for q, of in usable if of == split], split, records, composer) for split in SPLITS)
     usable.sort(key=lambda item: (digest("place", str(seed), item[0].id), item[0].id))
@@ -97,13 +86,8 @@ def compose_records(
     further = _arrangements([q for q, of in usable if of == "train"], records, composer)
     by_split["train"] += further
     if not by_split["train"]:
-        raise _no_records(dropped, needed, options)
-    leaks = find_leaks(by_split, splits)
-    if leaks:
-        raise RaftError(f"records: {len(leaks)} leak(s) between splits, the first: {leaks[0]}", do="report this bug")
-    for split in SPLITS[1:]:
-        if splits.report.get("target", {}).get(split) and not by_split[split]:
-            log.warning("no %s record is left: see the dropped questions", split)
+        raise _no_records(dropped, lengths, options)
+    _check_splits(by_split, splits)
     if progress:
         progress(len(usable), len(usable), "records")
     report = {
@@ -111,22 +95,62 @@ def compose_records(
         "records": {s: len(by_split[s]) for s in SPLITS},
         "extra_arrangements": len(further),
         "dropped": dict(sorted(Counter(d.reason for d in dropped).items())),
+        **_asked_for(composer, blocked),
+        "candidates_left_out": dict(sorted(candidates.left_out.items())),
+        "leaks": 0,
+        **report_records(by_split),
+        "splits": splits.report,
+    }
+    return RecordSet(by_split["train"], by_split["validation"], by_split["test"], dropped, report)
+
+
+def _draft_all(
+    usable: Sequence[tuple[Question, str]], composer: Composer, progress: Progress | None
+) -> tuple[dict[str, Record], list[DroppedQuestion], list[int]]:
+    """Question id -> its record with the oracle shown; the questions without one; the tokens of those too long."""
+    records: dict[str, Record] = {}
+    dropped: list[DroppedQuestion] = []
+    lengths: list[int] = []
+    for done, (question, split) in enumerate(usable):
+        record, tokens = composer.draft(question, split, present=True)
+        if record is None:
+            lengths.append(tokens)
+            detail = f"{tokens} tokens without any distractor, {composer.options.max_tokens} allowed"
+            dropped.append(DroppedQuestion(question.id, "over_budget", detail))
+        elif not reads_back(record, question, composer.template):
+            dropped.append(DroppedQuestion(question.id, "unreadable_label", "it holds the template's own markers"))
+        else:
+            records[question.id] = record
+        if progress and done % 100 == 0:
+            progress(done, len(usable), "records")
+    return records, dropped, lengths
+
+
+def _check_splits(by_split: Mapping[str, Sequence[Record]], splits: Splits) -> None:
+    """Refuses records that train on a held-out passage, and warns of a split that was asked for and is empty."""
+    leaks = find_leaks(by_split, splits)
+    if leaks:
+        raise RaftError(f"records: {len(leaks)} leak(s) between splits, the first: {leaks[0]}", do="report this bug")
+    for split in SPLITS[1:]:
+        if splits.report.get("target", {}).get(split) and not by_split[split]:
+            log.warning("no %s record is left: see the dropped questions", split)
+
+
+def _asked_for(composer: Composer, blocked: int) -> dict[str, Any]:
+    """The settings that a reader of the report wants to see; `blocked` records could not do without their oracle."""
+    template, options = composer.template, composer.options
+    return {
         "template": template.id,
         "template_version": template.version,
         "citation": template.citation,
-        "may_refuse": may_refuse,
-        "seed": seed,
+        "may_refuse": composer.may_refuse,
+        "seed": int(composer.seed),
         "p_oracle_asked": options.p_oracle,
         "absent_policy": options.absent,
         "absent_impossible": blocked,
         "order": options.order,
         "max_tokens": options.max_tokens,
-        "candidates_left_out": dict(sorted(candidates.left_out.items())),
-        "leaks": len(leaks),
-        **report_records(by_split),
-        "splits": splits.report,
     }
-    return RecordSet(by_split["train"], by_split["validation"], by_split["test"], dropped, report)
 
 
 def measured_p(questions: Sequence[Question], *, passages: int) -> float:
@@ -152,7 +176,7 @@ def _usable(
     options: RecordOptions,
     seed: int,
 ) -> tuple[list[tuple[Question, str]], list[DroppedQuestion]]:
-    """Questions that can be composed, each with its split, and the others with the reason."""
+    """Questions that a record can be made of, each with its split; and the others with the reason."""
     usable, dropped = [], []
     latest: dict[str, str] = {}
     ids: set[str] = set()
@@ -172,7 +196,7 @@ def _usable(
         usable.append((question, split))
         words = _words(question)
         latest[words] = max(split, latest.get(words, split), key=SPLITS.index)
-    # The same words asked of two documents must not be trained on and tested.
+    # A question asked of two documents in the same words must not be both trained on and tested.
     kept = [(q, s) for q, s in usable if latest[_words(q)] == s]
     dropped += [
         DroppedQuestion(q.id, "asked_in_later_split", f"also a {latest[_words(q)]} question")
@@ -228,24 +252,24 @@ def _remove_oracles(questions: list[Question], split: str, records: dict[str, Re
 
 def _arrangements(questions: list[Question], records: Mapping[str, Record], composer: Composer) -> list[Record]:
     """The further orders of the training records, one round of all questions after the other."""
-    made = []
+    further = []
     for turn in range(1, composer.options.arrangements):
         for question in questions:
             first = records[question.id].metadata
             if turn < len(first["passages"]):
                 refuse = first["label"] == "refuse"
                 record, _ = composer.draft(question, "train", present=first["oracle_present"], refuse=refuse, turn=turn)
-                made += [record] if record else []
-    return made
+                further += [record] if record else []
+    return further
 
 
-def _no_records(dropped: list[DroppedQuestion], needed: list[int], options: RecordOptions) -> BadInput:
+def _no_records(dropped: list[DroppedQuestion], lengths: list[int], options: RecordOptions) -> BadInput:
     reasons = ", ".join(f"{n} {r}" for r, n in sorted(Counter(d.reason for d in dropped).items()))
-    if needed:
-        ninety = sorted(needed)[int(0.9 * (len(needed) - 1))]
+    if lengths:
+        ninety = sorted(lengths)[int(0.9 * (len(lengths) - 1))]
         return BadInput(
             f"records: no training record fits into max_tokens {options.max_tokens} (dropped: {reasons})",
-            expected=f"at least {min(needed)} tokens for the shortest question, oracle and answer; {ninety} for 90 %",
+            expected=f"at least {min(lengths)} tokens for the shortest question, oracle and answer; {ninety} for 90 %",
             do=f"raise records.max_tokens to {ninety} or more, or make the chunks smaller",
         )
     return BadInput(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data.memo import remembered
+from data.memo import memoise
 from data.nouns import Chunk, ItemCache, Question
 from data.records.passage_splits import split_by_passage
 from data.records.split_sides import (
@@ -209,7 +209,7 @@ def _sketches(normals: Sequence[str], cache: ItemCache | None) -> dict[str, Any]
         return [int(value) for value in made.hashvalues]
 
     distinct = list(dict.fromkeys(normals))
-    known = remembered(cache, f"minhash-1 {scheme} {PERMUTATIONS} {SHINGLE_WORDS}", distinct, hashes)
+    known = memoise(cache, f"minhash-1 {scheme} {PERMUTATIONS} {SHINGLE_WORDS}", distinct, hashes)
     kind = first.hashvalues.dtype
     return {n: sketch(hashvalues=np.array(values, kind)) for n, values in zip(distinct, known, strict=True)}
 

@@ -1,7 +1,7 @@
-"""Looks at tokenised records before training spends hours on them: what is trained, what is cut, what is wrong.
+"""Checks records as tokens before training spends hours on them: what is trained on, what is cut, what is wrong.
 
-Takes any function that turns a record into token ids and a mask, so that it sees exactly what the trainer will see,
-and knows no tokenizer itself. `check` stops a training whose labels are empty, cut, or never end.
+It takes any function that turns a record into token ids and a mask, so that it sees exactly what the trainer will see,
+and knows no tokenizer itself. `TokenCheck.check` stops a training whose labels are empty, cut, or never end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from data.memo import remembered
+from data.memo import memoise
 from data.nouns import ItemCache, Record
 from data.records.figures import spread
 from raft_errors import BadInput
@@ -22,7 +22,7 @@ Tokenise = Callable[[Record], tuple[Sequence[int], Sequence[bool]]]
 
 
 class Measured(NamedTuple):
-    """One record: its tokens, those that are trained, whether its end is not, whether its output is not whole."""
+    """One record: its tokens, those trained on, whether the end is missing from them, whether part of the output is."""
 
     length: int
     trained: int
@@ -35,11 +35,11 @@ OPEN, CLOSE = "⟦", "⟧"
 
 
 @dataclass(frozen=True)
-class Preflight:
+class TokenCheck:
     """Attributes:
-    samples: rendered records, trained text between ⟦ and ⟧.
+    samples: records as the model sees them, with the text that is trained on between ⟦ and ⟧.
     figures: counts over all records; JSON values only.
-    faults: what must stop the training, one sentence each.
+    faults: reasons not to train, one sentence each.
     """
 
     samples: list[str]
@@ -50,13 +50,13 @@ class Preflight:
         """Raises BadInput with every fault."""
         if self.faults:
             raise BadInput(
-                "preflight: " + "; ".join(self.faults),
+                "records: " + "; ".join(self.faults),
                 expected="every record with a label that is trained on whole and ends",
                 do="look at preflight.txt, then at template, tokenizer and records.max_tokens",
             )
 
 
-def preflight(
+def check_tokens(
     records: Sequence[Record],
     tokenise: Tokenise,
     decode: Callable[[Sequence[int]], str],
@@ -66,14 +66,15 @@ def preflight(
     samples: int = 3,
     cache: ItemCache | None = None,
     tokenizer: str = "",
-) -> Preflight:
-    """Tokenises every record and says what training on them would mean.
+) -> TokenCheck:
+    """Tokenises every record and reports what a training on them would learn.
 
     Args:
         decode: token ids to text, special tokens included.
         end_ids: the tokens that end an answer; one must be trained as the last of each record.
         max_tokens: what fits; longer records are counted as cut.
-        cache: keeps what was found of each record, by its Alpaca triple and `tokenizer`, what `tokenise` goes by.
+        cache: keeps the measurements of each record, by its Alpaca triple and by `tokenizer`, which names whatever
+            decides what `tokenise` returns.
     """
     by_triple = {json.dumps([r.instruction, r.input, r.output]): r for r in records}
 
@@ -81,13 +82,14 @@ def preflight(
         return _measured(by_triple[triple], *tokenise(by_triple[triple]), decode, end_ids)
 
     triples = [json.dumps([r.instruction, r.input, r.output]) for r in records]
-    found = [Measured(*row) for row in remembered(cache, f"preflight-1 {tokenizer}", triples, take)]
-    whole = [m for m in found if m.aligned]
-    misaligned = len(found) - len(whole)
+    # "preflight" was this check's name when today's caches were filled
+    measured = [Measured(*row) for row in memoise(cache, f"preflight-1 {tokenizer}", triples, take)]
+    whole = [m for m in measured if m.aligned]
+    misaligned = len(measured) - len(whole)
     lengths, trained = [m.length for m in whole], [m.trained for m in whole]
     cut, unlabelled = sum(m.length > max_tokens for m in whole), sum(not m.trained for m in whole)
     endless, lost = sum(m.endless for m in whole), sum(m.lost for m in whole)
-    shown = [_render(*tokenise(r), decode) for r, m in list(zip(records, found, strict=True))[:samples] if m.aligned]
+    shown = [_render(*tokenise(r), decode) for r, m in list(zip(records, measured, strict=True))[:samples] if m.aligned]
     total, share = sum(lengths), sum(trained) / max(1, sum(lengths))
     faults = [
         f"{count} of {len(records)} records {words}"
@@ -117,7 +119,7 @@ def preflight(
         "output_not_whole": lost,
         "misaligned": misaligned,
     }
-    return Preflight(shown, figures, faults)
+    return TokenCheck(shown, figures, faults)
 
 
 def _measured(

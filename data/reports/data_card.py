@@ -1,7 +1,7 @@
-"""The data-set card: what the records are, in figures that a person can check, as Markdown, HTML and JSON.
+"""The card of a data set: what its records are, in figures that a person can check, as Markdown, HTML and JSON.
 
-Written from the report of `compose_records`, with what the questions stage adds and a few records to look at. Computes
-nothing.
+It is written from the report of `compose_records`, with what the questions stage adds and a few records to look at. It
+computes nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPLIT_NOTES = {
 }
 
 
-def write_card(
+def write_data_card(
     folder: Path,
     report: Mapping[str, Any],
     *,
@@ -45,7 +45,7 @@ def write_card(
     card = {"title": title, **report, **({"extra": dict(extra)} if extra else {})}
     text = json.dumps(card, ensure_ascii=False, indent=2, sort_keys=False)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8", newline="\n")
-    markdown = card_markdown(report, title=title, extra=extra)
+    markdown = data_card_markdown(report, title=title, extra=extra)
     (folder / "card.md").write_text(markdown, encoding="utf-8", newline="\n")
     places = {p: {"records": float(n)} for p, n in report["oracle_position"]["histogram"].items()}
     origins = {o or "unnamed": {"distractors": float(n)} for o, n in report["distractor_origin"].items()}
@@ -64,7 +64,7 @@ def write_card(
     (folder / "card.html").write_text(html, encoding="utf-8", newline="\n")
 
 
-def card_markdown(report: Mapping[str, Any], *, title: str, extra: Mapping[str, Any] | None = None) -> str:
+def data_card_markdown(report: Mapping[str, Any], *, title: str, extra: Mapping[str, Any] | None = None) -> str:
     """The card as Markdown."""
     lines = [f"# {_cell(title)}", "", _lead(report), "", "## Splits", "", _split_note(report), ""]
     lines += ["|  | " + " | ".join(SPLITS) + " |", "|" + "---|" * (len(SPLITS) + 1)]
@@ -101,14 +101,14 @@ def _split_rows(report: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def _places(report: Mapping[str, Any]) -> str:
-    """Whether the places are as they are meant to be."""
+    """Whether oracles stand where they are meant to."""
     if report["order"] == "retrieved":
         return "passages stand as the retriever ranks them"
     return f"chi-square p = {report['oracle_position']['p_value']:.3f} for equally likely places"
 
 
 def _facts(report: Mapping[str, Any], extra: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """(name, value) of everything that is not told by split."""
+    """(name, value) of everything that is not given by split."""
     position, quotes, false = report["oracle_position"], report["quotes"], report["false_distractors"]
     splits = report.get("splits", {})
     facts = [

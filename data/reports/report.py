@@ -47,7 +47,7 @@ def write_report(
         config: nested values are flattened to `section.field`.
         lineage: stage -> digest, or rows with `stage` and `digest`.
         advice: what `data.evaluation.advice.advise` found, as dicts, most pressing first.
-        general: what `data.evaluation.general_skills.compare_general` returned.
+        general: what `data.evaluation.general_skills.compare_general_skills` returned.
         judge: what `data.evaluation.teacher_judge.judge_rows` says about the judge, where there was one.
     """
     base, other = summary["base"], summary["other"]

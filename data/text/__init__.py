@@ -1,0 +1,5 @@
+"""Words and characters: one normalisation of answers, quotes found verbatim, and texts that are safe to show."""
+
+from raft_names import offer
+
+__getattr__, __dir__ = offer(__name__, __file__)

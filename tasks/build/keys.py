@@ -27,7 +27,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from data.memo import remembered
+from data.memo import memoise
 from data.nouns import ItemCache
 from raft_errors import BadInput
 from tasks.build.packages import distributions_of, normal
@@ -178,7 +178,7 @@ def _module_print(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...], dic
 
     source = path.read_text(encoding="utf-8")
     cache, reader = _kept_prints()
-    fingerprint, reached, foreign, named = remembered(cache, f"{reader} {package}", [source], read)[0]
+    fingerprint, reached, foreign, named = memoise(cache, f"{reader} {package}", [source], read)[0]
     return fingerprint, tuple(reached), tuple(foreign), _resources(named, path.parent, package)
 
 

@@ -11,7 +11,13 @@ import importlib.metadata
 import re
 from collections.abc import Iterable, Mapping
 
-NAMES = {"Stemmer": "pystemmer", "faiss": "faiss-cpu", "orbax": "orbax-checkpoint", "yaml": "pyyaml"}
+NAMES = {
+    "Stemmer": "pystemmer",
+    "faiss": "faiss-cpu",
+    "orbax": "orbax-checkpoint",
+    "raft_names": "jora-raft",
+    "yaml": "pyyaml",
+}
 """Imported name -> distribution, where the two are not the same word."""
 
 CARRIERS = frozenset(
@@ -20,6 +26,7 @@ CARRIERS = frozenset(
         *("fsspec", "openai", "tenacity", "distributed"),  # carry bytes and work to another place and back
         *("lancedb", "qdrant-client"),  # clients of a store whose content is its owner's matter
         *("matplotlib", "orbax-checkpoint"),  # draw the result, keep its way to it
+        "jora-raft",  # ours: its code counts file by file, its version is only a name
     }
 )
 """Imported, but without a say in what comes out: another version of one of these makes nothing anew."""

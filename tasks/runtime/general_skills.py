@@ -31,13 +31,13 @@ def general_skills(
     samples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """`data.evaluation.general_skills.compare_general` of `base` and `adapter`.
+    """`data.evaluation.general_skills.compare_general_skills` of `base` and `adapter`.
 
     Args:
         who: condition -> (adapter folder or None, digest of its weights).
         count: instructions to ask.
     """
-    from data.evaluation.general_skills import compare_general, instructions
+    from data.evaluation.general_skills import compare_general_skills, instructions
 
     asked = instructions(count)
     found = {
@@ -46,7 +46,7 @@ def general_skills(
     }
     replies = {name: [reply for reply, _ in rows] for name, rows in found.items()}
     losses = {name: [loss for _, loss in rows] for name, rows in found.items()}
-    return compare_general(asked, replies, losses, samples=samples, seed=seed)
+    return compare_general_skills(asked, replies, losses, samples=samples, seed=seed)
 
 
 def _measure(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from data.teachers import Messages, Reply
+from data.teachers.protocol import Messages, Reply
 from tasks.runtime.folders import ModelFolder
 
 if TYPE_CHECKING:

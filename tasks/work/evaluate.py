@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from data.nouns import Record, read_jsonl, write_jsonl
-from data.teachers import Teacher
+from data.teachers.protocol import Teacher
 from data.text.urls import value_without_secrets
 from raft_errors import BadInput
 from tasks.runtime.contenders import contenders
@@ -126,7 +126,7 @@ def build(
 
 def _judge(config: EvaluateConfig, base: ModelFolder) -> Teacher:
     if config.judge == "openai":
-        from data.teachers import OpenAITeacher
+        from data.teachers.endpoint import OpenAITeacher
 
         return OpenAITeacher(config.judge_model, base_url=config.judge_url, key_variable=config.judge_key_variable)
     from tasks.runtime.local_teacher import LocalTeacher

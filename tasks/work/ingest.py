@@ -45,7 +45,8 @@ class CorpusFiles(Protocol):
 
 def build(bench: Bench, config: IngestConfig, corpus: CorpusFiles) -> Outcome:
     """Writes documents.jsonl, quarantine.jsonl and report.json."""
-    from data.loading import corpus_report, load_corpus
+    from data.loading.corpus import load_corpus
+    from data.loading.report import corpus_report
 
     options = options_of(config)
     loaded = load_corpus(corpus.sources, options=options, cache=bench.cache, progress=bench.progress)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.nouns import Document, read_jsonl, write_jsonl
-from data.teachers import Price, Teacher
+from data.teachers.protocol import Price, Teacher
 from raft_errors import BadInput
 from tasks.runtime.folders import ModelFolder, StageFiles, write_json
 from tasks.runtime.retriever import open_retriever
@@ -105,7 +105,7 @@ def _paid(usage: dict[str, Any]) -> str:
 
 def _teacher(config: QuestionsConfig, base: ModelFolder | None) -> Teacher:
     if config.teacher == "openai":
-        from data.teachers import OpenAITeacher
+        from data.teachers.endpoint import OpenAITeacher
 
         return OpenAITeacher(
             config.teacher_model,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.memo import Memo
 from data.nouns import ItemCache, Question, Record, read_jsonl, write_jsonl
-from data.records.token_check import Preflight, preflight
+from data.records.token_check import TokenCheck, check_tokens
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.runtime.retriever import open_retriever
 from tasks.work.bench import Bench, Outcome, balanced
@@ -41,7 +41,7 @@ def build(
     from data.records.compose import RecordOptions, compose_records, measured_p
     from data.records.formats import write_records
     from data.records.splits import Frozen, SplitOptions, split_by_document
-    from data.reports.data_card import write_card
+    from data.reports.data_card import write_data_card
     from jora_engine.tokenizer import Tokenizer
     from retrieval.mining import MiningOptions, mine_distractors
 
@@ -106,7 +106,7 @@ def build(
     if tokenizer.template_date:
         contract["template_date"] = tokenizer.template_date
     write_json(bench.out / "contract.json", contract)
-    write_card(
+    write_data_card(
         bench.out,
         {**made.report, "mining": dict(sorted(refused.items())), "preflight": seen.figures},
         title="RAFT records",
@@ -151,7 +151,7 @@ def look(
     *,
     cache: ItemCache | None = None,
     model: str = "",
-) -> Preflight:
+) -> TokenCheck:
     """The preflight of records as the trainer tokenises them.
 
     Args:
@@ -164,7 +164,7 @@ def look(
         prompt, completion = tokenizer.encode_example(to_messages(record), record.output)
         return [*prompt, *completion], [False] * len(prompt) + [True] * len(completion)
 
-    return preflight(
+    return check_tokens(
         records,
         tokenise,
         tokenizer.decode,
@@ -183,7 +183,7 @@ def _examples(train: list[Record]) -> list[Record]:
     return [*shown[: 3 - len(hidden[:1])], *hidden[:1]]
 
 
-def _told(report: dict[str, Any], seen: Preflight) -> dict[str, Any]:
+def _told(report: dict[str, Any], seen: TokenCheck) -> dict[str, Any]:
     """What the card says of the questions and of the tokens that are trained."""
     told: dict[str, Any] = {"Questions asked or read": f"{report['asked']}, of which {report['kept']} kept"}
     if report["dropped"]:

@@ -31,6 +31,15 @@ def make_chunk(document: int, ordinal: int, text: str, *, start: int | None = No
     )
 
 
+def chunk_of(title: str, text: str, ordinal: int = 0) -> Chunk:
+    document = digest(title)
+    start = 1000 * ordinal
+    return Chunk(
+        id=digest(document, str(ordinal), text), document_id=document, ordinal=ordinal, text=text, start=start,
+        end=start + len(text), tokens=9, sha256=text_sha256(text), source=f"{title}.md", title=title,
+    )  # fmt: skip
+
+
 def make_question(gold: list[Chunk], answer: str, text: str | None = None, **changes) -> Question:
     ids = tuple(c.id for c in gold)
     text = text or f"What about {answer} in {gold[0].title} {gold[0].ordinal}?"

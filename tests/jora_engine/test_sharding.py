@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jora_engine.config import ModelConfig
-from jora_engine.sharding import AXES, Placement, make_mesh
+from jora_engine.sharding import AXES, Placement, make_mesh, use_cores
 from raft_errors import BadInput
 
 MESHES = {
@@ -132,3 +132,11 @@ def test_lora_is_cut_along_tensor_only():
     assert specs["down"] == {"a": (None, None, "tensor"), "b": (None, None, None)}
     assert specs["q"]["a"] == (None, None, None)
     assert set(AXES) == {"data", "fsdp", "tensor", "context"}
+
+
+def test_a_process_that_has_computed_with_jax_can_still_train():
+    import jax
+
+    before = jax.devices()
+    use_cores(2 * len(before))
+    assert jax.devices() == before

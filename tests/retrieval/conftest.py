@@ -1,9 +1,12 @@
 """Embedding models (a tiny random one, and the real one where it is) and a small hand-written corpus."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from retrieval_samples import make_chunk, make_tiny_model
 
 from data.nouns import Chunk

@@ -3,7 +3,7 @@
 import numpy as np
 
 from data.evaluation.answer_metrics import contains_answer
-from data.evaluation.general_skills import compare_general, instructions
+from data.evaluation.general_skills import compare_general_skills, instructions
 
 
 def test_every_instruction_is_different_and_its_own_answer_is_accepted():
@@ -23,7 +23,7 @@ def run(base_loss, adapter_loss, right=(True, True)):
     replies = {
         who: [i.answer if ok else "no idea" for i in asked] for who, ok in zip(("base", "adapter"), right, strict=True)
     }
-    return compare_general(asked, replies, {"base": base_loss, "adapter": adapter_loss}, samples=500)
+    return compare_general_skills(asked, replies, {"base": base_loss, "adapter": adapter_loss}, samples=500)
 
 
 def test_a_higher_loss_is_forgetting_and_the_same_loss_is_not():
@@ -45,6 +45,8 @@ def test_a_loss_that_is_not_a_number_is_counted_and_left_out():
 
 def test_a_handful_of_instructions_gives_no_verdict():
     asked = instructions(4)
-    found = compare_general(asked, {"base": ["x"] * 4, "adapter": ["x"] * 4}, {"base": [1.0] * 4, "adapter": [2.0] * 4})
+    found = compare_general_skills(
+        asked, {"base": ["x"] * 4, "adapter": ["x"] * 4}, {"base": [1.0] * 4, "adapter": [2.0] * 4}
+    )
     assert found["verdict"] == "too few to say"
     assert found["loss"]["difference"] == 1

@@ -3,24 +3,14 @@
 import json
 
 import pytest
-from made_up import ask_all, compose, corpus, everything, make_question
+from made_up import ask_all, chunk_of, compose, corpus, everything, make_question
 
-from data.nouns import Chunk, Hit, digest, text_sha256
+from data.nouns import Hit
 from data.prompting.contract import load_template, parse_answer
 from data.questions import QuestionOptions, generate_questions
 from data.questions.answers import NOT_ANSWERABLE, as_written, full_answer, is_refusal
 from data.teachers import ReplayTeacher
 from raft_errors import BadInput
-
-
-def chunk_of(title, text, ordinal=0):
-    document = digest(title)
-    start = 1000 * ordinal
-    return Chunk(
-        id=digest(document, str(ordinal), text), document_id=document, ordinal=ordinal, text=text, start=start,
-        end=start + len(text), tokens=9, sha256=text_sha256(text), source=f"{title}.md", title=title,
-    )  # fmt: skip
-
 
 RED = chunk_of("Boiler", "The red valve of the boiler closes at 90 degrees. It is made of brass.")
 BLUE = chunk_of("Boiler", "The blue valve of the boiler closes at 40 degrees. It is made of steel.", 1)

@@ -12,7 +12,7 @@ import pytest
 from data.loading import PARSERS
 from data.loading.parse import loader_version
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 PROGRAM = """
 import contextlib, importlib, importlib.metadata, io, json, sys, tempfile

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from test_question_kinds import chunk_of
+from made_up import chunk_of
 
 from data.nouns import Hit, MemoryCache
 from data.questions import QuestionOptions, generate_questions

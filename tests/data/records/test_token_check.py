@@ -1,11 +1,11 @@
-"""Preflight passes what is right and names what is wrong, before a training is started."""
+"""The check of tokens passes what is right and names what is wrong, before a training is started."""
 
 import pytest
 from made_up import ask_all, compose, corpus
 
 from data.nouns import MemoryCache
 from data.prompting.contract import to_messages
-from data.records.token_check import preflight
+from data.records.token_check import check_tokens
 from raft_errors import BadInput
 
 END = 0
@@ -29,7 +29,7 @@ def decode(ids):
 
 
 def look(records, tokenise, max_tokens=10_000):
-    return preflight(records, tokenise, decode, end_ids={END}, max_tokens=max_tokens)
+    return check_tokens(records, tokenise, decode, end_ids={END}, max_tokens=max_tokens)
 
 
 def test_sound_records_pass_and_the_sample_shows_what_is_trained(records):
@@ -79,7 +79,7 @@ def test_a_record_that_was_looked_at_is_not_tokenised_again(records):
         return letters(record)
 
     def seen(tokenizer, samples=0):
-        return preflight(
+        return check_tokens(
             records, counting, decode, end_ids={END}, max_tokens=99, samples=samples, cache=cache, tokenizer=tokenizer
         )
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from faulty_endpoint import Endpoint
-from test_question_kinds import chunk_of
+from made_up import chunk_of
 
 from data.nouns import Hit, MemoryCache
 from data.questions import QuestionOptions, generate_questions

@@ -15,7 +15,7 @@ from data.prompting.contract import load_template, parse_answer
 from data.records.compose import RecordOptions, measured_p
 from data.records.figures import find_leaks, passage_texts
 from data.records.splits import SPLITS, SplitOptions, split_by_document
-from data.reports.data_card import card_markdown
+from data.reports.data_card import data_card_markdown
 from raft_errors import BadInput
 
 
@@ -151,10 +151,10 @@ def test_passages_stand_as_the_retriever_ranks_them_where_that_is_asked():
             places[gold[record.metadata["question_id"]], record.metadata["oracle_positions"][0]] += 1
     assert {place for rank, place in places if rank == 1} == {1}
     assert len({place for rank, place in places if rank is None}) > 1  # not found: anywhere
-    card = card_markdown(made.report, title="Retrieved")
+    card = data_card_markdown(made.report, title="Retrieved")
     assert "as the retriever ranks them" in card
     assert "chi-square" not in card
-    assert "chi-square" in card_markdown(compose(chunks, ranked).report, title="Hashed")
+    assert "chi-square" in data_card_markdown(compose(chunks, ranked).report, title="Hashed")
     with pytest.raises(BadInput, match="order"):
         RecordOptions(order="sorted")
 

@@ -11,7 +11,7 @@ from data.evaluation.answer_metrics import check_quotes
 from data.prompting.contract import CitedQuote, load_template, parse_answer, render_output
 from data.prompting.copying import QuoteCopier, TokenBytes
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "jora_engine"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "jora_engine"))
 
 PASSAGES = [
     "The red valve (of brass) closes at 90 degrees.\nDescale the boiler every six months: it lasts.",

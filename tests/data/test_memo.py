@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.memo import Memo, remembered
+from data.memo import Memo, memoise
 from data.nouns import MemoryCache
 
 
@@ -18,19 +18,19 @@ def test_each_text_is_worked_on_once_and_only_while_it_is_new(cache):
         seen.append(text)
         return {"length": len(text), "pair": (1, text)}
 
-    first = remembered(cache, "lengths-1", ["ab", "c", "ab"], make)
+    first = memoise(cache, "lengths-1", ["ab", "c", "ab"], make)
     assert first == [{"length": 2, "pair": [1, "ab"]}, {"length": 1, "pair": [1, "c"]}, first[0]]
-    assert remembered(cache, "lengths-1", ["c", "new"], make)[0] == first[1]
+    assert memoise(cache, "lengths-1", ["c", "new"], make)[0] == first[1]
     assert seen == ["ab", "c", "new"]
 
 
 def test_another_maker_does_not_get_the_results_of_the_first(cache):
-    assert remembered(cache, "lengths-1", ["ab"], len) == [2]
-    assert remembered(cache, "lengths-2", ["ab"], str.upper) == ["AB"]
+    assert memoise(cache, "lengths-1", ["ab"], len) == [2]
+    assert memoise(cache, "lengths-2", ["ab"], str.upper) == ["AB"]
 
 
 def test_without_a_cache_the_values_are_the_same():
-    assert remembered(None, "pairs-1", ["ab"], lambda text: (text, 1)) == [["ab", 1]]
+    assert memoise(None, "pairs-1", ["ab"], lambda text: (text, 1)) == [["ab", 1]]
 
 
 def test_a_memo_asks_the_cache_and_keeps_what_is_new_when_saved(cache):

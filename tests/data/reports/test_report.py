@@ -12,7 +12,7 @@ from made_up import ask_all, compose, corpus, make_chunk, make_question
 from data.evaluation.row_table import write_rows
 from data.nouns import Record
 from data.records.compose import RecordOptions
-from data.reports.data_card import write_card
+from data.reports.data_card import write_data_card
 from data.reports.report import score_row, summarise, summary_markdown, write_report
 
 
@@ -282,7 +282,7 @@ def test_the_markdown_summary_states_headline_and_failures(records):
 def test_the_card_states_the_figures_of_the_records(tmp_path):
     chunks = corpus(40)
     result = compose(chunks, ask_all(chunks))
-    write_card(tmp_path, result.report, title="Trial | <set>", extra={"teacher": "none"}, samples=result.train[:3])
+    write_data_card(tmp_path, result.report, title="Trial | <set>", extra={"teacher": "none"}, samples=result.train[:3])
     card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
     text = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert card["records"]["train"] == len(result.train)

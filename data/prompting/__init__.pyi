@@ -1,0 +1,14 @@
+from data.prompting.contract import CitedQuote as CitedQuote
+from data.prompting.contract import Passage as Passage
+from data.prompting.contract import PromptTemplate as PromptTemplate
+from data.prompting.contract import as_written as as_written
+from data.prompting.contract import load_template as load_template
+from data.prompting.contract import parse_answer as parse_answer
+from data.prompting.contract import passage_spans as passage_spans
+from data.prompting.contract import prompt_contract as prompt_contract
+from data.prompting.contract import render as render
+from data.prompting.contract import render_output as render_output
+from data.prompting.contract import template_from_contract as template_from_contract
+from data.prompting.contract import to_messages as to_messages
+from data.prompting.copying import QuoteCopier as QuoteCopier
+from data.prompting.copying import TokenBytes as TokenBytes

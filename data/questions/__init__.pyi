@@ -1,0 +1,12 @@
+from data.nouns import Question as Question
+from data.nouns import Quote as Quote
+from data.questions.asking import Sampling as Sampling
+from data.questions.asking import ask as ask
+from data.questions.generate import generate_questions as generate_questions
+from data.questions.importing import ImportOptions as ImportOptions
+from data.questions.importing import import_questions as import_questions
+from data.questions.options import KINDS as KINDS
+from data.questions.options import QuestionOptions as QuestionOptions
+from data.questions.results import Dropped as Dropped
+from data.questions.results import QuestionSet as QuestionSet
+from data.questions.results import question_set as question_set

@@ -1,0 +1,13 @@
+from data.teachers.endpoint import OpenAITeacher as OpenAITeacher
+from data.teachers.protocol import BudgetReached as BudgetReached
+from data.teachers.protocol import Counted as Counted
+from data.teachers.protocol import Messages as Messages
+from data.teachers.protocol import Price as Price
+from data.teachers.protocol import Reply as Reply
+from data.teachers.protocol import Shape as Shape
+from data.teachers.protocol import Teacher as Teacher
+from data.teachers.protocol import TeacherFailure as TeacherFailure
+from data.teachers.protocol import TeacherUnavailable as TeacherUnavailable
+from data.teachers.protocol import Usage as Usage
+from data.teachers.replay import ReplayTeacher as ReplayTeacher
+from data.teachers.replay import prompt_key as prompt_key

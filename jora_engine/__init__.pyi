@@ -1,0 +1,14 @@
+from jora_engine.config import LoraConfig as LoraConfig
+from jora_engine.config import ModelConfig as ModelConfig
+from jora_engine.config import TrainConfig as TrainConfig
+from jora_engine.export import read_adapter as read_adapter
+from jora_engine.export import write_adapter as write_adapter
+from jora_engine.export import write_merged as write_merged
+from jora_engine.generate import Completion as Completion
+from jora_engine.generate import Generator as Generator
+from jora_engine.lora import init_lora as init_lora
+from jora_engine.tokenizer import Tokenizer as Tokenizer
+from jora_engine.trainer import Job as Job
+from jora_engine.trainer import fine_tune as fine_tune
+from jora_engine.weights import load_params as load_params
+from jora_engine.weights import read_model_config as read_model_config

@@ -1,0 +1,10 @@
+from retrieval.stores.faiss_store import FaissStore as FaissStore
+from retrieval.stores.lance_store import LanceStore as LanceStore
+from retrieval.stores.qdrant_store import QdrantStore as QdrantStore
+from retrieval.stores.vector_store import FIELDS as FIELDS
+from retrieval.stores.vector_store import VectorStore as VectorStore
+from retrieval.stores.vector_store import Where as Where
+from retrieval.stores.vector_store import bring_up_to_date as bring_up_to_date
+from retrieval.stores.vector_store import check_where as check_where
+from retrieval.stores.vector_store import matches as matches
+from retrieval.stores.vector_store import payload as payload
