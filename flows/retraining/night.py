@@ -25,7 +25,7 @@ from tasks.adapters.registry import Registry, now
 from tasks.adapters.versions import Adapter
 from tasks.build.events import Said
 from tasks.build.kept import setting_differences
-from tasks.build.keys import canonical, key_of, result_fields
+from tasks.build.keys import key_of, result_fields
 from tasks.runtime.recall import recall_then_and_now
 from tasks.store.locks import locked
 from tasks.store.store import Link, Manifest
@@ -232,9 +232,10 @@ def _obstacle(run: Run, then: Mapping[str, Manifest]) -> str:
     made = then["train"].ingredients
     if made["models"]["base"] != run.models["base"].digest:
         return "the base model was changed"
-    wanted = result_fields(run.config.train)
-    changed = [n for n in LORA_FIELDS if n != "dropout" and canonical(wanted[n]) != made["config"].get(n)]
-    return f"train.{', train.'.join(changed)} was changed" if changed else ""
+    shape = {*LORA_FIELDS} - {"dropout"}
+    then_set = {n: value for n, value in made["config"].items() if n in shape}
+    now_set = {n: value for n, value in result_fields(run.config.train).items() if n in shape}
+    return "; ".join(setting_differences(then_set, run.config.train, now_set, prefix="train.").chosen)
 
 
 def _rivals(run: Run, adapter: Adapter) -> dict[str, Manifest]:

@@ -13,7 +13,7 @@ from tasks.export import ExportConfig
 from tasks.work.bench import Bench
 from tasks.work.export import judge, measure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "flows"))
 
 pytestmark = pytest.mark.slow
 PROMPTS = [[5, 9, 17, 33, 80, 2, 41], [7, 7, 300, 12]]

@@ -12,7 +12,7 @@ from data.prompting.copying import QuoteCopier, TokenBytes
 from tasks.runtime.answers import Answerer, Clock, answer
 from tasks.store.itemcache import SqliteCache
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "flows"))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tasks import gate, replay
 from tasks.build import keys, packages
 from tasks.build.packages import distribution_of, distributions_of, normal
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ALL = {stage.name: stage for stage in (*STAGES, gate.STAGE, replay.STAGE)}
 CHILDREN = {  # what stages start as processes of their own, which no import shows
     "ingest": "data.loading.worker",

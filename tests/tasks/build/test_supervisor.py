@@ -1,6 +1,7 @@
 """A supervised child is heard, its ends are told apart, and an interruption leaves its state saved."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from tasks.build.supervisor import SECRETS, Transient, run_child
 
 @pytest.fixture
 def child(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
 
     def run(*arguments, **options):
         run_child("child_program", arguments, log_file=tmp_path / "child.log", **options)

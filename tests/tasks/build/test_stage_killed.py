@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("fake_stages.py")
+PROGRAM = Path(__file__).parents[1] / "fake_stages.py"
 
 
 def start(tmp_path, *options):
