@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from raft_errors import BadInput
 from raft_names import NAMES, HiddenPackage, require
 
 
@@ -15,7 +14,7 @@ def main() -> NoReturn:
         require(*NAMES)
     except HiddenPackage as error:
         sys.stderr.write(f"Error: {error}\n")
-        sys.exit(BadInput.exit_code)
+        sys.exit(2)  # bad input; our own errors may be what is hidden
     from flows.cli.app import main as command
 
     command()

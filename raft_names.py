@@ -33,11 +33,11 @@ def require(*names: str) -> None:
     Raises:
         HiddenPackage: naming the file that hides one, and what to do.
     """
-    for name in names:
+    for name in ("raft_errors", *names):
         place = _place(name)
-        if place != _HOME / name / "__init__.py":
+        if place not in (_HOME / name / "__init__.py", _HOME / f"{name}.py"):
             raise HiddenPackage(
-                f"{place or 'a module without a file'} hides the package {name!r} of jora-raft ({_HOME / name}). "
+                f"{place or 'a module without a file'} hides the package {name!r} of jora-raft (in {_HOME}). "
                 "Do: rename it or move it out of Python's search path; where it is a folder or a file beside your "
                 "script, `python -P` leaves that folder out."
             )

@@ -58,7 +58,7 @@ def schedule(
     from flows.retraining.run_parameters import remember
 
     remember(path, set_ or [])
-    runner = deployment(nightly, loaded, path, set_ or [], cron=cron or None, timezone=timezone, collision=collision)
+    runner = deployment(nightly, loaded, path, cron=cron or None, timezone=timezone, collision=collision)
     with explained(url):
         prepare_server(loaded.name, deployment_id(runner.apply()), notify or [])
     words = {

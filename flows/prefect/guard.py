@@ -53,7 +53,7 @@ def _refusal(scope: Scope, names: frozenset[str], loopback: bool) -> tuple[int, 
         return 403, "A page of another origin may not use this server (Origin)"
     # An address that a person follows from elsewhere is a page of its own that only they see.
     method = scope.get("method", "GET")
-    followed = method == "GET" and _values(scope, b"sec-fetch-dest") == ["document"]
+    followed = scope["type"] == "http" and method == "GET" and _values(scope, b"sec-fetch-dest") == ["document"]
     if not followed and any(site not in ("same-origin", "none") for site in _values(scope, b"sec-fetch-site")):
         return 403, "A page of another origin may not use this server (Sec-Fetch-Site)"
     if method not in READING and _has_body(scope):

@@ -84,8 +84,17 @@ def log_in(store: Store, url: str) -> None:
             os.environ.setdefault("PREFECT_API_AUTH_STRING", kept)
 
 
+def spare_loopback() -> None:
+    """Keeps what is said on this machine from a proxy of the environment, to which it would show the auth string."""
+    for name in ("no_proxy", "NO_PROXY"):
+        hosts = [host for host in os.environ.get(name, "").split(",") if host.strip()]
+        if "*" not in hosts:
+            os.environ[name] = ",".join(dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1"]))
+
+
 def running(store: Store) -> str | None:
     """The address of the API of a server that answers: `PREFECT_API_URL`, else the one started for this store."""
+    spare_loopback()
     if given := os.environ.get("PREFECT_API_URL"):
         return given
     with contextlib.suppress(OSError, ValueError, KeyError):

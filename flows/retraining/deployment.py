@@ -47,13 +47,16 @@ def deployment(
     flow: Flow[..., Any],
     config: RunConfig,
     path: Path,
-    overrides: list[str],
     *,
     cron: str | None,
     timezone: str,
     collision: Literal["enqueue", "cancel"],
 ) -> RunnerDeployment:
-    """The nightly flow as a deployment of the domain, named after its adapter."""
+    """The nightly flow as a deployment of the domain, named after its adapter.
+
+    What `raft schedule --set` gave is no parameter: it may hold a URL with a secret, and the server shows and stores
+    parameters. The processes of the runs are told by `remember`.
+    """
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import EntrypointType, RunnerDeployment
     from prefect.events import DeploymentEventTrigger
@@ -70,7 +73,7 @@ def deployment(
         flow,
         name=config.name,
         schedule=Cron(cron, timezone=timezone, parameters={"because": "schedule"}) if cron else None,
-        parameters={"config": str(path), "overrides": overrides},
+        parameters={"config": str(path), "overrides": []},
         triggers=[changed],
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=strategies[collision]),
         description="Retrains when the corpus asks for it; promotes what passes the gate.",

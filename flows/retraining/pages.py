@@ -34,7 +34,11 @@ def deployment_id(number: Any) -> str:
 
 def tell_failure(flow: Any, flow_run: FlowRun, state: State) -> None:
     """The flow's hook for a run that failed."""
-    tell(FAILED, flow_run, {"state": state.name, "message": state.message, **flow_run.parameters})
+    tell(
+        FAILED,
+        flow_run,
+        {"state": state.name, "message": state.message, "config": flow_run.parameters.get("config", "")},
+    )
 
 
 def publish(name: str, night: Night) -> None:

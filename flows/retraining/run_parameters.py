@@ -38,7 +38,7 @@ def config_of_run(config: str, overrides: Sequence[str]) -> RunConfig:
             expected=f"{own}, the configuration that is served here",
             do=f"serve the other one as well: raft schedule {config}; or with a worker, set {PROJECT} to its folder",
         )
-    wanted = load_config(own, overrides)
+    wanted = load_config(own, [*given, *overrides])
     by_file, as_served = (closed_changes(load_config(own, texts), wanted) for texts in ((), given))
     if names := [name for name in as_served if name in by_file]:
         raise BadInput(

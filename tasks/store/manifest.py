@@ -5,11 +5,13 @@ Here it is read, and compared with the files beside it. Where results lie, and h
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from tasks.store.hashing import FileHashes, digest_of, irregular, read_regular, read_sha256
 
@@ -41,8 +43,9 @@ class Manifest(BaseModel):
 
     `digest` covers the result files (path and sha256), so equal results are equal wherever and whenever they were made.
     `ingredients` is what the key was computed from; `machine` is what computed it, which is no part of key or digest;
-    `kept` names the stages behind it that a person had taken as current though other code had made them; `folder` is
-    derived from the store, never stored.
+    `kept` names the stages behind it that a person had taken as current though other code had made them; `checksum` is
+    over all that the file says, against damage (manifests of earlier versions have none); `folder` is derived from the
+    store, never stored.
     """
 
     stage: str
@@ -56,8 +59,22 @@ class Manifest(BaseModel):
     machine: dict[str, Any] = {}
     kept: list[str] = []
     seconds: float = 0.0
+    checksum: str = ""
     _folder: Path = PrivateAttr(default=Path())
     _kept: tuple[str, ...] = PrivateAttr(default=())  # what differs, where this run takes it though other code made it
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Manifest:
+        if self.checksum and self.checksum != _checksum(self):
+            raise ValueError(ALTERED)
+        if odd := [name for name in _TABLES if not isinstance(self.ingredients.get(name, {}), dict)]:
+            raise ValueError(f"ingredients.{odd[0]} is no table")
+        return self
+
+    def to_json(self) -> bytes:
+        """What stands in the file."""
+        self.checksum = _checksum(self)
+        return self.model_dump_json(indent=1).encode()
 
     @property
     def folder(self) -> Path:
@@ -70,6 +87,15 @@ class Manifest(BaseModel):
     def path(self, name: str) -> Path:
         """The file or folder `name` of the stage directory."""
         return self._folder / name
+
+
+ALTERED = "its checksum is not that of its words"
+_TABLES = ("inputs", "config", "shared", "models", "code", "packages")
+
+
+def _checksum(manifest: Manifest) -> str:
+    body = json.loads(manifest.model_dump_json(exclude={"checksum"}))
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 class Damage(ValueError):

@@ -14,7 +14,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from raft_errors import BadInput
+from raft_errors import BadInput, RaftError
 from tasks.store.access import PRIVATE, make_folder, owner
 
 
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
             folder = _stand_in() / ".cache" / "raft"
     try:
         return make_folder(folder, PRIVATE)
-    except OSError:  # what is kept there is done without, or told by what needs it
+    except (OSError, RaftError):  # what is kept there is done without, or told by what needs it
         return folder
 
 

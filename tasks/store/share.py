@@ -149,7 +149,7 @@ class Share:
                 there = self._place(manifest.stage, manifest.key, entry.sha256)
                 if anew or self._size(there) != entry.size:
                     self._write(there, functools.partial(self._files.put_file, str(manifest.path(entry.path))))
-            body = manifest.model_dump_json(indent=1).encode()
+            body = manifest.to_json()
             if self._keys:
                 body = json.dumps(signed(json.loads(body), self._keys), indent=1, ensure_ascii=False).encode()
             self._write(self._place(manifest.stage, manifest.key), lambda there: self._files.pipe_file(there, body))

@@ -25,7 +25,7 @@ from tasks.store.disks import no_space_during_build, sync_folder, sync_tree, wri
 from tasks.store.hashing import FileHashes, read_regular
 from tasks.store.itemcache import SqliteCache
 from tasks.store.locks import FileLock
-from tasks.store.manifest import MANIFEST, Damage, Manifest, content_of, entries_of, read_manifest, verify
+from tasks.store.manifest import ALTERED, MANIFEST, Damage, Manifest, content_of, entries_of, read_manifest, verify
 from tasks.store.manifest import FileEntry as FileEntry
 from tasks.store.manifest import Link as Link
 from tasks.store.source_manifest import SourceManifest
@@ -172,10 +172,14 @@ class Store:
         """The verified manifest, or None and what is wrong with the directory ("" when there is none)."""
         folder = self.folder(stage, key)
         try:
+            if folder.is_symlink():
+                return None, "its folder is a link"
             manifest = read_manifest(folder)
         except FileNotFoundError:
             return (None, f"{MANIFEST} is missing") if folder.is_dir() else (None, "")
         except (OSError, ValueError) as error:
+            if ALTERED in str(error):
+                return None, f"{MANIFEST} was altered"
             why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             return None, f"{MANIFEST} cannot be read ({why})"
         try:
@@ -272,7 +276,7 @@ class Store:
             temporary.chmod(access.folder_mode(final.parent))  # mkdtemp makes it 0700
             yield temporary
             self.require_space(0)
-            write_synced(temporary / MANIFEST, manifest.model_dump_json(indent=1).encode())
+            write_synced(temporary / MANIFEST, manifest.to_json())
             access.follow_tree(temporary, final.parent)
             sync_tree(temporary)
             if os.path.lexists(final):

@@ -100,3 +100,8 @@ def test_json_and_no_body_at_all_are_taken():
     assert asked(content_type="application/json; charset=utf-8", content_length="2", **HERE) == 200
     assert asked(method="DELETE", **HERE) == 200
     assert asked(method="POST", content_length="0", **HERE) == 200
+
+
+def test_a_websocket_is_never_an_address_that_somebody_followed():
+    from_elsewhere = {"sec_fetch_site": "cross-site", "sec_fetch_dest": "document", **HERE}
+    assert asked("websocket", **from_elsewhere) == 1008

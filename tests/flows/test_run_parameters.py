@@ -84,7 +84,7 @@ def test_what_the_operator_gave_to_the_schedule_holds_and_no_other_value_does(pr
     config = config_of_run(str(project), own)
     assert config.retrain.smoke_command == "make test"
     assert config.store == str(project.parent / "elsewhere")
-    assert config_of_run(str(project), []).retrain.smoke_command == "true", "what the file says is the operator's too"
+    assert config_of_run(str(project), []).retrain.smoke_command == "make test", "without being a parameter"
     with pytest.raises(BadInput, match=r"retrain\.smoke_command"):
         config_of_run(str(project), [*own, "retrain.smoke_command=make other"])
 

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from flows.cli.app import invoke
 from flows.prefect import server
 from flows.retraining import deployment
 from tasks.config import load_config
-from tasks.store.store import Link, Store
+from tasks.store.store import Link, Store, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -191,14 +192,15 @@ def test_the_deployment_has_the_clock_the_event_and_one_run_at_a_time(project, c
         nightly,
         config,
         project / "raft.yaml",
-        ["seed=3"],
         cron="0 3 * * *",
         timezone="Europe/Berlin",
         collision=collision,
     )
     assert (made.flow_name, made.name) == ("raft-nightly", "law")
     assert made.entrypoint == "flows.nightly.nightly"
-    assert made.parameters == {"config": str(project / "raft.yaml"), "overrides": ["seed=3"]}
+    assert made.parameters == {"config": str(project / "raft.yaml"), "overrides": []}, (
+        "the server stores and shows them"
+    )
     (when,) = made.schedules
     assert (when.schedule.cron, when.schedule.timezone) == ("0 3 * * *", "Europe/Berlin")
     (trigger,) = made.triggers
@@ -306,3 +308,16 @@ def test_a_night_is_told_for_the_pages():
     text = summary("law", night)
     for words in ("# law: held", "not better than the promoted version", "3 edited", "| version | 2 |", "d" * 12):
         assert words in text
+
+
+def test_what_is_said_on_this_machine_goes_through_no_proxy(project, answering, monkeypatch):
+    """The auth string is among it."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "intern.example")
+    store = Store(project / ".raft")
+    store.prepare()
+    write_json(store.root / server.NOTE, {"url": answering})
+    assert server.running(store) == answering
+    assert os.environ["no_proxy"].split(",") == ["intern.example", "localhost", "127.0.0.1", "::1"]

@@ -223,10 +223,11 @@ def test_a_module_of_our_name_that_was_imported_before_is_named_too(python, tmp_
     assert f"{tmp_path / 'elsewhere' / 'data.py'} hides the package 'data'" in done.stderr.splitlines()[-1]
 
 
-def test_the_command_says_it_in_one_line_and_ends_as_bad_input(tmp_path):
-    (tmp_path / "tasks.py").write_text("")
+@pytest.mark.parametrize("name", ["tasks", "raft_errors"])
+def test_the_command_says_it_in_one_line_and_ends_as_bad_input(tmp_path, name):
+    (tmp_path / f"{name}.py").write_text("")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([RAFT, "schema"], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert f"{tmp_path / 'tasks.py'} hides the package 'tasks'" in done.stderr
+    assert f"{tmp_path / name}.py hides the package {name!r}" in done.stderr

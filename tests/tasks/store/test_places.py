@@ -354,3 +354,10 @@ def test_a_manifest_of_sources_that_cannot_be_written_costs_a_warning(disk, capl
     fill(folder)
     SourceManifest(folder / "sources.sqlite").write("c", "docs", Recorded({"a.md": "1"}, "k1"))
     assert f"{folder}/sources.sqlite cannot be written" in caplog.text
+
+
+def test_a_cache_in_whose_place_something_else_is_is_done_without(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("RAFT_CACHE", str(tmp_path / "file"))
+    assert places.cache_folder() == tmp_path / "file"
+    assert SqliteCache(places.cache_folder() / "files.sqlite").get_many(["a"]) == {}

@@ -68,6 +68,7 @@ def shared(team, stage):
 
 
 def rewrite(file, body, key=None):
+    body["checksum"] = ""  # whoever plants a manifest can leave it out
     file.write_text(json.dumps(signed(body, [key.encode()]) if key else body))
 
 

@@ -145,7 +145,7 @@ def test_a_manifest_that_names_files_elsewhere_is_damage(store, name):
     target = file.parent / name
     entry = {"path": name, "size": target.stat().st_size, "sha256": read_sha256(target), "result": False}
     body["files"].append(entry)
-    file.write_text(json.dumps(body))
+    file.write_text(json.dumps({**body, "checksum": ""}))
     manifest, wrong = store.inspect("chunk", "k1")
     assert manifest is None
     assert "lies outside of its folder" in wrong
@@ -156,8 +156,36 @@ def test_a_manifest_that_was_built_from_a_place_outside_is_damage(store, key):
     file = put(store).folder / "manifest.json"
     body = json.loads(file.read_text())
     body["lineage"] = {"ingest": {"stage": "ingest", "key": key, "digest": "d"}}
-    file.write_text(json.dumps(body))
+    file.write_text(json.dumps({**body, "checksum": ""}))
     assert store.inspect("chunk", "k1") == (None, "manifest.json cannot be read (ValidationError)")
+
+
+@pytest.mark.parametrize("field", ["summary", "metrics", "machine", "seconds", "ingredients"])
+def test_a_manifest_altered_in_any_word_is_damage_though_its_files_are_whole(store, field):
+    file = put(store).folder / "manifest.json"
+    body = json.loads(file.read_text())
+    body[field] = {"summary": "two files", "seconds": 1.0}.get(field, {"config": {"rank": 9}})
+    file.write_text(json.dumps(body))
+    assert store.inspect("chunk", "k1") == (None, "manifest.json was altered")
+    del body["checksum"]
+    file.write_text(json.dumps(body))
+    assert store.load("chunk", "k1") is not None, "as those of earlier versions, which have none"
+
+
+def test_a_manifest_whose_ingredients_are_no_tables_is_none(store):
+    file = put(store).folder / "manifest.json"
+    body = json.loads(file.read_text())
+    file.write_text(json.dumps({**body, "checksum": "", "ingredients": {"inputs": [1], "code": 5}}))
+    assert store.load("chunk", "k1") is None
+
+
+def test_a_result_whose_folder_is_a_link_is_built_again(store, tmp_path):
+    folder = put(store).folder
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert store.inspect("chunk", "k1") == (None, "its folder is a link")
+    assert put(store).folder == folder
+    assert not folder.is_symlink()
 
 
 def test_a_result_whose_folder_is_a_link_to_nowhere_is_built_again(store, tmp_path):
