@@ -137,3 +137,8 @@ def test_the_guide_says_what_each_name_of_a_library_is(library):
         name for row in rows.splitlines() if row.startswith("|") for name in re.findall(r"`(\w+)`", row.split("|")[1])
     }
     assert named == set(offered(library))
+
+
+@pytest.mark.parametrize("module", ["raft_errors", "raft_names"])
+def test_a_top_level_module_brings_no_files_of_the_rooms_beside_it(module):
+    assert code_fingerprint(module).keys() == {module}

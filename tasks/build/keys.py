@@ -35,7 +35,7 @@ from tasks.store.hashing import digest_of, read_sha256
 from tasks.store.itemcache import SqliteCache
 from tasks.store.places import cache_folder
 
-LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors", "raft_names", "tasks")
+LIBRARIES = ("data", "retrieval", "jora_engine", "raft_errors", "tasks")
 _SOURCE_SUFFIXES = {".py", ".pyc", ".pyi"}
 _MODULE_NAME = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)+(:\w+)?")
 
@@ -275,8 +275,10 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 
 def _resources(named: Iterable[str], folder: Path, package: str) -> dict[str, str]:
     """sha256 of the files beside a module, or beside a package above it, that the module names in its text."""
+    if not package:  # beside a top-level module stand all our rooms, and whatever else the folder of the project holds
+        return {}
     found: dict[str, str] = {}
-    top = [folder, *folder.parents][package.count(".")] if package else folder
+    top = [folder, *folder.parents][package.count(".")]
     for name in named:
         for base in [folder, *folder.parents][: package.count(".") + 1]:
             place = base / name
