@@ -24,8 +24,9 @@ from tasks.config import ModelsConfig, RunConfig
 from tasks.inputs.corpus import Corpus
 from tasks.inputs.models import ModelFiles, compile_cache, resolve
 from tasks.store.locks import locked
+from tasks.store.manifest import Manifest
 from tasks.store.places import temporary_folder
-from tasks.store.store import Manifest, Store
+from tasks.store.store import Store
 
 STAGES: tuple[Stage, ...] = (
     ingest.STAGE,

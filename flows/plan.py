@@ -13,7 +13,8 @@ from tasks.build.origin import elsewhere
 from tasks.build.stage import Request
 from tasks.config import RunConfig
 from tasks.inputs.models import on_this_machine
-from tasks.store.store import Manifest, Store
+from tasks.store.manifest import Manifest
+from tasks.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tasks.build.events import Said
 from tasks.build.keys import code_fingerprint, key_of
 from tasks.build.stage import Stage
 from tasks.inputs.models import ModelFiles
-from tasks.store.store import SPARE_BYTES, no_space
+from tasks.store.disks import SPARE_BYTES, no_space
 
 if TYPE_CHECKING:
     from flows.pipeline import Run

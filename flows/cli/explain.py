@@ -17,7 +17,8 @@ from flows.cli.output import emit, plain
 from tasks.build.origin import elsewhere, in_words
 from tasks.config import RunConfig, load_config
 from tasks.inputs.models import ModelFiles, on_this_machine
-from tasks.store.store import Link, Store
+from tasks.store.manifest import Link
+from tasks.store.store import Store
 from tasks.upkeep.lineage import (
     Chain,
     Finding,

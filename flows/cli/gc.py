@@ -12,7 +12,8 @@ from rich.console import Console
 from flows.cli.options import JsonOption, SetOption
 from flows.cli.output import emit, table
 from tasks.config import load_config
-from tasks.store.store import Link, Store
+from tasks.store.manifest import Link
+from tasks.store.store import Store
 from tasks.upkeep import gc as collection
 
 YesOption = Annotated[bool, typer.Option("--yes", help="Delete; without it nothing is touched")]

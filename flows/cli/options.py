@@ -11,7 +11,8 @@ import typer
 from raft_errors import BadInput
 from tasks.adapters.registry import Registry
 from tasks.config import RunConfig
-from tasks.store.store import Link, Store
+from tasks.store.manifest import Link
+from tasks.store.store import Store
 from tasks.upkeep.lineage import find_export
 
 ConfigArgument = Annotated[

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from data.text.shown import shown
 from tasks.build.events import Damaged, Event, Finished, Progressed, Said, Started, Waiting
-from tasks.store.store import Manifest
+from tasks.store.manifest import Manifest
 
 LINE_SECONDS = 15.0  # between progress lines where no bar can be drawn
 

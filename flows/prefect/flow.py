@@ -25,7 +25,8 @@ from tasks.build.events import Event, Finished, voice_of
 if TYPE_CHECKING:
     from flows.pipeline import Run, Step
     from tasks.build.stage import Request
-    from tasks.store.store import Manifest, Store
+    from tasks.store.manifest import Manifest
+    from tasks.store.store import Store
 
 log = logging.getLogger("raft.flows")
 T = TypeVar("T")

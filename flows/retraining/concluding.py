@@ -18,7 +18,7 @@ from tasks.adapters.registry import Registry
 from tasks.adapters.smoke import smoke_test
 from tasks.adapters.versions import Adapter, Event, Version
 from tasks.build.events import Said
-from tasks.store.store import Link, Manifest
+from tasks.store.manifest import Link, Manifest
 
 log = logging.getLogger("raft.flows")
 

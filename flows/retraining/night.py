@@ -28,7 +28,7 @@ from tasks.build.kept import setting_differences
 from tasks.build.keys import key_of, result_fields
 from tasks.runtime.recall import recall_then_and_now
 from tasks.store.locks import locked
-from tasks.store.store import Link, Manifest
+from tasks.store.manifest import Link, Manifest
 from tasks.work.train import LORA_FIELDS
 
 log = logging.getLogger("raft.flows")

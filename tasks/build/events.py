@@ -12,7 +12,7 @@ from typing import Protocol
 
 from data.nouns import Progress
 from tasks.store.locks import Holder
-from tasks.store.store import Manifest
+from tasks.store.manifest import Manifest
 
 
 @dataclass(frozen=True)

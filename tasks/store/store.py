@@ -18,16 +18,19 @@ from typing import Any, Protocol
 
 from raft_errors import BadInput, RaftError
 from tasks.store import access
-from tasks.store.disks import NO_SPACE as NO_SPACE
-from tasks.store.disks import SPARE_BYTES as SPARE_BYTES
-from tasks.store.disks import no_space as no_space
-from tasks.store.disks import no_space_during_build, sync_folder, sync_tree, write_synced
+from tasks.store.disks import (
+    NO_SPACE,
+    SPARE_BYTES,
+    no_space,
+    no_space_during_build,
+    sync_folder,
+    sync_tree,
+    write_synced,
+)
 from tasks.store.hashing import FileHashes, read_regular
 from tasks.store.itemcache import SqliteCache
 from tasks.store.locks import FileLock
 from tasks.store.manifest import ALTERED, MANIFEST, Damage, Manifest, content_of, entries_of, read_manifest, verify
-from tasks.store.manifest import FileEntry as FileEntry
-from tasks.store.manifest import Link as Link
 from tasks.store.source_manifest import SourceManifest
 
 _HOW = "docs/pipeline.md, Who may read a store, says how to open it to a group"

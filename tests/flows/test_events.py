@@ -10,7 +10,7 @@ from rich.console import Console
 from flows.cli.output import LINE_SECONDS, Display
 from flows.retraining.log import log_event
 from tasks.build.events import Damaged, Event, Finished, Progressed, Said, Started, Waiting, progress_of, voice_of
-from tasks.store.store import Manifest
+from tasks.store.manifest import Manifest
 
 
 def manifest(seconds: float = 2.0) -> Manifest:

@@ -11,7 +11,7 @@ from flows.cli.output import Display, table
 from raft_errors import RaftError
 from tasks.build.events import Damaged, Finished, Progressed, Started, silent
 from tasks.prefect import artifacts as pages
-from tasks.store.store import FileEntry, Manifest
+from tasks.store.manifest import FileEntry, Manifest
 
 HOSTILE = "a\x1b[2J[red]b[/red]\u202ec\nd.md"
 SEEN = "a\\x1b[2J[red]b[/red]\\u202ec\\nd.md"

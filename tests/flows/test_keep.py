@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.build.keys import key_of
-from tasks.store.store import MANIFEST
+from tasks.store.manifest import MANIFEST
 
 pytestmark = pytest.mark.slow
 

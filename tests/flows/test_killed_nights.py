@@ -23,7 +23,8 @@ from tasks.build.keys import key_of, result_fields
 from tasks.build.stage import Request
 from tasks.config import RunConfig
 from tasks.inputs.models import ModelFiles
-from tasks.store.store import Manifest, Store
+from tasks.store.manifest import Manifest
+from tasks.store.store import Store
 
 
 class Killed(BaseException):

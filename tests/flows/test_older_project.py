@@ -14,7 +14,7 @@ import pytest
 import yaml
 from conftest import Project
 
-from tasks.store.store import MANIFEST
+from tasks.store.manifest import MANIFEST
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 ENTRY_POINTS = (FIXTURES / "deployment_entry_points.txt").read_text().split()

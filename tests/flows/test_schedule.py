@@ -14,7 +14,8 @@ from flows.cli.app import invoke
 from flows.prefect import server
 from flows.retraining import deployment
 from tasks.config import load_config
-from tasks.store.store import Link, Store, write_json
+from tasks.store.manifest import Link
+from tasks.store.store import Store, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 
