@@ -291,7 +291,8 @@ def _result(item: Item, answer: dict[str, Any], options: LoadOptions) -> tuple[l
         return documents, [Quarantined.from_dict(row) for row in answer["quarantined"]]
     error = str(answer.get("error", "no answer"))
     if error == "too-slow":
-        reason, detail = "too-slow", f"over {options.max_seconds:g} s of work; split it or raise max_seconds"
+        limit_s = f"{options.max_seconds:g} s of work, or twice that of waiting"
+        reason, detail = "too-slow", f"over {limit_s}; split it or raise max_seconds"
     elif error == "memory":
         limit = options.max_memory_bytes
         reason, detail = "too-large", f"it needs more than {limit} bytes of memory; split it or raise max_memory_bytes"

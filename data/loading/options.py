@@ -40,7 +40,7 @@ class LoadOptions:
         max_unpacked_bytes: largest sum of member sizes of a zipped document (docx, xlsx, epub, odt) or archive.
         max_pages: most pages of a PDF.
         max_chars: most characters of one document.
-        max_seconds: CPU seconds of one file; about four times as long on the clock.
+        max_seconds: CPU seconds of one file; on the clock it may take twice that and 5 s.
         max_memory_bytes: address space of a worker process.
         archives: open zip, tar, gz, bz2 and xz files and load what is in them (one level deep).
         follow_links: follow links that lead out of the folder, glob or file that was named.

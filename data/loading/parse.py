@@ -11,7 +11,7 @@ import stat
 import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.loading.detect import detect_bytes, detect_text
@@ -43,7 +43,7 @@ Loaded = tuple[list[Document], list[Quarantined]]
 def loader_version() -> str:
     """Changes whenever the same bytes may load differently: our own format version, Python's and the parsers'."""
     python = f"python {sys.version_info.major}.{sys.version_info.minor}"  # its mail, csv, json and zip readers
-    return " ".join(["loading 10", python, *(f"{name} {_version(name)}" for name in PARSERS)])
+    return " ".join(["loading 11", python, *(f"{name} {_version(name)}" for name in PARSERS)])
 
 
 def _version(name: str) -> str:
@@ -121,12 +121,13 @@ def _parse(raw: bytes, source: str, options: LoadOptions, *, inside: bool = Fals
 
 
 def _parse_members(raw: bytes, kind: str, source: str, options: LoadOptions) -> Loaded:
-    """Documents of an archive's files, each named `archive.zip/name inside`."""
+    """Documents of an archive's files, each named `archive.zip/name inside`, the second of a name `name~2.suffix`."""
     documents: list[Document] = []
     quarantined: list[Quarantined] = []
+    taken: dict[str, int] = {}
     for member, content in read_members(raw, kind, source, options):
         inside_name = redact_name(clean_text(member).replace("\n", " "), options.redact, options.redact_patterns)
-        name = f"{source}/{inside_name}"
+        name = f"{source}/{_free_name(inside_name, taken)}"
         try:
             if isinstance(content, Refused):
                 raise content
@@ -136,6 +137,18 @@ def _parse_members(raw: bytes, kind: str, source: str, options: LoadOptions) -> 
         except Refused as refusal:
             quarantined.append(Quarantined(name, refusal.reason, refusal.detail))
     return documents, quarantined
+
+
+def _free_name(name: str, taken: dict[str, int]) -> str:
+    """An archive may hold a name twice, and a citation must mean one of them; `taken` counts the names given."""
+    place = PurePosixPath(name)
+    free, number = name, taken.get(name, 0)
+    while free in taken:
+        number += 1
+        free = name.removesuffix(place.suffix) + f"~{number}{place.suffix}"
+    taken[name] = max(number, 1)
+    taken.setdefault(free, 1)
+    return free
 
 
 def _load_binary(raw: bytes, kind: str, options: LoadOptions) -> Draft:

@@ -18,15 +18,20 @@ from types import TracebackType
 from typing import Any
 
 from data.loading.confinement import clean_environment
-from data.loading.worker import read_message, write_message
+from data.loading.worker import GREETING, read_message, write_message
 
 _START_SECONDS = 60
+_CLOCK_FACTOR = 2  # a worker that shares its CPU with others gets half of it at least
+_SLACK_SECONDS = 5
 _RECYCLE_AFTER = 500
 _WINDOW = 64
 
 
 class Pool:
     """Answers requests in their order; `target` is the `module:function` that workers call with a JSON request.
+
+    A request may take `max_seconds` of CPU time, and on the clock twice that and a little: one that waits for something
+    that never comes uses no CPU. The start of a worker does not count.
 
     An answer is what the function returned, or `{"error": ...}` with `too-slow`, `crashed: ...`, `memory` or the
     exception's words.
@@ -41,7 +46,7 @@ class Pool:
         target: str = "data.loading.worker:handle",
     ) -> None:
         self._arguments = (target, max_memory_bytes, max_seconds)
-        self._wall_seconds = 4 * max_seconds + _START_SECONDS
+        self._wall_seconds = _CLOCK_FACTOR * max_seconds + _SLACK_SECONDS
         self._folder = tempfile.TemporaryDirectory(prefix="raft-load-", ignore_cleanup_errors=True)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="raft-load")
         self._local = threading.local()
@@ -86,7 +91,9 @@ class Pool:
                 self._drop(process)
                 process, used = self._start(), 0
             self._local.process, self._local.used = process, used + 1
-            answer = self._exchange(process, request)
+            answer = self._greet(process) if used == 0 else None
+            if answer is None:
+                answer = self._exchange(process, request, self._wall_seconds)
             failed = isinstance(answer, dict) and str(answer.get("error", "")).startswith(("crashed", "memory"))
             if failed or process.poll() is not None:
                 self._drop(process)
@@ -112,7 +119,14 @@ class Pool:
             self._alive.add(process)
         return process
 
-    def _exchange(self, process: subprocess.Popen[bytes], request: Any) -> Any:
+    def _greet(self, process: subprocess.Popen[bytes]) -> Any:
+        """Waits until a new worker has imported what it needs; why it did not, or None."""
+        answer = self._exchange(process, GREETING, _START_SECONDS)
+        if answer == {"error": "too-slow"}:
+            return {"error": f"crashed: it did not start within {_START_SECONDS} s"}
+        return None if answer == GREETING else answer
+
+    def _exchange(self, process: subprocess.Popen[bytes], request: Any, seconds: float) -> Any:
         assert process.stdin is not None
         assert process.stdout is not None
         late = threading.Event()
@@ -121,7 +135,7 @@ class Pool:
             late.set()
             process.kill()
 
-        timer = threading.Timer(self._wall_seconds, stop)
+        timer = threading.Timer(seconds, stop)
         timer.start()
         try:
             write_message(process.stdin, request)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data.loading.formats.hf_datasets import is_dataset_folder
+from data.loading.formats.hf_datasets import folder_entries, is_dataset_folder
 from data.loading.options import LoadOptions
 from data.loading.redaction import redact_name
 from data.text.urls import text_without_secrets, without_secrets
@@ -178,7 +178,9 @@ def _walk(root: Path, inside: Sequence[str] | None) -> Iterator[Item]:
 
 
 def _holds_link_out(folder: Path, inside: Sequence[str] | None) -> bool:
-    """Whether a file of a saved data set is a link that leads out: its readers would follow it."""
+    """Whether a file of a saved data set is a link that leads out, or lies behind one: its readers would follow it."""
+    if any(_leads_out(path, inside) for path in folder_entries(folder)):
+        return True
     for base, folders, files in os.walk(folder):
         for path in (Path(base, name) for name in (*folders, *files)):
             if path.is_symlink() and _leads_out(path, inside):

@@ -1,6 +1,7 @@
 """The worker process: reads requests on stdin, loads one file each, answers on stdout, dies with its parent.
 
-It limits its own address space and its CPU time per request, so that a hostile file can only end this process.
+It limits its own address space and its CPU time per request, so that a hostile file can only end this process; the
+pool ends one that waits and uses none.
 Messages are a length (8 bytes, big-endian) and that much JSON.
 """
 
@@ -19,6 +20,8 @@ from typing import IO, Any
 from data.loading.options import LoadOptions
 from data.loading.parse import load_file  # here, so that its import counts against no file
 
+GREETING = {"greeting": "ready"}
+"""The first request of a worker, which it sends back when it is ready for work."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -61,6 +64,8 @@ def main(target: str, max_memory_bytes: int, max_seconds: float) -> None:
     _protect(max_memory_bytes)
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
+    if read_message(requests) == GREETING:
+        write_message(answers, GREETING)
     while (request := read_message(requests)) is not None:
         _limit_cpu(max_seconds)
         try:

@@ -205,6 +205,26 @@ def test_a_dying_endless_or_greedy_parser_costs_one_file(tmp_path: Path, monkeyp
     assert answers[7]["error"] == "ValueError: broken"
 
 
+IDLE = """
+import time
+def work(request):
+    if request == "wait": time.sleep(30)
+    return request
+"""
+
+
+def test_a_worker_that_waits_and_uses_no_cpu_is_ended_and_called_too_slow(tmp_path: Path, monkeypatch):
+    (tmp_path / "raft_test_idle.py").write_text(IDLE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Pool(1, max_seconds=0.5, max_memory_bytes=1 << 30, target="raft_test_idle:work") as pool:
+        assert list(pool.map(["a", "wait", "b"])) == ["a", {"error": "too-slow"}, "b"]
+
+
+def test_a_worker_that_does_not_start_costs_one_file_and_is_said():
+    with Pool(1, max_seconds=0.5, max_memory_bytes=1 << 30, target="raft_test_nowhere:work") as pool:
+        assert list(pool.map(["a", "b"])) == [{"error": "crashed: exit code 1"}] * 2
+
+
 def test_workers_end_with_the_pool(tmp_path: Path, monkeypatch):
     (tmp_path / "raft_test_pid.py").write_text("import os\ndef pid(request): return {'pid': os.getpid()}\n")
     monkeypatch.syspath_prepend(str(tmp_path))

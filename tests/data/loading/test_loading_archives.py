@@ -68,6 +68,37 @@ def test_a_tar_gives_its_files_and_refuses_links(tmp_path: Path):
     assert [(entry.source, entry.reason) for entry in quarantined] == [("a.tar.gz/link.txt", "unreadable")]
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_equally_named_files_of_an_archive_stay_apart(tmp_path: Path, kind: str):
+    rows = "d.1/rows.jsonl"
+    members = [(rows, '{"id": "x", "text": "Row one."}'), (rows, '{"id": "x", "text": "Row two."}'),
+               ("a.txt", "First."), ("a.txt", "Second."), ("a.txt", ""), ("a~2.txt", "Its own."), ("d.1/b", "One."),
+               ("d.1/b", "Two.")]  # fmt: skip
+    path = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in members:
+                archive.writestr(name, text)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name, text in members:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                archive.addfile(entry, io.BytesIO(text.encode()))
+    documents, quarantined, _ = load_file(path, "a", OPEN)
+    assert {document.source: document.text for document in documents} == {
+        "a/a.txt": "First.",
+        "a/a~2.txt": "Second.",
+        "a/a~2~2.txt": "Its own.",
+        "a/d.1/b": "One.",
+        "a/d.1/b~2": "Two.",
+        "a/d.1/rows.jsonl#x": "Row one.",
+        "a/d.1/rows~2.jsonl#x": "Row two.",
+    }
+    assert [(entry.source, entry.reason) for entry in quarantined] == [("a/a~3.txt", "empty")]
+
+
 @pytest.mark.parametrize("name", ["bomb.zip", "bomb.gz"])
 def test_what_comes_out_of_an_archive_is_bounded(tmp_path: Path, name: str):
     if name.endswith(".zip"):

@@ -108,7 +108,7 @@ def test_a_saved_data_set_is_refused_if_it_reads_beyond_itself(tmp_path: Path, d
     assert names(corpus) == ["sub/a.txt"]
     assert "linked" in refused(corpus)
     assert [e.detail for e in corpus.quarantined if e.source == "named"] == [
-        "it names data files outside its own folder; do not trust this data set"
+        "its state.json names what is not in its folder; do not trust this data set"
     ]
 
 
