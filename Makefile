@@ -7,7 +7,7 @@ VENV := .venv
 PINS := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(PINS)
 
-.PHONY: run test lint setup clean
+.PHONY: run test check lint setup clean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -15,6 +15,9 @@ run: $(STAMP)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -m "not heavy" -n 2 --dist loadfile $(TESTS)
+
+check: lint
+	$(VENV)/bin/python -m pytest -q -m "not heavy and not slow" -n 2 --dist loadfile $(TESTS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
