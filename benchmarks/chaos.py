@@ -74,6 +74,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="10 kills and one or two of every other kind")
     parser.add_argument("--kills", type=int, help="random kills; default 50, with --quick 10")
     parser.add_argument("--only-kills", action="store_true", help="leave out the other kinds of disturbance")
+    parser.add_argument("--only", action="append", help="only cases of this function of chaos_cases; may be repeated")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     args = parser.parse_args()
@@ -91,6 +92,8 @@ def main() -> int:
         print(f"undisturbed: {len(field.truth)} files, seconds by stage: {field.seconds}", flush=True)
         kills = args.kills if args.kills is not None else 10 if args.quick else 50
         for act in plan(kills, not args.only_kills, draw, args.quick):
+            if args.only and getattr(act, "func", act).__name__ not in args.only:
+                continue
             case = act(field)
             if case is None:
                 print("full disk: left out, this machine does not allow mounting a tmpfs", flush=True)
