@@ -192,7 +192,8 @@ def saved_states(field: Field) -> list[Path]:
 def killed_at_early_stop(field: Field, times: int = 2) -> Case:
     """Kills the run when its trainer has stopped early and nothing is published, several times in a row."""
     field.take_out("train")
-    codes = [dies_at(field, "tasks.work.train", "shutil.copytree", "train", *VARIANTS["early stop"]) for _ in range(times)]
+    verb = ("train", *VARIANTS["early stop"])
+    codes = [dies_at(field, "tasks.work.train", "shutil.copytree", *verb) for _ in range(times)]
     return field.judge_training("early stop", set(codes) == {-signal.SIGKILL}, "kill -9 at an early stop")
 
 
