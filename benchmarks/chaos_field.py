@@ -53,7 +53,10 @@ VARIANTS = {
     "rank 4": ("--set", "train.rank=4"),
     "rank 8": (),
     "rank 16": ("--set", "train.rank=16"),
-    "early stop": ("--set", "train.eval_every_steps=1", "--set", "train.early_stopping_patience=1"),
+    "early stop": (  # after 8 of 20 steps
+        *("--set", "train.rank=4", "--set", "train.eval_every_steps=2"),
+        *("--set", "train.early_stopping_patience=2"),
+    ),
 }
 """Trainings whose checkpoints are disturbed, by the settings that differ from the run's."""
 GONE_SECONDS = 60.0  # in which a child must have ended after its parent
