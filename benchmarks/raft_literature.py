@@ -47,9 +47,10 @@ from retrieval.search import Retriever, passage_text
 from tasks.build.supervisor import run_child
 from tasks.inputs.models import ModelFiles, compile_cache, resolve
 from tasks.runtime.answers import Answerer, answer
+from tasks.runtime.folders import write_json
 from tasks.store.itemcache import SqliteCache
 from tasks.store.places import calibration_file
-from tasks.store.store import read_json, write_json
+from tasks.store.store import read_json
 
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"

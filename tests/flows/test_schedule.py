@@ -14,8 +14,9 @@ from flows.cli.app import invoke
 from flows.prefect import server
 from flows.retraining import deployment
 from tasks.config import load_config
+from tasks.runtime.folders import write_json
 from tasks.store.manifest import Link
-from tasks.store.store import Store, write_json
+from tasks.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 

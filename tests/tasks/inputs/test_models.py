@@ -1,5 +1,6 @@
 """Models come from a folder, the Hub or a wheel's files, are verified by their bytes, and stay what they were."""
 
+import os
 import zipfile
 from types import SimpleNamespace
 
@@ -76,6 +77,15 @@ def test_a_folder_is_used_as_it_is_and_known_by_its_bytes(tmp_path):
 def test_what_is_neither_a_folder_nor_a_hub_id_is_bad_input(name):
     with pytest.raises(BadInput, match="there is no such folder"):
         resolve(name)
+
+
+def test_a_pipe_in_the_place_of_a_models_file_is_bad_input_by_its_name(tmp_path):
+    for name, body in FILES.items():
+        (tmp_path / name).write_bytes(body)
+    (tmp_path / "config.json").unlink()
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(BadInput, match=r"config\.json cannot be read"):
+        resolve(str(tmp_path))
 
 
 def test_a_folder_without_safetensors_is_bad_input_that_says_why(tmp_path):

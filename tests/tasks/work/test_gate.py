@@ -3,7 +3,8 @@
 import pytest
 
 from data.nouns import Chunk, Record, write_jsonl
-from tasks.store.store import Store, write_json
+from tasks.runtime.folders import write_json
+from tasks.store.store import Store
 from tasks.work.gate import usable
 
 
