@@ -15,7 +15,7 @@ from flows.cli.options import (
 )
 from flows.cli.output import emit, table
 from raft_errors import BadInput
-from tasks.adapters.decisions import Night, read_decisions
+from tasks.adapters.decisions import RetrainDecision, read_decisions
 from tasks.adapters.registry import Registry
 from tasks.adapters.registry import adapters as all_adapters
 from tasks.adapters.versions import Adapter
@@ -89,7 +89,7 @@ def _nights(registry: Registry) -> list[dict[str, Any]]:
     return [night.model_dump(mode="json") for night in read_decisions(registry.store, registry.name)]
 
 
-def _night_row(night: Night) -> tuple[str, ...]:
+def _night_row(night: RetrainDecision) -> tuple[str, ...]:
     return night.at, night.action, night.result, "; ".join(filter(None, (night.reason, night.why)))
 
 

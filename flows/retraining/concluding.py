@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from flows.pipeline import Built, Run
 from raft_errors import RaftError
-from tasks.adapters.decisions import Night, Open, Result, append, read_decisions, read_open
+from tasks.adapters.decisions import Open, Result, RetrainDecision, append, read_decisions, read_open
 from tasks.adapters.registry import Registry
 from tasks.adapters.smoke import smoke_test
 from tasks.adapters.versions import Adapter, Event, Version
@@ -26,7 +26,7 @@ NEEDED = ("export", "records", "gate")
 """Stages of a judged candidate without whose files it can neither be promoted nor tested."""
 
 
-def conclude(run: Run, registry: Registry, decision: Open) -> Night:
+def conclude(run: Run, registry: Registry, decision: Open) -> RetrainDecision:
     """Registers the judged candidate and does with it what the gate says, as far as that has not been done yet."""
     night = decision.night
     version = registry.register(night.stages, reason=night.reason, started_from=night.start)
@@ -34,7 +34,7 @@ def conclude(run: Run, registry: Registry, decision: Open) -> Night:
     return night.model_copy(update={"version": version.number, "result": result, "why": why})
 
 
-def take_up(run: Run, registry: Registry) -> Night | None:
+def take_up(run: Run, registry: Registry) -> RetrainDecision | None:
     """Brings to its end, and logs, what a killed night had judged; None where there is no such night.
 
     Where files of the candidate are damaged or gone, the decision is left open, so that they are built again.
@@ -77,7 +77,7 @@ def _unlogged(run: Run, registry: Registry) -> Open | None:
         return None
     registered = next((n for n, e in enumerate(adapter.history) if e.version == version.number), 0)
     ingest = run.store.read("ingest", version.stages["ingest"].key) if "ingest" in version.stages else None
-    night = Night(
+    night = RetrainDecision(
         id=uuid.uuid4().hex[:12],
         at=version.created,
         action="retrain",

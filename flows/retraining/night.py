@@ -19,7 +19,7 @@ from flows.pipeline import Built, Run, Step
 from flows.retraining.concluding import conclude, end_trial, manifests, take_up
 from raft_errors import RaftError
 from tasks import evaluate, export, gate, replay, train
-from tasks.adapters.decisions import Night, Open, append, days_since_training, note, read_decisions, read_open
+from tasks.adapters.decisions import Open, RetrainDecision, append, days_since_training, note, read_decisions, read_open
 from tasks.adapters.policy import Change, Choice, choose, choose_start, compare
 from tasks.adapters.registry import Registry, now
 from tasks.adapters.versions import Adapter
@@ -37,7 +37,7 @@ DECIDING = ("models", "ingest", "chunk", "embed", "index", "retrieval", "questio
 """The sections whose change asks for another training."""
 
 
-def retrain(run: Run, *, direct: bool = False, force: bool = False) -> Night:
+def retrain(run: Run, *, direct: bool = False, force: bool = False) -> RetrainDecision:
     """Decides what this night asks for, does it, and writes down what and why. One night at a time an adapter.
 
     What a killed night left is brought to its end first; where tonight asks for nothing more, that is what is returned.
@@ -88,7 +88,7 @@ def _begun(run: Run, registry: Registry) -> Open | None:
     return decision if same else None
 
 
-def _unchanged(run: Run, registry: Registry, force: bool) -> Night | None:
+def _unchanged(run: Run, registry: Registry, force: bool) -> RetrainDecision | None:
     """The night that has nothing to do, known from the log and a look at the corpus alone."""
     nights = read_decisions(run.store, registry.name)
     if force or not nights:
@@ -99,10 +99,12 @@ def _unchanged(run: Run, registry: Registry, force: bool) -> Night | None:
     if (last.corpus, last.settings) != (corpus, settings) or too_old:
         return None
     reason = f"corpus and settings are those of {last.at}"
-    return Night(at=now(), action="nothing", reason=reason, result="nothing", corpus=corpus, settings=settings)
+    return RetrainDecision(
+        at=now(), action="nothing", reason=reason, result="nothing", corpus=corpus, settings=settings
+    )
 
 
-def _work(run: Run, registry: Registry, step: Step, force: bool, begun: Open | None) -> Night:
+def _work(run: Run, registry: Registry, step: Step, force: bool, begun: Open | None) -> RetrainDecision:
     """Builds index and records, chooses, and goes as far as was chosen.
 
     Args:
@@ -119,7 +121,7 @@ def _work(run: Run, registry: Registry, step: Step, force: bool, begun: Open | N
         return _train(run, registry, step, built, Open(night=night, forced=begun.forced))
     choice, change = _choose(run, registry.read(), nights, built, settings, force)
     run.reporter(Said(f"{choice.action}: {choice.reason}"))
-    night = Night(
+    night = RetrainDecision(
         id=uuid.uuid4().hex[:12],
         at=now(),
         action=choice.action,
@@ -136,7 +138,7 @@ def _work(run: Run, registry: Registry, step: Step, force: bool, begun: Open | N
 
 
 def _choose(
-    run: Run, adapter: Adapter, nights: list[Night], built: Built, settings: Mapping[str, str], force: bool
+    run: Run, adapter: Adapter, nights: list[RetrainDecision], built: Built, settings: Mapping[str, str], force: bool
 ) -> tuple[Choice, Change | None]:
     config = run.config.retrain
     trained = next((n for n in reversed(nights) if n.action == "retrain"), None)
@@ -183,7 +185,7 @@ def _passages(built: Mapping[str, Manifest]) -> list[str]:
     return [c.id for c in read_jsonl(built["chunk"].path("chunks.jsonl"), Chunk)]
 
 
-def _train(run: Run, registry: Registry, step: Step, built: Built, decision: Open) -> Night:
+def _train(run: Run, registry: Registry, step: Step, built: Built, decision: Open) -> RetrainDecision:
     """Trains a candidate, has it judged, and lets the registry follow the judgement.
 
     Before each step that cannot be taken twice, the decision is noted as far as it is known.

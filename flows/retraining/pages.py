@@ -10,7 +10,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
 from data.text.shown import markdown
-from tasks.adapters.decisions import Night
+from tasks.adapters.decisions import RetrainDecision
 from tasks.prefect import link as prefect_link
 
 FAILED = "raft.run.failed"
@@ -41,7 +41,7 @@ def tell_failure(flow: Any, flow_run: FlowRun, state: State) -> None:
     )
 
 
-def publish(name: str, night: Night) -> None:
+def publish(name: str, night: RetrainDecision) -> None:
     """The decision, in Prefect's pages and for whoever is notified; a server that is lost hears of none."""
     if prefect_link.lost():
         return
@@ -52,7 +52,7 @@ def publish(name: str, night: Night) -> None:
         tell(DECIDED + night.result.replace(" ", "-"), flow_run_now(), payload)
 
 
-def summary(name: str, night: Night) -> str:
+def summary(name: str, night: RetrainDecision) -> str:
     """What was decided and why, for Prefect's pages."""
     lines = [f"# {name}: {night.result}", "", markdown(night.why or night.reason), ""]
     facts = {

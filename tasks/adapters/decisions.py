@@ -30,7 +30,7 @@ log = logging.getLogger("raft.tasks")
 Result = Literal["nothing", "refreshed", "promoted", "held", "rejected", "rolled back", "the same adapter"]
 
 
-class Night(BaseModel):
+class RetrainDecision(BaseModel):
     """One decision and what came of it.
 
     Attributes:
@@ -72,7 +72,7 @@ class Open(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    night: Night
+    night: RetrainDecision
     forced: bool = False
     events: int = 0
 
@@ -107,7 +107,7 @@ def log_file(store: Store, name: str) -> Path:
     return root(store) / name / "decisions.jsonl"
 
 
-def read_decisions(store: Store, name: str) -> list[Night]:
+def read_decisions(store: Store, name: str) -> list[RetrainDecision]:
     """All decisions, oldest first.
 
     Raises:
@@ -123,7 +123,7 @@ def read_decisions(store: Store, name: str) -> list[Night]:
     nights = []
     for number, line in enumerate(lines, 1):
         try:
-            nights.append(Night.model_validate_json(line))
+            nights.append(RetrainDecision.model_validate_json(line))
         except ValidationError as error:
             if error.errors()[0]["type"] != "json_invalid":
                 log.warning("%s, line %d is no decision (%s): passed over", path, number, problems(error))
@@ -139,7 +139,7 @@ def _unusable(path: Path, error: OSError) -> RaftError:
     )
 
 
-def days_since_training(nights: Sequence[Night], adapter: Adapter) -> float | None:
+def days_since_training(nights: Sequence[RetrainDecision], adapter: Adapter) -> float | None:
     """Days since the last training; of the newest version where no night has trained yet; None for neither."""
     trained = [n.at for n in nights if n.action == "retrain"] or [v.created for v in adapter.versions]
     if not trained:
@@ -147,7 +147,7 @@ def days_since_training(nights: Sequence[Night], adapter: Adapter) -> float | No
     return (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(trained[-1])).total_seconds() / 86400
 
 
-def append(store: Store, name: str, night: Night) -> None:
+def append(store: Store, name: str, night: RetrainDecision) -> None:
     """Adds a decision durably, and closes it if it was open."""
     path = log_file(store, name)
     try:

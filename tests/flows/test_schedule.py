@@ -293,9 +293,9 @@ def test_a_source_that_is_away_for_a_while_does_not_end_the_watching(project, co
 
 def test_a_night_is_told_for_the_pages():
     from flows.retraining.pages import summary
-    from tasks.adapters.decisions import Night
+    from tasks.adapters.decisions import RetrainDecision
 
-    night = Night(
+    night = RetrainDecision(
         at="2026-11-22T03:00:00+00:00",
         action="retrain",
         reason="3 documents were edited",

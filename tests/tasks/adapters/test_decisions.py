@@ -6,10 +6,10 @@ import os
 import pytest
 
 from raft_errors import RaftError
-from tasks.adapters.decisions import Night, append, log_file, read_decisions
+from tasks.adapters.decisions import RetrainDecision, append, log_file, read_decisions
 from tasks.store.store import Store
 
-NIGHT = Night(
+NIGHT = RetrainDecision(
     at="2026-01-01T03:00:00+00:00", action="refresh", reason="1 edited", result="refreshed", corpus="c", settings={}
 )
 

@@ -43,7 +43,7 @@ def use_all(root, mode=0o700, key="k1"):
         (root / "logs").mkdir(exist_ok=True)
     registry = Registry(store, "towns")
     registry.register({"export": manifest}, reason="trained")
-    night = decisions.Night(
+    night = decisions.RetrainDecision(
         at="2026-01-01T03:00:00+00:00", action="refresh", reason="", result="refreshed", corpus="c", settings={}
     )
     decisions.append(store, "towns", night)
