@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from data.nouns import Chunk, Hit, Record, digest
 from data.prompting.contract import PromptTemplate, load_template, render
-from data.records.candidates import Shown
+from data.records.candidates import ShownPassage
 from data.records.draft import passage_rows
 
 DISTRACTOR_COUNTS = (0, 2, 4, 8)
@@ -19,7 +19,7 @@ DISTRACTOR_COUNTS = (0, 2, 4, 8)
 
 def with_passages(
     record: Record,
-    passages: Sequence[Chunk | Shown],
+    passages: Sequence[Chunk | ShownPassage],
     *,
     may_refuse: bool,
     template: PromptTemplate | None = None,
@@ -32,7 +32,7 @@ def with_passages(
     template = template or load_template()
     meta = record.metadata
     oracles = set(meta["oracle_ids"])
-    items = [s if isinstance(s, Shown) else Shown(s, "distractor") for s in passages]
+    items = [s if isinstance(s, ShownPassage) else ShownPassage(s, "distractor") for s in passages]
     items = [replace(s, role="oracle" if s.chunk.id in oracles else "distractor") for s in items]
     instruction, text = render(meta["question"], [s.chunk for s in items], template=template, may_refuse=may_refuse)
     positions = [i for i, s in enumerate(items, 1) if s.role == "oracle"]
@@ -76,12 +76,14 @@ def conditions(
     A setting that this question cannot have (no oracle, too few hits) is left out. Where an oracle stands among
     distractors, a hash decides the order; retrieved passages keep the order of the search.
     """
-    oracles = [Shown(chunks[c], "oracle") for c in record.metadata["oracle_ids"] if c in chunks]
+    oracles = [ShownPassage(chunks[c], "oracle") for c in record.metadata["oracle_ids"] if c in chunks]
     ranking = [
-        Shown(chunks[h.chunk_id], "distractor", "retrieved", h.rank, h.score) for h in hits if h.chunk_id in chunks
+        ShownPassage(chunks[h.chunk_id], "distractor", "retrieved", h.rank, h.score)
+        for h in hits
+        if h.chunk_id in chunks
     ]
     others = [s for s in ranking if s.chunk.id not in record.metadata["oracle_ids"]]
-    contexts: dict[str, list[Shown]] = {"retrieved": ranking[:passages]} if ranking else {}
+    contexts: dict[str, list[ShownPassage]] = {"retrieved": ranking[:passages]} if ranking else {}
     for count in distractor_counts if oracles else ():
         if count <= len(others):
             mixed = [*oracles, *others[:count]]

@@ -40,7 +40,7 @@ def build(
     from data.prompting.contract import load_template
     from data.records.compose import RecordOptions, compose_records, measured_p
     from data.records.formats import write_records
-    from data.records.splits import Frozen, SplitOptions, split_by_document
+    from data.records.splits import FrozenSplits, SplitOptions, split_by_document
     from data.reports.data_card import write_data_card
     from jora_engine.tokenizer import Tokenizer
     from retrieval.mining import MiningOptions, mine_distractors
@@ -50,7 +50,7 @@ def build(
     chunks = list(retriever.chunks.values())
     tokenizer = Tokenizer.load(base.folder)
     shares = SplitOptions(validation=config.validation, test=config.test, near_duplicate=config.near_duplicate)
-    frozen = Frozen.read(Path(config.frozen_splits)) if config.frozen_splits else None
+    frozen = FrozenSplits.read(Path(config.frozen_splits)) if config.frozen_splits else None
     splits = split_by_document(chunks, asked, options=shares, seed=bench.seed, previous=frozen, cache=bench.cache)
     refused: Counter[str] = Counter()
     mined = mine_distractors(
