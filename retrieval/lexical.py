@@ -1,6 +1,7 @@
 """BM25 over the chunks' words (bm25s), beside the dense index.
 
-Words are lower-cased, stop words dropped and the rest stemmed. Built in memory from the chunks in seconds, so it has no
+Words are lower-cased, stop words dropped and the rest stemmed; runs of scripts without spaces are indexed by their
+pairs of characters (of Thai and the like by threes). Built in memory from the chunks in seconds, so it has no
 file of its own. Equal scores are ordered by chunk id; a chunk that shares no word with the query is no hit.
 """
 
@@ -13,7 +14,11 @@ import numpy as np
 import Stemmer
 
 from data.nouns import Hit
+from data.text.alike import MARKS, alike
+from data.text.unspaced import LETTER, in_pieces
 from raft_errors import BadInput
+
+_TOKEN = rf"\w[\w{MARKS}]+|{LETTER.pattern}"  # two characters or more, as bm25s has it, or one that is a word
 
 
 class LexicalIndex:
@@ -80,7 +85,12 @@ class LexicalIndex:
     def _words(self, texts: Sequence[str]) -> list[list[str]]:
         stopwords = self._language if self._language in _LANGUAGES_WITH_STOPWORDS else []
         return bm25s.tokenize(
-            list(texts), stopwords=stopwords, stemmer=self._stemmer, return_ids=False, show_progress=False
+            [in_pieces(alike(text)) for text in texts],
+            token_pattern=_TOKEN,
+            stopwords=stopwords,
+            stemmer=self._stemmer,
+            return_ids=False,
+            show_progress=False,
         )
 
 

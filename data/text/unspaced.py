@@ -50,6 +50,11 @@ def pieces(run: str) -> Iterator[str]:
         yield from ("".join(letters[at : at + size]) for at in range(len(letters) - size + 1))
 
 
+def in_pieces(text: str) -> str:
+    """The text with each run of such a script as its pieces, parted by spaces."""
+    return text if text.isascii() else RUN.sub(lambda run: f" {' '.join(pieces(run.group()))} ", text)
+
+
 def word_count(text: str) -> int:
     """About how many words a text has: two characters of these scripts to a word, four of an alphabet's."""
     if text.isascii():
