@@ -26,25 +26,47 @@ def holds(text: str, answer: str) -> bool:
 
 def held_as(text: str, answer: str) -> str:
     """The answer as the text writes it, "" where it does not stand there."""
-    plain, pattern = _sought(answer)
-    if pattern is None or (plain and plain not in text):
-        return ""
-    match = pattern.search(text)
-    return match.group() if match else ""
+    plain, number = _sought(answer)
+    if number is not None:
+        match = number.search(text)
+        return match.group() if match else ""
+    at = text.find(plain) if plain else -1
+    while at >= 0:
+        if _stands_alone(text, at, at + len(plain)):
+            return plain
+        at = text.find(plain, at + 1)
+    return ""
 
 
 @functools.lru_cache(maxsize=10_000)
 def _sought(answer: str) -> tuple[str, re.Pattern[str] | None]:
-    """What must be in the text at least ("" for numbers), and the pattern that decides."""
+    """An answer as texts are, and the pattern for one that is a number."""
     plain = spaced_out(alike(answer)).lower().strip(" .。")
-    if not plain:
-        return "", None
     if _NUMBER.fullmatch(plain):
-        return "", re.compile(rf"(?<!\w)(?<!\d[.,]){_digits(plain)}(?!\w|[.,]\d)")
-    # a digit or numeral at either end must not go on as a longer number
-    left = r"(?<!\d[.,])" if plain[0].isdigit() else rf"(?<![{NUMERALS}] )" if plain[0] in NUMERALS else ""
-    right = r"(?![.,]\d)" if plain[-1].isdigit() else rf"(?! [{NUMERALS}])" if plain[-1] in NUMERALS else ""
-    return plain, re.compile(rf"(?<!\w){left}{re.escape(plain)}(?![\w{MARKS}]){right}")
+        return plain, re.compile(rf"(?<!\w)(?<!\d[.,]){_digits(plain)}(?!\w|[.,]\d)")
+    return plain, None
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether what stands there is no part of a longer word, nor a number at either end part of a longer one."""
+    before, after = text[max(0, start - 2) : start], text[end : end + 2]
+    if _in_word(before[-1:]) or _in_word(after[:1]) or after[:1] in _MARKS and after:
+        return False
+    first, last = text[start], text[end - 1]
+    if first.isdigit() and before[-1:] in (".", ",") and before[:1].isdigit():
+        return False
+    if last.isdigit() and after[:1] in (".", ",") and after[1:].isdigit():
+        return False
+    if first in NUMERALS and before[-1:] == " " and before[:1] and before[0] in NUMERALS:
+        return False
+    return not (last in NUMERALS and after[:1] == " " and after[1:] and after[1] in NUMERALS)
+
+
+_MARKS = frozenset(MARKS)
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _digits(number: str) -> str:

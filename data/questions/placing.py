@@ -284,8 +284,10 @@ def supported_part(answer: str, places: Sequence[Place], *, max_words: int, lang
 
 def in_the_passages_words(answer: str, places: Sequence[Place]) -> str:
     """A number as the gold chunks write it, "1,234.50" for 1234.5; any other answer as it is."""
+    if not is_number(answer):
+        return answer
     texts = [comparable(p.chunk.text) for p in places]
-    if not is_number(answer) or any(f" {answer} " in f" {text} " for text in texts):
+    if any(f" {answer} " in f" {text} " for text in texts):
         return answer
     return next((match for text in texts if (match := held_as(text, answer))), answer)
 
