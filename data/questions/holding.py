@@ -50,7 +50,7 @@ def _sought(answer: str) -> tuple[str, re.Pattern[str] | None]:
 def _stands_alone(text: str, start: int, end: int) -> bool:
     """Whether what stands there is no part of a longer word, nor a number at either end part of a longer one."""
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
-    if _in_word(before[-1:]) or _in_word(after[:1]) or after[:1] in _MARKS and after:
+    if _in_word(before[-1:]) or _in_word(after[:1]) or (after and after[0] in _MARKS):
         return False
     first, last = text[start], text[end - 1]
     if first.isdigit() and before[-1:] in (".", ",") and before[:1].isdigit():

@@ -199,3 +199,16 @@ def test_bm25_finds_words_that_no_space_parts(query, answering):
     texts += ["노트북은 서울에 있다.", "वाल्व बंद होता है।"]
     index = LexicalIndex([str(i) for i in range(5)], texts)
     assert [hit.chunk_id for hit in index.search([query], 1)[0]] == [str(answering)]
+
+
+def test_bm25_stems_in_the_language_of_the_corpus():
+    texts = [
+        "Die Kessel werden jeden Monat gereinigt und von der Werkstatt geprüft.",
+        "Die Häuser der Stadt stehen am Fluss.",
+    ]
+    index = LexicalIndex(["a", "b"], texts)
+    assert [h.chunk_id for h in index.search(["Reinigungen des Kessels"], 2)[0]] == ["a"]
+    assert [h.chunk_id for h in index.search(["ein Haus"], 2)[0]] == ["b"]
+    assert index.search(["die und der von"], 2)[0] == []  # words that every German text has
+    english = LexicalIndex(["a", "b"], texts, language="english")
+    assert [h.chunk_id for h in english.search(["die und der von"], 2)[0]] != []
