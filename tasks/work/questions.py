@@ -54,6 +54,8 @@ def build(
             max_answer_words=config.max_answer_words,
             kinds=config.kinds,
             templates=Path(config.templates) if config.templates else None,
+            question_tokens=config.question_tokens,
+            answer_tokens=config.answer_tokens,
             temperature=config.temperature,
             seed=bench.seed,
         )
@@ -110,6 +112,8 @@ def _teacher(config: QuestionsConfig, base: ModelFolder | None) -> Teacher:
         return OpenAITeacher(
             config.teacher_model,
             base_url=config.teacher_url,
+            api_version=config.teacher_api_version,
+            key_header=config.teacher_key_header,
             key_variable=config.teacher_key_variable,
             concurrency=config.teacher_concurrency,
             timeout_seconds=config.teacher_timeout_seconds,
