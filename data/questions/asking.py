@@ -109,7 +109,7 @@ def ask(
         tally.failed += len(failures)
         tally.asked += len(batch) - len(failures)
         done += len(batch)
-        if len(failures) == len(batch):
+        if len(failures) == len(batch) and not isinstance(teacher, Unasked):
             answered = any(isinstance(reply, str) for reply in known.values())
             _stop_where_hopeless(failures, teacher, sampling, answered=answered)
     for reply in known.values():

@@ -283,7 +283,7 @@ def load_prompts(options: QuestionOptions) -> Prompts:
 
 def _failed(failure: TeacherFailure) -> Fault:
     """A reply that could not be had; what people can do something about has a reason of its own."""
-    if failure.reason in ("content_filter", "cut_off"):
+    if failure.reason in ("content_filter", "cut_off", "not_asked"):
         return Fault(failure.reason, failure.detail)
     return Fault("teacher_failed", f"{failure.reason}: {failure.detail}".rstrip(": "))
 
