@@ -51,7 +51,7 @@ def _show(config: RunConfig, count: int, as_json: bool) -> None:
     """Records as the trainer will see them, with the figures of the preflight."""
     from flows import pipeline
     from jora_engine.tokenizer import Tokenizer
-    from tasks.work.records import look
+    from tasks.work.records import check_training_tokens
 
     run = pipeline.Run.of(config)
     built = pipeline.published(run, "records")
@@ -60,7 +60,7 @@ def _show(config: RunConfig, count: int, as_json: bool) -> None:
     manifest = built["records"]
     rows = list(islice(read_jsonl(manifest.path("train.jsonl"), Record), count))
     tokenizer = Tokenizer.load(run.models["base"].folder)
-    samples = look(rows, tokenizer, config.records.max_tokens, samples=count).samples
+    samples = check_training_tokens(rows, tokenizer, config.records.max_tokens, samples=count).samples
     figures = read_json(manifest.path("preflight.json"))["figures"]
     if as_json:
         emit({"ok": True, "samples": samples, "figures": figures, "folder": str(manifest.folder)})
