@@ -1,4 +1,4 @@
-"""The verbs that build up to one stage and have nothing of their own beside it."""
+"""The verbs that build up to a stage and do nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STAGE_HELP = {
 
 
 def stage_verbs() -> dict[str, Callable[..., None]]:
-    """Each verb by its name, which is its stage's."""
+    """Name -> verb; the name is that of the stage."""
     return {name: _stage_verb(name, text) for name, text in STAGE_HELP.items()}
 
 
@@ -33,5 +33,5 @@ def _stage_verb(name: str, text: str) -> Callable[..., None]:
     ) -> None:
         build(config, set_, name, force, no_prefect, json, keep)
 
-    verb.__doc__ = f"{text} Builds what it needs before."
+    verb.__doc__ = f"{text} Builds what it needs first."
     return verb
