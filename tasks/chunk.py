@@ -29,6 +29,5 @@ STAGE = Stage(
     "chunk",
     ChunkConfig,
     build,
-    inputs=("ingest",),
     models=models_for,
 )

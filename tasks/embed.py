@@ -28,6 +28,5 @@ STAGE = Stage(
     "embed",
     EmbedConfig,
     build,
-    inputs=("chunk",),
     models=("embedder",),
 )

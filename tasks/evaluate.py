@@ -69,7 +69,6 @@ STAGE = Stage(
     "evaluate",
     EvaluateConfig,
     build,
-    inputs=("export", "train", "records", "index", "chunk"),
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,

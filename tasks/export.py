@@ -24,7 +24,6 @@ STAGE = Stage(
     "export",
     ExportConfig,
     build,
-    inputs=("train", "records", "index", "chunk"),
     models=("base",),
     packages=("jax", "jaxlib", "torch", "transformers", "peft", "safetensors"),
     describing=("adapter/README.md",),

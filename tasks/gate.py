@@ -33,8 +33,6 @@ STAGE = Stage(
     "gate",
     GateConfig,
     build,
-    inputs=("export", "train", "records", "index", "chunk", "evaluate"),
-    optional=("promoted_export", "promoted_train", "promoted_records", "frozen"),
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,

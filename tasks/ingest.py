@@ -103,7 +103,6 @@ STAGE = Stage(
     "ingest",
     IngestConfig,
     build,
-    inputs=("corpus",),
     modules=("data.loading.worker",),
     packages=(*PARSERS, "datasketch"),
 )

@@ -88,7 +88,6 @@ STAGE = Stage(
     "questions",
     QuestionsConfig,
     build,
-    inputs=("ingest", "chunk", "index"),
     models=models_for,
     shared=("retrieval",),
     seeded=True,

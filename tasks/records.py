@@ -79,7 +79,6 @@ STAGE = Stage(
     "records",
     RecordsConfig,
     build,
-    inputs=("questions", "chunk", "index"),
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,

@@ -78,8 +78,6 @@ STAGE = Stage(
     "train",
     TrainSection,
     build,
-    inputs=("records",),
-    optional=("start",),
     models=("base",),
     alone=one_training,
     seeded=True,

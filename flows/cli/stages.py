@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.run import build
+from flows.cli.run import build_to
 
 STAGE_HELP = {
     "chunk": "Cut the documents into chunks.",
@@ -32,7 +32,7 @@ def _stage_verb(name: str, text: str) -> Callable[..., None]:
         no_prefect: NoPrefectOption = False,
         json: JsonOption = False,
     ) -> None:
-        build(config, set_, name, force, no_prefect, json, keep)
+        build_to(config, set_, name, force, no_prefect, json, keep)
 
     verb.__doc__ = f"{text} Builds what it needs before."
     return verb
