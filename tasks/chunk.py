@@ -29,5 +29,6 @@ STAGE = Stage(
     "chunk",
     ChunkConfig,
     build,
+    help="Cut the documents into chunks.",
     models=models_for,
 )

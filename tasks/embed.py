@@ -28,5 +28,6 @@ STAGE = Stage(
     "embed",
     EmbedConfig,
     build,
+    help="Embed the chunks.",
     models=("embedder",),
 )

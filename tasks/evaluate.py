@@ -69,6 +69,7 @@ STAGE = Stage(
     "evaluate",
     EvaluateConfig,
     build,
+    help="Compare base and adapter on held-out documents.",
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,

@@ -24,6 +24,7 @@ STAGE = Stage(
     "export",
     ExportConfig,
     build,
+    help="Write the PEFT adapter and the merged model, and check that both agree with the engine.",
     models=("base",),
     packages=("jax", "jaxlib", "torch", "transformers", "peft", "safetensors"),
     describing=("adapter/README.md",),

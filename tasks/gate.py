@@ -33,6 +33,7 @@ STAGE = Stage(
     "gate",
     GateConfig,
     build,
+    help="Judge a candidate against the version in use.",
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,

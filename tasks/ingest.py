@@ -103,6 +103,7 @@ STAGE = Stage(
     "ingest",
     IngestConfig,
     build,
+    help="Read the corpus into documents.",
     modules=("data.loading.worker",),
     packages=(*PARSERS, "datasketch"),
 )

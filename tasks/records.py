@@ -79,6 +79,7 @@ STAGE = Stage(
     "records",
     RecordsConfig,
     build,
+    help="Compose the training records.",
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,

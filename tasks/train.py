@@ -78,6 +78,7 @@ STAGE = Stage(
     "train",
     TrainSection,
     build,
+    help="Train the LoRA adapter.",
     models=("base",),
     alone=one_training,
     seeded=True,

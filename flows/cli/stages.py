@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flows.calls import CALLS
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.run import build_to
 
-STAGE_HELP = {
-    "chunk": "Cut the documents into chunks.",
-    "embed": "Embed the chunks.",
-    "index": "Build the search index.",
-    "questions": "Import questions or ask the teacher for them.",
-    "train": "Train the LoRA adapter.",
-    "export": "Write the PEFT adapter and the merged model, and check that they agree with the engine.",
-    "evaluate": "Compare base and adapter on held-out documents.",
-}
+OWN_FILES = ("ingest", "records")
 
 
 def stage_verbs() -> dict[str, Callable[..., None]]:
-    """Each verb by its name, which is its stage's."""
-    return {name: _stage_verb(name, text) for name, text in STAGE_HELP.items()}
+    """Each verb by its name, which is that of its call in the pipeline."""
+    return {call.name: _stage_verb(call.name, call.stage.help) for call in CALLS if call.name not in OWN_FILES}
 
 
 def _stage_verb(name: str, text: str) -> Callable[..., None]:

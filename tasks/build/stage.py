@@ -56,6 +56,7 @@ class Stage:
 
     Attributes:
         config: its section of the configuration.
+        help: what it does, in one sentence that tells somebody to do it; the help of its verb.
         build: its work, `build(bench, config, input, ..., *, model, section) -> Outcome`, in a module of `tasks.work`
             that reaches everything that decides its result and nothing else. Its inputs are its own positional
             parameters, and those with a default may be left out; models and shared sections are keywords.
@@ -72,6 +73,7 @@ class Stage:
     name: str
     config: type[BaseModel]
     build: Callable[..., Outcome]
+    help: str = ""
     models: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     shared: tuple[str, ...] = ()
     seeded: bool = False
