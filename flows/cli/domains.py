@@ -47,7 +47,7 @@ class Outcome:
     name: str
     exit_code: int
     seconds: float
-    told: Mapping[str, Any] = field(default_factory=dict)
+    answer: Mapping[str, Any] = field(default_factory=dict)
     headline: Mapping[str, Any] = field(default_factory=dict)
     report: str = ""
 
@@ -55,13 +55,13 @@ class Outcome:
     def result(self) -> str:
         """In a word or a line."""
         if self.exit_code not in OK_CODES:
-            return str(self.told.get("error") or f"ended with {self.exit_code}")
-        ran = self.told.get("ran")
-        return str(self.told.get("result") or ("nothing had to run" if ran == [] else "done"))
+            return str(self.answer.get("error") or f"ended with {self.exit_code}")
+        ran = self.answer.get("ran")
+        return str(self.answer.get("result") or ("nothing had to run" if ran == [] else "done"))
 
     def to_dict(self) -> dict[str, Any]:
         known = {"name": self.name, "exit_code": self.exit_code, "seconds": self.seconds, "result": self.result}
-        return {**known, "headline": dict(self.headline), "report": self.report, "told": dict(self.told)}
+        return {**known, "headline": dict(self.headline), "report": self.report, "told": dict(self.answer)}
 
 
 def domains(
