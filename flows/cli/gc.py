@@ -54,7 +54,8 @@ def gc(
 
 def _results(config) -> list[Link]:
     """What a run of the configuration would take from the store, as far as stages are finished and models are here."""
-    from flows.pipeline import Models, Run, chain
+    from flows.run import Models, Run
+    from flows.walk import walk
     from raft_errors import RaftError
     from tasks.build.events import silent
     from tasks.build.stage import Request, find
@@ -70,8 +71,7 @@ def _results(config) -> list[Link]:
             links.append(manifest.link)
         return manifest
 
-    with contextlib.suppress(
-        RaftError
-    ):  # a corpus or file that is missing: its results stay, since they are the newest
-        chain(run, "evaluate", look)
+    # a corpus or file that is missing: its results stay, since they are the newest
+    with contextlib.suppress(RaftError):
+        walk(run, look)
     return links

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flows.calls import CALLS
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.run import build
+from flows.cli.run import build_to
 
-STAGE_HELP = {
-    "chunk": "Cut the documents into chunks.",
-    "embed": "Embed the chunks.",
-    "index": "Build the search index.",
-    "questions": "Import questions or ask the teacher for them.",
-    "train": "Train the LoRA adapter.",
-    "export": "Write the PEFT adapter and the merged model, and check that they agree with the engine.",
-    "evaluate": "Compare base and adapter on held-out documents.",
-}
+OWN_FILES = ("ingest", "records")
 
 
 def stage_verbs() -> dict[str, Callable[..., None]]:
-    """Name -> verb; the name is that of the stage."""
-    return {name: _stage_verb(name, text) for name, text in STAGE_HELP.items()}
+    """Name -> verb; the name is that of its call in the pipeline."""
+    return {call.name: _stage_verb(call.name, call.stage.help) for call in CALLS if call.name not in OWN_FILES}
 
 
 def _stage_verb(name: str, text: str) -> Callable[..., None]:
@@ -32,7 +25,7 @@ def _stage_verb(name: str, text: str) -> Callable[..., None]:
         no_prefect: NoPrefectOption = False,
         json: JsonOption = False,
     ) -> None:
-        build(config, set_, name, force, no_prefect, json, keep)
+        build_to(config, set_, name, force, no_prefect, json, keep)
 
     verb.__doc__ = f"{text} Builds what it needs first."
     return verb

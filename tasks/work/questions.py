@@ -23,6 +23,7 @@ def build(
     ingest: StageFiles,
     chunk: StageFiles,
     index: StageFiles,
+    *,
     embedder: ModelFolder,
     retrieval: RetrievalConfig,
     base: ModelFolder | None = None,
