@@ -1,7 +1,7 @@
 """BM25 over the chunks' words (bm25s), beside the dense index.
 
-Words are lower-cased, stop words dropped and the rest stemmed. Built in memory from the chunks in seconds, so it has no
-file of its own. Equal scores are ordered by chunk id; a chunk that shares no word with the query is no hit.
+Words are lower-cased, stop words dropped and the rest stemmed. It is built in memory in seconds, so it has no file of
+its own. Equal scores are ordered by chunk id; a chunk that shares no word with the query is no hit.
 """
 
 from __future__ import annotations
@@ -60,18 +60,18 @@ class LexicalIndex:
         """
         if k < 1:
             raise BadInput(f"k is {k}", expected="at least 1", do="ask for one hit or more")
-        barred = None if allowed is None else ~np.isin(self._ids, list(allowed))
-        return [self._one(words, k, barred) for words in self._words(queries)]
+        mask = None if allowed is None else ~np.isin(self._ids, list(allowed))
+        return [self._one(words, k, mask) for words in self._words(queries)]
 
-    def _one(self, words: list[str], k: int, barred: np.ndarray | None) -> list[Hit]:
-        known = [word for word in words if self._bm25 is not None and word in self._bm25.vocab_dict]
-        if self._bm25 is None or not known:
+    def _one(self, words: list[str], k: int, mask: np.ndarray | None) -> list[Hit]:
+        terms = [word for word in words if self._bm25 is not None and word in self._bm25.vocab_dict]
+        if self._bm25 is None or not terms:
             return []
-        scores = self._bm25.get_scores(known)
-        if barred is not None:
-            scores[barred] = 0.0
+        scores = self._bm25.get_scores(terms)
+        if mask is not None:
+            scores[mask] = 0.0
         rows = np.flatnonzero(scores > 0)
-        if len(rows) > k:  # everything level with the k-th stays in, so that the id decides who goes
+        if len(rows) > k:  # every chunk level with the k-th stays in, so that the id decides which go
             border = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
             rows = rows[scores[rows] >= border]
         order = rows[np.lexsort((rows, -scores[rows]))][:k]

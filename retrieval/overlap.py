@@ -1,7 +1,7 @@
 """Is this passage too close to the oracle, or does it give the answer away? Plain text tests, no model.
 
-Text is compared after Unicode folding, without case and punctuation. The tests know strings, not meaning: what they let
-through is measured in `retrieval.mining.false_distractor_rate`.
+Text is compared after Unicode folding, without case and punctuation. The tests know strings, not meaning;
+`retrieval.mining.false_distractor_rate` measures what they let through.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where a document is cut: at its headings first, then inside sections by a token budget.
 
-Spans of offsets only; ids, pages and heading paths are given in `chunking`.
+Knows spans of offsets only; `data.chunking.chunks` adds ids, pages and heading paths.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LINE_ENDS = (".", "!", "?", ":", ";", "。", "！", "？", "|")
 _STARTS_BLOCK = re.compile(r"[-*+•>|#=~`]|\.\. |\(?(?:\d{1,3}|[a-zA-Z])[.)]\s")
 
 Span = tuple[int, int]
-Measured = tuple[int, int, int]
+SizedSpan = tuple[int, int, int]
 """Start, end, tokens."""
 
 
@@ -86,7 +86,7 @@ class Cutter:
             for budget in budgets
         ]
 
-    def cut(self, document: Document) -> list[Measured]:
+    def cut(self, document: Document) -> list[SizedSpan]:
         """(start, end, tokens) of the document's chunks, in order."""
         text, markdown = document.text, is_markdown(document)
         headings = [(start, level) for start, level, _ in document.headings if 0 <= start < len(text)]
@@ -106,7 +106,7 @@ class Cutter:
         """For each span, whether it breaks a budget."""
         over = [end - start > self.options.char_limit for start, end in spans]
         for budget in self.budgets:
-            places = [number for number, known in enumerate(over) if not known]
+            places = [number for number, is_over in enumerate(over) if not is_over]
             sizes = budget.count([text[spans[number][0] : spans[number][1]] for number in places])
             for number, size in zip(places, sizes, strict=True):
                 over[number] = size > budget.max_tokens
@@ -138,16 +138,16 @@ class Cutter:
         return spans
 
     def _split(self, text: str, start: int, end: int, markdown: bool) -> list[Span]:
-        """Spans of a text without headings: the splitters', with line ends inside sentences taken for spaces."""
+        """Spans of a text without headings, as the splitters cut it; line ends inside sentences count as spaces."""
         soft = soft_lines(text[start:end])
         spans = [(start, end)]
         for budget, splitters in zip(self.budgets, self._splitters, strict=True):
-            whole = spans if budget is not self.budgets[0] else []  # what may already keep to this budget
+            whole = spans if budget is not self.budgets[0] else []  # a span may fit this budget already
             sizes = budget.count([text[first:last] for first, last in whole])
-            kept = {span for span, size in zip(whole, sizes, strict=True) if size <= budget.max_tokens}
+            fitting = {span for span, size in zip(whole, sizes, strict=True) if size <= budget.max_tokens}
             parts: list[Span] = []
             for span in spans:
-                if span in kept:
+                if span in fitting:
                     parts.append(span)
                     continue
                 for first, last in _cut_long_lines(text, *span):
@@ -163,7 +163,7 @@ class Cutter:
         ]
 
     def _halve(self, text: str, span: Span) -> list[Span]:
-        """The last guard of the budget: what is still too long (many characters, few tokens) is cut in the middle."""
+        """The last guard of the budget: cuts what is still too long (many characters, few tokens) in the middle."""
         pending, whole = [span], []
         while pending:
             start, end = pending.pop()
@@ -177,12 +177,12 @@ class Cutter:
         return whole
 
     def _join_small(self, text: str, sections: Sequence[Sequence[Span]]) -> list[Span]:
-        """Joins chunks under `min_tokens` to a neighbour: first in their section, then, if that is all, beyond it."""
-        joined = [self._join(text, section) for section in sections if section]
+        """Joins chunks under `min_tokens` to a neighbour: in their section or, where they are all of it, beyond it."""
+        units = [self._join(text, section) for section in sections if section]
         flat: list[Span] = []
         smallest = self.options.min_tokens
         carry: Span | None = None  # a tiny section waits for the next one
-        for section in joined:
+        for section in units:
             if carry is not None:
                 both = (carry[0], section[0][1])
                 if self._fits(text, both):
@@ -205,7 +205,7 @@ class Cutter:
         smallest = self.options.min_tokens
         spans: list[Span] = []
         sizes = self._count(text, section)
-        waiting = False  # the last span is small and wants the next one
+        waiting = False  # the last span is small and may take in the next one
         for span, size in zip(section, sizes, strict=True):
             if spans and (waiting or size < smallest) and self._fits(text, (spans[-1][0], span[1])):
                 spans[-1] = (spans[-1][0], span[1])
@@ -268,7 +268,7 @@ def _trim(text: str, start: int, end: int) -> Span | None:
 
 
 def _cut_long_lines(text: str, start: int, end: int) -> Iterator[Span]:
-    """The span in pieces of which no line is longer than `_LONG_LINE`; cut at sentence ends or spaces if there are."""
+    """The span in pieces with no line longer than `_LONG_LINE`; cut at sentence ends or spaces where there are any."""
     first = position = start
     while end - position > _LONG_LINE:
         newline = text.rfind("\n", position, position + _LONG_LINE)
@@ -276,7 +276,7 @@ def _cut_long_lines(text: str, start: int, end: int) -> Iterator[Span]:
             position = newline + 1
             continue
         window = text[position : position + _LONG_LINE]
-        ends = [found.end() for found in _SENTENCE_END.finditer(window, _LONG_LINE // 2)]
+        ends = [match.end() for match in _SENTENCE_END.finditer(window, _LONG_LINE // 2)]
         position += ends[-1] if ends else _LONG_LINE
         yield first, position
         first = position

@@ -36,9 +36,9 @@ def token_f1(prediction: str, answers: Sequence[str], *, closed: bool = False) -
 def _f1(prediction: str, answer: str, closed: bool) -> float:
     if closed and prediction != answer and (prediction in _CLOSED or answer in _CLOSED):
         return 0.0
-    got, wanted = prediction.split(), answer.split()
-    same = sum((Counter(got) & Counter(wanted)).values())
-    return 2 * same / (len(got) + len(wanted)) if same else 0.0
+    words, reference = prediction.split(), answer.split()
+    same = sum((Counter(words) & Counter(reference)).values())
+    return 2 * same / (len(words) + len(reference)) if same else 0.0
 
 
 @lru_cache(maxsize=1)
@@ -59,8 +59,8 @@ def closed_label(final_answer: str, labels: Collection[str]) -> str | None:
     normal = {normalise(label): label for label in labels}
     if words and words[0] in normal:
         return normal[words[0]]
-    found = {w for w in words if w in normal}
-    return normal[found.pop()] if len(found) == 1 else None
+    matches = {w for w in words if w in normal}
+    return normal[matches.pop()] if len(matches) == 1 else None
 
 
 def classification_scores(predicted: Sequence[str | None], gold: Sequence[str]) -> dict[str, Any]:
@@ -83,12 +83,12 @@ def classification_scores(predicted: Sequence[str | None], gold: Sequence[str]) 
 
 def supporting_fact_scores(predicted: Collection[Hashable], gold: Collection[Hashable]) -> dict[str, float]:
     """Exact match, precision, recall and F1 of a set of supporting facts, as HotpotQA's script computes them."""
-    got, wanted = set(predicted), set(gold)
-    hit = len(got & wanted)
-    precision = hit / len(got) if got else 0.0
-    recall = hit / len(wanted) if wanted else 0.0
+    facts, gold_facts = set(predicted), set(gold)
+    hit = len(facts & gold_facts)
+    precision = hit / len(facts) if facts else 0.0
+    recall = hit / len(gold_facts) if gold_facts else 0.0
     f1 = 2 * precision * recall / (precision + recall) if hit else 0.0
-    return {"em": float(got == wanted), "precision": precision, "recall": recall, "f1": f1}
+    return {"em": float(facts == gold_facts), "precision": precision, "recall": recall, "f1": f1}
 
 
 def check_quotes(quotes: Sequence[CitedQuote], passages: Sequence[str], oracles: Collection[int]) -> list[dict]:
@@ -104,9 +104,9 @@ def check_quotes(quotes: Sequence[CitedQuote], passages: Sequence[str], oracles:
         text = _flat(quote.text)
         places = [i for i, p in enumerate(flat, 1) if text and text in p]
         first = next(iter(places), None)
-        cited = quote.passage if quote.passage is not None else first
-        row = {"passage": cited, "text": quote.text, "verbatim": cited in places, "oracle": cited in set(oracles)}
-        rows.append({**row, "stands_in": cited if cited in places else first})
+        number = quote.passage if quote.passage is not None else first
+        row = {"passage": number, "text": quote.text, "verbatim": number in places, "oracle": number in set(oracles)}
+        rows.append({**row, "stands_in": number if number in places else first})
     return rows
 
 
@@ -121,12 +121,12 @@ def citation_scores(
     """
     rows = check_quotes(quotes, passages, oracles)
     right = [r for r in rows if r["verbatim"] and r["oracle"]]
-    cited = {r["passage"] for r in rows if r["passage"] is not None}
+    citations = {r["passage"] for r in rows if r["passage"] is not None}
     return {
         "precision": len(right) / len(rows) if rows else None,
         "recall": len({r["passage"] for r in right}) / len(set(oracles)) if oracles else None,
         "verbatim": sum(r["verbatim"] for r in rows) / len(rows) if rows else None,
-        "supporting_f1": supporting_fact_scores(cited, oracles)["f1"] if oracles else None,
+        "supporting_f1": supporting_fact_scores(citations, oracles)["f1"] if oracles else None,
     }
 
 
@@ -149,11 +149,11 @@ def groundedness(final_answer: str, verbatim_quotes: Sequence[str]) -> float | N
 def refusal_scores(refused: Sequence[bool], should_refuse: Sequence[bool]) -> dict[str, Any]:
     """Precision, recall and F1 of refusing; None where nothing was refused or nothing should have been."""
     both = sum(r and s for r, s in zip(refused, should_refuse, strict=True))
-    made, due = sum(refused), sum(should_refuse)
-    precision = both / made if made else None
+    refusals, due = sum(refused), sum(should_refuse)
+    precision = both / refusals if refusals else None
     recall = both / due if due else None
-    f1 = 2 * both / (made + due) if made + due else None
-    return {"n": len(refused), "refused": made, "due": due, "precision": precision, "recall": recall, "f1": f1}
+    f1 = 2 * both / (refusals + due) if refusals + due else None
+    return {"n": len(refused), "refused": refusals, "due": due, "precision": precision, "recall": recall, "f1": f1}
 
 
 def mean_defined(values: Sequence[float | None]) -> tuple[float | None, int]:

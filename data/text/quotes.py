@@ -1,7 +1,7 @@
 """Finds quoted words in a text and gives them back verbatim, and cuts a text into sentences with their offsets.
 
-A quote is looked for exactly, then with spaces, quotation marks and dashes made alike, then by rapidfuzz; whatever was
-found is returned as the exact substring of the text. Nothing here knows questions, teachers or records.
+A quote is looked for exactly, then with spaces, quotation marks and dashes made alike, then by rapidfuzz; what comes
+back is always an exact substring of the text. Nothing here knows questions, teachers or records.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ def locate_quote(quote: str, text: str, *, min_score: float = 95.0) -> Located |
         text: the passage.
         min_score: rapidfuzz ratio (0-100) that a repaired quote must reach against the words it is replaced by.
 
-    A repaired span is snapped to word boundaries, and to the sentence's where that is a word or two away. Quotes
-    shorter than 12 characters are never repaired: so few characters say too little.
+    A repaired span is snapped to word boundaries, and to those of the sentence where they are a word or two away.
+    Quotes shorter than 12 characters are never repaired: so few characters prove nothing.
     """
     quote = quote.strip()
     for form in (quote, _unquoted(quote)):
         if form and (start := text.find(form)) >= 0:
             return Located(start, start + len(form), "exact")
     quote = _unquoted(quote)
-    wanted, _ = _alike(quote)
-    have, origin = _alike(text)
-    wanted = wanted.strip()
-    if not wanted:
+    plain_quote, _ = _alike(quote)
+    plain_text, origin = _alike(text)
+    plain_quote = plain_quote.strip()
+    if not plain_quote:
         return None
-    for needle, hay in ((wanted, have), (wanted.lower(), have.lower())):
+    for needle, hay in ((plain_quote, plain_text), (plain_quote.lower(), plain_text.lower())):
         if len(hay) == len(origin) and (start := hay.find(needle)) >= 0:
             return Located(origin[start], origin[start + len(needle) - 1] + 1, "normalised")
-    return _repaired(wanted, have, origin, text, min_score) if len(wanted) >= 12 else None
+    return _repaired(plain_quote, plain_text, origin, text, min_score) if len(plain_quote) >= 12 else None
 
 
 _PAIRS = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`", "„": "“"}
@@ -85,8 +85,8 @@ _SAME = {
 
 
 def _alike(text: str) -> tuple[str, list[int]]:
-    """`text` with look-alike characters made one and runs of space made a single space, and for each character of the
-    result its offset in `text`."""
+    """`text` with look-alike characters unified and runs of space shortened to one, and the offset in `text` of each
+    character of the result."""
     out: list[str] = []
     origin: list[int] = []
     for offset, char in enumerate(text):
@@ -104,24 +104,25 @@ def _alike(text: str) -> tuple[str, list[int]]:
     return "".join(out), origin
 
 
-def _repaired(wanted: str, have: str, origin: list[int], text: str, min_score: float) -> Located | None:
-    if len(wanted) > len(have) * 1.1:
+def _repaired(plain_quote: str, plain_text: str, origin: list[int], text: str, min_score: float) -> Located | None:
+    if len(plain_quote) > len(plain_text) * 1.1:
         return None
-    found = fuzz.partial_ratio_alignment(wanted, have, score_cutoff=min(min_score, 90.0) - 10.0)
-    if found is None:
+    alignment = fuzz.partial_ratio_alignment(plain_quote, plain_text, score_cutoff=min(min_score, 90.0) - 10.0)
+    if alignment is None:
         return None
-    start, end = (found.dest_start, found.dest_end) if len(wanted) <= len(have) else (0, len(have))
-    start, end = _to_words(have, start, end)
-    while start < end and have[start] == " ":
+    shorter = len(plain_quote) <= len(plain_text)
+    start, end = (alignment.dest_start, alignment.dest_end) if shorter else (0, len(plain_text))
+    start, end = _to_words(plain_text, start, end)
+    while start < end and plain_text[start] == " ":
         start += 1
-    while end > start and have[end - 1] == " ":
+    while end > start and plain_text[end - 1] == " ":
         end -= 1
     if start >= end:
         return None
     best = Span(origin[start], origin[end - 1] + 1)
-    best_score = fuzz.ratio(wanted, _alike(best.of(text))[0])
+    best_score = fuzz.ratio(plain_quote, _alike(best.of(text))[0])
     if (snapped := _to_sentence(text, best)) != best:
-        score = fuzz.ratio(wanted, _alike(snapped.of(text))[0])
+        score = fuzz.ratio(plain_quote, _alike(snapped.of(text))[0])
         if score >= min(best_score, min_score):
             best, best_score = snapped, score
     return Located(*best, "repaired", round(best_score, 2)) if best_score >= min_score else None
@@ -273,7 +274,7 @@ def _ends_sentence(text: str, begin: int, stop: re.Match[str], end: int) -> bool
     if stop.group()[0] == "." and (last.lower() in _ABBREVIATIONS or re.fullmatch(r"[A-Z]", last)):
         # "etc." can end a sentence; the others are followed by what they abbreviate
         return last.lower() == "etc" and rest[0].isupper()
-    # a small letter goes on with the sentence, but for names that are written small: "x.y", "`foo`", "*bar*"
+    # a small letter continues the sentence (names such as "x.y", "`foo`" or "*bar*" are written small as well)
     return not rest[0].islower()
 
 

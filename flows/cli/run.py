@@ -1,4 +1,4 @@
-"""The verb `run`, and `build_to`, which it shares with the verbs that build up to one stage."""
+"""The verb `run`, and `build_to`, which it shares with the verbs that build up to a stage."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def build_to(
 
 
 def _results(built: dict[str, Any]) -> dict[str, str]:
-    """The things a person came for, as far as the run went."""
+    """What people want from a run, as far as it went."""
     places = {
         "adapter": ("export", "adapter"),
         "merged model": ("export", "merged"),
@@ -99,7 +99,7 @@ def _results(built: dict[str, Any]) -> dict[str, str]:
 
 
 def _short(place: str) -> str:
-    """Relative to the working directory where that is below it."""
+    """Relative to the working directory if it lies below it."""
     try:
         return str(Path(place).relative_to(Path.cwd()))
     except ValueError:

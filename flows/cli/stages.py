@@ -1,4 +1,4 @@
-"""The verbs that build up to one stage and have nothing of their own beside it."""
+"""The verbs that build up to a stage and do nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OWN_FILES = ("ingest", "records")
 
 
 def stage_verbs() -> dict[str, Callable[..., None]]:
-    """Each verb by its name, which is that of its call in the pipeline."""
+    """Name -> verb; the name is that of its call in the pipeline."""
     return {call.name: _stage_verb(call.name, call.stage.help) for call in CALLS if call.name not in OWN_FILES}
 
 
@@ -27,5 +27,5 @@ def _stage_verb(name: str, text: str) -> Callable[..., None]:
     ) -> None:
         build_to(config, set_, name, force, no_prefect, json, keep)
 
-    verb.__doc__ = f"{text} Builds what it needs before."
+    verb.__doc__ = f"{text} Builds what it needs first."
     return verb

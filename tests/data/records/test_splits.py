@@ -6,7 +6,7 @@ import pytest
 from made_up import ask_all, compose, corpus, make_chunk, make_question
 
 from data.nouns import MemoryCache
-from data.records.splits import SPLITS, Frozen, SplitOptions, near_duplicates, split_by_document
+from data.records.splits import SPLITS, FrozenSplits, SplitOptions, near_duplicates, split_by_document
 from raft_errors import BadInput
 
 
@@ -130,7 +130,7 @@ def test_the_sides_of_a_split_within_documents_are_frozen_too_and_travel_in_a_fi
     first = split_by_document(chunks, ask_all(chunks), seed=1)
     assert first.report["level"] == "passage"
     first.frozen().write(tmp_path / "splits.json")
-    frozen = Frozen.read(tmp_path / "splits.json")
+    frozen = FrozenSplits.read(tmp_path / "splits.json")
     assert frozen == first.frozen()
     edited = [make_chunk(0, 5, "an edited passage with other words in it"), *chunks[:5], *chunks[6:]]
     later = split_by_document(edited, ask_all(edited), seed=2, previous=frozen)
@@ -141,7 +141,7 @@ def test_the_sides_of_a_split_within_documents_are_frozen_too_and_travel_in_a_fi
 def test_a_file_that_holds_no_sides_is_refused(tmp_path, text):
     (tmp_path / "splits.json").write_text(text)
     with pytest.raises(BadInput, match=r"splits\.json"):
-        Frozen.read(tmp_path / "splits.json")
+        FrozenSplits.read(tmp_path / "splits.json")
 
 
 def test_texts_that_differ_in_case_and_space_only_are_near_duplicates_and_others_are_not():

@@ -127,7 +127,7 @@ EDITS = {
     "tasks/runtime/answers.py": {"evaluate", "gate"},
     "tasks/runtime/contenders.py": {"evaluate", "gate"},
     "tasks/runtime/exam.py": {"evaluate", "gate"},
-    "tasks/runtime/general_skills.py": {"evaluate"},
+    "tasks/runtime/general_replies.py": {"evaluate"},
     "tasks/runtime/local_teacher.py": {"questions", "evaluate"},
     "tasks/runtime/parity.py": {"export"},
     "tasks/work/model_card.py": {"export"},
