@@ -49,11 +49,11 @@ def _fallback_template(run: Run, base: ModelFiles) -> str:
     """
 
     def look(_: str) -> str:
-        from jora_engine.tokenizer import Tokenizer
-        from jora_engine.weights import read_model_config
+        from jora_engine.files.tokenizer import Tokenizer
+        from jora_engine.files.weights import read_model_config
 
         read_model_config(base.folder)
         return Tokenizer.load(base.folder).fallback_template or ""
 
-    code = key_of({"code": code_fingerprint("jora_engine.tokenizer", "jora_engine.weights")})
+    code = key_of({"code": code_fingerprint("jora_engine.files.tokenizer", "jora_engine.files.weights")})
     return str(memoise(run.store.cache("checks"), f"base-1 {code}", [base.digest], look)[0])

@@ -67,7 +67,7 @@ def _measure(
     if todo:
         import numpy as np
 
-        from jora_engine.generate import Generator
+        from jora_engine.generation.generator import Generator
 
         generator = Generator(base, adapter=adapter, dtype=dtype, max_rows=batch_size)
         encode = generator.tokenizer
