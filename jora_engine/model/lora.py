@@ -17,6 +17,7 @@ from jax import lax
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
+from jora_engine.config.parameters import linear_layers
 from jora_engine.model.ops import accumulate, matmul
 
 Adapter = dict[str, dict[str, jax.Array]]
@@ -28,10 +29,10 @@ def init_lora(config: LoraConfig, model: ModelConfig, seed: int) -> Adapter:
     The same seed gives the same numbers on every device count. A layer that is to carry no adapter has A = 0 as well:
     both gradients are then 0 and it stays without one.
     """
-    shapes, out = model.linear_shapes(), {}
+    linear, out = linear_layers(model), {}
     bare = [i for i in range(model.num_layers) if i not in config.layers(model.num_layers)]
-    for index, name in enumerate(config.targets(model.num_layers)):
-        rows, columns = shapes[name]
+    for index, name in enumerate(config.targets(model)):
+        rows, columns = linear[name].shape
         key = jax.random.fold_in(jax.random.key(seed), index)
         bound = columns**-0.5
         a = jax.random.uniform(key, (model.num_layers, config.rank, columns), jnp.float32, -bound, bound)
@@ -43,8 +44,8 @@ def init_lora(config: LoraConfig, model: ModelConfig, seed: int) -> Adapter:
 
 def parameter_count(config: LoraConfig, model: ModelConfig) -> int:
     """Trainable numbers in the adapter."""
-    shapes = model.linear_shapes()
-    each = sum(config.rank * sum(shapes[name]) for name in config.targets(model.num_layers))
+    linear = linear_layers(model)
+    each = sum(config.rank * sum(linear[name].shape) for name in config.targets(model))
     return each * len(config.layers(model.num_layers))
 
 
