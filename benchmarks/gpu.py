@@ -186,7 +186,7 @@ def run_attention(job: dict[str, Any]) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from jora_engine.model.attention_backends import KERNELS, Shape, _draw, attend, choose, fault
+    from jora_engine.model.attention_backends import KERNELS, Shape, _draw, attend_with, choose, fault
 
     model, out = model_config(job["model"]), {}
     shape = Shape(
@@ -206,7 +206,7 @@ def run_attention(job: dict[str, Any]) -> dict[str, Any]:
         if wrong:
             out[name] = {"right": False, "why": wrong}
             continue
-        function = attend(name, None)
+        function = attend_with(name, None)
 
         def value(q: Any, k: Any, v: Any, function: Any = function) -> Any:
             return (function(q, k, v, mask).astype(jnp.float32) * weight).sum()

@@ -104,7 +104,7 @@ class Generator:
                 continue
             layers[layer][parameter.name] = value
             if len(layers[layer]) == per_layer:
-                layers[layer] = jax.device_put(engine.fuse_layer(layers[layer], np.concatenate), device)
+                layers[layer] = jax.device_put(engine.prepare_layer(layers[layer], np.concatenate), device)
         self._set_up(config, Tokenizer.load(folder), params, layers, max_rows)
 
     @classmethod
@@ -114,7 +114,7 @@ class Generator:
         """From a parameter tree in memory (layers stacked), for example in the middle of training."""
         self = cls.__new__(cls)
         layers = [
-            engine.fuse_layer({k: v[i] for k, v in params["layers"].items()}, jnp.concatenate)
+            engine.prepare_layer({k: v[i] for k, v in params["layers"].items()}, jnp.concatenate)
             for i in range(config.num_layers)
         ]
         self._set_up(config, tokenizer, {k: v for k, v in params.items() if k != "layers"}, layers, max_rows)
@@ -210,7 +210,7 @@ class Generator:
         out = []
         for prompt in prompts:
             hidden, _ = self._prefill(list(prompt), len(prompt))
-            x = engine.head_logits(self._params, hidden, config=self.config)
+            x = engine.logits(self._params, hidden, config=self.config)
             out.append(np.asarray(x[: len(prompt)], np.float32))
         return out
 
