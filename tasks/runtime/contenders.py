@@ -38,8 +38,10 @@ def contenders(
         earlier: PEFT folders, or folders with one in `adapter/` (an export). Their rows are named after the folder.
 
     Raises:
-        BadInput: an earlier adapter is none, or was made for another base or prompt; the message shows what differs.
+        BadInput: an earlier adapter is none, or was more than plain LoRA, or made for another base or prompt.
     """
+    from jora_engine.export import read_adapter_config
+
     found = [
         Contender("base", None, base.digest),
         Contender("adapter", adapter, f"{base.digest}+{adapter_digest}"),
@@ -53,6 +55,7 @@ def contenders(
                 expected="a PEFT folder with adapter_config.json, or an export with one in adapter/",
                 do="correct the path",
             )
+        read_adapter_config(place)  # before the first answer, not when its turn comes
         check_serving(place, contract, adapter)
         names = {c.name for c in found}
         name = folder.name if folder.name not in names else f"{folder.parent.name}/{folder.name}"
