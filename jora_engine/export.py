@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jora_engine.chat_template import is_dated, with_fixed_date
 from jora_engine.config import MODULE_PATHS, LoraConfig, ModelConfig
 from jora_engine.merge import merged_reader
 from jora_engine.tensor_files import (
@@ -29,7 +30,6 @@ from jora_engine.tensor_files import (
     write_tensors,
     write_text,
 )
-from jora_engine.tokenizer import is_dated, with_fixed_date
 from jora_engine.weights import TOP_NAMES, hf_tensors
 from raft_errors import BadInput
 
@@ -196,7 +196,7 @@ def write_merged(
 
     Args:
         dtype: of the result, "bfloat16" or "float32"; None keeps what each tensor of the base is stored as.
-        chat_template: written as chat_template.jinja, for a base that brings none.
+        chat_template: takes the place of the base's, for one that brings none or was asked in a form of its own.
     """
     tensors, merged = merged_reader(base_folder, model_config, lora, lora_config.scale)
     target = None if dtype is None else dtype_named(dtype)
@@ -213,7 +213,7 @@ def write_merged(
             if (base_folder / file).exists():
                 shutil.copyfile(base_folder / file, temporary / file)
         if chat_template is not None:
-            write_text(temporary / "chat_template.jinja", chat_template)
+            _replace_template(temporary, chat_template)
         _fix_dates(temporary)
         config = read_json(base_folder / "config.json")
         config.pop("_name_or_path", None)
@@ -221,6 +221,21 @@ def write_merged(
         config |= {key: stored for key in ("dtype", "torch_dtype") if key in config} or {"torch_dtype": stored}
         write_json(temporary / "config.json", config)
     return folder
+
+
+def _replace_template(folder: Path, template: str) -> None:
+    """Writes the template as chat_template.jinja, and wherever the folder keeps another as well."""
+    write_text(folder / "chat_template.jinja", template)
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        if (folder / name).exists() and "chat_template" in (values := read_json(folder / name)):
+            kept = values["chat_template"]
+            if isinstance(kept, list):  # several named ones
+                others = [one for one in kept if one["name"] != "default"]
+                write_json(
+                    folder / name, {**values, "chat_template": [{"name": "default", "template": template}, *others]}
+                )
+            else:
+                write_json(folder / name, {**values, "chat_template": template})
 
 
 def _fix_dates(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """`python -m jora_engine.trainer JOB.json`: one training run as a process that can be killed at any moment.
 
-Reads Alpaca records and a model folder, writes a PEFT adapter, metrics and a loss curve; says how far it is as JSON
+Reads records and a model folder, writes a PEFT adapter, metrics and a loss curve; says how far it is as JSON
 lines on standard output. SIGTERM and SIGINT save a checkpoint and end with code 75; run again, it goes on from there.
 """
 
@@ -17,22 +17,23 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jora_engine.checkpoint import Checkpoints
 from jora_engine.config import LoraConfig, ModelConfig, TrainConfig
+from jora_engine.example_files import read_examples
 from jora_engine.export import read_adapter, write_adapter
 from jora_engine.identity import training_identity
 from jora_engine.lora import Adapter, parameter_count
 from jora_engine.machine import describe
 from jora_engine.packing import Example
 from jora_engine.planning import abstract_params, bits_here, choose, device_memory, refusal, rungs
+from jora_engine.prompt_check import check_prompt
 from jora_engine.sharding import place, use_cores
 from jora_engine.tokenizer import Tokenizer
 from jora_engine.trackers import Trackers
@@ -50,13 +51,14 @@ class Job:
 
     Attributes:
         model: Hugging Face folder of the base.
-        train, validation: Alpaca JSON Lines (`instruction`, `input`, `output`).
+        train, validation: JSON Lines of chats (`messages`) or Alpaca triples, see `example_files`.
         out: folder for adapter/, metrics.jsonl, loss.png and training.json; the same inputs give the same bytes.
         work: folder for checkpoints, kept between attempts and removed by the caller afterwards.
         base_name: what the adapter names as its base; the model folder's name by default.
         base_digest: identity of the base's files; by default the trainer reads them all to compute one.
         compile_cache: folder for compiled programs, shared between runs.
         writers: metric writers besides metrics.jsonl (`trackers`), their files in `logs`, the run's name `run_name`.
+        chat: what the base's chat template is told, the keywords of `Tokenizer.load` (`variables`, `prefill`).
         start: PEFT folder of the adapter that training goes on from; None = a fresh one.
     """
 
@@ -68,6 +70,7 @@ class Job:
     base_name: str = ""
     base_digest: str = ""
     compile_cache: Path | None = None
+    chat: Mapping[str, Any] = field(default_factory=dict)
     start: Path | None = None
     writers: tuple[str, ...] = ()
     logs: Path | None = None
@@ -86,12 +89,6 @@ class Job:
         return cls(**values)
 
 
-def alpaca_messages(row: dict[str, Any]) -> list[dict[str, str]]:
-    """The user turn of an Alpaca record: instruction, then input on the next line where there is one."""
-    words = [row["instruction"]] + ([row["input"]] if row.get("input") else [])
-    return [{"role": "user", "content": "\n".join(words)}]
-
-
 def _check_lengths(examples: Sequence[Example], model: ModelConfig, job: Job) -> None:
     longest = max((e.length for e in examples if e.length <= job.training.sequence_length), default=0)
     if longest > model.longest_sequence:
@@ -100,31 +97,6 @@ def _check_lengths(examples: Sequence[Example], model: ModelConfig, job: Job) ->
             expected=f"at most {model.longest_sequence}, the longest sequence that {job.model} was made for",
             do="lower records.max_tokens or train.sequence_length, or take a base model with a longer context",
         )
-
-
-def read_examples(file: Path, tokenizer: Tokenizer) -> list[Example]:
-    """Tokenised examples of an Alpaca JSON Lines file.
-
-    Raises:
-        BadInput: a line is not a record, or has no output.
-    """
-    examples = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                messages, output = alpaca_messages(row), row["output"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise BadInput(
-                    f"{file}, line {number}: not an Alpaca record ({error!r})",
-                    expected="one JSON object a line with instruction, input and output",
-                    do="make the records again",
-                ) from error
-            if not output:
-                raise BadInput(f"{file}, line {number}: the output is empty", do="make the records again")
-            prompt, completion = tokenizer.encode_example(messages, output)
-            examples.append(Example(np.asarray(prompt, np.int32), np.asarray(completion, np.int32)))
-    return examples
 
 
 def read_start(folder: Path, wanted: LoraConfig, model: ModelConfig) -> Adapter:
@@ -152,7 +124,9 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     use_cores(job.training.micro_batch_rows)
     model = read_model_config(job.model)
-    tokenizer = Tokenizer.load(job.model)
+    tokenizer = Tokenizer.load(job.model, **job.chat)
+    for sentence in check_prompt(tokenizer, job.base_name or job.model.name):
+        report({"event": "warning", "what": sentence})
     _check_vocabulary(tokenizer, model.vocab_size, job.model)
     examples = read_examples(job.train, tokenizer)
     validation = read_examples(job.validation, tokenizer) if job.validation else []

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.prompting.contract import chat_of
 from raft_errors import BadInput
 from tasks.runtime.folders import ModelFolder, read_json
 
@@ -98,11 +99,14 @@ def check_serving(folder: Path, contract: Mapping[str, Any], like: Path) -> None
         for key in MUST_AGREE
         if prompt.get(key) != contract.get(key)
     ]
+    theirs, here = chat_of(prompt), chat_of(contract)
+    if theirs != here:
+        differ.append(f"chat template: {_short(theirs)}, here {_short(here)}")
     if differ:
         raise BadInput(
             f"The adapter {folder} was trained for another prompt ({'; '.join(differ)})",
             expected="the prompt contract of this run, so that like is compared with like",
-            do="leave it out of evaluate.earlier, or set records.template (and the refusal policy) to its own",
+            do="leave it out of evaluate.earlier, or ask as it was asked (records.template, models.chat_template)",
         )
 
 
