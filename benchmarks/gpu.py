@@ -45,7 +45,7 @@ STEP_TOKENS = 8192
 
 
 def model_config(name: str) -> Any:
-    from jora_engine.config import ModelConfig
+    from jora_engine.config.architecture import ModelConfig
 
     m = MODELS[name]
     return ModelConfig(
@@ -58,9 +58,10 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from jora_engine.config import LoraConfig, TrainConfig
-    from jora_engine.planning import abstract_params, choose, device_memory, flops_per_token, full_rows, rungs
-    from jora_engine.train import Trainer
+    from jora_engine.config.lora import LoraConfig
+    from jora_engine.config.recipe import TrainConfig
+    from jora_engine.training.loop import Trainer
+    from jora_engine.training.plan import abstract_params, choose, device_memory, flops_per_token, full_rows, rungs
 
     model, lora = model_config(job["model"]), LoraConfig.preset(job["preset"])
     length, rows = job["length"], job["rows"]
@@ -122,7 +123,7 @@ def peft_steps(job: dict[str, Any], device: str, checkpointing: bool) -> dict[st
     import torch
     import transformers
 
-    from jora_engine.config import LoraConfig
+    from jora_engine.config.lora import LoraConfig
 
     m, length, rows = MODELS[job["model"]], job["length"], job["rows"]
     flash = device == "cuda" and importlib.util.find_spec("flash_attn") is not None
@@ -183,7 +184,7 @@ def run_attention(job: dict[str, Any]) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from jora_engine.attention_backends import KERNELS, Shape, _draw, attend, choose, fault
+    from jora_engine.model.attention_backends import KERNELS, Shape, _draw, attend, choose, fault
 
     model, out = model_config(job["model"]), {}
     shape = Shape(

@@ -41,11 +41,13 @@ def train(mesh: tuple[int, ...], steps: int) -> list[float]:
     jax.config.update("jax_num_cpu_devices", math.prod(mesh))
     import numpy as np
 
-    from jora_engine.config import LoraConfig, ModelConfig, TrainConfig
-    from jora_engine.packing import Example
-    from jora_engine.sharding import Placement, make_mesh
-    from jora_engine.train import Trainer
-    from jora_engine.weights import param_shapes
+    from jora_engine.config.architecture import ModelConfig
+    from jora_engine.config.lora import LoraConfig
+    from jora_engine.config.recipe import TrainConfig
+    from jora_engine.files.weights import param_shapes
+    from jora_engine.model.sharding import Placement, make_mesh
+    from jora_engine.training.loop import Trainer
+    from jora_engine.training.packing import Example
 
     model = ModelConfig("llama", 512, 128, 352, 4, 8, 4, 16)
     placement = Placement(make_mesh(mesh), model)

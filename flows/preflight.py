@@ -45,9 +45,9 @@ def _of_the_base(base: ModelFiles, cache: ItemCache) -> list[str]:
     """
 
     def look(_: str) -> list[str]:
-        from jora_engine.prompt_check import check_prompt
-        from jora_engine.tokenizer import Tokenizer
-        from jora_engine.weights import read_model_config
+        from jora_engine.files.prompt_check import check_prompt
+        from jora_engine.files.tokenizer import Tokenizer
+        from jora_engine.files.weights import read_model_config
 
         read_model_config(base.folder)
         tokenizer = Tokenizer.load(base.folder, **base.chat)
@@ -59,5 +59,5 @@ def _of_the_base(base: ModelFiles, cache: ItemCache) -> list[str]:
             )
         return sentences
 
-    code = key_of({"code": code_fingerprint("jora_engine.prompt_check", "jora_engine.weights")})
+    code = key_of({"code": code_fingerprint("jora_engine.files.prompt_check", "jora_engine.files.weights")})
     return list(memoise(cache, f"base-2 {code}", [base.digest], look)[0])

@@ -132,7 +132,7 @@ def _answer(
     from data.evaluation.answer_metrics import check_quotes
     from data.prompting.contract import parse_answer
     from data.prompting.copying import QuoteCopier, TokenBytes
-    from jora_engine.generate import Generator
+    from jora_engine.generation.generator import Generator
 
     generator = Generator(base, adapter=adapter, chat=chat)
     prompt = generator.tokenizer.apply_chat_template(messages, add_generation_prompt=True)

@@ -50,7 +50,7 @@ def records(
 def _show(config: RunConfig, count: int, as_json: bool) -> None:
     """Records as the trainer will see them, with the figures of the preflight."""
     from flows import pipeline
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
     from tasks.work.records import look
 
     run = pipeline.Run.of(config)

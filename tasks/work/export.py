@@ -29,9 +29,10 @@ def build(
     base: ModelFolder,
 ) -> Outcome:
     """Writes adapter/ (PEFT and raft.json), merged/ (Hugging Face) and parity.json."""
-    from jora_engine.export import read_adapter, write_merged
-    from jora_engine.tokenizer import Tokenizer
-    from jora_engine.weights import model_digest, read_model_config
+    from jora_engine.adapters.merged_model import write_merged
+    from jora_engine.adapters.peft_folder import read_adapter
+    from jora_engine.files.tokenizer import Tokenizer
+    from jora_engine.files.weights import model_digest, read_model_config
 
     bench.progress(0, None, "writing adapter and merged model")
     shutil.copytree(train.path("adapter"), bench.out / "adapter")
@@ -116,7 +117,7 @@ def measure(
     """
     import numpy as np
 
-    from jora_engine.generate import Generator
+    from jora_engine.generation.generator import Generator
 
     positions = [_spread(len(prompt)) for prompt in prompts]
     engine = Generator(base, adapter=trained, dtype="float32")

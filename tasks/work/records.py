@@ -15,7 +15,7 @@ from tasks.runtime.retriever import open_retriever
 from tasks.work.bench import Bench, Outcome, balanced
 
 if TYPE_CHECKING:
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
     from tasks.records import RecordsConfig
     from tasks.retrieval import RetrievalConfig
 
@@ -42,7 +42,7 @@ def build(
     from data.records.formats import write_records
     from data.records.splits import Frozen, SplitOptions, split_by_document
     from data.reports.data_card import write_data_card
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
     from retrieval.mining import MiningOptions, mine_distractors
 
     asked = list(read_jsonl(questions.path("questions.jsonl"), Question))

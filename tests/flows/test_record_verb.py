@@ -35,8 +35,8 @@ def test_the_stage_leaves_every_layout_the_card_and_the_sides(made):
 
 
 def test_the_preflight_counts_the_tokens_that_the_trainer_will_see(made):
-    from jora_engine.tokenizer import Tokenizer
-    from jora_engine.trainer import read_examples
+    from jora_engine.files.tokenizer import Tokenizer
+    from jora_engine.training.records import read_examples
 
     project, folder = made
     tokenizer = Tokenizer.load(project.domain / "base")
