@@ -56,6 +56,11 @@ def check_prompt(tokenizer: Tokenizer, base: str = "the base") -> list[str]:
         return [
             f"The chat template of {base} writes {between!r} before an answer, which the records do not train{advice}"
         ]
+    if not _tokens_begin(tokenizer, form):
+        return [
+            f"The chat template of {base} ends its prompt with {_end(form.prompt)!r}, inside what an answered "
+            "chat reads as one token: it is trained and asked as it is, other trainers may cut it otherwise"
+        ]
     return []
 
 
@@ -77,10 +82,8 @@ def _fault(tokenizer: Tokenizer, form: AnswerForm) -> str:
     prompt = form.prompt + tokenizer.prefill
     if _opened(prompt):
         return f"its prompt ends with {_end(prompt)!r}, so that answers would be trained inside a block that stays open"
-    if _tokens_begin(tokenizer, form):
-        return ""
     if form.written.startswith(form.prompt):
-        return f"its prompt ends with {_end(form.prompt)!r}, inside what an answered chat reads as one token"
+        return ""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(form.prompt, form.written))
     rest = prompt[sum(1 for _ in same) :]
     marks = list(_THOUGHT.finditer(rest))
