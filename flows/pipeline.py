@@ -54,12 +54,14 @@ class Models(Mapping[str, ModelFiles]):
             "base": (config.base, config.base_revision),
             "embedder": (config.embedder, config.embedder_revision),
         }
+        self._chat = (config.chat_template, config.prefill)
         self._find = find
         self._found: dict[str, Any] = {}
 
     def __getitem__(self, role: str) -> ModelFiles:
         if role not in self._found:
-            self._found[role] = self._find(*self._wanted[role])
+            files = self._find(*self._wanted[role])
+            self._found[role] = files.with_chat(*self._chat) if files is not None and role == "base" else files
         return self._found[role]
 
     def name(self, role: str) -> str:

@@ -35,7 +35,7 @@ def ask(
     json: JsonOption = False,
 ) -> None:
     """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
-    from data.prompting.contract import render, template_from_contract, to_messages
+    from data.prompting.contract import chat_of, render, template_from_contract, to_messages
     from tasks.runtime.retriever import open_retriever
 
     if not question.strip():
@@ -54,7 +54,8 @@ def ask(
     adapters: dict[str, Path | None] = {} if base else {"adapter": built["export"].path("adapter")}
     if base or compare:
         adapters["base"] = None
-    folder = run.models["base"].folder
+    model = run.models["base"]
+    chat = chat_of(contract) if "chat_template" in contract else dict(model.chat)
     out = Console(highlight=False)
     texts = [p["text"] for p in passages]
     answers = {}
@@ -62,7 +63,7 @@ def ask(
         if not json:
             out.print(f"[dim]{name} writes:[/dim]")
         show = None if json else _Stream(out)
-        answers[name] = _answer(folder, adapter, messages, max_tokens, template, texts, show, copy_quotes)
+        answers[name] = _answer(model.folder, chat, adapter, messages, max_tokens, template, texts, show, copy_quotes)
         if not json:
             out.print("\n")
     if json:
@@ -115,6 +116,7 @@ class _Stream:
 
 def _answer(
     base: Path,
+    chat: Mapping[str, Any],
     adapter: Path | None,
     messages: list[dict[str, str]],
     max_tokens: int,
@@ -132,7 +134,7 @@ def _answer(
     from data.prompting.copying import QuoteCopier, TokenBytes
     from jora_engine.generation.generator import Generator
 
-    generator = Generator(base, adapter=adapter)
+    generator = Generator(base, adapter=adapter, chat=chat)
     prompt = generator.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
     constrain = None
     if copy_quotes:

@@ -59,7 +59,7 @@ def _show(config: RunConfig, count: int, as_json: bool) -> None:
         raise BadInput("The records are not built for this configuration", do="build them first: raft records")
     manifest = built["records"]
     rows = list(islice(read_jsonl(manifest.path("train.jsonl"), Record), count))
-    tokenizer = Tokenizer.load(run.models["base"].folder)
+    tokenizer = Tokenizer.load(run.models["base"].folder, **run.models["base"].chat)
     samples = look(rows, tokenizer, config.records.max_tokens, samples=count).samples
     figures = read_json(manifest.path("preflight.json"))["figures"]
     if as_json:

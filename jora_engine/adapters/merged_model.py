@@ -16,6 +16,7 @@ from jora_engine.adapters.merge import merged_reader
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.parameters import EMBED
+from jora_engine.files.chat_template import is_dated, with_fixed_date
 from jora_engine.files.tensor_files import (
     TensorSpec,
     dtype_named,
@@ -25,7 +26,6 @@ from jora_engine.files.tensor_files import (
     write_model,
     write_text,
 )
-from jora_engine.files.tokenizer import is_dated, with_fixed_date
 from jora_engine.files.weights import hf_tensors
 
 _TOKENIZER_FILES = (
@@ -57,7 +57,7 @@ def write_merged(
 
     Args:
         dtype: of the result, "bfloat16" or "float32"; None keeps what each tensor of the base is stored as.
-        chat_template: written as chat_template.jinja, for a base that brings none.
+        chat_template: takes the place of the base's, for one that brings none or was asked in a form of its own.
     """
     tensors, merged = merged_reader(base_folder, model_config, lora, lora_config.scale)
     target = None if dtype is None else dtype_named(dtype)
@@ -74,7 +74,7 @@ def write_merged(
             if (base_folder / file).exists():
                 shutil.copyfile(base_folder / file, temporary / file)
         if chat_template is not None:
-            write_text(temporary / "chat_template.jinja", chat_template)
+            _replace_template(temporary, chat_template)
         _fix_dates(temporary)
         config = read_json(base_folder / "config.json")
         config.pop("_name_or_path", None)
@@ -82,6 +82,20 @@ def write_merged(
         config |= {key: stored for key in ("dtype", "torch_dtype") if key in config} or {"torch_dtype": stored}
         write_json(temporary / "config.json", config)
     return folder
+
+
+def _replace_template(folder: Path, template: str) -> None:
+    """Writes the template as chat_template.jinja, and wherever the folder keeps another as well."""
+    write_text(folder / "chat_template.jinja", template)
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        if not (folder / name).exists() or "chat_template" not in (values := read_json(folder / name)):
+            continue
+        values["chat_template"] = (
+            template
+            if isinstance(values["chat_template"], str)
+            else [one if one["name"] != "default" else {**one, "template": template} for one in values["chat_template"]]
+        )
+        write_json(folder / name, values)
 
 
 def _fix_dates(folder: Path) -> None:

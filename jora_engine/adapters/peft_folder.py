@@ -3,6 +3,7 @@ the scale), and read back, ours or PEFT's."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ from jora_engine.files.tensor_files import (
 from raft_errors import BadInput
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, RAFT_JSON = "adapter_config.json", "adapter_model.safetensors", "raft.json"
+_WEIGHTS = re.compile(
+    r"(?P<name>(?:adapter_model|adapter_weights|pytorch_model|model)(?:\.[\w.-]+?)?)(?P<shard>-\d+-of-\d+)?"
+    r"\.(?P<kind>safetensors|bin|pt|pth|npz)(?P<index>\.index\.json)?"
+)
+"""The names that PEFT, transformers and their trainers give to weights; optimizers and random states have others."""
 
 
 def adapter_key(model: ModelConfig, name: str, layer: int, letter: str) -> str:
@@ -76,6 +82,38 @@ def write_adapter(
     return folder
 
 
+def read_adapter_config(folder: Path) -> LoraConfig:
+    """The configuration of a PEFT adapter folder, ours or somebody else's.
+
+    Raises:
+        BadInput: the adapter is more than plain LoRA, or the folder holds no weights for it or several.
+    """
+    try:
+        config = LoraConfig.from_peft(read_json(folder / ADAPTER_CONFIG))
+    except BadInput as error:
+        raise BadInput(f"{folder}: {error.what}", expected=error.expected, do=error.do) from error
+    weights = _sets_of_weights(folder)
+    if len(weights) > 1:
+        raise BadInput(
+            f"{folder} holds several sets of weights: {', '.join(weights)}",
+            expected=f"{ADAPTER_WEIGHTS} alone: which of them is the adapter cannot be known",
+            do="keep the one that is meant and remove the others",
+        )
+    if weights != [ADAPTER_WEIGHTS]:
+        raise BadInput(
+            f"{folder} holds {weights[0] if weights else 'no weights of an adapter'}",
+            expected=ADAPTER_WEIGHTS,
+            do="load the adapter with PEFT and save it again (`save_pretrained`), or download it again",
+        )
+    return config
+
+
+def _sets_of_weights(folder: Path) -> list[str]:
+    """One name for each set of weights in a folder; shards and their index are one set."""
+    matches = [match for path in folder.iterdir() if (match := _WEIGHTS.fullmatch(path.name))]
+    return sorted({f"{m['name']}{'-*-of-*' if m['shard'] or m['index'] else ''}.{m['kind']}" for m in matches})
+
+
 def read_adapter(
     folder: Path, model_config: ModelConfig, base_digest: str | None = None
 ) -> tuple[dict[str, dict[str, jax.Array]], LoraConfig]:
@@ -87,7 +125,7 @@ def read_adapter(
     Raises:
         BadInput: made for another base, not plain LoRA, or tensors missing, unknown or misshaped.
     """
-    config = LoraConfig.from_peft(read_json(folder / ADAPTER_CONFIG))
+    config = read_adapter_config(folder)
     if base_digest and (folder / RAFT_JSON).exists():
         made_for = read_json(folder / RAFT_JSON).get("base_digest")
         if made_for and made_for != base_digest:

@@ -17,6 +17,11 @@ def whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def number(value: object) -> bool:
+    """Whether a value is a number (which True is not)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def require(ok: bool, name: str, value: object, expected: str) -> None:
     """Raises `BadInput` that names the field, unless `ok`."""
     if not ok:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.config.checks import from_keys, require, whole
+from jora_engine.config.checks import from_keys, number, require, whole
 from jora_engine.config.parameters import linear_layers
+from jora_engine.config.peft_fields import require_plain
 from raft_errors import BadInput
 
 
@@ -124,28 +125,24 @@ class LoraConfig:
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any]) -> LoraConfig:
-        """From the dict of an adapter_config.json. Options that would change the result are a `BadInput`."""
-        if config.get("peft_type") != "LORA":
-            raise BadInput(
-                f"the adapter is of type {config.get('peft_type')!r}",
-                expected="peft_type LORA",
-                do="give a LoRA adapter",
-            )
-        plain = {"use_dora": False, "bias": "none", "fan_in_fan_out": False, "lora_bias": False}
-        plain |= dict.fromkeys(("modules_to_save", "rank_pattern", "alpha_pattern"), None)
-        for key, value in plain.items():
-            if config.get(key) and config[key] != value:
-                raise BadInput(
-                    f"the adapter uses {key}={config[key]!r}",
-                    expected="plain LoRA of one rank on whole module types",
-                    do="merge it into its base with PEFT and use the merged model as base",
-                )
-        names = ("target_modules", "exclude_modules", "use_rslora")
-        values = {"rank": config.get("r", 8), "alpha": float(config.get("lora_alpha", 8))}
-        values |= {k: config[k] for k in names if config.get(k) is not None}
+        """From the dict of an adapter_config.json.
+
+        Raises:
+            BadInput: a field would change the result (`peft_fields`), is missing, or has a value of the wrong kind.
+        """
+        require_plain(config)
+        rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)
+        dropout = config.get("lora_dropout") or 0.0
+        rslora = config.get("use_rslora")
+        for name, value in (("lora_alpha", alpha), ("lora_dropout", dropout)):
+            require(number(value), name, value, "a number")
+        require(rslora is None or isinstance(rslora, bool), "use_rslora", rslora, "true or false")
+        names = ("target_modules", "exclude_modules")
+        values = {name: config[name] for name in names if config.get(name) is not None}
+        require("target_modules" in values, "target_modules", None, "the modules that carry the adapter")
         if (layers := config.get("layers_to_transform")) is not None:
             values["layers_to_transform"] = (layers,) if isinstance(layers, int) else tuple(layers)
-        return cls(dropout=float(config.get("lora_dropout") or 0.0), **values)
+        return cls(rank=rank, alpha=float(alpha), dropout=float(dropout), use_rslora=bool(rslora), **values)
 
     def to_peft(self, model: ModelConfig, base_model: str | None = None) -> dict[str, Any]:
         """adapter_config.json in the form every consumer reads: leaf names, rsLoRA folded into alpha."""

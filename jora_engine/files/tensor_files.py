@@ -276,6 +276,12 @@ def _locate(path: Path) -> dict[str, Path]:
             do="give a Hugging Face model folder in safetensors form",
         )
     weight_map = read_json(path / INDEX).get("weight_map") or {}
+    if (path / SINGLE).exists() and set(weight_map.values()) != {SINGLE}:
+        raise BadInput(
+            f"{path} holds two sets of weights: {SINGLE}, and the shards that {INDEX} lists",
+            expected="one of them: transformers takes the single file, other programs the shards",
+            do="keep the one that is meant and remove the other",
+        )
     missing = sorted({name for name in weight_map.values() if not (path / name).exists()})
     if missing or not weight_map:
         raise BadInput(

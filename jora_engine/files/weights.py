@@ -39,6 +39,12 @@ def hf_tensors(config: ModelConfig) -> dict[str, tuple[Parameter, int | None]]:
 def read_model_config(folder: Path) -> ModelConfig:
     """`ModelConfig` of a Hugging Face folder; end-of-turn ids of generation_config.json are added."""
     raw = read_json(folder / "config.json")
+    if (folder / "adapter_config.json").exists():
+        raise BadInput(
+            f"{folder} holds adapter_config.json beside config.json",
+            expected="a model alone: transformers reads such a folder as an adapter on the base that it names",
+            do="remove adapter_config.json where these weights hold the adapter already, else merge it with PEFT",
+        )
     if (folder / "generation_config.json").exists():
         stops = read_json(folder / "generation_config.json").get("eos_token_id")
         ids = [i for value in (stops, raw.get("eos_token_id")) for i in (value if isinstance(value, list) else [value])]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,14 @@ class Generator:
         *,
         max_rows: int = 32,
         base_digest: str | None = None,
+        chat: Mapping[str, Any] | None = None,
     ) -> None:
         """Loads a Hugging Face folder and optionally a PEFT adapter.
 
         Args:
             max_rows: prompts decoded side by side at most.
             base_digest: compared with the digest that the adapter was made for.
+            chat: what the chat template is told, the keywords of `Tokenizer.load` (`variables`, `prefill`).
         """
         config = read_model_config(folder)
         lora, lora_config = ({}, LoraConfig()) if adapter is None else read_adapter(adapter, config, base_digest)
@@ -105,7 +107,7 @@ class Generator:
             layers[layer][parameter.name] = value
             if len(layers[layer]) == per_layer:
                 layers[layer] = jax.device_put(engine.prepare_layer(layers[layer], np.concatenate), device)
-        self._set_up(config, Tokenizer.load(folder), params, layers, max_rows)
+        self._set_up(config, Tokenizer.load(folder, **(chat or {})), params, layers, max_rows)
 
     @classmethod
     def from_params(

@@ -1,6 +1,6 @@
 """`python -m jora_engine.training.job JOB.json`: one training run as a process that can be killed at any moment.
 
-Reads Alpaca records and a model folder, writes a PEFT adapter, metrics and a loss curve; says how far it is as JSON
+Reads records and a model folder, writes a PEFT adapter, metrics and a loss curve; says how far it is as JSON
 lines on standard output. SIGTERM and SIGINT save a checkpoint and end with code 75; run again, it goes on from there.
 """
 
@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from jora_engine.adapters.peft_folder import read_adapter, write_adapter
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
+from jora_engine.files.prompt_check import check_prompt
 from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.files.weights import load_params, read_model_config
 from jora_engine.model.lora import Adapter, parameter_count
@@ -51,13 +52,14 @@ class Job:
 
     Attributes:
         model: Hugging Face folder of the base.
-        train, validation: Alpaca JSON Lines (`instruction`, `input`, `output`).
+        train, validation: JSON Lines of chats (`messages`) or Alpaca triples, see `training.records`.
         out: folder for adapter/, metrics.jsonl, loss.png and training.json; the same inputs give the same bytes.
         work: folder for checkpoints, kept between attempts and removed by the caller afterwards.
         base_name: what the adapter names as its base; the model folder's name by default.
         base_digest: identity of the base's files; by default the trainer reads them all to compute one.
         compile_cache: folder for compiled programs, shared between runs.
         writers: metric writers besides metrics.jsonl (`trackers`), their files in `logs`, the run's name `run_name`.
+        chat: what the base's chat template is told, the keywords of `Tokenizer.load` (`variables`, `prefill`).
         start: PEFT folder of the adapter that training goes on from; None = a fresh one.
     """
 
@@ -69,6 +71,7 @@ class Job:
     base_name: str = ""
     base_digest: str = ""
     compile_cache: Path | None = None
+    chat: Mapping[str, Any] = field(default_factory=dict)
     start: Path | None = None
     writers: tuple[str, ...] = ()
     logs: Path | None = None
@@ -112,7 +115,9 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     use_cores(job.training.micro_batch_rows)
     model = read_model_config(job.model)
-    tokenizer = Tokenizer.load(job.model)
+    tokenizer = Tokenizer.load(job.model, **job.chat)
+    for sentence in check_prompt(tokenizer, job.base_name or job.model.name):
+        report({"event": "warning", "what": sentence})
     check_vocabulary(tokenizer, model.vocab_size, job.model)
     examples = read_examples(job.train, tokenizer)
     validation = read_examples(job.validation, tokenizer) if job.validation else []

@@ -42,7 +42,9 @@ def outlook(job: dict[str, Any]) -> list[Plan]:
     placement, available = _devices(job.get("devices"), model, training)
     if job.get("memory_gib"):
         available = int(job["memory_gib"] * GIB)
-    examples = read_examples(Path(job["train"]), Tokenizer.load(Path(job["model"]))) if job.get("train") else None
+    examples = None
+    if job.get("train"):
+        examples = read_examples(Path(job["train"]), Tokenizer.load(Path(job["model"]), **job.get("chat", {})))
     shapes = abstract_params(model, training.dtype, placement)
     if examples is None:
         training = dataclasses.replace(training, epochs=1)

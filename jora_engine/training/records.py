@@ -1,9 +1,14 @@
-"""Alpaca records into tokenised examples: the one place where the engine makes a prompt out of a record."""
+"""Training examples from JSON Lines: chats as they were rendered, or plain Alpaca triples, into token ids.
+
+A line with `messages` is read as it stands: all turns but the last are the prompt, the last is the answer that is
+trained. A line without is an Alpaca triple, which is joined here as `data.nouns.Record` joins one: the engine knows
+nothing of that room, so a test holds the two together.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +20,45 @@ from jora_engine.training.packing import Example
 from raft_errors import BadInput
 
 
-def alpaca_messages(row: dict[str, Any]) -> list[dict[str, str]]:
-    """The user turn of an Alpaca record: instruction, then input on the next line where there is one."""
-    words = [row["instruction"]] + ([row["input"]] if row.get("input") else [])
-    return [{"role": "user", "content": "\n".join(words)}]
-
-
 def read_examples(file: Path, tokenizer: Tokenizer) -> list[Example]:
-    """Tokenised examples of an Alpaca JSON Lines file.
+    """Tokenised examples of a JSON Lines file.
 
     Raises:
-        BadInput: a line is not a record, or has no output.
+        BadInput: a line is neither a chat nor an Alpaca record, or has no answer.
     """
     examples = []
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-                messages, output = alpaca_messages(row), row["output"]
-            except (ValueError, KeyError, TypeError) as error:
+                prompt, answer = read_chat(json.loads(line))
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise BadInput(
-                    f"{file}, line {number}: not an Alpaca record ({error!r})",
-                    expected="one JSON object a line with instruction, input and output",
+                    f"{file}, line {number}: neither a chat nor an Alpaca record ({error!r})",
+                    expected="one JSON object a line: messages that end in an answer, or instruction, input and output",
                     do="make the records again",
                 ) from error
-            if not output:
-                raise BadInput(f"{file}, line {number}: the output is empty", do="make the records again")
-            prompt, completion = tokenizer.encode_example(messages, output)
-            examples.append(Example(np.asarray(prompt, np.int32), np.asarray(completion, np.int32)))
+            if not answer:
+                raise BadInput(f"{file}, line {number}: the answer is empty", do="make the records again")
+            ids, completion = tokenizer.encode_example(prompt, answer)
+            examples.append(Example(np.asarray(ids, np.int32), np.asarray(completion, np.int32)))
     return examples
+
+
+def read_chat(row: Mapping[str, Any]) -> tuple[list[Mapping[str, str]], str]:
+    """(messages that are to be answered, the answer) of a line.
+
+    Raises:
+        LookupError, TypeError, ValueError: it has neither `messages` that end with an answer nor a triple.
+    """
+    if row.get("messages") is None:
+        words = [row["instruction"]] + ([row["input"]] if row.get("input") else [])
+        return [{"role": "user", "content": "\n".join(words)}], row["output"]
+    *prompt, last = row["messages"]
+    if last["role"] != "assistant" or not prompt:
+        raise ValueError("messages do not end with the assistant's answer to something")
+    if not all(isinstance(message["content"], str) for message in row["messages"]):
+        raise TypeError("the content of a message is no text")
+    return prompt, last["content"]
 
 
 def check_lengths(examples: Sequence[Example], model: ModelConfig, sequence_length: int, file: Path) -> None:

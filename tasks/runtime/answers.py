@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.nouns import ItemCache, Progress, Record
 from data.prompting.contract import PromptTemplate, to_messages
@@ -40,6 +40,7 @@ class Answerer:
         digest: of the weights; with an adapter, of both.
         dtype: `bfloat16` or `float32`.
         copying: where given, quotes in this template's marks can only be copied from the passages.
+        chat: what the base's chat template is told (`Tokenizer.load`).
     """
 
     base: Path
@@ -49,6 +50,7 @@ class Answerer:
     max_new_tokens: int
     batch_size: int
     copying: PromptTemplate | None = None
+    chat: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -78,7 +80,7 @@ def answer(
     """
     from jora_engine.files.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(who.base)
+    tokenizer = Tokenizer.load(who.base, **who.chat)
     prompts = [tokenizer.apply_chat_template(to_messages(r), add_generation_prompt=True) for r in records]
     settings = ["answer-1", who.digest, who.dtype, who.max_new_tokens, list(stop)]
     if who.copying:
@@ -97,7 +99,7 @@ def answer(
             known[key] = Answer(done.text, done.finish_reason)
             progress(len(known), len(by_key), what)
 
-        generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size)
+        generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size, chat=who.chat)
         begin = time.monotonic()
         generator.generate(
             [by_key[key][0] for key in todo],

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.nouns import ItemCache, Progress
+from tasks.runtime.folders import ModelFolder
 
 if TYPE_CHECKING:
     from data.evaluation.general_skills import Instruction
@@ -21,7 +22,7 @@ MAX_NEW_TOKENS = 48
 
 def general_skills(
     who: Mapping[str, tuple[Path | None, str]],
-    base: Path,
+    base: ModelFolder,
     *,
     count: int,
     dtype: str,
@@ -51,7 +52,7 @@ def general_skills(
 
 def _measure(
     name: str,
-    base: Path,
+    base: ModelFolder,
     adapter: Path | None,
     digest: str,
     asked: Sequence[Instruction],
@@ -69,7 +70,7 @@ def _measure(
 
         from jora_engine.generation.generator import Generator
 
-        generator = Generator(base, adapter=adapter, dtype=dtype, max_rows=batch_size)
+        generator = Generator(base.folder, adapter=adapter, dtype=dtype, max_rows=batch_size, chat=base.chat)
         encode = generator.tokenizer
         prompts = [encode.apply_chat_template(item.messages(), add_generation_prompt=True) for _, item in todo]
         replies = generator.generate(prompts, max_new_tokens=MAX_NEW_TOKENS)

@@ -37,5 +37,7 @@ class LocalTeacher:
         if self._generator is None:
             from jora_engine.generation.generator import Generator
 
-            self._generator = Generator(self._base.folder, dtype=self._dtype, max_rows=self.batch_size)
+            self._generator = Generator(
+                self._base.folder, dtype=self._dtype, max_rows=self.batch_size, chat=self._base.chat
+            )
         return self._generator

@@ -55,7 +55,7 @@ def build(
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     for one in who:
-        answerer = make_answerer(base.folder, one.adapter, one.digest, config.model_dump(), contract)
+        answerer = make_answerer(base, one.adapter, one.digest, config.model_dump(), contract)
         scored, took = answer_and_score(one.name, answerer, asked, contract, bench.cache, bench.progress)
         rows += scored
         seconds |= {} if took is None else {f"seconds_per_answer_{one.name}": took}
@@ -63,7 +63,7 @@ def build(
     if config.general:
         general = general_skills(
             {one.name: (one.adapter, one.digest) for one in who[:2]},
-            base.folder,
+            base,
             count=config.general,
             dtype=config.dtype,
             batch_size=config.batch_size,

@@ -53,7 +53,7 @@ def build(
     (bench.out / "adapter" / README).write_text(card, encoding="utf-8")
     model = read_model_config(base.folder)
     lora, lora_config = read_adapter(bench.out / "adapter", model)
-    tokenizer = Tokenizer.load(base.folder)
+    tokenizer = Tokenizer.load(base.folder, **base.chat)
     write_merged(
         base.folder,
         lora,
@@ -61,7 +61,7 @@ def build(
         model,
         bench.out / "merged",
         dtype=config.merged_dtype,
-        chat_template=tokenizer.chat_template if tokenizer.fallback_template else None,
+        chat_template=tokenizer.portable_template() if tokenizer.fallback_template or base.chat else None,
     )
     prompts = gate_prompts(records, tokenizer, config.gate_prompts)
     figures = measure(

@@ -77,7 +77,7 @@ def build(
     known = _documents(promoted_records) if promoted_records else set()
     rows: list[dict[str, Any]] = []
     for name, (adapter, digest) in adapters.items():
-        who = make_answerer(base.folder, adapter, digest, settings, contract)
+        who = make_answerer(base, adapter, digest, settings, contract)
         rows += answer_and_score(name, who, asked, contract, bench.cache, bench.progress)[0]
     for row in rows if known else ():
         row["slices"]["corpus"] = "known to the promoted version" if row["group"] in known else "new"

@@ -48,7 +48,7 @@ def build(
     asked = list(read_jsonl(questions.path("questions.jsonl"), Question))
     retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
     chunks = list(retriever.chunks.values())
-    tokenizer = Tokenizer.load(base.folder)
+    tokenizer = Tokenizer.load(base.folder, **base.chat)
     shares = SplitOptions(validation=config.validation, test=config.test, near_duplicate=config.near_duplicate)
     frozen = Frozen.read(Path(config.frozen_splits)) if config.frozen_splits else None
     splits = split_by_document(chunks, asked, options=shares, seed=bench.seed, previous=frozen, cache=bench.cache)
@@ -75,9 +75,7 @@ def build(
         options["p_oracle"] = measured_p(asked, passages=config.distractors + 1)
     if config.overhead_tokens is None:
         options["overhead_tokens"] = template_overhead(tokenizer)
-    tokens = Memo(
-        bench.cache, f"tokens-1 {base.digest}", lambda text: len(tokenizer.encode(text, add_special_tokens=False))
-    )
+    tokens = Memo(bench.cache, f"tokens-2 {base.digest}", lambda text: len(tokenizer.encode_plain(text)))
     made = compose_records(
         asked,
         chunks,
@@ -102,7 +100,10 @@ def build(
     write_records(bench.out, by_split, formats=("alpaca", *config.formats))
     splits.frozen().write(bench.out / "splits.json")
     write_jsonl(bench.out / "dropped.jsonl", [dataclasses.asdict(row) for row in made.dropped])
-    contract = contract_of(config, may_refuse=made.report["may_refuse"])
+    contract = {
+        **contract_of(config, may_refuse=made.report["may_refuse"]),
+        "chat_template": tokenizer.chat_contract(),
+    }
     if tokenizer.template_date:
         contract["template_date"] = tokenizer.template_date
     write_json(bench.out / "contract.json", contract)
@@ -172,7 +173,7 @@ def look(
         max_tokens=max_tokens,
         samples=samples,
         cache=cache,
-        tokenizer=model,
+        tokenizer=f"{model} plain-1",  # the name of how users' words are tokenised
     )
 
 

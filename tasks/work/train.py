@@ -74,6 +74,7 @@ def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Pat
     settings["learning_rate"] = config.learning_rate or rate_for(base.folder)
     return {
         "model": str(base.folder),
+        "chat": dict(base.chat),
         "compile_cache": str(compiled),
         "lora": lora,
         "training": {**settings, "seed": seed},

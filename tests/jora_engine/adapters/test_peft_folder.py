@@ -173,6 +173,22 @@ def test_tokenizer_files_and_a_fallback_template_travel_with_the_merged_model(mo
     assert (folder / "merged" / "chat_template.jinja").read_text() == "{{ 1 }}"
 
 
+def test_a_template_of_its_own_takes_the_place_of_the_base_s_wherever_that_is_kept(
+    model_folder, tokenizer_folder, tmp_path
+):
+    folder = tokenizer_folder
+    for file in model_folder("llama").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    model, config = read_model_config(folder), LoraConfig(rank=2)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    tool = {"name": "tool_use", "template": "{{ 2 }}"}
+    named = [tool, {"name": "default", "template": "{{ 3 }}"}]
+    for kept, want in (("{{ 3 }}", "{{ 1 }}"), (named, [tool, {"name": "default", "template": "{{ 1 }}"}])):
+        (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": kept}))
+        write_merged(folder, random_lora(config, model), config, model, folder / "merged", chat_template="{{ 1 }}")
+        assert json.loads((folder / "merged" / "tokenizer_config.json").read_text())["chat_template"] == want
+
+
 def test_an_adapter_for_another_base_is_refused(model_folder, tmp_path):
     model, other = (read_model_config(model_folder(f)) for f in ("llama", "smollm2"))
     config = LoraConfig(rank=2)

@@ -296,7 +296,10 @@ def test_a_trainer_dies_with_its_supervisor(job):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("not json", "line 2: not an Alpaca record"), ('{"instruction": "a", "output": ""}', "the output is empty")],
+    [
+        ("not json", "line 2: neither a chat nor an Alpaca record"),
+        ('{"instruction": "a", "output": ""}', "the answer is empty"),
+    ],
 )
 def test_a_bad_record_is_named(job, tmp_path, line, message):
     file = job("bad")
