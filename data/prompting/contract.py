@@ -162,6 +162,12 @@ def prompt_contract(template: PromptTemplate, *, passages: int, may_refuse: bool
     }
 
 
+def chat_of(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """What the base's chat template was told in training, as `Tokenizer.load` takes it; {} where nothing was."""
+    chat = contract.get("chat_template") or {}
+    return {name: chat[name] for name in ("variables", "prefill") if chat.get(name)}
+
+
 def template_from_contract(contract: Mapping[str, Any]) -> PromptTemplate:
     """The template that `prompt_contract` described; BadInput if its sources do not match its version."""
     try:
@@ -221,12 +227,10 @@ def passage_spans(rendered_input: str, passages: Sequence[PassageLike]) -> list[
 
 
 def to_messages(record: Record | Mapping[str, Any]) -> list[dict[str, str]]:
-    """The chat form of a prompt: one user message, instruction + newline + input, joined as LLaMA-Factory does."""
-    if isinstance(record, Record):
-        instruction, text = record.instruction, record.input
-    else:
-        instruction, text = record["instruction"], record.get("input", "")
-    return [{"role": "user", "content": f"{instruction}\n{text}" if text else instruction}]
+    """The chat form of a prompt (`Record.prompt`), of a record or of a mapping with `instruction` and `input`."""
+    if not isinstance(record, Record):
+        record = Record(record["instruction"], record.get("input") or "", "")
+    return record.prompt
 
 
 def as_written(quotes: Sequence[CitedQuote], template: PromptTemplate) -> tuple[CitedQuote, ...]:

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from data.nouns import Record, read_jsonl
-from data.prompting.contract import parse_answer, template_from_contract, to_messages
+from data.prompting.contract import chat_of, parse_answer, template_from_contract, to_messages
 from raft_errors import RaftError
 from raft_names import environment_of_the_user
 from tasks.adapters.policy import RetrainConfig
@@ -54,10 +54,11 @@ def smoke_test(registry: Registry, version: Version, base: ModelFiles, records: 
 
 def _answers(base: Path, adapter: Path, records: list[Record]) -> int:
     """How many questions get a final answer."""
-    from jora_engine.generate import Generator
+    from jora_engine.generation.generator import Generator
 
-    generator = Generator(base, adapter=adapter, max_rows=max(1, len(records)))
-    template = template_from_contract(read_json(adapter / "raft.json")["prompt"])
+    contract = read_json(adapter / "raft.json")["prompt"]
+    generator = Generator(base, adapter=adapter, max_rows=max(1, len(records)), chat=chat_of(contract))
+    template = template_from_contract(contract)
     encode = generator.tokenizer.apply_chat_template
     prompts = [encode(to_messages(record), add_generation_prompt=True) for record in records]
     completions = generator.generate(prompts, max_new_tokens=ANSWER_TOKENS)

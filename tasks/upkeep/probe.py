@@ -49,7 +49,7 @@ def probe_base(
     retriever = open_retriever(retrieval, index, chunk, embedder)
     hits = retriever.search([r.metadata["question"] for r in used], depth_for(settings, contract["passages"]))
     asked = contexts(used, hits, retriever.chunks, contract, settings, seed)
-    who = make_answerer(base.folder, None, base.digest, config.model_dump(), contract)
+    who = make_answerer(base, None, base.digest, config.model_dump(), contract)
     rows, _ = answer_and_score("base", who, asked, contract, cache, progress)
     figures = recall_figures(used, hits, contract["passages"])
     probe = probe_from(
