@@ -44,7 +44,7 @@ def train(mesh: tuple[int, ...], steps: int) -> list[float]:
     from jora_engine.config.architecture import ModelConfig
     from jora_engine.config.lora import LoraConfig
     from jora_engine.config.recipe import TrainConfig
-    from jora_engine.files.weights import param_shapes
+    from jora_engine.model.parameters import untrained_params
     from jora_engine.model.sharding import Placement, make_mesh
     from jora_engine.training.loop import Trainer
     from jora_engine.training.packing import Example
@@ -52,9 +52,8 @@ def train(mesh: tuple[int, ...], steps: int) -> list[float]:
     model = ModelConfig("llama", 512, 128, 352, 4, 8, 4, 16)
     placement = Placement(make_mesh(mesh), model)
     rng = np.random.default_rng(0)
-    shapes = param_shapes(model, "float32")
-    drawn = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32) * s.shape[-1] ** -0.5, shapes)
-    params = jax.device_put(drawn, placement.params(shapes))
+    params = untrained_params(model, 0, "float32")
+    params = jax.device_put(params, placement.params(params))
 
     def count(low: int, high: int) -> Any:  # a run of numbers that go up by one: something to learn
         return (rng.integers(0, 500) + np.arange(rng.integers(low, high), dtype=np.int32)) % 500 + 3

@@ -64,8 +64,9 @@ def squad_records(data: Path, count: int, seed: int) -> list[dict[str, str]]:
 def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     """One process: the engine over the job's steps."""
     from jora_engine.files.tokenizer import Tokenizer
-    from jora_engine.files.weights import load_params, param_shapes, read_model_config
+    from jora_engine.files.weights import load_params, read_model_config
     from jora_engine.model.lora import init_lora
+    from jora_engine.model.parameters import param_shapes
     from jora_engine.model.sharding import place, use_cores
     from jora_engine.training.loop import Schedule, Trainer
     from jora_engine.training.packing import Packing, pack
@@ -150,8 +151,8 @@ def run_peft(job: dict[str, Any], packed: bool) -> dict[str, Any]:
     base = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, job["dtype"]), attn_implementation="sdpa", use_cache=False
     )
-    model = peft.get_peft_model(base, peft.LoraConfig(**lora.to_peft(config.num_layers) | {"inference_mode": False}))
-    start = adapter_tensors(init_lora(lora, config, job["seed"]), range(config.num_layers))
+    model = peft.get_peft_model(base, peft.LoraConfig(**lora.to_peft(config) | {"inference_mode": False}))
+    start = adapter_tensors(init_lora(lora, config, job["seed"]), config, range(config.num_layers))
     state = {k.replace(".weight", ".default.weight"): torch.tensor(np.array(v)) for k, v in start.items()}
     assert not model.load_state_dict(state, strict=False).unexpected_keys
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -28,10 +28,10 @@ def merged_reader(
 
     def read(name: str) -> np.ndarray:
         weight = tensors.read(name)
-        leaf, layer, _ = names[name]
-        if layer is None or leaf[-1] not in host:
+        parameter, layer = names[name]
+        if parameter.name not in host:
             return weight
-        pair = host[leaf[-1]]
+        pair = host[parameter.name]
         return weight.astype(np.float32) + np.float32(scale) * (pair["b"][layer] @ pair["a"][layer])
 
     return tensors, read

@@ -15,6 +15,7 @@ import numpy as np
 from jora_engine.adapters.merge import merged_reader
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
+from jora_engine.config.parameters import EMBED
 from jora_engine.files.chat_template import is_dated, with_fixed_date
 from jora_engine.files.tensor_files import (
     TensorSpec,
@@ -25,7 +26,7 @@ from jora_engine.files.tensor_files import (
     write_model,
     write_text,
 )
-from jora_engine.files.weights import TOP_NAMES, hf_tensors
+from jora_engine.files.weights import hf_tensors
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -61,7 +62,7 @@ def write_merged(
     tensors, merged = merged_reader(base_folder, model_config, lora, lora_config.scale)
     target = None if dtype is None else dtype_named(dtype)
     names = hf_tensors(model_config)
-    specs = [TensorSpec(name, shape, target or tensors.dtype(name)) for name, (_, _, shape) in names.items()]
+    specs = [TensorSpec(name, parameter.shape, target or tensors.dtype(name)) for name, (parameter, _) in names.items()]
     kinds = {spec.name: spec.dtype for spec in specs}
 
     def read(name: str) -> np.ndarray:
@@ -77,7 +78,7 @@ def write_merged(
         _fix_dates(temporary)
         config = read_json(base_folder / "config.json")
         config.pop("_name_or_path", None)
-        stored = kinds[TOP_NAMES["embed"]].name
+        stored = kinds[EMBED].name
         config |= {key: stored for key in ("dtype", "torch_dtype") if key in config} or {"torch_dtype": stored}
         write_json(temporary / "config.json", config)
     return folder

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.config.lora import MODULE_PATHS, LoraConfig
+from jora_engine.config.lora import LoraConfig
+from jora_engine.config.parameters import linear_layers
 from jora_engine.files.tensor_files import (
     TensorFolder,
     TensorSpec,
@@ -31,10 +32,16 @@ _WEIGHTS = re.compile(
     r"\.(?P<kind>safetensors|bin|pt|pth|npz)(?P<index>\.index\.json)?"
 )
 """The names that PEFT, transformers and their trainers give to weights; optimizers and random states have others."""
-_PREFIX = "base_model.model.model.layers"
 
 
-def adapter_tensors(lora: Mapping[str, Mapping[str, Any]], layers: Iterable[int]) -> dict[str, np.ndarray]:
+def adapter_key(model: ModelConfig, name: str, layer: int, letter: str) -> str:
+    """PEFT's key of a factor, `letter` A or B, of the adapter on the linear layer `name` of a decoder layer."""
+    return f"base_model.model.{linear_layers(model)[name].module(layer)}.lora_{letter}.weight"
+
+
+def adapter_tensors(
+    lora: Mapping[str, Mapping[str, Any]], model: ModelConfig, layers: Iterable[int]
+) -> dict[str, np.ndarray]:
     """The adapter's arrays of those layers by PEFT key, float32, A [r, in] and B [out, r], in order of key."""
     layers = list(layers)
     out = {}
@@ -42,7 +49,7 @@ def adapter_tensors(lora: Mapping[str, Mapping[str, Any]], layers: Iterable[int]
         for part, letter in (("a", "A"), ("b", "B")):
             stacked = np.asarray(jax.device_get(pair[part]), np.float32)
             for layer in layers:
-                out[f"{_PREFIX}.{layer}.{MODULE_PATHS[name]}.lora_{letter}.weight"] = stacked[layer]
+                out[adapter_key(model, name, layer, letter)] = stacked[layer]
     return dict(sorted(out.items()))
 
 
@@ -61,12 +68,12 @@ def write_adapter(
         base_name: Hub id or path of the base model, for `base_model_name_or_path` and the model card.
         extra: JSON values for raft.json; `base_digest` is what `read_adapter` compares.
     """
-    tensors = adapter_tensors(lora, lora_config.layers(model_config.num_layers))
+    tensors = adapter_tensors(lora, model_config, lora_config.layers(model_config.num_layers))
     for key, array in tensors.items():
         if not np.isfinite(array).all():
             raise BadInput(f"the adapter's {key} holds NaN or infinite values", do="go back to an earlier checkpoint")
     specs = [TensorSpec(key, array.shape, array.dtype) for key, array in tensors.items()]
-    config = lora_config.to_peft(model_config.num_layers, base_name)
+    config = lora_config.to_peft(model_config, base_name)
     with replacing(folder) as temporary:
         write_tensors(temporary / ADAPTER_WEIGHTS, specs, tensors.__getitem__)
         write_json(temporary / ADAPTER_CONFIG, config)
@@ -130,13 +137,12 @@ def read_adapter(
     tensors = TensorFolder(folder / ADAPTER_WEIGHTS)
     lora: dict[str, dict[str, jax.Array]] = {}
     wanted: set[str] = set()
-    shapes = model_config.linear_shapes()
     layers = config.layers(model_config.num_layers)
-    for name in config.targets(model_config.num_layers):
-        rows, columns = shapes[name]
+    for name in config.targets(model_config):
+        rows, columns = linear_layers(model_config)[name].shape
         pair = {}
         for part, letter, shape in (("a", "A", (config.rank, columns)), ("b", "B", (rows, config.rank))):
-            keys = [f"{_PREFIX}.{layer}.{MODULE_PATHS[name]}.lora_{letter}.weight" for layer in layers]
+            keys = [adapter_key(model_config, name, layer, letter) for layer in layers]
             wanted |= set(keys)
             for key in keys:
                 if key not in tensors or tensors.shape(key) != shape:

@@ -128,12 +128,6 @@ class ModelConfig:
             out["max_window_layers"] = 0 if self.sliding_window else self.num_layers
         return out
 
-    def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of each linear layer of a decoder layer, by its name in the parameter tree."""
-        d, f = self.hidden_size, self.intermediate_size
-        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        return {"q": (q, d), "k": (kv, d), "v": (kv, d), "o": (d, q), "gate": (f, d), "up": (f, d), "down": (d, f)}
-
 
 _SIZES = {
     "vocab_size": "vocab_size",

@@ -11,20 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.checks import from_keys, number, require, whole
+from jora_engine.config.parameters import linear_layers
 from jora_engine.config.peft_fields import require_plain
 from raft_errors import BadInput
-
-MODULE_PATHS = {
-    "q": "self_attn.q_proj",
-    "k": "self_attn.k_proj",
-    "v": "self_attn.v_proj",
-    "o": "self_attn.o_proj",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-}
-"""Name of a linear layer in the parameter tree -> its module path inside a Hugging Face decoder layer."""
 
 
 @dataclass(frozen=True)
@@ -71,30 +62,31 @@ class LoraConfig:
         """The factor on B @ A: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
-    def targets(self, num_layers: int) -> tuple[str, ...]:
-        """Names in the parameter tree (q, k, v, o, gate, up, down) that carry an adapter, in that order.
+    def targets(self, model: ModelConfig) -> tuple[str, ...]:
+        """Names in the model's parameter tree (q, k, v, o, gate, up, down) that carry an adapter, in that order.
 
         Raises:
             BadInput: nothing matches, or a module type is matched in some layers only (layers are stacked).
         """
-        found = []
-        for name, path in MODULE_PATHS.items():
-            hits = sum(self._matches(f"model.layers.{i}.{path}") for i in range(num_layers))
-            if 0 < hits < num_layers:
+        names = []
+        linear = linear_layers(model)
+        for name, parameter in linear.items():
+            hits = sum(self._matches(parameter.module(layer)) for layer in range(model.num_layers))
+            if 0 < hits < model.num_layers:
                 raise BadInput(
-                    f"target_modules matches {path} in {hits} of {num_layers} layers",
+                    f"target_modules matches {parameter.module()} in {hits} of {model.num_layers} layers",
                     expected="a module type in every layer or in none",
                     do="name modules without layer numbers",
                 )
             if hits:
-                found.append(name)
-        if not found:
+                names.append(name)
+        if not names:
             raise BadInput(
                 f"target_modules {self.target_modules!r} matches no linear layer",
-                expected='"all-linear", or names such as ' + ", ".join(p.split(".")[1] for p in MODULE_PATHS.values()),
+                expected='"all-linear", or names such as ' + ", ".join(p.leaf for p in linear.values()),
                 do="correct target_modules (and exclude_modules)",
             )
-        return tuple(found)
+        return tuple(names)
 
     def layers(self, num_layers: int) -> tuple[int, ...]:
         """Numbers of the layers that carry an adapter, in order.
@@ -152,9 +144,9 @@ class LoraConfig:
             values["layers_to_transform"] = (layers,) if isinstance(layers, int) else tuple(layers)
         return cls(rank=rank, alpha=float(alpha), dropout=float(dropout), use_rslora=bool(rslora), **values)
 
-    def to_peft(self, num_layers: int, base_model: str | None = None) -> dict[str, Any]:
+    def to_peft(self, model: ModelConfig, base_model: str | None = None) -> dict[str, Any]:
         """adapter_config.json in the form every consumer reads: leaf names, rsLoRA folded into alpha."""
-        names = [MODULE_PATHS[name].split(".")[1] for name in self.targets(num_layers)]
+        names = [linear_layers(model)[name].leaf for name in self.targets(model)]
         alpha = self.scale * self.rank
         return {
             "alpha_pattern": {},
@@ -164,7 +156,7 @@ class LoraConfig:
             "inference_mode": True,
             "init_lora_weights": True,
             "layers_pattern": None,
-            "layers_to_transform": list(self.layers(num_layers)) if self.layers_to_transform is not None else None,
+            "layers_to_transform": None if self.layers_to_transform is None else list(self.layers(model.num_layers)),
             "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
             "lora_bias": False,
             "lora_dropout": self.dropout,

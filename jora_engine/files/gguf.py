@@ -7,6 +7,7 @@ PEFT read the same numbers afterwards. Nothing else in the engine knows that GGU
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
+from jora_engine.config.parameters import parameters_by_name
 from jora_engine.config.rope import RopeConfig
 from jora_engine.files.gguf_tokenizer import build_tokenizer, end_ids, tokenizer_config
 from jora_engine.files.tensor_files import TensorSpec, dtype_named, write_json, write_model, write_text
@@ -22,20 +24,24 @@ from raft_errors import BadInput
 
 log = logging.getLogger("raft.jora_engine")
 
-_LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
+LEAVES = {
+    "token_embd": "embed",
+    "attn_norm": "input_norm",
+    "ffn_norm": "post_norm",
+    "attn_q": "q",
+    "attn_k": "k",
+    "attn_v": "v",
+    "attn_output": "o",
+    "attn_q_norm": "q_norm",
+    "attn_k_norm": "k_norm",
+    "ffn_gate": "gate",
+    "ffn_up": "up",
+    "ffn_down": "down",
+    "output_norm": "final_norm",
+    "output": "head",
 }
-_TOP_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+"""GGUF's name of a module, without the layer's number -> the leaf of our parameter tree."""
+
 _ARCHITECTURES = ("llama", "qwen2", "qwen3")
 _ROPE_FACTORS = "rope_freqs.weight"
 
@@ -56,9 +62,7 @@ def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConf
         order: Callable[[str, np.ndarray], np.ndarray] = lambda name, w: _unpermute(config, name, w)  # noqa: E731
     else:
         order = lambda _, w: w  # noqa: E731
-    tensors = {_hf_name(t.name): t for t in reader.tensors if t.name != _ROPE_FACTORS}
-    if config.tie_embeddings:
-        tensors.pop("lm_head.weight", None)
+    tensors = {_hf_name(config, t.name): t for t in reader.tensors if t.name != _ROPE_FACTORS}
     target = dtype_named(dtype)
     specs = [
         TensorSpec(name, tuple(int(n) for n in reversed(tensors[name].shape)), target)
@@ -174,17 +178,17 @@ def _unpermute(config: ModelConfig, name: str, weight: np.ndarray) -> np.ndarray
     return np.swapaxes(pairs, 1, 2).reshape(weight.shape)
 
 
-def _hf_name(name: str) -> str:
+def _hf_name(config: ModelConfig, name: str) -> str:
     """Hugging Face's name of a GGUF tensor."""
     stem, _, ending = name.rpartition(".")
-    if stem in _TOP_NAMES:
-        return f"{_TOP_NAMES[stem]}.{ending}"
-    parts = stem.split(".")
-    if len(parts) == 3 and parts[0] == "blk" and parts[2] in _LAYER_NAMES:
-        return f"model.layers.{parts[1]}.{_LAYER_NAMES[parts[2]]}.{ending}"
-    raise BadInput(
-        f"the GGUF file holds an unknown tensor {name}", expected="a plain decoder", do="choose another base"
-    )
+    block = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
+    leaf = LEAVES.get(block[2] if block else stem, "") + ("_bias" if ending == "bias" else "")
+    parameter = parameters_by_name(config).get(leaf)
+    if parameter is None or parameter.per_layer != bool(block):
+        raise BadInput(
+            f"the GGUF file holds an unknown tensor {name}", expected="a plain decoder", do="choose another base"
+        )
+    return parameter.hf_name(int(block[1]) if block else None)
 
 
 def _canonical_order(config: ModelConfig, names: set[str]) -> list[str]:

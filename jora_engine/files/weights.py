@@ -1,6 +1,6 @@
 """Reads a Hugging Face model folder into the parameter tree, each device taking only its own slice.
 
-Holds the one table of names that links the tree to Hugging Face checkpoints, and the shapes every leaf must have.
+What a folder must hold follows from `config.parameters`; what is missing, unknown or misshaped is refused by name.
 Layers are stacked on the first axis; no more than one layer's slice of one leaf is ever held outside its device.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,68 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.config.lora import MODULE_PATHS
+from jora_engine.config.parameters import EMBED, HEAD, Parameter, parameters, parameters_by_name
 from jora_engine.files.tensor_files import TensorFolder, dtype_named, read_json
+from jora_engine.model.parameters import param_shapes
 from raft_errors import BadInput
-
-Leaf = tuple[str, ...]
-
-TOP_NAMES = {"embed": "model.embed_tokens.weight", "final_norm": "model.norm.weight", "head": "lm_head.weight"}
-LAYER_NAMES = {
-    "input_norm": "input_layernorm.weight",
-    "post_norm": "post_attention_layernorm.weight",
-    **{name: f"{path}.weight" for name, path in MODULE_PATHS.items()},
-    **{f"{name}_bias": f"{MODULE_PATHS[name]}.bias" for name in "qkv"},
-    "q_norm": "self_attn.q_norm.weight",
-    "k_norm": "self_attn.k_norm.weight",
-}
-"""Leaf of `params["layers"]` -> name after `model.layers.{i}.` in a Hugging Face checkpoint."""
 
 _IGNORED = ("rotary_emb.inv_freq", "attn.masked_bias", "attn.bias")  # buffers that old checkpoints carry
 
 
-def param_shapes(config: ModelConfig, dtype: str = "bfloat16", *, bits: bool = False) -> dict[str, Any]:
-    """The parameter tree as `jax.ShapeDtypeStruct`, without data; with `bits`, layers as `load_params` holds them."""
-    kind = dtype_named(dtype)
-    held = _held_as(kind, bits)
-    d, layers = config.hidden_size, config.num_layers
-    linear = config.linear_shapes()
-    shapes: dict[str, tuple[int, ...]] = {"input_norm": (d,), "post_norm": (d,), **linear}
-    if config.qkv_bias:
-        shapes |= {f"{name}_bias": linear[name][:1] for name in "qkv"}
-    if config.qk_norm:
-        shapes |= {"q_norm": (config.head_dim,), "k_norm": (config.head_dim,)}
-    tree: dict[str, Any] = {
-        "embed": jax.ShapeDtypeStruct((config.vocab_size, d), kind),
-        "final_norm": jax.ShapeDtypeStruct((d,), kind),
-        "layers": {name: jax.ShapeDtypeStruct((layers, *shape), held) for name, shape in shapes.items()},
-    }
-    if not config.tie_embeddings:
-        tree["head"] = jax.ShapeDtypeStruct((config.vocab_size, d), kind)
-    return tree
-
-
-def _held_as(kind: np.dtype, bits: bool) -> np.dtype:
-    return np.dtype(np.uint16) if bits and kind == dtype_named("bfloat16") else kind
-
-
-def parameter_total(config: ModelConfig) -> int:
-    """Numbers in the base model; a tied head counts once."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(param_shapes(config)))
-
-
-def hf_tensors(config: ModelConfig) -> dict[str, tuple[Leaf, int | None, tuple[int, ...]]]:
-    """Hugging Face name -> (leaf of the tree, layer or None, shape), in the order of the network."""
-    tree = param_shapes(config)
-    out: dict[str, tuple[Leaf, int | None, tuple[int, ...]]] = {
-        TOP_NAMES["embed"]: (("embed",), None, tree["embed"].shape)
-    }
-    for layer in range(config.num_layers):
-        for name, leaf in tree["layers"].items():
-            out[f"model.layers.{layer}.{LAYER_NAMES[name]}"] = (("layers", name), layer, leaf.shape[1:])
-    for name in ("final_norm", "head"):
-        if name in tree:
-            out[TOP_NAMES[name]] = ((name,), None, tree[name].shape)
+def hf_tensors(config: ModelConfig) -> dict[str, tuple[Parameter, int | None]]:
+    """Hugging Face name -> (parameter, layer or None), in the order of the network."""
+    out: dict[str, tuple[Parameter, int | None]] = {}
+    for per_layer, group in itertools.groupby(parameters(config), key=lambda p: p.per_layer):
+        members = list(group)
+        for layer in range(config.num_layers) if per_layer else (None,):
+            out |= {p.hf_name(layer): (p, layer) for p in members}
     return out
 
 
@@ -110,8 +63,8 @@ def check_tensors(tensors: TensorFolder, config: ModelConfig) -> None:
             expected=f"the weights of a {config.family} model with {config.num_layers} layers",
             do="download the model again, or give the config.json that belongs to it",
         )
-    tied_head = config.tie_embeddings and TOP_NAMES["head"] in tensors
-    unknown = [n for n in names if n not in wanted and not (tied_head and n == TOP_NAMES["head"])]
+    tied_head = config.tie_embeddings and HEAD in tensors
+    unknown = [n for n in names if n not in wanted and not (tied_head and n == HEAD)]
     if unknown:
         raise BadInput(
             f"{tensors.file_of(unknown[0])}: tensor {unknown[0]} is not part of a {config.family} model "
@@ -119,11 +72,11 @@ def check_tensors(tensors: TensorFolder, config: ModelConfig) -> None:
             expected="plain weights of the architecture that config.json names",
             do="give the base model itself, without adapters or quantisation",
         )
-    for name, (_, _, shape) in wanted.items():
-        if tensors.shape(name) != shape:
+    for name, (parameter, _) in wanted.items():
+        if tensors.shape(name) != parameter.shape:
             raise BadInput(
                 f"{tensors.file_of(name)}: {name} has shape {list(tensors.shape(name))}",
-                expected=f"{list(shape)} by config.json",
+                expected=f"{list(parameter.shape)} by config.json",
                 do="give the config.json that belongs to these weights",
             )
     if tied_head:
@@ -131,7 +84,7 @@ def check_tensors(tensors: TensorFolder, config: ModelConfig) -> None:
 
 
 def _check_tied(tensors: TensorFolder) -> None:
-    embed, head = TOP_NAMES["embed"], TOP_NAMES["head"]
+    embed, head = EMBED, HEAD
     if tensors.shape(head) != tensors.shape(embed) or not np.array_equal(tensors.read(head), tensors.read(embed)):
         raise BadInput(
             f"{tensors.file_of(head)}: {head} differs from {embed} although config.json ties them",
@@ -170,14 +123,14 @@ def load_params(
         return tensors.read(name, index).astype(kind, copy=False)
 
     def load(path: tuple[Any, ...], spec: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.Array:
-        keys = [p.key for p in path]
-        if keys[0] != "layers":
-            return jax.make_array_from_callback(spec.shape, sharding, functools.partial(read, TOP_NAMES[keys[0]]))
+        parameter = parameters_by_name(config)[path[-1].key]
+        if not parameter.per_layer:
+            return jax.make_array_from_callback(spec.shape, sharding, functools.partial(read, parameter.hf_name()))
         pieces = []
         for device, index in sharding.addressable_devices_indices_map(spec.shape).items():
             assert index is not None
             layers = range(*index[0].indices(config.num_layers))
-            names = [f"model.layers.{i}.{LAYER_NAMES[keys[1]]}" for i in layers]
+            names = [parameter.hf_name(layer) for layer in layers]
             slices = (read(name, index[1:]).view(spec.dtype) for name in names)
             pieces.append(_stack(device, slices, len(names)))
         return jax.make_array_from_single_device_arrays(spec.shape, sharding, pieces)

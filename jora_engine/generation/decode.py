@@ -17,9 +17,10 @@ from jax import lax
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.generation.sampling import NEGATIVE, pick
-from jora_engine.model.decoder import head_matrix
-from jora_engine.model.kv_cache import Cache, Stretch, cached_attention, new_cache, with_positions, write
-from jora_engine.model.ops import accumulate, rms_norm, rotate, swiglu
+from jora_engine.model.decoder import decoder_layer, embed, head_logits
+from jora_engine.model.kv_cache import Cache, PromptCache, ReplyCache, Stretch, attend_cached, new_cache, write
+from jora_engine.model.lora import joined
+from jora_engine.model.ops_cpu import beside
 from jora_engine.model.rope_table import rope_table
 
 
@@ -41,59 +42,23 @@ class Rows(NamedTuple):
     made: jax.Array | np.ndarray
 
 
-def fuse_layer(layer: Mapping[str, Any], join: Callable[[list[Any]], Any]) -> dict[str, Any]:
+def prepare_layer(layer: Mapping[str, Any], join: Callable[[list[Any]], Any]) -> dict[str, Any]:
     """One layer's parameters as the programs here want them: q, k and v as one matrix, gate and up as one."""
-    parted = ("q", "k", "v", "gate", "up", "q_bias", "k_bias", "v_bias")
-    out = {name: value for name, value in layer.items() if name not in parted}
-    out["qkv"] = join([layer[name] for name in "qkv"])
-    out["gate_up"] = join([layer["gate"], layer["up"]])
-    if "q_bias" in layer:
-        out["qkv_bias"] = join([layer[f"{name}_bias"] for name in "qkv"])
-    return out
-
-
-def _linear(x: jax.Array, weight: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """`[tokens, in]` to `[tokens, out]`. Two dimensions on purpose: with three, XLA:CPU transposes a weight that a
-    loop does not change, once per call."""
-    y = accumulate("ti,oi->to", x, weight).astype(x.dtype)
-    return y if bias is None else y + bias
-
-
-def _layer(x, layer, positions, cos, sin, store, config: ModelConfig):
-    """One decoder layer over new tokens x `[rows * seq, embed]` at `positions` `[rows, seq]`.
-
-    `store` takes their keys and values and returns (what to keep, stretches to attend to with their positions).
-    """
-    width, kv = config.head_dim, config.num_kv_heads
-    normed = rms_norm(x, layer["input_norm"], config.rms_norm_eps)
-    heads = _linear(normed, layer["qkv"], layer.get("qkv_bias")).reshape(*positions.shape, -1, width)
-    q, k, v = jnp.split(heads, (config.num_heads, config.num_heads + kv), axis=2)
-    if config.qk_norm:
-        q, k = (rms_norm(y, layer[f"{n}_norm"], config.rms_norm_eps) for n, y in (("q", q), ("k", k)))
-    q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-    kept, parts = store(Stretch(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
-    mixed = cached_attention(q, parts, positions, config.sliding_window).astype(x.dtype)
-    x = x + _linear(mixed.reshape(x.shape[0], -1), layer["o"])
-    gate, up = jnp.split(_linear(rms_norm(x, layer["post_norm"], config.rms_norm_eps), layer["gate_up"]), 2, axis=-1)
-    return x + _linear(swiglu(gate, up), layer["down"]), kept
+    return joined(layer, (("q", "k", "v"), ("gate", "up")), join)
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnums=2)
 def _prefill_layer(x, layer, cache: tuple[Stretch, ...], start, length, config: ModelConfig):
     """One layer over a chunk x `[chunk, embed]`, kept at columns `start...` of a cache of one row."""
     positions = start + jnp.arange(x.shape[0], dtype=jnp.int32)[None]
-    cos, sin = rope_table(config.rope, config.head_dim, positions, jnp.full_like(positions, length))
-
-    def store(new: Stretch):
-        written = write(cache, new, 0, start)
-        return written, with_positions(written)
-
-    return _layer(x, layer, positions, cos, sin, store, config)
+    rope = rope_table(config.rope, config.head_dim, positions, jnp.full_like(positions, length))
+    attend = functools.partial(attend_cached, positions=positions, window=config.sliding_window)
+    x, kept = decoder_layer(x, layer, {}, rope, attend, config, cache=PromptCache(cache, start))
+    return x, kept.segments
 
 
-@jax.jit
-def _embed(embed: jax.Array, tokens: jax.Array) -> jax.Array:
-    return jnp.take(embed, tokens, axis=0)
+embed_tokens = jax.jit(embed)
+logits = jax.jit(head_logits, static_argnames="config")
 
 
 def prefill(
@@ -109,7 +74,7 @@ def prefill(
 
     Args:
         params: `embed` and what else is not per layer.
-        layers: parameters of each layer, from `fuse_layer`.
+        layers: parameters of each layer, from `prepare_layer`.
         cache: of one row; columns `start` to `start + chunk` must lie in it. Given up to this call (donated).
         tokens: `[chunk]` int32, padded at the end; what padding leaves in the cache lies beyond the row's position.
         length: of the whole prompt in tokens, which decides the angles of RoPE kinds that go by length.
@@ -117,19 +82,12 @@ def prefill(
     Returns:
         Hidden states before the final norm `[chunk, embed]`, and the cache.
     """
-    x = _embed(params["embed"], jnp.asarray(tokens, jnp.int32))
+    x = embed_tokens({"embed": params["embed"]}, jnp.asarray(tokens, jnp.int32))
     at, length, out = jnp.int32(start), jnp.int32(length), []
     for layer, kept in zip(layers, cache, strict=True):
         x, kept = _prefill_layer(x, layer, kept, at, length, config=config)
         out.append(kept)
     return x, out
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def head_logits(params: dict[str, Any], x: jax.Array, config: ModelConfig) -> jax.Array:
-    """Float32 logits `[tokens, vocab]` of hidden states before the final norm `[tokens, embed]`."""
-    x = rms_norm(x, params["final_norm"], config.rms_norm_eps)
-    return accumulate("td,vd->tv", x, head_matrix(params))
 
 
 @functools.partial(
@@ -196,21 +154,15 @@ def decode(
 
 def _decode_layers(params, layers, cache, recent, rows: Rows, start, index, config: ModelConfig):
     """Logits `[rows, vocab]` after one token per row, and `recent` with its keys and values."""
-    # tied to the token, or XLA:CPU converts the whole table to float32 ahead of the loop for the sake of the gather
-    embed, token = lax.optimization_barrier((params["embed"], rows.token))
-    x = jnp.take(embed, token, axis=0)
-    positions = rows.position[:, None]
+    table, token = beside(params["embed"], rows.token)
+    x = embed({"embed": table}, token)
+    positions = jnp.asarray(rows.position)[:, None]
     # a row keeps the angles of its prompt's length: the cached keys were turned by them
-    cos, sin = rope_table(config.rope, config.head_dim, positions, (rows.position - rows.made + 1)[:, None])
-    step = jnp.arange(recent[0].v.shape[2], dtype=jnp.int32)[None]
-    new = jnp.where(step <= index, start[:, None] + step, -1)
+    rope = rope_table(config.rope, config.head_dim, positions, (rows.position - rows.made + 1)[:, None])
+    attend = functools.partial(attend_cached, positions=positions, window=config.sliding_window)
     out = []
-    for layer, before, made in zip(layers, cache, recent, strict=True):
-
-        def store(token: Stretch, before=before, made=made):
-            made = write([made], token, 0, index)[0]
-            return made, [*with_positions(before, start), (made, new)]
-
-        x, made = _layer(x, layer, positions, cos, sin, store, config)
-        out.append(made)
+    for layer, segments, stretch in zip(layers, cache, recent, strict=True):
+        kept = ReplyCache(segments, stretch, start, index)
+        x, kept = decoder_layer(x, layer, {}, rope, attend, config, cache=kept)
+        out.append(kept.recent)
     return head_logits(params, x, config), out

@@ -22,9 +22,10 @@ from jora_engine.adapters.merge import merged_reader
 from jora_engine.adapters.peft_folder import read_adapter
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
+from jora_engine.config.parameters import parameters
 from jora_engine.files.tensor_files import dtype_named
 from jora_engine.files.tokenizer import Tokenizer
-from jora_engine.files.weights import TOP_NAMES, hf_tensors, param_shapes, read_model_config
+from jora_engine.files.weights import hf_tensors, read_model_config
 from jora_engine.generation import decode as engine
 from jora_engine.model import kv_cache
 from raft_errors import BadInput
@@ -95,17 +96,17 @@ class Generator:
         _, read = merged_reader(folder, config, lora, lora_config.scale)
         kind = dtype_named(dtype)
         device = jax.devices()[0]
-        per_layer = len(param_shapes(config)["layers"])
+        per_layer = sum(parameter.per_layer for parameter in parameters(config))
         params: dict[str, Any] = {}
         layers: list[dict[str, Any]] = [{} for _ in range(config.num_layers)]
-        for name, (leaf, layer, _) in hf_tensors(config).items():
+        for name, (parameter, layer) in hf_tensors(config).items():
             value = read(name).astype(kind, copy=False)
             if layer is None:
-                params[leaf[-1]] = jax.device_put(value, device)
+                params[parameter.name] = jax.device_put(value, device)
                 continue
-            layers[layer][leaf[-1]] = value
+            layers[layer][parameter.name] = value
             if len(layers[layer]) == per_layer:
-                layers[layer] = jax.device_put(engine.fuse_layer(layers[layer], np.concatenate), device)
+                layers[layer] = jax.device_put(engine.prepare_layer(layers[layer], np.concatenate), device)
         self._set_up(config, Tokenizer.load(folder, **(chat or {})), params, layers, max_rows)
 
     @classmethod
@@ -115,10 +116,10 @@ class Generator:
         """From a parameter tree in memory (layers stacked), for example in the middle of training."""
         self = cls.__new__(cls)
         layers = [
-            engine.fuse_layer({k: v[i] for k, v in params["layers"].items()}, jnp.concatenate)
+            engine.prepare_layer({k: v[i] for k, v in params["layers"].items()}, jnp.concatenate)
             for i in range(config.num_layers)
         ]
-        self._set_up(config, tokenizer, {k: params[k] for k in TOP_NAMES if k in params}, layers, max_rows)
+        self._set_up(config, tokenizer, {k: v for k, v in params.items() if k != "layers"}, layers, max_rows)
         return self
 
     def _set_up(self, config, tokenizer, params, layers, max_rows) -> None:
@@ -211,7 +212,7 @@ class Generator:
         out = []
         for prompt in prompts:
             hidden, _ = self._prefill(list(prompt), len(prompt))
-            x = engine.head_logits(self._params, hidden, config=self.config)
+            x = engine.logits(self._params, hidden, config=self.config)
             out.append(np.asarray(x[: len(prompt)], np.float32))
         return out
 

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jora_engine.model.ops import Array, accumulate, from_bits, to_bits
+from jora_engine.model.ops import Array, accumulate
+from jora_engine.model.ops_cpu import from_bits, to_bits
 
 NEGATIVE = -1e30  # finite, so that a fully masked row stays finite
 BLOCK = 128  # queries and keys of a block: the float32 scores of all heads should stay in cache

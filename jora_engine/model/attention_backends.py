@@ -94,8 +94,8 @@ KERNELS: dict[str, Kernel] = {"cudnn": cudnn, "pallas": pallas, "cudnn_masked": 
 """In the order they are tried; a fixed order, not the clock, so that a resumed run takes the same one."""
 
 
-def attend(backend: str, window: int | None) -> Callable[..., jax.Array]:
-    """`attend(q, k, v, mask, offset=0)` for a back end: a kernel by its name, `blocked` or `reference`."""
+def attend_with(backend: str, window: int | None) -> Callable[..., jax.Array]:
+    """`attention(q, k, v, mask, offset=0)` for a back end: a kernel by its name, `blocked` or `reference`."""
     if backend not in KERNELS:
         return functools.partial(attention, window=window, backend=backend)
     kernel = KERNELS[backend]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -133,6 +133,53 @@ def with_positions(layer: Sequence[Stretch], end: jax.Array | None = None) -> li
         out.append((segment, column if end is None else jnp.where(column < end[:, None], column, -1)))
         base += segment.v.shape[2]
     return out
+
+
+class PromptCache(NamedTuple):
+    """One layer's cache of one row while its prompt is run: new tokens go to the columns from `start` on."""
+
+    segments: tuple[Stretch, ...]
+    start: jax.Array
+
+    def extended(self, new: Stretch) -> PromptCache:
+        return self._replace(segments=write(self.segments, new, 0, self.start))
+
+    def stretches(self) -> list[tuple[Stretch, jax.Array]]:
+        return with_positions(self.segments)
+
+
+class ReplyCache(NamedTuple):
+    """One layer's cache of many rows while they are decoded: new tokens go to a short stretch beside it, for on a CPU
+    every write into the large one would cost a copy.
+
+    Attributes:
+        segments: columns below each row's `start` `[rows]`, left as they are.
+        recent: what was decoded since, in the same column for all rows; `step` is the next one.
+    """
+
+    segments: tuple[Stretch, ...]
+    recent: Stretch
+    start: jax.Array
+    step: jax.Array
+
+    def extended(self, new: Stretch) -> ReplyCache:
+        return self._replace(recent=write([self.recent], new, 0, self.step)[0])
+
+    def stretches(self) -> list[tuple[Stretch, jax.Array]]:
+        column = jnp.arange(self.recent.v.shape[2], dtype=jnp.int32)[None]
+        positions = jnp.where(column <= self.step, self.start[:, None] + column, -1)
+        return [*with_positions(self.segments, self.start), (self.recent, positions)]
+
+
+LayerCache = TypeVar("LayerCache", PromptCache, ReplyCache)
+
+
+def attend_cached(
+    q: jax.Array, k: jax.Array, v: jax.Array, cache: LayerCache, *, positions: jax.Array, window: int | None
+) -> tuple[jax.Array, LayerCache]:
+    """Attention of new tokens at `positions` `[rows, seq]` over a layer's cache and themselves; the cache with them."""
+    cache = cache.extended(Stretch(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
+    return cached_attention(q, cache.stretches(), positions, window).astype(q.dtype), cache
 
 
 def cached_attention(

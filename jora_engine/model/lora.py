@@ -7,16 +7,19 @@ adapted and at which scale is `LoraConfig`'s business; reading and writing PEFT 
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax import lax
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
+from jora_engine.config.parameters import linear_layers
 from jora_engine.model.ops import accumulate, matmul
 
 Adapter = dict[str, dict[str, jax.Array]]
@@ -28,10 +31,10 @@ def init_lora(config: LoraConfig, model: ModelConfig, seed: int) -> Adapter:
     The same seed gives the same numbers on every device count. A layer that is to carry no adapter has A = 0 as well:
     both gradients are then 0 and it stays without one.
     """
-    shapes, out = model.linear_shapes(), {}
+    linear, out = linear_layers(model), {}
     bare = [i for i in range(model.num_layers) if i not in config.layers(model.num_layers)]
-    for index, name in enumerate(config.targets(model.num_layers)):
-        rows, columns = shapes[name]
+    for index, name in enumerate(config.targets(model)):
+        rows, columns = linear[name].shape
         key = jax.random.fold_in(jax.random.key(seed), index)
         bound = columns**-0.5
         a = jax.random.uniform(key, (model.num_layers, config.rank, columns), jnp.float32, -bound, bound)
@@ -43,8 +46,8 @@ def init_lora(config: LoraConfig, model: ModelConfig, seed: int) -> Adapter:
 
 def parameter_count(config: LoraConfig, model: ModelConfig) -> int:
     """Trainable numbers in the adapter."""
-    shapes = model.linear_shapes()
-    each = sum(config.rank * sum(shapes[name]) for name in config.targets(model.num_layers))
+    linear = linear_layers(model)
+    each = sum(config.rank * sum(linear[name].shape) for name in config.targets(model))
     return each * len(config.layers(model.num_layers))
 
 
@@ -53,26 +56,52 @@ def prepare(lora: Adapter, scale: float, dtype: jnp.dtype) -> Adapter:
     return {name: {"a": ab["a"].astype(dtype), "b": (ab["b"] * scale).astype(dtype)} for name, ab in lora.items()}
 
 
-def linear_group(
+@struct.dataclass
+class Joined:
+    """Linear layers that share their input as one matrix, for generation: `[sum of outs, in]` and its bias."""
+
+    weight: jax.Array
+    bias: jax.Array | None
+    outs: tuple[int, ...] = struct.field(pytree_node=False)
+
+
+def joined(
+    layer: Mapping[str, Any], groups: Sequence[Sequence[str]], join: Callable[[list[Any]], Any]
+) -> dict[str, Any]:
+    """A layer's parameters with each group of linear layers (`linear` takes them by these names) as one `Joined`."""
+    out, parted = {}, set()
+    for names in groups:
+        parts, biases = ([layer[f"{name}{end}"] for name in names if f"{name}{end}" in layer] for end in ("", "_bias"))
+        outs = tuple(part.shape[0] for part in parts)
+        out["+".join(names)] = Joined(join(parts), join(biases) if biases else None, outs)
+        parted |= {f"{name}{end}" for name in names for end in ("", "_bias")}
+    return {name: value for name, value in layer.items() if name not in parted} | out
+
+
+def linear(
     x: jax.Array,
     names: Sequence[str],
-    layer: dict[str, Any],
+    layer: Mapping[str, Any],
     lora: Adapter,
-    *,
     dropout: float = 0.0,
     key: jax.Array | None = None,
 ) -> list[jax.Array]:
     """The linear layers `names`, which share the input `x`, each with its adapter if it has one.
 
     Args:
-        x: `[batch, seq, in]`.
-        layer: one decoder layer's parameters, `name` -> `[out, in]` and optionally `name_bias` -> `[out]`.
+        x: `[batch, seq, in]`; where nothing is trained also `[tokens, in]`, for which XLA:CPU does not transpose a
+            weight that a loop leaves alone once a call.
+        layer: one decoder layer's parameters, `name` -> `[out, in]` and optionally `name_bias` -> `[out]`, or `joined`.
         lora: one layer of a prepared adapter (`prepare`), `{"q": {"a": [r, in], "b": [out, r]}}`.
         dropout: probability of zeroing an input of an adapter (each adapter draws its own mask, as in PEFT).
 
     Returns:
-        One `[batch, seq, out]` per name. The A factors of the group are multiplied as one matrix.
+        One `[..., out]` per name. The A factors of the group are multiplied as one matrix.
     """
+    if (whole := layer.get("+".join(names))) is not None and isinstance(whole, Joined):
+        (y,) = _adapted(x, {"": whole.weight}, {}).values()
+        y = y if whole.bias is None else y + whole.bias
+        return jnp.split(y, list(itertools.accumulate(whole.outs[:-1])), axis=-1)
     group = {name: lora[name] for name in names if name in lora}
     if group and dropout > 0.0 and key is not None:
         out = {name: matmul(x, layer[name]) for name in names}
@@ -98,7 +127,7 @@ def _adapted_forward(x, weights, lora):
         low = dict(zip(lora, jnp.split(joined, len(lora), axis=-1)))
     out = {}
     for name, w in weights.items():
-        y = accumulate("bti,oi->bto", x, w)
+        y = accumulate("...i,oi->...o", x, w)
         if name in lora:
             y += accumulate("btr,or->bto", low[name], lora[name]["b"].astype(x.dtype))
         out[name] = y.astype(x.dtype)

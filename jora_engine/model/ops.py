@@ -11,8 +11,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.ad_checkpoint import checkpoint_name
+
+from jora_engine.model.ops_cpu import turned
 
 Array = jax.Array | np.ndarray
 
@@ -77,35 +77,6 @@ def _rms_norm_backward(eps, saved, g):
 rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
-def to_bits(x: jax.Array) -> jax.Array:
-    """On a CPU a bfloat16 array as uint16, any other as it is.
-
-    XLA:CPU slices and updates bfloat16 arrays by converting the whole array to float32 and back, in every iteration of
-    a loop; integers it leaves alone. So what a scan slices or stacks travels as bits.
-    """
-    on_cpu = jax.default_backend() == "cpu"
-    return lax.bitcast_convert_type(x, jnp.uint16) if on_cpu and x.dtype == jnp.bfloat16 else x
-
-
-def from_bits(x: jax.Array) -> jax.Array:
-    """Undoes `to_bits`."""
-    return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
-
-
-@jax.custom_vjp
-def revive(bits: jax.Array, x: jax.Array) -> jax.Array:
-    """`from_bits(bits)`, which must equal `x`, with the gradient going to `x`: `jax.checkpoint` then keeps the bits."""
-    return from_bits(bits)
-
-
-revive.defvjp(lambda bits, x: (from_bits(bits), None), lambda _, g: (None, g))
-
-
-def named(x: jax.Array, name: str) -> jax.Array:
-    """`x`, which a remat policy can keep under `name`, as bits."""
-    return revive(checkpoint_name(to_bits(x), name), x)
-
-
 @jax.custom_vjp
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     """RoPE in the rotate-half layout (arXiv 2104.09864).
@@ -117,13 +88,8 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     Returns:
         Like `x`; the gradient is that of `x` alone, the rotation the other way.
     """
-    half = x.shape[-1] // 2
-    swap = np.zeros((2 * half, 2 * half), np.float32)  # (first, second) @ swap = (-second, first)
-    swap[half:, :half], swap[:half, half:] = -np.eye(half), np.eye(half)
-    # a product with a signed permutation is exact, and XLA:CPU takes twice as long to concatenate or reverse halves
-    turned = accumulate("bthd,de->bthe", x, swap.astype(x.dtype), precision=lax.Precision.HIGHEST)
     cos, sin = (jnp.concatenate([y, y], axis=-1)[:, :, None] for y in (cos, sin))
-    return (x.astype(jnp.float32) * cos + turned * sin).astype(x.dtype)
+    return (x.astype(jnp.float32) * cos + turned(x) * sin).astype(x.dtype)
 
 
 rotate.defvjp(

@@ -19,23 +19,13 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jora_engine.config.architecture import ModelConfig
+from jora_engine.config.parameters import linear_layers, parameters_by_name
 from raft_errors import BadInput
 
 AXES = ("data", "fsdp", "tensor", "context")
 
 RULES: dict[str, str] = {"vocab": "tensor", "heads": "tensor", "kv_heads": "tensor", "ffn": "tensor", "embed": "fsdp"}
 """Logical axis of a parameter -> mesh axis. Rows (`batch`) go over data and fsdp, `seq` over context."""
-
-LINEAR_AXES = {
-    "q": ("heads", "embed"),
-    "k": ("kv_heads", "embed"),
-    "v": ("kv_heads", "embed"),
-    "o": ("embed", "heads"),
-    "gate": ("ffn", "embed"),
-    "up": ("ffn", "embed"),
-    "down": ("embed", "ffn"),
-}
-"""(out, in) of each linear layer as logical axes."""
 
 
 def place(model: ModelConfig, shape: Sequence[int] | str = "auto") -> Placement | None:
@@ -134,16 +124,9 @@ class Placement:
         sizes = {"vocab": self.model.vocab_size, "ffn": self.model.intermediate_size, "embed": self.model.hidden_size}
         return RULES[logical] if sizes[logical] % self.size(RULES[logical]) == 0 else None
 
-    def spec(self, name: str, *, stacked: bool = True, keep_fsdp: bool = True) -> PartitionSpec:
+    def spec(self, name: str, *, stacked: bool = False, keep_fsdp: bool = True) -> PartitionSpec:
         """Of a base parameter, by its leaf name; `stacked` where the layer axis is in front."""
-        if name in ("embed", "head"):
-            return PartitionSpec(self._axis("vocab"), self._axis("embed", keep_fsdp=keep_fsdp))
-        if name in LINEAR_AXES:
-            axes = [self._axis(a, keep_fsdp=keep_fsdp) for a in LINEAR_AXES[name]]
-        elif name.endswith("_bias"):
-            axes = [self._axis(LINEAR_AXES[name.removesuffix("_bias")][0])]
-        else:
-            return PartitionSpec()
+        axes = [self._axis(axis, keep_fsdp=keep_fsdp) for axis in parameters_by_name(self.model)[name].axes]
         return PartitionSpec(*([None] * stacked), *axes)
 
     def named(self, spec: PartitionSpec) -> NamedSharding:
@@ -161,11 +144,13 @@ class Placement:
         Leaves that are no adapter's (an optimiser's step count) are whole on every device.
         """
 
+        linear = linear_layers(self.model)
+
         def place(path: Any, _: Any) -> NamedSharding:
             name, part = ([None, None] + [getattr(step, "key", None) for step in path])[-2:]
-            if name not in LINEAR_AXES:
+            if name not in linear:
                 return self.named(PartitionSpec())
-            out, into = (self._axis(a, keep_fsdp=False) for a in LINEAR_AXES[name])
+            out, into = (self._axis(axis, keep_fsdp=False) for axis in linear[name].axes)
             return self.named(PartitionSpec(None, None, into) if part == "a" else PartitionSpec(None, out, None))
 
         return jax.tree_util.tree_map_with_path(place, tree)
@@ -181,7 +166,7 @@ class Placement:
         if self.size("fsdp") == 1:
             return layer
         return {
-            name: jax.lax.with_sharding_constraint(w, self.named(self.spec(name, stacked=False, keep_fsdp=False)))
+            name: jax.lax.with_sharding_constraint(w, self.named(self.spec(name, keep_fsdp=False)))
             for name, w in layer.items()
         }
 

@@ -96,12 +96,12 @@ def read_start(folder: Path, wanted: LoraConfig, model: ModelConfig) -> Adapter:
     Raises:
         BadInput: it has another rank, other modules or another scale than the one to be trained.
     """
-    lora, found = read_adapter(folder, model)
+    lora, own = read_adapter(folder, model)
     count = model.num_layers
-    same = all(getattr(found, what)(count) == getattr(wanted, what)(count) for what in ("targets", "layers"))
-    if not (same and found.rank == wanted.rank and math.isclose(found.scale, wanted.scale, rel_tol=1e-6)):
+    same = own.targets(model) == wanted.targets(model) and own.layers(count) == wanted.layers(count)
+    if not (same and own.rank == wanted.rank and math.isclose(own.scale, wanted.scale, rel_tol=1e-6)):
         raise BadInput(
-            f"{folder}: rank {found.rank}, scale {found.scale:g}, modules {', '.join(lora)}",
+            f"{folder}: rank {own.rank}, scale {own.scale:g}, modules {', '.join(lora)}",
             expected=f"rank {wanted.rank}, scale {wanted.scale:g} and the modules of this configuration",
             do="start from the base model, or keep train.rank, alpha, target_modules and use_rslora as they were",
         )

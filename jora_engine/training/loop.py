@@ -305,9 +305,7 @@ class Trainer:
             backend=self.backend.backend,
             placement=self.placement,
         )
-        head = head_matrix(params)
-        if self.placement:  # gathered once, not once for every chunk of the loss
-            head = self.placement.gathered({"head": head})["head"]
+        head = head_matrix(params, self.placement)  # gathered once, not once for every chunk of the loss
         return supervised_loss(hidden, head, batch.supervision)
 
     def _apply(self, lora, optimizer, gradient):

@@ -83,29 +83,39 @@ def pack(examples: Sequence[Example], length: int, *, seed: int, epoch: int) -> 
     shuffled = [kept[i] for i in rng.permutation(len(kept))]
     numbers = sorted(shuffled, key=lambda i: -examples[i].length)  # stable: equal lengths keep the shuffle
     rows: list[list[int]] = []
-    room: list[int] = []
-    open_from = 0
-    for number in numbers:
-        need = examples[number].length
-        for row in range(open_from, len(rows)):
-            if room[row] >= need:
-                break
-        else:
-            row = len(rows)
+    lengths = [examples[i].length for i in numbers]
+    for number, row in zip(numbers, first_fit(lengths, length), strict=True):
+        if row == len(rows):
             rows.append([])
-            room.append(length)
         rows[row].append(number)
-        room[row] -= need
-        while open_from < len(rows) and room[open_from] < 2:
-            open_from += 1
     order = rng.permutation(len(rows))
     supervised = max((sum(len(examples[i].completion) for i in row) for row in rows), default=0)
     return Packing(
         rows=tuple(tuple(rows[i]) for i in order),
         length=length,
         capacity=min(length, -(-max(supervised, 1) // CAPACITY_STEP) * CAPACITY_STEP),
-        fill=1 - sum(room) / max(1, length * len(rows)),
+        fill=1 - (length * len(rows) - sum(lengths)) / max(1, length * len(rows)),
     )
+
+
+def first_fit(lengths: Sequence[int], size: int) -> list[int]:
+    """For each length in turn the first row of `size` that still has room for it, none above `size`.
+
+    A tree whose nodes hold the most room of any row below them leads to the row, so n lengths take n log n looks.
+    """
+    leaves = 1 << max(0, len(lengths) - 1).bit_length()
+    most = [size] * (2 * leaves)  # node n has the children 2n and 2n + 1; leaf `leaves + r` is row r
+    rows = []
+    for length in lengths:
+        node = 1
+        while node < leaves:
+            node = 2 * node if most[2 * node] >= length else 2 * node + 1
+        rows.append(node - leaves)
+        most[node] -= length
+        while node > 1:
+            node //= 2
+            most[node] = max(most[2 * node], most[2 * node + 1])
+    return rows
 
 
 def make_batch(examples: Sequence[Example], rows: Sequence[Sequence[int]], length: int, capacity: int) -> Batch:

@@ -21,8 +21,9 @@ import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
+from jora_engine.config.parameters import linear_layers
 from jora_engine.config.recipe import TrainConfig
-from jora_engine.files.weights import param_shapes
+from jora_engine.model.parameters import param_shapes
 from jora_engine.model.sharding import AXES, Placement, with_shardings
 from jora_engine.training.loop import Trainer
 from jora_engine.training.packing import Example
@@ -161,9 +162,9 @@ def flops_per_token(model: ModelConfig, lora: LoraConfig, document_tokens: float
         document_tokens: mean length of the segment a token is in (attention does not cross segments).
         supervised: share of the tokens that go through the head.
     """
-    shapes = model.linear_shapes()
-    frozen = model.num_layers * sum(a * b for a, b in shapes.values())
-    adapter = model.num_layers * lora.rank * sum(sum(shapes[name]) for name in lora.targets(model.num_layers))
+    linear = linear_layers(model)
+    frozen = model.num_layers * sum(math.prod(parameter.shape) for parameter in linear.values())
+    adapter = model.num_layers * lora.rank * sum(sum(linear[name].shape) for name in lora.targets(model))
     seen = min(document_tokens, 2.0 * model.sliding_window) if model.sliding_window else document_tokens
     attention = 7 * seen * model.num_heads * model.head_dim * model.num_layers
     return 4 * (frozen + supervised * model.vocab_size * model.hidden_size) + 6 * adapter + attention

@@ -83,7 +83,8 @@ def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Pat
 
 def rate_for(folder: Path) -> float:
     """A peak rate for LoRA by the size of the base; smaller models take larger ones."""
-    from jora_engine.files.weights import parameter_total, read_model_config
+    from jora_engine.files.weights import read_model_config
+    from jora_engine.model.parameters import parameter_total
 
     parameters = parameter_total(read_model_config(folder))
     return 1e-3 if parameters < 1e9 else 5e-4 if parameters < 7e9 else 2e-4

@@ -60,7 +60,7 @@ def test_an_adapter_comes_back_as_it_was(model_folder, tmp_path):
     write_adapter(tmp_path / "a", lora, config, model, "b", {"base_digest": "abc", "run": {"seed": 1}})
     again, read = read_adapter(tmp_path / "a", model, base_digest="abc")
     jax.tree.map(np.testing.assert_array_equal, lora, again)
-    assert (read.rank, read.scale, read.targets(3)) == (3, 3.0, ("q", "down"))
+    assert (read.rank, read.scale, read.targets(model)) == (3, 3.0, ("q", "down"))
     assert json.loads((tmp_path / "a" / "raft.json").read_text())["run"] == {"seed": 1}
 
 

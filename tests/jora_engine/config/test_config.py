@@ -8,7 +8,8 @@ from peft import LoraConfig as PeftLora
 from peft import get_peft_model
 
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.config.lora import MODULE_PATHS, LoraConfig
+from jora_engine.config.lora import LoraConfig
+from jora_engine.config.parameters import linear_layers
 from jora_engine.config.recipe import TrainConfig
 from raft_errors import BadInput
 
@@ -39,6 +40,11 @@ SMALL = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
+
+
+def layers(count):
+    """A small model of so many layers."""
+    return ModelConfig("llama", 64, 32, 48, count, 4, 2, 8)
 
 
 def test_smollm2_is_read_with_derived_head_dim():
@@ -132,29 +138,29 @@ def test_targets_are_the_modules_that_peft_would_adapt(targets, exclude):
         )
     except ValueError:
         with pytest.raises(BadInput):
-            config.targets(2)
+            config.targets(layers(2))
         return
     names = [n for n, _ in adapted.named_parameters() if "lora_A" in n]
-    want = {short for short, path in MODULE_PATHS.items() if any(f"layers.0.{path}." in n for n in names)}
-    assert set(config.targets(2)) == want
+    want = {short for short, p in linear_layers(layers(2)).items() if any(f"{p.module(0)}." in n for n in names)}
+    assert set(config.targets(layers(2))) == want
 
 
 def test_targets_in_some_layers_only_and_no_targets_are_refused():
     with pytest.raises(BadInput, match="1 of 2 layers"):
-        LoraConfig(target_modules=r".*layers\.0\..*q_proj").targets(2)
+        LoraConfig(target_modules=r".*layers\.0\..*q_proj").targets(layers(2))
     with pytest.raises(BadInput, match="matches no linear layer"):
-        LoraConfig(target_modules=["lm_head"]).targets(2)
+        LoraConfig(target_modules=["lm_head"]).targets(layers(2))
 
 
 def test_rslora_is_written_with_its_scale_in_alpha():
     config = LoraConfig(rank=64, alpha=64, use_rslora=True, target_modules=["v_proj", "q_proj"])
     assert config.scale == 8.0
-    written = config.to_peft(2, "base")
+    written = config.to_peft(layers(2), "base")
     assert written["use_rslora"] is False
     assert written["lora_alpha"] / written["r"] == config.scale
     again = LoraConfig.from_peft(written)
     assert again.scale == config.scale
-    assert again.targets(2) == config.targets(2) == ("q", "v")
+    assert again.targets(layers(2)) == config.targets(layers(2)) == ("q", "v")
     assert PeftLora(**{k: v for k, v in written.items() if k != "peft_type"}).r == 64
 
 
@@ -169,8 +175,8 @@ def test_layer_ranges_are_pefts():
     config = LoraConfig(target_modules=("q_proj",), layers_to_transform=[2, 0, 2])
     assert config.layers(3) == (0, 2)
     assert LoraConfig().layers(3) == (0, 1, 2)
-    assert config.to_peft(3)["layers_to_transform"] == [0, 2]
-    assert LoraConfig.from_peft(config.to_peft(3)) == config
+    assert config.to_peft(layers(3))["layers_to_transform"] == [0, 2]
+    assert LoraConfig.from_peft(config.to_peft(layers(3))) == config
     with pytest.raises(BadInput, match="numbers below 2"):
         config.layers(2)
     for wrong in ([], [-1], ["0"]):
@@ -180,7 +186,7 @@ def test_layer_ranges_are_pefts():
 
 def test_the_jora_preset_is_rank_16_on_q_and_v():
     preset = LoraConfig.preset("jora")
-    assert (preset.rank, preset.alpha, preset.scale, preset.targets(3)) == (16, 16.0, 1.0, ("q", "v"))
+    assert (preset.rank, preset.alpha, preset.scale, preset.targets(layers(3))) == (16, 16.0, 1.0, ("q", "v"))
     with pytest.raises(BadInput, match="jora"):
         LoraConfig.preset("jorra")
 

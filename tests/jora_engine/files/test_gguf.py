@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file
 
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.files.gguf import _LAYER_NAMES, convert
+from jora_engine.files.gguf import convert
 from jora_engine.files.gguf_tokenizer import build_tokenizer
 from jora_engine.files.tokenizer import Tokenizer
 from raft_errors import BadInput
@@ -55,15 +55,11 @@ def write_gguf(
     writer.add_add_bos_token(False)
     writer.add_chat_template(CHATML)
     extra(writer)
-    names = {hf: g for g, hf in _LAYER_NAMES.items()}
-    tops = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    kind = gguf.MODEL_ARCH.QWEN3 if arch == "qwen3" else gguf.MODEL_ARCH.LLAMA
+    names = gguf.get_tensor_name_map(kind, config["num_hidden_layers"])  # llama.cpp's own
     for key, value in load_file(folder / "model.safetensors").items():
-        stem, ending = key.rsplit(".", 1)
-        if stem in tops:
-            name = f"{tops[stem]}.{ending}"
-        else:
-            layer, rest = stem.removeprefix("model.layers.").split(".", 1)
-            name = f"blk.{layer}.{names[rest]}.{ending}"
+        stem = key.rpartition(".")[0]
+        name = names.get_name(key, (".weight", ".bias"))
         array = value.float().numpy()
         count = {"q_proj": heads, "k_proj": kv}.get(stem.rsplit(".", 1)[-1])
         if count and arch == "llama":

@@ -13,24 +13,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from jora_engine.files.tensor_files import TensorSpec, write_model, write_tensors
-from jora_engine.files.weights import (
-    LAYER_NAMES,
-    hf_tensors,
-    load_params,
-    model_digest,
-    param_shapes,
-    read_model_config,
-)
+from jora_engine.files.weights import hf_tensors, load_params, model_digest, read_model_config
+from jora_engine.model.parameters import leaf_of, param_shapes
 from raft_errors import BadInput
 
 
 def as_hf(params, config):
     """The tree under Hugging Face names, as numpy."""
     out = {}
-    for name, (leaf, layer, _) in hf_tensors(config).items():
-        value = params
-        for key in leaf:
-            value = value[key]
+    for name, (parameter, layer) in hf_tensors(config).items():
+        value = leaf_of(params, parameter)
         out[name] = np.asarray(value if layer is None else value[layer])
     return out
 
@@ -74,6 +66,7 @@ from pathlib import Path
 from jax.sharding import NamedSharding, PartitionSpec as P
 from jora_engine.files import weights
 from jora_engine.files import tensor_files
+from jora_engine.model.parameters import param_shapes
 folder = Path(sys.argv[1]); config = weights.read_model_config(folder)
 whole = weights.load_params(folder, config, "float32")
 mesh = jax.make_mesh((2, 2), ("fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
@@ -84,7 +77,7 @@ read, sizes = tensor_files.TensorFolder.read, []
 def spy(self, name, index=None):
     out = read(self, name, index); sizes.append((name, out.size)); return out
 tensor_files.TensorFolder.read = spy
-parts = weights.load_params(folder, config, "float32", jax.tree.map(rule, weights.param_shapes(config)))
+parts = weights.load_params(folder, config, "float32", jax.tree.map(rule, param_shapes(config)))
 jax.tree.map(np.testing.assert_array_equal, whole, parts)
 largest = max(size for name, size in sizes if name.endswith("up_proj.weight"))
 assert largest == 56 * 32 // 4, largest
@@ -179,7 +172,3 @@ def test_the_writer_gives_the_same_bytes_and_what_safetensors_reads(tmp_path):
     assert [f.name for f in files][-1] == "model.safetensors.index.json"
     assert all(f.stat().st_size < 700 for f in files[:-1])
     assert not list(tmp_path.glob(".*"))
-
-
-def test_every_linear_layer_of_the_tree_has_a_checkpoint_name():
-    assert len(set(LAYER_NAMES.values())) == len(LAYER_NAMES)

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from jora_engine.adapters.merged_model import write_merged
 from jora_engine.adapters.peft_folder import write_adapter
 from jora_engine.config.lora import LoraConfig
+from jora_engine.config.parameters import linear_layers
 from jora_engine.files.weights import load_params, read_model_config
 from jora_engine.generation import generator as generate
 from jora_engine.generation.generator import Generator
@@ -133,7 +134,7 @@ def test_an_adapter_gives_what_the_merged_model_gives(with_tokenizer, tmp_path):
     folder = with_tokenizer("qwen2")
     config, model = LoraConfig(rank=3, alpha=5, use_rslora=True), read_model_config(folder)
     rng = np.random.default_rng(0)
-    shapes = {n: model.linear_shapes()[n] for n in config.targets(model.num_layers)}
+    shapes = {n: linear_layers(model)[n].shape for n in config.targets(model)}
     lora = {
         n: {"a": rng.normal(0, 0.3, (3, 3, i)).astype("f4"), "b": rng.normal(0, 0.3, (3, o, 3)).astype("f4")}
         for n, (o, i) in shapes.items()

@@ -8,7 +8,16 @@ import pytest
 
 from jora_engine.model import attention_backends
 from jora_engine.model.attention import attention
-from jora_engine.model.attention_backends import Shape, attend, choose, cudnn, cudnn_masked, fault, first_right, pallas
+from jora_engine.model.attention_backends import (
+    Shape,
+    attend_with,
+    choose,
+    cudnn,
+    cudnn_masked,
+    fault,
+    first_right,
+    pallas,
+)
 
 SHAPE = Shape(rows=2, length=128, heads=4, kv_heads=2, head_dim=16, window=None, packed=True, dtype="float32")
 
@@ -87,5 +96,5 @@ def test_a_kernel_refuses_what_it_cannot_do():
 def test_a_backend_has_the_signature_of_attention(monkeypatch):
     monkeypatch.setitem(attention_backends.KERNELS, "right", right)
     inputs, mask, _ = attention_backends._draw(SHAPE)
-    ours, theirs = attend("right", None)(*inputs, mask), attend("blocked", None)(*inputs, mask)
+    ours, theirs = attend_with("right", None)(*inputs, mask), attend_with("blocked", None)(*inputs, mask)
     assert float(jnp.abs((ours - theirs) * (mask.segments > 0)[:, :, None, None]).max()) < 1e-5

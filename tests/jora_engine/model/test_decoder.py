@@ -46,12 +46,12 @@ def random_lora(config, lora_config=LORA, seed=3):
     return {name: {"a": ab["a"], "b": 0.1 * jax.random.normal(next(keys), ab["b"].shape)} for name, ab in lora.items()}
 
 
-def peft_model(folder, lora, lora_config, num_layers):
+def peft_model(folder, lora, lora_config, config):
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model = peft.get_peft_model(base, peft.LoraConfig(**lora_config.to_peft(num_layers)))
+    model = peft.get_peft_model(base, peft.LoraConfig(**lora_config.to_peft(config)))
     state = {
         key.replace(".weight", ".default.weight"): torch.tensor(np.array(value))
-        for key, value in adapter_tensors(lora, lora_config.layers(num_layers)).items()
+        for key, value in adapter_tensors(lora, config, lora_config.layers(config.num_layers)).items()
     }
     found = model.load_state_dict(state, strict=False)
     assert not found.unexpected_keys
@@ -94,13 +94,13 @@ def test_adapter_gradients_equal_peft(setting, model_folder):
         logp = jax.nn.log_softmax(out)
         return -jnp.take_along_axis(logp, tokens[:, 1:, None], axis=-1).mean()
 
-    model = peft_model(any_model, lora, lora_config, config.num_layers)
+    model = peft_model(any_model, lora, lora_config, config)
     ids = torch.tensor(tokens).long()
     theirs = model(ids, labels=ids).loss
     theirs.backward()
     value, gradient = jax.value_and_grad(loss)(lora)
     np.testing.assert_allclose(value, theirs.item(), rtol=1e-5)
-    ours = adapter_tensors(gradient, range(config.num_layers))
+    ours = adapter_tensors(gradient, config, range(config.num_layers))
     expected = {
         name.replace(".default", ""): p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None
     }
@@ -147,7 +147,7 @@ def test_twenty_steps_follow_peft_with_adamw(model_folder, lora_config):
     )  # fmt: skip
     params = load_params(folder, config, "float32")
     trainer = Trainer(params, config, lora_config, train, data)
-    model = peft_model(folder, init_lora(lora_config, config, train.seed), lora_config, config.num_layers)
+    model = peft_model(folder, init_lora(lora_config, config, train.seed), lora_config, config)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
     theirs = []
@@ -176,7 +176,7 @@ def test_adapter_size_is_pefts(model_folder):
     folder = model_folder("llama")
     config = read_model_config(folder)
     lora = init_lora(LORA, config, 0)
-    model = peft_model(folder, lora, LORA, config.num_layers)
+    model = peft_model(folder, lora, LORA, config)
     assert parameter_count(LORA, config) == sum(leaf.size for leaf in jax.tree.leaves(lora))
     assert parameter_count(LORA, config) == sum(p.numel() for p in model.parameters() if p.requires_grad)
 

@@ -35,7 +35,8 @@ from jora_engine.config.recipe import TrainConfig
 from jora_engine.training.packing import Example, make_batch
 from jora_engine.model.sharding import Placement, make_mesh
 from jora_engine.training.loop import Trainer
-from jora_engine.files.weights import load_params, param_shapes, read_model_config
+from jora_engine.files.weights import load_params, read_model_config
+from jora_engine.model.parameters import param_shapes
 
 folder, meshes = Path(sys.argv[1]), json.loads(sys.argv[2])
 model = read_model_config(folder)

@@ -1,11 +1,13 @@
 """Packing keeps every example whole and once, follows seed and epoch, and supervises exactly the completion."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jora_engine.training.packing import Example, fitting, make_batch, pack, split_steps
+from jora_engine.training.packing import Example, first_fit, fitting, make_batch, pack, split_steps
 from raft_errors import BadInput
 
 
@@ -54,6 +56,44 @@ def test_epochs_and_seeds_reorder():
     examples = [example(5, 3) for _ in range(30)]
     orders = {pack(examples, 32, seed=s, epoch=e).rows for s, e in ((0, 0), (0, 1), (1, 0))}
     assert len(orders) == 3
+
+
+@settings(max_examples=80, deadline=None)
+@given(lengths=st.lists(st.integers(1, 30), max_size=60), size=st.integers(30, 50))
+def test_each_example_goes_to_the_first_row_with_room(lengths, size):
+    room: list[int] = []
+    for length, row in zip(lengths, first_fit(lengths, size), strict=True):
+        room += [size] * (len(room) == row)
+        assert next(r for r, left in enumerate(room) if left >= length) == row
+        room[row] -= length
+
+
+class Tokens(int):
+    """A length that counts how often it is compared with a row's room."""
+
+    looks = 0
+
+    def __le__(self, other):
+        Tokens.looks += 1
+        return int(self) <= other
+
+
+@dataclasses.dataclass
+class Measured:
+    length: Tokens
+    completion: range = range(1)
+
+
+def test_ten_times_the_records_take_ten_times_the_looks_and_not_a_hundred_times():
+    def looks(count):
+        rng = np.random.default_rng(1)
+        examples = [Measured(Tokens(n)) for n in rng.integers(300, 700, count)]
+        Tokens.looks = 0
+        packing = pack(examples, 1024, seed=0, epoch=0)
+        assert sum(map(len, packing.rows)) == count
+        return Tokens.looks
+
+    assert looks(3000) < 20 * looks(300)
 
 
 def test_a_row_too_short_for_every_example_is_refused_with_the_numbers():

@@ -10,8 +10,10 @@ import pytest
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
+from jora_engine.config.parameters import linear_layers
 from jora_engine.config.recipe import TrainConfig
-from jora_engine.files.weights import load_params, parameter_total, read_model_config
+from jora_engine.files.weights import load_params, read_model_config
+from jora_engine.model.parameters import parameter_total
 from jora_engine.training import job as trainer_process
 from jora_engine.training import plan as planning
 from jora_engine.training.loop import Trainer
@@ -75,7 +77,7 @@ def test_a_plan_needs_shapes_only_and_counts_what_there_is(model):
     lines = examples(12)
     trainer = Trainer(abstract_params(model, "float32", None), model, LORA, TRAIN, lines)
     made = plan(trainer, available=10)
-    adapter = 4 * 4 * model.num_layers * sum(a + b for a, b in model.linear_shapes().values())
+    adapter = 4 * 4 * model.num_layers * sum(sum(p.shape) for p in linear_layers(model).values())
     assert made.bytes["weights"] == 4 * parameter_total(model)
     assert made.bytes["gradient"] == adapter
     assert made.bytes["adapter"] == 2 * adapter
