@@ -43,7 +43,7 @@ class ModelsConfig(Section):
     base: str = setting(DEFAULT_BASE, "Base model: a folder or a Hub id", path="or name")
     base_revision: str | None = setting(None, "Commit, tag or branch of the base on the Hub; none = the pinned one")
     chat_template: dict[str, bool | int | float | str | None] = setting(
-        {}, "Variables of the base's chat template, in training and whenever it is asked: {enable_thinking: false}"
+        {}, "Variables of the base's chat template, in training and whenever it is asked, such as enable_thinking"
     )
     prefill: str = setting(
         "",
