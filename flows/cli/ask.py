@@ -89,12 +89,13 @@ def ask(
 
 def _contract(run: Run, built: Built) -> dict[str, Any]:
     """How to prompt: as the adapter was trained or, without one, as the records of this configuration would be."""
+    from data.nouns import Chunk, read_jsonl
     from tasks.store.store import read_json
     from tasks.work.records import contract_of
 
     if "export" in built:
         return read_json(built["export"].path("adapter/raft.json"))["prompt"]
-    return contract_of(run.config.records)
+    return contract_of(run.config.records, read_jsonl(built["chunk"].path("chunks.jsonl"), Chunk))
 
 
 def _place_in_words(quote: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from flows.calls import CALLS
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.run import build_to
 
-OWN_FILES = ("ingest", "records")
+OWN_FILES = ("ingest", "questions", "records")
 
 
 def stage_verbs() -> dict[str, Callable[..., None]]:
