@@ -103,7 +103,7 @@ STAGE = Stage(
     "ingest",
     IngestConfig,
     build,
-    inputs=("corpus",),
+    help="Read the corpus into documents.",
     modules=("data.loading.worker",),
     packages=(*PARSERS, "datasketch"),
 )

@@ -17,7 +17,8 @@ from raft_errors import BadInput
 
 if TYPE_CHECKING:
     from data.prompting.contract import PromptTemplate
-    from flows.pipeline import Built, Run
+    from flows.run import Run
+    from flows.walk import Built
 
 
 def ask(

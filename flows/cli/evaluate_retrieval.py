@@ -22,7 +22,7 @@ from flows.ready import ready
 from tasks.build.events import progress_of
 
 if TYPE_CHECKING:
-    from flows.pipeline import Run
+    from flows.run import Run
     from retrieval.search import Retriever
 
 METRICS = ("nDCG@10", "recall@1", "recall@5", "recall@10", "MRR", "MAP")
@@ -52,7 +52,7 @@ def evaluate_retrieval(
     json: JsonOption = False,
 ) -> None:
     """Compare dense, lexical and hybrid search: recall, nDCG, MRR, MAP, and the worst questions. Builds nothing."""
-    from flows.pipeline import Run
+    from flows.run import Run
     from retrieval.evaluation import evaluate_retrieval as compare
 
     display = Display()

@@ -64,7 +64,7 @@ def explain(
 
 
 def _findings(chain: Chain, store: Store, config: RunConfig) -> list[Finding]:
-    from flows.pipeline import STAGES
+    from flows.calls import STAGES
     from tasks.ingest import corpus_of
 
     names = {
@@ -79,7 +79,7 @@ def _findings(chain: Chain, store: Store, config: RunConfig) -> list[Finding]:
     return verify(
         chain,
         store,
-        stages={stage.name: stage for stage in STAGES},
+        stages=STAGES,
         models=model,
         corpus=lambda: corpus_of(config.corpus, config.ingest, store).digest,
     )
@@ -99,10 +99,10 @@ def _tell(out: Console, chain: Chain, findings: list[Finding]) -> None:
 
 def _making(chain: Chain, store: Store) -> dict[tuple[str, str], tuple[bool, list[str]]]:
     """`{(stage, key): (was it kept, what differs)}` of the steps that this installation would make otherwise."""
-    from flows.pipeline import STAGES
+    from flows.calls import STAGES
 
     kept = kept_steps(chain, store)
-    other = made_by_other_code(chain, {stage.name: stage for stage in STAGES})
+    other = made_by_other_code(chain, STAGES)
     return {entry: (entry in kept, words) for entry, words in other.items()}
 
 

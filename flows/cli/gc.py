@@ -54,7 +54,8 @@ def gc(
 
 def _results(config) -> list[Link]:
     """What a run of the configuration would take from the store, as far as its stages are finished and models here."""
-    from flows.pipeline import Models, Run, chain
+    from flows.run import Models, Run
+    from flows.walk import walk
     from raft_errors import RaftError
     from tasks.build.events import silent
     from tasks.build.stage import Request, find
@@ -71,5 +72,5 @@ def _results(config) -> list[Link]:
         return manifest
 
     with contextlib.suppress(RaftError):  # a corpus or file that is away: what it made is kept by being newest
-        chain(run, "evaluate", look)
+        walk(run, look)
     return links

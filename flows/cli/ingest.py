@@ -12,7 +12,7 @@ from rich.console import Console
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import emit, table
-from flows.cli.run import build
+from flows.cli.run import build_to
 from flows.plan import plan
 from tasks.config import RunConfig, load_config
 from tasks.store.store import Store
@@ -40,7 +40,7 @@ def ingest(
     """Read the sources into documents. Builds what it needs before."""
     overrides = [*(set_ or []), *(["ingest.prune=true"] if prune else [])]
     if not dry_run:
-        build(config, overrides, "ingest", force, no_prefect, json, keep)
+        build_to(config, overrides, "ingest", force, no_prefect, json, keep)
         return
     loaded = load_config(config, overrides)
     outlook = changes(loaded, Store(Path(loaded.store)))

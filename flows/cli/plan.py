@@ -31,7 +31,7 @@ def plan(
     if engine or devices or memory:
         _engine_plan(loaded, devices, memory, json)
         return
-    from flows.pipeline import NAMES
+    from flows.calls import NAMES
 
     rows = outlook(loaded, "evaluate", kept_names(keep, NAMES))
     notices = notices_of(loaded)

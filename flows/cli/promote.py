@@ -35,12 +35,13 @@ def promote(
     json: JsonOption = False,
 ) -> None:
     """Put a version of the adapter into use; the gate is not asked. Without a number: what `raft run` built."""
-    from flows import pipeline
+    from flows.run import Run
+    from flows.walk import published
 
-    run = pipeline.Run.of(load_config(config, set_ or []))
+    run = Run.of(load_config(config, set_ or []))
     registry = Registry(run.store, run.config.name)
     if version is None:
-        built = pipeline.published(run, "evaluate")
+        built = published(run, "evaluate")
         if built is None:
             raise BadInput(
                 "This configuration's adapter is not built",

@@ -13,7 +13,7 @@ from data.nouns import ItemCache, Question
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import Display, emit, table
-from flows.cli.run import build
+from flows.cli.run import build_to
 from raft_errors import BadInput
 from tasks.config import RunConfig, load_config
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from data.questions.estimate import Span
     from data.questions.preview import Preview
     from data.questions.results import Dropped, Exchange
-    from flows.pipeline import Built, Run
+    from flows.run import Run
+    from flows.walk import Built
     from retrieval.search import Retriever
 
 PREVIEWED = 5
@@ -51,7 +52,7 @@ def questions(
     if preview is not None and dropped:
         raise BadInput("--preview and --dropped are two things", do="give one of the two")
     if preview is None and not dropped:
-        build(config, set_, "questions", force, no_prefect, json, keep)
+        build_to(config, set_, "questions", force, no_prefect, json, keep)
         return
     loaded = load_config(config, set_ or [])
     if preview is not None:
@@ -63,19 +64,21 @@ def questions(
 def _preview(config: RunConfig, count: int, as_json: bool) -> None:
     """Builds up to the index, which costs nothing, asks for a few questions and says what all of them will need."""
     from data.questions.preview import preview_questions
-    from flows import pipeline
+    from flows.build import build
+    from flows.run import Run, at_work
+    from flows.walk import published
     from tasks.work.questions import options_of, price_of, teacher_of
 
     section = config.questions
     if section.file is not None:
         raise BadInput("--preview asks a teacher, and these questions come from a file", do="leave --preview out")
     display = Display()
-    run = pipeline.Run.of(config, display)
+    run = Run.of(config, display)
     try:
-        built = pipeline.published(run, "index") or pipeline.run_direct(run, "index")
+        built = published(run, "index") or build(run, "index", direct=True)
     finally:
         display.close()
-    with pipeline.at_work(run):
+    with at_work(run):
         cache = run.store.cache("questions")
         retriever = _retriever(run, built, cache)
         teacher = teacher_of(section, run.models["base"] if section.teacher == "local" else None)
@@ -156,12 +159,13 @@ def _dropped(config: RunConfig, as_json: bool) -> None:
     was stopped."""
     from data.questions.asking import Unasked
     from data.questions.results import Dropped
-    from flows import pipeline
+    from flows.run import Run
+    from flows.walk import published
     from tasks.work.questions import ask_or_import, teacher_of
 
     section = config.questions
-    run = pipeline.Run.of(config)
-    built = pipeline.published(run, "index")
+    run = Run.of(config)
+    built = published(run, "index")
     if built is None:
         raise BadInput("No question was asked for this configuration yet", do="ask first: raft questions --preview 5")
     cache = run.store.cache("questions")

@@ -13,7 +13,7 @@ from data.nouns import Record, read_jsonl
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import emit
-from flows.cli.run import build
+from flows.cli.run import build_to
 from raft_errors import BadInput
 from tasks.config import RunConfig, load_config
 from tasks.store.store import Store, read_json
@@ -42,19 +42,20 @@ def records(
         _diff(Store(Path(loaded.store)), diff, json)
         return
     if show is None:
-        build(config, set_, "records", force, no_prefect, json, keep)
+        build_to(config, set_, "records", force, no_prefect, json, keep)
         return
     _show(loaded, show, json)
 
 
 def _show(config: RunConfig, count: int, as_json: bool) -> None:
     """Records as the trainer will see them, with the figures of the preflight."""
-    from flows import pipeline
+    from flows.run import Run
+    from flows.walk import published
     from jora_engine.tokenizer import Tokenizer
     from tasks.work.records import look
 
-    run = pipeline.Run.of(config)
-    built = pipeline.published(run, "records")
+    run = Run.of(config)
+    built = published(run, "records")
     if built is None:
         raise BadInput("The records are not built for this configuration", do="build them first: raft records")
     manifest = built["records"]

@@ -26,13 +26,14 @@ def retrain(
 
     Exit codes: 0 nothing to do, refreshed or promoted; 3 held or rejected; 4 rolled back; else as with every verb.
     """
-    from flows import pipeline
+    from flows.calls import NAMES
     from flows.retraining.night import retrain as one_night
+    from flows.run import Run
 
     display = Display()
     try:
-        stages = kept_names(keep, (*pipeline.NAMES, "replay", "gate"))
-        run = pipeline.Run.of(load_config(config, set_ or []), display, stages)
+        stages = kept_names(keep, (*NAMES, "replay", "gate"))
+        run = Run.of(load_config(config, set_ or []), display, stages)
         night = one_night(run, direct=no_prefect, force=force)
     finally:
         display.close()

@@ -11,7 +11,8 @@ import logging
 import uuid
 from collections.abc import Mapping
 
-from flows.pipeline import Built, Run
+from flows.run import Run
+from flows.walk import Built
 from raft_errors import RaftError
 from tasks.adapters.decisions import Open, Result, RetrainDecision, append, read_decisions, read_open
 from tasks.adapters.registry import Registry

@@ -43,7 +43,7 @@ def require_unchanged(request: Request, key: str, store: Store) -> None:
     Raises:
         Changed: naming what is not as it was when the key was computed.
     """
-    for name, value in request.stage.inputs_among(request.inputs).items():
+    for name, value in request.inputs.items():
         if isinstance(value, Manifest) and (odd := _altered(value, store)):
             raise Changed.while_read(f"the result of stage {name} in the store ({odd})")
     for name in request.stage.models_for(request.config):

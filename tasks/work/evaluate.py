@@ -28,6 +28,7 @@ def build(
     records: StageFiles,
     index: StageFiles,
     chunk: StageFiles,
+    *,
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,

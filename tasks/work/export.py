@@ -26,6 +26,7 @@ def build(
     records: StageFiles,
     index: StageFiles,
     chunk: StageFiles,
+    *,
     base: ModelFolder,
 ) -> Outcome:
     """Writes adapter/ (PEFT and raft.json), merged/ (Hugging Face) and parity.json."""

@@ -34,13 +34,14 @@ def build(
     index: StageFiles,
     chunk: StageFiles,
     evaluate: StageFiles,
-    embedder: ModelFolder,
-    base: ModelFolder,
-    retrieval: RetrievalConfig,
     promoted_export: StageFiles | None = None,
     promoted_train: StageFiles | None = None,
     promoted_records: StageFiles | None = None,
     frozen: StageFiles | None = None,
+    *,
+    embedder: ModelFolder,
+    base: ModelFolder,
+    retrieval: RetrievalConfig,
 ) -> Outcome:
     """Writes decision.json, decision.md, comparisons.json and rows.jsonl.
 

@@ -34,6 +34,7 @@ def build(
     ingest: StageFiles,
     chunk: StageFiles,
     index: StageFiles,
+    *,
     embedder: ModelFolder,
     retrieval: RetrievalConfig,
     base: ModelFolder | None = None,

@@ -28,6 +28,7 @@ def build(
     questions: StageFiles,
     chunk: StageFiles,
     index: StageFiles,
+    *,
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
