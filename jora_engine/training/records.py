@@ -72,11 +72,17 @@ def check_lengths(examples: Sequence[Example], model: ModelConfig, sequence_leng
         )
 
 
-def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> None:
-    """Refuses a tokenizer with more ids than the model's embedding has rows."""
-    if tokenizer.vocab_size > vocab_size:
-        raise BadInput(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model {vocab_size}",
-            expected="a tokenizer that fits the model's embedding",
-            do="use the tokenizer that belongs to this base model",
-        )
+def check_vocabulary(examples: Sequence[Example], model: ModelConfig, tokenizer: Tokenizer, file: Path) -> None:
+    """Refuses records of `file` with a token that the model's embedding has no row for.
+
+    That a tokenizer has such tokens is no fault: many have some that nobody uses.
+    """
+    for number, example in enumerate(examples, 1):
+        largest = max(int(part.max(initial=0)) for part in example)
+        if largest >= model.vocab_size:
+            text = tokenizer.backend.id_to_token(largest)
+            raise BadInput(
+                f"{file}, record {number}: the tokenizer makes {text!r} token {largest}",
+                expected=f"tokens below {model.vocab_size}, the rows of the model's embedding",
+                do="use the tokenizer that belongs to this base model",
+            )

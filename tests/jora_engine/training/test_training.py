@@ -313,6 +313,23 @@ def test_a_bad_record_is_named(job, tmp_path, line, message):
     assert message in lines[-1]["what"]
 
 
+def test_a_token_beyond_the_embedding_is_refused_where_a_record_has_it_and_only_there(job, tmp_path):
+    file = job("spare", max_steps=1)
+    tokenizer = tmp_path / "model" / "tokenizer.json"
+    values = json.loads(tokenizer.read_text())
+    spare = max(values["model"]["vocab"].values()) + 1
+    values["added_tokens"].append({**values["added_tokens"][0], "id": spare, "content": "<|spare|>", "special": False})
+    tokenizer.write_text(json.dumps(values))
+    code, lines = finish(start(file))
+    assert code == 0, lines
+    row = {"instruction": "What?", "input": "", "output": "It is <|spare|>."}
+    with (tmp_path / "train.jsonl").open("a") as out:
+        out.write(json.dumps(row) + "\n")
+    code, lines = finish(start(job("used", max_steps=1)))
+    assert code == 2
+    assert f"record 41: the tokenizer makes '<|spare|>' token {spare}" in lines[-1]["what"]
+
+
 def test_a_record_longer_than_the_model_reads_is_refused_before_training(job, tmp_path):
     file = job("long", sequence_length=512)
     row = {"instruction": "What?", "input": "number " * 40, "output": "It is."}
