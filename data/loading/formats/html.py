@@ -45,7 +45,7 @@ class Block:
 
 def declared_encoding(raw: bytes) -> str | None:
     """The encoding that an HTML or XML file states about itself, true or not."""
-    found = _META.search(raw[:4096]) or _XML.search(raw[:300])
+    found = _XML.search(raw[:300]) or _META.search(raw[:4096])
     return found[1].decode("ascii", "replace") if found else None
 
 
@@ -72,6 +72,13 @@ def render_html(page: str, metadata: dict[str, Any] | None = None, *, whole: boo
         title=title.text(strip=True) if title else "",
         metadata={**(metadata or {}), "loader": extractor},
     )
+
+
+def html_blocks(page: str) -> list[Block]:
+    """All blocks of a piece of HTML, as feeds and mails hold it."""
+    from selectolax.lexbor import LexborHTMLParser
+
+    return list(_blocks(LexborHTMLParser(page).root, _SKIP))
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
