@@ -1,8 +1,9 @@
 """What a file's charset means to Python, and the guess of a single-byte encoding where none is stated.
 
-Files state charsets by the names of the web, which are wider than the standards of the same name: a page in
-`gb2312` holds GBK. The guess is charset-normalizer's, told apart by the alphabets of languages. Related code pages score alike on short texts (French reads as well in Windows-1250, but for a few letters that French
-does not have). A candidate whose every non-ASCII letter belongs to one language's alphabet is the likelier one.
+Files state charsets by the names of the web, which are wider than the standards of the same name: a page in `gb2312`
+holds GBK. The guess is charset-normalizer's, told apart by the alphabets of languages: related code pages score alike
+on short texts (French reads as well in Windows-1250, but for a few letters that French does not have), and a candidate
+whose every non-ASCII letter belongs to one language's alphabet is the likelier one.
 """
 
 from __future__ import annotations

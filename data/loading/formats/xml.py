@@ -195,7 +195,7 @@ def _body(element: Any, deeper: int) -> str:
 
 def _feed(root: Any, entries: list[Any]) -> str:
     """The feed's own words, then its entries: title as heading, what is told about it, the longest body."""
-    inside = {entry for entry in entries}
+    inside = set(entries)
     channel = next((e for e in root if _name(e) == "channel"), root)
     parts = [f"# {title}"] if (title := _title(root)) else []
     parts += _told([e for e in channel if e not in inside and _name(e) != "title"], 1)
@@ -264,4 +264,3 @@ def _lines(root: Any) -> Iterator[tuple[str, bool]]:
 
 def _is_mixed(element: Any) -> bool:
     return bool((element.text or "").strip()) or any((child.tail or "").strip() for child in element)
-

@@ -168,8 +168,8 @@ RSS = """<?xml version="1.0"?><rss version="2.0" xmlns:content="http://purl.org/
 </channel></rss>"""
 ATOM = """<feed xmlns="http://www.w3.org/2005/Atom"><title type="text">Harbour notes</title><id>urn:f</id>
 <entry><title type="html">Tides &amp;amp; winds</title><updated>2021-04-05T10:00:00Z</updated>
-<content type="xhtml"><div xmlns="http://www.w3.org/1999/xhtml"><p>High water at <em>six</em>.</p></div></content></entry>
-<entry><title>Dues</title><summary type="html">&lt;p&gt;Nine a night.&lt;/p&gt;</summary></entry></feed>"""
+<content type="xhtml"><div xmlns="http://www.w3.org/1999/xhtml"><p>High water at <em>six</em>.</p></div></content>
+</entry><entry><title>Dues</title><summary type="html">&lt;p&gt;Nine a night.&lt;/p&gt;</summary></entry></feed>"""
 RDF = """<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns="http://purl.org/rss/1.0/">
 <channel rdf:about="x"><title>Old harbour</title></channel>
 <item rdf:about="y"><title>Rope</title><description>Hemp rope is sold.</description></item></rdf:RDF>"""
