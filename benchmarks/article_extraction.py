@@ -28,11 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.loading.formats.html import render_html
 
-MENU = (
-    "Home News World Business Markets Politics Science Health Sports Culture Travel Weather Video Podcasts Opinion Jobs "
-    "Cars Homes Shop Events Archive Contact Imprint Privacy Terms Advertise Subscribe Newsletter Login Register Search "
-    "Letters Obituaries Puzzles Recipes Fashion Music Film Books Games Local Traffic Schools Photos Schedules"
-).split()
+MENU_NAMES = """Home News World Business Markets Politics Science Health Sports Culture Travel Weather Video Podcasts Opinion
+Jobs Cars Homes Shop Events Archive Contact Imprint Privacy Terms Advertise Subscribe Newsletter Login Register Search
+Letters Obituaries Puzzles Recipes Fashion Music Film Books Games Local Traffic Schools Photos Schedules"""
+MENU = MENU_NAMES.split()
 TEASERS = (
     "Read more", "You may also like", "Most read", "Recommended for you", "More from this section", "Trending now",
     "Related stories", "Editor's picks", "Latest news",
@@ -119,7 +118,8 @@ def div_menus(press: Press, words: int, frame: int) -> Article:
     return page(
         f'<div class="top"><div class="mega"><ul>{press.links(frame * 4, 2)}</ul></div></div>'
         f'<div id="content"><div class="story-body">{article}</div></div>'
-        f'<div class="bottom"><ul>{press.links(frame)}</ul><p>Copyright by the publisher. All rights reserved.</p></div>'
+        f'<div class="bottom"><ul>{press.links(frame)}</ul><p>Copyright by the publisher. All rights '
+        "reserved.</p></div>"
     ), truth
 
 
@@ -143,8 +143,8 @@ def banners(press: Press, words: int, frame: int) -> Article:
     article, truth = press.article(words)
     return page(
         f'<div class="cookie-consent"><p>{BANNER}</p><button>Accept</button></div><ul class="nav">{press.links(frame)}'
-        f'</ul><div class="content">{article}</div><div class="newsletter"><h3>Never miss a story</h3><p>Sign up for our '
-        f'letter.</p><form><input><button>Go</button></form></div><div class="legal"><p>{BANNER}</p></div>'
+        f'</ul><div class="content">{article}</div><div class="newsletter"><h3>Never miss a story</h3><p>Sign up for '
+        f'our letter.</p><form><input><button>Go</button></form></div><div class="legal"><p>{BANNER}</p></div>'
     ), truth
 
 
@@ -262,11 +262,10 @@ def measure(paragraphs: list[str], rounds: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for reader in ("ours", "trafilatura"):
         every = [one for row in figures.values() for one in row[reader]]
-        result[reader] = {
-            "pages": len(every),
-            **{name: round(statistics.mean(column), 4) for name, column in zip(("precision", "recall", "f1"), zip(*every))},
-            "f1_by_layout": {name: round(statistics.mean(s[2] for s in row[reader]), 4) for name, row in figures.items()},
-        }
+        means = [round(statistics.mean(column), 4) for column in zip(*every, strict=True)]
+        by_layout = {name: round(statistics.mean(f1 for _, _, f1 in row[reader]), 4) for name, row in figures.items()}
+        names = ("precision", "recall", "f1")
+        result[reader] = {"pages": len(every), **dict(zip(names, means, strict=True)), "f1_by_layout": by_layout}
     return result
 
 

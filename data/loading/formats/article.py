@@ -29,14 +29,13 @@ _TEASER_WORDS = 60
 _LEAST_WORDS = 20  # fewer words are no article
 _LINK, _LINK_END, _FRAME, _MAIN = "\x0e", "\x0f", "\x10", "\x11"  # stand in the tree's texts while blocks are made
 _MARKS = re.compile(f"[{_LINK}{_LINK_END}{_FRAME}{_MAIN}]")
-_FRAME_WORDS = frozenset(
-    "nav navbar navigation menu megamenu submenu breadcrumb breadcrumbs footer foot sidebar widget widgets related "
-    "recommended recommendation recommendations teaser teasers promo promos promotion advert advertisement ads ad banner "
-    "cookie cookies consent gdpr newsletter subscribe subscription signup share sharing sharebar social comment comments "
-    "disqus respond taglist legal masthead pagination pager popular trending mostread skip outbrain taboola "
-    "toolbar topbar navbox printfooter sitemap".split()
-)
-_LAYOUT_WORDS = frozenset("has with no without is post type category tag tags cat layout page container wrapper".split())
+_FRAME_NAMES = """nav navbar navigation menu megamenu submenu breadcrumb breadcrumbs footer foot sidebar widget widgets related
+recommended recommendation recommendations teaser teasers promo promos promotion advert advertisement ads ad banner
+cookie cookies consent gdpr newsletter subscribe subscription signup share sharing sharebar social comment comments
+disqus respond taglist legal masthead pagination pager popular trending mostread skip outbrain taboola toolbar topbar
+navbox printfooter sitemap"""
+_LAYOUT_NAMES = "has with no without is post type category tag tags cat layout page container wrapper"
+_FRAME_WORDS, _LAYOUT_WORDS = frozenset(_FRAME_NAMES.split()), frozenset(_LAYOUT_NAMES.split())
 _CONTENTS = frozenset(("toc", "toctree-wrapper", "contents", "tableofcontents"))
 _TOKEN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _MOST_CHECKS = 500
@@ -138,7 +137,7 @@ def _is_table_of_contents(node: Any, tag: str) -> bool:
 
 
 def _names_a_frame(node: Any, tag: str) -> bool:
-    """Whether role, id or a class names a part of the page's frame: `site-footer`, `relatedPosts`, not `has-sidebar`."""
+    """Whether role, id or a class names a part of the frame: `site-footer`, `relatedPosts`, not `has-sidebar`."""
     if tag in ("", "-text", "html", "body", "main", "article", "a", "span", "p") or tag[0] in "-!":
         return False
     attributes = node.attributes
@@ -204,7 +203,7 @@ def article_of(passages: Sequence[Passage], page: str) -> list[Block]:
 
 
 def whole_page(passages: Sequence[Passage]) -> list[Block]:
-    """All blocks, less the page's frame, teasers beside an article, and the lists of links before and after its words."""
+    """All blocks, less the page's frame, teasers beside an article, and lists of links before and after its words."""
     inside = [p for p in passages if not p.in_frame]
     if sum(len(p.words) for p in inside) < _LEAST_WORDS:
         inside = list(passages)

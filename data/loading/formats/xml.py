@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from html.entities import html5
 from typing import Any
 
 from data.loading.draft import Draft
@@ -109,7 +110,7 @@ def _without_doctype(text: str) -> tuple[str, int]:
             if expanded > _MOST_EXPANDED:
                 raise Refused("unreadable", _BOMB)
             return value
-        if character := html.entities.html5.get(f"{name};"):
+        if character := html5.get(f"{name};"):
             return html.escape(character)
         lost += 1
         return ""
