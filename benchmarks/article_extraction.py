@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.loading.formats.html import render_html
 
-MENU_NAMES = """Home News World Business Markets Politics Science Health Sports Culture Travel Weather Video Podcasts Opinion
+MENU_NAMES = """
+Home News World Business Markets Politics Science Health Sports Culture Travel Weather Video Podcasts Opinion
 Jobs Cars Homes Shop Events Archive Contact Imprint Privacy Terms Advertise Subscribe Newsletter Login Register Search
 Letters Obituaries Puzzles Recipes Fashion Music Film Books Games Local Traffic Schools Photos Schedules"""
 MENU = MENU_NAMES.split()

@@ -29,7 +29,8 @@ _TEASER_WORDS = 60
 _LEAST_WORDS = 20  # fewer words are no article
 _LINK, _LINK_END, _FRAME, _MAIN = "\x0e", "\x0f", "\x10", "\x11"  # stand in the tree's texts while blocks are made
 _MARKS = re.compile(f"[{_LINK}{_LINK_END}{_FRAME}{_MAIN}]")
-_FRAME_NAMES = """nav navbar navigation menu megamenu submenu breadcrumb breadcrumbs footer foot sidebar widget widgets related
+_FRAME_NAMES = """
+nav navbar navigation menu megamenu submenu breadcrumb breadcrumbs footer foot sidebar widget widgets related
 recommended recommendation recommendations teaser teasers promo promos promotion advert advertisement ads ad banner
 cookie cookies consent gdpr newsletter subscribe subscription signup share sharing sharebar social comment comments
 disqus respond taglist legal masthead pagination pager popular trending mostread skip outbrain taboola toolbar topbar
