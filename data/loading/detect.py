@@ -62,6 +62,10 @@ _BY_NAME = {
     ".ipynb": "notebook",
     ".eml": "mail",
     ".xml": "xml",
+    ".rss": "xml",
+    ".atom": "xml",
+    ".rdf": "xml",
+    ".opml": "xml",
 }
 _MAIL_HEADER = re.compile(
     r"(?:(?:From|To|Cc|Subject|Date|Message-ID|MIME-Version|Received|Return-Path|Delivered-To|Reply-To|X-[\w-]+|"
@@ -69,6 +73,8 @@ _MAIL_HEADER = re.compile(
     re.IGNORECASE,
 )
 _HTML = re.compile(r"(?:\s|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+
+_XML = re.compile(r"<\?xml\b|<(?:rss|feed|rdf:RDF)[\s>]")
 
 
 def extension(name: str) -> str:
@@ -122,7 +128,7 @@ def detect_text(text: str, name: str) -> str:
         return by_name
     if by_name == "json":
         return "json" if head[:1] in ("{", "[", '"') else "plain"
-    if by_name == "xml" or head.startswith("<?xml"):
+    if by_name == "xml" or _XML.match(head):
         return "xml" if head.startswith("<") else "plain"
     lines = head.split("\n", 6)
     if sum(bool(_MAIL_HEADER.match(line)) for line in lines[:6]) >= 3 and _MAIL_HEADER.match(lines[0]):

@@ -26,6 +26,7 @@ from data.loading.formats.office import MEDIA_TYPES, load_office
 from data.loading.formats.pdf import load_pdf
 from data.loading.formats.rows import csv_rows, json_lines, json_rows, load_rows
 from data.loading.formats.rtf import load_rtf
+from data.loading.formats.xml import load_xml
 from data.loading.options import ArchiveFound, LoadOptions, Quarantined, Refused
 from data.loading.parsers import PARSERS
 from data.loading.redaction import redact, redact_name
@@ -182,7 +183,7 @@ def _parse_text(raw: bytes, source: str, options: LoadOptions) -> Loaded:
     elif kind == "mail":
         draft = load_mail(text, encoding)
     elif kind == "xml":
-        draft = _xml(raw, metadata)
+        draft = load_xml(text, metadata)
     else:
         draft = _plain(text, kind, metadata)
     return [finish(draft, source, options)], []
@@ -195,20 +196,3 @@ def _plain(text: str, kind: str, metadata: dict[str, Any]) -> Draft:
         title = stated[1] if stated else ""
         text = text.lstrip("\ufeff")[front.end() :]
     return Draft([text], _PLAIN_TYPES[kind], markup=kind, title=title, metadata=metadata)
-
-
-def _xml(raw: bytes, metadata: dict[str, Any]) -> Draft:
-    """The words of an XML file, an element a line; files that define entities are refused."""
-    from xml.etree.ElementTree import ParseError
-
-    from defusedxml.common import DefusedXmlException
-    from defusedxml.ElementTree import fromstring
-
-    try:
-        root = fromstring(raw)
-    except DefusedXmlException as error:
-        raise Refused("unreadable", "its XML defines entities (billion laughs?); do not trust this file") from error
-    except (ParseError, ValueError, LookupError) as error:
-        raise Refused("unreadable", f"its XML is damaged ({error}); repair it") from error
-    words = (" ".join(part.split()) for part in root.itertext())
-    return Draft(["\n".join(part for part in words if part)], "application/xml", metadata=metadata)

@@ -14,9 +14,11 @@ def corpus_report(corpus: Corpus) -> dict[str, Any]:
     documents = corpus.documents
     redacted: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
+    warnings = []
     for document in documents:
         redacted.update(document.metadata.get("redacted", {}))
         left_out.update(document.metadata.get("left_out", {}))
+        warnings += [{"source": document.source, "warning": line} for line in document.metadata.get("warnings", ())]
     return {
         "counts": dict(corpus.counts),
         "by_media_type": _count(document.media_type for document in documents),
@@ -31,6 +33,7 @@ def corpus_report(corpus: Corpus) -> dict[str, Any]:
         "pages": sum(len(document.pages) for document in documents),
         "with_headings": sum(bool(document.headings) for document in documents),
         "duplicates": [entry.to_dict() for entry in corpus.duplicates],
+        **({"warnings": warnings} if warnings else {}),
     }
 
 

@@ -9,7 +9,7 @@ import codecs
 import re
 import unicodedata
 
-from data.loading.encodings import guess_encoding
+from data.loading.encodings import codecs_of, guess_encoding
 from data.loading.options import Refused
 
 _BOMS = (
@@ -68,12 +68,18 @@ def decode(raw: bytes, declared: str | None = None) -> tuple[str, str]:
         raise Refused("unsupported", "its bytes are not text in any known format; convert it or leave it out")
     if (text := _strict(raw, "utf-8")) is not None:
         return text, "utf-8"
-    if declared and (text := _strict(raw, declared)) is not None:
-        return text, declared.lower()
+    named = codecs_of(declared) if declared else ()
+    for codec in named:
+        if (text := _strict(raw, codec)) is not None:
+            return text, str(declared).lower()
     damaged = raw.decode("utf-8", "replace")
     broken = damaged.count("\ufffd")
     if broken * 20 <= sum(c > "\x7f" for c in damaged):
         return damaged, "utf-8"
+    for codec in named:  # as declared, but for a few damaged characters
+        text = raw.decode(codec, "replace")
+        if text.count("\ufffd") * 200 <= sum(c > "\x7f" for c in text):
+            return text, str(declared).lower()
     return _guess(raw)
 
 

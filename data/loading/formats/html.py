@@ -2,7 +2,7 @@
 
 trafilatura knows best which parts of a page are content but loses headings that stand inside layout markup, so it is
 the judge of blocks and never the writer: blocks are rendered here with their headings, lists, tables and code. Where
-it keeps next to nothing (reference pages, `<pre>` pages) all blocks are used.
+it keeps too little to be believed (reference pages, `<pre>` pages) all blocks are used: see `article`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.loading.draft import Draft, draft_without
+from data.loading.formats.article import article_of, mark_places, passages_of, whole_page
 from data.loading.formats.page_tree import settle_nested_tables, show, spans
 from data.loading.formats.tables import Grid, full_rows, row_line
-from data.loading.text import clean_text, decode
+from data.loading.text import decode
 
 _SKIP = {"script", "style", "template", "noscript", "head", "svg", "iframe", "button", "select", "object", "canvas"}
 _CHROME = {"nav", "footer", "aside"}
@@ -29,12 +30,6 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _META = re.compile(rb"<meta[^>]{0,300}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 _XML = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([\w.:-]+)", re.IGNORECASE)
 _BREAK = "\x0b"  # stands for <br>; text itself never keeps one
-_WORD = re.compile(r"\w+")
-_SHINGLE = 4
-_SHORTEST_SHARE = 0.35
-"""Of the page's words that extraction must keep to be believed."""
-_SHORT_GAP = 5
-"""Blocks between two kept ones that are kept with them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Block:
 
 def declared_encoding(raw: bytes) -> str | None:
     """The encoding that an HTML or XML file states about itself, true or not."""
-    found = _META.search(raw[:4096]) or _XML.search(raw[:300])
+    found = _XML.search(raw[:300]) or _META.search(raw[:4096])
     return found[1].decode("ascii", "replace") if found else None
 
 
@@ -69,10 +64,16 @@ def render_html(page: str, metadata: dict[str, Any] | None = None, *, whole: boo
     title = tree.css_first("title")
     left_out = show(tree)
     settle_nested_tables(tree)
+    if not whole:
+        mark_places(tree)
     blocks = list(_blocks(tree.root, _SKIP | (_MENUS if whole else _CHROME))) or list(_blocks(tree.root, _SKIP))
     extractor = "selectolax"
-    if not whole and (kept := _content(blocks, _main_text(page))):
-        blocks, extractor = kept, "trafilatura"
+    if not whole:
+        passages = passages_of(blocks)
+        if kept := article_of(passages, page):
+            blocks, extractor = kept, "trafilatura"
+        else:
+            blocks = whole_page(passages)
     draft = Draft(
         [to_markdown(blocks)],
         "text/html",
@@ -81,6 +82,16 @@ def render_html(page: str, metadata: dict[str, Any] | None = None, *, whole: boo
         metadata={**(metadata or {}), "loader": extractor},
     )
     return draft_without(draft, left_out)
+
+
+def html_blocks(page: str) -> list[Block]:
+    """All blocks of a piece of HTML, as feeds and mails hold it."""
+    from selectolax.lexbor import LexborHTMLParser
+
+    tree = LexborHTMLParser(page)
+    show(tree)
+    settle_nested_tables(tree)
+    return list(_blocks(tree.root, _SKIP))
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
@@ -105,74 +116,6 @@ def to_markdown(blocks: Sequence[Block]) -> str:
             lines.append(block.text)
         before = block.kind
     return "\n".join(lines)
-
-
-def _main_text(page: str) -> str:
-    import trafilatura
-
-    try:
-        return (
-            trafilatura.extract(
-                page, output_format="txt", include_tables=True, include_comments=False, include_formatting=False
-            )
-            or ""
-        )
-    except (ValueError, AssertionError, AttributeError, TypeError, RecursionError):  # hostile trees; all is kept then
-        return ""
-
-
-def _shingles(words: Sequence[str]) -> set[tuple[str, ...]]:
-    return {tuple(words[i : i + _SHINGLE]) for i in range(max(0, len(words) - _SHINGLE + 1))}
-
-
-def _content(blocks: Sequence[Block], main: str) -> list[Block]:
-    """The blocks that `main` holds, with the headings above them; none when `main` is too short to be believed."""
-    words = [_WORD.findall(clean_text(block.text).lower()) for block in blocks]
-    found = _WORD.findall(clean_text(main).lower())
-    if not found or len(found) < _SHORTEST_SHARE * sum(map(len, words)):
-        return []
-    shingles, stream = _shingles(found), " " + " ".join(found) + " "
-
-    def stands_in_main(index: int) -> bool:
-        own = _shingles(words[index])
-        if own:
-            return len(own & shingles) >= 0.5 * len(own)
-        return bool(words[index]) and f" {' '.join(words[index])} " in stream
-
-    kept = [block.kind != "heading" and stands_in_main(i) for i, block in enumerate(blocks)]
-    if not any(kept):
-        return []
-    last = len(kept) - 1 - kept[::-1].index(True)
-    first = kept.index(True)
-    _fill_gaps(blocks, kept, first, last)
-    for index, block in enumerate(blocks):
-        if block.kind == "heading":
-            kept[index] = _has_content(blocks, kept, index)
-    return [block for block, keep in zip(blocks, kept, strict=True) if keep]
-
-
-def _fill_gaps(blocks: Sequence[Block], kept: list[bool], first: int, last: int) -> None:
-    """Code, tables and short gaps inside the content are content."""
-    before = first
-    for index in range(first, last + 1):
-        if blocks[index].kind in ("code", "row"):
-            kept[index] = True
-        if kept[index]:
-            if index - before <= _SHORT_GAP + 1:
-                for between in range(before + 1, index):
-                    kept[between] = blocks[between].kind != "heading"
-            before = index
-
-
-def _has_content(blocks: Sequence[Block], kept: Sequence[bool], index: int) -> bool:
-    """Whether a kept block stands below the heading at `index`, before the next heading of its level or above."""
-    for later in range(index + 1, len(blocks)):
-        if blocks[later].kind == "heading":
-            if blocks[later].level <= blocks[index].level:
-                return False
-        elif kept[later]:
-            return True
-    return False
 
 
 def _blocks(root: Any, skip: set[str]) -> Iterator[Block]:
