@@ -19,10 +19,10 @@ from data.loading.draft import Draft, finish
 from data.loading.formats.archives import read_members
 from data.loading.formats.hf_datasets import folder_rows, folder_sha256, is_dataset_folder, parquet_rows
 from data.loading.formats.html import declared_encoding, render_html
-from data.loading.formats.mail import load_mail
+from data.loading.formats.mail import load_mail, messages
 from data.loading.formats.notebook import load_notebook
 from data.loading.formats.odf import load_odf
-from data.loading.formats.office import MEDIA_TYPES, load_office
+from data.loading.formats.office.load import MEDIA_TYPES, load_office
 from data.loading.formats.pdf import load_pdf
 from data.loading.formats.rows import csv_rows, json_lines, json_rows, load_rows
 from data.loading.formats.rtf import load_rtf
@@ -171,6 +171,8 @@ def _parse_text(raw: bytes, source: str, options: LoadOptions) -> Loaded:
         return load_rows(json_lines(text, options), source, "application/jsonl", options, metadata)
     if kind == "csv":
         return load_rows(csv_rows(text, source), source, "text/csv", options, metadata)
+    if kind == "mailbox":
+        return _parse_mailbox(*_bytes_of_mail(raw, text, encoding), source, options)
     if kind == "json":
         rows = json_rows(text, options)
         if rows is not None:
@@ -181,12 +183,31 @@ def _parse_text(raw: bytes, source: str, options: LoadOptions) -> Loaded:
     elif kind == "notebook":
         draft = load_notebook(text, encoding)
     elif kind == "mail":
-        draft = load_mail(text, encoding)
+        draft = load_mail(*_bytes_of_mail(raw, text, encoding))
     elif kind == "xml":
         draft = load_xml(text, metadata)
     else:
         draft = _plain(text, kind, metadata)
     return [finish(draft, source, options)], []
+
+
+def _bytes_of_mail(raw: bytes, text: str, encoding: str) -> tuple[bytes, str]:
+    """The bytes of mail, and their charset where that is one of the whole file and not of its parts."""
+    wide = encoding.startswith(("utf-16", "utf-32"))
+    return (text.encode("utf-8", "replace"), "utf-8") if wide else (raw, "")
+
+
+def _parse_mailbox(raw: bytes, charset: str, source: str, options: LoadOptions) -> Loaded:
+    """A document for each message, `mailbox#number`; a damaged one is quarantined alone."""
+    documents: list[Document] = []
+    quarantined: list[Quarantined] = []
+    for number, message in enumerate(messages(raw), 1):
+        name = f"{source}#{number}"
+        try:
+            documents.append(finish(load_mail(message, charset), name, options))
+        except Refused as refusal:
+            quarantined.append(Quarantined(name, refusal.reason, refusal.detail))
+    return documents, quarantined
 
 
 def _plain(text: str, kind: str, metadata: dict[str, Any]) -> Draft:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from data.loading import LoadOptions
-from data.loading.formats.cell_values import shown_value
+from data.loading.formats.office.cell_values import shown_value
 from data.loading.parse import load_file
 from data.nouns import Document
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.loading.draft import Draft, draft_without
-from data.loading.formats.cell_values import shown_value
+from data.loading.formats.office.cell_values import shown_value
+from data.loading.formats.office.word_xml import drawn
 from data.loading.formats.tables import write_table
-from data.loading.formats.word_xml import drawn
 from data.loading.options import Refused
 from data.loading.raised import lowered, raised
 

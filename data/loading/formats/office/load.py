@@ -18,11 +18,11 @@ from dataclasses import replace
 from typing import Any
 
 from data.loading.draft import Draft, draft_without
-from data.loading.formats.epub import load_epub
-from data.loading.formats.markdown_of_html import SeenHtml
-from data.loading.formats.sheets import load_xlsx
-from data.loading.formats.slides_xml import mend_pptx
-from data.loading.formats.word_xml import mend_docx
+from data.loading.formats.office.epub import load_epub
+from data.loading.formats.office.markdown_of_html import SeenHtml
+from data.loading.formats.office.sheets import load_xlsx
+from data.loading.formats.office.slides_xml import mend_pptx
+from data.loading.formats.office.word_xml import mend_docx
 from data.loading.formats.zipped import check_zip
 from data.loading.options import LoadOptions, Refused
 

@@ -18,7 +18,7 @@ from xml.etree.ElementTree import ParseError
 
 from data.loading.draft import Draft, draft_without
 from data.loading.formats.html import declared_encoding
-from data.loading.formats.markdown_of_html import SeenHtml
+from data.loading.formats.office.markdown_of_html import SeenHtml
 from data.loading.options import Refused
 from data.loading.text import decode
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from data.loading.formats.word_xml import drawn, parse_xml, remove, unwrap, write_xml
+from data.loading.formats.office.word_xml import drawn, parse_xml, remove, unwrap, write_xml
 from data.loading.raised import lowered, raised
 
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
