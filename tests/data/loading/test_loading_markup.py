@@ -66,7 +66,8 @@ def test_comments_are_counted_in_the_metadata(tmp_path):
 def test_comments_of_rst_are_left_out_and_directives_and_literals_are_not():
     text = (
         "Head\n====\n\n.. A note to ourselves\n   over two lines,\n\n   and a paragraph.\n\n.. note:: Shown.\n\n   Too."
-        "\n\n.. _target: x\n.. [1] A footnote.\n.. |name| replace:: word\n\nAn example::\n\n  .. stays\n\n..\n\n  A quote.\n"
+        "\n\n.. _target: x\n.. [1] A footnote.\n.. |name| replace:: word\n\nAn example::\n\n  .. stays\n\n"
+        "..\n\n  A quote.\n"
     )
     shown, left_out = shown_rst(text)
     assert shown == text.replace(".. A note to ourselves\n   over two lines,\n\n   and a paragraph.\n\n", "")
