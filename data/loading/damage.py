@@ -1,4 +1,4 @@
-"""UTF-8 in which single bytes are of another encoding or broken: letters that can be told are mended, the rest is marked.
+"""UTF-8 in which single bytes are of another encoding or broken: what can be told is mended, the rest is marked.
 
 Files come to this when lines from old systems are pasted or appended, or when a transfer damages bytes. A letter is
 mended only where it makes a word; all else becomes U+FFFD, which documents count as `damaged_characters`.

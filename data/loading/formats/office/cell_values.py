@@ -5,6 +5,7 @@ Digits are the value's own, up to the 15 that spreadsheets keep: a format that r
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -40,13 +41,15 @@ def plain_number(value: float) -> str:
     """A number without a `.0` that nobody wrote, and without the noise of binary fractions."""
     if isinstance(value, int):
         return str(value)
-    if value == int(value) and abs(value) < 1e15 if value == value and abs(value) != float("inf") else False:
+    if math.isfinite(value) and value == int(value) and abs(value) < 1e15:
         return str(int(value))
     shown = format(value, ".15g")
     return shown if "e" not in shown or not 1e-9 < abs(value) < 1 else format(value, ".15f").rstrip("0")
 
 
 def _datetime(value: datetime, *, has_time: bool) -> str:
+    if value.tzinfo is not None:
+        return value.isoformat(" ", "seconds")
     value = (value + _HALF_SECOND).replace(microsecond=0) if value.microsecond and value.year < 9999 else value
     if not has_time and (value.hour, value.minute, value.second) == (0, 0, 0):
         return value.date().isoformat()
