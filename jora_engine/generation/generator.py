@@ -123,12 +123,7 @@ class Generator:
         return self
 
     def _set_up(self, config, tokenizer, params, layers, max_rows) -> None:
-        if tokenizer.vocab_size > config.vocab_size:
-            raise BadInput(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}",
-                expected="a tokenizer that belongs to the model",
-                do="give the tokenizer files that came with the weights",
-            )
+        tokenizer.require_fit(config.vocab_size)
         self.config: ModelConfig = config
         self.tokenizer: Tokenizer = tokenizer
         self.max_rows = max_rows
@@ -304,7 +299,7 @@ class Generator:
             allowed = constrain(row.index, row.made) if row else None
             if allowed:
                 out[place] = True
-                out[place, list(allowed)] = False
+                out[place, [token for token in allowed if token < self.config.vocab_size]] = False
         return out
 
     def _settled(self, row: _Row, stop: Sequence[str]) -> str:

@@ -118,11 +118,11 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     tokenizer = Tokenizer.load(job.model, **job.chat)
     for sentence in check_prompt(tokenizer, job.base_name or job.model.name):
         report({"event": "warning", "what": sentence})
-    check_vocabulary(tokenizer, model.vocab_size, job.model)
     examples = read_examples(job.train, tokenizer)
     validation = read_examples(job.validation, tokenizer) if job.validation else []
     if not examples:
         raise BadInput(f"{job.train} holds no record", expected="training records", do="make more questions")
+    check_vocabulary([*examples, *validation], tokenizer, model.vocab_size, job.model)
     check_lengths([*examples, *validation], model, job.training.sequence_length, job.train)
     placement = place(model, job.training.mesh)
     start = read_start(job.start, job.lora, model) if job.start else None

@@ -195,7 +195,7 @@ def test_prompts_and_options_that_cannot_work_are_refused(prompts, options, name
 def test_a_tokenizer_larger_than_the_model_is_refused(model_folder, tokenizer_folder):
     for file in model_folder("llama").iterdir():
         (tokenizer_folder / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(BadInput, match="tokens, the model 96"):
+    with pytest.raises(BadInput, match="ids, the model 96"):
         Generator(tokenizer_folder)
 
 
