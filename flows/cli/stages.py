@@ -13,7 +13,6 @@ STAGE_HELP = {
     "index": "Build the search index.",
     "questions": "Import questions or ask the teacher for them.",
     "train": "Train the LoRA adapter.",
-    "export": "Write the PEFT adapter and the merged model, and check that they agree with the engine.",
     "evaluate": "Compare base and adapter on held-out documents.",
 }
 
