@@ -55,9 +55,17 @@ class ModelConfig:
 
     @property
     def longest_sequence(self) -> int:
-        """Tokens of the longest sequence the model was made for; dynamic RoPE stretches its maximum by its factor."""
-        stretch = self.rope.factor or 1 if self.rope.kind == "dynamic" else 1
-        return int(self.max_position_embeddings * stretch)
+        """Tokens of the longest sequence the model was made for.
+
+        Linear and dynamic RoPE stretch `max_position_embeddings` by their factor, YaRN the length of the pretraining,
+        which some configurations give as the maximum; of the other kinds it is the stretched one already.
+        """
+        plain, factor = self.max_position_embeddings, self.rope.factor or 1
+        if self.rope.kind in ("linear", "dynamic"):
+            return int(plain * factor)
+        if self.rope.kind == "yarn":
+            return max(plain, int((self.rope.original_max_positions or 0) * factor))
+        return plain
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> ModelConfig:
@@ -67,6 +75,7 @@ class ModelConfig:
             BadInput: the architecture or one of its options is not supported, or a size is missing.
         """
         family = _family(config)
+        config = {**_DEFAULTS[family], **config}
         for key, allowed in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
             if config.get(key, allowed) not in (allowed, None):
                 raise _unsupported(f"{key}={config[key]!r}", f"{key}={allowed!r}")
@@ -83,14 +92,14 @@ class ModelConfig:
             family=family,
             **size,
             num_kv_heads=config.get("num_key_value_heads") or size["num_heads"],
-            head_dim=config.get("head_dim") or _default_head_dim(family, size),
+            head_dim=config.get("head_dim") or size["hidden_size"] // size["num_heads"],
             rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
             rope=RopeConfig.from_hf(config),
             sliding_window=_window(config, family, size["num_layers"]),
             tie_embeddings=bool(config.get("tie_word_embeddings", False)),
             qkv_bias=family == "qwen2",
             qk_norm=family == "qwen3",
-            max_position_embeddings=int(config.get("max_position_embeddings") or 2048),
+            max_position_embeddings=int(config.get("max_position_embeddings") or 2048),  # null in very old files
             bos_id=config.get("bos_token_id"),
             eos_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
             pad_id=config.get("pad_token_id"),
@@ -129,6 +138,19 @@ class ModelConfig:
         return out
 
 
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "mistral": {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "sliding_window": 4096},
+    "qwen3": {
+        "max_position_embeddings": 32768,
+        "num_key_value_heads": 32,
+        "sliding_window": 4096,
+        "head_dim": 128,
+    },
+}
+"""What transformers takes for a key that config.json does not have; a null is something else."""
+
 _SIZES = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -153,14 +175,9 @@ def _family(config: Mapping[str, Any]) -> str:
     )
 
 
-def _default_head_dim(family: str, size: Mapping[str, int]) -> int:
-    # transformers' Qwen3 default is 128 whatever the width; the other families derive it
-    return 128 if family == "qwen3" else size["hidden_size"] // size["num_heads"]
-
-
 def _window(config: Mapping[str, Any], family: str, num_layers: int) -> int | None:
     """One window for all layers or none; Qwen names the layers that have it."""
-    window = config.get("sliding_window", 4096 if family == "mistral" else None)
+    window = config.get("sliding_window")
     if family == "llama" or window is None:
         return None
     if family == "mistral":

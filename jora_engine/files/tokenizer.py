@@ -121,22 +121,6 @@ class Tokenizer:
         """Number of ids, added tokens included."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
-    def require_fit(self, embedding_rows: int) -> None:
-        """Checks the tokenizer against a model's embedding. Tokens that were added later may lie beyond it, unused.
-
-        Raises:
-            BadInput: the vocabulary itself is larger, or a token that ends generation lies beyond the embedding.
-        """
-        own = self.backend.get_vocab_size(with_added_tokens=False)
-        beyond = [self.backend.id_to_token(i) for i in self.eos_ids if i >= embedding_rows]
-        if own > embedding_rows or beyond:
-            raise BadInput(
-                f"the tokenizer has {max(own, self.vocab_size)} ids, the model {embedding_rows}"
-                + (f"; {beyond[0]!r}, which ends an answer, lies beyond" if beyond else ""),
-                expected="a tokenizer that fits the model's embedding",
-                do="use the tokenizer that belongs to this base model",
-            )
-
     @property
     def pad_id(self) -> int:
         """The padding token, or the end-of-sequence token where there is none."""

@@ -123,7 +123,6 @@ class Generator:
         return self
 
     def _set_up(self, config, tokenizer, params, layers, max_rows) -> None:
-        tokenizer.require_fit(config.vocab_size)
         self.config: ModelConfig = config
         self.tokenizer: Tokenizer = tokenizer
         self.max_rows = max_rows
@@ -299,7 +298,7 @@ class Generator:
             allowed = constrain(row.index, row.made) if row else None
             if allowed:
                 out[place] = True
-                out[place, [token for token in allowed if token < self.config.vocab_size]] = False
+                out[place, [i for i in allowed if i < self.config.vocab_size]] = False
         return out
 
     def _settled(self, row: _Row, stop: Sequence[str]) -> str:

@@ -122,7 +122,8 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     validation = read_examples(job.validation, tokenizer) if job.validation else []
     if not examples:
         raise BadInput(f"{job.train} holds no record", expected="training records", do="make more questions")
-    check_vocabulary([*examples, *validation], tokenizer, model.vocab_size, job.model)
+    check_vocabulary(examples, model, tokenizer, job.train)
+    check_vocabulary(validation, model, tokenizer, job.validation or job.train)
     check_lengths([*examples, *validation], model, job.training.sequence_length, job.train)
     placement = place(model, job.training.mesh)
     start = read_start(job.start, job.lora, model) if job.start else None

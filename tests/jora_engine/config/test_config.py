@@ -117,6 +117,39 @@ def test_a_window_on_some_layers_only_is_refused():
         ModelConfig.from_hf(config.to_dict())
 
 
+@pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2", "Qwen3"])
+@pytest.mark.parametrize("more", [{}, {"use_sliding_window": True, "max_window_layers": 0}, {"sliding_window": None}])
+def test_a_key_that_is_not_there_means_what_it_means_to_transformers(kind, more):
+    raw = {
+        "architectures": [f"{kind}ForCausalLM"], "vocab_size": 64, "hidden_size": 256, "intermediate_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 32, **more,
+    }  # fmt: skip
+    theirs, ours = getattr(transformers, f"{kind}Config").from_dict(dict(raw)), ModelConfig.from_hf(raw)
+    assert ours.num_kv_heads == theirs.num_key_value_heads
+    assert ours.head_dim == (getattr(theirs, "head_dim", None) or 256 // 32)
+    assert ours.max_position_embeddings == theirs.max_position_embeddings
+    assert ours.sliding_window == getattr(theirs, "sliding_window", None)
+    assert (ours.rms_norm_eps, ours.tie_embeddings) == (theirs.rms_norm_eps, theirs.tie_word_embeddings)
+    assert ours.rope.theta == theirs.rope_parameters["rope_theta"]
+
+
+@pytest.mark.parametrize(
+    ("maximum", "rope", "longest"),
+    [
+        (4096, {"rope_type": "linear", "factor": 4.0}, 16384),  # Vicuna 16k
+        (2048, {"type": "dynamic", "factor": 2.0}, 4096),
+        (32768, {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, 131072),  # Qwen2.5
+        (32768, {"type": "yarn", "factor": 4.0}, 131072),
+        (163840, {"type": "yarn", "factor": 40.0, "original_max_position_embeddings": 4096}, 163840),
+        (131072, {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}, 131072),
+        (8192, None, 8192),
+    ],
+)
+def test_the_longest_sequence_is_the_stretched_one(maximum, rope, longest):
+    raw = {**SMOLLM2, "max_position_embeddings": maximum, "rope_scaling": rope}
+    assert ModelConfig.from_hf(raw).longest_sequence == longest
+
+
 @pytest.mark.parametrize(
     ("targets", "exclude"),
     [

@@ -1,6 +1,5 @@
 """Token ids, text and chat prompts equal transformers' for the same folder."""
 
-import dataclasses
 import datetime
 import json
 import shutil
@@ -251,18 +250,6 @@ def test_an_added_token_with_another_number_is_refused(sentencepiece_folder, tmp
     (folder / "added_tokens.json").write_text('{"<|im_start|>": 360}')
     with pytest.raises(BadInput, match=r"im_start.* has the id 360 in its file, and 350 here"):
         Tokenizer.load(folder)
-
-
-def test_an_added_token_beyond_the_embedding_does_no_harm_unless_it_ends_answers(tokenizer_folder):
-    tokenizer = Tokenizer.load(tokenizer_folder)
-    own = tokenizer.vocab_size
-    tokenizer.backend.add_special_tokens(["<|unused|>"])
-    assert tokenizer.vocab_size == own + 1
-    tokenizer.require_fit(own)
-    with pytest.raises(BadInput, match=f"{own + 1} ids, the model {own}; '<|unused|>', which ends an answer"):
-        dataclasses.replace(tokenizer, eos_ids=(2, own)).require_fit(own)
-    with pytest.raises(BadInput, match=f"the model {own - 1}"):
-        tokenizer.require_fit(own - 1)
 
 
 def test_a_folder_without_a_usable_tokenizer_is_refused(tmp_path, tokenizer_folder):

@@ -192,11 +192,20 @@ def test_prompts_and_options_that_cannot_work_are_refused(prompts, options, name
         generator.generate(prompts, **{"max_new_tokens": 4, **options})
 
 
-def test_a_tokenizer_larger_than_the_model_is_refused(model_folder, tokenizer_folder):
-    for file in model_folder("llama").iterdir():
-        (tokenizer_folder / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(BadInput, match="ids, the model 96"):
-        Generator(tokenizer_folder)
+def test_a_token_that_the_model_has_no_row_for_is_in_nobody_s_way_until_it_is_used(with_tokenizer):
+    folder = with_tokenizer("llama")
+    generator = Generator(folder)
+    plain = generator.generate([[3, 4]], max_new_tokens=4)
+    size = generator.config.vocab_size
+    generator.tokenizer.backend.add_special_tokens([f"<|spare {i}|>" for i in range(size)])
+    spare = generator.tokenizer.vocab_size - 1
+    assert spare > size
+    larger = Generator.from_params(load_params(folder, generator.config), generator.config, generator.tokenizer)
+    assert larger.generate([[3, 4]], max_new_tokens=4) == plain
+    freely = larger.generate([[3, 4]], max_new_tokens=1, constrain=lambda row, made: {5, spare})
+    assert freely[0].token_ids == (5,)
+    with pytest.raises(BadInput, match="outside the vocabulary"):
+        larger.generate([[3, spare]], max_new_tokens=4)
 
 
 @pytest.mark.slow

@@ -14,20 +14,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import tokenizers
 from safetensors.numpy import load_file, save_file
 
 from jora_engine.adapters.peft_folder import write_adapter
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
-from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.files.weights import load_params, read_model_config
 from jora_engine.model.lora import init_lora
 from jora_engine.training.checkpoint import Checkpoints
 from jora_engine.training.job import read_start
 from jora_engine.training.loop import Trainer, plan_steps
 from jora_engine.training.packing import Example
-from jora_engine.training.records import check_vocabulary, read_examples
 from raft_errors import BadInput, Interrupted, RaftError
 
 LORA = LoraConfig(rank=4, alpha=8.0)
@@ -316,19 +313,21 @@ def test_a_bad_record_is_named(job, tmp_path, line, message):
     assert message in lines[-1]["what"]
 
 
-def test_a_token_beyond_the_embedding_is_refused_where_a_record_holds_it(bpe, tmp_path):
-    tokenizer = Tokenizer(bpe, {"eos_token": "<|im_end|>"}, "{{ messages[0].content }}", None, (2,))
-    added = Tokenizer(tokenizers.Tokenizer.from_str(bpe.to_str()), *dataclasses.astuple(tokenizer)[1:5])
-    added.backend.add_tokens(["Zanzibar"])
-    rows = bpe.get_vocab_size()
-    for words, beyond in (("Zansibar", False), ("Zanzibar", True)):
-        (tmp_path / "train.jsonl").write_text(json.dumps({"instruction": f"Where is {words}?", "output": "There."}))
-        examples = read_examples(tmp_path / "train.jsonl", added)
-        if not beyond:
-            check_vocabulary(examples, added, rows, tmp_path)
-            continue
-        with pytest.raises(BadInput, match=f"'Zanzibar', id {rows}"):
-            check_vocabulary(examples, added, rows, tmp_path)
+def test_a_token_beyond_the_embedding_is_refused_where_a_record_has_it_and_only_there(job, tmp_path):
+    file = job("spare", max_steps=1)
+    tokenizer = tmp_path / "model" / "tokenizer.json"
+    values = json.loads(tokenizer.read_text())
+    spare = max(values["model"]["vocab"].values()) + 1
+    values["added_tokens"].append({**values["added_tokens"][0], "id": spare, "content": "<|spare|>", "special": False})
+    tokenizer.write_text(json.dumps(values))
+    code, lines = finish(start(file))
+    assert code == 0, lines
+    row = {"instruction": "What?", "input": "", "output": "It is <|spare|>."}
+    with (tmp_path / "train.jsonl").open("a") as out:
+        out.write(json.dumps(row) + "\n")
+    code, lines = finish(start(job("used", max_steps=1)))
+    assert code == 2
+    assert f"record 41: the tokenizer makes '<|spare|>' token {spare}" in lines[-1]["what"]
 
 
 def test_a_record_longer_than_the_model_reads_is_refused_before_training(job, tmp_path):
