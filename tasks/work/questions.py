@@ -49,8 +49,9 @@ def build(
     if cut := counts["dropped"].get("cut_off"):
         log.warning(_CUT, cut)
     if not outcome.questions:
+        first = next((f"; the first: {row.detail}" for row in outcome.dropped if row.detail), "")
         raise BadInput(
-            f"None of {counts['asked']} questions survived the checks ({_reasons(counts['dropped'])})",
+            f"None of {counts['asked']} questions survived the checks ({_reasons(counts['dropped'])}{first})",
             expected="at least a few questions to make records from",
             do="see each with its reply (raft questions --dropped), then ask for more (questions.count), use a "
             "stronger teacher, or import your own (questions.file)",
