@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from data.loading.languages import main_language
 from data.nouns import Chunk, ItemCache, Progress, Question, Quote, digest
 from data.questions.answers import ANSWER_SHAPE, Answer, full_answer, is_refusal
 from data.questions.asking import Sampling, Tally, ask, reply_key
 from data.questions.drafts import draft, names_in
 from data.questions.filters import Fault, common_words, copies, grounded, tidy, well_formed
+from data.questions.languages import ask_in
 from data.questions.options import QuestionOptions
 from data.questions.prompts import Prompt, load_prompts
 from data.questions.results import Exchange
@@ -65,7 +67,8 @@ class Desk:
         self.options, self.teacher, self.cache, self.progress = options, teacher, cache, progress
         self.small = options.style == "small"
         self.tally = Tally()
-        self._chunks, self._common = chunks, common_words(chunks)
+        self.language = main_language([c.text for c in chunks])
+        self._chunks, self._common = chunks, common_words(chunks, language=self.language)
         self._exchanges: dict[tuple[str, int], list[Exchange]] | None = {} if traced else None
         prompts = load_prompts(options)
         self.asking, self.answering, self.reasoning = prompts.asking, prompts.answering, prompts.reasoning
@@ -100,7 +103,9 @@ class Desk:
         title = " ".join(part for c in candidate.chunks for part in (c.title, *c.heading_path))
         # what is not answered must still be about the passage, in its words
         share = 0.5 if candidate.kind == "unanswerable" else 0.75
-        fault = well_formed(text) or grounded(text, source, title, common=self._common, min_share=share)
+        fault = well_formed(text, self.language) or grounded(
+            text, source, title, common=self._common, min_share=share, language=self.language
+        )
         if self.small:
             # a question turned around from a sentence shares long runs with it; its answer is left out by `fits`
             fault = fault or fits(text, candidate.statement, source)
@@ -122,7 +127,13 @@ class Desk:
         """The template for a candidate's kind, and the chat that it makes."""
         prompt = self.asking[candidate.kind if candidate.kind in self.asking else ""]
         slots = self._slots(candidate)
-        return prompt, prompt.messages(**slots, kind=self.kind(candidate), number=candidate.number)
+        messages = prompt.messages(**slots, kind=self.kind(candidate), number=candidate.number)
+        return prompt, self._in_language(messages, "Write the question")
+
+    def _in_language(self, messages: Messages, what: str) -> Messages:
+        """The chat, and in which language its reply is to be; users' own prompts say so themselves."""
+        own = self.options.templates is not None
+        return messages if own else ask_in(messages, self.language, what)
 
     def question_key(self, candidate: Candidate) -> str:
         """Under which the reply to a candidate's question prompt is kept."""
@@ -151,11 +162,14 @@ class Desk:
         if self.answering is None:
             return [""] * len(items)
         prompts = [
-            self.answering.messages(
-                text=_joined(item.shown),
-                title=item.candidate.chunk.title,
-                question=item.text,
-                structured=self.shape is not None,
+            self._in_language(
+                self.answering.messages(
+                    text=_joined(item.shown),
+                    title=item.candidate.chunk.title,
+                    question=item.text,
+                    structured=self.shape is not None,
+                ),
+                "Copy quotes as they are; write reasoning and answer",
             )
             for item in items
         ]
@@ -174,7 +188,7 @@ class Desk:
             answered = Fault("answerable", "the teacher finds an answer in what is retrieved")
             return Answer("", ()) if is_refusal(reply) else answered
         if not self.small:
-            answer = full_answer(item.text, reply, _joined(item.shown), max_words=most)
+            answer = full_answer(item.text, reply, _joined(item.shown), max_words=most, language=self.language)
             checked = answer if isinstance(answer, Fault) else _from_all(answer, item.candidate.chunks)
             return self._or_cut(checked, reply, self.answer_sampling)
         statement = item.candidate.statement

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from data.loading.languages import main_language
 from data.nouns import Chunk, Hit, ItemCache, MemoryCache, Progress, Question, Search
 from data.questions.desk import Asked, Desk
 from data.questions.filters import Duplicates, Fault, names
@@ -91,7 +92,7 @@ def candidates_for(
         raise BadInput(
             f"none of {len(chunks)} chunks holds a whole sentence that a question can be asked about",
             expected="prose, in sentences that end with a full stop",
-            do="add documents, or import questions of your own",
+            do="add documents, or import questions of your own" + _other_teacher(chunks, options),
         )
     if options.style == "full":
         candidates = draw_kinds(candidates, options.kinds, {c.id: c for c in chunks}, search, seed=options.seed)
@@ -149,6 +150,12 @@ def asked_and_checked(
     )
     traces = [Trace(c.chunk, desk.exchanges(c), verdicts[at]) for at, c in enumerate(candidates)]
     return dataclasses.replace(outcome, traces=tuple(traces))
+
+
+def _other_teacher(chunks: Sequence[Chunk], options: QuestionOptions) -> str:
+    if options.style != "small" or main_language([c.text for c in chunks]) == "en":
+        return ""
+    return "; the small style takes apart English sentences alone: set questions.teacher to openai for other languages"
 
 
 def _drop(candidate: Candidate, text: str, fault: Fault) -> Dropped:

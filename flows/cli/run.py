@@ -112,7 +112,7 @@ def build_to(
 
 
 def _results(built: dict[str, Any]) -> dict[str, str]:
-    """The things a person came for, as far as the run went."""
+    """What people want from a run, as far as it went."""
     places = {
         "adapter": ("export", "adapter"),
         "merged model": ("export", "merged"),
@@ -125,7 +125,7 @@ def _results(built: dict[str, Any]) -> dict[str, str]:
 
 
 def _short(place: str) -> str:
-    """Relative to the working directory where that is below it."""
+    """Relative to the working directory if it lies below it."""
     try:
         return str(Path(place).relative_to(Path.cwd()))
     except ValueError:

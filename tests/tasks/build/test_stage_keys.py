@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 ALL = {**STAGES, "gate": gate.STAGE, "replay": replay.STAGE}
 CHILDREN = {  # what stages start as processes of their own, which no import shows
     "ingest": "data.loading.worker",
-    "train": "jora_engine.trainer",
+    "train": "jora_engine.training.job",
     "export": "tasks.runtime.parity",
 }
 
@@ -127,7 +127,7 @@ EDITS = {
     "tasks/runtime/answers.py": {"evaluate", "gate"},
     "tasks/runtime/contenders.py": {"evaluate", "gate"},
     "tasks/runtime/exam.py": {"evaluate", "gate"},
-    "tasks/runtime/general_skills.py": {"evaluate"},
+    "tasks/runtime/general_replies.py": {"evaluate"},
     "tasks/runtime/local_teacher.py": {"questions", "evaluate"},
     "tasks/runtime/parity.py": {"export"},
     "tasks/work/model_card.py": {"export"},
@@ -136,7 +136,7 @@ EDITS = {
     "tasks/work/bench.py": set(ALL),
     "tasks/runtime/folders.py": set(ALL),
     "raft_errors.py": set(ALL),
-    "jora_engine/trainer.py": {"train"},
+    "jora_engine/training/job.py": {"train"},
     "data/loading/worker.py": {"ingest"},
     "tasks/store/store.py": set(),
     "tasks/store/locks.py": set(),
