@@ -194,9 +194,7 @@ class Unasked:
     def __init__(self, name: str, *, takes_shape: bool) -> None:
         self.name, self.takes_shape = name, takes_shape
 
-    def complete(
-        self, prompts: Sequence[Messages], *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str] = ()
-    ) -> list[Reply]:
+    def complete(self, prompts: Sequence[Messages], **settings: Any) -> list[Reply]:
         """Nothing was said to any of them."""
         return [NOT_ASKED] * len(prompts)
 

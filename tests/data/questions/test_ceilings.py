@@ -131,6 +131,8 @@ def test_what_was_said_can_be_gone_through_again_without_asking(endpoint):
             return 403, refusal("The prompt was flagged by moderation")
         if number_of(text) == 8 and "\nQuestion: " in text:
             return 200, completion("I would rather not say.")
+        if number_of(text) == 9 and "\nQuestion: " in text:
+            return 200, completion("<think>First I look", "length")
         return 200, completion(written(text))
 
     endpoint.script, cache = answer, MemoryCache()
@@ -139,7 +141,7 @@ def test_what_was_said_can_be_gone_through_again_without_asking(endpoint):
     again = generate(endpoint, cache, Unasked("tiny", takes_shape=True))
     assert len(endpoint.bodies) == requests
     assert (again.questions, again.dropped) == (before.questions, before.dropped)
-    assert {d.reason for d in again.dropped} == {"content_filter", "no_final_answer"}
+    assert {d.reason for d in again.dropped} == {"content_filter", "no_final_answer", "cut_off"}
     (trace,) = [t for t in again.traces if t.chunk.id == CHUNKS[8].id]
     assert [(e.what, str(e.reply)) for e in trace.exchanges] == [
         ("question", "At how many degrees does the valve of tank 8 close?"),
