@@ -27,7 +27,7 @@ class SplitOptions:
     """
 
     validation: float = 0.1
-    test: float = 0.1
+    test: float = 0.2
     near_duplicate: float = 0.8
 
     def __post_init__(self) -> None:
