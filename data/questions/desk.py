@@ -121,7 +121,7 @@ class Desk:
     @property
     def answer_sampling(self) -> Sampling:
         """How an answer is asked for."""
-        return self._sampling(self.options.answer_tokens or 512, "questions.answer_tokens", self.shape)
+        return self._sampling(self.options.answer_tokens or 512, "questions.answer_tokens", self.shape, whole=True)
 
     def question_prompt(self, candidate: Candidate) -> tuple[Prompt, Messages]:
         """The template for a candidate's kind, and the chat that it makes."""
@@ -233,9 +233,9 @@ class Desk:
         if self._exchanges is not None:
             self._exchanges.setdefault((candidate.chunk.id, candidate.number), []).append(exchange)
 
-    def _sampling(self, tokens: int, setting: str, shape: Shape | None = None) -> Sampling:
+    def _sampling(self, tokens: int, setting: str, shape: Shape | None = None, whole: bool = False) -> Sampling:
         stop = ("\n",) if self.small else ()
-        return Sampling(tokens, self.options.temperature, self.options.seed, stop, shape, raised_by=setting)
+        return Sampling(tokens, self.options.temperature, self.options.seed, stop, shape, setting, whole)
 
     def _ask(self, prompts: list[Messages], prompt: Prompt, sampling: Sampling, what: str) -> list[Reply]:
         return ask(

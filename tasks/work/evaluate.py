@@ -121,7 +121,8 @@ def _judged(
         return rows, None
     from data.evaluation.teacher_judge import judge_rows
 
-    return judge_rows(rows, _judge(config, base), cache=bench.cache, progress=bench.progress, seed=bench.seed)
+    judge, tokens = _judge(config, base), config.judge_tokens
+    return judge_rows(rows, judge, cache=bench.cache, progress=bench.progress, seed=bench.seed, max_tokens=tokens)
 
 
 def _advice(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "data"))
 from faulty_endpoint import Endpoint, completion, refusal
 
 from raft_errors import BadInput
