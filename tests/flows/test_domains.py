@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flows.cli.app import invoke
-from flows.cli.domains import merge, read_domains
+from flows.cli.verbs.domains import merge, read_domains
 from raft_errors import BadInput
 from tasks.config import load_config
 from tasks.store.store import Store
@@ -88,7 +88,7 @@ def test_domains_run_side_by_side_and_one_that_fails_stops_no_other(tmp_path, mo
     fake = tmp_path / "raft"
     fake.write_text(FAKE.format(python=sys.executable, key=key))
     fake.chmod(0o755)
-    monkeypatch.setattr("flows.cli.domains.sys", SimpleNamespace(executable=str(fake)))
+    monkeypatch.setattr("flows.cli.verbs.domains.sys", SimpleNamespace(executable=str(fake)))
     names = ("towns", "nowhere", "again")
     file = write(tmp_path, {"domains": {name: {"corpus": [name]} for name in names}})
     out, err = io.StringIO(), io.StringIO()

@@ -82,7 +82,7 @@ def record():
 
 
 def test_training_evaluation_ask_smoke_test_and_export_give_the_model_the_same_ids(base, record, asked, tmp_path):
-    from flows.cli.ask import _answer
+    from flows.cli.verbs.ask import _answer
     from tasks.adapters.smoke import _answers
     from tasks.runtime.answers import answer
     from tasks.runtime.exam import make_answerer

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from flows.cli.init import commented
+from flows.cli.verbs.init import commented
 from raft_errors import BadInput
 from tasks.config import RunConfig, describe_values, fields, load_config
 

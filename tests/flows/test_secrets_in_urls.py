@@ -119,7 +119,7 @@ def test_a_configuration_error_quotes_no_secret(tmp_path):
 
 
 def test_the_configuration_of_a_domain_is_the_users_alone(tmp_path):
-    from flows.cli.domains import _write_private
+    from flows.cli.verbs.domains import _write_private
 
     path = tmp_path / "domain.yaml"
     path.write_text("old")

@@ -12,7 +12,7 @@ from rich.console import Console
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import emit, table
-from flows.cli.run import build_to
+from flows.cli.verbs.run import build_to
 from flows.plan import plan
 from tasks.config import RunConfig, load_config
 from tasks.store.store import Store
