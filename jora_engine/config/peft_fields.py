@@ -34,7 +34,7 @@ DESCRIPTIVE = {
 }
 """Any value leaves the numbers alone."""
 
-_LAYERS = (None, "", "layers", [], ["layers"])
+_LAYERS: tuple[Any, ...] = (None, "", "layers", [], ["layers"])
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "alora_invocation_tokens": (None,),
     "alpha_pattern": (None, {}),
@@ -66,7 +66,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """The values with which PEFT computes plain LoRA. An empty section is not among them where PEFT would fill it in."""
 
-_UNKNOWN = (None, False, [], {}, "")  # what a field that we do not know is taken to be switched off by
+_UNKNOWN: tuple[Any, ...] = (None, False, [], {}, "")  # what a field that we do not know is taken to be switched off by
 _MERGE = "merge it into its base with PEFT (`merge_and_unload`, `save_pretrained`) and use the merged model as base"
 _CONVERT = (
     "save it again with PEFT's `save_pretrained(..., path_initial_model_for_weight_conversion=...)`, which gives plain "

@@ -25,7 +25,7 @@ LIMITS = ("silent_minutes", "max_minutes")
 
 
 def build(
-    bench: Bench, config: TrainSection, records: StageFiles, base: ModelFolder, start: StageFiles | None = None
+    bench: Bench, config: TrainSection, records: StageFiles, start: StageFiles | None = None, *, base: ModelFolder
 ) -> Outcome:
     """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json; goes on from the training `start`."""
     validation = records.path("validation.jsonl")
