@@ -61,6 +61,7 @@ def score_row(
     those. Citation metrics are None where they are undefined (see `citation_scores`).
     """
     row = {
+        **dict.fromkeys(("record_id", "question_id", "setting", "condition")),  # the order in which rows are written
         **_context(record),
         "setting": setting,
         "condition": condition,
