@@ -159,7 +159,9 @@ def _general(evaluate: StageFiles, most: float) -> Check:
     if "loss" not in general:
         return Check("general skills", True, "hold", "general skills were not measured (evaluate.general)")
     rise = general["loss"]["difference"]
-    why = f"loss on general instructions {rise:+.3f} nats a token against the base model, at most {most:+g} is allowed"
+    why = (
+        f"loss on general instructions {rise:+.3f} nats per token against the base model, at most {most:+g} is allowed"
+    )
     return Check("general skills", rise <= most, "hold", why)
 
 

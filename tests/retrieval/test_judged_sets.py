@@ -42,7 +42,7 @@ def test_gzipped_files_and_other_names_are_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "words"),
     [
         ({"qrels": "q9\t0\td1\t1\n"}, "no query 'q9'"),
         ({"qrels": "q1\t0\td9\t1\n"}, "no document 'd9'"),
@@ -52,8 +52,8 @@ def test_gzipped_files_and_other_names_are_found(tmp_path):
         ({"documents": [{"text": "x"}]}, "without _id"),
     ],
 )
-def test_what_does_not_fit_together_is_named(tmp_path, files, said):
-    with pytest.raises(BadInput, match=said):
+def test_what_does_not_fit_together_is_named(tmp_path, files, words):
+    with pytest.raises(BadInput, match=words):
         read_judged_set(write(tmp_path / "a", **files))
 
 
