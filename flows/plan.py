@@ -83,7 +83,7 @@ class Outlook:
             why = f"{foreign}: {manifest.summary}" if foreign else manifest.summary
             return Planned(request.name, "cached", why, manifest.seconds), manifest
         if manifest := _kept(request, store, self._keep):
-            differs = "; ".join(kept.differences(request, manifest).made)
+            differs = "; ".join(kept.differences(request, manifest).installation)
             foreign = elsewhere(manifest.machine)
             why = f"{foreign and f'{foreign}: '}the result of {kept.day(manifest)}, made by other code: {differs}"
             return Planned(request.name, "kept", why, manifest.seconds), manifest

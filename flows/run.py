@@ -28,12 +28,14 @@ class Models(Mapping[str, ModelFiles]):
             "base": (config.base, config.base_revision),
             "embedder": (config.embedder, config.embedder_revision),
         }
+        self._chat = (config.chat_template, config.prefill)
         self._find = find
         self._files: dict[str, Any] = {}
 
     def __getitem__(self, role: str) -> ModelFiles:
         if role not in self._files:
-            self._files[role] = self._find(*self._wanted[role])
+            files = self._find(*self._wanted[role])
+            self._files[role] = files.with_chat(*self._chat) if files is not None and role == "base" else files
         return self._files[role]
 
     def name(self, role: str) -> str:

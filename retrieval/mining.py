@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from data.nouns import Chunk, Hit, Noun, Progress, Question, Search, digest
+from data.text.unspaced import in_pieces
 from raft_errors import BadInput
 from retrieval.overlap import answer_needles, contains, folded, is_near_duplicate, shingles
 
@@ -240,12 +241,12 @@ def false_distractor_rate(
         of the testable ones.
     """
     corpus = _Corpus(chunks)
-    words = lru_cache(maxsize=50_000)(lambda chunk_id: frozenset(_stem(w) for w in corpus.folded(chunk_id).split()))
+    words = lru_cache(maxsize=50_000)(lambda chunk_id: frozenset(_stems(corpus.folded(chunk_id))))
     total = untestable = distractors = bad_questions = bad_distractors = 0
     for question in questions:
         passages = mined.get(question.id, ())
         total += bool(passages)
-        needles = [[_stem(w) for w in needle.split()] for needle in answer_needles(question)]
+        needles = [_stems(needle) for needle in answer_needles(question)]
         if passages and not needles:
             untestable += 1
             continue
@@ -263,9 +264,9 @@ def false_distractor_rate(
     }
 
 
-def _stem(word: str) -> str:
-    """A rough stem: the first six letters, which most inflections of a word share."""
-    return word[:6]
+def _stems(text: str) -> list[str]:
+    """Rough stems of folded words: the first six letters, which most inflections of a word share."""
+    return [word[:6] for word in in_pieces(text).split()]
 
 
 def _covers(passage: frozenset[str], needle: Sequence[str]) -> bool:

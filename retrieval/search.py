@@ -85,7 +85,7 @@ class Retriever:
         embedder: makes the query vectors; it must be the one that the index was built with; None in `lexical` mode.
         chunks: exactly the chunks of the index.
         mode: `dense`, `lexical` (BM25) or `hybrid` (both, fused by rank).
-        language: of stemmer and stop words in the modes that use BM25.
+        language: of stemmer and stop words in the modes that use BM25; `auto` = that of the corpus.
         columns: document id -> the columns of its row (JSON Lines, CSV), for filters on them.
         where: filter for every search, in addition to that of the search itself.
         reranker: puts the first `rerank_depth` hits of every search in a new order.
@@ -102,7 +102,7 @@ class Retriever:
         chunks: Sequence[Chunk],
         *,
         mode: Mode = "dense",
-        language: str = "english",
+        language: str = "auto",
         columns: Mapping[str, Mapping[str, Any]] | None = None,
         where: Where | None = None,
         reranker: PairScorer | None = None,

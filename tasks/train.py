@@ -82,7 +82,7 @@ STAGE = Stage(
     models=("base",),
     alone=one_training,
     seeded=True,
-    modules=("jora_engine.trainer",),
+    modules=("jora_engine.training.job",),
     packages=("jax", "jaxlib", "optax", "numpy"),
     describing=("metrics.jsonl", "loss.png", "training.json"),
 )

@@ -25,7 +25,7 @@ from raft_errors import BadInput
 __all__ = ["ChunkOptions", "chunk_documents"]
 
 _log = logging.getLogger("raft.data")
-_VERSION = "chunking 3"
+_VERSION = "chunking 4"
 _BATCH = 64
 
 

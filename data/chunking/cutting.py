@@ -9,11 +9,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from unicodedata import east_asian_width
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
 from data.nouns import Document
+from data.text.alike import MARKS
 
 _LONG_LINE = 8000
 """Characters of a line without a break above which it is cut before it is split: the splitter's cost grows with the
@@ -21,8 +23,8 @@ square of text that has no boundaries."""
 _SENTENCE_END = re.compile(r"[.!?;。！？；]['\")\]」』”’]?\s*|\s+")
 
 _WRAPPED_FROM = 45
-"""Characters of a line from which its end may be a wrap."""
-_LINE_ENDS = (".", "!", "?", ":", ";", "。", "！", "？", "|")
+"""Width of a line from which its end may be a wrap, in Latin letters; a Chinese character is as wide as two."""
+_LINE_ENDS = (".", "!", "?", ":", ";", "。", "！", "？", "：", "；", "|", "」", "』")
 _STARTS_BLOCK = re.compile(r"[-*+•>|#=~`]|\.\. |\(?(?:\d{1,3}|[a-zA-Z])[.)]\s")
 
 Span = tuple[int, int]
@@ -170,9 +172,7 @@ class Cutter:
             if end - start <= 1 or self._fits(text, (start, end)):
                 whole.append((start, end))
                 continue
-            middle = (start + end) // 2
-            space = text.rfind(" ", start + 1, middle)
-            middle = space if space > start + (end - start) // 4 else middle
+            middle = _middle(text, start, end)
             pending += [part for part in (_trim(text, middle, end), _trim(text, start, middle)) if part]
         return whole
 
@@ -216,6 +216,25 @@ class Cutter:
         return spans
 
 
+def _middle(text: str, start: int, end: int) -> int:
+    """Where a text is halved: near its middle, behind a full stop that no space follows, else at a space, else where
+    no mark is parted from its letter."""
+    middle, least = (start + end) // 2, start + (end - start) // 4
+    stops = [match.end() for match in _UNSPACED_STOP.finditer(text, least, end - 1)]
+    if stops and (best := min(stops, key=lambda at: abs(at - middle))) <= end - (end - start) // 4:
+        return best
+    space = text.rfind(" ", start + 1, middle)
+    if space > least:
+        return space
+    while middle < end - 1 and text[middle] in _MARKS:
+        middle += 1
+    return middle
+
+
+_UNSPACED_STOP = re.compile("[。！？\u104b\u17d4][”’」』）》]*")
+_MARKS = frozenset(MARKS)
+
+
 def soft_lines(text: str) -> str:
     """The text with the line ends of wrapped paragraphs as spaces; its length stays.
 
@@ -232,9 +251,13 @@ def soft_lines(text: str) -> str:
 
 def _runs_on(line: str, after: str) -> bool:
     words, following = line.rstrip(), after.lstrip()
-    if len(words) < _WRAPPED_FROM or not following or words.endswith(_LINE_ENDS) or _STARTS_BLOCK.match(following):
+    if _width(words) < _WRAPPED_FROM or not following or words.endswith(_LINE_ENDS) or _STARTS_BLOCK.match(following):
         return False
     return len(line) - len(line.lstrip()) == len(after) - len(following) and not words.lstrip().startswith(("#", "|"))
+
+
+def _width(line: str) -> int:
+    return len(line) if line.isascii() else sum(1 + (east_asian_width(c) in "WF") for c in line)
 
 
 def _divide(

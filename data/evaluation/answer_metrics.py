@@ -1,20 +1,30 @@
 """How good one answer is, and how good many are: exact match, F1, ROUGE-L, closed answers, citations, refusals.
 
 Plain functions over strings. A figure that has no meaning for a case (the precision of no quotes) is None, never 0, so
-that averages stay honest. Follows the official SQuAD 1.1 and HotpotQA scripts where they exist.
+that averages stay honest. Follows the official SQuAD 1.1 and HotpotQA scripts, for Chinese that of CMRC 2018; Japanese,
+Korean and Thai are scored by characters, as JGLUE and KorQuAD do.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
+from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any
 
 from data.prompting.contract import CitedQuote
+from data.text.alike import MARKS, alike
 from data.text.normalisation import normalise
+from data.text.unspaced import spaced_out
 
 _CLOSED = ("yes", "no", "noanswer")
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_KANA = re.compile("[\u3041-\u30ff\uac00-\ud7a3]")  # or Hangul: the text is not Chinese
+
+_NOT_LATIN = re.compile(r"[^\W\d_\u0000-\u024f\u1e00-\u1eff]")
+_BETWEEN_WORDS = re.compile(rf"(?:[^\w{MARKS}]|_)+")
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
@@ -29,7 +39,11 @@ def contains_answer(prediction: str, answers: Sequence[str]) -> float:
 
 
 def token_f1(prediction: str, answers: Sequence[str], *, closed: bool = False) -> float:
-    """Best token F1 over the accepted answers (SQuAD). `closed`: yes/no must match outright (HotpotQA)."""
+    """Best token F1 over the accepted answers (SQuAD). `closed`: yes/no must match outright (HotpotQA).
+
+    Tokens of scripts without spaces are their characters. For Chinese they count where they stand together, as in the
+    evaluation of CMRC 2018 (arXiv 1810.07366); for Japanese and Korean in any order, as in JGLUE's and KorQuAD's.
+    """
     return max((_f1(normalise(prediction), normalise(answer), closed) for answer in answers), default=0.0)
 
 
@@ -37,20 +51,37 @@ def _f1(prediction: str, answer: str, closed: bool) -> float:
     if closed and prediction != answer and (prediction in _CLOSED or answer in _CLOSED):
         return 0.0
     words, reference = prediction.split(), answer.split()
-    same = sum((Counter(words) & Counter(reference)).values())
+    if _HAN.search(answer) and not _KANA.search(answer):  # CMRC: the longest stretch that both have
+        same = SequenceMatcher(None, words, reference, autojunk=False).find_longest_match().size
+    else:
+        same = sum((Counter(words) & Counter(reference)).values())
     return 2 * same / (len(words) + len(reference)) if same else 0.0
 
 
-@lru_cache(maxsize=1)
-def _rouge() -> Any:
+@lru_cache(maxsize=2)
+def _rouge(latin: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], use_stemmer=False)
+    return RougeScorer(["rougeL"], tokenizer=None if latin else _AnyWords())
+
+
+class _AnyWords:
+    """A tokenizer for rouge-score, whose own knows nothing but a to z: words, or the characters of a script."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return spaced_out(_BETWEEN_WORDS.sub(" ", alike(text).lower())).split()
 
 
 def rouge_l(prediction: str, answers: Sequence[str]) -> float:
-    """Best ROUGE-L F-measure over the accepted answers (rouge-score, no stemming)."""
-    return max((float(_rouge().score(answer, prediction)["rougeL"].fmeasure) for answer in answers), default=0.0)
+    """Best ROUGE-L F-measure over the accepted answers (rouge-score, no stemming).
+
+    With letters in either that are not Latin, tokens are words, or characters in scripts without spaces.
+    """
+    scores = []
+    for answer in answers:
+        scorer = _rouge(latin=not _NOT_LATIN.search(prediction + answer))
+        scores.append(float(scorer.score(answer, prediction)["rougeL"].fmeasure))
+    return max(scores, default=0.0)
 
 
 def closed_label(final_answer: str, labels: Collection[str]) -> str | None:
@@ -94,14 +125,14 @@ def supporting_fact_scores(predicted: Collection[Hashable], gold: Collection[Has
 def check_quotes(quotes: Sequence[CitedQuote], passages: Sequence[str], oracles: Collection[int]) -> list[dict]:
     """For each quote: passage (as cited), verbatim (in that passage), oracle (that passage is one), stands_in.
 
-    `stands_in` is the first passage that holds it (the cited one before others), None where none does. White space may
-    differ. A quote without a number is looked up in all passages; a number that no passage has is not verbatim.
-    `oracles` are 1-based positions.
+    `stands_in` is the first passage that holds it (the cited one before others), None where none does. White space and
+    look-alike characters may differ (`data.text.alike`). A quote without a number is looked up in all passages; a
+    number that no passage has is not verbatim. `oracles` are 1-based positions.
     """
-    flat = [_flat(p) for p in passages]
+    flat = [alike(p) for p in passages]
     rows = []
     for quote in quotes:
-        text = _flat(quote.text)
+        text = alike(quote.text)
         places = [i for i, p in enumerate(flat, 1) if text and text in p]
         first = next(iter(places), None)
         number = quote.passage if quote.passage is not None else first
@@ -164,7 +195,3 @@ def mean_defined(values: Sequence[float | None]) -> tuple[float | None, int]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())

@@ -19,6 +19,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from data.nouns import Record, digest
+from data.prompting.translation import LANGUAGES, translated
 from raft_errors import BadInput
 
 BUILT_IN = Path(__file__).parent / "templates" / "raft"
@@ -117,12 +118,16 @@ class PromptTemplate:
 def load_template(name_or_folder: str | Path = "raft") -> PromptTemplate:
     """Loads a built-in template or a user's folder.
 
-    Built in are `raft` (the RAFT paper's tags), `quoted` (“…”), `numbered` (“…” [1]) and `direct` (no quotes).
+    Built in are `raft` (the RAFT paper's tags), `quoted` (“…”), `numbered` (“…” [1]) and `direct` (no quotes); with a
+    language behind the name (`quoted-de`) instruction and refusal are in that language.
 
     A folder may leave files out: those of `raft` take their place. Raises BadInput for an unknown name, an unreadable
     file, a template without a required slot, and one whose answers cannot be read back.
     """
     name = str(name_or_folder)
+    base, _, language = name.rpartition("-")
+    if base in built_in_templates() and (language == "en" or language in LANGUAGES):
+        return in_language(load_template(base), language)
     folder = BUILT_IN / name if name in built_in_templates() else Path(name)
     if not folder.is_dir():
         raise BadInput(
@@ -147,6 +152,13 @@ def built_in_templates() -> list[str]:
     return sorted(p.name for p in BUILT_IN.iterdir() if p.is_dir())
 
 
+def in_language(template: PromptTemplate, language: str) -> PromptTemplate:
+    """A built-in template in another language; any other template, and for other languages, as it is."""
+    built_in = template.id in built_in_templates() and load_template(template.id).sources == template.sources
+    sources = translated(template.sources, language) if built_in else None
+    return _checked_template(f"{template.id}-{language}", sources) if sources else template
+
+
 def prompt_contract(template: PromptTemplate, *, passages: int, may_refuse: bool) -> dict[str, Any]:
     """The part of `raft.json` that a server needs to prompt an adapter as it was trained; JSON values only.
 
@@ -160,6 +172,12 @@ def prompt_contract(template: PromptTemplate, *, passages: int, may_refuse: bool
         **template.fields,
         "sources": dict(zip(FILES, template.sources, strict=True)),
     }
+
+
+def chat_of(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """What the base's chat template was told in training, as `Tokenizer.load` takes it; {} where nothing was."""
+    chat = contract.get("chat_template") or {}
+    return {name: chat[name] for name in ("variables", "prefill") if chat.get(name)}
 
 
 def template_from_contract(contract: Mapping[str, Any]) -> PromptTemplate:
@@ -221,12 +239,10 @@ def passage_spans(rendered_input: str, passages: Sequence[PassageLike]) -> list[
 
 
 def to_messages(record: Record | Mapping[str, Any]) -> list[dict[str, str]]:
-    """The chat form of a prompt: one user message, instruction + newline + input, joined as LLaMA-Factory does."""
-    if isinstance(record, Record):
-        instruction, text = record.instruction, record.input
-    else:
-        instruction, text = record["instruction"], record.get("input", "")
-    return [{"role": "user", "content": f"{instruction}\n{text}" if text else instruction}]
+    """The chat form of a prompt (`Record.prompt`), of a record or of a mapping with `instruction` and `input`."""
+    if not isinstance(record, Record):
+        record = Record(record["instruction"], record.get("input") or "", "")
+    return record.prompt
 
 
 def as_written(quotes: Sequence[CitedQuote], template: PromptTemplate) -> tuple[CitedQuote, ...]:
@@ -251,8 +267,8 @@ def parse_answer(text: str, *, template: PromptTemplate | None = None) -> Parsed
         final = after.split(template.answer_marker)[0].strip()
     else:
         final = _without_quotes(text, template)
-    words = " ".join(final.split()).rstrip(".").casefold()
-    refused = words.startswith(template.refusal.rstrip(".").casefold()) or bool(_OWN_WORDS.match(words))
+    words = " ".join(final.split()).rstrip(".。").casefold()
+    refused = words.startswith(template.refusal.rstrip(".。").casefold()) or bool(_OWN_WORDS.match(words))
     return ParsedAnswer(before.strip() if marker else "", quotes, final, refused, bool(marker))
 
 

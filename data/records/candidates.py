@@ -16,9 +16,8 @@ from typing import Protocol
 
 from data.nouns import Chunk, Question, digest
 from data.records.split_sides import SPLITS, Splits
-from data.text.normalisation import normalise
-
-MIN_ANSWER_CHARACTERS = 4  # shorter answers ("5", "yes") stand in almost any passage
+from data.text.alike import alike
+from data.text.normalisation import is_telling, normalise
 
 
 class MinedLike(Protocol):
@@ -87,7 +86,7 @@ class Candidates:
         texts = {self._text[c.id] for c in gold}
         quotes = [_flat(q.text) for q in question.quotes]
         answers = [normalise(a) for a in (question.answers or (question.answer,))]
-        answers = [a for a in answers if len(a) >= MIN_ANSWER_CHARACTERS]
+        answers = [a for a in answers if is_telling(a)]
 
         def usable(items: Iterable[ShownPassage]) -> Iterator[ShownPassage]:
             for item in items:
@@ -158,7 +157,7 @@ class Candidates:
 
 
 def _flat(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return alike(text).casefold()
 
 
 def _overlap(a: Chunk, b: Chunk) -> bool:

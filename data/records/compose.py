@@ -20,9 +20,13 @@ from data.records.candidates import Candidates, MinedLike, is_unanswerable
 from data.records.draft import Composer, RecordOptions, question_side, reads_back
 from data.records.figures import find_leaks, report_records
 from data.records.splits import SPLITS, Splits, split_by_document
+from data.text.alike import alike
 from raft_errors import BadInput, RaftError
 
 log = logging.getLogger("raft.data")
+
+MOST_REFUSALS = 0.5
+"""Share of the training records; where more are refusals, that is told."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def compose_records(
     if not by_split["train"]:
         raise _no_records(dropped, lengths, options)
     _check_splits(by_split, splits)
+    _warn_of_refusals(by_split["train"])
     if progress:
         progress(len(usable), len(usable), "records")
     counts = {"questions": len(questions), "further": len(further), "blocked": blocked}
@@ -162,6 +167,21 @@ def _check_splits(by_split: Mapping[str, Sequence[Record]], splits: Splits) -> N
             log.warning("no %s record is left: see the dropped questions", split)
 
 
+def _warn_of_refusals(records: Sequence[Record]) -> None:
+    """Says so where the model would learn first of all to refuse, as from a set with many unanswerable questions."""
+    refusals = sum(record.metadata["label"] == "refuse" for record in records)
+    asked_so = sum(not record.metadata["oracle_ids"] for record in records)
+    if refusals > MOST_REFUSALS * len(records):
+        log.warning(
+            "%.0f%% of the training records are to be refused: %d because their question has no answer, %d because "
+            "their oracle is left out. Leave rows without an answer out of the question file, raise records.p_oracle, "
+            "or set records.absent to answer",
+            100 * refusals / len(records),
+            asked_so,
+            refusals - asked_so,
+        )
+
+
 def measured_p(questions: Sequence[Question], *, passages: int) -> float:
     """The share of answerable questions whose gold chunk the retriever finds among its first `passages` hits.
 
@@ -233,7 +253,7 @@ def _defect(question: Question, chunks: Mapping[str, Chunk], ids: set[str]) -> t
 
 
 def _words(question: Question) -> str:
-    return " ".join("".join(c if c.isalnum() else " " for c in question.question.casefold()).split())
+    return " ".join("".join(c if c.isalnum() else " " for c in alike(question.question).casefold()).split())
 
 
 def _remove_oracles(questions: list[Question], split: str, records: dict[str, Record], composer: Composer) -> int:

@@ -16,7 +16,8 @@ import numpy as np
 from data.nouns import Record
 from data.records.split_sides import SPLITS, Splits
 from data.statistics import chi_square_p
-from data.text.normalisation import normalise
+from data.text.alike import alike
+from data.text.normalisation import is_telling, normalise
 
 
 def find_leaks(by_split: Mapping[str, Sequence[Record]], splits: Splits) -> list[dict[str, str]]:
@@ -151,7 +152,7 @@ def false_distractors(records: Sequence[Record]) -> dict[str, Any]:
     tested = hits = 0
     flat = lru_cache(maxsize=100_000)(normalise)
     for record in records:
-        answers = [a for a in map(normalise, record.metadata["answers"]) if len(a) >= 4]
+        answers = [a for a in map(normalise, record.metadata["answers"]) if is_telling(a)]
         if not answers:
             continue
         tested += 1
@@ -172,4 +173,4 @@ def _histogram(values: Any) -> dict[str, int]:
 
 
 def _flat(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return alike(text).casefold()

@@ -22,6 +22,7 @@ from data.records.split_sides import (
     unit_draw,
     wanted_shares,
 )
+from data.text.unspaced import spaced_out
 from raft_errors import BadInput
 
 BLOCK_CHUNKS = 4
@@ -141,6 +142,6 @@ def hold_out_copies(
 
 
 def _shingles(text: str) -> set[int]:
-    words = text.casefold().split()
+    words = spaced_out(text.casefold()).split()
     stop = max(1, len(words) - SHINGLE_WORDS + 1) if words else 0
     return {zlib.crc32(" ".join(words[i : i + SHINGLE_WORDS]).encode()) for i in range(stop)}

@@ -30,6 +30,8 @@ from data.records.split_sides import (
     unit_draw,
     wanted_shares,
 )
+from data.text.alike import alike
+from data.text.unspaced import spaced_out
 
 log = logging.getLogger("raft.data")
 
@@ -54,7 +56,8 @@ def split_by_document(
     Args:
         previous: the sides of an earlier run. These documents (or passages) keep their side (frozen test sets), and a
             new near-duplicate of one joins it; where a group had several sides, test beats validation beats train.
-        together: document id -> name of the whole it is part of (a book, an article): parts stay on one side.
+        together: document id -> name of the whole it is part of (a book, an article): parts stay on one side; None =
+            as `works_of` finds them.
         cache: keeps the sketch of each text.
 
     Every split with a share above 0 gets at least one group with questions and, where documents are few or uneven, at
@@ -65,7 +68,8 @@ def split_by_document(
     if previous and previous.chunks:
         return split_by_passage(chunks, questions, options=options, seed=seed, previous=previous.chunks)
     documents = sorted({c.document_id for c in chunks} | {d for q in questions for d in q.document_ids})
-    groups, joins = _groups(documents, chunks, questions, options, together or {}, cache)
+    together = works_of(chunks) if together is None else together
+    groups, joins = _groups(documents, chunks, questions, options, together, cache)
     question_documents = {d for q in questions for d in q.document_ids}
     draw = {g: unit_draw(seed, g) for g in groups}
     side = {g: drawn_side(draw[g], options) for g in groups}
@@ -105,6 +109,22 @@ def split_by_document(
     }
     _warn_if_lopsided(report)
     return Splits(of, {d: g for d, g in sorted(group_of.items()) if len(groups[g]) > 1}, report)
+
+
+def works_of(chunks: Sequence[Chunk]) -> dict[str, str]:
+    """Document id -> title, for rows of tables that share it with others: paragraphs of one article, answers of one
+    manual. A title that more than half of a table's rows have names no work.
+    """
+    titles: dict[str, dict[str, str]] = {}
+    for chunk in chunks:
+        table, mark, _ = chunk.source.rpartition("#")
+        if mark and (title := alike(chunk.title).casefold()):
+            titles.setdefault(table, {})[chunk.document_id] = title
+    works: dict[str, str] = {}
+    for rows in titles.values():
+        counts = Counter(rows.values())
+        works |= {d: title for d, title in rows.items() if 1 < counts[title] <= len(rows) / 2}
+    return works
 
 
 def _groups(
@@ -171,7 +191,7 @@ def near_duplicates(
     pairs = []
     index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS)  # above, it has no bands to work with
     sketches: dict[str, Any] = {}
-    normals = {key: " ".join(text.casefold().split()) for key, text in texts.items()}
+    normals = {key: spaced_out(" ".join(text.casefold().split())) for key, text in texts.items()}
     sketch_of = _sketches([normal for normal in normals.values() if normal], cache)
     for key, normal in normals.items():
         if not normal:

@@ -7,10 +7,13 @@ back is always an exact substring of the text. Nothing here knows questions, tea
 from __future__ import annotations
 
 import re
-import unicodedata
+from collections import Counter
 from typing import Literal, NamedTuple
 
 from rapidfuzz import fuzz
+
+from data.text.alike import alike, alike_with_origins
+from data.text.unspaced import LETTER, NUMERALS
 
 
 class Span(NamedTuple):
@@ -53,15 +56,17 @@ def locate_quote(quote: str, text: str, *, min_score: float = 95.0) -> Located |
         if form and (start := text.find(form)) >= 0:
             return Located(start, start + len(form), "exact")
     quote = _unquoted(quote)
-    plain_quote, _ = _alike(quote)
-    plain_text, origin = _alike(text)
-    plain_quote = plain_quote.strip()
+    plain_quote = _plain(quote)[0].strip()
+    plain_text, starts, ends = _plain(text)
     if not plain_quote:
         return None
     for needle, hay in ((plain_quote, plain_text), (plain_quote.lower(), plain_text.lower())):
-        if len(hay) == len(origin) and (start := hay.find(needle)) >= 0:
-            return Located(origin[start], origin[start + len(needle) - 1] + 1, "normalised")
-    return _repaired(plain_quote, plain_text, origin, text, min_score) if len(plain_quote) >= 12 else None
+        if len(hay) == len(starts) and (start := hay.find(needle)) >= 0:
+            return Located(starts[start], ends[start + len(needle) - 1], "normalised")
+    if len(plain_quote) < 12:
+        return None
+    repaired = _repaired(plain_quote, plain_text, starts, ends, text, min_score)
+    return repaired if repaired and _numbers(quote) <= _numbers(repaired.of(text)) else None
 
 
 _PAIRS = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`", "„": "“"}
@@ -75,36 +80,23 @@ def _unquoted(quote: str) -> str:
     return quote
 
 
-_SAME = {
-    **dict.fromkeys("“”„‟«»″", '"'),
-    **dict.fromkeys("‘’‚‛′`´", "'"),
-    **dict.fromkeys("‐‑‒–—―−", "-"),
-    **dict.fromkeys("\u00ad\u200b\u200c\u200d\ufeff", ""),
-    "…": "...",
-}
+def _plain(text: str) -> tuple[str, list[int], list[int]]:
+    """`alike_with_origins` with a backtick for what people take it for, a quotation mark."""
+    plain, starts, ends = alike_with_origins(text)
+    return plain.replace("`", "'"), starts, ends
 
 
-def _alike(text: str) -> tuple[str, list[int]]:
-    """`text` with look-alike characters unified and runs of space shortened to one, and the offset in `text` of each
-    character of the result."""
-    out: list[str] = []
-    origin: list[int] = []
-    for offset, char in enumerate(text):
-        plain = _SAME.get(char)
-        if plain is None:
-            if char.isspace():
-                plain = "" if out and out[-1] == " " else " "
-            elif ord(char) < 128:
-                plain = char
-            else:
-                plain = unicodedata.normalize("NFKC", char) or char
-        for one in plain:
-            out.append(one)
-            origin.append(offset)
-    return "".join(out), origin
+_NUMBER = re.compile(rf"\d+(?:[.,]\d+)*|[{NUMERALS}]+")
 
 
-def _repaired(plain_quote: str, plain_text: str, origin: list[int], text: str, min_score: float) -> Located | None:
+def _numbers(text: str) -> Counter[str]:
+    """The numbers of a text: a quote with another one is another statement, however alike the words are."""
+    return Counter(_NUMBER.findall(re.sub(r"(?<=\d),(?=\d{3})", "", alike(text))))
+
+
+def _repaired(
+    plain_quote: str, plain_text: str, starts: list[int], ends: list[int], text: str, min_score: float
+) -> Located | None:
     if len(plain_quote) > len(plain_text) * 1.1:
         return None
     alignment = fuzz.partial_ratio_alignment(plain_quote, plain_text, score_cutoff=min(min_score, 90.0) - 10.0)
@@ -119,10 +111,10 @@ def _repaired(plain_quote: str, plain_text: str, origin: list[int], text: str, m
         end -= 1
     if start >= end:
         return None
-    best = Span(origin[start], origin[end - 1] + 1)
-    best_score = fuzz.ratio(plain_quote, _alike(best.of(text))[0])
+    best = Span(starts[start], ends[end - 1])
+    best_score = fuzz.ratio(plain_quote, _plain(best.of(text))[0])
     if (snapped := _to_sentence(text, best)) != best:
-        score = fuzz.ratio(plain_quote, _alike(snapped.of(text))[0])
+        score = fuzz.ratio(plain_quote, _plain(snapped.of(text))[0])
         if score >= min(best_score, min_score):
             best, best_score = snapped, score
     return Located(*best, "repaired", round(best_score, 2)) if best_score >= min_score else None
@@ -136,6 +128,7 @@ def _to_words(text: str, start: int, end: int) -> tuple[int, int]:
             0 < at < len(text)
             and (text[at - 1].isalnum() or text[at - 1] == "_")
             and (text[at].isalnum() or text[at] == "_")
+            and not (LETTER.match(text[at - 1]) and LETTER.match(text[at]))  # any of these may begin a word
         )
 
     left, right = start, end
@@ -226,7 +219,13 @@ _ABBREVIATIONS = frozenset(
         "refs",
     ]
 )
-_STOP = re.compile(r"[.!?]+[\"'”’)\]*`]*(?=\s|$)|[。！？]+[”’」』）]*")
+_FULL_STOPS = "。！？｡\u104b\u17d4\u17d5"  # of scripts that go on without a space: Chinese, Japanese, Burmese, Khmer
+_SPACED_STOPS = ".!?\u061f\u06d4\u0964\u0965\u0589\u1362"  # beside ours those of Arabic, Urdu, Hindi, Armenian, Amharic
+_THAI = r"\u0e01-\u0e4e\u0e81-\u0ecd"  # and Lao: they write no stop, but a space may end a sentence
+_LONG_ENOUGH = 40  # characters of a Thai sentence; spaces part clauses, names and numbers as well
+_STOP = re.compile(
+    rf"[{_SPACED_STOPS}]+[\"'”’»)\]*`]*(?=\s|$)|[{_FULL_STOPS}]+[”’」』）》】]*|(?<=[{_THAI}])[ \t]+(?=[{_THAI}])"
+)
 _BREAK = re.compile(
     r"\n[ \t]*\n\s*"  # an empty line
     r"|\n(?=[ \t]*(?:[*•\-–+]|\d{1,3}[.)]|[a-zA-Z][.)])[ \t]+\S)"  # the next line is a list item
@@ -264,8 +263,10 @@ def _in_block(text: str, start: int, end: int) -> list[Span]:
 
 
 def _ends_sentence(text: str, begin: int, stop: re.Match[str], end: int) -> bool:
-    if stop.group()[0] in "。！？":
+    if stop.group()[0] in _FULL_STOPS:
         return True
+    if stop.group().isspace():
+        return stop.start() - begin >= _LONG_ENOUGH
     rest = text[stop.end() : end].lstrip()
     if not rest:
         return True

@@ -36,7 +36,7 @@ def ask(
     json: JsonOption = False,
 ) -> None:
     """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
-    from data.prompting.contract import render, template_from_contract, to_messages
+    from data.prompting.contract import chat_of, render, template_from_contract, to_messages
     from tasks.runtime.retriever import open_retriever
 
     if not question.strip():
@@ -55,7 +55,8 @@ def ask(
     adapters: dict[str, Path | None] = {} if base else {"adapter": built["export"].path("adapter")}
     if base or compare:
         adapters["base"] = None
-    folder = run.models["base"].folder
+    model = run.models["base"]
+    chat = chat_of(contract) if "chat_template" in contract else dict(model.chat)
     out = Console(highlight=False)
     texts = [p["text"] for p in passages]
     answers = {}
@@ -63,7 +64,7 @@ def ask(
         if not json:
             out.print(f"[dim]{name} writes:[/dim]")
         show = None if json else _Stream(out)
-        answers[name] = _answer(folder, adapter, messages, max_tokens, template, texts, show, copy_quotes)
+        answers[name] = _answer(model.folder, chat, adapter, messages, max_tokens, template, texts, show, copy_quotes)
         if not json:
             out.print("\n")
     if json:
@@ -88,12 +89,13 @@ def ask(
 
 def _contract(run: Run, built: Built) -> dict[str, Any]:
     """How to prompt: as the adapter was trained or, without one, as the records of this configuration would be."""
+    from data.nouns import Chunk, read_jsonl
     from tasks.store.store import read_json
     from tasks.work.records import contract_of
 
     if "export" in built:
         return read_json(built["export"].path("adapter/raft.json"))["prompt"]
-    return contract_of(run.config.records)
+    return contract_of(run.config.records, read_jsonl(built["chunk"].path("chunks.jsonl"), Chunk))
 
 
 def _place_in_words(quote: Mapping[str, Any]) -> str:
@@ -116,6 +118,7 @@ class _Stream:
 
 def _answer(
     base: Path,
+    chat: Mapping[str, Any],
     adapter: Path | None,
     messages: list[dict[str, str]],
     max_tokens: int,
@@ -131,9 +134,9 @@ def _answer(
     from data.evaluation.answer_metrics import check_quotes
     from data.prompting.contract import parse_answer
     from data.prompting.copying import QuoteCopier, TokenBytes
-    from jora_engine.generate import Generator
+    from jora_engine.generation.generator import Generator
 
-    generator = Generator(base, adapter=adapter)
+    generator = Generator(base, adapter=adapter, chat=chat)
     prompt = generator.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
     constrain = None
     if copy_quotes:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from data.prompting.contract import chat_of
 from flows.cli.options import AdapterArgument, ConfigOption, JsonOption, SetOption, chosen_adapter
 from flows.cli.output import emit, plain
 from tasks.build.origin import elsewhere, in_words
@@ -72,9 +73,12 @@ def _findings(chain: Chain, store: Store, config: RunConfig) -> list[Finding]:
         "embedder": (config.models.embedder, config.models.embedder_revision),
     }
 
+    chat = {"variables": {}, "prefill": "", **chat_of(chain.contract.get("prompt", {}))}
+
     @functools.cache
     def model(role: str) -> ModelFiles | None:
-        return on_this_machine(*names[role]) if role in names else None
+        files = on_this_machine(*names[role]) if role in names else None
+        return files.with_chat(**chat) if files and role == "base" else files
 
     return verify(
         chain,

@@ -52,7 +52,7 @@ def _show(config: RunConfig, count: int, as_json: bool) -> None:
     """Records as the trainer will see them, with the figures of the token check."""
     from flows.run import Run
     from flows.walk import published
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
     from tasks.work.records import check_training_tokens
 
     run = Run.of(config)
@@ -61,7 +61,7 @@ def _show(config: RunConfig, count: int, as_json: bool) -> None:
         raise BadInput("The records are not built for this configuration", do="build them first: raft records")
     manifest = built["records"]
     rows = list(islice(read_jsonl(manifest.path("train.jsonl"), Record), count))
-    tokenizer = Tokenizer.load(run.models["base"].folder)
+    tokenizer = Tokenizer.load(run.models["base"].folder, **run.models["base"].chat)
     samples = check_training_tokens(rows, tokenizer, config.records.max_tokens, samples=count).samples
     figures = read_json(manifest.path("preflight.json"))["figures"]
     if as_json:

@@ -1,12 +1,14 @@
-"""The verb `run`, and `build_to`, which it shares with the verbs that build up to a stage."""
+"""The verb `run`, the verbs that build up to one stage and have nothing of their own beside it, and what they share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from flows.calls import CALLS
 from flows.cli.options import (
     ConfigArgument,
     ForceOption,
@@ -31,6 +33,30 @@ def run(
 ) -> None:
     """Do everything: from the corpus to the adapter, the merged model and the report."""
     build_to(config, set_, "evaluate", force, no_prefect, json, keep)
+
+
+OWN_FILES = ("ingest", "questions", "records")
+"""Stages whose verb does more than build."""
+
+
+def stage_verbs() -> dict[str, Callable[..., None]]:
+    """Each verb by its name, which is that of its call in the pipeline."""
+    return {call.name: _stage_verb(call.name, call.stage.help) for call in CALLS if call.name not in OWN_FILES}
+
+
+def _stage_verb(name: str, text: str) -> Callable[..., None]:
+    def verb(
+        config: ConfigArgument = None,
+        set_: SetOption = None,
+        keep: KeepOption = None,
+        force: ForceOption = False,
+        no_prefect: NoPrefectOption = False,
+        json: JsonOption = False,
+    ) -> None:
+        build_to(config, set_, name, force, no_prefect, json, keep)
+
+    verb.__doc__ = f"{text} Builds what it needs before."
+    return verb
 
 
 def build_to(

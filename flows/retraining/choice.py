@@ -72,7 +72,7 @@ def _chosen_anew(run: Run, then: Mapping[str, Manifest], name: str) -> bool:
         ingredients = {name: then[name].ingredients["config"]}
     if name not in ingredients:
         return True
-    return bool(setting_differences(ingredients[name], getattr(run.config, name)).chosen)
+    return bool(setting_differences(ingredients[name], getattr(run.config, name)).choices)
 
 
 def _documents(built: Mapping[str, Manifest]) -> dict[str, str]:

@@ -62,8 +62,8 @@ def end_trial(run: Run, registry: Registry) -> None:
 
 def manifests(run: Run, links: Mapping[str, Link]) -> Built:
     """Those of the linked results that are whole in the store."""
-    found = {name: run.store.load(link.stage, link.key) for name, link in links.items()}
-    return {name: m for name, m in found.items() if m is not None and m.digest == links[name].digest}
+    results = {name: run.store.load(link.stage, link.key) for name, link in links.items()}
+    return {name: m for name, m in results.items() if m is not None and m.digest == links[name].digest}
 
 
 def _unlogged(run: Run, registry: Registry) -> Open | None:

@@ -202,7 +202,7 @@ def _obstacle(run: Run, then: Mapping[str, Manifest]) -> str:
     shape = {*LORA_FIELDS} - {"dropout"}
     then_set = {n: value for n, value in earlier["config"].items() if n in shape}
     now_set = {n: value for n, value in result_fields(run.config.train).items() if n in shape}
-    return "; ".join(setting_differences(then_set, run.config.train, now_set, prefix="train.").chosen)
+    return "; ".join(setting_differences(then_set, run.config.train, now_set, prefix="train.").choices)
 
 
 def _rival(run: Run, adapter: Adapter) -> Built:

@@ -73,13 +73,13 @@ def _altered(manifest: Manifest, store: Store) -> str:
 
 def files_named(sections: Iterable[BaseModel]) -> list[str]:
     """The files and folders that settings name and that count by their bytes."""
-    found: list[str] = []
+    paths: list[str] = []
     for section in sections:
         for name, info in type(section).model_fields.items():
             value, extra = getattr(section, name), info.json_schema_extra
             if isinstance(value, BaseModel):
-                found += files_named([value])
+                paths += files_named([value])
             elif isinstance(extra, Mapping) and extra.get("result") == "content" and value is not None:
                 parts = value if isinstance(value, list | tuple) else [value]
-                found += [str(part) for part in parts if Path(part).exists() or extra.get("path") != "or name"]
-    return found
+                paths += [str(part) for part in parts if Path(part).exists() or extra.get("path") != "or name"]
+    return paths

@@ -87,7 +87,7 @@ def _answers(
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     for one in who:
-        answerer = make_answerer(base.folder, one.adapter, one.digest, config.model_dump(), contract)
+        answerer = make_answerer(base, one.adapter, one.digest, config.model_dump(), contract)
         replies, mean = answer_and_score(one.name, answerer, questions, contract, bench.cache, bench.progress)
         rows += replies
         if mean is not None:
@@ -102,7 +102,7 @@ def _general_skills(
         return None
     return measure_general_skills(
         {one.name: (one.adapter, one.digest) for one in who[:2]},
-        base.folder,
+        base,
         count=config.general,
         dtype=config.dtype,
         batch_size=config.batch_size,

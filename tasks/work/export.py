@@ -30,9 +30,10 @@ def build(
     base: ModelFolder,
 ) -> Outcome:
     """Writes adapter/ (PEFT and raft.json), merged/ (Hugging Face) and parity.json."""
-    from jora_engine.export import read_adapter, write_merged
-    from jora_engine.tokenizer import Tokenizer
-    from jora_engine.weights import model_digest, read_model_config
+    from jora_engine.adapters.merged_model import write_merged
+    from jora_engine.adapters.peft_folder import read_adapter
+    from jora_engine.files.tokenizer import Tokenizer
+    from jora_engine.files.weights import model_digest, read_model_config
 
     bench.progress(0, None, "writing adapter and merged model")
     shutil.copytree(train.path("adapter"), bench.out / "adapter")
@@ -53,7 +54,7 @@ def build(
     (bench.out / "adapter" / README).write_text(card, encoding="utf-8")
     model = read_model_config(base.folder)
     lora, lora_config = read_adapter(bench.out / "adapter", model)
-    tokenizer = Tokenizer.load(base.folder)
+    tokenizer = Tokenizer.load(base.folder, **base.chat)
     write_merged(
         base.folder,
         lora,
@@ -61,7 +62,7 @@ def build(
         model,
         bench.out / "merged",
         dtype=config.merged_dtype,
-        chat_template=tokenizer.chat_template if tokenizer.fallback_template else None,
+        chat_template=tokenizer.portable_template() if tokenizer.fallback_template or base.chat else None,
     )
     prompts = parity_prompts(records, tokenizer, config.gate_prompts)
     figures = measure_parity(
@@ -117,7 +118,7 @@ def measure_parity(
     """
     import numpy as np
 
-    from jora_engine.generate import Generator
+    from jora_engine.generation.generator import Generator
 
     positions = [_spread(len(prompt)) for prompt in prompts]
     engine = Generator(base, adapter=engine_adapter, dtype="float32")

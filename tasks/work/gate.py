@@ -80,7 +80,7 @@ def build(
     questions = [("fresh", record) for _, record in fresh] + [("frozen", record) for record in old]
     rows: list[dict[str, Any]] = []
     for name, (adapter, digest) in adapters.items():
-        who = make_answerer(base.folder, adapter, digest, settings, contract)
+        who = make_answerer(base, adapter, digest, settings, contract)
         rows += answer_and_score(name, who, questions, contract, bench.cache, bench.progress)[0]
     if promoted_records is not None:
         _mark_corpus(rows, _documents(promoted_records))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.memo import Memo
-from data.nouns import ItemCache, Question, Record, read_jsonl, write_jsonl
+from data.nouns import Chunk, ItemCache, Question, Record, read_jsonl, write_jsonl
 from data.records.token_check import TokenCheck, check_tokens
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.runtime.retriever import open_retriever
 from tasks.work.bench import Bench, Outcome, balanced
 
 if TYPE_CHECKING:
+    from data.prompting.contract import PromptTemplate
     from data.records.compose import RecordSet
     from data.records.split_sides import Splits
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
     from retrieval.search import Retriever
     from tasks.records import RecordsConfig
     from tasks.retrieval import RetrievalConfig
@@ -42,11 +44,11 @@ def build(
         BadInput: a record's label would not be trained on as it stands (`data.records.token_check`).
     """
     from data.reports.data_card import write_data_card
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
 
     rows = list(read_jsonl(questions.path("questions.jsonl"), Question))
     retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
-    tokenizer = Tokenizer.load(base.folder)
+    tokenizer = Tokenizer.load(base.folder, **base.chat)
     splits = _split(rows, retriever, config, bench)
     mining: Counter[str] = Counter()
     record_set = _compose(rows, retriever, splits, config, tokenizer, base, bench, mining)
@@ -55,7 +57,12 @@ def build(
     (bench.out / "preflight.txt").write_text("\n\n".join(check.samples) + "\n", encoding="utf-8")
     write_json(bench.out / "preflight.json", {"figures": check.figures, "faults": check.faults})
     check.check()
-    _write(record_set, splits, config, tokenizer, bench.out)
+    contract = {
+        **contract_of(config, retriever.chunks.values(), may_refuse=record_set.report["may_refuse"]),
+        "chat_template": tokenizer.chat_contract(),
+        **({"template_date": tokenizer.template_date} if tokenizer.template_date else {}),
+    }
+    _write(record_set, splits, config, contract, bench.out)
     write_data_card(
         bench.out,
         {**record_set.report, "mining": dict(sorted(mining.items())), "preflight": check.figures},
@@ -91,7 +98,6 @@ def _compose(
     mining: Counter[str],
 ) -> RecordSet:
     """The records of all splits, with distractors from the retriever; `mining` counts the candidates."""
-    from data.prompting.contract import load_template
     from data.records.compose import RecordOptions, compose_records, measured_p
     from retrieval.mining import MiningOptions, mine_distractors
 
@@ -117,9 +123,7 @@ def _compose(
         options["p_oracle"] = measured_p(rows, passages=config.distractors + 1)
     if config.overhead_tokens is None:
         options["overhead_tokens"] = template_overhead(tokenizer)
-    count_tokens = Memo(
-        bench.cache, f"tokens-1 {base.digest}", lambda text: len(tokenizer.encode(text, add_special_tokens=False))
-    )
+    count_tokens = Memo(bench.cache, f"tokens-2 {base.digest}", lambda text: len(tokenizer.encode_plain(text)))
     record_set = compose_records(
         rows,
         chunks,
@@ -128,7 +132,7 @@ def _compose(
         count_tokens=count_tokens,
         seed=bench.seed,
         splits=splits,
-        template=load_template(config.template),
+        template=template_of(config, chunks),
         progress=bench.progress,
     )
     count_tokens.save()
@@ -137,7 +141,13 @@ def _compose(
     return record_set
 
 
-def _write(record_set: RecordSet, splits: Splits, config: RecordsConfig, tokenizer: Tokenizer, folder: Path) -> None:
+def _write(
+    record_set: RecordSet,
+    splits: Splits,
+    config: RecordsConfig,
+    contract: dict[str, Any],
+    folder: Path,
+) -> None:
     from data.records.formats import write_records
 
     by_split = {"train": record_set.train, "validation": record_set.validation, "test": record_set.test}
@@ -146,9 +156,6 @@ def _write(record_set: RecordSet, splits: Splits, config: RecordsConfig, tokeniz
     write_records(folder, by_split, formats=("alpaca", *config.formats))
     splits.frozen().write(folder / "splits.json")
     write_jsonl(folder / "dropped.jsonl", [dataclasses.asdict(row) for row in record_set.dropped])
-    contract = contract_of(config, may_refuse=record_set.report["may_refuse"])
-    if tokenizer.template_date:
-        contract["template_date"] = tokenizer.template_date
     write_json(folder / "contract.json", contract)
 
 
@@ -170,12 +177,24 @@ def _outcome(questions: int, record_set: RecordSet, check: TokenCheck) -> Outcom
     )
 
 
-def contract_of(config: RecordsConfig, *, may_refuse: bool | None = None) -> dict[str, Any]:
-    """The prompt contract of this configuration; `may_refuse` from the composed records, None = as `absent` says."""
-    from data.prompting.contract import load_template, prompt_contract
+def contract_of(config: RecordsConfig, chunks: Iterable[Chunk], *, may_refuse: bool | None = None) -> dict[str, Any]:
+    """The prompt contract of this configuration over this corpus; `may_refuse` from the composed records, None = as
+    `absent` says."""
+    from data.prompting.contract import prompt_contract
 
     refuses = config.absent != "answer" if may_refuse is None else may_refuse
-    return prompt_contract(load_template(config.template), passages=config.distractors + 1, may_refuse=refuses)
+    return prompt_contract(template_of(config, chunks), passages=config.distractors + 1, may_refuse=refuses)
+
+
+def template_of(config: RecordsConfig, chunks: Iterable[Chunk]) -> PromptTemplate:
+    """The template as the section names it; a built-in one in the language of the corpus, if it says no other."""
+    from data.loading.languages import main_language
+    from data.prompting.contract import built_in_templates, in_language, load_template
+
+    template = load_template(config.template)
+    if config.template not in built_in_templates():
+        return template
+    return in_language(template, main_language([c.text for c in chunks]))
 
 
 def template_overhead(tokenizer: Tokenizer) -> int:
@@ -214,7 +233,7 @@ def check_training_tokens(
         max_tokens=max_tokens,
         samples=samples,
         cache=cache,
-        tokenizer=model,
+        tokenizer=f"{model} plain-1",  # the name of how users' words are tokenised
     )
 
 

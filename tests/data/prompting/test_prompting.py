@@ -1,6 +1,7 @@
 """The prompt contract: what is written can be read back, and a template that cannot keep it is refused."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from data.prompting.contract import (
     Passage,
     as_written,
     built_in_templates,
+    in_language,
     load_template,
     parse_answer,
     passage_spans,
@@ -22,6 +24,7 @@ from data.prompting.contract import (
     template_from_contract,
     to_messages,
 )
+from data.prompting.translation import LANGUAGES
 from raft_errors import BadInput
 
 PASSAGES = [Passage("Rivers", "The Rhine is long.\n\nIt flows north."), Passage("Hills", "Hills <are> {{ high }}.")]
@@ -204,3 +207,26 @@ def test_a_template_cannot_reach_into_python(tmp_path):
     (tmp_path / "instruction.jinja").write_text("{{ question.__class__.__mro__ }} {{ question }}", encoding="utf-8")
     with pytest.raises(BadInput):
         load_template(tmp_path)
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+@pytest.mark.parametrize("name", built_in_templates())
+def test_built_in_templates_speak_other_languages(name, language):
+    english, template = load_template(name), load_template(f"{name}-{language}")
+    assert template == in_language(english, language)
+    assert (template.answer_marker, template.begin_quote) == (english.answer_marker, english.begin_quote)
+    instruction, _ = render("12?", [Passage("T", "Five.")], template=template)
+    assert not re.search(r"\b(?:the|quote|words|write)\b", instruction)
+    assert template.refusal in instruction
+    parsed = parse_answer(f"{template.answer_marker} {template.refusal.rstrip('.。')}", template=template)
+    assert parsed.refused
+    assert template_from_contract(prompt_contract(template, passages=4, may_refuse=True)) == template
+
+
+def test_users_own_templates_and_unknown_languages_stay_as_they_are(tmp_path):
+    (tmp_path / "contract.json").write_text(json.dumps({**load_template("raft").fields, "refusal": "Nothing here."}))
+    own = load_template(tmp_path)
+    assert in_language(own, "de") is own
+    assert in_language(load_template("raft"), "xh") == load_template("raft") == load_template("raft-en")
+    with pytest.raises(BadInput, match="raft-xh"):
+        load_template("raft-xh")

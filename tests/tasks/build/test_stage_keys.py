@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 ALL = {**STAGES, "gate": gate.STAGE, "replay": replay.STAGE}
 CHILDREN = {  # what stages start as processes of their own, which no import shows
     "ingest": "data.loading.worker",
-    "train": "jora_engine.trainer",
+    "train": "jora_engine.training.job",
     "export": "tasks.runtime.parity",
 }
 
@@ -136,7 +136,7 @@ EDITS = {
     "tasks/work/bench.py": set(ALL),
     "tasks/runtime/folders.py": set(ALL),
     "raft_errors.py": set(ALL),
-    "jora_engine/trainer.py": {"train"},
+    "jora_engine/training/job.py": {"train"},
     "data/loading/worker.py": {"ingest"},
     "tasks/store/store.py": set(),
     "tasks/store/locks.py": set(),
