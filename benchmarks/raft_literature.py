@@ -39,7 +39,7 @@ from data.records.compose import RecordOptions, RecordSet, compose_records, meas
 from data.records.splits import FrozenSplits, SplitOptions, split_by_document
 from data.reports.report import write_report
 from data.statistics import paired_bootstrap
-from jora_engine.tokenizer import Tokenizer
+from jora_engine.files.tokenizer import Tokenizer
 from retrieval.embedding.embedder import Embedder
 from retrieval.index.faiss_index import build_index, open_index
 from retrieval.mining import mine_distractors

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from data.nouns import Chunk, Question, digest, text_sha256
 from raft_errors import BadInput
 
 _LAYOUT = "corpus.jsonl (_id, title, text), queries.jsonl (_id, text) and qrels/test.tsv or qrels.tsv"
+
+log = logging.getLogger("raft.retrieval")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class JudgedSet:
 def read_judged_set(folder: Path, *, split: str = "test") -> JudgedSet:
     """The set in `folder`; files may be gzipped.
 
+    Public sets hold documents without a word. No search can find them, so they are left out with the judgements about
+    them, and the log says how many.
+
     Args:
         split: which judgements, where the folder has several (`qrels/<split>.tsv`, `qrels_<split>.tsv`).
 
@@ -43,6 +49,7 @@ def read_judged_set(folder: Path, *, split: str = "test") -> JudgedSet:
     chunks = {_id(row, corpus): _chunk(row, corpus) for row in _rows(corpus)}
     texts = {_id(row, queries): _text(row, queries, "text", "question", "query") for row in _rows(queries)}
     grades: dict[str, dict[str, int]] = {}
+    about_empty = 0
     for number, (query, document, grade) in enumerate(_judgements(qrels), 1):
         if query not in texts or document not in chunks:
             name = f"query {query!r}" if query not in texts else f"document {document!r}"
@@ -51,13 +58,20 @@ def read_judged_set(folder: Path, *, split: str = "test") -> JudgedSet:
                 expected=f"judgements about the queries of {queries.name} and the documents of {corpus.name}",
                 do="use files of one set",
             )
-        grades.setdefault(query, {})[chunks[document].id] = grade
+        if chunks[document].text:
+            grades.setdefault(query, {})[chunks[document].id] = grade
+        elif grade > 0:
+            about_empty += 1
     grades = {
         query: judgements for query, judgements in grades.items() if any(grade > 0 for grade in judgements.values())
     }
     if not grades:
         raise BadInput(f"{qrels} judges no document relevant", expected="at least one grade above 0")
-    by_id = {chunk.id: chunk for chunk in chunks.values()}
+    if empty := [name for name, chunk in chunks.items() if not chunk.text]:
+        names = ", ".join(empty[:3]) + (", …" if len(empty) > 3 else "")
+        words = "%s: %d of %d documents are empty (%s) and left out, with %d judgements that name one as relevant"
+        log.warning(words, corpus, len(empty), len(chunks), names, about_empty)
+    by_id = {chunk.id: chunk for chunk in chunks.values() if chunk.text}
     questions = [_question(query, texts[query], judgements, by_id) for query, judgements in grades.items()]
     return JudgedSet(list(by_id.values()), questions, grades)
 
@@ -113,7 +127,9 @@ def _text(row: Mapping[str, Any], path: Path, *names: str) -> str:
 
 
 def _chunk(row: Mapping[str, Any], path: Path) -> Chunk:
-    name, text = _id(row, path), _text(row, path, "text", "title")
+    name = _id(row, path)
+    is_empty = "text" in row and not any(str(row.get(field) or "").strip() for field in ("text", "title"))
+    text = "" if is_empty else _text(row, path, "text", "title")
     return Chunk(
         id=digest(name, "0", text),
         document_id=digest(name),

@@ -105,7 +105,7 @@ STAGE = Stage(
     "questions",
     QuestionsConfig,
     build,
-    inputs=("ingest", "chunk", "index"),
+    help="Import questions or ask the teacher for them.",
     models=models_for,
     shared=("retrieval",),
     seeded=True,

@@ -80,7 +80,7 @@ STAGE = Stage(
     "records",
     RecordsConfig,
     build,
-    inputs=("questions", "chunk", "index"),
+    help="Compose the training records.",
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,

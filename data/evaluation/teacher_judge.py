@@ -27,10 +27,12 @@ def judge_rows(
     cache: ItemCache,
     progress: Progress | None = None,
     seed: int = 0,
+    max_tokens: int = 8,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of `score_row` with the metric `judged` (1.0, 0.0 or None), and figures about the judge.
 
-    Rows whose right reply is an answer are judged; a refusal or an empty reply gets 0.0 without asking.
+    Rows whose right reply is an answer are judged; a refusal or an empty reply gets 0.0 without asking. `max_tokens` is
+    the ceiling of a verdict, thinking included.
 
     Returns:
         New rows in the same order; and `teacher`, `judged`, `unreadable` (neither yes nor no in the verdict), `failed`
@@ -53,7 +55,7 @@ def judge_rows(
         list(prompts.values()),
         teacher,
         version=text_sha256(source)[:12],
-        sampling=Sampling(max_tokens=8, seed=seed),
+        sampling=Sampling(max_tokens, seed=seed, raised_by="evaluate.judge_tokens"),
         cache=cache,
         progress=progress,
         what=f"judged by {teacher.name}",

@@ -36,6 +36,7 @@ class Sampling:
     """How a teacher writes: at most `max_tokens`, `temperature` 0 = greedy, `stop` texts end a reply, as `shape`.
 
     `raised_by` names the setting that raises `max_tokens`; with it, a ceiling that empties every reply ends the run.
+    `whole` says that a reply which the ceiling cut is worth nothing.
     """
 
     max_tokens: int
@@ -44,6 +45,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     shape: Shape | None = None
     raised_by: str = ""
+    whole: bool = False
 
 
 @dataclass
@@ -88,8 +90,8 @@ def ask(
 
     Raises:
         TeacherUnavailable: not one prompt of a batch could be answered, through no fault of the prompts.
-        CeilingReached: `sampling.max_tokens` ended every reply of a batch before anything was said.
-        BadInput: the endpoint refuses every prompt of a batch in the same words.
+        CeilingReached: `sampling.max_tokens` ended every reply of a batch before anything of use was said.
+        BadInput: the endpoint refuses every prompt of a batch in the same words, or says nothing to any.
     """
     tally = tally or Tally()
     keys = [reply_key(p, version=version, teacher=teacher.name, sampling=sampling) for p in prompts]
@@ -109,9 +111,10 @@ def ask(
         tally.failed += len(failures)
         tally.asked += len(batch) - len(failures)
         done += len(batch)
-        if len(failures) == len(batch) and not isinstance(teacher, Unasked):
-            answered = any(isinstance(reply, str) for reply in known.values())
-            _stop_where_hopeless(failures, teacher, sampling, answered=answered)
+        lost = [loss for reply in replies.values() if (loss := _loss(reply, sampling))]
+        if len(lost) == len(batch) and not isinstance(teacher, Unasked):
+            answered = not all(_loss(reply, sampling) for reply in known.values())
+            _stop_where_hopeless(lost, teacher, sampling, answered=answered)
     for reply in known.values():
         if isinstance(reply, Counted):
             tally.prompt_tokens += reply.prompt_tokens
@@ -121,32 +124,43 @@ def ask(
     return [known[k] for k in keys]
 
 
+def _loss(reply: Reply, sampling: Sampling) -> TeacherFailure | None:
+    """Why nothing can be made of a reply; None where something may be."""
+    if isinstance(reply, TeacherFailure):
+        return reply
+    if sampling.whole and isinstance(reply, Counted) and reply.cut:
+        return TeacherFailure("cut_off", f"each was cut off at {sampling.max_tokens} tokens (finish_reason 'length')")
+    return None
+
+
 def _stop_where_hopeless(
-    failures: Sequence[TeacherFailure], teacher: Teacher, sampling: Sampling, *, answered: bool
+    losses: Sequence[TeacherFailure], teacher: Teacher, sampling: Sampling, *, answered: bool
 ) -> None:
     """Raises if what failed for a whole batch will fail for all others, too.
 
     Args:
         answered: whether the same teacher has answered others, in this run or before; then it is these prompts.
     """
-    reasons = {failure.reason for failure in failures}
-    words = failures[0].detail
-    if all(failure.transient for failure in failures):
+    reasons = {loss.reason for loss in losses}
+    words = losses[0].detail
+    if all(loss.transient for loss in losses):
         raise TeacherUnavailable(
-            f"the teacher {teacher.name} answered none of {len(failures)} prompts: {failures[0].reason}, {words}",
+            f"the teacher {teacher.name} answered none of {len(losses)} prompts: {losses[0].reason}, {words}",
             do="see that the endpoint is up and run again: what was answered so far is kept",
         )
-    if reasons == {"cut_off"} and sampling.raised_by and not answered:
+    if answered:
+        return
+    if reasons == {"cut_off"} and sampling.raised_by:
         raise CeilingReached(
-            f"the teacher {teacher.name} said nothing in any of {len(failures)} replies: {words}",
+            f"the teacher {teacher.name} came to no end in any of {len(losses)} replies: {words}",
             expected=f"replies within the ceiling of {sampling.max_tokens} tokens ({sampling.raised_by})",
             do=f"raise {sampling.raised_by} (a model that thinks wants 1000 and more), or turn its thinking off",
         )
-    alike = len({re.sub(r"\d+", "0", failure.detail) for failure in failures}) == 1
-    if reasons == {"rejected"} and alike and len(failures) > 1 and not answered:
+    alike = len({(loss.reason, re.sub(r"\d+", "0", loss.detail)) for loss in losses}) == 1
+    if reasons <= {"rejected", "empty", "html", "too_long"} and alike and len(losses) > 1:
         raise BadInput(
-            f"the teacher {teacher.name} refuses each of {len(failures)} prompts: {words}",
-            do="correct the setting that it names, and run again: what was answered so far is kept",
+            f"the teacher {teacher.name} gives no answer to any of {len(losses)} prompts: {losses[0].reason}, {words}",
+            do="correct the model or the setting that it names, and run again",
         )
 
 
@@ -180,9 +194,7 @@ class Unasked:
     def __init__(self, name: str, *, takes_shape: bool) -> None:
         self.name, self.takes_shape = name, takes_shape
 
-    def complete(
-        self, prompts: Sequence[Messages], *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str] = ()
-    ) -> list[Reply]:
+    def complete(self, prompts: Sequence[Messages], **settings: Any) -> list[Reply]:
         """Nothing was said to any of them."""
         return [NOT_ASKED] * len(prompts)
 

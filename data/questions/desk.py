@@ -8,27 +8,24 @@ retriever finds. Knows no retriever and no other question.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from data.loading.languages import main_language
-from data.nouns import Chunk, ItemCache, Progress, Question, Quote, digest, text_sha256
+from data.nouns import Chunk, ItemCache, Progress, Question, Quote, digest
 from data.questions.answers import ANSWER_SHAPE, Answer, full_answer, is_refusal
 from data.questions.asking import Sampling, Tally, ask, reply_key
 from data.questions.drafts import draft, names_in
 from data.questions.filters import Fault, common_words, copies, grounded, tidy, well_formed
 from data.questions.options import QuestionOptions
-from data.questions.prompts import OWN_TEMPLATES, Prompt, load_prompt
+from data.questions.prompts import Prompt, load_prompts
 from data.questions.results import Exchange
 from data.questions.selection import Candidate
 from data.questions.small import final_answer, fits, mend
 from data.questions.wording import flat
 from data.teachers.languages import ask_in
 from data.teachers.protocol import Counted, Messages, Reply, Shape, Teacher, TeacherFailure
-from raft_errors import BadInput
 
 T = TypeVar("T")
 
@@ -124,7 +121,7 @@ class Desk:
     @property
     def answer_sampling(self) -> Sampling:
         """How an answer is asked for."""
-        return self._sampling(self.options.answer_tokens or 512, "questions.answer_tokens", self.shape)
+        return self._sampling(self.options.answer_tokens or 512, "questions.answer_tokens", self.shape, whole=True)
 
     def question_prompt(self, candidate: Candidate) -> tuple[Prompt, Messages]:
         """The template for a candidate's kind, and the chat that it makes."""
@@ -236,9 +233,9 @@ class Desk:
         if self._exchanges is not None:
             self._exchanges.setdefault((candidate.chunk.id, candidate.number), []).append(exchange)
 
-    def _sampling(self, tokens: int, setting: str, shape: Shape | None = None) -> Sampling:
+    def _sampling(self, tokens: int, setting: str, shape: Shape | None = None, whole: bool = False) -> Sampling:
         stop = ("\n",) if self.small else ()
-        return Sampling(tokens, self.options.temperature, self.options.seed, stop, shape, raised_by=setting)
+        return Sampling(tokens, self.options.temperature, self.options.seed, stop, shape, setting, whole)
 
     def _ask(self, prompts: list[Messages], prompt: Prompt, sampling: Sampling, what: str) -> list[Reply]:
         return ask(
@@ -260,50 +257,11 @@ class Desk:
         return result
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """The templates of one style: `asking` by kind (`""` for those without one of their own), `answering` for full."""
-
-    asking: dict[str, Prompt]
-    answering: Prompt | None
-    reasoning: Prompt
-    examples: dict[str, Any]
-    version: str
-
-
-def load_prompts(options: QuestionOptions) -> Prompts:
-    """The templates that the options ask for.
-
-    Raises:
-        BadInput: a template of the user's own cannot be used.
-    """
-    folder, small = options.templates, options.style == "small"
-    slots = ("statement", "answer") if small else ("text",)
-    asking = {"": load_prompt(f"{options.style}/question", slots=slots, folder=folder)}
-    for kind, needed in _OWN_PROMPTS.items():
-        if kind in options.kinds:
-            asking[kind] = load_prompt(f"full/{kind}", slots=needed, folder=folder)
-    reasoning = load_prompt("reasoning", slots=(), folder=folder)
-    answering: Prompt | None = None
-    examples: dict[str, Any] = {}
-    if small:
-        examples, second = _examples(folder)
-    else:
-        answering = load_prompt("full/answer", slots=("text", "question"), folder=folder)
-        second = answering.version
-    versions = "".join(prompt.version for prompt in asking.values())
-    return Prompts(asking, answering, reasoning, examples, text_sha256(versions + second + reasoning.version)[:12])
-
-
 def _failed(failure: TeacherFailure) -> Fault:
     """A reply that could not be had; what people can do something about has a reason of its own."""
     if failure.reason in ("content_filter", "cut_off", "not_asked"):
         return Fault(failure.reason, failure.detail)
     return Fault("teacher_failed", f"{failure.reason}: {failure.detail}".rstrip(": "))
-
-
-_OWN_PROMPTS = {"comparison": ("text", "other_text"), "unanswerable": ("text",)}
-"""Kinds whose question has a prompt of its own, and the slots that it must use."""
 
 
 def _joined(chunks: Sequence[Chunk]) -> str:
@@ -325,22 +283,3 @@ def _asks(question: str) -> str:
     """The question word that decides the sentence of reasoning."""
     first = question.split()[0].lower().strip("\"'(")
     return first if first in {"when", "why", "where", "how", "who", "which"} else "what"
-
-
-def _examples(folder: Path | None) -> tuple[dict[str, list[list[str]]], str]:
-    path = OWN_TEMPLATES / "small" / "examples.json"
-    if folder is not None and (folder / "small" / "examples.json").is_file():
-        path = folder / "small" / "examples.json"
-    source = path.read_text(encoding="utf-8")
-    kinds = ("definition", "condition", "reason", "duty", "action", "passive", "consequence")
-    try:
-        examples = json.loads(source)
-        ok = all(len(examples[k]) == 3 and all(len(e) == 3 for e in examples[k]) for k in kinds)
-    except (ValueError, KeyError, TypeError):
-        ok = False
-    if not ok:
-        raise BadInput(
-            f"{path} does not hold the examples of the small style",
-            expected="for each of " + ", ".join(kinds) + " three lists [statement, question, answer]",
-        )
-    return examples, text_sha256(source)[:12]

@@ -1,7 +1,7 @@
 """Records in the layouts that other trainers read as they are: Alpaca and chat JSON Lines, Parquet.
 
-The columns are those that LLaMA-Factory and Axolotl document. The Alpaca triple alone is always enough to train;
-`metadata` is there for those who want to look.
+The columns are those that LLaMA-Factory and Axolotl document. The Alpaca triple alone is always enough to train, and so
+is `messages`, the same as a chat; `metadata` is there for those who want to look.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from data.nouns import Record, write_jsonl
-from data.prompting.contract import to_messages
 from raft_errors import BadInput
 
 FORMATS = ("alpaca", "chat", "parquet")
@@ -20,8 +19,7 @@ FORMATS = ("alpaca", "chat", "parquet")
 
 def chat_row(record: Record) -> dict[str, Any]:
     """`messages`: the user's prompt and the assistant's answer, in the form that chat trainers read."""
-    messages = [*to_messages(record), {"role": "assistant", "content": record.output}]
-    return {"messages": messages, "metadata": record.metadata}
+    return {"messages": record.messages, "metadata": record.metadata}
 
 
 def write_records(folder: Path, by_split: Mapping[str, Sequence[Record]], *, formats: Iterable[str]) -> list[Path]:

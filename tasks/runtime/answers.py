@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.nouns import ItemCache, Progress, Record
 from data.prompting.contract import PromptTemplate, to_messages
@@ -20,8 +20,8 @@ from data.prompting.copying import QuoteCopier, TokenBytes
 from data.records.figures import passage_texts
 
 if TYPE_CHECKING:
-    from jora_engine.generate import Completion, Constraint
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
+    from jora_engine.generation.generator import Completion, Constraint
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Answerer:
         digest: of the weights; with an adapter, of both.
         dtype: `bfloat16` or `float32`.
         copying: if set, quotes in this template's marks can only be copied from the passages.
+        chat: what the base's chat template is given (`Tokenizer.load`).
     """
 
     base: Path
@@ -49,6 +50,7 @@ class Answerer:
     max_new_tokens: int
     batch_size: int
     copying: PromptTemplate | None = None
+    chat: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -76,9 +78,9 @@ def answer(
 
     Each answer is kept as soon as it is complete; `clock` counts the time that the missing ones took.
     """
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(who.base)
+    tokenizer = Tokenizer.load(who.base, **who.chat)
     prompts = [tokenizer.apply_chat_template(to_messages(r), add_generation_prompt=True) for r in records]
     settings = ["answer-1", who.digest, who.dtype, who.max_new_tokens, list(stop)]
     if who.copying:
@@ -89,7 +91,7 @@ def answer(
     todo = [key for key in by_key if key not in answers]
     progress(len(answers), len(by_key), what)
     if todo:
-        from jora_engine.generate import Generator
+        from jora_engine.generation.generator import Generator
 
         def keep(number: int, completion: Completion) -> None:
             key = todo[number]
@@ -97,7 +99,7 @@ def answer(
             answers[key] = Answer(completion.text, completion.finish_reason)
             progress(len(answers), len(by_key), what)
 
-        generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size)
+        generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size, chat=who.chat)
         constraint = None
         if who.copying:
             constraint = copy_constraint(tokenizer, who.copying, [by_key[key][1] for key in todo])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.prompting.contract import chat_of
 from raft_errors import BadInput
 from tasks.runtime.folders import ModelFolder, read_json
 
@@ -38,8 +39,10 @@ def contenders(
         earlier: PEFT folders, or folders with one in `adapter/` (an export). Their rows are named after the folder.
 
     Raises:
-        BadInput: an earlier adapter is none, or was made for another base or prompt.
+        BadInput: an earlier adapter is none, or was more than plain LoRA, or made for another base or prompt.
     """
+    from jora_engine.adapters.peft_folder import read_adapter_config
+
     entrants = [
         Contender("base", None, base.digest),
         Contender("adapter", adapter, f"{base.digest}+{adapter_digest}"),
@@ -53,6 +56,7 @@ def contenders(
                 expected="a PEFT folder with adapter_config.json, or an export with one in adapter/",
                 do="correct the path",
             )
+        read_adapter_config(place)  # before the first answer, not when its turn comes
         check_serving(place, contract, adapter)
         names = {c.name for c in entrants}
         name = folder.name if folder.name not in names else f"{folder.parent.name}/{folder.name}"
@@ -95,11 +99,14 @@ def check_serving(folder: Path, contract: Mapping[str, Any], like: Path) -> None
         for key in MUST_AGREE
         if prompt.get(key) != contract.get(key)
     ]
+    theirs, here = chat_of(prompt), chat_of(contract)
+    if theirs != here:
+        differences.append(f"chat template: {_short(theirs)}, here {_short(here)}")
     if differences:
         raise BadInput(
             f"The adapter {folder} was trained for another prompt ({'; '.join(differences)})",
             expected="the prompt contract of this run, so that like is compared with like",
-            do="leave it out of evaluate.earlier, or set records.template (and the refusal policy) to its own",
+            do="leave it out of evaluate.earlier, or ask as it was asked (records.template, models.chat_template)",
         )
 
 

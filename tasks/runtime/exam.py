@@ -11,6 +11,7 @@ from typing import Any
 
 from data.nouns import Chunk, Hit, ItemCache, Progress, Record
 from tasks.runtime.answers import Answerer, Clock, answer
+from tasks.runtime.folders import ModelFolder
 
 
 def depth_for(settings: Sequence[str], passages: int) -> int:
@@ -51,19 +52,20 @@ def contexts(
 
 
 def make_answerer(
-    base: Path, adapter: Path | None, digest: str, settings: Mapping[str, Any], contract: Mapping[str, Any]
+    base: ModelFolder, adapter: Path | None, digest: str, settings: Mapping[str, Any], contract: Mapping[str, Any]
 ) -> Answerer:
     """A contender that answers as the section `evaluate` says; `settings` are the values of the section."""
     from data.prompting.contract import template_from_contract
 
     return Answerer(
-        base,
+        base.folder,
         adapter,
         digest,
         settings["dtype"],
         settings["max_new_tokens"],
         settings["batch_size"],
         copying=template_from_contract(contract) if settings["copy_quotes"] else None,
+        chat=base.chat,
     )
 
 

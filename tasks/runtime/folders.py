@@ -7,7 +7,7 @@ kept and models are fetched.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,7 +46,10 @@ class StageFiles(Protocol):
 
 
 class ModelFolder(Protocol):
-    """A model on this machine: a Hugging Face folder, the sha256 over its files, and where they came from."""
+    """A model on this machine: a Hugging Face folder, the sha256 over its files, and where they came from.
+
+    `chat` is how its tokenizer is loaded (`Tokenizer.load(folder, **chat)`): what its chat template is told.
+    """
 
     @property
     def name(self) -> str: ...
@@ -59,6 +62,9 @@ class ModelFolder(Protocol):
 
     @property
     def source(self) -> str: ...
+
+    @property
+    def chat(self) -> Mapping[str, Any]: ...
 
 
 def read_json(path: Path) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.nouns import ItemCache, Progress
+from tasks.runtime.folders import ModelFolder
 
 if TYPE_CHECKING:
     from data.evaluation.general_skills import Instruction
@@ -22,7 +23,7 @@ MAX_NEW_TOKENS = 48
 
 def measure_general_skills(
     who: Mapping[str, tuple[Path | None, str]],
-    base: Path,
+    base: ModelFolder,
     *,
     count: int,
     dtype: str,
@@ -52,7 +53,7 @@ def measure_general_skills(
 
 def _measure(
     name: str,
-    base: Path,
+    base: ModelFolder,
     adapter: Path | None,
     digest: str,
     items: Sequence[Instruction],
@@ -68,9 +69,9 @@ def _measure(
     if todo:
         import numpy as np
 
-        from jora_engine.generate import Generator
+        from jora_engine.generation.generator import Generator
 
-        generator = Generator(base, adapter=adapter, dtype=dtype, max_rows=batch_size)
+        generator = Generator(base.folder, adapter=adapter, dtype=dtype, max_rows=batch_size, chat=base.chat)
         encode = generator.tokenizer
         prompts = [encode.apply_chat_template(item.messages(), add_generation_prompt=True) for _, item in todo]
         replies = generator.generate(prompts, max_new_tokens=MAX_NEW_TOKENS)

@@ -9,7 +9,7 @@ from data.teachers.protocol import Messages, Reply
 from tasks.runtime.folders import ModelFolder
 
 if TYPE_CHECKING:
-    from jora_engine.generate import Generator
+    from jora_engine.generation.generator import Generator
 
 
 class LocalTeacher:
@@ -35,7 +35,9 @@ class LocalTeacher:
 
     def _load(self) -> Generator:
         if self._generator is None:
-            from jora_engine.generate import Generator
+            from jora_engine.generation.generator import Generator
 
-            self._generator = Generator(self._base.folder, dtype=self._dtype, max_rows=self.batch_size)
+            self._generator = Generator(
+                self._base.folder, dtype=self._dtype, max_rows=self.batch_size, chat=self._base.chat
+            )
         return self._generator

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("raft.tasks")
 
 
-def build(bench: Bench, config: EmbedConfig, chunk: StageFiles, embedder: ModelFolder) -> Outcome:
+def build(bench: Bench, config: EmbedConfig, chunk: StageFiles, *, embedder: ModelFolder) -> Outcome:
     """Writes vectors.npy (float32 [chunks, dim], in the order of chunks.jsonl) and embedder.json."""
     import numpy as np
 

@@ -29,6 +29,7 @@ def build(
     records: StageFiles,
     index: StageFiles,
     chunk: StageFiles,
+    *,
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
@@ -52,7 +53,7 @@ def build(
     questions = contexts(sample, hits, retriever.chunks, contract, config.settings, bench.seed)
     rows, seconds = _answers(who, questions, contract, config, base, bench)
     general = _general_skills(who, config, base, bench)
-    rows, judge = _judged(rows, config, base, bench)
+    rows, judge = _with_verdicts(rows, config, base, bench)
     summary = summarise(rows, samples=config.samples, seed=bench.seed)
     recall = recall_figures(sample, hits, contract["passages"])
     findings = {
@@ -86,7 +87,7 @@ def _answers(
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     for one in who:
-        answerer = make_answerer(base.folder, one.adapter, one.digest, config.model_dump(), contract)
+        answerer = make_answerer(base, one.adapter, one.digest, config.model_dump(), contract)
         replies, mean = answer_and_score(one.name, answerer, questions, contract, bench.cache, bench.progress)
         rows += replies
         if mean is not None:
@@ -101,7 +102,7 @@ def _general_skills(
         return None
     return measure_general_skills(
         {one.name: (one.adapter, one.digest) for one in who[:2]},
-        base.folder,
+        base,
         count=config.general,
         dtype=config.dtype,
         batch_size=config.batch_size,
@@ -112,7 +113,7 @@ def _general_skills(
     )
 
 
-def _judged(
+def _with_verdicts(
     rows: list[dict[str, Any]], config: EvaluateConfig, base: ModelFolder, bench: Bench
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The rows with the judge's verdicts, and the figures about the judge; as they were where none is configured."""
@@ -120,7 +121,8 @@ def _judged(
         return rows, None
     from data.evaluation.teacher_judge import judge_rows
 
-    return judge_rows(rows, _judge(config, base), cache=bench.cache, progress=bench.progress, seed=bench.seed)
+    judge, tokens = _judge(config, base), config.judge_tokens
+    return judge_rows(rows, judge, cache=bench.cache, progress=bench.progress, seed=bench.seed, max_tokens=tokens)
 
 
 def _advice(

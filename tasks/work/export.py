@@ -26,33 +26,20 @@ def build(
     records: StageFiles,
     index: StageFiles,
     chunk: StageFiles,
+    *,
     base: ModelFolder,
 ) -> Outcome:
     """Writes adapter/ (PEFT and raft.json), merged/ (Hugging Face) and parity.json."""
-    from jora_engine.export import read_adapter, write_merged
-    from jora_engine.tokenizer import Tokenizer
-    from jora_engine.weights import model_digest, read_model_config
+    from jora_engine.adapters.merged_model import write_merged
+    from jora_engine.adapters.peft_folder import read_adapter
+    from jora_engine.files.tokenizer import Tokenizer
+    from jora_engine.files.weights import read_model_config
 
     bench.progress(0, None, "writing adapter and merged model")
-    shutil.copytree(train.path("adapter"), bench.out / "adapter")
-    serving = {
-        "base_model": base.name,
-        "base_digest": model_digest(base.folder),
-        "base_source": base.source,
-        "prompt": read_json(records.path("contract.json")),
-        "retrieval": {
-            "embedder": read_json(index.path("index.json"))["embedder"],
-            "chunking": chunk.ingredients["config"],
-            "search": records.ingredients["shared"]["retrieval"],
-        },
-        "lineage": dict(bench.lineage),
-    }
-    write_json(bench.out / "adapter" / "raft.json", serving)
-    card = model_card(serving, name="adapter", training=train.ingredients["config"], figures=train.metrics)
-    (bench.out / "adapter" / README).write_text(card, encoding="utf-8")
+    _write_adapter(bench, train, records, index, chunk, base)
     model = read_model_config(base.folder)
     lora, lora_config = read_adapter(bench.out / "adapter", model)
-    tokenizer = Tokenizer.load(base.folder)
+    tokenizer = Tokenizer.load(base.folder, **base.chat)
     write_merged(
         base.folder,
         lora,
@@ -60,7 +47,7 @@ def build(
         model,
         bench.out / "merged",
         dtype=config.merged_dtype,
-        chat_template=tokenizer.chat_template if tokenizer.fallback_template else None,
+        chat_template=tokenizer.portable_template() if tokenizer.fallback_template or base.chat else None,
     )
     prompts = parity_prompts(records, tokenizer, config.gate_prompts)
     figures = measure_parity(
@@ -87,6 +74,30 @@ def build(
             **({"fallback_template": tokenizer.fallback_template} if tokenizer.fallback_template else {}),
         },
     )
+
+
+def _write_adapter(
+    bench: Bench, train: StageFiles, records: StageFiles, index: StageFiles, chunk: StageFiles, base: ModelFolder
+) -> None:
+    """The PEFT folder with its model card and raft.json: how to serve it, and the digest of every stage behind it."""
+    from jora_engine.files.weights import model_digest
+
+    shutil.copytree(train.path("adapter"), bench.out / "adapter")
+    serving = {
+        "base_model": base.name,
+        "base_digest": model_digest(base.folder),
+        "base_source": base.source,
+        "prompt": read_json(records.path("contract.json")),
+        "retrieval": {
+            "embedder": read_json(index.path("index.json"))["embedder"],
+            "chunking": chunk.ingredients["config"],
+            "search": records.ingredients["shared"]["retrieval"],
+        },
+        "lineage": dict(bench.lineage),
+    }
+    write_json(bench.out / "adapter" / "raft.json", serving)
+    card = model_card(serving, name="adapter", training=train.ingredients["config"], figures=train.metrics)
+    (bench.out / "adapter" / README).write_text(card, encoding="utf-8")
 
 
 def parity_prompts(records: StageFiles, tokenizer: Any, count: int) -> list[list[int]]:
@@ -116,7 +127,7 @@ def measure_parity(
     """
     import numpy as np
 
-    from jora_engine.generate import Generator
+    from jora_engine.generation.generator import Generator
 
     positions = [_spread(len(prompt)) for prompt in prompts]
     engine = Generator(base, adapter=engine_adapter, dtype="float32")

@@ -6,6 +6,7 @@ export writes it without results, which come later; `raft card` writes it with t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 
 from data.evaluation.conditions import condition_words, setting_words
 from data.evaluation.scoring import METRICS
+from data.prompting.contract import chat_of
 from data.statistics import TOO_FEW
 
 README = "README.md"
@@ -98,6 +100,13 @@ def _asking(contract: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"The base's chat template prints the date. In training that was always {date}: render prompts with the "
             "chat template of the merged model, which has this date in it."
+        )
+    if chat := chat_of(prompt):
+        yield ""
+        yield (
+            f"The base's chat template was told {json.dumps(chat, ensure_ascii=False)}. The chat template of the "
+            "merged model has that written into it; a server that renders with the base's own needs it as "
+            "`chat_template_kwargs`, or that template."
         )
     if embedder := retrieval.get("embedder"):
         chunking = retrieval.get("chunking", {})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("raft.tasks")
 
 _CUT = (
-    "%d questions were lost because a reply reached its ceiling of tokens: raise questions.question_tokens or "
+    "replies that reached their ceiling of tokens cost %d of %d questions: raise questions.question_tokens or "
     "questions.answer_tokens (raft questions --dropped shows which)"
 )
 
@@ -34,6 +34,7 @@ def build(
     ingest: StageFiles,
     chunk: StageFiles,
     index: StageFiles,
+    *,
     embedder: ModelFolder,
     retrieval: RetrievalConfig,
     base: ModelFolder | None = None,
@@ -46,10 +47,11 @@ def build(
     dropped = sum(counts["dropped"].values())
     balanced("questions", counts["asked"], len(outcome.questions), dropped)
     if cut := counts["dropped"].get("cut_off"):
-        log.warning(_CUT, cut)
+        log.warning(_CUT, cut, counts["asked"])
     if not outcome.questions:
+        first = next((f"; the first: {row.detail}" for row in outcome.dropped if row.detail), "")
         raise BadInput(
-            f"None of {counts['asked']} questions survived the checks ({_reasons(counts['dropped'])})",
+            f"None of {counts['asked']} questions survived the checks ({_reasons(counts['dropped'])}{first})",
             expected="at least a few questions to make records from",
             do="see each with its reply (raft questions --dropped), then ask for more (questions.count), use a "
             "stronger teacher, or import your own (questions.file)",

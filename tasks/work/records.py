@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from data.prompting.contract import PromptTemplate
     from data.records.compose import RecordSet
     from data.records.split_sides import Splits
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
     from retrieval.search import Retriever
     from tasks.records import RecordsConfig
     from tasks.retrieval import RetrievalConfig
@@ -33,6 +33,7 @@ def build(
     questions: StageFiles,
     chunk: StageFiles,
     index: StageFiles,
+    *,
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
@@ -43,11 +44,11 @@ def build(
         BadInput: a record's label would not be trained on as it stands (`data.records.token_check`).
     """
     from data.reports.data_card import write_data_card
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
 
     rows = list(read_jsonl(questions.path("questions.jsonl"), Question))
     retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
-    tokenizer = Tokenizer.load(base.folder)
+    tokenizer = Tokenizer.load(base.folder, **base.chat)
     splits = _split(rows, retriever, config, bench)
     mining: Counter[str] = Counter()
     record_set = _compose(rows, retriever, splits, config, tokenizer, base, bench, mining)
@@ -56,8 +57,12 @@ def build(
     (bench.out / "preflight.txt").write_text("\n\n".join(check.samples) + "\n", encoding="utf-8")
     write_json(bench.out / "preflight.json", {"figures": check.figures, "faults": check.faults})
     check.check()
-    contract = contract_of(config, retriever.chunks.values(), may_refuse=record_set.report["may_refuse"])
-    _write(record_set, splits, config, tokenizer, contract, bench.out)
+    contract = {
+        **contract_of(config, retriever.chunks.values(), may_refuse=record_set.report["may_refuse"]),
+        "chat_template": tokenizer.chat_contract(),
+        **({"template_date": tokenizer.template_date} if tokenizer.template_date else {}),
+    }
+    _write(record_set, splits, config, contract, bench.out)
     write_data_card(
         bench.out,
         {**record_set.report, "mining": dict(sorted(mining.items())), "preflight": check.figures},
@@ -118,9 +123,7 @@ def _compose(
         options["p_oracle"] = measured_p(rows, passages=config.distractors + 1)
     if config.overhead_tokens is None:
         options["overhead_tokens"] = template_overhead(tokenizer)
-    count_tokens = Memo(
-        bench.cache, f"tokens-1 {base.digest}", lambda text: len(tokenizer.encode(text, add_special_tokens=False))
-    )
+    count_tokens = Memo(bench.cache, f"tokens-2 {base.digest}", lambda text: len(tokenizer.encode_plain(text)))
     record_set = compose_records(
         rows,
         chunks,
@@ -142,7 +145,6 @@ def _write(
     record_set: RecordSet,
     splits: Splits,
     config: RecordsConfig,
-    tokenizer: Tokenizer,
     contract: dict[str, Any],
     folder: Path,
 ) -> None:
@@ -154,8 +156,6 @@ def _write(
     write_records(folder, by_split, formats=("alpaca", *config.formats))
     splits.frozen().write(folder / "splits.json")
     write_jsonl(folder / "dropped.jsonl", [dataclasses.asdict(row) for row in record_set.dropped])
-    if tokenizer.template_date:
-        contract["template_date"] = tokenizer.template_date
     write_json(folder / "contract.json", contract)
 
 
@@ -233,7 +233,7 @@ def check_training_tokens(
         max_tokens=max_tokens,
         samples=samples,
         cache=cache,
-        tokenizer=model,
+        tokenizer=f"{model} plain-1",  # the name of how users' words are tokenised
     )
 
 

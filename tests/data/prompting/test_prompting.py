@@ -54,11 +54,38 @@ def test_what_is_written_is_read_back(name, answer, quotes):
     assert parsed.marked
 
 
+# Texts as models may write them: marks of every template, whole and in pieces, anywhere among other words.
+MARKS = [
+    "<ANSWER>:",
+    "<ANSWER>",
+    "Answer:",
+    "Answer",
+    "##begin_quote##",
+    "##end_quote##",
+    "“",
+    "”",
+    "[1]",
+    "[20]",
+    "\n",
+]
+wild = st.lists(st.sampled_from(MARKS) | st.text(max_size=12), max_size=12).map("".join)
+
+
+@pytest.mark.parametrize("name", built_in_templates())
 @settings(deadline=None)
-@given(st.text())
-def test_any_text_can_be_read_as_an_answer(text):
-    for name in built_in_templates():
-        parse_answer(text, template=load_template(name))
+@given(wild)
+def test_of_any_text_an_answer_holds_only_what_stands_there(name, text):
+    template = load_template(name)
+    parsed = parse_answer(text, template=template)
+    assert parsed.marked == (template.answer_marker.rstrip(": ") in text)
+    assert all(quote.text in text for quote in parsed.quotes)
+    assert parsed.reasoning in text
+    if parsed.marked:
+        assert parsed.final_answer in text
+        assert template.answer_marker not in parsed.final_answer
+    else:
+        assert parsed.reasoning == ""
+        assert all(word in text for word in parsed.final_answer.split())
 
 
 def test_the_paper_format():

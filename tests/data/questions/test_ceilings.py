@@ -57,6 +57,35 @@ def test_thinking_that_uses_up_every_answer_names_the_other_setting(endpoint):
     assert "questions.answer_tokens" in error.value.do
 
 
+def test_answers_that_are_all_cut_stop_the_run_and_one_alone_does_not(endpoint):
+    def answer(body):
+        text, ceiling = written(asked(body)), body["max_tokens"]
+        cut = "\nQuestion: " in asked(body) and ceiling < 600
+        return 200, completion(text[:40], "length") if cut else completion(text)
+
+    endpoint.script, cache = answer, MemoryCache()
+    with pytest.raises(CeilingReached, match="cut off at 512 tokens") as error:
+        generate(endpoint, cache)
+    assert "questions.answer_tokens" in error.value.do
+    requests = len(endpoint.bodies)
+    assert generate(endpoint, cache).counts["dropped"] == {"cut_off": len(CHUNKS)}
+    assert len(endpoint.bodies) == requests, "what was paid for is not asked again in the same way"
+    assert len(generate(endpoint, cache, answer_tokens=600).questions) == len(CHUNKS)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (completion(None, reasoning_content="It is red."), "nothing but thinking"),
+        (completion(""), "no text"),
+    ],
+)
+def test_a_teacher_that_says_nothing_at_all_stops_the_run_after_a_batch(endpoint, body, words):
+    endpoint.script = lambda _: (200, body)
+    with pytest.raises(BadInput, match=f"no answer to any of 12 prompts: empty, {words}"):
+        generate(endpoint)
+
+
 def test_a_single_reply_that_is_used_up_is_dropped_with_its_own_reason(endpoint):
     endpoint.script = thinker(lambda text: 1500 if number_of(text) == 0 else 0)
     outcome = generate(endpoint)
@@ -102,6 +131,8 @@ def test_what_was_said_can_be_gone_through_again_without_asking(endpoint):
             return 403, refusal("The prompt was flagged by moderation")
         if number_of(text) == 8 and "\nQuestion: " in text:
             return 200, completion("I would rather not say.")
+        if number_of(text) == 9 and "\nQuestion: " in text:
+            return 200, completion("<think>First I look", "length")
         return 200, completion(written(text))
 
     endpoint.script, cache = answer, MemoryCache()
@@ -110,7 +141,7 @@ def test_what_was_said_can_be_gone_through_again_without_asking(endpoint):
     again = generate(endpoint, cache, Unasked("tiny", takes_shape=True))
     assert len(endpoint.bodies) == requests
     assert (again.questions, again.dropped) == (before.questions, before.dropped)
-    assert {d.reason for d in again.dropped} == {"content_filter", "no_final_answer"}
+    assert {d.reason for d in again.dropped} == {"content_filter", "no_final_answer", "cut_off"}
     (trace,) = [t for t in again.traces if t.chunk.id == CHUNKS[8].id]
     assert [(e.what, str(e.reply)) for e in trace.exchanges] == [
         ("question", "At how many degrees does the valve of tank 8 close?"),
@@ -135,5 +166,5 @@ def test_a_model_that_refuses_all_prompts_alike_stops_the_run_in_its_words(endpo
         return (200, completion("ready")) if trial else (400, refusal("The passage may hold no digits: 20"))
 
     endpoint.script = answer
-    with pytest.raises(BadInput, match=r"refuses each of 12 prompts: .*may hold no digits"):
+    with pytest.raises(BadInput, match=r"no answer to any of 12 prompts: rejected, .*may hold no digits"):
         generate(endpoint)

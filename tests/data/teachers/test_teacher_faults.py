@@ -16,9 +16,7 @@ CHUNKS = [chunk_of(f"Tank {n}", f"The valve of tank {n} closes at {n + 20} degre
 
 
 def written(text: str) -> str:
-    """What a capable teacher would say to the prompts of the full style, and to the trial."""
-    if "tank" not in text:
-        return "ready"
+    """What a capable teacher would say to the prompts of the full style."""
     number = re.search(r"tank (\d+)", text).group(1)
     if "\nQuestion: " not in text:
         return f"At how many degrees does the valve of tank {number} close?"

@@ -25,10 +25,11 @@ def exported(tmp_path_factory):
     import jax
     import tiny
 
-    from jora_engine.config import LoraConfig
-    from jora_engine.export import write_adapter, write_merged
-    from jora_engine.lora import init_lora
-    from jora_engine.weights import read_model_config
+    from jora_engine.adapters.merged_model import write_merged
+    from jora_engine.adapters.peft_folder import write_adapter
+    from jora_engine.config.lora import LoraConfig
+    from jora_engine.files.weights import read_model_config
+    from jora_engine.model.lora import init_lora
 
     folder = tmp_path_factory.mktemp("exported")
     base = tiny.make_base(folder / "base")

@@ -1,0 +1,152 @@
+"""The verb `ask`: asks the adapter, which answers from retrieved passages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from data.text.shown import shown
+from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
+from flows.cli.output import emit
+from flows.ready import ready
+from raft_errors import BadInput
+
+if TYPE_CHECKING:
+    from data.prompting.contract import PromptTemplate
+    from flows.run import Run
+    from flows.walk import Built
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question")],
+    k: Annotated[int | None, typer.Option("-k", min=1, max=50, help="Passages shown; default as in training")] = None,
+    where: WhereOption = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Ask the base model too, with the same passages")] = False,
+    base: Annotated[bool, typer.Option("--base", help="Ask the base model alone; needs no adapter yet")] = False,
+    copy_quotes: Annotated[
+        bool, typer.Option("--copy-quotes", help="Allow only quotes that stand in a passage word for word")
+    ] = False,
+    max_tokens: Annotated[int, typer.Option(min=8, max=4096, help="Longest answer")] = 256,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
+    from data.prompting.contract import chat_of, render, template_from_contract, to_messages
+    from tasks.runtime.retriever import open_retriever
+
+    if not question.strip():
+        raise BadInput("The question is empty", expected="a question in words")
+    if base and compare:
+        raise BadInput("--base and --compare were both given", expected="one of them: --compare asks both models")
+    run, built = ready(config, set_, "index" if base else "export")
+    contract = _contract(run, built)
+    template = template_from_contract(contract)
+    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
+    hits = retriever.search([question], k or contract["passages"], where=where_filter(where))[0]
+    chunks = [retriever.chunks[hit.chunk_id] for hit in hits]
+    instruction, passages_text = render(question, chunks, template=template, may_refuse=contract["may_refuse"])
+    messages = to_messages({"instruction": instruction, "input": passages_text})
+    passages = [retriever.cite(hit).to_dict() for hit in hits]
+    adapters: dict[str, Path | None] = {} if base else {"adapter": built["export"].path("adapter")}
+    if base or compare:
+        adapters["base"] = None
+    model = run.models["base"]
+    chat = chat_of(contract) if "chat_template" in contract else dict(model.chat)
+    out = Console(highlight=False)
+    texts = [p["text"] for p in passages]
+    answers = {}
+    for name, adapter in adapters.items():
+        if not json:
+            out.print(f"[dim]{name} writes:[/dim]")
+        show = None if json else _Stream(out)
+        answers[name] = _answer(model.folder, chat, adapter, messages, max_tokens, template, texts, show, copy_quotes)
+        if not json:
+            out.print("\n")
+    if json:
+        first = answers[next(iter(adapters))]
+        emit({"ok": True, "question": question, **first, "answers": answers, "passages": passages})
+        return
+    for name, answer in answers.items():
+        if compare:
+            out.print(f"{name}:")
+        out.print(shown(answer["answer"] or answer["text"], lines=True), markup=False, style="bold")
+        for quote in answer["quotes"]:
+            place = f" [{quote['passage']}]" if quote["passage"] else ""
+            out.print(f'  "{shown(quote["text"])}"{place} ({_place_in_words(quote)})', markup=False, soft_wrap=True)
+        out.print()
+    out.print("Passages shown:")
+    for number, passage in enumerate(passages, 1):
+        page = f", page {passage['page']}" if passage["page"] else ""
+        place = f"characters {passage['start']}-{passage['end']}"
+        name = f"{shown(passage['title'])} ({shown(passage['source'])}{page}, {place})"
+        out.print(f"  [{number}] {name}", markup=False, soft_wrap=True)
+
+
+def _contract(run: Run, built: Built) -> dict[str, Any]:
+    """How to prompt: as the adapter was trained or, without one, as the records of this configuration would be."""
+    from data.nouns import Chunk, read_jsonl
+    from tasks.store.store import read_json
+    from tasks.work.records import contract_of
+
+    if "export" in built:
+        return read_json(built["export"].path("adapter/raft.json"))["prompt"]
+    return contract_of(run.config.records, read_jsonl(built["chunk"].path("chunks.jsonl"), Chunk))
+
+
+def _place_in_words(quote: Mapping[str, Any]) -> str:
+    """Where a quote stands, in words."""
+    if quote["verbatim"]:
+        return "verbatim"
+    return f"verbatim in [{quote['stands_in']}]" if quote["stands_in"] else "NOT in the passages"
+
+
+class _Stream:
+    """Prints what is new in a growing text."""
+
+    def __init__(self, out: Console) -> None:
+        self._out, self._printed = out, 0
+
+    def __call__(self, number: int, text: str) -> None:
+        self._out.print(shown(text[self._printed :], lines=True), end="", markup=False, style="dim", soft_wrap=True)
+        self._printed = max(self._printed, len(text))
+
+
+def _answer(
+    base: Path,
+    chat: Mapping[str, Any],
+    adapter: Path | None,
+    messages: list[dict[str, str]],
+    max_tokens: int,
+    template: PromptTemplate,
+    passages: list[str],
+    show: Callable[[int, str], None] | None,
+    copy_quotes: bool,
+) -> dict[str, Any]:
+    """One model's answer, read back: final answer, quotes checked against the passages, the raw text.
+
+    `show` receives the text while it is being written.
+    """
+    from data.evaluation.answer_metrics import check_quotes
+    from data.prompting.contract import parse_answer
+    from data.prompting.copying import QuoteCopier, TokenBytes
+    from jora_engine.generation.generator import Generator
+
+    generator = Generator(base, adapter=adapter, chat=chat)
+    prompt = generator.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    constrain = None
+    if copy_quotes:
+        copier = QuoteCopier(TokenBytes(generator.tokenizer.token_bytes()), template, passages)
+        constrain = lambda _, ids: copier.allowed(ids)  # noqa: E731
+    text = generator.generate([prompt], max_new_tokens=max_tokens, constrain=constrain, on_text=show)[0].text
+    reply = parse_answer(text, template=template)
+    return {
+        "answer": reply.final_answer,
+        "refused": reply.refused,
+        "quotes": check_quotes(reply.quotes, passages, []),
+        "text": text,
+    }

@@ -1,0 +1,47 @@
+"""The verb `models`: lists the models of a run, verifies and fetches them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows.cli.options import ConfigOption, JsonOption, SetOption
+from flows.cli.output import emit, table
+from tasks.config import load_config
+
+
+def models(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch what is not here yet")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch again, and choose the source again")] = False,
+    json: JsonOption = False,
+) -> None:
+    """List the models of a run, verify their bytes, and fetch them."""
+    from tasks.inputs.models import forget, on_this_machine, resolve
+
+    section = load_config(config, set_ or []).models
+    say = Console(stderr=True, highlight=False).print
+    rows = []
+    for role, name, revision in (
+        ("base", section.base, section.base_revision),
+        ("embedder", section.embedder, section.embedder_revision),
+    ):
+        if refresh and not Path(name).is_dir():
+            forget(name, revision)
+        files = resolve(name, revision, say=say) if fetch or refresh else on_this_machine(name, revision)
+        row: dict[str, Any] = {"role": role, "name": name, "state": "verified" if files else "not fetched"}
+        if files:
+            row |= {"source": files.source, "digest": files.digest, "folder": str(files.folder)}
+        rows.append(row)
+    if json:
+        emit({"ok": True, "models": rows})
+        return
+    cells = [
+        (r["role"], r["name"], r["state"], r.get("source", ""), r.get("digest", "")[:12], r.get("folder", ""))
+        for r in rows
+    ]
+    Console(highlight=False).print(table("", ("role", "model", "state", "source", "digest", "folder"), cells))

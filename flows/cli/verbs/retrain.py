@@ -1,0 +1,51 @@
+"""The verb `retrain`: looks at the corpus and does what its changes require."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli.options import ConfigArgument, JsonOption, KeepOption, NoPrefectOption, SetOption, kept_names
+from flows.cli.output import Display, emit, plain
+from tasks.config import load_config
+
+HELD, ROLLED_BACK = 3, 4  # exit codes of a night, for cron: a person should look
+
+
+def retrain(
+    config: ConfigArgument = None,
+    set_: SetOption = None,
+    keep: KeepOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Train even without a reason")] = False,
+    no_prefect: NoPrefectOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Look at the corpus and do what its changes require: nothing, refresh the index, or train, compare and promote.
+
+    Exit codes: 0 nothing to do, refreshed or promoted; 3 held or rejected; 4 rolled back; else as with every verb.
+    """
+    from flows.calls import NAMES
+    from flows.retraining.night import retrain as one_night
+    from flows.run import Run
+
+    display = Display()
+    try:
+        stages = kept_names(keep, (*NAMES, "replay", "gate"))
+        run = Run.of(load_config(config, set_ or []), display, stages)
+        night = one_night(run, direct=no_prefect, force=force)
+    finally:
+        display.close()
+    code = {"held": HELD, "rejected": HELD, "rolled back": ROLLED_BACK}.get(night.result, 0)
+    if json:
+        emit({"ok": True, "exit_code": code, **night.model_dump(mode="json")})
+    else:
+        out = Console(highlight=False)
+        version = f"version {night.version} of {run.config.name}: " if night.version is not None else ""
+        out.print(plain(f"{night.action}: {night.reason}"), soft_wrap=True)
+        if night.action == "retrain":
+            out.print(plain(night.start_reason), soft_wrap=True)
+            out.print(plain(f"{version}{night.result}: {night.why}"), soft_wrap=True)
+    if code:
+        raise typer.Exit(code)
