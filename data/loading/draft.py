@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from data.loading.headings import Heading, find_headings
-from data.loading.options import LoadOptions, Refused
+from data.loading.options import NO_TEXT_LAYER, LoadOptions, Refused
 from data.loading.redaction import redact, redact_value
 from data.loading.text import clean_text
 from data.nouns import Document, digest, text_sha256
@@ -70,11 +70,13 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
         )
     if not any(c.isalnum() for c in text):
         if draft.paged:
-            raise Refused("no-text", "its pages hold no text layer (a scan?); run text recognition (OCR) on it first")
+            raise Refused("no-text", NO_TEXT_LAYER)
         raise Refused("empty", "it holds no words; leave it out")
     headings = find_headings(text, draft.markup) or _place(draft.outline, text, pages)
     counts = dict(sorted(redacted.items()))
     metadata = {**draft.metadata, "markup": draft.markup, **({"redacted": counts} if counts else {})}
+    if counts:
+        metadata.pop("boxes", None)  # they name places in the text as it was
     return Document(
         id=digest(source),
         source=source,

@@ -7,9 +7,9 @@ from pdf_writer import Line, Page, write_pdf
 from test_loading_encodings import SENTENCES
 
 from data.loading import LoadOptions, Quarantined, load_corpus
-from data.loading.formats.cipher import is_cipher
-from data.loading.formats.pdf_rtl import Glyph, plain_letters, put_in_order
-from data.loading.formats.pdf_title import SizedLine, largest_text
+from data.loading.formats.pdf_pages.cipher import is_cipher
+from data.loading.formats.pdf_pages.right_to_left import Glyph, plain_letters, put_in_order
+from data.loading.formats.pdf_pages.title import SizedLine, largest_text
 from data.loading.pages import join_divided_words
 from data.loading.parse import load_file
 from data.loading.report import corpus_report
