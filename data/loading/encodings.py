@@ -113,7 +113,7 @@ def guess_encoding(raw: bytes) -> str:
     best, name = 0.0, ""
     for candidate in dict.fromkeys([*close, *_COMMON]):  # charset-normalizer's order where all else is equal
         try:
-            text = raw.decode(candidate)
+            text = codecs.getincrementaldecoder(candidate)().decode(raw)  # a sample may end inside a character
         except (UnicodeDecodeError, LookupError):
             continue
         share = alphabet_share(text) - _odd_case(text)

@@ -72,7 +72,7 @@ def test_what_does_not_fit_together_is_named(tmp_path, files, said):
 def test_missing_and_damaged_files_are_named(tmp_path):
     folder = write(tmp_path / "a")
     (folder / "queries.jsonl").write_text("{oops\n")
-    with pytest.raises(BadInput, match=r"queries.jsonl, line 1: no JSON"):
+    with pytest.raises(BadInput, match=r"queries.jsonl, line 1: not JSON"):
         read_judged_set(folder)
     (folder / "queries.jsonl").unlink()
     with pytest.raises(BadInput, match="has no queries"):

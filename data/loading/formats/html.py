@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data.loading.draft import Draft
+from data.loading.draft import Draft, draft_without
 from data.loading.formats.article import article_of, mark_places, passages_of, whole_page
+from data.loading.formats.page_tree import settle_nested_tables, show, spans
+from data.loading.formats.tables import Grid, full_rows, row_line
 from data.loading.text import decode
 
 _SKIP = {"script", "style", "template", "noscript", "head", "svg", "iframe", "button", "select", "object", "canvas"}
 _CHROME = {"nav", "footer", "aside"}
+_MENUS = {"nav"}
 _BLOCK = {
     "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "div", "dl",
     "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "html", "legend", "li", "main", "menu",
@@ -31,7 +34,10 @@ _BREAK = "\x0b"  # stands for <br>; text itself never keeps one
 
 @dataclass(frozen=True)
 class Block:
-    """One block of a page: `kind` is `heading`, `text`, `item`, `row` or `code`; `level` is a heading's."""
+    """One block of a page: `kind` is `heading`, `text`, `item`, `row` or `code`.
+
+    `level` is that of a heading; of a row, the number of its cells.
+    """
 
     kind: str
     text: str
@@ -56,9 +62,11 @@ def render_html(page: str, metadata: dict[str, Any] | None = None, *, whole: boo
 
     tree = LexborHTMLParser(page)
     title = tree.css_first("title")
+    left_out = show(tree)
+    settle_nested_tables(tree)
     if not whole:
         mark_places(tree)
-    blocks = list(_blocks(tree.root, _SKIP | _CHROME)) or list(_blocks(tree.root, _SKIP))
+    blocks = list(_blocks(tree.root, _SKIP | (_MENUS if whole else _CHROME))) or list(_blocks(tree.root, _SKIP))
     extractor = "selectolax"
     if not whole:
         passages = passages_of(blocks)
@@ -66,20 +74,24 @@ def render_html(page: str, metadata: dict[str, Any] | None = None, *, whole: boo
             blocks, extractor = kept, "trafilatura"
         else:
             blocks = whole_page(passages)
-    return Draft(
+    draft = Draft(
         [to_markdown(blocks)],
         "text/html",
         markup="markdown",
         title=title.text(strip=True) if title else "",
         metadata={**(metadata or {}), "loader": extractor},
     )
+    return draft_without(draft, left_out)
 
 
 def html_blocks(page: str) -> list[Block]:
     """All blocks of a piece of HTML, as feeds and mails hold it."""
     from selectolax.lexbor import LexborHTMLParser
 
-    return list(_blocks(LexborHTMLParser(page).root, _SKIP))
+    tree = LexborHTMLParser(page)
+    show(tree)
+    settle_nested_tables(tree)
+    return list(_blocks(tree.root, _SKIP))
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
@@ -97,9 +109,9 @@ def to_markdown(blocks: Sequence[Block]) -> str:
         elif block.kind == "item":
             lines.append("- " + block.text)
         elif block.kind == "row":
-            lines.append(f"| {block.text} |")
+            lines.append(block.text)
             if before != "row":
-                lines.append("|" + " --- |" * (block.text.count(" | ") + 1))
+                lines.append("|" + " --- |" * block.level)
         else:
             lines.append(block.text)
         before = block.kind
@@ -109,7 +121,6 @@ def to_markdown(blocks: Sequence[Block]) -> str:
 def _blocks(root: Any, skip: set[str]) -> Iterator[Block]:
     """Walks the tree without recursion (hostile pages nest 100,000 deep) and yields non-empty blocks in order."""
     words: list[str] = []
-    cells: list[str] = []
     state = _State()
     node, entering = root, True
     while node is not None:
@@ -120,11 +131,11 @@ def _blocks(root: Any, skip: set[str]) -> Iterator[Block]:
             elif tag not in skip and not (tag and tag[0] in "-!"):
                 if _is_block(tag) and not state.in_cell(tag):
                     yield from state.flush(words)
-                state.enter(node, tag, words, cells)
+                state.enter(node, tag, words)
                 if node.first_child is not None:
                     node = node.first_child
                     continue
-                yield from state.leave(node, tag, words, cells)
+                yield from state.leave(node, tag, words)
             entering = False
         if node is root or _same(node, root):
             break
@@ -133,7 +144,7 @@ def _blocks(root: Any, skip: set[str]) -> Iterator[Block]:
             continue
         node = node.parent
         if node is not None:
-            yield from state.leave(node, node.tag or "", words, cells)
+            yield from state.leave(node, node.tag or "", words)
     yield from state.flush(words)
 
 
@@ -152,21 +163,20 @@ class _State:
         self.kind = "text"
         self.level = 0
         self.code = 0
-        self.tables: list[bool] = []  # for each open table: is it a data table?
+        self.tables: list[Grid | None] = []  # of each open table, if it is a table of data
         self.rows = 0
 
     def in_cell(self, tag: str) -> bool:
         """Inside a row of a data table blocks only separate words."""
         return self.rows > 0 and tag != "tr"
 
-    def enter(self, node: Any, tag: str, words: list[str], cells: list[str]) -> None:
+    def enter(self, node: Any, tag: str, words: list[str]) -> None:
         if tag == "table":
-            self.tables.append(_is_data_table(node))
+            self.tables.append(Grid() if _is_data_table(node) else None)
         elif self.rows:
             words.append(" " if tag in _BLOCK or tag == "br" else "")
-        elif tag == "tr" and self.tables and self.tables[-1]:
+        elif tag == "tr" and self.tables and self.tables[-1] is not None:
             self.rows = 1
-            cells.clear()
         elif tag == "pre":
             self.code += 1
         elif tag in _HEADINGS:
@@ -176,20 +186,21 @@ class _State:
         elif tag == "br":
             words.append("\n" if self.code else _BREAK if self.kind == "text" else " ")
 
-    def leave(self, node: Any, tag: str, words: list[str], cells: list[str]) -> Iterator[Block]:
-        if self.rows:
+    def leave(self, node: Any, tag: str, words: list[str]) -> Iterator[Block]:
+        grid = self.tables[-1] if self.tables else None
+        if self.rows and grid is not None:
             if tag in ("td", "th"):
-                cells.append(" ".join("".join(words).split()).replace("|", "\\|"))
+                grid.add(" ".join("".join(words).split()), *spans(node))
                 words.clear()
             elif tag == "tr":
                 self.rows = 0
                 words.clear()
-                if any(cells):
-                    yield Block("row", " | ".join(cells))
-                cells.clear()
+                grid.end_row()
             return
         if tag == "table" and self.tables:
+            yield from self.flush(words)
             self.tables.pop()
+            yield from (Block("row", row_line(row), len(row)) for row in (full_rows(grid.rows) if grid else ()))
         if _is_block(tag):
             yield from self.flush(words)
         if tag == "pre":
