@@ -21,7 +21,8 @@ _FREQUENCIES = {
 _LENGTH = math.sqrt(sum(n * n for n in _FREQUENCIES.values()))
 _LEAST_LIKENESS = 0.78
 _SUSPECT_LIKENESS = 0.75
-_FEWEST_LETTERS = 80
+_LEAST_LIKENESS_OF_FEW = 0.62
+_FEWEST_LETTERS, _ENOUGH_LETTERS = 40, 80
 _WORD = re.compile(r"[^\W\d_]+")
 _NO_CHARACTERS = re.compile("[\ue000-\uf8ff\ufffd\x01-\x08\x0e-\x1f]|\\(cid:\\d+\\)")
 _LATIN = re.compile("[a-zA-Z]")
@@ -36,11 +37,12 @@ def is_cipher(text: str) -> bool:
         is_cipher("Uif wbmwf dmptft xifo uif xbufs jt ipuufs uibo ojofuz efhsfft, boe pqfot bt ju dppmt epxo bhbjo.")
     """
     solid = len("".join(text.split()))
-    if solid >= _FEWEST_LETTERS / 2 and sum(map(len, _NO_CHARACTERS.findall(text))) > 0.3 * solid:
+    if solid >= _FEWEST_LETTERS and sum(map(len, _NO_CHARACTERS.findall(text))) > 0.3 * solid:
         return True
     foreign = [char for char in _NOT_ASCII.findall(text) if char.isalpha()]
     letters = len(_LATIN.findall(text)) + len(foreign)
-    if letters < _FEWEST_LETTERS or (len(foreign) <= letters / 2 and likeness(text) >= _LEAST_LIKENESS):
+    least = _LEAST_LIKENESS if letters >= _ENOUGH_LETTERS else _LEAST_LIKENESS_OF_FEW
+    if letters < _FEWEST_LETTERS or (len(foreign) <= letters / 2 and likeness(text) >= least):
         return False
     other = sum("LATIN" not in unicodedata.name(char, "") for char in foreign)
     if other > 0.2 * letters or not _looks_like_words(text, letters, solid):
@@ -65,7 +67,7 @@ def likeness(text: str) -> float:
 def _windows(text: str) -> Iterator[str]:
     for start in range(0, len(text), _WINDOW):
         part = text[start : start + _WINDOW]
-        if len(_LATIN.findall(part)) >= _FEWEST_LETTERS:
+        if len(_LATIN.findall(part)) >= _ENOUGH_LETTERS:
             yield part
 
 
