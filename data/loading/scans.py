@@ -32,7 +32,8 @@ def holds_scans(result: Loaded) -> bool:
     """Whether a file has pages of which the first look saw no text."""
     documents, quarantined = result
     return any(entry.reason == "no-text" for entry in quarantined) or any(
-        document.metadata.get("pages_without_text") for document in documents
+        document.metadata.get("pages_without_text") or document.metadata.get("pages_of_pictures")
+        for document in documents
     )
 
 

@@ -20,6 +20,7 @@ from data.loading.formats.pdf_pages.recognition import (
     TextLine,
     boxes_in,
     engine,
+    is_covered_by_picture,
     knows_script,
     page_text,
     recognise,
@@ -34,6 +35,7 @@ from data.loading.text import clean_text
 _ENCRYPTED = "it needs a password; save it without one"
 _LETTERS_PER_PAGE = 8
 """Fewer letters a page than this over the whole file is a scan with stray marks."""
+_LETTERS_OF_A_STAMP = 60  # that a scanner's program puts on each page
 
 
 _IN_CIPHER = (
@@ -49,13 +51,14 @@ _OTHER_SCRIPT = (
 
 @dataclass
 class _Reading:
-    """What a reader took from a file: texts of the pages, what was typed on them, pages (from 1) in cipher, and the
-    lines of pages (from 1) that were recognised."""
+    """What a reader took from a file: texts of the pages and what was typed on them; the pages (from 1) that are in
+    cipher, that are pictures with a few words, and that were recognised, with their lines."""
 
     loader: str
     pages: list[str] = field(default_factory=list)
     typed: list[list[str]] = field(default_factory=list)
     ciphers: list[int] = field(default_factory=list)
+    pictures: list[int] = field(default_factory=list)
     recognised: dict[int, list[TextLine]] = field(default_factory=dict)
     title: str = ""
     outline: list[tuple[int, int, str]] = field(default_factory=list)
@@ -133,11 +136,15 @@ def _read_page(pdf: Any, number: int, reading: _Reading, told: set[tuple[str, st
         text = read_from_right(textpage)
     else:
         text = in_reading_order(textpage, text)
-    has_words = sum(map(str.isalnum, text)) >= _LETTERS_PER_PAGE
-    if options.ocr and not has_words and knows_script(options.ocr_languages):
-        lines = recognise(page)
-        if lines and not is_cipher(page_text(lines)):
-            reading.recognised[number + 1], text = lines, page_text(lines)
+    letters = sum(map(str.isalnum, text))
+    is_picture = _LETTERS_PER_PAGE <= letters < _LETTERS_OF_A_STAMP and is_covered_by_picture(page)
+    if is_picture or letters < _LETTERS_PER_PAGE:
+        lines = recognise(page) if options.ocr and knows_script(options.ocr_languages) else []
+        words = page_text(lines)
+        if sum(map(str.isalnum, words)) > letters and not is_cipher(words):
+            reading.recognised[number + 1], text = lines, words
+        elif is_picture and not options.ocr:
+            reading.pictures.append(number + 1)
     typed = typed_lines(pdf, page, told)
     if number == 0 and is_no_title(reading.title) and is_clear:
         reading.title = shown_title(page, textpage, text)
@@ -217,6 +224,9 @@ def _draft(reading: _Reading) -> Draft:
         )
     if unsure := unsure_pages(reading.recognised):
         warnings.append(f"recognised with little confidence{_on(unsure)}; look at what was read")
+    if reading.pictures:
+        metadata["pages_of_pictures"] = len(reading.pictures)
+        warnings.append(f"pictures with a few words beside them{_on(reading.pictures)}; ingest.ocr reads them")
     if warnings:
         metadata["warnings"] = warnings
     return Draft(parts, "application/pdf", title=reading.title, paged=True, outline=reading.outline, metadata=metadata)

@@ -42,9 +42,9 @@ def picture(text: str, width: int = 1240, height: int = 700):
     return page
 
 
-def scan(*texts: str) -> bytes:
+def scan(*texts: str, turned: int = 0) -> bytes:
     buffer = io.BytesIO()
-    first, *rest = [picture(text) for text in texts]
+    first, *rest = [picture(text).rotate(turned) for text in texts]
     first.save(buffer, "PDF", resolution=150, save_all=True, append_images=rest)
     return buffer.getvalue()
 
@@ -76,6 +76,28 @@ def test_only_files_with_pages_without_text_get_a_second_look():
     assert holds_scans(([], [Quarantined("a", "no-text", "d")]))
     assert holds_scans(([document("en", pages_without_text=2)], []))
     assert not holds_scans(([document("en")], [Quarantined("a", "bad-line", "d")]))
+
+
+def stamped(picture_pdf: bytes, stamp: str) -> bytes:
+    """The pages with a line of text on top, as programs of scanners write it."""
+    pypdf = pytest.importorskip("pypdf")
+    pages = pypdf.PdfWriter(clone_from=io.BytesIO(picture_pdf))
+    line = pypdf.PdfReader(io.BytesIO(write_pdf([Page([Line(stamp, 72, 20)])]))).pages[0]
+    for page in pages.pages:
+        page.merge_page(line)
+    buffer = io.BytesIO()
+    pages.write(buffer)
+    return buffer.getvalue()
+
+
+def test_a_scan_with_a_stamp_on_each_page_is_told(tmp_path):
+    (tmp_path / "scan.pdf").write_bytes(stamped(scan(WORDS, WORDS), "Scanned by TinyScanner"))
+    (document,) = load_corpus([str(tmp_path)], options=LoadOptions(workers=1)).documents
+    assert "TinyScanner" in document.text
+    assert document.metadata["warnings"] == [
+        "pictures with a few words beside them on page 1, 2; ingest.ocr reads them"
+    ]
+    assert holds_scans(([document], []))
 
 
 def test_the_languages_of_a_scan_are_those_of_the_documents_around_it():
@@ -153,3 +175,16 @@ def test_a_scan_among_documents_in_a_script_that_is_not_known_is_refused_by_its_
     corpus = load_corpus([str(tmp_path)], options=LoadOptions(workers=1, ocr=True))
     (refusal,) = corpus.quarantined
     assert "'ru'" in refusal.detail
+
+
+@pytest.mark.slow
+@needs_engine
+def test_a_stamped_scan_and_one_upside_down_are_read(tmp_path):
+    text = "Nets are mended in the long shed behind the church."
+    (tmp_path / "stamped.pdf").write_bytes(stamped(scan(text), "Scanned by TinyScanner"))
+    (tmp_path / "turned.pdf").write_bytes(scan(text + " Its roof is old.", turned=180))
+    corpus = load_corpus([str(tmp_path)], options=LoadOptions(workers=1, ocr=True))
+    stamp, turned = corpus.documents
+    assert text in stamp.text
+    assert turned.text == text + " Its roof is old."
+    assert turned.metadata["boxes"][0][3] > 200  # where it stands on the page as it lies

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -22,11 +23,15 @@ _ENGINE = "rapidocr"
 _DOTS_PER_INCH = 200
 _MOST_PIXELS = 3_500  # of the longer side; a page may claim any size
 _LEAST_CONFIDENCE = 0.8  # mean of a page's lines
+_COVERED, _MOST_PICTURES = 0.7, 50
 _SAME_ROW = 0.6  # of the lower line's height
 _OTHER_SCRIPTS = frozenset(
     ("am", "ar", "as", "be", "bg", "bn", "dz", "el", "fa", "gu", "he", "hi", "hy", "ka", "kk", "km", "kn", "ko", "ky",
      "lo", "mk", "ml", "mn", "mr", "ne", "or", "pa", "ps", "ru", "si", "sr", "ta", "te", "th", "ug", "uk", "ur")
 )  # fmt: skip
+
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class TextLine:
     """
 
     text: str
-    box: tuple[float, float, float, float]
+    box: Box
     confidence: float = 1.0
 
 
@@ -62,18 +67,49 @@ def recognise(page: Any) -> list[TextLine]:
         return []
     width, height = page.get_size()
     scale = min(_DOTS_PER_INCH / 72, _MOST_PIXELS / max(width, height, 1))
-    found = _engine()(page.render(scale=scale, grayscale=False).to_numpy())
+    picture = page.render(scale=scale, grayscale=False).to_numpy()
+    lines = _lines(picture, scale)
+    if lines and _confidence(lines) < _LEAST_CONFIDENCE:  # upside down?
+        turned = _lines(picture[::-1, ::-1].copy(), scale)
+        if turned and _confidence(turned) > max(_confidence(lines), _LEAST_CONFIDENCE):
+            return [replace(line, box=_turned(line.box, width, height)) for line in in_columns(turned, height)]
+    return in_columns(lines, height)
+
+
+def is_covered_by_picture(page: Any) -> bool:
+    """Whether one picture takes up most of the page, as on a scan."""
+    import pypdfium2.raw as raw
+
+    width, height = page.get_size()
+    for picture in islice(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=2), _MOST_PICTURES):
+        left, bottom, right, top = picture.get_bounds()
+        if (right - left) * (top - bottom) > _COVERED * width * height:
+            return True
+    return False
+
+
+def _lines(picture: Any, scale: float) -> list[TextLine]:
+    found = _engine()(picture)
     if found.boxes is None or not found.txts:
         return []
-    lines = [
+    return [
         TextLine(text.strip(), _box(corners, scale), float(score))
         for corners, text, score in zip(found.boxes, found.txts, found.scores, strict=True)
         if text.strip()
     ]
-    return in_columns(lines, height)
 
 
-def _box(corners: Any, scale: float) -> tuple[float, float, float, float]:
+def _confidence(lines: Sequence[TextLine]) -> float:
+    return fmean(line.confidence for line in lines)
+
+
+def _turned(box: Box, width: float, height: float) -> Box:
+    """The box as it lies on the page that was turned round to be read."""
+    left, top, right, bottom = box
+    return round(width - right, 1), round(height - bottom, 1), round(width - left, 1), round(height - top, 1)
+
+
+def _box(corners: Any, scale: float) -> Box:
     across, down = [float(x) / scale for x, _ in corners], [float(y) / scale for _, y in corners]
     return round(min(across), 1), round(min(down), 1), round(max(across), 1), round(max(down), 1)
 
@@ -88,8 +124,8 @@ def _engine() -> Any:
 
 
 def unsure_pages(recognised: Mapping[int, Sequence[TextLine]]) -> list[int]:
-    """Pages whose lines were recognised with little confidence: handwriting, a page upside down, another script."""
-    return [n for n, lines in recognised.items() if fmean(line.confidence for line in lines) < _LEAST_CONFIDENCE]
+    """Pages whose lines were recognised with little confidence: handwriting, another script."""
+    return [n for n, lines in recognised.items() if _confidence(lines) < _LEAST_CONFIDENCE]
 
 
 def in_columns(lines: Sequence[TextLine], height: float) -> list[TextLine]:
