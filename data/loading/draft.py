@@ -23,7 +23,7 @@ from data.nouns import Document, digest, text_sha256
 PAGE_SEPARATOR = "\n\n"
 _JUNK_TITLE = re.compile(
     r"(?i)\(?(anonymous|unknown|no title)\)?|untitled.*|(document|presentation|slide)\s?\d*|microsoft \w+ - .*"
-    r"|.*\.(docx?|pdf|tex|dvi|indd|qxd|pptx?|xlsx?)"
+    r"|.*\.(docx?|odt|rtf|txt|pdf|e?ps|tex|dvi|indd|qxd|pptx?|xlsx?|html?|jpe?g|png|tiff?)"
 )
 
 
@@ -124,10 +124,15 @@ def _redacted_rest(draft: Draft, counts: dict[str, int], options: LoadOptions) -
     return replace(draft, metadata=metadata, outline=outline)
 
 
+def is_no_title(title: str) -> bool:
+    """What programs put in a title's place: a file's name, `untitled`, `Microsoft Word - ...`."""
+    return not title.strip() or bool(_JUNK_TITLE.fullmatch(" ".join(title.split())))
+
+
 def _title(stated: str, headings: Sequence[Heading], text: str, source: str) -> str:
     """The stated title, else the first heading where the text begins with one, else the file's name."""
     title = " ".join(clean_text(stated).split())
-    if _JUNK_TITLE.fullmatch(title):
+    if is_no_title(title):
         title = ""
     if not title and headings and headings[0][0] <= 200:
         title = headings[0][2]
