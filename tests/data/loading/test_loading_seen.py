@@ -2,6 +2,7 @@
 
 import pytest
 
+from data.loading import LoadOptions, corpus_report, load_corpus
 from data.loading.formats.html import render_html
 
 
@@ -112,3 +113,15 @@ def test_items_keep_their_numbers():
     assert seen(
         "<ol><li>moor<ul><li>fore</li></ul></li><li>unload</li></ol><ol start=5><li>a</li><li value=9>b</ol>"
     ) == ("The mill stands beside the river.\n\n1. moor\n- fore\n2. unload\n5. a\n9. b")
+
+
+def test_the_report_sums_up_what_was_left_out_and_is_silent_where_nothing_was(tmp_path):
+    (tmp_path / "a.md").write_text("The mill <!-- old --> ~~grinds~~ rye.\n\n<!-- more -->\n")
+    (tmp_path / "b.md").write_text("The barn <!-- old --> is full.\n")
+    report = corpus_report(load_corpus([str(tmp_path)], options=LoadOptions(workers=1)))
+    assert report["left_out"] == {"comments": 3, "struck out": 1}
+    plain = corpus_report(load_corpus([str(tmp_path / "b.md")], options=LoadOptions(workers=1)))
+    assert plain["left_out"] == {"comments": 1}
+    (tmp_path / "c.txt").write_text("The gate is shut.\n")
+    silent = corpus_report(load_corpus([str(tmp_path / "c.txt")], options=LoadOptions(workers=1)))
+    assert not {"left_out", "damaged_characters"} & silent.keys()
