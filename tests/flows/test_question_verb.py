@@ -93,9 +93,11 @@ def test_what_was_dropped_can_be_looked_at_even_when_nothing_was_kept(asking, en
 
 
 def test_a_stopped_run_says_how_far_it_came(asking, endpoint):
-    endpoint.script = lambda body: (
-        (402, refusal("no credit left")) if len(endpoint.bodies) > 3 else (200, completion("I would rather not say."))
-    )
+    def answer(body):
+        paid = sum("<passage>" in asked["messages"][-1]["content"] for asked in endpoint.bodies)
+        return (402, refusal("no credit left")) if paid > 3 else (200, completion("I would rather not say."))
+
+    endpoint.script = answer
     stopped = asking.raft("questions", "--no-prefect", "--set", "questions.teacher_concurrency=1", check=False)
     assert stopped.returncode == 1
     assert "no credit left" in stopped.stderr
