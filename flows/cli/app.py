@@ -78,13 +78,14 @@ def _options(
 
 
 def _register(app: typer.Typer) -> None:
-    from flows.cli import (
+    from flows.cli.verbs import (
         advise,
         ask,
         card,
         domains,
         evaluate_retrieval,
         explain,
+        export,
         forget,
         gc,
         ingest,
@@ -107,6 +108,7 @@ def _register(app: typer.Typer) -> None:
     for name, verb in run.stage_verbs().items():
         _command(app, verb, f"raft {name} my.yaml", name=name)
     _command(app, questions.questions, "raft questions my.yaml --preview 5; raft questions my.yaml --dropped")
+    _command(app, export.export, "raft export my.yaml; raft export my.yaml --check all")
     _command(app, records.records, "raft records my.yaml --show 3; raft records --diff previous latest")
     _command(app, evaluate_retrieval.evaluate_retrieval, "raft evaluate retrieval my.yaml", name="evaluate retrieval")
     _command(app, advise.advise, "raft advise my.yaml --questions 40")

@@ -92,7 +92,7 @@ def read_adapter_config(folder: Path) -> LoraConfig:
         config = LoraConfig.from_peft(read_json(folder / ADAPTER_CONFIG))
     except BadInput as error:
         raise BadInput(f"{folder}: {error.what}", expected=error.expected, do=error.do) from error
-    weights = _sets_of_weights(folder)
+    weights = sets_of_weights(folder)
     if len(weights) > 1:
         raise BadInput(
             f"{folder} holds several sets of weights: {', '.join(weights)}",
@@ -108,7 +108,7 @@ def read_adapter_config(folder: Path) -> LoraConfig:
     return config
 
 
-def _sets_of_weights(folder: Path) -> list[str]:
+def sets_of_weights(folder: Path) -> list[str]:
     """One name for each set of weights in a folder; shards and their index are one set."""
     matches = [match for path in folder.iterdir() if (match := _WEIGHTS.fullmatch(path.name))]
     return sorted({f"{m['name']}{'-*-of-*' if m['shard'] or m['index'] else ''}.{m['kind']}" for m in matches})

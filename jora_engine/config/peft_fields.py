@@ -89,8 +89,7 @@ def require_plain(config: Mapping[str, Any]) -> None:
     Raises:
         BadInput: naming every field whose value changes the result, or may.
     """
-    faults = {name: value for name, value in {"peft_type": None, **config}.items() if not _is_neutral(name, value)}
-    if faults:
+    if faults := faults_of(config):
         first = next(iter(faults))
         raise BadInput(
             "the adapter's adapter_config.json has " + ", ".join(f"{k}={_short(v)}" for k, v in faults.items()),
@@ -98,6 +97,11 @@ def require_plain(config: Mapping[str, Any]) -> None:
             + " or ".join(repr(value) for value in NEUTRAL.get(first, _UNKNOWN[:2])),
             do=_WHAT_TO_DO.get(first, _MERGE if first in NEUTRAL else f"if {first} changes what it computes, {_MERGE}"),
         )
+
+
+def faults_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, with their values, that are not known to leave plain LoRA as it is."""
+    return {name: value for name, value in {"peft_type": None, **config}.items() if not _is_neutral(name, value)}
 
 
 def _is_neutral(name: str, value: Any) -> bool:

@@ -47,6 +47,8 @@ PRE_TOKENIZERS = {
 }
 """`tokenizer.ggml.pre` -> how text is split before the merges are applied."""
 
+_BEGIN_WITH_BOS = ("llama-bpe", "llama3", "llama-v3", "tekken")
+
 
 def build_tokenizer(meta: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer that the metadata (`tokenizer.ggml.*` keys) describes.
@@ -72,7 +74,7 @@ def build_tokenizer(meta: Mapping[str, Any]) -> Tokenizer:
     if model == "llama":
         # <unk> stands in text as it does in Hugging Face's conversion of the same vocabulary
         tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == _UNKNOWN])
-    if meta.get("tokenizer.ggml.add_bos_token", model == "llama"):
+    if meta.get("tokenizer.ggml.add_bos_token", _begins_by_default(meta)):
         bos = meta["tokenizer.ggml.bos_token_id"]
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{tokens[bos]}:0 $A:0",
@@ -86,7 +88,7 @@ def tokenizer_config(meta: Mapping[str, Any], max_tokens: int) -> dict[str, Any]
     """tokenizer_config.json: special tokens by name, chat template, and a class that keeps tokenizer.json as it is."""
     tokens = meta["tokenizer.ggml.tokens"]
     out: dict[str, Any] = {
-        "add_bos_token": bool(meta.get("tokenizer.ggml.add_bos_token", meta.get("tokenizer.ggml.model") == "llama")),
+        "add_bos_token": bool(meta.get("tokenizer.ggml.add_bos_token", _begins_by_default(meta))),
         "clean_up_tokenization_spaces": False,
         "model_max_length": max_tokens,
         # the named classes (GPT2Tokenizer, LlamaTokenizer) build their own pre-tokenizer and would split differently
@@ -108,6 +110,11 @@ def end_ids(meta: Mapping[str, Any]) -> list[int]:
     return list(dict.fromkeys(i for i in ids if i is not None))
 
 
+def _begins_by_default(meta: Mapping[str, Any]) -> bool:
+    """Whether a text begins with BOS where the file does not say, as in llama.cpp."""
+    return meta.get("tokenizer.ggml.model") == "llama" or meta.get("tokenizer.ggml.pre") in _BEGIN_WITH_BOS
+
+
 def _byte_level(meta: Mapping[str, Any]) -> Tokenizer:
     name = meta.get("tokenizer.ggml.pre", "default")
     if name not in PRE_TOKENIZERS:
@@ -119,7 +126,7 @@ def _byte_level(meta: Mapping[str, Any]) -> Tokenizer:
     rule = PRE_TOKENIZERS[name]
     vocab = {token: i for i, token in enumerate(meta["tokenizer.ggml.tokens"])}
     merges = [_pair(line) for line in meta["tokenizer.ggml.merges"]]
-    ignore = name in ("llama-bpe", "llama3", "llama-v3", "tekken")  # whole words of the vocabulary need no merges
+    ignore = name in _BEGIN_WITH_BOS  # whole words of the vocabulary need no merges
     tokenizer = Tokenizer(BPE(vocab=vocab, merges=merges, fuse_unk=False, ignore_merges=ignore))
     prefix = bool(meta.get("tokenizer.ggml.add_space_prefix", False))
     if rule == _GPT2:

@@ -28,9 +28,9 @@ def read_backend(folder: Path, settings: Mapping[str, Any]) -> tokenizers.Tokeni
             ) from error
         backend.no_padding()
         backend.no_truncation()
-        return backend
+        return _with_added_tokens(backend, folder, settings)
     if (folder / "tokenizer.model").exists():
-        return _from_sentencepiece(folder / "tokenizer.model", settings)
+        return _with_added_tokens(_from_sentencepiece(folder / "tokenizer.model", settings), folder, settings)
     raise BadInput(
         f"{folder} holds no tokenizer",
         expected="tokenizer.json or a SentencePiece tokenizer.model",
@@ -68,7 +68,42 @@ def _from_sentencepiece(file: Path, settings: Mapping[str, Any]) -> tokenizers.T
                 expected="BPE with spaces as U+2581 and byte fallback",
                 do="add the model's tokenizer.json",
             )
+    if settings.get("legacy") is False:  # then a text begins with a space, and what follows a special token does not
+        tokenizer.normalizer = None
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace("\u2581", prepend_scheme="first", split=False)
     return tokenizer
+
+
+def _with_added_tokens(
+    backend: tokenizers.Tokenizer, folder: Path, settings: Mapping[str, Any]
+) -> tokenizers.Tokenizer:
+    """The backend with the tokens that the folder adds to its vocabulary in the files beside it.
+
+    Raises:
+        BadInput: one of them would get another id than its file says.
+    """
+    older = folder / "added_tokens.json"
+    special = {*special_tokens(folder, settings).values(), *more_special_tokens(folder, settings)}
+    added: dict[int, Mapping[str, Any]] = {
+        int(i): {"content": t, "special": t in special} for t, i in (read_json(older) if older.exists() else {}).items()
+    }
+    added |= {int(i): row for i, row in (settings.get("added_tokens_decoder") or {}).items()}
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for number, row in sorted(added.items()):
+        if row["content"] in known:
+            continue
+        flags = {
+            name: bool(row.get(name, False)) for name in ("lstrip", "rstrip", "single_word", "normalized", "special")
+        }
+        token = tokenizers.AddedToken(row["content"], **flags)
+        backend.add_special_tokens([token]) if token.special else backend.add_tokens([token])
+        if (got := backend.token_to_id(row["content"])) != number:
+            raise BadInput(
+                f"{folder}: the added token {row['content']!r} has the id {number} in its file, and {got} here",
+                expected="added tokens numbered on from the vocabulary",
+                do="add the model's tokenizer.json",
+            )
+    return backend
 
 
 def special_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
@@ -82,6 +117,15 @@ def special_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, str):
             out[name] = value
     return out
+
+
+def more_special_tokens(folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    """The special tokens that have no name of their own (`additional_special_tokens`)."""
+    older = folder / "special_tokens_map.json"
+    merged = {**(read_json(older) if older.exists() else {}), **settings}
+    rows = merged.get("additional_special_tokens") or merged.get("extra_special_tokens") or []
+    values = rows.values() if isinstance(rows, Mapping) else rows
+    return [value["content"] if isinstance(value, Mapping) else value for value in values]
 
 
 def config_eos(folder: Path) -> list[int]:

@@ -28,6 +28,8 @@ from data.loading.raised import lowered, raised, write_raised
         ("<sup>2</sup>See the annex.", "2 See the annex."),
         ("<sup>14</sup>C", "^14C"),
         ("10<span style='vertical-align: super'>6</span>", "10^6"),
+        ("5<sup>1</sup>/<sub>2</sub> inches", "5 1/2 inches"),
+        ("<sup>3</sup>⁄<sub>4</sub>", "3/4"),
         ("10<sup></sup>", "10"),
     ],
 )

@@ -10,10 +10,11 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from tokenizers.pre_tokenizers import ByteLevel
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.files.gguf import convert
-from jora_engine.files.gguf_tokenizer import build_tokenizer
+from jora_engine.files.gguf_tokenizer import build_tokenizer, tokenizer_config
 from jora_engine.files.tokenizer import Tokenizer
 from raft_errors import BadInput
 
@@ -158,6 +159,33 @@ def test_tokens_and_chat_prompts_survive(wide_model, bpe, tmp_path, texts):
     assert ours.render([{"role": "user", "content": "hi"}], True) == "hi<|im_end|>go"
     assert ours.eos_ids == (2,)
     assert theirs.all_special_ids == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("pre", "told", "begins"),
+    [
+        ("llama-bpe", None, True),
+        ("tekken", None, True),
+        ("smollm", None, False),
+        ("qwen2", None, False),
+        ("llama-bpe", False, False),
+        ("qwen2", True, True),
+    ],
+)
+def test_a_text_begins_as_in_llama_cpp_where_the_file_does_not_say(pre, told, begins):
+    letters = [*ByteLevel.alphabet()]
+    meta = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": ["<s>", "</s>", *letters],
+        "tokenizer.ggml.token_type": [3, 3, *(1 for _ in letters)],
+        "tokenizer.ggml.merges": [],
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+    meta |= {} if told is None else {"tokenizer.ggml.add_bos_token": told}
+    assert (build_tokenizer(meta).encode("a").ids[0] == 0) is begins
+    assert tokenizer_config(meta, 64)["add_bos_token"] is begins
 
 
 def test_the_same_file_gives_the_same_bytes(wide_model, bpe, tmp_path):

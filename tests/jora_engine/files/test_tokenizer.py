@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 
 import pytest
 import sentencepiece
@@ -21,6 +22,10 @@ LLAMA2 = (
     "{{ bos_token + '[INST] ' + message['content'].strip() + ' [/INST]' }}"
     "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}"
     "{% else %}{{ raise_exception('no ' + message['role'] + ' here') }}{% endif %}{% endfor %}"
+)
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 FANCY = (
     "{%- set ns = namespace(n=0) %}\n{% for m in messages %}\n    {%- if m.role == 'system' %}{% continue %}{% endif %}"
@@ -208,6 +213,43 @@ def test_a_sentencepiece_chat_prompt_equals_transformers_llama_tokenizer(sentenc
     talk = TALK[1:]
     assert ours.render(talk) == theirs.apply_chat_template(talk, tokenize=False)
     assert ours.encode("plain words, 12") == theirs.encode("plain words, 12")
+
+
+CHATML_TOKENS = {
+    "350": {"content": "<|im_start|>", "special": True, "normalized": False},
+    "351": {"content": "<|im_end|>", "special": True, "normalized": False},
+    "352": {"content": "<think>", "special": False, "normalized": False},
+}
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "added_tokens.json"])
+def test_tokens_that_are_added_beside_a_sentencepiece_model_are_tokens(sentencepiece_folder, tmp_path, place):
+    """As for a Llama 2 that was taught ChatML: in pieces, the marks of a turn would be words of the prompt."""
+    folder = shutil.copytree(sentencepiece_folder, tmp_path / "chatml")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"eos_token": "<|im_end|>", "chat_template": CHATML, "legacy": False}
+    if place == "added_tokens.json":
+        (folder / place).write_text(json.dumps({row["content"]: int(i) for i, row in CHATML_TOKENS.items()}))
+        settings["additional_special_tokens"] = ["<|im_start|>"]
+    else:
+        settings["added_tokens_decoder"] = CHATML_TOKENS
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    ours = Tokenizer.load(folder)
+    assert ours.eos_ids[0] == 351
+    ids = ours.apply_chat_template(TALK[1:2], add_generation_prompt=True)
+    assert [i for i in ids if i >= 350] == [350, 351, 350]
+    assert set(ours.control.special) >= {"<|im_start|>", "<|im_end|>"}
+    assert ours.control.marks == ("<think>",)
+    if place == "tokenizer_config.json":
+        theirs = transformers.LlamaTokenizer.from_pretrained(folder)
+        assert theirs.apply_chat_template(TALK[1:2], add_generation_prompt=True, return_dict=False) == ids
+
+
+def test_an_added_token_with_another_number_is_refused(sentencepiece_folder, tmp_path):
+    folder = shutil.copytree(sentencepiece_folder, tmp_path / "gap")
+    (folder / "added_tokens.json").write_text('{"<|im_start|>": 360}')
+    with pytest.raises(BadInput, match=r"im_start.* has the id 360 in its file, and 350 here"):
+        Tokenizer.load(folder)
 
 
 def test_a_folder_without_a_usable_tokenizer_is_refused(tmp_path, tokenizer_folder):

@@ -35,7 +35,7 @@ def run(
     build_to(config, set_, "evaluate", force, no_prefect, json, keep)
 
 
-OWN_FILES = ("ingest", "questions", "records")
+OWN_FILES = ("ingest", "questions", "records", "export")
 """Stages whose verb does more than build."""
 
 
