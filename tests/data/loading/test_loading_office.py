@@ -166,8 +166,8 @@ def test_text_boxes_stand_once_behind_their_paragraph(tmp_path):
     assert text(tmp_path, paragraph(run("Notice."), f"<w:r>{box(inside)}</w:r>") + paragraph(run("End."))) == (
         "Notice.\n\nCall 4711.\n\n| day | 5 |\n| --- | --- |\n\nEnd."
     )
-    for fallback in ("", f"<w:pict><v:shape><v:textbox><w:txbxContent>{paragraph(run('Call 4711.'))}"
-                         "</w:txbxContent></v:textbox></v:shape></w:pict>"):  # fmt: skip
+    old = f"<v:textbox><w:txbxContent>{paragraph(run('Call 4711.'))}</w:txbxContent></v:textbox>"
+    for fallback in ("", f"<w:pict><v:shape>{old}</v:shape></w:pict>", f"<w:pict><v:oval>{old}</v:oval></w:pict>"):
         both = (
             f"<mc:AlternateContent><mc:Choice Requires='wps'>{box(paragraph(run('Call 4711.')))}</mc:Choice>"
             f"<mc:Fallback>{fallback}</mc:Fallback></mc:AlternateContent>"
