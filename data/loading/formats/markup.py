@@ -44,7 +44,7 @@ def shown_markdown(text: str) -> tuple[str, dict[str, int]]:
         if pattern is _TILDES or "<" in prose:
             prose, count = pattern.subn(_GONE, prose)
             left_out[kind] += count
-    prose = _RAISED.sub(lambda found: raised(found[2]) if found[1].lower() == "sup" else lowered(found[2]), prose)
+    prose = _RAISED.sub(lambda mark: raised(mark[2]) if mark[1].lower() == "sup" else lowered(mark[2]), prose)
     prose = _GONE_WITH_ITS_SPACE.sub("", prose).replace(_GONE, "")
     return _PLACE.sub(lambda place: code[int(place[1])], prose), dict(+left_out)
 

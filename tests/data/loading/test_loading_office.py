@@ -147,6 +147,10 @@ def test_merged_late_and_nested_cells_of_a_word_table_keep_their_columns(tmp_pat
     ]
 
 
+def test_a_noncharacter_in_the_text_means_nothing(tmp_path):
+    assert text(tmp_path, paragraph(run("a\ufdd47\ufdd5b"))) == "a7b"
+
+
 def test_a_table_of_one_cell_is_a_frame(tmp_path):
     inner = table(row(*words("a", "b")), row(*words("c", "d")))
     assert text(tmp_path, table(row(cell(paragraph(run("Before.")) + inner + paragraph())))) == (

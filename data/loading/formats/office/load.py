@@ -20,7 +20,7 @@ from typing import Any
 from data.loading.draft import Draft, draft_without
 from data.loading.formats.html import declared_encoding, render_html
 from data.loading.formats.office.epub import load_epub
-from data.loading.formats.office.markdown_of_html import SeenHtml
+from data.loading.formats.office.markdown_of_html import PageConverter
 from data.loading.formats.office.sheets import load_xlsx
 from data.loading.formats.office.slides_xml import mend_pptx
 from data.loading.formats.office.word_xml import mend_docx
@@ -66,11 +66,11 @@ def _load_by_markitdown(raw: bytes, kind: str) -> Draft:
     hidden: set[int] = set()
     try:
         if kind == "docx":
-            raw, gone = mend_docx(raw)
-            left_out.update(gone)
+            raw, counts = mend_docx(raw)
+            left_out.update(counts)
         elif kind == "pptx":
-            raw, gone, hidden = mend_pptx(raw)
-            left_out.update(gone)
+            raw, counts, hidden = mend_pptx(raw)
+            left_out.update(counts)
     except (zipfile.BadZipFile, KeyError, ValueError, zlib.error) as error:
         raise Refused("unreadable", f"its parts are damaged ({error}); save it anew") from error
     text, title, more = _convert(raw, kind)
@@ -150,8 +150,8 @@ def _convert(raw: bytes, kind: str) -> tuple[str, str, Mapping[str, int]]:
         "pptx": converters.PptxConverter,
         "msg": converters.OutlookMsgConverter,
     }[kind]()
-    seen = SeenHtml()
-    setattr(converter, _BETWEEN, seen)
+    html = PageConverter()
+    setattr(converter, _BETWEEN, html)
     info = StreamInfo(extension=f".{kind}", mimetype=MEDIA_TYPES[kind])
     try:
         try:
@@ -166,4 +166,4 @@ def _convert(raw: bytes, kind: str) -> tuple[str, str, Mapping[str, int]]:
     except Exception as error:  # third-party parsers raise anything on damaged files
         what = f"{type(error).__name__}: {error}"[:200]
         raise Refused("unreadable", f"the {kind} converter failed on it ({what}); save it anew") from error
-    return result.markdown or "", result.title or "", seen.left_out
+    return result.markdown or "", result.title or "", html.left_out
