@@ -45,7 +45,7 @@ STEP_TOKENS = 8192
 
 
 def model_config(name: str) -> Any:
-    from jora_engine.config import ModelConfig
+    from jora_engine.config.architecture import ModelConfig
 
     m = MODELS[name]
     return ModelConfig(
@@ -56,11 +56,20 @@ def model_config(name: str) -> Any:
 def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     """One process: the engine at one row length."""
     import jax
-    import jax.numpy as jnp
 
-    from jora_engine.config import LoraConfig, TrainConfig
-    from jora_engine.planning import abstract_params, choose, device_memory, flops_per_token, full_rows, rungs
-    from jora_engine.train import Trainer
+    from jora_engine.config.lora import LoraConfig
+    from jora_engine.config.recipe import TrainConfig
+    from jora_engine.model.parameters import untrained_params
+    from jora_engine.training.loop import Trainer
+    from jora_engine.training.plan import (
+        abstract_params,
+        bits_here,
+        choose,
+        device_memory,
+        flops_per_token,
+        full_rows,
+        rungs,
+    )
 
     model, lora = model_config(job["model"]), LoraConfig.preset(job["preset"])
     length, rows = job["length"], job["rows"]
@@ -73,13 +82,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
         device_memory(),
     )
 
-    def weight(key: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:
-        drawn = (jax.random.normal(key, shape.shape, jnp.bfloat16) * 0.02).astype(jnp.bfloat16)
-        return drawn if shape.dtype == jnp.bfloat16 else jax.lax.bitcast_convert_type(drawn, shape.dtype)
-
-    leaves, tree = jax.tree.flatten(shapes)
-    make = jax.jit(weight, static_argnums=1)
-    trainer.params = jax.tree.unflatten(tree, [make(jax.random.key(i), leaf) for i, leaf in enumerate(leaves)])
+    trainer.params = untrained_params(model, 0, bits=bits_here())
     state, seconds = trainer.initial_state(), []
     for _ in range(job["steps"] + 2):
         began = time.perf_counter()
@@ -122,7 +125,7 @@ def peft_steps(job: dict[str, Any], device: str, checkpointing: bool) -> dict[st
     import torch
     import transformers
 
-    from jora_engine.config import LoraConfig
+    from jora_engine.config.lora import LoraConfig
 
     m, length, rows = MODELS[job["model"]], job["length"], job["rows"]
     flash = device == "cuda" and importlib.util.find_spec("flash_attn") is not None
@@ -142,7 +145,7 @@ def peft_steps(job: dict[str, Any], device: str, checkpointing: bool) -> dict[st
         base = transformers.AutoModelForCausalLM.from_config(
             config, dtype=torch.bfloat16, attn_implementation=attention
         )
-    wanted = LoraConfig.preset(job["preset"]).to_peft(m["layers"]) | {"inference_mode": False}
+    wanted = LoraConfig.preset(job["preset"]).to_peft(model_config(job["model"])) | {"inference_mode": False}
     model = peft.get_peft_model(base, peft.LoraConfig(**wanted))
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -183,7 +186,7 @@ def run_attention(job: dict[str, Any]) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from jora_engine.attention_backends import KERNELS, Shape, _draw, attend, choose, fault
+    from jora_engine.model.attention_backends import KERNELS, Shape, _draw, attend_with, choose, fault
 
     model, out = model_config(job["model"]), {}
     shape = Shape(
@@ -203,7 +206,7 @@ def run_attention(job: dict[str, Any]) -> dict[str, Any]:
         if wrong:
             out[name] = {"right": False, "why": wrong}
             continue
-        function = attend(name, None)
+        function = attend_with(name, None)
 
         def value(q: Any, k: Any, v: Any, function: Any = function) -> Any:
             return (function(q, k, v, mask).astype(jnp.float32) * weight).sum()

@@ -40,10 +40,12 @@ def compiled(job: dict[str, Any]) -> dict[str, Any]:
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", job["devices"])
-    from jora_engine.config import LoraConfig, ModelConfig, TrainConfig
-    from jora_engine.planning import abstract_params, full_rows, plan
-    from jora_engine.sharding import Placement, make_mesh
-    from jora_engine.train import Trainer
+    from jora_engine.config.architecture import ModelConfig
+    from jora_engine.config.lora import LoraConfig
+    from jora_engine.config.recipe import TrainConfig
+    from jora_engine.model.sharding import Placement, make_mesh
+    from jora_engine.training.loop import Trainer
+    from jora_engine.training.plan import abstract_params, full_rows, plan
 
     m = SHAPES[job["model"]]
     qwen = job["model"].startswith("qwen")

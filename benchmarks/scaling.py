@@ -41,18 +41,19 @@ def train(mesh: tuple[int, ...], steps: int) -> list[float]:
     jax.config.update("jax_num_cpu_devices", math.prod(mesh))
     import numpy as np
 
-    from jora_engine.config import LoraConfig, ModelConfig, TrainConfig
-    from jora_engine.packing import Example
-    from jora_engine.sharding import Placement, make_mesh
-    from jora_engine.train import Trainer
-    from jora_engine.weights import param_shapes
+    from jora_engine.config.architecture import ModelConfig
+    from jora_engine.config.lora import LoraConfig
+    from jora_engine.config.recipe import TrainConfig
+    from jora_engine.model.parameters import untrained_params
+    from jora_engine.model.sharding import Placement, make_mesh
+    from jora_engine.training.loop import Trainer
+    from jora_engine.training.packing import Example
 
     model = ModelConfig("llama", 512, 128, 352, 4, 8, 4, 16)
     placement = Placement(make_mesh(mesh), model)
     rng = np.random.default_rng(0)
-    shapes = param_shapes(model, "float32")
-    drawn = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32) * s.shape[-1] ** -0.5, shapes)
-    params = jax.device_put(drawn, placement.params(shapes))
+    params = untrained_params(model, 0, "float32")
+    params = jax.device_put(params, placement.params(params))
 
     def count(low: int, high: int) -> Any:  # a run of numbers that go up by one: something to learn
         return (rng.integers(0, 500) + np.arange(rng.integers(low, high), dtype=np.int32)) % 500 + 3

@@ -63,14 +63,15 @@ def squad_records(data: Path, count: int, seed: int) -> list[dict[str, str]]:
 
 def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     """One process: the engine over the job's steps."""
-    from jora_engine.lora import init_lora
-    from jora_engine.packing import Packing, pack
-    from jora_engine.planning import bits_here
-    from jora_engine.sharding import place, use_cores
-    from jora_engine.tokenizer import Tokenizer
-    from jora_engine.train import Schedule, Trainer
-    from jora_engine.trainer import read_examples
-    from jora_engine.weights import load_params, param_shapes, read_model_config
+    from jora_engine.files.tokenizer import Tokenizer
+    from jora_engine.files.weights import load_params, read_model_config
+    from jora_engine.model.lora import init_lora
+    from jora_engine.model.parameters import param_shapes
+    from jora_engine.model.sharding import place, use_cores
+    from jora_engine.training.loop import Schedule, Trainer
+    from jora_engine.training.packing import Packing, pack
+    from jora_engine.training.plan import bits_here
+    from jora_engine.training.records import read_examples
 
     use_cores(ENGINE_ROWS)
     folder = Path(job["model"])
@@ -108,7 +109,8 @@ def leaves(tree: Any) -> list[Any]:
 
 
 def engine_config(job: dict[str, Any]):
-    from jora_engine.config import LoraConfig, TrainConfig
+    from jora_engine.config.lora import LoraConfig
+    from jora_engine.config.recipe import TrainConfig
 
     steps = len(job["steps"])
     training = TrainConfig(
@@ -136,11 +138,11 @@ def run_peft(job: dict[str, Any], packed: bool) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from jora_engine.export import adapter_tensors
-    from jora_engine.lora import init_lora
-    from jora_engine.tokenizer import Tokenizer
-    from jora_engine.trainer import read_examples
-    from jora_engine.weights import read_model_config
+    from jora_engine.adapters.peft_folder import adapter_tensors
+    from jora_engine.files.tokenizer import Tokenizer
+    from jora_engine.files.weights import read_model_config
+    from jora_engine.model.lora import init_lora
+    from jora_engine.training.records import read_examples
 
     torch.manual_seed(0)
     folder = Path(job["model"])
@@ -149,8 +151,8 @@ def run_peft(job: dict[str, Any], packed: bool) -> dict[str, Any]:
     base = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, job["dtype"]), attn_implementation="sdpa", use_cache=False
     )
-    model = peft.get_peft_model(base, peft.LoraConfig(**lora.to_peft(config.num_layers) | {"inference_mode": False}))
-    start = adapter_tensors(init_lora(lora, config, job["seed"]), range(config.num_layers))
+    model = peft.get_peft_model(base, peft.LoraConfig(**lora.to_peft(config) | {"inference_mode": False}))
+    start = adapter_tensors(init_lora(lora, config, job["seed"]), config, range(config.num_layers))
     state = {k.replace(".weight", ".default.weight"): torch.tensor(np.array(v)) for k, v in start.items()}
     assert not model.load_state_dict(state, strict=False).unexpected_keys
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -191,7 +193,7 @@ def padded(group: list[Any]):
 
 
 def fit_rows(chosen: list[Any]) -> list[list[Any]]:
-    from jora_engine.packing import pack
+    from jora_engine.training.packing import pack
 
     return [[chosen[i] for i in row] for row in pack(chosen, ROW_TOKENS, seed=0, epoch=0).rows]
 
@@ -243,8 +245,8 @@ def main() -> int:
         parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
     rounds, steps = (1, 3) if args.quick else (args.rounds, args.steps)
 
-    from jora_engine.tokenizer import Tokenizer
-    from jora_engine.trainer import read_examples
+    from jora_engine.files.tokenizer import Tokenizer
+    from jora_engine.training.records import read_examples
     from tasks.inputs.models import resolve
 
     with tempfile.TemporaryDirectory() as place:

@@ -159,7 +159,7 @@ class Question(Noun):
 
 @dataclass(frozen=True)
 class Record(Noun):
-    """One RAFT training example in Alpaca form.
+    """One RAFT training example in Alpaca form; a file has its chat beside the triple, as `messages`.
 
     Attributes:
         instruction: the task sentence and the question.
@@ -175,6 +175,27 @@ class Record(Noun):
     input: str
     output: str
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> list[dict[str, str]]:
+        """The chat that is to be answered: one turn, the input on the line after the instruction.
+
+        The one place where the two are joined. Training, evaluation, `ask`, serving and the files of other trainers
+        have it from here; LLaMA-Factory joins a triple in the same way.
+        """
+        words = f"{self.instruction}\n{self.input}" if self.input else self.instruction
+        return [{"role": "user", "content": words}]
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The whole chat, the answer as its last turn: what the engine trains on."""
+        return [*self.prompt, {"role": "assistant", "content": self.output}]
+
+    def to_dict(self) -> dict[str, Any]:
+        """With `messages`, so that who reads a file need not know how a triple is joined."""
+        own = super().to_dict()
+        metadata = own.pop("metadata")
+        return {**own, "messages": self.messages, "metadata": metadata}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flows.pipeline import Models, Run, published
+from flows.run import Models, Run
+from flows.walk import published
 from raft_errors import BadInput
 from tasks.build.events import silent
 from tasks.build.supervisor import run_child
@@ -21,7 +22,7 @@ GIB = 2**30
 
 
 def engine_plan(config: RunConfig, devices: int | None, memory_gib: float | None) -> list[dict[str, Any]]:
-    """The settings that were tried, as `jora_engine.planning.Plan.to_json` tells them; the last one is the choice.
+    """The settings that were tried, as `jora_engine.training.plan.Plan.to_json` tells them; the last one is the choice.
 
     The records are used where they are built already, else rows count as full; the time comes from the last training
     of the same base.
@@ -51,7 +52,7 @@ def engine_plan(config: RunConfig, devices: int | None, memory_gib: float | None
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder, "job.json"), job)
         run_child(
-            "jora_engine.planner",
+            "jora_engine.training.plan_job",
             [str(Path(folder, "job.json"))],
             log_file=Path(folder, "planner.log"),
             on_event=lambda event: attempts.extend(event.get("tried", [])),

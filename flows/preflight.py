@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from data.memo import memoise
+from data.nouns import ItemCache
+from flows.calls import Call
+from flows.run import Run
 from tasks.build.events import Said
 from tasks.build.keys import code_fingerprint, key_of
-from tasks.build.stage import Stage
 from tasks.inputs.models import ModelFiles
 from tasks.store.disks import SPARE_BYTES, no_space
 
-if TYPE_CHECKING:
-    from flows.pipeline import Run
 
-
-def check(run: Run, stages: Sequence[Stage]) -> None:
-    """Looks at what the stages will need.
+def check(run: Run, calls: Sequence[Call]) -> None:
+    """Looks at what the calls of a flow will need.
 
     Raises:
-        BadInput: the base model's architecture is not supported, or its tokenizer cannot be used.
+        BadInput: the base model's architecture is not supported, or its tokenizer or chat template cannot be used.
         RaftError: the disk has no room for the results.
     """
     needed = SPARE_BYTES
-    if any("base" in made.models_for(getattr(run.config, made.name)) for made in stages):
+    stages = {call.stage.name: call.stage for call in calls}
+    if any("base" in stage.models_for(getattr(run.config, name)) for name, stage in stages.items()):
         base = run.models["base"]
-        if fallback := _fallback_template(run, base):
-            run.reporter(
-                Said(
-                    f"{base.name} brings no chat template: the built-in template {fallback} is used, "
-                    "and written into the merged model"
-                )
-            )
-        if "export" in {made.name for made in stages}:
+        for sentence in _of_the_base(base, run.store.cache("checks")):
+            run.reporter(Said(sentence))
+        if "export" in stages:
             weights = sum(p.stat().st_size for p in base.folder.glob("*.safetensors"))
             needed += 2 * weights  # the merged model in float32 is twice a base in bfloat16
     free = shutil.disk_usage(run.store.root).free
@@ -42,18 +36,26 @@ def check(run: Run, stages: Sequence[Stage]) -> None:
         raise no_space(run.store.root, free, needed)
 
 
-def _fallback_template(run: Run, base: ModelFiles) -> str:
-    """Name of the template that stands in where the base brings none, else "". Raises BadInput for an unusable base.
+def _of_the_base(base: ModelFiles, cache: ItemCache) -> list[str]:
+    """What to know of the base and its chat template. Raises BadInput for a base that cannot be trained.
 
     A base that was found usable is not looked at again by the same code, which would import all of JAX.
     """
 
-    def look(_: str) -> str:
-        from jora_engine.tokenizer import Tokenizer
-        from jora_engine.weights import read_model_config
+    def look(_: str) -> list[str]:
+        from jora_engine.files.prompt_check import check_prompt
+        from jora_engine.files.tokenizer import Tokenizer
+        from jora_engine.files.weights import read_model_config
 
         read_model_config(base.folder)
-        return Tokenizer.load(base.folder).fallback_template or ""
+        tokenizer = Tokenizer.load(base.folder, **base.chat)
+        sentences = check_prompt(tokenizer, base.name)
+        if tokenizer.fallback_template:
+            sentences.append(
+                f"{base.name} brings no chat template: the built-in template {tokenizer.fallback_template} is used, "
+                "and written into the merged model"
+            )
+        return sentences
 
-    code = key_of({"code": code_fingerprint("jora_engine.tokenizer", "jora_engine.weights")})
-    return str(memoise(run.store.cache("checks"), f"base-1 {code}", [base.digest], look)[0])
+    code = key_of({"code": code_fingerprint("jora_engine.files.prompt_check", "jora_engine.files.weights")})
+    return list(memoise(cache, f"base-2 {code}", [base.digest], look)[0])

@@ -1,6 +1,6 @@
 """Reads a folder of documents, queries and relevance judgements in the layout of BEIR, or of TREC qrels.
 
-Each document becomes one chunk, as such sets are searched. Only the format is known here; nothing is embedded.
+Each document becomes one chunk, since such sets are searched by document. Knows only the format; embeds nothing.
 """
 
 from __future__ import annotations
@@ -40,38 +40,39 @@ def read_judged_set(folder: Path, *, split: str = "test") -> JudgedSet:
         split: which judgements, where the folder has several (`qrels/<split>.tsv`, `qrels_<split>.tsv`).
 
     Raises:
-        BadInput: a file is missing or damaged, a judged query or document is not there, or nothing is judged.
+        BadInput: a file is missing or damaged, a judged query or document does not exist, or nothing is judged.
     """
     folder = Path(folder)
     corpus = _find(folder, "documents", "corpus.jsonl")
-    asked = _find(folder, "queries", "queries.jsonl", f"questions_{split}.jsonl", "questions.jsonl")
-    judged = _find(folder, "judgements", f"qrels/{split}.tsv", f"qrels_{split}.tsv", "qrels.tsv")
+    queries = _find(folder, "queries", "queries.jsonl", f"questions_{split}.jsonl", "questions.jsonl")
+    qrels = _find(folder, "judgements", f"qrels/{split}.tsv", f"qrels_{split}.tsv", "qrels.tsv")
     chunks = {_id(row, corpus): _chunk(row, corpus) for row in _rows(corpus)}
-    texts = {_id(row, asked): _text(row, asked, "text", "question", "query") for row in _rows(asked)}
+    texts = {_id(row, queries): _text(row, queries, "text", "question", "query") for row in _rows(queries)}
     grades: dict[str, dict[str, int]] = {}
     about_empty = 0
-    for number, (query, document, grade) in enumerate(_judgements(judged), 1):
+    for number, (query, document, grade) in enumerate(_judgements(qrels), 1):
         if query not in texts or document not in chunks:
-            missing = f"query {query!r}" if query not in texts else f"document {document!r}"
+            name = f"query {query!r}" if query not in texts else f"document {document!r}"
             raise BadInput(
-                f"{judged}, judgement {number}: there is no {missing}",
-                expected=f"judgements about the queries of {asked.name} and the documents of {corpus.name}",
-                do="take the files of one set",
+                f"{qrels}, judgement {number}: there is no {name}",
+                expected=f"judgements about the queries of {queries.name} and the documents of {corpus.name}",
+                do="use files of one set",
             )
         if chunks[document].text:
             grades.setdefault(query, {})[chunks[document].id] = grade
         elif grade > 0:
             about_empty += 1
-    grades = {query: found for query, found in grades.items() if any(grade > 0 for grade in found.values())}
+    grades = {
+        query: judgements for query, judgements in grades.items() if any(grade > 0 for grade in judgements.values())
+    }
     if not grades:
-        raise BadInput(f"{judged} judges no document relevant", expected="at least one grade above 0")
+        raise BadInput(f"{qrels} judges no document relevant", expected="at least one grade above 0")
     if empty := [name for name, chunk in chunks.items() if not chunk.text]:
-        log.warning(
-            "%s: %d of %d documents are empty (%s) and left out, with %d judgements that name one as relevant",
-            corpus, len(empty), len(chunks), ", ".join(empty[:3]) + (", …" if len(empty) > 3 else ""), about_empty,
-        )  # fmt: skip
+        names = ", ".join(empty[:3]) + (", …" if len(empty) > 3 else "")
+        words = "%s: %d of %d documents are empty (%s) and left out, with %d judgements that name one as relevant"
+        log.warning(words, corpus, len(empty), len(chunks), names, about_empty)
     by_id = {chunk.id: chunk for chunk in chunks.values() if chunk.text}
-    questions = [_question(query, texts[query], found, by_id) for query, found in grades.items()]
+    questions = [_question(query, texts[query], judgements, by_id) for query, judgements in grades.items()]
     return JudgedSet(list(by_id.values()), questions, grades)
 
 
@@ -80,7 +81,7 @@ def _find(folder: Path, what: str, *names: str) -> Path:
         for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():
                 return path
-    raise BadInput(f"{folder} has no {what} ({', '.join(names)})", expected=_LAYOUT, do="name the folder of the set")
+    raise BadInput(f"{folder} has no {what} ({', '.join(names)})", expected=_LAYOUT, do="give the folder of the set")
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -96,9 +97,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise BadInput(f"{path}, line {number}: no JSON ({error})", expected="one JSON object a line") from error
+            raise BadInput(f"{path}, line {number}: not JSON ({error})", expected="one JSON object per line") from error
         if not isinstance(row, dict):
-            raise BadInput(f"{path}, line {number}: a {type(row).__name__}", expected="one JSON object a line")
+            raise BadInput(f"{path}, line {number}: a {type(row).__name__}", expected="one JSON object per line")
         yield row
 
 
@@ -127,7 +128,8 @@ def _text(row: Mapping[str, Any], path: Path, *names: str) -> str:
 
 def _chunk(row: Mapping[str, Any], path: Path) -> Chunk:
     name = _id(row, path)
-    is_empty = "text" in row and not any(str(row.get(field) or "").strip() for field in ("text", "title"))
+    fields = [row[field] for field in ("text", "title") if field in row]
+    is_empty = bool(fields) and not any(str(value or "").strip() for value in fields)
     text = "" if is_empty else _text(row, path, "text", "title")
     return Chunk(
         id=digest(name, "0", text),

@@ -42,6 +42,13 @@ class ModelsConfig(Section):
 
     base: str = setting(DEFAULT_BASE, "Base model: a folder or a Hub id", path="or name")
     base_revision: str | None = setting(None, "Commit, tag or branch of the base on the Hub; none = the pinned one")
+    chat_template: dict[str, bool | int | float | str | None] = setting(
+        {}, "Variables of the base's chat template, in training and whenever it is asked, such as enable_thinking"
+    )
+    prefill: str = setting(
+        "",
+        "Text put behind the prompt of the chat template, before the answer, such as one that closes a think block",
+    )
     embedder: str = setting(DEFAULT_EMBEDDER, "Embedder: a folder or a Hub id", path="or name")
     embedder_revision: str | None = setting(None, "Commit, tag or branch of the embedder; none = the pinned one")
 
@@ -251,10 +258,10 @@ def _is_section(kind: Any) -> bool:
 def _field(where: list[str]) -> tuple[tuple[str, ...], FieldInfo | None]:
     """The field that an error is about, and its path."""
     names = tuple(part for part in where if not part.isdigit())
-    found = dict(fields(RunConfig))
+    known = dict(fields(RunConfig))
     for path in (names, names[:2], names[:1]):
-        if path in found:
-            return path, found[path]
+        if path in known:
+            return path, known[path]
     return names, None
 
 

@@ -53,6 +53,9 @@ class EvaluateConfig(Section):
         None, "Address of the judge's endpoint, e.g. http://127.0.0.1:8000/v1", result=False
     )
     judge_key_variable: str = setting("OPENAI_API_KEY", "Environment variable that holds the judge's key", result=False)
+    judge_tokens: int = setting(
+        8, "Ceiling of a verdict; a judge that thinks wants 1000 and more", unit="tokens", ge=4, le=131072
+    )
     limit: int | None = setting(None, "Test records at most, in order; null = all", ge=1)
     max_new_tokens: int = setting(160, "Longest answer", unit="tokens", ge=8, le=8192)
     copy_quotes: bool = setting(
@@ -69,7 +72,7 @@ STAGE = Stage(
     "evaluate",
     EvaluateConfig,
     build,
-    inputs=("export", "train", "records", "index", "chunk"),
+    help="Compare base and adapter on held-out documents.",
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,

@@ -57,6 +57,10 @@ class IngestConfig(Section):
         "Languages to load, as ISO 639 codes such as [en, de]; documents in others are quarantined, those that do not "
         "tell are loaded; [] = all",
     )
+    ocr: bool = setting(
+        False,
+        "Read PDF pages without a text layer by text recognition, which needs the extra `ocr` and some seconds a page",
+    )
     prune: bool = setting(
         False, "Drop the documents of files that have vanished; false keeps them, and says so", result=False
     )
@@ -88,9 +92,9 @@ def corpus_of(sources: Sequence[str], config: IngestConfig, store: Store) -> Cor
     return replace(present, files={**present.files, **kept}, kept=tuple(sorted(kept)), held=held if kept else None)
 
 
-def remember(corpus: Corpus, config: IngestConfig, made: Manifest, store: Store) -> None:
+def remember(corpus: Corpus, config: IngestConfig, manifest: Manifest, store: Store) -> None:
     """Writes down that `made` is the ingest of the corpus; what it does not name is forgotten."""
-    now = Recorded(corpus.files, made.key)
+    now = Recorded(corpus.files, manifest.key)
     store.sources.write(corpus_id(corpus.sources, config), "\n".join(map(without_secrets, corpus.sources)), now)
 
 
@@ -103,7 +107,7 @@ STAGE = Stage(
     "ingest",
     IngestConfig,
     build,
-    inputs=("corpus",),
+    help="Read the corpus into documents.",
     modules=("data.loading.worker",),
     packages=(*PARSERS, "datasketch"),
 )

@@ -17,7 +17,8 @@ from raft_errors import BadInput
 
 if TYPE_CHECKING:
     from data.prompting.contract import PromptTemplate
-    from flows.pipeline import Built, Run
+    from flows.run import Run
+    from flows.walk import Built
 
 
 def ask(
@@ -27,7 +28,7 @@ def ask(
     compare: Annotated[bool, typer.Option("--compare", help="Ask the base model too, with the same passages")] = False,
     base: Annotated[bool, typer.Option("--base", help="Ask the base model alone; needs no adapter yet")] = False,
     copy_quotes: Annotated[
-        bool, typer.Option("--copy-quotes", help="Let quotes be written only as they stand in a passage")
+        bool, typer.Option("--copy-quotes", help="Allow only quotes that stand in a passage word for word")
     ] = False,
     max_tokens: Annotated[int, typer.Option(min=8, max=4096, help="Longest answer")] = 256,
     config: ConfigOption = None,
@@ -35,7 +36,7 @@ def ask(
     json: JsonOption = False,
 ) -> None:
     """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
-    from data.prompting.contract import render, template_from_contract, to_messages
+    from data.prompting.contract import chat_of, render, template_from_contract, to_messages
     from tasks.runtime.retriever import open_retriever
 
     if not question.strip():
@@ -54,7 +55,8 @@ def ask(
     adapters: dict[str, Path | None] = {} if base else {"adapter": built["export"].path("adapter")}
     if base or compare:
         adapters["base"] = None
-    folder = run.models["base"].folder
+    model = run.models["base"]
+    chat = chat_of(contract) if "chat_template" in contract else dict(model.chat)
     out = Console(highlight=False)
     texts = [p["text"] for p in passages]
     answers = {}
@@ -62,7 +64,7 @@ def ask(
         if not json:
             out.print(f"[dim]{name} writes:[/dim]")
         show = None if json else _Stream(out)
-        answers[name] = _answer(folder, adapter, messages, max_tokens, template, texts, show, copy_quotes)
+        answers[name] = _answer(model.folder, chat, adapter, messages, max_tokens, template, texts, show, copy_quotes)
         if not json:
             out.print("\n")
     if json:
@@ -75,7 +77,7 @@ def ask(
         out.print(shown(answer["answer"] or answer["text"], lines=True), markup=False, style="bold")
         for quote in answer["quotes"]:
             place = f" [{quote['passage']}]" if quote["passage"] else ""
-            out.print(f'  "{shown(quote["text"])}"{place} ({_found(quote)})', markup=False, soft_wrap=True)
+            out.print(f'  "{shown(quote["text"])}"{place} ({_place_in_words(quote)})', markup=False, soft_wrap=True)
         out.print()
     out.print("Passages shown:")
     for number, passage in enumerate(passages, 1):
@@ -86,16 +88,17 @@ def ask(
 
 
 def _contract(run: Run, built: Built) -> dict[str, Any]:
-    """How to prompt: as the adapter was trained, or without one as this configuration's records would be."""
+    """How to prompt: as the adapter was trained or, without one, as the records of this configuration would be."""
+    from data.nouns import Chunk, read_jsonl
     from tasks.store.store import read_json
     from tasks.work.records import contract_of
 
     if "export" in built:
         return read_json(built["export"].path("adapter/raft.json"))["prompt"]
-    return contract_of(run.config.records)
+    return contract_of(run.config.records, read_jsonl(built["chunk"].path("chunks.jsonl"), Chunk))
 
 
-def _found(quote: Mapping[str, Any]) -> str:
+def _place_in_words(quote: Mapping[str, Any]) -> str:
     """Where a quote stands, in words."""
     if quote["verbatim"]:
         return "verbatim"
@@ -103,18 +106,19 @@ def _found(quote: Mapping[str, Any]) -> str:
 
 
 class _Stream:
-    """Prints what is new of a growing text."""
+    """Prints what is new in a growing text."""
 
     def __init__(self, out: Console) -> None:
-        self._out, self._shown = out, 0
+        self._out, self._printed = out, 0
 
     def __call__(self, number: int, text: str) -> None:
-        self._out.print(shown(text[self._shown :], lines=True), end="", markup=False, style="dim", soft_wrap=True)
-        self._shown = max(self._shown, len(text))
+        self._out.print(shown(text[self._printed :], lines=True), end="", markup=False, style="dim", soft_wrap=True)
+        self._printed = max(self._printed, len(text))
 
 
 def _answer(
     base: Path,
+    chat: Mapping[str, Any],
     adapter: Path | None,
     messages: list[dict[str, str]],
     max_tokens: int,
@@ -123,26 +127,26 @@ def _answer(
     show: Callable[[int, str], None] | None,
     copy_quotes: bool,
 ) -> dict[str, Any]:
-    """One model's answer, read back: final answer, quotes with whether they stand in the passages, the raw text.
+    """One model's answer, read back: final answer, quotes checked against the passages, the raw text.
 
-    `show` hears the text as it is written.
+    `show` receives the text while it is being written.
     """
     from data.evaluation.answer_metrics import check_quotes
     from data.prompting.contract import parse_answer
     from data.prompting.copying import QuoteCopier, TokenBytes
-    from jora_engine.generate import Generator
+    from jora_engine.generation.generator import Generator
 
-    generator = Generator(base, adapter=adapter)
+    generator = Generator(base, adapter=adapter, chat=chat)
     prompt = generator.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
     constrain = None
     if copy_quotes:
         copier = QuoteCopier(TokenBytes(generator.tokenizer.token_bytes()), template, passages)
         constrain = lambda _, ids: copier.allowed(ids)  # noqa: E731
     text = generator.generate([prompt], max_new_tokens=max_tokens, constrain=constrain, on_text=show)[0].text
-    parsed = parse_answer(text, template=template)
+    reply = parse_answer(text, template=template)
     return {
-        "answer": parsed.final_answer,
-        "refused": parsed.refused,
-        "quotes": check_quotes(parsed.quotes, passages, []),
+        "answer": reply.final_answer,
+        "refused": reply.refused,
+        "quotes": check_quotes(reply.quotes, passages, []),
         "text": text,
     }

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from jora_engine.machine import describe, differences
+from jora_engine.training.machine import describe, differences
 
 KIND = ("system", "cpu_features")
 """What two machines must have in common to count as of one kind; their accelerators are told by name."""

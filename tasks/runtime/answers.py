@@ -1,7 +1,7 @@
 """Answers of the base or of an adapter to many records, kept one by one in the item cache.
 
-A key is everything that decides an answer (weights, precision, prompt, length), so a killed evaluation goes on where it
-was and the base's answers are shared by all its adapters.
+A key covers everything that decides an answer (weights, precision, prompt, length), so that a killed evaluation goes on
+where it stopped and all adapters of a base share its answers.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.nouns import ItemCache, Progress, Record
 from data.prompting.contract import PromptTemplate, to_messages
@@ -20,13 +20,13 @@ from data.prompting.copying import QuoteCopier, TokenBytes
 from data.records.figures import passage_texts
 
 if TYPE_CHECKING:
-    from jora_engine.generate import Completion, Constraint
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
+    from jora_engine.generation.generator import Completion, Constraint
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was generated, and why it ended (`stop` or `length`)."""
+    """The text, and why it ends (`stop` or `length`)."""
 
     text: str
     finish_reason: str
@@ -39,7 +39,8 @@ class Answerer:
     Attributes:
         digest: of the weights; with an adapter, of both.
         dtype: `bfloat16` or `float32`.
-        copying: where given, quotes in this template's marks can only be copied from the passages.
+        copying: if set, quotes in this template's marks can only be copied from the passages.
+        chat: what the base's chat template is given (`Tokenizer.load`).
     """
 
     base: Path
@@ -49,11 +50,12 @@ class Answerer:
     max_new_tokens: int
     batch_size: int
     copying: PromptTemplate | None = None
+    chat: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Clock:
-    """Seconds spent generating, compiling included, and how many answers they gave."""
+    """Seconds spent generating, compilation included, and the number of answers generated."""
 
     seconds: float = 0.0
     answers: int = 0
@@ -72,47 +74,50 @@ def answer(
     stop: Sequence[str] = (),
     clock: Clock | None = None,
 ) -> list[Answer]:
-    """One greedy answer a record, in order. The model is loaded only if an answer is missing.
+    """One greedy answer per record, in order. The model is loaded only if an answer is missing.
 
-    Each answer is kept as soon as it is done; `clock` hears how long the missing ones took.
+    Each answer is kept as soon as it is complete; `clock` counts the time that the missing ones took.
     """
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(who.base)
+    tokenizer = Tokenizer.load(who.base, **who.chat)
     prompts = [tokenizer.apply_chat_template(to_messages(r), add_generation_prompt=True) for r in records]
     settings = ["answer-1", who.digest, who.dtype, who.max_new_tokens, list(stop)]
     if who.copying:
         settings += ["copied-1", who.copying.version]
     keys = [hashlib.sha256(json.dumps([*settings, prompt]).encode()).hexdigest() for prompt in prompts]
     by_key = dict(zip(keys, zip(prompts, records, strict=True), strict=True))
-    known = {key: Answer(*json.loads(raw)) for key, raw in cache.get_many(list(by_key)).items()}
-    todo = [key for key in by_key if key not in known]
-    progress(len(known), len(by_key), what)
+    answers = {key: Answer(*json.loads(raw)) for key, raw in cache.get_many(list(by_key)).items()}
+    todo = [key for key in by_key if key not in answers]
+    progress(len(answers), len(by_key), what)
     if todo:
-        from jora_engine.generate import Generator
+        from jora_engine.generation.generator import Generator
 
-        def keep(number: int, done: Completion) -> None:
+        def keep(number: int, completion: Completion) -> None:
             key = todo[number]
-            cache.put_many({key: json.dumps([done.text, done.finish_reason]).encode()})
-            known[key] = Answer(done.text, done.finish_reason)
-            progress(len(known), len(by_key), what)
+            cache.put_many({key: json.dumps([completion.text, completion.finish_reason]).encode()})
+            answers[key] = Answer(completion.text, completion.finish_reason)
+            progress(len(answers), len(by_key), what)
 
-        generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size)
+        generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size, chat=who.chat)
+        constraint = None
+        if who.copying:
+            constraint = copy_constraint(tokenizer, who.copying, [by_key[key][1] for key in todo])
         begin = time.monotonic()
         generator.generate(
             [by_key[key][0] for key in todo],
             max_new_tokens=who.max_new_tokens,
             stop=tuple(stop),
-            constrain=copied(tokenizer, who.copying, [by_key[key][1] for key in todo]) if who.copying else None,
+            constrain=constraint,
             on_done=keep,
         )
         if clock is not None:
             clock.seconds, clock.answers = clock.seconds + time.monotonic() - begin, clock.answers + len(todo)
-    return [known[key] for key in keys]
+    return [answers[key] for key in keys]
 
 
-def copied(tokenizer: Tokenizer, template: PromptTemplate, records: Sequence[Record]) -> Constraint:
-    """What keeps the quotes of each record's answer to the words of the passages that it shows."""
+def copy_constraint(tokenizer: Tokenizer, template: PromptTemplate, records: Sequence[Record]) -> Constraint:
+    """What restricts the quotes in each record's answer to the words of its passages."""
     vocabulary = TokenBytes(tokenizer.token_bytes())
     copiers = [QuoteCopier(vocabulary, template, [text for _, text in passage_texts(r)]) for r in records]
-    return lambda number, made: copiers[number].allowed(made)
+    return lambda number, ids: copiers[number].allowed(ids)

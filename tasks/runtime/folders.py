@@ -1,13 +1,13 @@
-"""What work is given, as far as it needs to know: folders with a content digest, and the JSON files in them.
+"""What a stage's work needs to know of its inputs: folders with a content digest, and the JSON files in them.
 
-A result of an earlier stage and a model are read through these protocols, so that how results are kept and models are
-fetched decides nobody's result.
+Results of earlier stages and models are read through these protocols, so that no result depends on how results are
+kept and models are fetched.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ class NamedFile(Protocol):
 
 
 class StageFiles(Protocol):
-    """What an earlier stage left: its folder, what was measured, and what it was made from."""
+    """The result of an earlier stage: its folder, its figures, and what it was made from."""
 
     @property
     def stage(self) -> str: ...
@@ -46,7 +46,10 @@ class StageFiles(Protocol):
 
 
 class ModelFolder(Protocol):
-    """A model on this machine: a Hugging Face folder, the sha256 over its files, and where they came from."""
+    """A model on this machine: a Hugging Face folder, the sha256 over its files, and where they came from.
+
+    `chat` is how its tokenizer is loaded (`Tokenizer.load(folder, **chat)`): what its chat template is told.
+    """
 
     @property
     def name(self) -> str: ...
@@ -59,6 +62,9 @@ class ModelFolder(Protocol):
 
     @property
     def source(self) -> str: ...
+
+    @property
+    def chat(self) -> Mapping[str, Any]: ...
 
 
 def read_json(path: Path) -> Any:

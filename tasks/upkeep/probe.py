@@ -49,13 +49,13 @@ def probe_base(
     retriever = open_retriever(retrieval, index, chunk, embedder)
     hits = retriever.search([r.metadata["question"] for r in used], depth_for(settings, contract["passages"]))
     asked = contexts(used, hits, retriever.chunks, contract, settings, seed)
-    who = make_answerer(base.folder, None, base.digest, config.model_dump(), contract)
+    who = make_answerer(base, None, base.digest, config.model_dump(), contract)
     rows, _ = answer_and_score("base", who, asked, contract, cache, progress)
-    found = recall_figures(used, hits, contract["passages"])
+    figures = recall_figures(used, hits, contract["passages"])
     probe = probe_from(
         summarise(rows, samples=100, seed=seed),
         records.metrics["records"],
-        recall=found.get(f"recall@{contract['passages']}"),
+        recall=figures.get(f"recall@{contract['passages']}"),
         answers=[r.metadata["answers"] for r in used],
     )
     return probe, advise(probe)

@@ -25,7 +25,7 @@ LIMITS = ("silent_minutes", "max_minutes")
 
 
 def build(
-    bench: Bench, config: TrainSection, records: StageFiles, base: ModelFolder, start: StageFiles | None = None
+    bench: Bench, config: TrainSection, records: StageFiles, start: StageFiles | None = None, *, base: ModelFolder
 ) -> Outcome:
     """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json; goes on from the training `start`."""
     validation = records.path("validation.jsonl")
@@ -44,7 +44,7 @@ def build(
     }
     write_json(bench.scratch / "job.json", job)
     bench.run_child(
-        "jora_engine.trainer",
+        "jora_engine.training.job",
         [str(bench.scratch / "job.json")],
         log_file=bench.scratch / "trainer.log",
         on_event=lambda event: show(event, bench.progress),
@@ -74,6 +74,7 @@ def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Pat
     settings["learning_rate"] = config.learning_rate or rate_for(base.folder)
     return {
         "model": str(base.folder),
+        "chat": dict(base.chat),
         "compile_cache": str(compiled),
         "lora": lora,
         "training": {**settings, "seed": seed},
@@ -82,7 +83,8 @@ def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Pat
 
 def rate_for(folder: Path) -> float:
     """A peak rate for LoRA by the size of the base; smaller models take larger ones."""
-    from jora_engine.weights import parameter_total, read_model_config
+    from jora_engine.files.weights import read_model_config
+    from jora_engine.model.parameters import parameter_total
 
     parameters = parameter_total(read_model_config(folder))
     return 1e-3 if parameters < 1e9 else 5e-4 if parameters < 7e9 else 2e-4

@@ -25,7 +25,7 @@ def upgraded(project, finished):
     for other in rows.keys() - {folder}:  # of a test that trained otherwise in the shared store
         shutil.rmtree(other)
     row = rows[folder]
-    row["ingredients"]["code"]["jora_engine.trainer"] = "0" * 64
+    row["ingredients"]["code"]["jora_engine.training.job"] = "0" * 64
     row["machine"] |= {"cpu": "Other 9000", "cpu_features": ["avx1024"]}
     row["key"], row["seconds"] = key_of(row["ingredients"]), 3600.0
     (folder / MANIFEST).write_text(json.dumps({**row, "checksum": ""}))
@@ -48,13 +48,13 @@ def test_a_training_of_other_code_is_kept_and_everything_that_tells_of_it_says_s
     (old,) = trainings(upgraded)
     before = plan(upgraded)
     assert before["train"]["state"] == "run"
-    assert "code of jora_engine.trainer" in before["train"]["why"]
+    assert "code of jora_engine.training.job" in before["train"]["why"]
     assert "--keep train would keep the result of 20" in before["train"]["why"]
     assert "only if train" in before["export"]["why"]
 
     would = plan(upgraded, "--keep", "train")
     assert would["train"]["state"] == "kept"
-    assert "made by other code: code of jora_engine.trainer" in would["train"]["why"]
+    assert "made by other code: code of jora_engine.training.job" in would["train"]["why"]
     assert would["export"]["state"] == "cached"
     assert not (upgraded.folder / ".raft" / "kept").exists(), "a plan changes nothing"
 
@@ -68,10 +68,10 @@ def test_a_training_of_other_code_is_kept_and_everything_that_tells_of_it_says_s
     told = upgraded.json("explain")["steps"]
     (train,) = [step for step in told if step["stage"] == "train"]
     assert (train["key"], train["kept"]) == (old, True)
-    assert train["differs"] == ["code of jora_engine.trainer"]
+    assert train["differs"] == ["code of jora_engine.training.job"]
     assert [step["stage"] for step in told if step["differs"]] == ["train"]
     words = upgraded.raft("explain").stdout
-    assert "kept: made by other code: code of jora_engine.trainer" in " ".join(words.replace("│", "").split())
+    assert "kept: made by other code: code of jora_engine.training.job" in " ".join(words.replace("│", "").split())
     assert "made on another processor (Other 9000)" in " ".join(words.replace("│", "").split())
     assert "holds" in upgraded.raft("explain", "--verify").stdout
 

@@ -1,10 +1,15 @@
 """The whole chain, run as a user runs it, on a domain in miniature."""
 
+import contextlib
 import json
 import re
+import sqlite3
+import uuid
 from pathlib import Path
 
 import pytest
+
+from flows.calls import CALLS
 
 pytestmark = pytest.mark.slow
 
@@ -130,4 +135,21 @@ def test_with_prefect_the_same_results_come_out(finished, project, tmp_path):
     digests = {row["stage"]: row["digest"] for row in done.json("run")["stages"]}
     assert {row["stage"]: row["digest"] for row in made["stages"]} == {s: digests[s] for s in STAGES[:6]}
     assert made["ran"] == STAGES[:6]
-    assert (tmp_path / ".raft" / "prefect").is_dir()
+    name, edges, keys = history(tmp_path / ".raft" / "prefect" / "prefect.db")
+    assert name == "adapter", "a run is named after what it makes"
+    lines = {call.name: {p: [] if given == "corpus" else [given] for p, given in call.inputs.items()} for call in CALLS}
+    assert edges == {stage: lines[stage] for stage in STAGES[:6]}
+    assert len({*keys}) == 6, "each stage is a task of its own"
+
+
+def history(database: Path) -> tuple[str, dict, list[str]]:
+    """What Prefect has recorded: the run's name, each task's inputs by parameter, the tasks' keys."""
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        (name,) = db.execute("select name from flow_run").fetchone()
+        tasks = db.execute("select id, name, task_key, task_inputs from task_run").fetchall()
+    names = {uuid.UUID(task): name for task, name, _, _ in tasks}
+    edges = {
+        name: {parameter: [names[uuid.UUID(i["id"])] for i in given] for parameter, given in json.loads(inputs).items()}
+        for _, name, _, inputs in tasks
+    }
+    return name, edges, [key for _, _, key, _ in tasks]

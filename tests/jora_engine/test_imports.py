@@ -6,7 +6,7 @@ import sys
 
 PROGRAM = """
 import json, sys
-import jora_engine, jora_engine.export, jora_engine.generate, jora_engine.planner, jora_engine.trainer
+import jora_engine.adapters.merged_model, jora_engine.generation.generator, jora_engine.training.plan_job
 print(json.dumps(sorted(sys.modules)))
 """
 FOREIGN = ("torch", "transformers", "peft", "prefect", "faiss", "datasets", "pydantic", "flax.nnx", "matplotlib")

@@ -1,6 +1,7 @@
 """The judge is one metric among others: its verdicts are read strictly, counted, and never replace a score."""
 
 import pytest
+from faulty_endpoint import Endpoint, completion
 from made_up import ask_all, compose, corpus
 
 from data.evaluation.comparison import summarise
@@ -8,7 +9,7 @@ from data.evaluation.teacher_judge import judge_rows, read_verdict
 from data.nouns import MemoryCache
 from data.records.compose import RecordOptions
 from data.reports.report import score_row, write_report
-from data.teachers import ReplayTeacher
+from data.teachers import CeilingReached, OpenAITeacher, ReplayTeacher
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,20 @@ def test_a_verdict_is_asked_for_once(rows):
     first, second = ReplayTeacher(default=by_reply), ReplayTeacher(default=by_reply)
     assert judge_rows(rows, first, cache=cache)[0] == judge_rows(rows, second, cache=cache)[0]
     assert second.calls == []
+
+
+def test_a_judge_that_thinks_says_which_ceiling_is_too_low_and_is_heard_below_a_higher_one(rows):
+    def answer(body):
+        if body["max_tokens"] < 400:
+            return 200, completion("<think>Let me compare", "length")
+        return 200, completion(f"<think>No, wait: yes or no?</think>{by_reply(body['messages'])}")
+
+    endpoint = Endpoint()
+    endpoint.script = answer
+    judge = OpenAITeacher("tiny", base_url=endpoint.url)
+    with pytest.raises(CeilingReached, match="8 tokens went into thinking") as error:
+        judge_rows(rows, judge, cache=MemoryCache())
+    assert "evaluate.judge_tokens" in error.value.do
+    _, about = judge_rows(rows, judge, cache=MemoryCache(), max_tokens=400)
+    assert (about["judged"], about["agreement"]) == (len(rows), 1.0)
+    endpoint.close()

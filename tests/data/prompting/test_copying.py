@@ -38,7 +38,7 @@ def vocabulary(request):
     )
     words = [*PASSAGES, "degrees.” [1]", "degrees.##end_quote##\n<ANSWER>: ##begin_quote##The", "“The ”\n [2]\n"]
     backend.train_from_iterator(words * 4, trainer)
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(backend, {"eos_token": "<|im_end|>"}, "", None, (0,))
     return TokenBytes(tokenizer.token_bytes())

@@ -4,7 +4,7 @@ import json
 
 from fake_stages import walk
 
-from jora_engine.machine import describe
+from jora_engine.training.machine import describe
 from tasks.build import origin
 from tasks.build.origin import elsewhere, in_words
 from tasks.store.manifest import MANIFEST

@@ -49,7 +49,7 @@ def test_copied_quotes_are_words_of_the_passage_and_those_that_transformers_woul
     import torch
     from transformers import AutoModelForCausalLM
 
-    from jora_engine.tokenizer import Tokenizer
+    from jora_engine.files.tokenizer import Tokenizer
 
     passage = "The gates of Alder are opened by the baker. The walls are old."
     record = Record("Who opens the gates?", passage, "", {"passages": [{"start": 0, "end": len(passage)}]})

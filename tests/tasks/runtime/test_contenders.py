@@ -12,9 +12,10 @@ from tasks.runtime.contenders import contenders
 CONTRACT = prompt_contract(load_template("raft"), passages=4, may_refuse=True)
 
 
-def make_adapter(folder, *, base="b" * 64, contract=CONTRACT, weights=b"w"):
+def make_adapter(folder, *, base="b" * 64, contract=CONTRACT, weights=b"w", **fields):
     folder.mkdir(parents=True)
-    (folder / "adapter_config.json").write_text("{}")
+    settings = {"peft_type": "LORA", "target_modules": ["q_proj"], "r": 4, "lora_alpha": 8, **fields}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
     (folder / "adapter_model.safetensors").write_bytes(weights)
     if base:
         serving = {"base_model": "some/base", "base_digest": base, "prompt": contract}
@@ -52,6 +53,15 @@ def test_two_folders_of_one_name_get_two_names(new, tmp_path):
 def test_another_base_is_refused_with_both_digests(new, tmp_path):
     with pytest.raises(BadInput, match=r"another base model .*base_digest: cccccc.*here bbbbbb"):
         compare(new, make_adapter(tmp_path / "old", base="c" * 64))
+
+
+def test_an_adapter_that_is_more_than_lora_is_refused_before_anybody_answers(new, tmp_path):
+    dora, twofold = make_adapter(tmp_path / "dora", use_dora=True), make_adapter(tmp_path / "twofold")
+    (twofold / "adapter_model.bin").write_bytes(b"other")
+    with pytest.raises(BadInput, match="use_dora=True"):
+        compare(new, dora)
+    with pytest.raises(BadInput, match="several sets of weights"):
+        compare(new, twofold)
 
 
 @pytest.mark.parametrize(

@@ -73,3 +73,11 @@ def test_without_an_evaluation_it_says_so():
 
 def test_a_local_base_is_no_link_on_the_hub():
     assert ModelCard(card(contract={**CONTRACT, "base_model": "/models/base"})).data.base_model is None
+
+
+def test_what_the_chat_template_was_told_is_told():
+    told = {"variables": {"enable_thinking": False}, "prefill": "", "before": "x", "after": "y"}
+    text = card(contract={**CONTRACT, "prompt": {**CONTRACT["prompt"], "chat_template": told}})
+    assert '{"variables": {"enable_thinking": false}}' in text
+    assert "chat_template_kwargs" in text
+    assert "chat_template_kwargs" not in card()

@@ -1,0 +1,194 @@
+"""PEFT adapter folders: written in the canonical form that every consumer accepts (plain LoRA, one rank, alpha carries
+the scale), and read back, ours or PEFT's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jora_engine.config.architecture import ModelConfig
+from jora_engine.config.lora import LoraConfig
+from jora_engine.config.parameters import linear_layers
+from jora_engine.files.tensor_files import (
+    TensorFolder,
+    TensorSpec,
+    read_json,
+    replacing,
+    write_json,
+    write_tensors,
+    write_text,
+)
+from raft_errors import BadInput
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS, RAFT_JSON = "adapter_config.json", "adapter_model.safetensors", "raft.json"
+_WEIGHTS = re.compile(
+    r"(?P<name>(?:adapter_model|adapter_weights|pytorch_model|model)(?:\.[\w.-]+?)?)(?P<shard>-\d+-of-\d+)?"
+    r"\.(?P<kind>safetensors|bin|pt|pth|npz)(?P<index>\.index\.json)?"
+)
+"""The names that PEFT, transformers and their trainers give to weights; optimizers and random states have others."""
+
+
+def adapter_key(model: ModelConfig, name: str, layer: int, letter: str) -> str:
+    """PEFT's key of a factor, `letter` A or B, of the adapter on the linear layer `name` of a decoder layer."""
+    return f"base_model.model.{linear_layers(model)[name].module(layer)}.lora_{letter}.weight"
+
+
+def adapter_tensors(
+    lora: Mapping[str, Mapping[str, Any]], model: ModelConfig, layers: Iterable[int]
+) -> dict[str, np.ndarray]:
+    """The adapter's arrays of those layers by PEFT key, float32, A [r, in] and B [out, r], in order of key."""
+    layers = list(layers)
+    out = {}
+    for name, pair in lora.items():
+        for part, letter in (("a", "A"), ("b", "B")):
+            stacked = np.asarray(jax.device_get(pair[part]), np.float32)
+            for layer in layers:
+                out[adapter_key(model, name, layer, letter)] = stacked[layer]
+    return dict(sorted(out.items()))
+
+
+def write_adapter(
+    folder: Path,
+    lora: Mapping[str, Mapping[str, Any]],
+    lora_config: LoraConfig,
+    model_config: ModelConfig,
+    base_name: str,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a PEFT adapter folder, replacing one that is there; returns it.
+
+    Args:
+        lora: `{"q": {"a": [L, r, in], "b": [L, out, r]}, ...}`, float32.
+        base_name: Hub id or path of the base model, for `base_model_name_or_path` and the model card.
+        extra: JSON values for raft.json; `base_digest` is what `read_adapter` compares.
+    """
+    tensors = adapter_tensors(lora, model_config, lora_config.layers(model_config.num_layers))
+    for key, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise BadInput(f"the adapter's {key} holds NaN or infinite values", do="go back to an earlier checkpoint")
+    specs = [TensorSpec(key, array.shape, array.dtype) for key, array in tensors.items()]
+    config = lora_config.to_peft(model_config, base_name)
+    with replacing(folder) as temporary:
+        write_tensors(temporary / ADAPTER_WEIGHTS, specs, tensors.__getitem__)
+        write_json(temporary / ADAPTER_CONFIG, config)
+        write_json(temporary / RAFT_JSON, {"base_model": base_name, **(extra or {})})
+        write_text(temporary / "README.md", _model_card(config, base_name))
+    return folder
+
+
+def read_adapter_config(folder: Path) -> LoraConfig:
+    """The configuration of a PEFT adapter folder, ours or somebody else's.
+
+    Raises:
+        BadInput: the adapter is more than plain LoRA, or the folder holds no weights for it or several.
+    """
+    try:
+        config = LoraConfig.from_peft(read_json(folder / ADAPTER_CONFIG))
+    except BadInput as error:
+        raise BadInput(f"{folder}: {error.what}", expected=error.expected, do=error.do) from error
+    weights = sets_of_weights(folder)
+    if len(weights) > 1:
+        raise BadInput(
+            f"{folder} holds several sets of weights: {', '.join(weights)}",
+            expected=f"{ADAPTER_WEIGHTS} alone: which of them is the adapter cannot be known",
+            do="keep the one that is meant and remove the others",
+        )
+    if weights != [ADAPTER_WEIGHTS]:
+        raise BadInput(
+            f"{folder} holds {weights[0] if weights else 'no weights of an adapter'}",
+            expected=ADAPTER_WEIGHTS,
+            do="load the adapter with PEFT and save it again (`save_pretrained`), or download it again",
+        )
+    return config
+
+
+def sets_of_weights(folder: Path) -> list[str]:
+    """One name for each set of weights in a folder; shards and their index are one set."""
+    matches = [match for path in folder.iterdir() if (match := _WEIGHTS.fullmatch(path.name))]
+    return sorted({f"{m['name']}{'-*-of-*' if m['shard'] or m['index'] else ''}.{m['kind']}" for m in matches})
+
+
+def read_adapter(
+    folder: Path, model_config: ModelConfig, base_digest: str | None = None
+) -> tuple[dict[str, dict[str, jax.Array]], LoraConfig]:
+    """Reads a PEFT adapter folder, ours or PEFT's, as (lora tree in float32, its configuration).
+
+    Args:
+        base_digest: `model_digest` of the base in use, compared with the one in raft.json where there is one.
+
+    Raises:
+        BadInput: made for another base, not plain LoRA, or tensors missing, unknown or misshaped.
+    """
+    config = read_adapter_config(folder)
+    if base_digest and (folder / RAFT_JSON).exists():
+        made_for = read_json(folder / RAFT_JSON).get("base_digest")
+        if made_for and made_for != base_digest:
+            raise BadInput(
+                f"the adapter {folder} was made for another base model",
+                expected=f"the base with digest {made_for[:16]}..., got {base_digest[:16]}...",
+                do="use the base model that the adapter was trained on",
+            )
+    tensors = TensorFolder(folder / ADAPTER_WEIGHTS)
+    lora: dict[str, dict[str, jax.Array]] = {}
+    wanted: set[str] = set()
+    layers = config.layers(model_config.num_layers)
+    for name in config.targets(model_config):
+        rows, columns = linear_layers(model_config)[name].shape
+        pair = {}
+        for part, letter, shape in (("a", "A", (config.rank, columns)), ("b", "B", (rows, config.rank))):
+            keys = [adapter_key(model_config, name, layer, letter) for layer in layers]
+            wanted |= set(keys)
+            for key in keys:
+                if key not in tensors or tensors.shape(key) != shape:
+                    found = f"has shape {list(tensors.shape(key))}" if key in tensors else "is missing"
+                    raise BadInput(
+                        f"{folder / ADAPTER_WEIGHTS}: {key} {found}",
+                        expected=f"{list(shape)} for this base model and rank {config.rank}",
+                        do="use the base model that the adapter was trained on",
+                    )
+            stacked = np.zeros((model_config.num_layers, *shape), np.float32)  # a layer without an adapter adds 0
+            for layer, key in zip(layers, keys):
+                stacked[layer] = tensors.read(key)
+            pair[part] = jnp.asarray(stacked)
+        lora[name] = pair
+    unknown = sorted(set(tensors.names()) - wanted)
+    if unknown:
+        raise BadInput(
+            f"{folder / ADAPTER_WEIGHTS}: {unknown[0]} does not belong to this base model ({len(unknown)} in all)",
+            expected=f"LoRA factors of {model_config.num_layers} {model_config.family} layers",
+            do="use the base model that the adapter was trained on",
+        )
+    return lora, config
+
+
+def _model_card(config: Mapping[str, Any], base_name: str) -> str:
+    return f"""---
+library_name: peft
+base_model: {base_name}
+tags:
+- lora
+- raft
+---
+
+# LoRA adapter for {base_name}
+
+Trained on retrieval-augmented (RAFT) records by jora-raft: rank {config["r"]}, alpha {config["lora_alpha"]}, modules
+{", ".join(config["target_modules"])}. `raft.json` names the exact base weights and the run.
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("{base_name}")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+```
+
+Serve it with vLLM: `vllm serve {base_name} --enable-lora --max-lora-rank {max(config["r"], 16)} \\
+--lora-modules raft=path/to/this/folder`.
+"""

@@ -1,0 +1,1 @@
+"""What a model, an adapter and a training are, as frozen values: no array library, no file."""

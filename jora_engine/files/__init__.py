@@ -1,0 +1,1 @@
+"""Models and tokenizers on disk: safetensors, Hugging Face folders, GGUF."""

@@ -1,0 +1,237 @@
+"""Converts a GGUF file of a Llama, Qwen2 or Qwen3 model into a Hugging Face folder, once and deterministically.
+
+Quantised blocks are dequantised by the `gguf` package and stored in one dtype, so that the engine, transformers and
+PEFT read the same numbers afterwards. Nothing else in the engine knows that GGUF exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jora_engine.config.architecture import ModelConfig
+from jora_engine.config.parameters import parameters_by_name
+from jora_engine.config.rope import RopeConfig
+from jora_engine.files.gguf_tokenizer import build_tokenizer, end_ids, tokenizer_config
+from jora_engine.files.tensor_files import TensorSpec, dtype_named, write_json, write_model, write_text
+from jora_engine.model.rope_table import inv_freq
+from raft_errors import BadInput
+
+log = logging.getLogger("raft.jora_engine")
+
+LEAVES = {
+    "token_embd": "embed",
+    "attn_norm": "input_norm",
+    "ffn_norm": "post_norm",
+    "attn_q": "q",
+    "attn_k": "k",
+    "attn_v": "v",
+    "attn_output": "o",
+    "attn_q_norm": "q_norm",
+    "attn_k_norm": "k_norm",
+    "ffn_gate": "gate",
+    "ffn_up": "up",
+    "ffn_down": "down",
+    "output_norm": "final_norm",
+    "output": "head",
+}
+"""GGUF's name of a module, without the layer's number -> the leaf of our parameter tree."""
+
+_ARCHITECTURES = ("llama", "qwen2", "qwen3")
+_ROPE_FACTORS = "rope_freqs.weight"
+
+
+def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConfig:
+    """Writes config.json, generation_config.json, model.safetensors and the tokenizer files into `folder`.
+
+    Args:
+        dtype: of the stored weights; the same file and dtype give the same bytes.
+
+    Raises:
+        BadInput: not a GGUF file, damaged, or an architecture, quantisation or tokenizer that is not supported.
+    """
+    reader = _open(gguf_file)
+    meta = {name: field.contents() for name, field in reader.fields.items()}
+    config = read_config(meta, {t.name: t for t in reader.tensors})
+    if config.family == "llama":
+        order: Callable[[str, np.ndarray], np.ndarray] = lambda name, w: _unpermute(config, name, w)  # noqa: E731
+    else:
+        order = lambda _, w: w  # noqa: E731
+    tensors = {_hf_name(config, t.name): t for t in reader.tensors if t.name != _ROPE_FACTORS}
+    target = dtype_named(dtype)
+    specs = [
+        TensorSpec(name, tuple(int(n) for n in reversed(tensors[name].shape)), target)
+        for name in _canonical_order(config, set(tensors))
+    ]
+
+    def read(name: str) -> np.ndarray:
+        return order(name, _dequantise(gguf_file, tensors[name])).astype(target)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_model(folder, specs, read)
+    tokenizer = build_tokenizer(meta)
+    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    settings = tokenizer_config(meta, config.max_position_embeddings)
+    write_json(folder / "tokenizer_config.json", settings)
+    if "chat_template" in settings:
+        write_text(folder / "chat_template.jinja", settings["chat_template"])
+    hf = config.to_hf(dtype)
+    generation = {key: hf[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if hf[key] is not None}
+    write_json(folder / "generation_config.json", generation)
+    write_json(folder / "config.json", hf)  # last: a folder with config.json is complete
+    log.info("converted %s (%d tensors) to %s as %s", gguf_file.name, len(specs), folder, dtype)
+    return config
+
+
+def read_config(meta: dict[str, Any], tensors: dict[str, Any]) -> ModelConfig:
+    """The model's shape from GGUF metadata and its tensors by GGUF name."""
+    arch = meta.get("general.architecture")
+    if arch not in _ARCHITECTURES:
+        raise BadInput(
+            f"the GGUF architecture {arch!r} is not supported",
+            expected="one of " + ", ".join(_ARCHITECTURES),
+            do="choose a base model of one of these families",
+        )
+
+    def key(name: str, default: Any = None) -> Any:
+        value = meta.get(f"{arch}.{name}", default)
+        if value is None:
+            raise BadInput(f"the GGUF file has no {arch}.{name}", expected="complete metadata", do="get the file again")
+        return value
+
+    if meta.get(f"{arch}.expert_count"):
+        raise BadInput("the GGUF file holds a mixture of experts", expected="a dense model", do="choose another base")
+    heads, width = key("attention.head_count"), key("embedding_length")
+    head_dim = int(key("attention.key_length", width // heads))
+    if int(key("rope.dimension_count", head_dim)) != head_dim:
+        raise BadInput(
+            "the GGUF model rotates only a part of each head", expected="all of it", do="choose another base"
+        )
+    return ModelConfig(
+        family=arch,
+        vocab_size=len(meta["tokenizer.ggml.tokens"]),
+        hidden_size=width,
+        intermediate_size=key("feed_forward_length"),
+        num_layers=key("block_count"),
+        num_heads=heads,
+        num_kv_heads=key("attention.head_count_kv", heads),
+        head_dim=head_dim,
+        rms_norm_eps=_shortest(key("attention.layer_norm_rms_epsilon")),
+        rope=_rope(meta, arch, tensors, head_dim),
+        tie_embeddings="output.weight" not in tensors,
+        qkv_bias=arch == "qwen2",
+        qk_norm=arch == "qwen3",
+        max_position_embeddings=key("context_length"),
+        bos_id=meta.get("tokenizer.ggml.bos_token_id"),
+        eos_ids=tuple(end_ids(meta)),
+        pad_id=meta.get("tokenizer.ggml.padding_token_id"),
+    )
+
+
+def _open(gguf_file: Path) -> Any:
+    from gguf import GGUFReader  # slow to import, needed by conversions only
+
+    if not gguf_file.is_file():
+        raise BadInput(f"{gguf_file} is not there", expected="a GGUF file", do="check the path")
+    try:
+        reader = GGUFReader(gguf_file)
+    except (ValueError, IndexError, KeyError, OSError) as error:
+        raise _damaged(gguf_file, str(error)) from error
+    end = max((int(t.data_offset) + int(t.n_bytes) for t in reader.tensors), default=0)
+    if not reader.tensors or end > gguf_file.stat().st_size:
+        raise _damaged(gguf_file, "it ends before its last tensor")
+    return reader
+
+
+def _damaged(gguf_file: Path, why: str) -> BadInput:
+    return BadInput(f"{gguf_file} cannot be read ({why})", expected="a complete GGUF file", do="download it again")
+
+
+def _dequantise(gguf_file: Path, tensor: Any) -> np.ndarray:
+    from gguf.quants import dequantize
+
+    try:
+        values = dequantize(tensor.data, tensor.tensor_type)
+    except NotImplementedError as error:
+        raise BadInput(
+            f"{gguf_file}: {tensor.name} is stored as {tensor.tensor_type.name}, which cannot be dequantised",
+            expected="a quantisation that the gguf package knows",
+            do="use another quantisation of the same model, e.g. Q8_0",
+        ) from error
+    values = np.asarray(values, np.float32).reshape([int(n) for n in reversed(tensor.shape)])
+    if not np.isfinite(values).all():
+        raise _damaged(gguf_file, f"{tensor.name} holds NaN or infinite values")
+    return values
+
+
+def _unpermute(config: ModelConfig, name: str, weight: np.ndarray) -> np.ndarray:
+    """llama.cpp stores q and k rows of each head in interleaved pairs; Hugging Face keeps the two halves apart."""
+    heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}.get(name.split(".")[-2])
+    if heads is None:
+        return weight
+    pairs = weight.reshape(heads, config.head_dim // 2, 2, *weight.shape[1:])
+    return np.swapaxes(pairs, 1, 2).reshape(weight.shape)
+
+
+def _hf_name(config: ModelConfig, name: str) -> str:
+    """Hugging Face's name of a GGUF tensor."""
+    stem, _, ending = name.rpartition(".")
+    block = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
+    leaf = LEAVES.get(block[2] if block else stem, "") + ("_bias" if ending == "bias" else "")
+    parameter = parameters_by_name(config).get(leaf)
+    if parameter is None or parameter.per_layer != bool(block):
+        raise BadInput(
+            f"the GGUF file holds an unknown tensor {name}", expected="a plain decoder", do="choose another base"
+        )
+    return parameter.hf_name(int(block[1]) if block else None)
+
+
+def _canonical_order(config: ModelConfig, names: set[str]) -> list[str]:
+    """Embedding, layers in order, final norm, head."""
+    order = ["model.embed_tokens.weight"]
+    for layer in range(config.num_layers):
+        order += sorted(n for n in names if n.startswith(f"model.layers.{layer}."))
+    order += ["model.norm.weight"] + (["lm_head.weight"] if "lm_head.weight" in names else [])
+    if set(order) != names or len(order) != len(names):
+        odd = sorted(set(order) ^ names)
+        raise BadInput(f"the GGUF file's tensors do not fit its layers: {odd[0]}", do="download it again")
+    return order
+
+
+def _rope(meta: dict[str, Any], arch: str, tensors: dict[str, Any], head_dim: int) -> RopeConfig:
+    theta = _shortest(meta.get(f"{arch}.rope.freq_base", 10000.0))
+    length = int(meta[f"{arch}.context_length"])
+    kind = meta.get(f"{arch}.rope.scaling.type", "none")
+    factor = meta.get(f"{arch}.rope.scaling.factor")
+    original = meta.get(f"{arch}.rope.scaling.original_context_length")
+    if _ROPE_FACTORS in tensors:
+        return _llama3_rope(np.asarray(tensors[_ROPE_FACTORS].data, np.float32), theta, length, head_dim)
+    if kind == "none":
+        return RopeConfig(theta=theta)
+    shape = {"theta": theta, "kind": kind, "factor": _shortest(factor or 1.0), "max_positions": length}
+    return RopeConfig(**shape, original_max_positions=original if kind == "yarn" else None)
+
+
+def _llama3_rope(factors: np.ndarray, theta: float, length: int, head_dim: int) -> RopeConfig:
+    """Llama 3.1 and 3.2 models keep their scaling as a table of divisors; find the parameters that give it."""
+    plain, _ = inv_freq(RopeConfig(theta=theta), head_dim)
+    for factor in (8.0, 32.0, 16.0, 4.0, 2.0):
+        rope = RopeConfig(theta, "llama3", factor, original_max_positions=8192, max_positions=length)
+        scaled, _ = inv_freq(rope, head_dim)
+        if np.allclose(plain / scaled, factors, rtol=1e-4):
+            return rope
+    raise BadInput(
+        "the GGUF file's RoPE factors are not those of a Llama 3.1 or 3.2 model",
+        expected="llama3 scaling with low 1, high 4 and 8192 positions",
+        do="use the model's Hugging Face folder instead",
+    )
+
+
+def _shortest(value: float) -> float:
+    """The shortest decimal that is the same float32: 1e-05 for 9.999999747378752e-06."""
+    return float(str(np.float32(value)))

@@ -1,0 +1,1 @@
+"""Prompts in, completions out: batched decoding with a key/value cache."""

@@ -1,0 +1,179 @@
+"""Attention kernels of an accelerator beside the blocked form, and the choice among them by a check on the device.
+
+A kernel is used only where it has just computed, for the very shape, mask and dtype of the run, what the blocked form
+computes: any exception or difference means the blocked form, with the reason. On a CPU there is nothing to choose.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+
+from jora_engine.model.attention import Mask, attention
+
+log = logging.getLogger("raft.engine")
+
+Kernel = Callable[[jax.Array, jax.Array, jax.Array, Mask, "int | None"], jax.Array]
+"""`kernel(q, k, v, mask, window)` with the meaning of `attention.attention`."""
+
+MASKED_TOKENS = 8192  # a dense mask grows with the square: 128 MiB a row at this length
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a kernel is chosen for: one device's part of a micro batch.
+
+    Attributes:
+        packed: whether a row may hold several segments; else each is one segment, then padding.
+    """
+
+    rows: int
+    length: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int | None
+    packed: bool
+    dtype: str
+
+
+class Choice(NamedTuple):
+    """A back end and why it was taken, with why others were not."""
+
+    backend: str
+    reason: str
+
+
+def cudnn(q, k, v, mask, window, *, implementation="cudnn"):
+    """cuDNN's fused attention for rows of one segment each, padded on the right."""
+    lengths = (jnp.asarray(mask.segments) > 0).sum(1).astype(jnp.int32)
+    return jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
+        is_causal=True,
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        local_window_size=None if window is None else (window - 1, 0),  # JAX counts the tokens before, HF all
+        implementation=implementation,
+    )
+
+
+def cudnn_masked(q, k, v, mask, window, *, implementation="cudnn"):
+    """cuDNN's fused attention with a dense mask `[rows, 1, length, length]`, for packed rows that are not too long."""
+    if q.shape[1] > MASKED_TOKENS:
+        raise ValueError(f"a dense mask of {q.shape[1]} tokens is too large")
+    index = jnp.arange(q.shape[1])
+    seen = (mask.segments[:, :, None] == mask.segments[:, None, :]) & (index[:, None] >= index)
+    if window is not None:
+        seen &= index[:, None] - index < window
+    return jax.nn.dot_product_attention(q, k, v, mask=seen[:, None], implementation=implementation)
+
+
+def pallas(q, k, v, mask, window, *, interpret=False):
+    """The Triton flash attention that comes with JAX: segments, equal heads (keys and values are repeated)."""
+    from jax.experimental.pallas.ops.gpu.attention import mha  # warns on import in newer versions: only where used
+
+    if window is not None and window < q.shape[1]:
+        raise ValueError("this kernel has no window")
+    group = q.shape[2] // k.shape[2]
+    k, v = jnp.repeat(k, group, axis=2), jnp.repeat(v, group, axis=2)
+    return mha(q, k, v, mask.segments, sm_scale=q.shape[-1] ** -0.5, causal=True, interpret=interpret)
+
+
+KERNELS: dict[str, Kernel] = {"cudnn": cudnn, "pallas": pallas, "cudnn_masked": cudnn_masked}
+"""In the order they are tried; a fixed order, not the clock, so that a resumed run takes the same one."""
+
+
+def attend_with(backend: str, window: int | None) -> Callable[..., jax.Array]:
+    """`attention(q, k, v, mask, offset=0)` for a back end: a kernel by its name, `blocked` or `reference`."""
+    if backend not in KERNELS:
+        return functools.partial(attention, window=window, backend=backend)
+    kernel = KERNELS[backend]
+
+    def run(q, k, v, mask, offset=0):
+        return checkpoint_name(kernel(q, k, v, mask, window), "attention_out")
+
+    return run
+
+
+@functools.lru_cache
+def choose(shape: Shape) -> Choice:
+    """The back end for a shape on the first device; told to the log."""
+    if jax.default_backend() != "gpu":
+        return Choice("blocked", f"the only one on {jax.default_backend()}")
+    kernels = {name: kernel for name, kernel in KERNELS.items() if not (shape.packed and kernel is cudnn)}
+    choice = first_right(shape, kernels)
+    log.info("attention: %s (%s)", *choice)
+    return choice
+
+
+def first_right(shape: Shape, kernels: Mapping[str, Kernel]) -> Choice:
+    """The first kernel that computes on this device what the blocked form computes, else `blocked`."""
+    told: list[str] = []
+    for name, kernel in kernels.items():
+        wrong = fault(shape, kernel)
+        if not wrong:
+            return Choice(name, "; ".join([*told, f"{name} agrees with the blocked form"]))
+        told.append(f"{name}: {wrong}")
+    return Choice("blocked", "; ".join(told) or "no kernel for this shape")
+
+
+def fault(shape: Shape, kernel: Kernel) -> str:
+    """What is wrong with a kernel for a shape; empty where values and gradients are right.
+
+    Right means: no further from the blocked form in float32 than twice what the blocked form is in the run's own dtype.
+    """
+    inputs, mask, weight = _draw(shape)
+
+    def run(dtype: Any, function: Callable[..., jax.Array]) -> list[np.ndarray]:
+        def value(q, k, v):
+            out = function(q, k, v, mask).astype(jnp.float32)
+            return (out * weight).sum(), out * (weight != 0)
+
+        step = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2), has_aux=True))
+        (_, out), grads = step(*(x.astype(dtype) for x in inputs))
+        return [np.asarray(x, np.float32) for x in (out, *grads)]
+
+    blocked = functools.partial(attention, window=shape.window)
+    try:
+        tried = run(shape.dtype, lambda q, k, v, mask: kernel(q, k, v, mask, shape.window))
+        exact, usual = run(jnp.float32, blocked), run(shape.dtype, blocked)
+    except Exception as error:  # noqa: BLE001  kernels, drivers and compilers raise what they like
+        return f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
+    for name, a, b, c in zip(("output", "dQ", "dK", "dV"), tried, exact, usual):
+        size = np.abs(b).max()
+        apart, allowed = np.abs(a - b).max(), 2 * np.abs(c - b).max() + 1e-3 * size
+        if not apart <= allowed:  # NaN is wrong too
+            return f"{name} is off by {apart / size:.1e} of its size, {allowed / size:.1e} is allowed"
+    return ""
+
+
+def _draw(shape: Shape) -> tuple[list[jax.Array], Mask, jax.Array]:
+    """Random inputs, a mask with segments (where packed) and padding, and a weight that is 0 at padding."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    heads = (shape.heads, shape.kv_heads, shape.kv_heads)
+    inputs = [
+        jax.random.normal(key, (shape.rows, shape.length, n, shape.head_dim), jnp.float32)
+        for key, n in zip(keys, heads)
+    ]
+    segments, positions = (np.zeros((shape.rows, shape.length), np.int32) for _ in range(2))
+    for row in range(shape.rows):
+        end = shape.length - (row + 1) * (shape.length // 16)
+        cuts = [0, end // 5 + row, end // 2, end] if shape.packed else [0, end]
+        for number, (a, b) in enumerate(itertools.pairwise(cuts), 1):
+            segments[row, a:b], positions[row, a:b] = number, np.arange(b - a)
+        positions[row, end:] = np.arange(shape.length - end)
+    # keeps the float32 and the low-precision run on the same numbers
+    inputs = [x.astype(shape.dtype).astype(jnp.float32) for x in inputs]
+    weight = jax.random.normal(keys[3], inputs[0].shape) * (segments > 0)[:, :, None, None]
+    return inputs, Mask(jnp.asarray(segments), jnp.asarray(positions)), weight

@@ -1,0 +1,166 @@
+"""The trainable half: LoRA factors as a pytree in PEFT's shapes, and the linear layer that adds them to a frozen one.
+
+`{"q": {"a": [L, r, in], "b": [L, out, r]}, ...}` in float32, one entry per adapted module, layers stacked. What is
+adapted and at which scale is `LoraConfig`'s business; reading and writing PEFT folders is `adapters`'.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from jora_engine.config.architecture import ModelConfig
+from jora_engine.config.lora import LoraConfig
+from jora_engine.config.parameters import linear_layers
+from jora_engine.model.ops import accumulate, matmul
+
+Adapter = dict[str, dict[str, jax.Array]]
+
+
+def init_lora(config: LoraConfig, model: ModelConfig, seed: int) -> Adapter:
+    """A ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's kaiming_uniform with a = sqrt 5), B = 0: the base function unchanged.
+
+    The same seed gives the same numbers on every device count. A layer that is to carry no adapter has A = 0 as well:
+    both gradients are then 0 and it stays without one.
+    """
+    linear, out = linear_layers(model), {}
+    bare = [i for i in range(model.num_layers) if i not in config.layers(model.num_layers)]
+    for index, name in enumerate(config.targets(model)):
+        rows, columns = linear[name].shape
+        key = jax.random.fold_in(jax.random.key(seed), index)
+        bound = columns**-0.5
+        a = jax.random.uniform(key, (model.num_layers, config.rank, columns), jnp.float32, -bound, bound)
+        if bare:
+            a = a.at[jnp.asarray(bare)].set(0.0)
+        out[name] = {"a": a, "b": jnp.zeros((model.num_layers, rows, config.rank), jnp.float32)}
+    return out
+
+
+def parameter_count(config: LoraConfig, model: ModelConfig) -> int:
+    """Trainable numbers in the adapter."""
+    linear = linear_layers(model)
+    each = sum(config.rank * sum(linear[name].shape) for name in config.targets(model))
+    return each * len(config.layers(model.num_layers))
+
+
+def prepare(lora: Adapter, scale: float, dtype: jnp.dtype) -> Adapter:
+    """The adapter as the forward pass wants it: the scale folded into B, then cast. Differentiable."""
+    return {name: {"a": ab["a"].astype(dtype), "b": (ab["b"] * scale).astype(dtype)} for name, ab in lora.items()}
+
+
+@struct.dataclass
+class Joined:
+    """Linear layers that share their input as one matrix, for generation: `[sum of outs, in]` and its bias."""
+
+    weight: jax.Array
+    bias: jax.Array | None
+    outs: tuple[int, ...] = struct.field(pytree_node=False)
+
+
+def joined(
+    layer: Mapping[str, Any], groups: Sequence[Sequence[str]], join: Callable[[list[Any]], Any]
+) -> dict[str, Any]:
+    """A layer's parameters with each group of linear layers (`linear` takes them by these names) as one `Joined`."""
+    out, parted = {}, set()
+    for names in groups:
+        parts, biases = ([layer[f"{name}{end}"] for name in names if f"{name}{end}" in layer] for end in ("", "_bias"))
+        outs = tuple(part.shape[0] for part in parts)
+        out["+".join(names)] = Joined(join(parts), join(biases) if biases else None, outs)
+        parted |= {f"{name}{end}" for name in names for end in ("", "_bias")}
+    return {name: value for name, value in layer.items() if name not in parted} | out
+
+
+def linear(
+    x: jax.Array,
+    names: Sequence[str],
+    layer: Mapping[str, Any],
+    lora: Adapter,
+    dropout: float = 0.0,
+    key: jax.Array | None = None,
+) -> list[jax.Array]:
+    """The linear layers `names`, which share the input `x`, each with its adapter if it has one.
+
+    Args:
+        x: `[batch, seq, in]`; where nothing is trained also `[tokens, in]`, for which XLA:CPU does not transpose a
+            weight that a loop leaves alone once a call.
+        layer: one decoder layer's parameters, `name` -> `[out, in]` and optionally `name_bias` -> `[out]`, or `joined`.
+        lora: one layer of a prepared adapter (`prepare`), `{"q": {"a": [r, in], "b": [out, r]}}`.
+        dropout: probability of zeroing an input of an adapter (each adapter draws its own mask, as in PEFT).
+
+    Returns:
+        One `[..., out]` per name. The A factors of the group are multiplied as one matrix.
+    """
+    if (whole := layer.get("+".join(names))) is not None and isinstance(whole, Joined):
+        (y,) = _adapted(x, {"": whole.weight}, {}).values()
+        y = y if whole.bias is None else y + whole.bias
+        return jnp.split(y, list(itertools.accumulate(whole.outs[:-1])), axis=-1)
+    group = {name: lora[name] for name in names if name in lora}
+    if group and dropout > 0.0 and key is not None:
+        out = {name: matmul(x, layer[name]) for name in names}
+        for index, (name, ab) in enumerate(group.items()):
+            keep = jax.random.bernoulli(jax.random.fold_in(key, index), 1.0 - dropout, x.shape)
+            dropped = jnp.where(keep, x / (1.0 - dropout), 0).astype(x.dtype)
+            out[name] += matmul(matmul(dropped, ab["a"].astype(x.dtype)), ab["b"].astype(x.dtype))
+    else:
+        out = _adapted(x, {name: layer[name] for name in names}, group)
+    return [out[name] + layer[f"{name}_bias"] if f"{name}_bias" in layer else out[name] for name in names]
+
+
+@jax.custom_vjp
+def _adapted(x: jax.Array, weights: dict[str, jax.Array], lora: Adapter) -> dict[str, jax.Array]:
+    """`x @ w.T + (x @ a.T) @ b.T` for each of `weights`, summed in float32 and rounded once, forwards and backwards."""
+    return _adapted_forward(x, weights, lora)[0]
+
+
+def _adapted_forward(x, weights, lora):
+    low = {}
+    if lora:
+        joined = accumulate("bti,ri->btr", x, _joined(lora, x.dtype)).astype(x.dtype)
+        low = dict(zip(lora, jnp.split(joined, len(lora), axis=-1)))
+    out = {}
+    for name, w in weights.items():
+        y = accumulate("...i,oi->...o", x, w)
+        if name in lora:
+            y += accumulate("btr,or->bto", low[name], lora[name]["b"].astype(x.dtype))
+        out[name] = y.astype(x.dtype)
+    return out, (x, weights, lora, low)
+
+
+def _adapted_backward(saved, g):
+    # operands stay rank 3: XLA:CPU only takes its fast path for a weight gradient that contracts two dimensions
+    x, weights, lora, low = saved
+    g = {name: g[name].astype(x.dtype) for name in weights}
+    dx = functools.reduce(operator.add, (accumulate("bto,oi->bti", g[name], w) for name, w in weights.items()))
+    dw = {name: accumulate("bto,bti->oi", g[name], x).astype(w.dtype) for name, w in weights.items()}  # XLA drops these
+    if not lora:
+        return dx.astype(x.dtype), dw, {}
+    d_low = {name: accumulate("bto,or->btr", g[name], ab["b"].astype(x.dtype)) for name, ab in lora.items()}
+    joined = jnp.concatenate([d_low[name] for name in lora], axis=-1).astype(x.dtype)
+    dx += accumulate("btr,ri->bti", joined, _joined(lora, x.dtype))
+    da = dict(zip(lora, jnp.split(accumulate("btr,bti->ri", joined, x), len(lora))))
+    d_lora = {
+        name: {
+            "a": da[name].astype(ab["a"].dtype),
+            # this way round XLA transposes the narrow operand; the barrier keeps the result's transpose out of the dot,
+            # which XLA:CPU does not implement for bfloat16
+            "b": lax.optimization_barrier(accumulate("btr,bto->ro", low[name], g[name])).T.astype(ab["b"].dtype),
+        }
+        for name, ab in lora.items()
+    }
+    return dx.astype(x.dtype), dw, d_lora
+
+
+_adapted.defvjp(_adapted_forward, _adapted_backward)
+
+
+def _joined(lora: Adapter, dtype: jnp.dtype) -> jax.Array:
+    """The A factors of a group as one matrix `[sum of ranks, in]`."""
+    return jnp.concatenate([ab["a"].astype(dtype) for ab in lora.values()])

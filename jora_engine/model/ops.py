@@ -1,0 +1,115 @@
+"""The arithmetic that every layer shares: matmul, RMSNorm, RoPE, with low-precision operands and float32 accumulation.
+
+`matmul` has its own backward rule because JAX's default would multiply a float32 cotangent with a bfloat16 weight,
+which leaves the fast matrix units on every back end. Nothing here knows about layers, LoRA or devices.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jora_engine.model.ops_cpu import turned
+
+Array = jax.Array | np.ndarray
+
+accumulate = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+"""`jnp.einsum` that accumulates and returns float32 whatever the operands' dtype."""
+
+
+@jax.custom_vjp
+def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
+    """`x @ w.T` in the Hugging Face layout.
+
+    Args:
+        x: `[batch, seq, in]`, float32 or bfloat16.
+        w: `[out, in]`, same dtype as `x`.
+
+    Returns:
+        `[batch, seq, out]` in `x.dtype`, accumulated in float32. Both cotangents are computed from operands in
+        `x.dtype` with float32 accumulation. Operands stay rank 3: XLA:CPU only takes its fast path for a weight
+        gradient that contracts two dimensions.
+    """
+    return accumulate("bti,oi->bto", x, w).astype(x.dtype)
+
+
+def _matmul_forward(x, w):
+    return matmul(x, w), (x, w)
+
+
+def _matmul_backward(saved, g):
+    x, w = saved
+    g = g.astype(w.dtype)
+    dx = accumulate("bto,oi->bti", g, w).astype(x.dtype)
+    dw = accumulate("bto,bti->oi", g, x).astype(w.dtype)  # dropped by XLA where `w` is frozen
+    return dx, dw
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
+    """RMSNorm over the last axis in float32, result in `x.dtype` (arXiv 1910.07467; casts in transformers' order)."""
+    return _rms_norm_forward(x, weight, eps)[0]
+
+
+def _rms_norm_forward(x, weight, eps):
+    f = x.astype(jnp.float32)
+    scale = jax.lax.rsqrt(jnp.mean(f * f, axis=-1, keepdims=True) + eps)
+    return weight * (f * scale).astype(x.dtype), (x, weight, scale)
+
+
+def _rms_norm_backward(eps, saved, g):
+    # the row sum as a dot product: XLA:CPU takes four times as long for the multiply-and-reduce that autodiff makes
+    x, weight, scale = saved
+    gw = g * weight
+    mean = accumulate("...d,...d->...", gw, x)[..., None] / x.shape[-1]
+    f = x.astype(jnp.float32)
+    dx = (gw.astype(jnp.float32) * scale - f * (mean * scale**3)).astype(x.dtype)
+    dw = (g.astype(jnp.float32) * f * scale).sum(tuple(range(x.ndim - 1))).astype(weight.dtype)
+    return dx, dw  # `dw` is dropped by XLA where the weight is frozen
+
+
+rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
+
+
+@jax.custom_vjp
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """RoPE in the rotate-half layout (arXiv 2104.09864).
+
+    Args:
+        x: `[batch, seq, heads, head_dim]`.
+        cos, sin: `[batch, seq, head_dim / 2]` float32; float32 matters: bfloat16 cannot tell position 257 from 256.
+
+    Returns:
+        Like `x`; the gradient is that of `x` alone, the rotation the other way.
+    """
+    cos, sin = (jnp.concatenate([y, y], axis=-1)[:, :, None] for y in (cos, sin))
+    return (x.astype(jnp.float32) * cos + turned(x) * sin).astype(x.dtype)
+
+
+rotate.defvjp(
+    lambda x, cos, sin: (rotate(x, cos, sin), (cos, sin)),
+    lambda saved, g: (rotate(g, saved[0], -saved[1]), None, None),
+)
+
+
+@jax.custom_vjp
+def swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """`silu(gate) * up` with the sigmoid in float32 (arXiv 2002.05202), result in `gate.dtype`."""
+    return jax.nn.silu(gate.astype(jnp.float32)).astype(gate.dtype) * up
+
+
+def _swiglu_backward(saved, g):
+    gate, up = saved
+    f, g = gate.astype(jnp.float32), g.astype(jnp.float32)
+    sigmoid = jax.nn.sigmoid(f)
+    d_gate = g * up.astype(jnp.float32) * (sigmoid * (1.0 + f * (1.0 - sigmoid)))
+    return d_gate.astype(gate.dtype), (g * (f * sigmoid)).astype(up.dtype)
+
+
+swiglu.defvjp(lambda gate, up: (swiglu(gate, up), (gate, up)), _swiglu_backward)

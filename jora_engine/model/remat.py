@@ -1,0 +1,57 @@
+"""A scan over stacked layers, and what of each layer is kept for the backward pass and what is computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+from jora_engine.model.ops_cpu import from_bits, revive, to_bits
+
+KEPT = ("attention_out", "attention_lse")
+"""What every remat rung keeps of a layer besides its input: attention is too dear to run again."""
+
+ALSO_NAMED = ("attention_residual", "gate", "up")
+"""What `remat="names"` keeps as well: with it only norms, q, k, v and elementwise functions are computed again."""
+
+
+def scan_layers(
+    layer: Callable[[jax.Array, Any, Any], jax.Array], x: jax.Array, frozen: Any, trained: Any, remat: str
+) -> jax.Array:
+    """`x = layer(x, frozen[i], trained[i])` for each layer of two stacked trees; gradients go to x and `trained`.
+
+    Args:
+        remat: what the backward pass computes again, see `rematted`.
+    """
+
+    def step(bits, x, parts):
+        x = checkpoint_name(revive(bits, x), "layer_input")
+        frozen, trained = parts
+        return layer(x, jax.tree.map(from_bits, frozen), trained)
+
+    step = rematted(step, remat)
+    parts = (jax.tree.map(to_bits, frozen), trained)
+    x, _ = lax.scan(lambda x, parts: (step(to_bits(x), x, parts), None), x, parts)
+    return x
+
+
+def rematted(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """A layer that keeps for the backward pass everything (`none`), what has a name (`names`), its input and attention
+    (`layer`), or attention alone, its input being moved to the host (`offload`; on a CPU the same as `layer`).
+    """
+    policies = jax.checkpoint_policies
+    if remat == "none":
+        return layer
+    if remat == "offload" and jax.default_backend() != "cpu":
+        policy = policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=KEPT,
+            names_which_can_be_offloaded=("layer_input",),
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+    else:
+        policy = policies.save_only_these_names(*KEPT, *(ALSO_NAMED if remat == "names" else ()))
+    return jax.checkpoint(layer, prevent_cse=False, policy=policy)

@@ -1,0 +1,97 @@
+"""Cross-entropy at supervised positions only, without ever holding logits for a whole batch.
+
+RAFT supervises a small share of the tokens, so hidden states are gathered at those positions first, and the frozen
+head is applied chunk by chunk; the forward pass keeps the gradient of the hidden states and no logits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jora_engine.model.ops import Array, accumulate
+
+CHUNK = 128  # positions, over all rows, whose logits exist at one time
+
+
+class Supervision(NamedTuple):
+    """Which positions of each row are trained on.
+
+    Attributes:
+        position: `[batch, capacity]` int32, position whose hidden state predicts `target`; unused slots repeat 0.
+        target: `[batch, capacity]` int32 token ids.
+        weight: `[batch, capacity]` float32, 0 in unused slots.
+    """
+
+    position: Array
+    target: Array
+    weight: Array
+
+
+def supervised_loss(hidden: jax.Array, head: jax.Array, supervision: Supervision) -> jax.Array:
+    """Sum over supervised positions of `weight * -log p(target)`, float32 scalar.
+
+    Args:
+        hidden: `[batch, seq, embed]`.
+        head: `[vocab, embed]`, frozen: its gradient is not computed.
+    """
+    gathered = _gather(hidden, supervision.position, supervision.weight)
+    size = max(1, CHUNK // hidden.shape[0])
+    return _cross_entropy(*(_chunks(x, size) for x in (gathered, supervision.target, supervision.weight)), head)
+
+
+def _chunks(x: Array, size: int) -> jax.Array:
+    """`[batch, capacity, ...]` -> `[chunks, batch, size, ...]`: rows stay rows, so their cut over devices stays."""
+    x = jnp.asarray(x)
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % size), *[(0, 0)] * (x.ndim - 2)))
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
+
+
+@jax.custom_vjp
+def _gather(hidden, index, weight):
+    return jnp.take_along_axis(hidden, index[:, :, None], axis=1)
+
+
+def _gather_forward(hidden, index, weight):
+    return _gather(hidden, index, weight), (index, weight, hidden.shape[1])
+
+
+def _gather_backward(saved, g):
+    # the transpose of a gather is a scatter-add, slow everywhere; positions are distinct, so a second gather does it
+    index, weight, length = saved
+    batch, capacity = index.shape
+    slot = jnp.where(weight > 0, index, length)  # unused slots write past the end and are dropped
+    inverse = jnp.full((batch, length), capacity, jnp.int32)
+    rows = jnp.arange(batch)[:, None]
+    inverse = inverse.at[rows, slot].set(jnp.arange(capacity, dtype=jnp.int32)[None], mode="drop")
+    g = jnp.pad(g, ((0, 0), (0, 1), (0, 0)))
+    return jnp.take_along_axis(g, inverse[:, :, None], axis=1), None, None
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+@jax.custom_vjp
+def _cross_entropy(hidden, target, weight, head):
+    return _forward(hidden, target, weight, head)[0]
+
+
+def _forward(hidden, target, weight, head):
+    vocab = jnp.arange(head.shape[0])
+
+    def chunk(total, xs):
+        h, ids, w = xs
+        logits = accumulate("bcd,vd->bcv", h, head)
+        lse = jax.nn.logsumexp(logits, axis=-1)
+        hot = ids[..., None] == vocab  # a dense compare is faster than a scatter
+        nll = lse - jnp.where(hot, logits, 0.0).sum(-1)
+        d_logits = ((jnp.exp(logits - lse[..., None]) - hot) * w[..., None]).astype(h.dtype)
+        return total + (w * nll).sum(), accumulate("bcv,vd->bcd", d_logits, head).astype(h.dtype)
+
+    return lax.scan(chunk, jnp.float32(0), (hidden, target, weight))
+
+
+_cross_entropy.defvjp(_forward, lambda d_hidden, g: ((d_hidden * g).astype(d_hidden.dtype), None, None, None))
