@@ -18,13 +18,13 @@ from data.questions.answers import ANSWER_SHAPE, Answer, full_answer, is_refusal
 from data.questions.asking import Sampling, Tally, ask, reply_key
 from data.questions.drafts import draft, names_in
 from data.questions.filters import Fault, common_words, copies, grounded, tidy, well_formed
-from data.questions.languages import ask_in
 from data.questions.options import QuestionOptions
 from data.questions.prompts import Prompt, load_prompts
 from data.questions.results import Exchange
 from data.questions.selection import Candidate
 from data.questions.small import final_answer, fits, mend
 from data.questions.wording import flat
+from data.teachers.languages import ask_in
 from data.teachers.protocol import Counted, Messages, Reply, Shape, Teacher, TeacherFailure
 
 T = TypeVar("T")

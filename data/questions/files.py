@@ -1,8 +1,7 @@
 """Reads question files of many layouts into rows of one shape.
 
-JSON Lines, JSON, CSV, TSV, Parquet, folders saved by `datasets`, the layouts of published sets
-(`data.questions.layouts`) and of gorilla's RAFT, and logs of RAG systems (question, retrieved, answer, thumbs). Says
-which columns it found and which it wants; knows no chunks.
+Files and layouts are those of `data.questions.tables`; gorilla's RAFT and logs of RAG systems (question, retrieved,
+answer, thumbs) are read by their columns. Says which columns it found and which it wants; knows no chunks.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.questions.cells import is_missing, texts, truth, written
-from data.questions.layouts import unnested
-from data.questions.readers import Numbered, read_file
+from data.questions.tables.cells import is_missing, texts, truth, written
+from data.questions.tables.layouts import unnested
+from data.questions.tables.readers import Numbered, read_file
 from raft_errors import BadInput
 
 COLUMNS: dict[str, tuple[str, ...]] = {

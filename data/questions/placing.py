@@ -15,10 +15,10 @@ from rapidfuzz import fuzz
 from data.nouns import Chunk, Hit
 from data.questions.files import Row
 from data.questions.filters import Fault
-from data.questions.holding import held_as, holds, is_number
 from data.questions.library import Library, Page, comparable
-from data.questions.question_words import VERDICTS
 from data.questions.wording import content_words, flat, numbers
+from data.text.holding import held_as, holds, is_number
+from data.text.question_words import VERDICTS
 from data.text.quotes import Span, locate_quote, sentences
 from data.text.unspaced import is_unspaced, word_count
 

@@ -81,8 +81,8 @@ def setting_tables(part: Mapping[str, Any], base: str, other: str) -> dict[str, 
         {"name": "Refusals due", "values": [c["refusal"]["due"] for c in conditions.values()]},
         {"name": "Refused", "values": [c["refusal"]["refused"] for c in conditions.values()]},
         {"name": "Quotes", "values": [c["quotes"] for c in conditions.values()]},
-        {"name": "Words an answer", "values": [plain(c["answer_words"]) for c in conditions.values()]},
-        {"name": "Seconds an answer", "values": [plain(c["seconds"]) for c in conditions.values()]},
+        {"name": "Words per answer", "values": [plain(c["answer_words"]) for c in conditions.values()]},
+        {"name": "Seconds per answer", "values": [plain(c["seconds"]) for c in conditions.values()]},
         {"name": "Never generated", "values": [c["missing"] for c in conditions.values()]},
         *({"name": FLAGS[f], "values": [c["flags"].get(f, 0) for c in conditions.values()]} for f in flags),
     ]
@@ -116,7 +116,7 @@ def general_table(general: Mapping[str, Any], base: str, other: str) -> dict[str
     """The rows of the table on general skills: the loss in nats per token, the share of right replies in per cent."""
     rows = []
     if "loss" in general:
-        rows.append(_general_row("Loss of a good answer, nats a token", general["loss"], 1, 3))
+        rows.append(_general_row("Loss of a good answer, nats per token", general["loss"], 1, 3))
     if "correct" in general:
         rows.append(_general_row("Replies that hold the answer, %", general["correct"], 100, 1))
     return {"rows": rows, "verdict": general.get("verdict", ""), "instructions": general.get("instructions", 0)}

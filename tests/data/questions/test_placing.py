@@ -3,9 +3,9 @@
 import pytest
 
 from data.nouns import Chunk, Hit, digest, text_sha256
-from data.questions.holding import held_as, holds
 from data.questions.importing import import_questions
 from data.questions.library import Library, comparable
+from data.text.holding import held_as, holds
 
 
 def chunk_of(source, text, ordinal=0, title=""):

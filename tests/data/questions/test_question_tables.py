@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from data.questions.cells import texts, truth
 from data.questions.files import read_rows
+from data.questions.tables.cells import texts, truth
 from raft_errors import BadInput
 
 

@@ -13,7 +13,7 @@ from data.nouns import ItemCache, Question
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import Display, emit, table
-from flows.cli.run import build_to
+from flows.cli.verbs.run import build_to
 from raft_errors import BadInput
 from tasks.config import RunConfig, load_config
 

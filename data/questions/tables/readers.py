@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.questions.layouts import table_rows
+from data.questions.tables.layouts import table_rows
 from raft_errors import BadInput
 
 log = logging.getLogger("raft.data")
