@@ -151,12 +151,12 @@ class _Reader:
         shown = []
         for number, cells_of_row in enumerate(grid.rows):
             kept = [words for column, words in enumerate(cells_of_row) if column not in hidden_columns]
-            gone = (
+            hidden_words = (
                 cells_of_row
                 if number in hidden_rows
                 else [w for c, w in enumerate(cells_of_row) if c in hidden_columns]
             )
-            self.left_out["cells in hidden rows and columns"] += sum(map(bool, gone))
+            self.left_out["cells in hidden rows and columns"] += sum(map(bool, hidden_words))
             if number not in hidden_rows:
                 shown.append(kept)
         return shown

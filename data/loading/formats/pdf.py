@@ -12,35 +12,51 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data.loading.draft import Draft, is_no_title
-from data.loading.formats.cipher import is_cipher
-from data.loading.formats.pdf_columns import in_reading_order
-from data.loading.formats.pdf_fields import fields_without_place, typed_lines
-from data.loading.formats.pdf_fonts import without_cipher_fonts
-from data.loading.formats.pdf_rtl import holds_right_to_left, plain_letters, read_from_right
-from data.loading.formats.pdf_title import shown_title
-from data.loading.options import LoadOptions, Refused
+from data.loading.formats.pdf_pages.cipher import is_cipher
+from data.loading.formats.pdf_pages.columns import in_reading_order
+from data.loading.formats.pdf_pages.fields import fields_without_place, typed_lines
+from data.loading.formats.pdf_pages.fonts import without_cipher_fonts
+from data.loading.formats.pdf_pages.recognition import (
+    TextLine,
+    boxes_in,
+    engine,
+    knows_script,
+    page_text,
+    recognise,
+    unsure_pages,
+)
+from data.loading.formats.pdf_pages.right_to_left import holds_right_to_left, plain_letters, read_from_right
+from data.loading.formats.pdf_pages.title import shown_title
+from data.loading.options import NO_TEXT_LAYER, LoadOptions, Refused
 from data.loading.pages import drop_running_lines, join_divided_words, join_wrapped_lines
+from data.loading.text import clean_text
 
 _ENCRYPTED = "it needs a password; save it without one"
 _LETTERS_PER_PAGE = 8
 """Fewer letters a page than this over the whole file is a scan with stray marks."""
 
 
-_NO_TEXT = "its pages hold no text layer (a scan?); run text recognition (OCR) on it first"
 _IN_CIPHER = (
-    "its text layer is in cipher: a font names other letters than it shows; run text recognition (OCR) on it, or print "
-    "it anew from its source"
+    "its text layer is in cipher: a font names other letters than it shows; install the extra `ocr` "
+    "(pip install 'jora-raft[ocr]') and set ingest.ocr to read it by text recognition (OCR), or print it anew"
+)
+_NOT_RECOGNISED = "its pages hold no text layer, and text recognition (OCR) finds no words on them; leave it out"
+_OTHER_SCRIPT = (
+    "its pages hold no text layer, and the documents around it are in {!r}, whose letters the text recognition of the "
+    "extra `ocr` does not know; recognise it with another program first"
 )
 
 
 @dataclass
 class _Reading:
-    """What a reader took from a file: texts of the pages, what was typed on them, pages (from 1) in cipher."""
+    """What a reader took from a file: texts of the pages, what was typed on them, pages (from 1) in cipher, and the
+    lines of pages (from 1) that were recognised."""
 
     loader: str
     pages: list[str] = field(default_factory=list)
     typed: list[list[str]] = field(default_factory=list)
     ciphers: list[int] = field(default_factory=list)
+    recognised: dict[int, list[TextLine]] = field(default_factory=dict)
     title: str = ""
     outline: list[tuple[int, int, str]] = field(default_factory=list)
 
@@ -58,8 +74,14 @@ def load_pdf(raw: bytes, options: LoadOptions) -> Draft:
     letters = sum(sum(map(str.isalnum, page)) for page in reading.pages)
     is_filled = any(reading.typed)
     if letters < _LETTERS_PER_PAGE * min(len(reading.pages), 4) and not is_filled:
-        raise Refused("no-text", _IN_CIPHER if reading.ciphers else _NO_TEXT)
+        raise Refused("no-text", _why_no_text(reading, options))
     return _draft(reading)
+
+
+def _why_no_text(reading: _Reading, options: LoadOptions) -> str:
+    if not options.ocr:
+        return _IN_CIPHER if reading.ciphers else NO_TEXT_LAYER
+    return _NOT_RECOGNISED if knows_script(options.ocr_languages) else _OTHER_SCRIPT.format(options.ocr_languages[0])
 
 
 class _CannotOpen(Exception):
@@ -86,7 +108,7 @@ def _pdfium(raw: bytes, options: LoadOptions) -> _Reading:
         told: set[tuple[str, str]] = set()
         for number in range(count):
             try:
-                _read_page(pdf, number, reading, told)
+                _read_page(pdf, number, reading, told, options)
             except pdfium.PdfiumError:  # one damaged page is an empty page
                 reading.pages.append("")
                 reading.typed.append([])
@@ -97,7 +119,7 @@ def _pdfium(raw: bytes, options: LoadOptions) -> _Reading:
     return reading
 
 
-def _read_page(pdf: Any, number: int, reading: _Reading, told: set[tuple[str, str]]) -> None:
+def _read_page(pdf: Any, number: int, reading: _Reading, told: set[tuple[str, str]], options: LoadOptions) -> None:
     page = pdf[number]
     textpage = page.get_textpage()
     text = textpage.get_text_range()
@@ -111,6 +133,11 @@ def _read_page(pdf: Any, number: int, reading: _Reading, told: set[tuple[str, st
         text = read_from_right(textpage)
     else:
         text = in_reading_order(textpage, text)
+    has_words = sum(map(str.isalnum, text)) >= _LETTERS_PER_PAGE
+    if options.ocr and not has_words and knows_script(options.ocr_languages):
+        lines = recognise(page)
+        if lines and not is_cipher(page_text(lines)):
+            reading.recognised[number + 1], text = lines, page_text(lines)
     typed = typed_lines(pdf, page, told)
     if number == 0 and is_no_title(reading.title) and is_clear:
         reading.title = shown_title(page, textpage, text)
@@ -155,7 +182,7 @@ def _pypdf(raw: bytes, options: LoadOptions, why: str) -> _Reading:
     ciphers = [number for number, page in enumerate(pages, 1) if is_cipher(page)]
     clear = ["" if number in ciphers else page for number, page in enumerate(pages, 1)]
     typed: list[list[str]] = [*([] for _ in pages[1:]), fields_without_place(raw)]
-    return _Reading("pypdf", clear, typed, ciphers, title)
+    return _Reading("pypdf", clear, typed, ciphers, title=title)
 
 
 def _check_pages(count: int, options: LoadOptions) -> None:
@@ -174,13 +201,26 @@ def _draft(reading: _Reading) -> Draft:
         metadata["running_lines_dropped"] = dropped
     if fields := sum(map(len, reading.typed)):
         metadata["form_fields"] = fields
+    if reading.recognised:
+        metadata["ocr"] = {"engine": engine(), "pages": list(reading.recognised)}
+        metadata["boxes"] = [
+            row
+            for number, lines in reading.recognised.items()
+            for row in boxes_in(clean_text(parts[number - 1]), number, lines)
+        ]
     if blank := sum(not page.strip() for page in reading.pages):
         metadata["pages_without_text"] = blank
-    if reading.ciphers:
-        metadata["warnings"] = [_cipher_warning(reading.ciphers)]
+    warnings = []
+    if lost := [number for number in reading.ciphers if number not in reading.recognised]:
+        warnings.append(
+            f"left out: text in cipher (a font names other letters than it shows){_on(lost)}; run OCR on it"
+        )
+    if unsure := unsure_pages(reading.recognised):
+        warnings.append(f"recognised with little confidence{_on(unsure)}; look at what was read")
+    if warnings:
+        metadata["warnings"] = warnings
     return Draft(parts, "application/pdf", title=reading.title, paged=True, outline=reading.outline, metadata=metadata)
 
 
-def _cipher_warning(pages: Sequence[int]) -> str:
-    numbers = ", ".join(map(str, pages[:10])) + (", …" if len(pages) > 10 else "")
-    return f"left out: text in cipher (a font names other letters than it shows) on page {numbers}; run OCR on it"
+def _on(pages: Sequence[int]) -> str:
+    return f" on page {', '.join(map(str, pages[:10]))}{', …' if len(pages) > 10 else ''}"

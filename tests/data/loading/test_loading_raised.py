@@ -59,6 +59,7 @@ def test_an_exponent_in_several_runs_is_one():
             "$10^{6}$",
         ),
         ("<math alttext='{\\displaystyle x^{2}}'><msup><mi>x</mi><mn>2</mn></msup></math>", "$x^{2}$"),
+        ("<script type='math/tex'>10^{6}</script> cells", "$10^{6}$ cells"),
     ],
 )
 def test_equations_of_a_page_keep_their_exponents(page, written):

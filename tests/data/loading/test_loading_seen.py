@@ -4,6 +4,7 @@ import pytest
 
 from data.loading import LoadOptions, corpus_report, load_corpus
 from data.loading.formats.html import render_html
+from data.loading.formats.tables import Grid
 
 
 def seen(page: str) -> str:
@@ -125,3 +126,12 @@ def test_the_report_sums_up_what_was_left_out_and_is_silent_where_nothing_was(tm
     (tmp_path / "c.txt").write_text("The gate is shut.\n")
     silent = corpus_report(load_corpus([str(tmp_path / "c.txt")], options=LoadOptions(workers=1)))
     assert not {"left_out", "damaged_characters"} & silent.keys()
+
+
+def test_cells_that_hang_down_for_ever_cost_no_more_than_their_table():
+    grid = Grid()
+    for _ in range(5000):
+        grid.add("a", rows=60_000)
+        grid.add("b")
+        grid.end_row()
+    assert max(map(len, grid.rows)) <= 202
