@@ -84,7 +84,7 @@ def _with_added_tokens(
     """
     older = folder / "added_tokens.json"
     special = {*special_tokens(folder, settings).values(), *more_special_tokens(folder, settings)}
-    added = {
+    added: dict[int, Mapping[str, Any]] = {
         int(i): {"content": t, "special": t in special} for t, i in (read_json(older) if older.exists() else {}).items()
     }
     added |= {int(i): row for i, row in (settings.get("added_tokens_decoder") or {}).items()}

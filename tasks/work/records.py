@@ -100,10 +100,9 @@ def build(
     write_records(bench.out, by_split, formats=("alpaca", *config.formats))
     splits.frozen().write(bench.out / "splits.json")
     write_jsonl(bench.out / "dropped.jsonl", [dataclasses.asdict(row) for row in made.dropped])
-    contract = {
-        **contract_of(config, may_refuse=made.report["may_refuse"]),
-        "chat_template": tokenizer.chat_contract(),
-    }
+    contract = contract_of(config, may_refuse=made.report["may_refuse"])
+    if base.chat:
+        contract["chat_template"] = tokenizer.chat_contract()
     if tokenizer.template_date:
         contract["template_date"] = tokenizer.template_date
     write_json(bench.out / "contract.json", contract)

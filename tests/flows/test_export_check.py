@@ -1,4 +1,4 @@
-"""`raft export --check`: a table of the programs that read an adapter as it is meant, and a form that all of them read."""
+"""`raft export --check`: a table of the programs that read an adapter as it is meant, and a form that all read."""
 
 import json
 import shutil
