@@ -36,7 +36,7 @@ from data.nouns import Chunk, Document, Record, digest, text_sha256, write_jsonl
 from data.prompting.contract import load_template
 from data.questions.importing import import_questions
 from data.records.compose import RecordOptions, RecordSet, compose_records, measured_p
-from data.records.splits import Frozen, SplitOptions, split_by_document
+from data.records.splits import FrozenSplits, SplitOptions, split_by_document
 from data.reports.report import write_report
 from data.statistics import paired_bootstrap
 from jora_engine.files.tokenizer import Tokenizer
@@ -250,7 +250,7 @@ def compose(
         asked,
         options=SplitOptions(validation=0.0, test=0.3),
         seed=protocol.seed,
-        previous=Frozen(documents=previous),
+        previous=FrozenSplits(documents=previous),
         together=unit,
     )
     mined = mine_distractors(asked, chunks, retriever.search, count=2 * protocol.passages, seed=protocol.seed)

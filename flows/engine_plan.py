@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flows.pipeline import Models, Run, published
+from flows.run import Models, Run
+from flows.walk import published
 from raft_errors import BadInput
 from tasks.build.events import silent
 from tasks.build.supervisor import run_child

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flows.pipeline import Models, Run, stages_to, store_of
+from flows.pipeline import pipeline
+from flows.run import Models, Run, store_of
 from tasks.build import kept
 from tasks.build.events import silent
 from tasks.build.origin import elsewhere
-from tasks.build.stage import Request
+from tasks.build.stage import Request, Stage
 from tasks.config import RunConfig
 from tasks.inputs.models import on_this_machine
 from tasks.store.manifest import Manifest
@@ -36,60 +37,76 @@ def plan(config: RunConfig, until: str, keep: Collection[str] = ()) -> list[Plan
     Raises:
         BadInput: one of them has no result that could be kept.
     """
-    models = Models(config.models, on_this_machine)
-    run = Run(config, store_of(config), models, silent)
+    run = Run(config, store_of(config), Models(config.models, on_this_machine), silent)
     kept.require_finished(keep, run.store)
-    built: dict[str, Any] = {"corpus": run.corpus()}
-    rows: list[Planned] = []
-    for made in stages_to(until):
-        last = run.store.latest(made.name)
+    outlook = Outlook(run, keep)
+    pipeline(outlook, run.corpus())
+    names = [row.stage for row in outlook.rows]
+    return outlook.rows[: names.index(until) + 1]
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Stands for the result of a call that is not built yet."""
+
+    call: str
+    digest: str = kept.UNKNOWN
+
+
+class Outlook:
+    """A `make` for flows that builds nothing: it gives what is there, else `Unknown`, and a row for each call."""
+
+    def __init__(self, run: Run, keep: Collection[str]) -> None:
+        self.rows: list[Planned] = []
+        self._run, self._keep = run, keep
+
+    def __call__(self, stage: Stage, /, *inputs: Any, name: str = "", **optional: Any) -> Manifest | Unknown:
+        request = self._run.request(stage, stage.bind(*inputs, **optional), name)
+        row, manifest = self._row(request, request.inputs)
+        self.rows.append(row)
+        return manifest or Unknown(request.name)
+
+    def _row(self, request: Request, inputs: Mapping[str, Any]) -> tuple[Planned, Manifest | None]:
+        stage, store, models = request.stage, self._run.store, self._run.models
+        last = store.latest(stage.name)
         seconds = last.seconds if last else None
-        section = getattr(config, made.name)
-        absent = [role for role in made.models_for(section) if models[role] is None]
-        missing = [name for name in made.inputs if name not in built]
+        absent = [role for role in stage.models_for(request.config) if models[role] is None]
         if absent:
             why = "; ".join(f"model {models.name(role)} is not fetched yet" for role in absent)
-            rows.append(Planned(made.name, "run", why, seconds))
-            continue
-        known = {name: built.get(name, _Unknown()) for name in made.inputs}
-        request = run.request(made, known)
-        if missing:
-            changes = changed(request, last, run.store)
-            if {made.name, kept.ALL} & {*keep} and kept.fitting(request, run.store):
-                why = f"kept if {' and '.join(missing)} come out the same"
-                rows.append(Planned(made.name, "maybe", why, seconds))
-            elif last is None:
-                rows.append(Planned(made.name, "run", "never built", seconds))
-            elif changes:
-                rows.append(Planned(made.name, "run", "; ".join(changes), seconds))
-            else:
-                why = f"only if {' or '.join(missing)} comes out different"
-                rows.append(Planned(made.name, "maybe", why, seconds))
-            continue
-        manifest, wrong = run.store.inspect(made.name, request.key())
+            return Planned(request.name, "run", why, seconds), None
+        if missing := [value.call for value in inputs.values() if isinstance(value, Unknown)]:
+            state, why = self._undecided(request, last, missing)
+            return Planned(request.name, state, why, seconds), None
+        manifest, wrong = store.inspect(stage.name, request.key())
         if manifest:
-            built[made.name] = manifest
-            foreign = elsewhere(manifest.machine) if made.models_for(section) else ""
+            foreign = elsewhere(manifest.machine) if stage.models_for(request.config) else ""
             why = f"{foreign}: {manifest.summary}" if foreign else manifest.summary
-            rows.append(Planned(made.name, "cached", why, manifest.seconds))
-        elif manifest := _kept(request, run.store, keep):
-            built[made.name] = manifest
-            differs = "; ".join(kept.differences(request, manifest).made)
+            return Planned(request.name, "cached", why, manifest.seconds), manifest
+        if manifest := _kept(request, store, self._keep):
+            differs = "; ".join(kept.differences(request, manifest).installation)
             foreign = elsewhere(manifest.machine)
             why = f"{foreign and f'{foreign}: '}the result of {kept.day(manifest)}, made by other code: {differs}"
-            rows.append(Planned(made.name, "kept", why, manifest.seconds))
-        elif run.store.share and (manifest := run.store.share.look(made.name, request.key())):
-            built[made.name] = manifest
+            return Planned(request.name, "kept", why, manifest.seconds), manifest
+        if store.share and (manifest := store.share.look(stage.name, request.key())):
             size = sum(entry.size for entry in manifest.files) / 2**20
-            foreign = elsewhere(manifest.machine) if made.models_for(section) else ""
-            why = f"{size:.1f} MiB from {run.store.share.shown}{foreign and f', {foreign}'}"
-            rows.append(Planned(made.name, "fetch", why, None))
-        else:
-            why = wrong or (
-                "never built" if last is None else "; ".join(changed(request, last, run.store)) or "not in the store"
-            )
-            rows.append(Planned(made.name, "run", why, seconds))
-    return rows
+            foreign = elsewhere(manifest.machine) if stage.models_for(request.config) else ""
+            why = f"{size:.1f} MiB from {store.share.shown}{foreign and f', {foreign}'}"
+            return Planned(request.name, "fetch", why, None), manifest
+        why = wrong or (
+            "never built" if last is None else "; ".join(changed(request, last, store)) or "not in the store"
+        )
+        return Planned(request.name, "run", why, seconds), None
+
+    def _undecided(self, request: Request, last: Manifest | None, missing: list[str]) -> tuple[str, str]:
+        """State and reason of a call some of whose inputs are not built yet."""
+        changes = changed(request, last, self._run.store)
+        if {request.stage.name, kept.ALL} & {*self._keep} and kept.fitting(request, self._run.store):
+            return "maybe", f"kept if {' and '.join(missing)} come out the same"
+        if last is None:
+            return "run", "never built"
+        if changes:
+            return "run", "; ".join(changes)
+        return "maybe", f"only if {' or '.join(missing)} comes out different"
 
 
 def _kept(request: Request, store: Store, keep: Collection[str]) -> Manifest | None:
@@ -111,23 +128,17 @@ def notices_of(config: RunConfig) -> list[str]:
     return about_store + ([store.share.notice] if store.share and store.share.notice else [])
 
 
-class _Unknown:
-    """Stands for an input that is not built yet."""
-
-    digest = kept.UNKNOWN
-
-
 def changed(request: Request, last: Manifest | None, store: Store) -> list[str]:
     """What differs between a request and the last build of its stage, in words; unknown inputs are passed over.
 
-    Where nothing but code and libraries differ, it is told what `--keep` would do.
+    Where nothing but code and libraries differ, the words say what `--keep` would do.
     """
     if last is None:
         return []
     name = request.stage.name
     differ = kept.differences(request, last)
-    if differ.words and (made := kept.fitting(request, store)) is not None:
-        unknown = [n for n, value in request.inputs.items() if isinstance(value, _Unknown)]
+    if differ.words and (earlier := kept.fitting(request, store)) is not None:
+        unknown = [n for n, value in request.inputs.items() if isinstance(value, Unknown)]
         condition = f", if {' and '.join(unknown)} come out the same" if unknown else ""
-        return [*differ.words, f"--keep {name} would keep the result of {kept.day(made)}{condition}"]
+        return [*differ.words, f"--keep {name} would keep the result of {kept.day(earlier)}{condition}"]
     return differ.words

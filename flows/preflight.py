@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from data.memo import memoise
 from data.nouns import ItemCache
+from flows.calls import Call
+from flows.run import Run
 from tasks.build.events import Said
 from tasks.build.keys import code_fingerprint, key_of
-from tasks.build.stage import Stage
 from tasks.inputs.models import ModelFiles
 from tasks.store.disks import SPARE_BYTES, no_space
 
-if TYPE_CHECKING:
-    from flows.pipeline import Run
 
-
-def check(run: Run, stages: Sequence[Stage]) -> None:
-    """Looks at what the stages will need.
+def check(run: Run, calls: Sequence[Call]) -> None:
+    """Looks at what the calls of a flow will need.
 
     Raises:
         BadInput: the base model's architecture is not supported, or its tokenizer or chat template cannot be used.
         RaftError: the disk has no room for the results.
     """
     needed = SPARE_BYTES
-    if any("base" in made.models_for(getattr(run.config, made.name)) for made in stages):
+    stages = {call.stage.name: call.stage for call in calls}
+    if any("base" in stage.models_for(getattr(run.config, name)) for name, stage in stages.items()):
         base = run.models["base"]
         for sentence in _of_the_base(base, run.store.cache("checks")):
             run.reporter(Said(sentence))
-        if "export" in {made.name for made in stages}:
+        if "export" in stages:
             weights = sum(p.stat().st_size for p in base.folder.glob("*.safetensors"))
             needed += 2 * weights  # the merged model in float32 is twice a base in bfloat16
     free = shutil.disk_usage(run.store.root).free

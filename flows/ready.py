@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.pipeline import Built, Run, published
+from flows.run import Run
+from flows.walk import Built, published
 from raft_errors import BadInput
 from tasks.adapters.registry import Registry
 from tasks.config import load_config

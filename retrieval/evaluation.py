@@ -1,7 +1,7 @@
-"""Judges retrievers by questions with known gold chunks: side by side, by kind of document, with the worst questions.
+"""Evaluates retrievers on questions with known gold chunks: side by side, by kind of document, worst questions first.
 
-A search is judged as it is used: the same code serves the production retriever in each mode. Figures and rows come out
-as JSON values; drawing them is left to the caller.
+A search is evaluated as it is used: it is the production retriever's own, in each of its modes. Figures and rows come
+out as JSON values; drawing them is left to the caller.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def evaluate_retrieval(
 
     Args:
         searches: name -> search, e.g. the retriever in its three modes.
-        grades: question id -> {chunk id: grade} where relevance is graded; else each gold chunk counts 1.
-        depth: hits asked for; MRR and MAP see no further.
+        grades: question id -> {chunk id: grade} where relevance is graded; without them each gold chunk counts 1.
+        depth: hits per question; MRR and MAP look no further.
         group_of: a question's group (media type of its gold document, say) for figures by group.
-        worst: how many questions to list whose gold is ranked last, by the best of the searches.
+        worst: how many questions to list, those whose gold chunk even the best search ranks last.
 
     Returns:
         questions: their number; modes: name -> metric -> mean; scores: name -> question id -> metric -> value;
@@ -48,7 +48,7 @@ def evaluate_retrieval(
         raise BadInput(f"{len(questions)} questions for {len(searches)} searches", expected="at least one of each")
     for question in questions:
         if not question.gold_chunk_ids:
-            raise BadInput(f"Question {question.id} has no gold chunk", do="judge retrieval by questions that have one")
+            raise BadInput(f"Question {question.id} has no gold chunk", do="leave it out")
     qrels: dict[str, Any] = {question.id: list(question.gold_chunk_ids) for question in questions}
     qrels |= grades or {}
     runs = {name: _run(search, questions, depth, name, progress) for name, search in searches.items()}

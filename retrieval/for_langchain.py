@@ -1,4 +1,4 @@
-"""The retriever and the prompt contract for LangChain: a `BaseRetriever`, and the messages that an adapter was taught.
+"""The retriever and the prompt contract for LangChain: a `BaseRetriever`, and messages as the adapter knows them.
 
 Needs the extra `langchain`. Nothing else in the project imports this module.
 """
@@ -38,8 +38,8 @@ class RaftRetriever(BaseRetriever):
 
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
         search: Retriever = self.retriever
-        found = [search.cite(hit).to_dict() for hit in search.search([query], self.k)[0]]
-        return [Document(id=row["chunk_id"], page_content=row.pop("text"), metadata=row) for row in found]
+        citations = [search.cite(hit).to_dict() for hit in search.search([query], self.k)[0]]
+        return [Document(id=row["chunk_id"], page_content=row.pop("text"), metadata=row) for row in citations]
 
 
 def messages_for(contract: Mapping[str, Any], question: str, documents: Sequence[Document]) -> list[dict[str, str]]:
@@ -50,5 +50,5 @@ def messages_for(contract: Mapping[str, Any], question: str, documents: Sequence
     """
     passages = [Passage(str(d.metadata.get("title", "")), d.page_content) for d in documents]
     template = template_from_contract(contract)
-    instruction, shown = render(question, passages, template=template, may_refuse=contract["may_refuse"])
-    return to_messages({"instruction": instruction, "input": shown})
+    instruction, text = render(question, passages, template=template, may_refuse=contract["may_refuse"])
+    return to_messages({"instruction": instruction, "input": text})

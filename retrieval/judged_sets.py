@@ -1,12 +1,13 @@
 """Reads a folder of documents, queries and relevance judgements in the layout of BEIR, or of TREC qrels.
 
-Each document becomes one chunk, as such sets are searched. Only the format is known here; nothing is embedded.
+Each document becomes one chunk, since such sets are searched by document. Knows only the format; embeds nothing.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from data.nouns import Chunk, Question, digest, text_sha256
 from raft_errors import BadInput
 
 _LAYOUT = "corpus.jsonl (_id, title, text), queries.jsonl (_id, text) and qrels/test.tsv or qrels.tsv"
+
+log = logging.getLogger("raft.retrieval")
 
 
 @dataclass(frozen=True)
@@ -30,33 +33,46 @@ class JudgedSet:
 def read_judged_set(folder: Path, *, split: str = "test") -> JudgedSet:
     """The set in `folder`; files may be gzipped.
 
+    Public sets hold documents without a word. No search can find them, so they are left out with the judgements about
+    them, and the log says how many.
+
     Args:
         split: which judgements, where the folder has several (`qrels/<split>.tsv`, `qrels_<split>.tsv`).
 
     Raises:
-        BadInput: a file is missing or damaged, a judged query or document is not there, or nothing is judged.
+        BadInput: a file is missing or damaged, a judged query or document does not exist, or nothing is judged.
     """
     folder = Path(folder)
     corpus = _find(folder, "documents", "corpus.jsonl")
-    asked = _find(folder, "queries", "queries.jsonl", f"questions_{split}.jsonl", "questions.jsonl")
-    judged = _find(folder, "judgements", f"qrels/{split}.tsv", f"qrels_{split}.tsv", "qrels.tsv")
+    queries = _find(folder, "queries", "queries.jsonl", f"questions_{split}.jsonl", "questions.jsonl")
+    qrels = _find(folder, "judgements", f"qrels/{split}.tsv", f"qrels_{split}.tsv", "qrels.tsv")
     chunks = {_id(row, corpus): _chunk(row, corpus) for row in _rows(corpus)}
-    texts = {_id(row, asked): _text(row, asked, "text", "question", "query") for row in _rows(asked)}
+    texts = {_id(row, queries): _text(row, queries, "text", "question", "query") for row in _rows(queries)}
     grades: dict[str, dict[str, int]] = {}
-    for number, (query, document, grade) in enumerate(_judgements(judged), 1):
+    about_empty = 0
+    for number, (query, document, grade) in enumerate(_judgements(qrels), 1):
         if query not in texts or document not in chunks:
-            missing = f"query {query!r}" if query not in texts else f"document {document!r}"
+            name = f"query {query!r}" if query not in texts else f"document {document!r}"
             raise BadInput(
-                f"{judged}, judgement {number}: there is no {missing}",
-                expected=f"judgements about the queries of {asked.name} and the documents of {corpus.name}",
-                do="take the files of one set",
+                f"{qrels}, judgement {number}: there is no {name}",
+                expected=f"judgements about the queries of {queries.name} and the documents of {corpus.name}",
+                do="use files of one set",
             )
-        grades.setdefault(query, {})[chunks[document].id] = grade
-    grades = {query: found for query, found in grades.items() if any(grade > 0 for grade in found.values())}
+        if chunks[document].text:
+            grades.setdefault(query, {})[chunks[document].id] = grade
+        elif grade > 0:
+            about_empty += 1
+    grades = {
+        query: judgements for query, judgements in grades.items() if any(grade > 0 for grade in judgements.values())
+    }
     if not grades:
-        raise BadInput(f"{judged} judges no document relevant", expected="at least one grade above 0")
-    by_id = {chunk.id: chunk for chunk in chunks.values()}
-    questions = [_question(query, texts[query], found, by_id) for query, found in grades.items()]
+        raise BadInput(f"{qrels} judges no document relevant", expected="at least one grade above 0")
+    if empty := [name for name, chunk in chunks.items() if not chunk.text]:
+        names = ", ".join(empty[:3]) + (", …" if len(empty) > 3 else "")
+        words = "%s: %d of %d documents are empty (%s) and left out, with %d judgements that name one as relevant"
+        log.warning(words, corpus, len(empty), len(chunks), names, about_empty)
+    by_id = {chunk.id: chunk for chunk in chunks.values() if chunk.text}
+    questions = [_question(query, texts[query], judgements, by_id) for query, judgements in grades.items()]
     return JudgedSet(list(by_id.values()), questions, grades)
 
 
@@ -65,7 +81,7 @@ def _find(folder: Path, what: str, *names: str) -> Path:
         for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():
                 return path
-    raise BadInput(f"{folder} has no {what} ({', '.join(names)})", expected=_LAYOUT, do="name the folder of the set")
+    raise BadInput(f"{folder} has no {what} ({', '.join(names)})", expected=_LAYOUT, do="give the folder of the set")
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -81,9 +97,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise BadInput(f"{path}, line {number}: no JSON ({error})", expected="one JSON object a line") from error
+            raise BadInput(f"{path}, line {number}: not JSON ({error})", expected="one JSON object per line") from error
         if not isinstance(row, dict):
-            raise BadInput(f"{path}, line {number}: a {type(row).__name__}", expected="one JSON object a line")
+            raise BadInput(f"{path}, line {number}: a {type(row).__name__}", expected="one JSON object per line")
         yield row
 
 
@@ -111,7 +127,9 @@ def _text(row: Mapping[str, Any], path: Path, *names: str) -> str:
 
 
 def _chunk(row: Mapping[str, Any], path: Path) -> Chunk:
-    name, text = _id(row, path), _text(row, path, "text", "title")
+    name = _id(row, path)
+    is_empty = "text" in row and not any(str(row.get(field) or "").strip() for field in ("text", "title"))
+    text = "" if is_empty else _text(row, path, "text", "title")
     return Chunk(
         id=digest(name, "0", text),
         document_id=digest(name),

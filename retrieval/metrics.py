@@ -1,7 +1,7 @@
 """Ranking metrics by ir_measures (trec_eval's own figures): recall@k, nDCG@10, MRR, MAP.
 
-Every judged question counts: one for which nothing was found scores 0. The order of the hits decides, not their scores,
-so that our tie rule holds.
+Every judged question counts: one without hits scores 0. The order of the hits decides, not their scores, so that our
+rule for ties holds.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ def ranking_metrics(
 def query_metrics(
     run: Mapping[str, Sequence[Hit]], qrels: Qrels, *, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[str, dict[str, float]]:
-    """The same figures for each judged query, in the order of `qrels`; the worst questions are found here."""
-    judged = {query: _grades(found) for query, found in qrels.items()}
-    judged = {query: grades for query, grades in judged.items() if any(grade > 0 for grade in grades.values())}
-    if not judged:
+    """The same figures for each judged query, in the order of `qrels`: they show which questions are worst."""
+    every = {query: _grades(relevance) for query, relevance in qrels.items()}
+    grades = {query: row for query, row in every.items() if any(grade > 0 for grade in row.values())}
+    if not grades:
         raise BadInput(
             "There is no judged query to measure on", expected="at least one relevant document", do="check qrels"
         )
-    scored = {query: {hit.chunk_id: -float(place) for place, hit in enumerate(run.get(query, ()))} for query in judged}
+    scores = {query: {hit.chunk_id: -float(place) for place, hit in enumerate(run.get(query, ()))} for query in grades}
     measures = {**{f"recall@{k}": R @ k for k in ks}, "nDCG@10": nDCG @ 10, "MRR": RR, "MAP": AP}
     names = {str(measure): name for name, measure in measures.items()}
-    rows = {query: dict.fromkeys(measures, 0.0) for query in judged}
-    answered = {query: found for query, found in scored.items() if found}
-    if answered:
-        for value in ir_measures.iter_calc(list(measures.values()), judged, answered):
+    rows = {query: dict.fromkeys(measures, 0.0) for query in grades}
+    with_hits = {query: row for query, row in scores.items() if row}
+    if with_hits:
+        for value in ir_measures.iter_calc(list(measures.values()), grades, with_hits):
             rows[value.query_id][names[str(value.measure)]] = float(value.value)
     return rows
 
 
-def _grades(found: Mapping[str, int] | Iterable[str]) -> dict[str, int]:
-    return {k: int(v) for k, v in found.items()} if isinstance(found, Mapping) else dict.fromkeys(found, 1)
+def _grades(relevance: Mapping[str, int] | Iterable[str]) -> dict[str, int]:
+    return {k: int(v) for k, v in relevance.items()} if isinstance(relevance, Mapping) else dict.fromkeys(relevance, 1)

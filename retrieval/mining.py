@@ -1,8 +1,8 @@
 """Distractors for each question, mined from the retriever that the model will live with.
 
-A distractor is a passage that the retriever would really put beside the oracle, and that does not answer the question
-as far as strings can tell. Each question draws from its own random stream, so adding a question or a document leaves
-the other questions' distractors as they were wherever the retriever does.
+A distractor is a passage that the retriever would really put beside the oracle and that, as far as strings can tell,
+does not answer the question. Each question draws from its own random stream, so that adding a question or a document
+changes the distractors of other questions only where it changes what the retriever finds.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from data.nouns import Chunk, Hit, Noun, Progress, Question, Search, digest
+from data.text.unspaced import in_pieces
 from raft_errors import BadInput
 from retrieval.overlap import answer_needles, contains, folded, is_near_duplicate, shingles
 
 log = logging.getLogger("raft.retrieval")
 
 _QUERIES_A_CALL = 1024
-_RANDOM_TRIES = 50  # draws for each random distractor before giving up
+_RANDOM_TRIES = 50  # draws for each random distractor before we give up
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class MiningOptions:
             first_rank gives easier and safer ones.
         relative_margin: keep only hits that score at most this share of the best gold chunk's score (0.95 is usual);
             None switches it off. Without a gold chunk in the window the best hit's score stands in.
-        random_share: share of the distractors drawn from the whole corpus instead, so that easy ones occur too.
-        distinct_documents: prefer one passage a document, and none of the gold documents, until the window is used up.
+        random_share: share of the distractors drawn from the whole corpus, so that there are easy ones too.
+        distinct_documents: prefer one passage per document, none of a gold document, until the window is used up.
         near_duplicate_jaccard, near_duplicate_containment: character 5-gram overlap with an oracle, or with a
-            distractor already taken, from which a passage is refused.
-        min_answer_characters: shorter answers are not looked for in passages.
+            distractor already selected, from which on a passage is refused.
+        min_answer_characters: passages are not searched for answers shorter than this.
     """
 
     first_rank: int = 1
@@ -89,27 +90,27 @@ def mine_distractors(
         chunks: the whole corpus behind `search`.
         search: the production retriever's.
         seed: of the random ones; each question's stream depends on seed and question id only.
-        counts: filled with how many candidates were taken (`retrieved`, `random`) and refused (`refused:<reason>`), and
-            how many questions came out `short` of `count`.
+        counts: filled with the numbers of candidates selected (`retrieved`, `random`) and refused (`refused:<reason>`),
+            and of questions that are `short` of `count`.
 
-    A corpus that is too small, or too much alike, gives fewer: compare the length.
+    A corpus that is too small or too uniform gives fewer: compare the length.
     """
     if count < 0:
-        raise BadInput(f"{count} distractors were asked for", expected="0 or more")
+        raise BadInput(f"count is {count} distractors", expected="0 or more")
     options = options or MiningOptions()
     tally: Counter[str] = Counter() if counts is None else counts
     corpus = _Corpus(chunks)
-    mined: dict[str, list[Mined]] = {}
+    distractors: dict[str, list[Mined]] = {}
     for begin in range(0, len(questions), _QUERIES_A_CALL):
         block = questions[begin : begin + _QUERIES_A_CALL]
-        found = search([q.question for q in block], options.last_rank) if count else [[] for _ in block]
-        for question, hits in zip(block, found):
-            mined[question.id] = _mine_one(question, hits, corpus, count, seed, options, tally)
+        rankings = search([q.question for q in block], options.last_rank) if count else [[] for _ in block]
+        for question, hits in zip(block, rankings):
+            distractors[question.id] = _mine_one(question, hits, corpus, count, seed, options, tally)
         if progress:
             progress(begin + len(block), len(questions), "mine distractors")
     if tally["short"]:
         log.warning("%d of %d questions have fewer than %d distractors", tally["short"], len(questions), count)
-    return mined
+    return distractors
 
 
 def _mine_one(
@@ -122,46 +123,46 @@ def _mine_one(
     tally: Counter[str],
 ) -> list[Mined]:
     rng = random.Random(digest("distractors", str(seed), question.id))
-    taken = _Taken(question, corpus, options)
+    selection = _Selection(question, corpus, options)
     slots = ["random" if rng.random() < options.random_share else "retrieved" for _ in range(count)]
-    wanted = slots.count("retrieved")
-    chosen: list[Mined] = []
+    quota = slots.count("retrieved")
+    near: list[Mined] = []
     ceiling = _ceiling(question, hits, options)
     window = [hit for hit in hits if options.first_rank <= hit.rank <= options.last_rank]
     window = [hit for hit in window if hit.chunk_id in corpus.chunks]
-    refused: dict[str, str] = {}
+    refusals: dict[str, str] = {}
     for strict in (True, False) if options.distinct_documents else (False,):
         for hit in window:
-            if len(chosen) >= wanted:
+            if len(near) >= quota:
                 break
-            reason = "margin" if hit.score > ceiling else taken.refuses(hit.chunk_id, new_document=strict)
+            reason = "margin" if hit.score > ceiling else selection.refuses(hit.chunk_id, new_document=strict)
             if reason:
-                refused[hit.chunk_id] = reason
+                refusals[hit.chunk_id] = reason
                 continue
-            refused.pop(hit.chunk_id, None)
-            taken.add(hit.chunk_id)
-            chosen.append(Mined(hit.chunk_id, hit.rank, hit.score, "retrieved"))
-    chosen.sort(key=lambda m: m.rank)
-    tally["retrieved"] += len(chosen)
-    tally.update(f"refused:{reason}" for reason in refused.values() if reason not in ("taken", "document"))
-    drawn: list[Mined] = []
-    missing = count - len(chosen)
-    for chunk_id in corpus.draw(rng, _RANDOM_TRIES * missing):
-        if len(drawn) >= missing:
+            refusals.pop(hit.chunk_id, None)
+            selection.add(hit.chunk_id)
+            near.append(Mined(hit.chunk_id, hit.rank, hit.score, "retrieved"))
+    near.sort(key=lambda m: m.rank)
+    tally["retrieved"] += len(near)
+    tally.update(f"refused:{reason}" for reason in refusals.values() if reason not in ("taken", "document"))
+    far: list[Mined] = []
+    gap = count - len(near)
+    for chunk_id in corpus.draw(rng, _RANDOM_TRIES * gap):
+        if len(far) >= gap:
             break
-        if not taken.refuses(chunk_id, new_document=False):
-            taken.add(chunk_id)
-            drawn.append(Mined(chunk_id, 0, 0.0, "random"))
-    tally["random"] += len(drawn)
-    tally["short"] += len(chosen) + len(drawn) < count
-    return _in_slots(slots, chosen, drawn)
+        if not selection.refuses(chunk_id, new_document=False):
+            selection.add(chunk_id)
+            far.append(Mined(chunk_id, 0, 0.0, "random"))
+    tally["random"] += len(far)
+    tally["short"] += len(near) + len(far) < count
+    return _in_slots(slots, near, far)
 
 
-def _in_slots(slots: Sequence[str], retrieved: Sequence[Mined], drawn: Sequence[Mined]) -> list[Mined]:
-    """Both lists in their order, each in its own slots; what is left over where one runs out comes last."""
-    sources = {"retrieved": list(retrieved), "random": list(drawn)}
-    placed = [sources[slot].pop(0) for slot in slots if sources[slot]]
-    return [*placed, *sources["retrieved"], *sources["random"]]
+def _in_slots(slots: Sequence[str], near: Sequence[Mined], far: Sequence[Mined]) -> list[Mined]:
+    """Both lists in their order, each in its own slots; if one runs out, the rest of the other comes last."""
+    sources = {"retrieved": list(near), "random": list(far)}
+    in_order = [sources[slot].pop(0) for slot in slots if sources[slot]]
+    return [*in_order, *sources["retrieved"], *sources["random"]]
 
 
 def _ceiling(question: Question, hits: Sequence[Hit], options: MiningOptions) -> float:
@@ -173,12 +174,12 @@ def _ceiling(question: Question, hits: Sequence[Hit], options: MiningOptions) ->
 
 
 class _Corpus:
-    """Chunks with their folded text and shingles, made when first needed, and a stable way to draw one at random."""
+    """Chunks with their folded text and shingles, computed when first needed, and a stable way to draw at random."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self.chunks = {chunk.id: chunk for chunk in chunks}
-        # A hash ring: the chunk after a random point. Unlike an index into a list, a draw keeps its chunk when others
-        # come and go, so an edited corpus leaves most records as they were.
+        # A hash ring: a draw is the chunk after a random point. Unlike an index into a list, it stays the same when
+        # others come and go, so an edited corpus leaves most records as they were.
         self._ring = sorted((int(digest("ring", chunk_id), 16), chunk_id) for chunk_id in self.chunks)
         self.folded = lru_cache(maxsize=50_000)(lambda chunk_id: folded(self.chunks[chunk_id].text))
         self.shingles = lru_cache(maxsize=5_000)(lambda chunk_id: shingles(self.folded(chunk_id)))
@@ -189,24 +190,24 @@ class _Corpus:
             yield self._ring[place % len(self._ring)][1]
 
 
-class _Taken:
-    """What one question already holds (oracles, chosen distractors), and the tests a candidate must pass."""
+class _Selection:
+    """The passages of one question so far (oracles, distractors), and the tests that a candidate must pass."""
 
     def __init__(self, question: Question, corpus: _Corpus, options: MiningOptions) -> None:
         self._corpus, self._options = corpus, options
         self._needles = answer_needles(question, min_characters=options.min_answer_characters)
         self._ids = set(question.gold_chunk_ids)
         self._documents = set(question.document_ids)
-        self._kept = [chunk_id for chunk_id in question.gold_chunk_ids if chunk_id in corpus.chunks]
-        self._golds = len(self._kept)
+        self._passages = [chunk_id for chunk_id in question.gold_chunk_ids if chunk_id in corpus.chunks]
+        self._golds = len(self._passages)
 
     def add(self, chunk_id: str) -> None:
         self._ids.add(chunk_id)
         self._documents.add(self._corpus.chunks[chunk_id].document_id)
-        self._kept.append(chunk_id)
+        self._passages.append(chunk_id)
 
     def refuses(self, chunk_id: str, *, new_document: bool) -> str:
-        """Why the chunk cannot be taken, or an empty string."""
+        """Why the chunk cannot be added, or an empty string."""
         if chunk_id in self._ids:
             return "taken"
         if new_document and self._corpus.chunks[chunk_id].document_id in self._documents:
@@ -214,7 +215,7 @@ class _Taken:
         passage = self._corpus.folded(chunk_id)
         if any(contains(passage, needle) for needle in self._needles):
             return "answer"
-        for place, other in enumerate(self._kept):
+        for place, other in enumerate(self._passages):
             if is_near_duplicate(
                 self._corpus.shingles(chunk_id),
                 self._corpus.shingles(other),
@@ -230,40 +231,42 @@ def false_distractor_rate(
 ) -> dict[str, float | int]:
     """How often a distractor still seems to answer its question, by a laxer test than mining uses.
 
-    The test asks whether every word of an accepted answer, or nine tenths of a long one's or a gold quote's, stand in
-    the passage, in any order and with any ending. It over-counts (HotpotQA's own distractors fail a stricter test for
+    The test asks whether every word of an accepted answer (nine in ten for a long answer or a gold quote) stands in the
+    passage, in any order and with any ending. It over-counts (HotpotQA's own distractors fail a stricter test for
     18.8 % of its questions): the true rate among the questions it can test is lower.
 
     Returns:
-        questions: how many have distractors; untestable: those of them whose answers are too short or bare yes/no
-        and that have no quote; flagged_questions, flagged_distractors: counts; question_rate, distractor_rate: shares
-        of the testable.
+        questions: how many have distractors; untestable: how many of these have no quote and only answers that are too
+        short or a bare yes/no; flagged_questions, flagged_distractors: counts; question_rate, distractor_rate: shares
+        of the testable ones.
     """
     corpus = _Corpus(chunks)
-    words = lru_cache(maxsize=50_000)(lambda chunk_id: frozenset(_stem(w) for w in corpus.folded(chunk_id).split()))
-    asked = untestable = flagged_questions = flagged = tested = 0
+    words = lru_cache(maxsize=50_000)(lambda chunk_id: frozenset(_stems(corpus.folded(chunk_id))))
+    total = untestable = distractors = bad_questions = bad_distractors = 0
     for question in questions:
         passages = mined.get(question.id, ())
-        asked += bool(passages)
-        needles = [[_stem(w) for w in needle.split()] for needle in answer_needles(question)]
+        total += bool(passages)
+        needles = [_stems(needle) for needle in answer_needles(question)]
         if passages and not needles:
             untestable += 1
             continue
         bad = sum(any(_covers(words(m.chunk_id), needle) for needle in needles) for m in passages)
-        flagged_questions, flagged, tested = flagged_questions + bool(bad), flagged + bad, tested + len(passages)
+        distractors += len(passages)
+        bad_questions += bool(bad)
+        bad_distractors += bad
     return {
-        "questions": asked,
+        "questions": total,
         "untestable": untestable,
-        "flagged_questions": flagged_questions,
-        "flagged_distractors": flagged,
-        "question_rate": round(flagged_questions / (asked - untestable), 4) if asked > untestable else 0.0,
-        "distractor_rate": round(flagged / tested, 4) if tested else 0.0,
+        "flagged_questions": bad_questions,
+        "flagged_distractors": bad_distractors,
+        "question_rate": round(bad_questions / (total - untestable), 4) if total > untestable else 0.0,
+        "distractor_rate": round(bad_distractors / distractors, 4) if distractors else 0.0,
     }
 
 
-def _stem(word: str) -> str:
-    """A rough stem: the first six letters hold most inflections of a word together."""
-    return word[:6]
+def _stems(text: str) -> list[str]:
+    """Rough stems of folded words: the first six letters, which most inflections of a word share."""
+    return [word[:6] for word in in_pieces(text).split()]
 
 
 def _covers(passage: frozenset[str], needle: Sequence[str]) -> bool:

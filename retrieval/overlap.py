@@ -1,18 +1,20 @@
 """Is this passage too close to the oracle, or does it give the answer away? Plain text tests, no model.
 
-Text is compared after Unicode folding, without case and punctuation. The tests know strings, not meaning: what they let
-through is measured in `retrieval.mining.false_distractor_rate`.
+Text is compared after Unicode folding, without case and punctuation. The tests know strings, not meaning;
+`retrieval.mining.false_distractor_rate` measures what they let through.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from data.nouns import Question
+from data.text.alike import alike
+from data.text.unspaced import LETTER, spaced_out
 
 _NOT_WORD = re.compile(r"[\W_]+")
-_SPACELESS = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Thai, kana, Han: no word boundaries
 _ARTICLES = ("the ", "a ", "an ")
 UNTESTABLE = frozenset({"yes", "no", "maybe", "true", "false"})  # words that stand in any passage
 SHINGLE = 5
@@ -20,7 +22,7 @@ SHINGLE = 5
 
 def folded(text: str) -> str:
     """Lower-case words with single spaces; compatibility forms and accents folded."""
-    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    decomposed = unicodedata.normalize("NFKD", alike(text)).casefold()
     plain = decomposed if decomposed.isascii() else "".join(c for c in decomposed if not unicodedata.combining(c))
     return _NOT_WORD.sub(" ", plain).strip()
 
@@ -38,7 +40,7 @@ def answer_needles(question: Question, *, min_characters: int = 3) -> list[str]:
             if needle.startswith(article):
                 needle = needle[len(article) :]
                 break
-        shortest = 2 if _SPACELESS.search(needle) else min_characters
+        shortest = 2 if LETTER.search(needle) else min_characters
         if len(needle) >= shortest and needle not in UNTESTABLE:
             needles[needle] = None
     for quote in question.quotes:
@@ -50,9 +52,10 @@ def answer_needles(question: Question, *, min_characters: int = 3) -> list[str]:
 
 def contains(folded_passage: str, needle: str) -> bool:
     """Whether the folded needle stands in the folded passage as whole words (anywhere in scripts without spaces)."""
-    if _SPACELESS.search(needle):
-        return needle in folded_passage
-    return f" {needle} " in f" {folded_passage} "
+    return f" {_spaced_out(needle)} " in f" {_spaced_out(folded_passage)} "
+
+
+_spaced_out = lru_cache(maxsize=50_000)(spaced_out)
 
 
 def shingles(folded_text: str) -> frozenset[str]:

@@ -1,7 +1,7 @@
-"""A cross-encoder that reads query and passage together, over the first hits of another search.
+"""A cross-encoder that reads query and passage together, for the first hits of another search.
 
-Better at the top and far slower than vectors (tens of pairs a second on a CPU): for answering, not for building data in
-bulk. Knows nothing of how the hits were found.
+Better at the top and far slower than vectors (tens of pairs per second on a CPU): for answering, not for building data
+in bulk. Knows nothing of the search that the hits come from.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Reranker:
             max_tokens: longest query and passage together; None takes the model's own limit.
 
         Raises:
-            BadInput: the folder is no such model, or has no safetensors weights.
+            BadInput: the folder holds no such model, or no safetensors weights.
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
@@ -57,8 +57,8 @@ class Reranker:
         if not passages:
             return []
         pairs = [(query, passage) for passage in passages]
-        found = self._model.predict(pairs, batch_size=_PAIRS_A_BATCH, show_progress_bar=False)
-        return [float(score) for score in np.asarray(found, dtype=np.float64).reshape(-1)]
+        raw = self._model.predict(pairs, batch_size=_PAIRS_A_BATCH, show_progress_bar=False)
+        return [float(score) for score in np.asarray(raw, dtype=np.float64).reshape(-1)]
 
 
 def reordered(near: Sequence[Hit], scores: Sequence[float], far: Sequence[Hit]) -> list[Hit]:

@@ -1,7 +1,7 @@
 """The retriever: queries in, ranked chunks with resolvable citations out.
 
 One object serves question checks, distractor mining, evaluation and the `raft search` command, so that a model is
-trained against the very retriever it will live with. It holds chunks and an index and loads neither.
+trained with the very retriever that will serve it. It holds chunks and an index and loads neither.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RERANK_DEPTH = 20  # a cross-encoder reads tens of pairs a second on a CPU
 
 
 class QueryEncoder(Protocol):
-    """What the retriever needs of an embedder."""
+    """What the retriever needs from an embedder."""
 
     @property
     def info(self) -> Any: ...
@@ -40,7 +40,7 @@ class QueryEncoder(Protocol):
 
 
 class PairScorer(Protocol):
-    """What the retriever needs of a cross-encoder."""
+    """What the retriever needs from a cross-encoder."""
 
     def scores(self, query: str, passages: Sequence[str]) -> list[float]: ...
 
@@ -52,7 +52,7 @@ class Citation:
     Attributes:
         source: URI of the document; `page` is 1-based or None.
         start, end: character span in the document's text.
-        score: of the search that found it; scales differ between modes.
+        score: from the search; scales differ between modes.
     """
 
     chunk_id: str
@@ -82,12 +82,12 @@ class Retriever:
 
     Args:
         index: the dense index, or any vector store; None in `lexical` mode.
-        embedder: makes the query vectors, and must be the one that made the index; None in `lexical` mode.
+        embedder: makes the query vectors; it must be the one that the index was built with; None in `lexical` mode.
         chunks: exactly the chunks of the index.
         mode: `dense`, `lexical` (BM25) or `hybrid` (both, fused by rank).
-        language: of stemmer and stop words in the modes that use BM25.
+        language: of stemmer and stop words in the modes that use BM25; `auto` = that of the corpus.
         columns: document id -> the columns of its row (JSON Lines, CSV), for filters on them.
-        where: filter that holds for every search, besides the one a search is given.
+        where: filter for every search, in addition to that of the search itself.
         reranker: puts the first `rerank_depth` hits of every search in a new order.
         query_cache: keeps query vectors between runs.
 
@@ -102,7 +102,7 @@ class Retriever:
         chunks: Sequence[Chunk],
         *,
         mode: Mode = "dense",
-        language: str = "english",
+        language: str = "auto",
         columns: Mapping[str, Mapping[str, Any]] | None = None,
         where: Where | None = None,
         reranker: PairScorer | None = None,
@@ -155,11 +155,11 @@ class Retriever:
             return [[] for _ in queries]
         if self.reranker is None:
             return self._first(queries, k, exact)
-        found = self._first(queries, max(k, self._rerank_depth), exact)
-        return [self._reranked(query, hits)[:k] for query, hits in zip(queries, found, strict=True)]
+        rankings = self._first(queries, max(k, self._rerank_depth), exact)
+        return [self._reranked(query, hits)[:k] for query, hits in zip(queries, rankings, strict=True)]
 
     def in_mode(self, mode: Mode, *, reranked: bool = True) -> Retriever:
-        """The same corpus searched in another mode; a hybrid retriever has the parts for all three."""
+        """The same corpus, searched in another mode; a hybrid retriever has the parts for all three."""
         if (mode != "lexical" and self._index is None) or (mode != "dense" and self._lexical is None):
             raise BadInput(f"A {self.mode} retriever cannot search in mode {mode}", do="open it in mode hybrid")
         other = copy.copy(self)
@@ -169,7 +169,7 @@ class Retriever:
 
     @property
     def embed(self) -> Callable[[Sequence[str]], np.ndarray] | None:
-        """Texts -> [n, dim] query vectors, as the search makes them; None where it searches words alone."""
+        """Texts -> [n, dim] query vectors, as the search uses them; None if it searches words alone."""
         if self._embedder is None:
             return None
         return functools.partial(self._embedder.encode, kind="query", cache=self._cache)
@@ -208,16 +208,16 @@ class Retriever:
         return reordered(near, scores, far)
 
     def _exact(self, where: Where | None) -> dict[str, Any] | None:
-        """The retriever's own filter and a search's as one of plain values, which is all that a store understands.
+        """The retriever's own filter and that of a search as one of plain values, which every store understands.
 
-        A filter on a column becomes one on the documents that pass it, so a store need not know columns.
+        A filter on a column becomes one on the documents that pass it, so that stores need not know columns.
         """
-        filters = [given for given in (self._where, where) if given]
+        filters = [one_filter for one_filter in (self._where, where) if one_filter]
         if not filters:
             return None
         exact: dict[str, Any] = {}
-        for name in {name: None for given in filters for name in given}:
-            allowed = [given[name] for given in filters if name in given]
+        for name in {name: None for one_filter in filters for name in one_filter}:
+            allowed = [one_filter[name] for one_filter in filters if name in one_filter]
             field = name if name in FIELDS else "document_id"
             values = exact[field] if field in exact else dict.fromkeys(getattr(c, field) for c in self.chunks.values())
             if name in FIELDS:
@@ -258,7 +258,7 @@ def _allows(allowed: Any, value: Any) -> bool:
 
 
 def _as_texts(value: Any) -> Any:
-    """Values of a column as texts, since CSV has nothing else: 2020 and "2020" are one, and true is `true`."""
+    """Values of a column as texts, since CSV has nothing else: 2020 and "2020" are the same, and true is `true`."""
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_as_texts(one) for one in value]
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -270,16 +270,16 @@ def _check_pair(index: Index | VectorStore | None, embedder: QueryEncoder | None
     made_by = index.embedder_digest
     if made_by != embedder.info.digest:
         raise BadInput(
-            f"The index was made by embedder {made_by[:12]}, the queries come from {embedder.info.digest[:12]}",
+            f"The index was built with embedder {made_by[:12]}, the queries come from {embedder.info.digest[:12]}",
             expected="one embedding model for chunks and queries",
-            do="build the index again, or load the embedder that made it",
+            do="build the index again, or load the embedder that it was built with",
         )
-    held = index.chunk_ids
-    if held != sorted(chunks):
-        lacking, other = len(chunks.keys() - set(held)), len(set(held) - chunks.keys())
+    index_ids = index.chunk_ids
+    if index_ids != sorted(chunks):
+        lacking, other = len(chunks.keys() - set(index_ids)), len(set(index_ids) - chunks.keys())
         raise BadInput(
-            f"The index ({len(held)} vectors) and the chunks ({len(chunks)}) are not of the same corpus: it lacks "
-            f"{lacking} of them and holds {other} others",
+            f"The index ({len(index_ids)} vectors) and the chunks ({len(chunks)}) are not of the same corpus: it lacks "
+            f"{lacking} of them and has {other} others",
             expected="exactly the chunks that were indexed",
             do="build the index again from these chunks; a vector store: bring it up to date with them",
         )

@@ -29,6 +29,6 @@ STAGE = Stage(
     "chunk",
     ChunkConfig,
     build,
-    inputs=("ingest",),
+    help="Cut the documents into chunks.",
     models=models_for,
 )

@@ -258,10 +258,10 @@ def _is_section(kind: Any) -> bool:
 def _field(where: list[str]) -> tuple[tuple[str, ...], FieldInfo | None]:
     """The field that an error is about, and its path."""
     names = tuple(part for part in where if not part.isdigit())
-    found = dict(fields(RunConfig))
+    known = dict(fields(RunConfig))
     for path in (names, names[:2], names[:1]):
-        if path in found:
-            return path, found[path]
+        if path in known:
+            return path, known[path]
     return names, None
 
 

@@ -28,6 +28,6 @@ STAGE = Stage(
     "embed",
     EmbedConfig,
     build,
-    inputs=("chunk",),
+    help="Embed the chunks.",
     models=("embedder",),
 )

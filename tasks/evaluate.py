@@ -69,7 +69,7 @@ STAGE = Stage(
     "evaluate",
     EvaluateConfig,
     build,
-    inputs=("export", "train", "records", "index", "chunk"),
+    help="Compare base and adapter on held-out documents.",
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,

@@ -24,7 +24,7 @@ STAGE = Stage(
     "export",
     ExportConfig,
     build,
-    inputs=("train", "records", "index", "chunk"),
+    help="Write the PEFT adapter and the merged model, and check that both agree with the engine.",
     models=("base",),
     packages=("jax", "jaxlib", "torch", "transformers", "peft", "safetensors"),
     describing=("adapter/README.md",),

@@ -18,4 +18,4 @@ class IndexConfig(Section):
     target_recall: float = setting(0.97, "Recall@10 against exact search that the ivf kinds must reach", gt=0, le=1)
 
 
-STAGE = Stage("index", IndexConfig, build, inputs=("embed", "chunk"))
+STAGE = Stage("index", IndexConfig, build, help="Build the search index.")

@@ -88,9 +88,9 @@ def corpus_of(sources: Sequence[str], config: IngestConfig, store: Store) -> Cor
     return replace(present, files={**present.files, **kept}, kept=tuple(sorted(kept)), held=held if kept else None)
 
 
-def remember(corpus: Corpus, config: IngestConfig, made: Manifest, store: Store) -> None:
+def remember(corpus: Corpus, config: IngestConfig, manifest: Manifest, store: Store) -> None:
     """Writes down that `made` is the ingest of the corpus; what it does not name is forgotten."""
-    now = Recorded(corpus.files, made.key)
+    now = Recorded(corpus.files, manifest.key)
     store.sources.write(corpus_id(corpus.sources, config), "\n".join(map(without_secrets, corpus.sources)), now)
 
 
@@ -103,7 +103,7 @@ STAGE = Stage(
     "ingest",
     IngestConfig,
     build,
-    inputs=("corpus",),
+    help="Read the corpus into documents.",
     modules=("data.loading.worker",),
     packages=(*PARSERS, "datasketch"),
 )

@@ -35,7 +35,13 @@ class QuestionsConfig(Section):
     )
     teacher_model: str = setting("gpt-4o-mini", "Model name at the endpoint")
     teacher_url: str | None = setting(None, "Address of the endpoint, e.g. http://127.0.0.1:8000/v1", result=False)
+    teacher_api_version: str | None = setting(
+        None, "Azure's api-version, where the address itself has none, e.g. 2024-10-21", result=False
+    )
     teacher_key_variable: str = setting("OPENAI_API_KEY", "Environment variable that holds the key", result=False)
+    teacher_key_header: str | None = setting(
+        None, "Header that carries the key; null = Authorization, or api-key with an api-version", result=False
+    )
     teacher_concurrency: int = setting(8, "Requests in flight at once", ge=1, le=256, result=False)
     teacher_timeout_seconds: float = setting(
         120.0, "Longest wait for one whole reply", unit="seconds", gt=0, le=3600, result=False
@@ -46,6 +52,16 @@ class QuestionsConfig(Section):
     )
     structured: bool = setting(
         True, "Ask the endpoint for answers as JSON objects; one that refuses is asked for plain ones"
+    )
+    question_tokens: int | None = setting(
+        None,
+        "Ceiling of a reply with a question, thinking included; null = 96 (28 in small style)",
+        unit="tokens",
+        ge=8,
+        le=131072,
+    )
+    answer_tokens: int | None = setting(
+        None, "Ceiling of a reply with an answer, thinking included; null = 512", unit="tokens", ge=8, le=131072
     )
     price_prompt: float | None = setting(
         None, "What a million tokens read cost, in the currency of the budget", ge=0, result=False
@@ -88,7 +104,7 @@ STAGE = Stage(
     "questions",
     QuestionsConfig,
     build,
-    inputs=("ingest", "chunk", "index"),
+    help="Import questions or ask the teacher for them.",
     models=models_for,
     shared=("retrieval",),
     seeded=True,

@@ -37,7 +37,8 @@ class RecordsConfig(Section):
     )
     template: str = setting(
         "quoted",
-        "Prompt template: quoted, numbered, raft (the paper's tags), direct (no quotes), or a folder of your own",
+        "Prompt template: quoted, numbered, raft (the paper's tags), direct (no quotes), in the language of the corpus "
+        "where there is a translation (quoted-en, quoted-de say which), or a folder of your own",
         path="or name",
         result="content",
     )
@@ -79,7 +80,7 @@ STAGE = Stage(
     "records",
     RecordsConfig,
     build,
-    inputs=("questions", "chunk", "index"),
+    help="Compose the training records.",
     models=("embedder", "base"),
     shared=("retrieval",),
     seeded=True,

@@ -15,4 +15,4 @@ class ReplayConfig(Section):
     )
 
 
-STAGE = Stage("replay", ReplayConfig, build, inputs=("records", "earlier"), seeded=True)
+STAGE = Stage("replay", ReplayConfig, build, help="Choose the records of a warm start.", seeded=True)

@@ -44,7 +44,9 @@ class RetrievalConfig(Section):
     mode: Mode = setting(
         "dense", "dense = vectors; lexical = words (BM25); hybrid = both, fused by rank (best where words are rare)"
     )
-    language: str = setting("english", "Language whose stemmer and stop words BM25 uses (a Snowball language)")
+    language: str = setting(
+        "auto", "Language whose stemmer and stop words BM25 uses (a Snowball language); auto = that of the corpus"
+    )
     where: dict[str, Value | tuple[Value, ...]] | None = setting(
         None,
         "Only passages that pass this filter are found, e.g. {source: guides/*}; by source, title, page, document_id, "

@@ -88,3 +88,20 @@ def test_records_of_own_questions_become_an_adapter(call, own_records, base):
     assert "step 1: loss " in trained
     adapter = json.loads(Path("run/adapter/adapter_config.json").read_text())
     assert (adapter["r"], adapter["peft_type"]) == (2, "LORA")
+
+
+def test_a_stage_of_ones_own_stands_in_the_pipeline_and_its_code_is_in_its_key(call, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    common = (write_documents(tmp_path / "towns"), "--embedder", make_embedder(tmp_path / "embedder"))
+    first = call("redact_names.py", *common, "--name", "smith")
+    assert "redact: 8 documents, 1 with a name blacked out" in first
+    chunks = (Path(first.splitlines()[-1]) / "chunks.jsonl").read_text()
+    assert "smith" not in chunks
+    assert "█████ " in chunks
+    again = call("redact_names.py", *common, "--name", "smith")
+    assert [line for line in again.splitlines()[:-1] if "(cached)" not in line] == []
+    other = call("redact_names.py", *common, "--name", "smith", "--name", "gates")
+    assert [line.split(":")[0] for line in other.splitlines()[:-1]] == ["ingest (cached)", "redact", "chunk"]
+    manifest = json.loads(next(Path(".raft/store/redact").glob("*/manifest.json")).read_text())
+    assert {"redact_names_work", "data.nouns"} <= manifest["ingredients"]["code"].keys()
+    assert manifest["lineage"].keys() == {"documents"}

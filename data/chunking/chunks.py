@@ -18,14 +18,14 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from data.chunking.cutting import Budget, ChunkOptions, Cutter, Measured, is_markdown
+from data.chunking.cutting import Budget, ChunkOptions, Cutter, SizedSpan, is_markdown
 from data.nouns import Chunk, Document, ItemCache, Progress, digest, text_sha256
 from raft_errors import BadInput
 
 __all__ = ["ChunkOptions", "chunk_documents"]
 
 _log = logging.getLogger("raft.data")
-_VERSION = "chunking 3"
+_VERSION = "chunking 4"
 _BATCH = 64
 
 
@@ -41,10 +41,10 @@ def chunk_documents(
     """Cuts documents into chunks, in their order.
 
     Documents with headings are cut at them: a chunk does not span two sections of the highest level that divides the
-    document, but where one of them is smaller than `min_tokens`. Sections are filled up to the budget.
+    document, unless one of them is smaller than `min_tokens`. Sections are filled up to the budget.
 
     Args:
-        documents: as `load_corpus` made them.
+        documents: as `load_corpus` returns them.
         tokenizer_file: a Hugging Face `tokenizer.json`; its truncation and padding are switched off.
         options: budgets.
         context_tokenizer_file: `tokenizer.json` of the model that will read the chunks, for `max_context_tokens`.
@@ -83,19 +83,19 @@ def chunk_documents(
 
 def _spans(
     batch: Sequence[Document], cutter: Cutter, threads: ThreadPoolExecutor, setting: str, cache: ItemCache | None
-) -> list[list[Measured]]:
+) -> list[list[SizedSpan]]:
     """The spans of each document, from the cache or cut now; the splitter lets other threads run."""
     if cache is None:
         return list(threads.map(cutter.cut, batch))
     keys = [_cache_key(document, setting) for document in batch]
-    held = cache.get_many(keys)
-    missing = {key: document for key, document in zip(keys, batch, strict=True) if key not in held}
-    fresh = dict(zip(missing, threads.map(cutter.cut, missing.values()), strict=True))
+    stored = cache.get_many(keys)
+    new = {key: document for key, document in zip(keys, batch, strict=True) if key not in stored}
+    fresh = dict(zip(new, threads.map(cutter.cut, new.values()), strict=True))
     if fresh:
         cache.put_many({key: json.dumps(spans).encode() for key, spans in fresh.items()})
-    old = {key: [(start, end, tokens) for start, end, tokens in json.loads(packed)] for key, packed in held.items()}
-    made = fresh | old
-    return [made[key] for key in keys]
+    old = {key: [(start, end, tokens) for start, end, tokens in json.loads(line)] for key, line in stored.items()}
+    spans_of = fresh | old
+    return [spans_of[key] for key in keys]
 
 
 def _check(options: ChunkOptions) -> None:
@@ -147,7 +147,7 @@ def _cache_key(document: Document, setting: str) -> str:
     return hashlib.sha256("\0".join(["chunk", document.sha256, shape, setting]).encode()).hexdigest()
 
 
-def _chunks(document: Document, spans: Sequence[Measured]) -> Iterator[Chunk]:
+def _chunks(document: Document, spans: Sequence[SizedSpan]) -> Iterator[Chunk]:
     paths = _heading_paths(document, [start for start, _, _ in spans])
     for ordinal, ((start, end, tokens), path) in enumerate(zip(spans, paths, strict=True)):
         text = document.text[start:end]

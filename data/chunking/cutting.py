@@ -1,6 +1,6 @@
 """Where a document is cut: at its headings first, then inside sections by a token budget.
 
-Spans of offsets only; ids, pages and heading paths are given in `chunking`.
+Knows spans of offsets only; `data.chunking.chunks` adds ids, pages and heading paths.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from unicodedata import east_asian_width
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
 from data.nouns import Document
+from data.text.alike import MARKS
 
 _LONG_LINE = 8000
 """Characters of a line without a break above which it is cut before it is split: the splitter's cost grows with the
@@ -21,12 +23,12 @@ square of text that has no boundaries."""
 _SENTENCE_END = re.compile(r"[.!?;。！？；]['\")\]」』”’]?\s*|\s+")
 
 _WRAPPED_FROM = 45
-"""Characters of a line from which its end may be a wrap."""
-_LINE_ENDS = (".", "!", "?", ":", ";", "。", "！", "？", "|")
+"""Width of a line from which its end may be a wrap, in Latin letters; a Chinese character is as wide as two."""
+_LINE_ENDS = (".", "!", "?", ":", ";", "。", "！", "？", "：", "；", "|", "」", "』")
 _STARTS_BLOCK = re.compile(r"[-*+•>|#=~`]|\.\. |\(?(?:\d{1,3}|[a-zA-Z])[.)]\s")
 
 Span = tuple[int, int]
-Measured = tuple[int, int, int]
+SizedSpan = tuple[int, int, int]
 """Start, end, tokens."""
 
 
@@ -86,7 +88,7 @@ class Cutter:
             for budget in budgets
         ]
 
-    def cut(self, document: Document) -> list[Measured]:
+    def cut(self, document: Document) -> list[SizedSpan]:
         """(start, end, tokens) of the document's chunks, in order."""
         text, markdown = document.text, is_markdown(document)
         headings = [(start, level) for start, level, _ in document.headings if 0 <= start < len(text)]
@@ -106,7 +108,7 @@ class Cutter:
         """For each span, whether it breaks a budget."""
         over = [end - start > self.options.char_limit for start, end in spans]
         for budget in self.budgets:
-            places = [number for number, known in enumerate(over) if not known]
+            places = [number for number, is_over in enumerate(over) if not is_over]
             sizes = budget.count([text[spans[number][0] : spans[number][1]] for number in places])
             for number, size in zip(places, sizes, strict=True):
                 over[number] = size > budget.max_tokens
@@ -138,16 +140,16 @@ class Cutter:
         return spans
 
     def _split(self, text: str, start: int, end: int, markdown: bool) -> list[Span]:
-        """Spans of a text without headings: the splitters', with line ends inside sentences taken for spaces."""
+        """Spans of a text without headings, as the splitters cut it; line ends inside sentences count as spaces."""
         soft = soft_lines(text[start:end])
         spans = [(start, end)]
         for budget, splitters in zip(self.budgets, self._splitters, strict=True):
-            whole = spans if budget is not self.budgets[0] else []  # what may already keep to this budget
+            whole = spans if budget is not self.budgets[0] else []  # a span may fit this budget already
             sizes = budget.count([text[first:last] for first, last in whole])
-            kept = {span for span, size in zip(whole, sizes, strict=True) if size <= budget.max_tokens}
+            fitting = {span for span, size in zip(whole, sizes, strict=True) if size <= budget.max_tokens}
             parts: list[Span] = []
             for span in spans:
-                if span in kept:
+                if span in fitting:
                     parts.append(span)
                     continue
                 for first, last in _cut_long_lines(text, *span):
@@ -163,26 +165,24 @@ class Cutter:
         ]
 
     def _halve(self, text: str, span: Span) -> list[Span]:
-        """The last guard of the budget: what is still too long (many characters, few tokens) is cut in the middle."""
+        """The last guard of the budget: cuts what is still too long (many characters, few tokens) in the middle."""
         pending, whole = [span], []
         while pending:
             start, end = pending.pop()
             if end - start <= 1 or self._fits(text, (start, end)):
                 whole.append((start, end))
                 continue
-            middle = (start + end) // 2
-            space = text.rfind(" ", start + 1, middle)
-            middle = space if space > start + (end - start) // 4 else middle
+            middle = _middle(text, start, end)
             pending += [part for part in (_trim(text, middle, end), _trim(text, start, middle)) if part]
         return whole
 
     def _join_small(self, text: str, sections: Sequence[Sequence[Span]]) -> list[Span]:
-        """Joins chunks under `min_tokens` to a neighbour: first in their section, then, if that is all, beyond it."""
-        joined = [self._join(text, section) for section in sections if section]
+        """Joins chunks under `min_tokens` to a neighbour: in their section or, where they are all of it, beyond it."""
+        units = [self._join(text, section) for section in sections if section]
         flat: list[Span] = []
         smallest = self.options.min_tokens
         carry: Span | None = None  # a tiny section waits for the next one
-        for section in joined:
+        for section in units:
             if carry is not None:
                 both = (carry[0], section[0][1])
                 if self._fits(text, both):
@@ -205,7 +205,7 @@ class Cutter:
         smallest = self.options.min_tokens
         spans: list[Span] = []
         sizes = self._count(text, section)
-        waiting = False  # the last span is small and wants the next one
+        waiting = False  # the last span is small and may take in the next one
         for span, size in zip(section, sizes, strict=True):
             if spans and (waiting or size < smallest) and self._fits(text, (spans[-1][0], span[1])):
                 spans[-1] = (spans[-1][0], span[1])
@@ -214,6 +214,25 @@ class Cutter:
                 spans.append(span)
                 waiting = size < smallest
         return spans
+
+
+def _middle(text: str, start: int, end: int) -> int:
+    """Where a text is halved: near its middle, behind a full stop that no space follows, else at a space, else where
+    no mark is parted from its letter."""
+    middle, least = (start + end) // 2, start + (end - start) // 4
+    stops = [match.end() for match in _UNSPACED_STOP.finditer(text, least, end - 1)]
+    if stops and (best := min(stops, key=lambda at: abs(at - middle))) <= end - (end - start) // 4:
+        return best
+    space = text.rfind(" ", start + 1, middle)
+    if space > least:
+        return space
+    while middle < end - 1 and text[middle] in _MARKS:
+        middle += 1
+    return middle
+
+
+_UNSPACED_STOP = re.compile("[。！？\u104b\u17d4][”’」』）》]*")
+_MARKS = frozenset(MARKS)
 
 
 def soft_lines(text: str) -> str:
@@ -232,9 +251,13 @@ def soft_lines(text: str) -> str:
 
 def _runs_on(line: str, after: str) -> bool:
     words, following = line.rstrip(), after.lstrip()
-    if len(words) < _WRAPPED_FROM or not following or words.endswith(_LINE_ENDS) or _STARTS_BLOCK.match(following):
+    if _width(words) < _WRAPPED_FROM or not following or words.endswith(_LINE_ENDS) or _STARTS_BLOCK.match(following):
         return False
     return len(line) - len(line.lstrip()) == len(after) - len(following) and not words.lstrip().startswith(("#", "|"))
+
+
+def _width(line: str) -> int:
+    return len(line) if line.isascii() else sum(1 + (east_asian_width(c) in "WF") for c in line)
 
 
 def _divide(
@@ -268,7 +291,7 @@ def _trim(text: str, start: int, end: int) -> Span | None:
 
 
 def _cut_long_lines(text: str, start: int, end: int) -> Iterator[Span]:
-    """The span in pieces of which no line is longer than `_LONG_LINE`; cut at sentence ends or spaces if there are."""
+    """The span in pieces with no line longer than `_LONG_LINE`; cut at sentence ends or spaces where there are any."""
     first = position = start
     while end - position > _LONG_LINE:
         newline = text.rfind("\n", position, position + _LONG_LINE)
@@ -276,7 +299,7 @@ def _cut_long_lines(text: str, start: int, end: int) -> Iterator[Span]:
             position = newline + 1
             continue
         window = text[position : position + _LONG_LINE]
-        ends = [found.end() for found in _SENTENCE_END.finditer(window, _LONG_LINE // 2)]
+        ends = [match.end() for match in _SENTENCE_END.finditer(window, _LONG_LINE // 2)]
         position += ends[-1] if ends else _LONG_LINE
         yield first, position
         first = position

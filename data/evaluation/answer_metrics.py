@@ -1,20 +1,30 @@
 """How good one answer is, and how good many are: exact match, F1, ROUGE-L, closed answers, citations, refusals.
 
 Plain functions over strings. A figure that has no meaning for a case (the precision of no quotes) is None, never 0, so
-that averages stay honest. Follows the official SQuAD 1.1 and HotpotQA scripts where they exist.
+that averages stay honest. Follows the official SQuAD 1.1 and HotpotQA scripts, for Chinese that of CMRC 2018; Japanese,
+Korean and Thai are scored by characters, as JGLUE and KorQuAD do.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
+from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any
 
 from data.prompting.contract import CitedQuote
+from data.text.alike import MARKS, alike
 from data.text.normalisation import normalise
+from data.text.unspaced import spaced_out
 
 _CLOSED = ("yes", "no", "noanswer")
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_KANA = re.compile("[\u3041-\u30ff\uac00-\ud7a3]")  # or Hangul: the text is not Chinese
+
+_NOT_LATIN = re.compile(r"[^\W\d_\u0000-\u024f\u1e00-\u1eff]")
+_BETWEEN_WORDS = re.compile(rf"(?:[^\w{MARKS}]|_)+")
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
@@ -29,28 +39,49 @@ def contains_answer(prediction: str, answers: Sequence[str]) -> float:
 
 
 def token_f1(prediction: str, answers: Sequence[str], *, closed: bool = False) -> float:
-    """Best token F1 over the accepted answers (SQuAD). `closed`: yes/no must match outright (HotpotQA)."""
+    """Best token F1 over the accepted answers (SQuAD). `closed`: yes/no must match outright (HotpotQA).
+
+    Tokens of scripts without spaces are their characters. For Chinese they count where they stand together, as in the
+    evaluation of CMRC 2018 (arXiv 1810.07366); for Japanese and Korean in any order, as in JGLUE's and KorQuAD's.
+    """
     return max((_f1(normalise(prediction), normalise(answer), closed) for answer in answers), default=0.0)
 
 
 def _f1(prediction: str, answer: str, closed: bool) -> float:
     if closed and prediction != answer and (prediction in _CLOSED or answer in _CLOSED):
         return 0.0
-    got, wanted = prediction.split(), answer.split()
-    same = sum((Counter(got) & Counter(wanted)).values())
-    return 2 * same / (len(got) + len(wanted)) if same else 0.0
+    words, reference = prediction.split(), answer.split()
+    if _HAN.search(answer) and not _KANA.search(answer):  # CMRC: the longest stretch that both have
+        same = SequenceMatcher(None, words, reference, autojunk=False).find_longest_match().size
+    else:
+        same = sum((Counter(words) & Counter(reference)).values())
+    return 2 * same / (len(words) + len(reference)) if same else 0.0
 
 
-@lru_cache(maxsize=1)
-def _rouge() -> Any:
+@lru_cache(maxsize=2)
+def _rouge(latin: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], use_stemmer=False)
+    return RougeScorer(["rougeL"], tokenizer=None if latin else _AnyWords())
+
+
+class _AnyWords:
+    """A tokenizer for rouge-score, whose own knows nothing but a to z: words, or the characters of a script."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return spaced_out(_BETWEEN_WORDS.sub(" ", alike(text).lower())).split()
 
 
 def rouge_l(prediction: str, answers: Sequence[str]) -> float:
-    """Best ROUGE-L F-measure over the accepted answers (rouge-score, no stemming)."""
-    return max((float(_rouge().score(answer, prediction)["rougeL"].fmeasure) for answer in answers), default=0.0)
+    """Best ROUGE-L F-measure over the accepted answers (rouge-score, no stemming).
+
+    With letters in either that are not Latin, tokens are words, or characters in scripts without spaces.
+    """
+    scores = []
+    for answer in answers:
+        scorer = _rouge(latin=not _NOT_LATIN.search(prediction + answer))
+        scores.append(float(scorer.score(answer, prediction)["rougeL"].fmeasure))
+    return max(scores, default=0.0)
 
 
 def closed_label(final_answer: str, labels: Collection[str]) -> str | None:
@@ -59,8 +90,8 @@ def closed_label(final_answer: str, labels: Collection[str]) -> str | None:
     normal = {normalise(label): label for label in labels}
     if words and words[0] in normal:
         return normal[words[0]]
-    found = {w for w in words if w in normal}
-    return normal[found.pop()] if len(found) == 1 else None
+    matches = {w for w in words if w in normal}
+    return normal[matches.pop()] if len(matches) == 1 else None
 
 
 def classification_scores(predicted: Sequence[str | None], gold: Sequence[str]) -> dict[str, Any]:
@@ -83,30 +114,30 @@ def classification_scores(predicted: Sequence[str | None], gold: Sequence[str]) 
 
 def supporting_fact_scores(predicted: Collection[Hashable], gold: Collection[Hashable]) -> dict[str, float]:
     """Exact match, precision, recall and F1 of a set of supporting facts, as HotpotQA's script computes them."""
-    got, wanted = set(predicted), set(gold)
-    hit = len(got & wanted)
-    precision = hit / len(got) if got else 0.0
-    recall = hit / len(wanted) if wanted else 0.0
+    facts, gold_facts = set(predicted), set(gold)
+    hit = len(facts & gold_facts)
+    precision = hit / len(facts) if facts else 0.0
+    recall = hit / len(gold_facts) if gold_facts else 0.0
     f1 = 2 * precision * recall / (precision + recall) if hit else 0.0
-    return {"em": float(got == wanted), "precision": precision, "recall": recall, "f1": f1}
+    return {"em": float(facts == gold_facts), "precision": precision, "recall": recall, "f1": f1}
 
 
 def check_quotes(quotes: Sequence[CitedQuote], passages: Sequence[str], oracles: Collection[int]) -> list[dict]:
     """For each quote: passage (as cited), verbatim (in that passage), oracle (that passage is one), stands_in.
 
-    `stands_in` is the first passage that holds it (the cited one before others), None where none does. White space may
-    differ. A quote without a number is looked up in all passages; a number that no passage has is not verbatim.
-    `oracles` are 1-based positions.
+    `stands_in` is the first passage that holds it (the cited one before others), None where none does. White space and
+    look-alike characters may differ (`data.text.alike`). A quote without a number is looked up in all passages; a
+    number that no passage has is not verbatim. `oracles` are 1-based positions.
     """
-    flat = [_flat(p) for p in passages]
+    flat = [alike(p) for p in passages]
     rows = []
     for quote in quotes:
-        text = _flat(quote.text)
+        text = alike(quote.text)
         places = [i for i, p in enumerate(flat, 1) if text and text in p]
         first = next(iter(places), None)
-        cited = quote.passage if quote.passage is not None else first
-        row = {"passage": cited, "text": quote.text, "verbatim": cited in places, "oracle": cited in set(oracles)}
-        rows.append({**row, "stands_in": cited if cited in places else first})
+        number = quote.passage if quote.passage is not None else first
+        row = {"passage": number, "text": quote.text, "verbatim": number in places, "oracle": number in set(oracles)}
+        rows.append({**row, "stands_in": number if number in places else first})
     return rows
 
 
@@ -121,12 +152,12 @@ def citation_scores(
     """
     rows = check_quotes(quotes, passages, oracles)
     right = [r for r in rows if r["verbatim"] and r["oracle"]]
-    cited = {r["passage"] for r in rows if r["passage"] is not None}
+    citations = {r["passage"] for r in rows if r["passage"] is not None}
     return {
         "precision": len(right) / len(rows) if rows else None,
         "recall": len({r["passage"] for r in right}) / len(set(oracles)) if oracles else None,
         "verbatim": sum(r["verbatim"] for r in rows) / len(rows) if rows else None,
-        "supporting_f1": supporting_fact_scores(cited, oracles)["f1"] if oracles else None,
+        "supporting_f1": supporting_fact_scores(citations, oracles)["f1"] if oracles else None,
     }
 
 
@@ -149,11 +180,11 @@ def groundedness(final_answer: str, verbatim_quotes: Sequence[str]) -> float | N
 def refusal_scores(refused: Sequence[bool], should_refuse: Sequence[bool]) -> dict[str, Any]:
     """Precision, recall and F1 of refusing; None where nothing was refused or nothing should have been."""
     both = sum(r and s for r, s in zip(refused, should_refuse, strict=True))
-    made, due = sum(refused), sum(should_refuse)
-    precision = both / made if made else None
+    refusals, due = sum(refused), sum(should_refuse)
+    precision = both / refusals if refusals else None
     recall = both / due if due else None
-    f1 = 2 * both / (made + due) if made + due else None
-    return {"n": len(refused), "refused": made, "due": due, "precision": precision, "recall": recall, "f1": f1}
+    f1 = 2 * both / (refusals + due) if refusals + due else None
+    return {"n": len(refused), "refused": refusals, "due": due, "precision": precision, "recall": recall, "f1": f1}
 
 
 def mean_defined(values: Sequence[float | None]) -> tuple[float | None, int]:
@@ -164,7 +195,3 @@ def mean_defined(values: Sequence[float | None]) -> tuple[float | None, int]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())

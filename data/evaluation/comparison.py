@@ -1,7 +1,7 @@
 """Sums scored rows up into a comparison of two conditions: means, paired differences with intervals, slices.
 
-Answers that were never generated and scores that are not finite are counted and left out, and every mean says over how
-many values it is. Rows come from `data.evaluation.scoring`; `data.reports.report` shows the result.
+Answers that were never generated and scores that are not finite are counted and left out, and every mean says how many
+values it covers. Rows come from `data.evaluation.scoring`; `data.reports.report` shows the result.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ def summarise(
     """Sums up rows of `score_row`: per setting the means of each condition, and other - base with intervals.
 
     Questions are resampled by document where there are ten or more. The headline is token F1 in `headline_setting`, by
-    default `retrieved` where there are such rows, else the first setting, over questions on documents that training
-    never saw, or else on passages that it never saw (`unseen` says which). `against` holds the same difference between
-    `other` and every further condition (an earlier adapter). JSON values only.
+    default `retrieved` where there are such rows, else the first setting; it covers questions about documents that
+    training never saw or, failing those, about passages that it never saw (`unseen` says which). `against` holds
+    the same difference between `other` and every further condition (an earlier adapter). JSON values only.
     """
     settings = list(dict.fromkeys(r["setting"] for r in rows))
-    chosen = headline_setting or ("retrieved" if "retrieved" in settings else next(iter(settings), ""))
+    headline = headline_setting or ("retrieved" if "retrieved" in settings else next(iter(settings), ""))
     by_setting = {
         s: _summarise_setting([r for r in rows if r["setting"] == s], base, other, samples, seed) for s in settings
     }
-    leading = [r for r in rows if r["setting"] == chosen]
+    leading = [r for r in rows if r["setting"] == headline]
     further = [c for c in dict.fromkeys(r["condition"] for r in leading) if c not in (base, other)]
     against = {c: _headline(leading, c, other, samples, seed) for c in further}
     return {
         "base": base,
         "other": other,
         "headline_metric": HEADLINE,
-        "headline_setting": chosen,
+        "headline_setting": headline,
         "headline": _headline(leading, base, other, samples, seed),
         "against": {c: difference for c, difference in against.items() if difference},
         "settings": by_setting,
@@ -76,8 +76,8 @@ def _summarise_setting(rows: list[Mapping[str, Any]], base: str, other: str, sam
         pairs = _pairs(rows, base, other, metric)
         if pairs:
             differences[metric] = _difference(pairs, samples, seed)
-    adjusted = holm([d["p_value"] for d in differences.values()])
-    for difference, p_value in zip(differences.values(), adjusted, strict=True):
+    holm_values = holm([d["p_value"] for d in differences.values()])
+    for difference, p_value in zip(differences.values(), holm_values, strict=True):
         difference["p_holm"] = p_value
     return {
         "conditions": {c: _condition([r for r in rows if r["condition"] == c], samples, seed) for c in conditions},
@@ -88,30 +88,30 @@ def _summarise_setting(rows: list[Mapping[str, Any]], base: str, other: str, sam
 
 
 def _condition(rows: list[Mapping[str, Any]], samples: int, seed: int) -> dict[str, Any]:
-    scored = [r for r in rows if not r["failed"]]
+    replies = [r for r in rows if not r["failed"]]
     metrics = {}
     for metric in METRICS:
-        kept = [r for r in scored if _defined(r["metrics"][metric])]
-        if kept:
-            values = [r["metrics"][metric] for r in kept]
-            groups, _, _ = resampled_units([r["group"] for r in kept])
+        defined = [r for r in replies if _defined(r["metrics"][metric])]
+        if defined:
+            values = [r["metrics"][metric] for r in defined]
+            groups, _, _ = resampled_units([r["group"] for r in defined])
             metrics[metric] = bootstrap_mean(values, groups=groups, samples=samples, seed=seed).to_dict()
-    closed = [r for r in scored if r["metrics"]["accuracy"] is not None]
-    words = [len(r["final_answer"].split()) for r in scored]
-    seconds, _ = mean_defined([r["seconds"] for r in scored])
+    closed = [r for r in replies if r["metrics"]["accuracy"] is not None]
+    words = [len(r["final_answer"].split()) for r in replies]
+    seconds, _ = mean_defined([r["seconds"] for r in replies])
     return {
         "n": len(rows),
         "missing": sum(bool(r["failed"]) for r in rows),
-        "not_finite": sum(v is not None and not _defined(v) for r in scored for v in r["metrics"].values()),
-        "flags": dict(sorted(Counter(f for r in scored for f in r["flags"]).items())),
+        "not_finite": sum(v is not None and not _defined(v) for r in replies for v in r["metrics"].values()),
+        "flags": dict(sorted(Counter(f for r in replies for f in r["flags"]).items())),
         "metrics": metrics,
-        "refusal": refusal_scores([r["refused"] for r in scored], [r["should_refuse"] for r in scored]),
+        "refusal": refusal_scores([r["refused"] for r in replies], [r["should_refuse"] for r in replies]),
         "closed": classification_scores(
             [closed_label(r["final_answer"], CLOSED) for r in closed], [normalise(r["answers"][0]) for r in closed]
         )
         if closed
         else None,
-        "quotes": sum(len(r["quotes"]) for r in scored),
+        "quotes": sum(len(r["quotes"]) for r in replies),
         "answer_words": round(float(np.mean(words)), 2) if words else None,
         "seconds": seconds,
     }
@@ -138,7 +138,7 @@ def _defined(value: float | None) -> bool:
 
 def _difference(pairs: list[tuple[float, float, Mapping[str, Any]]], samples: int, seed: int) -> dict[str, Any]:
     first, second = [p[0] for p in pairs], [p[1] for p in pairs]
-    groups, resampled, documents = resampled_units([p[2]["group"] for p in pairs])
+    groups, unit, documents = resampled_units([p[2]["group"] for p in pairs])
     interval = paired_bootstrap(first, second, groups=groups, samples=samples, seed=seed)
     deviation = float(np.std(np.subtract(second, first), ddof=1)) if len(pairs) > 1 else 0.0
     return {
@@ -146,7 +146,7 @@ def _difference(pairs: list[tuple[float, float, Mapping[str, Any]]], samples: in
         "other": float(np.mean(second)),
         "difference": interval.value,
         **{k: v for k, v in interval.to_dict().items() if k != "value"},
-        "resampled": resampled,
+        "resampled": unit,
         "documents": documents,
         "verdict": interval.verdict,
         # What this many questions could have shown, so that "no clear difference" is not read as "equal".
@@ -155,7 +155,7 @@ def _difference(pairs: list[tuple[float, float, Mapping[str, Any]]], samples: in
 
 
 def resampled_units(documents: Sequence[str]) -> tuple[Sequence[str] | None, str, int]:
-    """What to resample as a whole: documents, or single questions (None) where the documents are too few."""
+    """What to resample as a unit: documents, or single questions (None) where there are too few documents."""
     count = len(set(documents))
     return (documents, "documents", count) if count >= LEAST_GROUPS else (None, "questions", count)
 
@@ -195,8 +195,8 @@ def _positions(rows: list[Mapping[str, Any]], conditions: list[str]) -> dict[str
     table: dict[str, dict[str, Any]] = {}
     for position in sorted({r["oracle_position"] for r in rows if r["oracle_position"]}):
         for condition in conditions:
-            kept = [r for r in rows if r["oracle_position"] == position and r["condition"] == condition]
-            values = [r["metrics"].get(HEADLINE) for r in kept]
+            part = [r for r in rows if r["oracle_position"] == position and r["condition"] == condition]
+            values = [r["metrics"].get(HEADLINE) for r in part]
             mean, count = mean_defined([v for v in values if _defined(v)])
             if mean is not None:
                 table.setdefault(str(position), {})[condition] = {"mean": mean, "n": count}

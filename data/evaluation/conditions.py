@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from data.nouns import Chunk, Hit, Record, digest
 from data.prompting.contract import PromptTemplate, load_template, render
-from data.records.candidates import Shown
+from data.records.candidates import ShownPassage
 from data.records.draft import passage_rows
 
 DISTRACTOR_COUNTS = (0, 2, 4, 8)
@@ -19,20 +19,20 @@ DISTRACTOR_COUNTS = (0, 2, 4, 8)
 
 def with_passages(
     record: Record,
-    shown: Sequence[Chunk | Shown],
+    passages: Sequence[Chunk | ShownPassage],
     *,
     may_refuse: bool,
     template: PromptTemplate | None = None,
 ) -> Record:
     """The record's question over these passages, in this order; a passage is an oracle if the record says so by id.
 
-    `label` becomes `answer` where the question has one: what the retriever misses counts against the answer. Whether a
-    refusal was due is told by `oracle_present`.
+    `label` becomes `answer` where the question has one: what the retriever misses counts against the answer.
+    `oracle_present` says whether a refusal was due.
     """
     template = template or load_template()
     meta = record.metadata
     oracles = set(meta["oracle_ids"])
-    items = [s if isinstance(s, Shown) else Shown(s, "distractor") for s in shown]
+    items = [s if isinstance(s, ShownPassage) else ShownPassage(s, "distractor") for s in passages]
     items = [replace(s, role="oracle" if s.chunk.id in oracles else "distractor") for s in items]
     instruction, text = render(meta["question"], [s.chunk for s in items], template=template, may_refuse=may_refuse)
     positions = [i for i, s in enumerate(items, 1) if s.role == "oracle"]
@@ -73,25 +73,27 @@ def conditions(
         chunks: every chunk by id.
         passages: how many passages `retrieved` and `distractors_only` show.
 
-    A setting that this question cannot have (no oracle, too few hits) is left out. Where oracle and distractors are
-    mixed their order is drawn by hash; retrieved passages keep the order of the search.
+    A setting that this question cannot have (no oracle, too few hits) is left out. Where an oracle stands among
+    distractors, a hash decides the order; retrieved passages keep the order of the search.
     """
-    oracles = [Shown(chunks[c], "oracle") for c in record.metadata["oracle_ids"] if c in chunks]
-    found = [
-        Shown(chunks[h.chunk_id], "distractor", "retrieved", h.rank, h.score) for h in hits if h.chunk_id in chunks
+    oracles = [ShownPassage(chunks[c], "oracle") for c in record.metadata["oracle_ids"] if c in chunks]
+    ranking = [
+        ShownPassage(chunks[h.chunk_id], "distractor", "retrieved", h.rank, h.score)
+        for h in hits
+        if h.chunk_id in chunks
     ]
-    others = [s for s in found if s.chunk.id not in record.metadata["oracle_ids"]]
-    chosen: dict[str, list[Shown]] = {"retrieved": found[:passages]} if found else {}
+    others = [s for s in ranking if s.chunk.id not in record.metadata["oracle_ids"]]
+    contexts: dict[str, list[ShownPassage]] = {"retrieved": ranking[:passages]} if ranking else {}
     for count in distractor_counts if oracles else ():
         if count <= len(others):
             mixed = [*oracles, *others[:count]]
             mixed.sort(key=lambda s: digest("order", str(seed), record.metadata["question_id"], s.chunk.id))
-            chosen["oracle_only" if count == 0 else f"oracle_with_{count}"] = mixed
+            contexts["oracle_only" if count == 0 else f"oracle_with_{count}"] = mixed
     if len(others) >= passages:
-        chosen["distractors_only"] = others[:passages]
-    chosen["closed_book"] = []
+        contexts["distractors_only"] = others[:passages]
+    contexts["closed_book"] = []
     return {
-        name: with_passages(record, shown, may_refuse=may_refuse, template=template) for name, shown in chosen.items()
+        name: with_passages(record, items, may_refuse=may_refuse, template=template) for name, items in contexts.items()
     }
 
 

@@ -1,8 +1,8 @@
 """General skills outside any domain: forty short instructions, to see what an adapter has forgotten.
 
-The instructions and their answers were written for this project. A reply is judged by whether it holds an accepted
-answer, and the model by the loss (nats a token) that it gives to the written answer; both are compared by pairs. Who
-computes replies and losses is the caller's business.
+The instructions and their answers were written for this project. A reply counts as right if it holds an accepted
+answer; the model is also measured by its loss on the written answer, in nats per token. Both are compared in pairs. The
+caller computes replies and losses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INSTRUCTIONS = Path(__file__).parent / "templates" / "general" / "instructions.j
 
 @dataclass(frozen=True)
 class Instruction:
-    """`answer` is a good reply; `accepted` are phrases of which a right reply holds one (none: not judged)."""
+    """`answer` is a good reply; a right reply holds one of the phrases in `accepted` (none: not graded)."""
 
     id: str
     kind: str
@@ -37,20 +37,20 @@ class Instruction:
 
 
 def instructions(count: int | None = None) -> list[Instruction]:
-    """The first `count` instructions, all by default, kinds in turn so that any first few are a fair sample."""
+    """The first `count` instructions, all by default; kinds take turns, so that any first few are a fair sample."""
     lines = INSTRUCTIONS.read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     every = [Instruction(**{**row, "accepted": tuple(row["accepted"])}) for row in rows]
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     turn = {}
     for item in every:
-        turn[item.id] = seen[item.kind]
-        seen[item.kind] += 1
+        turn[item.id] = counts[item.kind]
+        counts[item.kind] += 1
     return sorted(every, key=lambda i: (turn[i.id], i.id))[:count]
 
 
 def compare_general_skills(
-    asked: Sequence[Instruction],
+    items: Sequence[Instruction],
     replies: Mapping[str, Sequence[str]],
     losses: Mapping[str, Sequence[float]],
     *,
@@ -62,20 +62,20 @@ def compare_general_skills(
     """How general skills change from `base` to `other`: paired differences, other - base, JSON values only.
 
     Args:
-        replies: condition -> one reply an instruction.
-        losses: condition -> mean loss in nats a token of the written answer, one an instruction.
+        replies: condition -> one reply per instruction.
+        losses: condition -> mean loss on the written answer in nats per token, one per instruction.
 
-    `verdict` reads the loss: `forgets` where its interval lies above zero, `improves` where below, else `unchanged`;
-    `too few to say` below ten instructions.
-    Losses that are not finite are counted (`not_finite`) and leave the comparison.
+    `verdict` rests on the loss: `forgets` where its interval lies above zero, `improves` where it lies below, else
+    `unchanged`; `too few to say` below ten instructions. Losses that are not finite are counted (`not_finite`) and left
+    out of the comparison.
     """
-    kept = [i for i in range(len(asked)) if all(math.isfinite(losses[c][i]) for c in (base, other))]
-    out: dict[str, Any] = {"instructions": len(asked), "not_finite": len(asked) - len(kept)}
-    if kept:
-        first, second = [[losses[c][i] for i in kept] for c in (base, other)]
+    finite = [i for i in range(len(items)) if all(math.isfinite(losses[c][i]) for c in (base, other))]
+    out: dict[str, Any] = {"instructions": len(items), "not_finite": len(items) - len(finite)}
+    if finite:
+        first, second = [[losses[c][i] for i in finite] for c in (base, other)]
         change = paired_bootstrap(first, second, samples=samples, seed=seed)
         verdict = "forgets" if change.low > 0 else "improves" if change.high < 0 else "unchanged"
-        if len(kept) < LEAST_FOR_VERDICT:
+        if len(finite) < LEAST_FOR_VERDICT:
             verdict = TOO_FEW
         out["loss"] = {
             "base": sum(first) / len(first),
@@ -86,13 +86,13 @@ def compare_general_skills(
             "n": change.n,
         }
         out["verdict"] = verdict
-    judged = [i for i, item in enumerate(asked) if item.accepted]
-    if judged:
-        marks = {c: [contains_answer(replies[c][i], asked[i].accepted) for i in judged] for c in (base, other)}
+    gradable = [i for i, one in enumerate(items) if one.accepted]
+    if gradable:
+        marks = {c: [contains_answer(replies[c][i], items[i].accepted) for i in gradable] for c in (base, other)}
         change = paired_bootstrap(marks[base], marks[other], samples=samples, seed=seed)
         out["correct"] = {
-            "base": sum(marks[base]) / len(judged),
-            "other": sum(marks[other]) / len(judged),
+            "base": sum(marks[base]) / len(gradable),
+            "other": sum(marks[other]) / len(gradable),
             "difference": change.value,
             "low": change.low,
             "high": change.high,

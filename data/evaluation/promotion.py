@@ -25,9 +25,9 @@ NAMES = {"promoted": "the promoted version", "base": "the base model"}
 @dataclass(frozen=True)
 class Rule:
     """Attributes:
-    margin: a mean may be lower than a rival's by at most this (metrics run from 0 to 1).
-    gain: on the fresh test set the mean of `f1` must be higher than the promoted version's by at least this.
-    least_questions: below this many fresh questions nothing is decided.
+    margin: how far a mean may fall below a rival's (metrics run from 0 to 1).
+    gain: how far the mean of `f1` on the fresh test set must rise above the promoted version's.
+    least_questions: with fewer fresh questions nothing is decided.
     """
 
     margin: float = 0.05
@@ -37,7 +37,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Check:
-    """One condition: what it asks, whether it holds, what follows if not (`hold` or `reject`), and the figures."""
+    """One condition: its name, whether it holds, what follows if it does not (`hold` or `reject`), and the figures."""
 
     name: str
     passed: bool
@@ -55,9 +55,9 @@ class Decision:
     @property
     def reason(self) -> str:
         """One line: what spoke against promotion, or what spoke for it."""
-        failed = [c for c in self.checks if not c.passed and c.otherwise == self.verdict]
-        if failed:
-            return "; ".join(c.why for c in failed)
+        failures = [c for c in self.checks if not c.passed and c.otherwise == self.verdict]
+        if failures:
+            return "; ".join(c.why for c in failures)
         return "; ".join(c.why for c in self.checks if c.name.startswith("better")) or "every check passed"
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,7 +82,12 @@ def decide(
     count = fresh["n"] if fresh else 0
     enough = count >= rule.least_questions
     checks.append(
-        Check("enough questions", enough, "hold", f"{count} fresh test questions, {rule.least_questions} are needed")
+        Check(
+            "enough questions",
+            enough,
+            "hold",
+            f"{count} fresh test questions, {rule.least_questions} are needed",
+        )
     )
     for rival, sets in comparisons.items():
         for name, setting in sets.items():
@@ -93,23 +98,24 @@ def decide(
                 "better than the base model",
                 fresh["verdict"] == "better",
                 "hold",
-                _said("fresh", MATTERS, "base", fresh),
+                _in_words("fresh", MATTERS, "base", fresh),
             )
         )
     ahead = comparisons.get("promoted", {}).get("fresh", {}).get("differences", {}).get(MATTERS)
     if ahead:
         passed = ahead["difference"] >= rule.gain
-        wanted = f", at least {rule.gain:+.3f} is asked" if rule.gain or not passed else ""
-        why = _said("fresh", MATTERS, "promoted", ahead) + wanted
+        demand = f", at least {rule.gain:+.3f} is required" if rule.gain or not passed else ""
+        why = _in_words("fresh", MATTERS, "promoted", ahead) + demand
         checks.append(Check("better than the promoted version", passed, "hold", why))
-    failed = {c.otherwise for c in checks if not c.passed}
-    verdict: Verdict = "reject" if "reject" in failed else "hold" if failed else "promote"
+    consequences = {c.otherwise for c in checks if not c.passed}
+    verdict: Verdict = "reject" if "reject" in consequences else "hold" if consequences else "promote"
     return Decision(verdict, tuple(checks))
 
 
 def _not_worse(rival: Rival, name: str, setting: Mapping[str, Any], margin: float) -> list[Check]:
-    """One check a metric: a mean below the rival's by more than the margin holds, or rejects where it is the base's and
-    the interval is wholly below zero. One check for the slices, which are many and small: only clear losses count.
+    """One check per metric: a mean that falls below the rival's by more than the margin means hold, or reject where the
+    rival is the base and the interval lies wholly below zero. The slices, many and small, share one check: only clear
+    losses count.
     """
     checks = []
     differences = setting.get("differences", {})
@@ -124,10 +130,10 @@ def _not_worse(rival: Rival, name: str, setting: Mapping[str, Any], margin: floa
                     f"{kind} not worse: {name}, {metric}, {rival}",
                     passed,
                     "reject" if clear else "hold",
-                    _said(name, metric, rival, d) + ("" if passed else f", more than {margin} below"),
+                    _in_words(name, metric, rival, d) + ("" if passed else f", more than {margin} below"),
                 )
             )
-    lost = [
+    losses = [
         f"{part} {value!r} {entry['difference']['difference']:+.3f}"
         for part, table in setting.get("slices", {}).items()
         for value, entry in table.items()
@@ -135,11 +141,11 @@ def _not_worse(rival: Rival, name: str, setting: Mapping[str, Any], margin: floa
         and entry["difference"]["difference"] < -margin
         and entry["difference"]["verdict"] == "worse"
     ]
-    said = f"clearly worse than {NAMES[rival]} on {', '.join(lost)}" if lost else "no slice clearly worse"
-    return [*checks, Check(f"slices not worse: {name}, {rival}", not lost, "hold", f"{name}: {said}")]
+    words = f"clearly worse than {NAMES[rival]} on {', '.join(losses)}" if losses else "no slice clearly worse"
+    return [*checks, Check(f"slices not worse: {name}, {rival}", not losses, "hold", f"{name}: {words}")]
 
 
-def _said(name: str, metric: str, rival: Rival, d: Mapping[str, Any]) -> str:
+def _in_words(name: str, metric: str, rival: Rival, d: Mapping[str, Any]) -> str:
     return (
         f"{name} set, {METRICS[metric]}: {d['other']:.3f} against {d['base']:.3f} of {NAMES[rival]}, "
         f"{with_interval(d['difference'], d)}"

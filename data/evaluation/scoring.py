@@ -1,7 +1,7 @@
-"""Scores one answer to one record: a row of plain JSON that says what was shown, what was said and how good it is.
+"""Scores one answer to one record: a row of plain JSON with what was shown, what was answered and how good that is.
 
-What has no meaning for a row is None, never 0; an answer that was never generated has no metrics; an empty or cut-off
-one is scored as it is, and flagged.
+A figure that has no meaning for a row is None, never 0; an answer that was never generated has no metrics; an empty or
+cut-off answer is scored as it stands, and flagged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data.evaluation.answer_metrics import (
     token_f1,
 )
 from data.nouns import Record
-from data.prompting.contract import PromptTemplate, load_template, parse_answer
+from data.prompting.contract import ParsedAnswer, PromptTemplate, load_template, parse_answer
 from data.records.figures import passage_texts
 
 METRICS = {
@@ -60,13 +60,40 @@ def score_row(
     F1, exact match and the like are None where the record's label is a refusal; `should_refuse` and `refused` count
     those. Citation metrics are None where they are undefined (see `citation_scores`).
     """
-    meta = record.metadata
-    texts = passage_texts(record)
-    row: dict[str, Any] = {
-        "record_id": meta["record_id"],
-        "question_id": meta["question_id"],
+    row = {
+        **_context(record),
         "setting": setting,
         "condition": condition,
+        "prediction": prediction,
+        "finish_reason": finish_reason,
+        "seconds": seconds,
+        "failed": "" if prediction is not None else "missing",
+        "final_answer": "",
+        "refused": False,
+        "quotes": [],
+        "flags": [],
+        "metrics": {},
+    }
+    if prediction is None:
+        return row
+    reply = parse_answer(prediction, template=template or load_template())
+    passages = [text for _, text in passage_texts(record)]
+    quotes = check_quotes(reply.quotes, passages, record.metadata["oracle_positions"])
+    return row | {
+        "final_answer": reply.final_answer,
+        "refused": reply.refused,
+        "quotes": quotes,
+        "flags": _flags(prediction, reply.marked, finish_reason, passages),
+        "metrics": _metrics(record, reply, quotes, passages),
+    }
+
+
+def _context(record: Record) -> dict[str, Any]:
+    """What was asked and shown, the same for whoever answers."""
+    meta = record.metadata
+    return {
+        "record_id": meta["record_id"],
+        "question_id": meta["question_id"],
         "question": meta["question"],
         "answers": list(meta["answers"]),
         "label": meta["label"],
@@ -89,61 +116,47 @@ def score_row(
                 "oracle": p["role"] == "oracle",
                 "text": text,
             }
-            for p, text in texts
+            for p, text in passage_texts(record)
         ],
-        "prediction": prediction,
-        "finish_reason": finish_reason,
-        "seconds": seconds,
-        "failed": "" if prediction is not None else "missing",
-        "final_answer": "",
-        "refused": False,
-        "quotes": [],
-        "flags": [],
-        "metrics": {},
     }
-    if prediction is None:
-        return row
-    parsed = parse_answer(prediction, template=template or load_template())
-    passages = [text for _, text in texts]
-    quotes = check_quotes(parsed.quotes, passages, meta["oracle_positions"])
-    cited = citation_scores(parsed.quotes, passages, meta["oracle_positions"])
+
+
+def _metrics(
+    record: Record, reply: ParsedAnswer, quotes: Sequence[dict[str, Any]], passages: Sequence[str]
+) -> dict[str, float | None]:
+    """Every metric of `METRICS`; None where it has no meaning for this record and reply."""
+    meta = record.metadata
+    citations = citation_scores(reply.quotes, passages, meta["oracle_positions"])
     answers = meta["answers"] if meta["label"] == "answer" else []
     closed = bool(answers) and all(normalise(a) in CLOSED for a in answers)
-    final = "" if parsed.refused else parsed.final_answer
+    final = "" if reply.refused else reply.final_answer
     verbatim = [q["text"] for q in quotes if q["verbatim"]]
-    row |= {
-        "final_answer": parsed.final_answer,
-        "refused": parsed.refused,
-        "quotes": quotes,
-        "flags": _flags(prediction, parsed.marked, finish_reason, passages),
-        "metrics": {
-            "f1": token_f1(final, answers, closed=closed) if answers else None,
-            "exact_match": exact_match(final, answers) if answers else None,
-            "contains": contains_answer(final, answers) if answers else None,
-            "accuracy": float(closed_label(final, CLOSED) in [normalise(a) for a in answers]) if closed else None,
-            "rouge_l": rouge_l(final, answers) if answers else None,
-            "citation_precision": cited["precision"],
-            "citation_recall": cited["recall"],
-            "verbatim": cited["verbatim"],
-            "supporting_f1": cited["supporting_f1"],
-            "grounded": None if parsed.refused else groundedness(final, verbatim),
-            "judged": None,  # `data.evaluation.teacher_judge` fills it in
-        },
+    return {
+        "f1": token_f1(final, answers, closed=closed) if answers else None,
+        "exact_match": exact_match(final, answers) if answers else None,
+        "contains": contains_answer(final, answers) if answers else None,
+        "accuracy": float(closed_label(final, CLOSED) in [normalise(a) for a in answers]) if closed else None,
+        "rouge_l": rouge_l(final, answers) if answers else None,
+        "citation_precision": citations["precision"],
+        "citation_recall": citations["recall"],
+        "verbatim": citations["verbatim"],
+        "supporting_f1": citations["supporting_f1"],
+        "grounded": None if reply.refused else groundedness(final, verbatim),
+        "judged": None,  # `data.evaluation.teacher_judge` fills it in
     }
-    return row
 
 
 def _flags(prediction: str, marked: bool, finish_reason: str, passages: Sequence[str]) -> list[str]:
     """What is odd about an answer, scored as it is: empty, unmarked, cut_off, echo (it repeats a whole passage)."""
     flat = " ".join(prediction.split())
-    found = [] if marked else ["unmarked"]
+    flags = [] if marked else ["unmarked"]
     if not flat:
-        found.append("empty")
+        flags.append("empty")
     if finish_reason == "length":
-        found.append("cut_off")
+        flags.append("cut_off")
     if any(len(p) > 80 and " ".join(p.split()) in flat for p in passages):
-        found.append("echo")
-    return found
+        flags.append("echo")
+    return flags
 
 
 def _difficulty(rank: int) -> str:

@@ -1,7 +1,7 @@
 """A teacher as judge, where one is wanted: does each reply say the same as the reference? Never the only metric.
 
-Verdicts become the metric `judged` beside the others. How often the judge agrees with the exact metrics is reported
-with them, so that a reader sees what the judge is worth. A verdict that cannot be read is left out and counted.
+Verdicts become the metric `judged` beside the others. The report says how often the judge agrees with the exact
+metrics, so that a reader sees what the judge is worth. A verdict that cannot be read is left out and counted.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def judge_rows(
     Rows whose right reply is an answer are judged; a refusal or an empty reply gets 0.0 without asking.
 
     Returns:
-        New rows in the same order; and `teacher`, `judged`, `unreadable` (no yes or no in the verdict), `failed` (no
-        verdict could be had) and `agreement` (share of the verdicts that equal the metric `contains`).
+        New rows in the same order; and `teacher`, `judged`, `unreadable` (neither yes nor no in the verdict), `failed`
+        (the teacher gave no verdict) and `agreement` (share of the verdicts that equal the metric `contains`).
     """
     source = VERDICT.read_text(encoding="utf-8")
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(source)

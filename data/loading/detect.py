@@ -62,13 +62,20 @@ _BY_NAME = {
     ".ipynb": "notebook",
     ".eml": "mail",
     ".xml": "xml",
+    ".rss": "xml",
+    ".atom": "xml",
+    ".rdf": "xml",
+    ".opml": "xml",
 }
 _MAIL_HEADER = re.compile(
     r"(?:(?:From|To|Cc|Subject|Date|Message-ID|MIME-Version|Received|Return-Path|Delivered-To|Reply-To|X-[\w-]+|"
     r"Content-[\w-]+|DKIM-Signature)):[ \t]",
     re.IGNORECASE,
 )
+_MAILBOX = re.compile(r"^From [^\n]*\d{1,2}:\d\d[^\n]*\n[!-9;-~]+:", re.MULTILINE)
 _HTML = re.compile(r"(?:\s|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+
+_XML = re.compile(r"<\?xml\b|<(?:rss|feed|rdf:RDF)[\s>]")
 
 
 def extension(name: str) -> str:
@@ -114,6 +121,8 @@ def detect_text(text: str, name: str) -> str:
     by_name = _BY_NAME.get(extension(name), "plain")
     if _HTML.match(text[:20_000]):
         return "html"
+    if _MAILBOX.match(head) and by_name in ("plain", "mail"):
+        return "mail" if by_name == "mail" and len(_MAILBOX.findall(text)) < 2 else "mailbox"
     if by_name == "html":
         return "html" if "<" in head else "plain"
     if by_name == "notebook" or (head.startswith("{") and '"nbformat"' in text[-2000:] + head):
@@ -122,9 +131,9 @@ def detect_text(text: str, name: str) -> str:
         return by_name
     if by_name == "json":
         return "json" if head[:1] in ("{", "[", '"') else "plain"
-    if by_name == "xml" or head.startswith("<?xml"):
+    if by_name == "xml" or _XML.match(head):
         return "xml" if head.startswith("<") else "plain"
-    lines = head.split("\n", 6)
+    lines = re.sub(r"\n[ \t]+", " ", head).split("\n", 6)  # headers go on in lines that begin with a space
     if sum(bool(_MAIL_HEADER.match(line)) for line in lines[:6]) >= 3 and _MAIL_HEADER.match(lines[0]):
         return "mail"
     return "plain"

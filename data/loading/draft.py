@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from data.loading.data_uris import without_data_uris
 from data.loading.headings import Heading, find_headings
 from data.loading.options import LoadOptions, Refused
+from data.loading.raised import write_raised
 from data.loading.redaction import redact, redact_value
 from data.loading.text import clean_text
 from data.nouns import Document, digest, text_sha256
@@ -21,7 +23,7 @@ from data.nouns import Document, digest, text_sha256
 PAGE_SEPARATOR = "\n\n"
 _JUNK_TITLE = re.compile(
     r"(?i)\(?(anonymous|unknown|no title)\)?|untitled.*|(document|presentation|slide)\s?\d*|microsoft \w+ - .*"
-    r"|.*\.(docx?|pdf|tex|dvi|indd|qxd|pptx?|xlsx?)"
+    r"|.*\.(docx?|odt|rtf|txt|pdf|e?ps|tex|dvi|indd|qxd|pptx?|xlsx?|html?|jpe?g|png|tiff?)"
 )
 
 
@@ -52,8 +54,14 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
     Raises:
         Refused: `empty` or `no-text` when nothing is left, `too-large` above `max_chars`.
     """
-    parts = [clean_text(part) for part in draft.parts]
-    title = draft.title
+    parts, uris = [], 0
+    for part in draft.parts:
+        words, count = without_data_uris(write_raised(part))
+        parts.append(clean_text(words))
+        uris += count
+    title = write_raised(draft.title)
+    if uris:
+        draft = draft_without(draft, {"data URIs": uris})
     redacted: dict[str, int] = {}
     if options.redact or options.redact_patterns:
         parts, title, redacted = _redact(parts, title, options)
@@ -75,6 +83,8 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
     headings = find_headings(text, draft.markup) or _place(draft.outline, text, pages)
     counts = dict(sorted(redacted.items()))
     metadata = {**draft.metadata, "markup": draft.markup, **({"redacted": counts} if counts else {})}
+    if damaged := text.count("\ufffd"):
+        metadata["damaged_characters"] = damaged
     return Document(
         id=digest(source),
         source=source,
@@ -86,6 +96,12 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
         headings=tuple(headings),
         metadata=metadata,
     )
+
+
+def draft_without(draft: Draft, counts: Mapping[str, int]) -> Draft:
+    """The draft with what was left out of its text added to `left_out` in its metadata."""
+    total = Counter(draft.metadata.get("left_out", {})) + Counter(counts)
+    return replace(draft, metadata={**draft.metadata, "left_out": dict(sorted(total.items()))}) if total else draft
 
 
 def _redact(parts: Sequence[str], title: str, options: LoadOptions) -> tuple[list[str], str, dict[str, int]]:
@@ -107,10 +123,15 @@ def _redacted_rest(draft: Draft, counts: dict[str, int], options: LoadOptions) -
     return replace(draft, metadata=metadata, outline=outline)
 
 
+def is_no_title(title: str) -> bool:
+    """What programs put in a title's place: a file's name, `untitled`, `Microsoft Word - ...`."""
+    return not title.strip() or bool(_JUNK_TITLE.fullmatch(" ".join(title.split())))
+
+
 def _title(stated: str, headings: Sequence[Heading], text: str, source: str) -> str:
     """The stated title, else the first heading where the text begins with one, else the file's name."""
     title = " ".join(clean_text(stated).split())
-    if _JUNK_TITLE.fullmatch(title):
+    if is_no_title(title):
         title = ""
     if not title and headings and headings[0][0] <= 200:
         title = headings[0][2]

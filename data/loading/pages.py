@@ -1,4 +1,4 @@
-"""Extracted pages made readable: running headers and footers out, wrapped lines joined to paragraphs.
+"""Extracted pages made readable: divided words whole, running headers and footers out, wrapped lines joined.
 
 Works on the lines of any paged text; nothing here knows PDF.
 """
@@ -18,7 +18,38 @@ _DIGITS = re.compile(r"\d+")
 _ENDS = tuple(".:!?;。！？؟")
 _ITEM = re.compile(r"[-*•·▪◦‣–—]\s|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]\s|\d+(?:\.\d+)+\s|\d+\s+[A-Z]")
 _CITATIONS = re.compile(r"(?:\[\d{1,3}\])+$")
+_WORD = re.compile(r"\w+")
 _LEADERS = re.compile(r"(?:\s?\.){4,}")
+_DIVIDED = re.compile("(\\w+)(?:[\ufffe\u00ad\x02]|-(?=[ \\t]*\\r?\\n))[ \\t]*\\r?\\n?[ \\t]*(\\w+)")
+_SOFT = re.compile("[\ufffe\u00ad\x02]\\r?\\n?")
+_COMPOUND = re.compile(r"\w+(?:-\w+)+")
+_CONJUNCTIONS = {"and", "or", "und", "oder", "et", "ou", "och", "og"}
+
+
+def join_divided_words(pages: Sequence[str]) -> list[str]:
+    """Pages with words whole that a line's end divides.
+
+    The hyphen stays where the document writes the compound elsewhere (`well-known`), before capitals and digits
+    (`COVID-19`), and before `and` with its space (`pre- and post-war`). Elsewhere it goes.
+    """
+    compounds = {compound.lower() for page in pages for compound in _COMPOUND.findall(page)}
+    words = {word.lower() for page in pages for word in _WORD.findall(_DIVIDED.sub(" ", page))}
+
+    def join(parts: re.Match[str]) -> str:
+        first, second = parts[1], parts[2]
+        if "\u00ad" in parts[0]:
+            return first + second
+        if second.lower() in _CONJUNCTIONS:
+            return f"{first}- {second}"
+        if f"{first}-{second}".lower() in compounds:
+            return f"{first}-{second}"
+        if (first + second).lower() in words:
+            return first + second
+        if second[0].isdigit() or (second[0].isupper() and not first.isupper()) or first[-1].isdigit():
+            return f"{first}-{second}"
+        return first + second
+
+    return [_SOFT.sub("", _DIVIDED.sub(join, page)) for page in pages]
 
 
 def drop_running_lines(pages: Sequence[str]) -> tuple[list[str], int]:

@@ -6,7 +6,6 @@ This is what a worker process runs. It opens the file it is given and nothing el
 from __future__ import annotations
 
 import hashlib
-import re
 import stat
 import sys
 from dataclasses import replace
@@ -15,25 +14,27 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.loading.detect import detect_bytes, detect_text
-from data.loading.draft import Draft, finish
+from data.loading.draft import Draft, draft_without, finish
 from data.loading.formats.archives import read_members
+from data.loading.formats.front_matter import split_front_matter
 from data.loading.formats.hf_datasets import folder_rows, folder_sha256, is_dataset_folder, parquet_rows
 from data.loading.formats.html import declared_encoding, render_html
-from data.loading.formats.mail import load_mail
+from data.loading.formats.mail import load_mail, messages
+from data.loading.formats.markup import shown_asciidoc, shown_markdown, shown_rst
 from data.loading.formats.notebook import load_notebook
 from data.loading.formats.odf import load_odf
-from data.loading.formats.office import MEDIA_TYPES, load_office
+from data.loading.formats.office.load import MEDIA_TYPES, load_office
 from data.loading.formats.pdf import load_pdf
 from data.loading.formats.rows import csv_rows, json_lines, json_rows, load_rows
 from data.loading.formats.rtf import load_rtf
+from data.loading.formats.xml import load_xml
 from data.loading.options import ArchiveFound, LoadOptions, Quarantined, Refused
 from data.loading.parsers import PARSERS
 from data.loading.redaction import redact, redact_name
 from data.loading.text import clean_text, decode
 from data.nouns import Document
 
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_FRONT_TITLE = re.compile(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*$", re.MULTILINE)
+_SHOWN = {"markdown": shown_markdown, "rst": shown_rst, "asciidoc": shown_asciidoc}
 _PLAIN_TYPES = {"markdown": "text/markdown", "rst": "text/x-rst", "asciidoc": "text/asciidoc", "plain": "text/plain"}
 
 
@@ -43,7 +44,7 @@ Loaded = tuple[list[Document], list[Quarantined]]
 def loader_version() -> str:
     """Changes whenever the same bytes may load differently: our own format version, Python's and the parsers'."""
     python = f"python {sys.version_info.major}.{sys.version_info.minor}"  # its mail, csv, json and zip readers
-    return " ".join(["loading 11", python, *(f"{name} {_version(name)}" for name in PARSERS)])
+    return " ".join(["loading 12", python, *(f"{name} {_version(name)}" for name in PARSERS)])
 
 
 def _version(name: str) -> str:
@@ -170,45 +171,52 @@ def _parse_text(raw: bytes, source: str, options: LoadOptions) -> Loaded:
         return load_rows(json_lines(text, options), source, "application/jsonl", options, metadata)
     if kind == "csv":
         return load_rows(csv_rows(text, source), source, "text/csv", options, metadata)
+    if kind == "mailbox":
+        return _parse_mailbox(*_bytes_of_mail(raw, text, encoding), source, options)
     if kind == "json":
         rows = json_rows(text, options)
         if rows is not None:
             return load_rows(rows, source, "application/json", options, metadata)
         draft = Draft([text], "application/json", metadata=metadata)
     elif kind == "html":
+        title, text = split_front_matter(text)  # of pages that a site generator has still to fill
         draft = render_html(text, {"encoding": encoding})
+        draft = replace(draft, title=draft.title or title)
     elif kind == "notebook":
         draft = load_notebook(text, encoding)
     elif kind == "mail":
-        draft = load_mail(text, encoding)
+        draft = load_mail(*_bytes_of_mail(raw, text, encoding))
     elif kind == "xml":
-        draft = _xml(raw, metadata)
+        draft = load_xml(text, metadata)
     else:
         draft = _plain(text, kind, metadata)
     return [finish(draft, source, options)], []
 
 
+def _bytes_of_mail(raw: bytes, text: str, encoding: str) -> tuple[bytes, str]:
+    """The bytes of mail, and their charset where that is one of the whole file and not of its parts."""
+    wide = encoding.startswith(("utf-16", "utf-32"))
+    return (text.encode("utf-8", "replace"), "utf-8") if wide else (raw, "")
+
+
+def _parse_mailbox(raw: bytes, charset: str, source: str, options: LoadOptions) -> Loaded:
+    """A document for each message, `mailbox#number`; a damaged one is quarantined alone."""
+    documents: list[Document] = []
+    quarantined: list[Quarantined] = []
+    for number, message in enumerate(messages(raw), 1):
+        name = f"{source}#{number}"
+        try:
+            documents.append(finish(load_mail(message, charset), name, options))
+        except Refused as refusal:
+            quarantined.append(Quarantined(name, refusal.reason, refusal.detail))
+    return documents, quarantined
+
+
 def _plain(text: str, kind: str, metadata: dict[str, Any]) -> Draft:
-    title = ""
-    if kind == "markdown" and (front := _FRONT_MATTER.match(text.lstrip("\ufeff"))):
-        stated = _FRONT_TITLE.search(front[1])
-        title = stated[1] if stated else ""
-        text = text.lstrip("\ufeff")[front.end() :]
-    return Draft([text], _PLAIN_TYPES[kind], markup=kind, title=title, metadata=metadata)
-
-
-def _xml(raw: bytes, metadata: dict[str, Any]) -> Draft:
-    """The words of an XML file, an element a line; files that define entities are refused."""
-    from xml.etree.ElementTree import ParseError
-
-    from defusedxml.common import DefusedXmlException
-    from defusedxml.ElementTree import fromstring
-
-    try:
-        root = fromstring(raw)
-    except DefusedXmlException as error:
-        raise Refused("unreadable", "its XML defines entities (billion laughs?); do not trust this file") from error
-    except (ParseError, ValueError, LookupError) as error:
-        raise Refused("unreadable", f"its XML is damaged ({error}); repair it") from error
-    words = (" ".join(part.split()) for part in root.itertext())
-    return Draft(["\n".join(part for part in words if part)], "application/xml", metadata=metadata)
+    """A text as its reader sees it, of whichever markup."""
+    title, left_out = "", dict[str, int]()
+    if kind in _SHOWN:
+        title, text = split_front_matter(text)
+        text, left_out = _SHOWN[kind](text)
+    draft = Draft([text], _PLAIN_TYPES[kind], markup=kind, title=title, metadata=metadata)
+    return draft_without(draft, left_out)

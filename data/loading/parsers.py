@@ -6,6 +6,6 @@ A test loads a file of every format and compares this list with what that really
 PARSERS = (
     "beautifulsoup4", "charset-normalizer", "cobble", "courlan", "cryptography", "datasets", "defusedxml", "fonttools",
     "htmldate", "jusText", "lxml", "lxml_html_clean", "mammoth", "markdownify", "markitdown", "numpy", "olefile",
-    "openpyxl", "pandas", "py3langid", "pyarrow", "pypdf", "pypdfium2", "python-dateutil", "python-pptx", "selectolax",
-    "soupsieve", "trafilatura",
+    "openpyxl", "pandas", "py3langid", "pyarrow", "pypdf", "pypdfium2", "PyYAML", "python-dateutil", "python-pptx",
+    "selectolax", "soupsieve", "trafilatura",
 )  # fmt: skip

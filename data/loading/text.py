@@ -9,7 +9,8 @@ import codecs
 import re
 import unicodedata
 
-from data.loading.encodings import guess_encoding
+from data.loading.damage import mend_utf8
+from data.loading.encodings import codecs_of, guess_encoding
 from data.loading.options import Refused
 
 _BOMS = (
@@ -56,6 +57,8 @@ def decode(raw: bytes, declared: str | None = None) -> tuple[str, str]:
     """
     for mark, name in _BOMS:
         if raw.startswith(mark):
+            if mark == codecs.BOM_UTF8 and (mended := mend_utf8(raw[len(mark) :])):
+                return mended
             return raw.decode(name, "replace"), name.removesuffix("-sig")
     if _ISO2022.search(raw[:_SAMPLE]):
         for name in ("iso2022_jp_2", "iso2022_kr"):
@@ -68,12 +71,16 @@ def decode(raw: bytes, declared: str | None = None) -> tuple[str, str]:
         raise Refused("unsupported", "its bytes are not text in any known format; convert it or leave it out")
     if (text := _strict(raw, "utf-8")) is not None:
         return text, "utf-8"
-    if declared and (text := _strict(raw, declared)) is not None:
-        return text, declared.lower()
-    damaged = raw.decode("utf-8", "replace")
-    broken = damaged.count("\ufffd")
-    if broken * 20 <= sum(c > "\x7f" for c in damaged):
-        return damaged, "utf-8"
+    named = codecs_of(declared) if declared else ()
+    for codec in named:
+        if (text := _strict(raw, codec)) is not None:
+            return text, str(declared).lower()
+    if mended := mend_utf8(raw):
+        return mended
+    for codec in named:  # as declared, but for a few damaged characters
+        text = raw.decode(codec, "replace")
+        if text.count("\ufffd") * 200 <= sum(c > "\x7f" for c in text):
+            return text, str(declared).lower()
     return _guess(raw)
 
 
@@ -86,12 +93,11 @@ def _strict(raw: bytes, encoding: str) -> str | None:
 
 def _utf16(raw: bytes) -> tuple[str, str] | None:
     """UTF-16 without a mark: the byte order in which nearly all is letters, spaces and punctuation of few scripts."""
-    if len(raw) % 2:
-        return None
+    raw = raw[: len(raw) // 2 * 2]  # it may be cut inside a character
     best: tuple[float, str, str] | None = None
     for name in ("utf-16-le", "utf-16-be"):
-        text = _strict(raw, name)
-        if text is None:
+        text = raw.decode(name, "replace")
+        if text.count("\ufffd") * 100 > len(text):
             continue
         sample = text[:4096]
         good = sum(unicodedata.category(c)[0] in "LNZ" or c in "\n\r\t.,;:!?'\"()-、。，" for c in sample)

@@ -19,6 +19,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from data.nouns import Record, digest
+from data.prompting.translation import LANGUAGES, translated
 from raft_errors import BadInput
 
 BUILT_IN = Path(__file__).parent / "templates" / "raft"
@@ -32,7 +33,7 @@ _ENVIRONMENT = ImmutableSandboxedEnvironment(autoescape=False, undefined=jinja2.
 NUMBER_BEFORE = re.compile(r"\[(?P<number>\d{1,4})\][^\n\[\]]{0,80}$")
 _NUMBER_BESIDE = re.compile(r"\[(?P<number>\d{1,4})\]\s*$")
 
-# How models say in their own words that the passages do not help; the base model never learnt our sentence.
+# How models say in their own words that the passages do not help; the base model was never taught our refusal.
 _OWN_WORDS = re.compile(
     r"^(i (do not|don.t) know|i (cannot|can.t|am unable to) (answer|find|determine)|unanswerable|no answer\b"
     r"|(the )?(answer|information|question) (is not|isn.t|cannot be|can.t be|could not be) "
@@ -63,9 +64,9 @@ class Passage:
 
 @dataclass(frozen=True)
 class CitedQuote:
-    """A quote as it stands in an answer. `passage` is the 1-based number written with it, None if none is.
+    """A quote as it stands in an answer. `passage` is the 1-based number written beside it, None if there is none.
 
-    A verbatim quote without a number still says where it comes from: `check_quotes` in `data.evaluation` looks it up.
+    `check_quotes` in `data.evaluation` finds the passage of a verbatim quote that has no number.
     """
 
     passage: int | None
@@ -79,10 +80,10 @@ class ParsedAnswer:
     Attributes:
         reasoning: everything before the answer marker, markup included.
         quotes: in order of appearance.
-        final_answer: after the marker; without a marker the whole text less its quotes, so that a model which does not
-            know the format is still scored on what it said.
-        refused: the final answer says that the passages do not hold the answer.
-        marked: the answer marker was there.
+        final_answer: the text after the marker; without a marker the whole text less its quotes, so that a model which
+            does not know the format is still scored on its answer.
+        refused: whether the final answer says that the passages do not hold the answer.
+        marked: whether the answer marker was there.
     """
 
     reasoning: str
@@ -117,12 +118,16 @@ class PromptTemplate:
 def load_template(name_or_folder: str | Path = "raft") -> PromptTemplate:
     """Loads a built-in template or a user's folder.
 
-    Built in are `raft` (the RAFT paper's tags), `quoted` (“…”), `numbered` (“…” [1]) and `direct` (no quotes).
+    Built in are `raft` (the RAFT paper's tags), `quoted` (“…”), `numbered` (“…” [1]) and `direct` (no quotes); with a
+    language behind the name (`quoted-de`) instruction and refusal are in that language.
 
-    A folder may leave files out: those of `raft` stand in. Raises BadInput for an unknown name, an unreadable file, a
-    template without a required slot, and one whose answers cannot be read back.
+    A folder may leave files out: those of `raft` take their place. Raises BadInput for an unknown name, an unreadable
+    file, a template without a required slot, and one whose answers cannot be read back.
     """
     name = str(name_or_folder)
+    base, _, language = name.rpartition("-")
+    if base in built_in_templates() and (language == "en" or language in LANGUAGES):
+        return in_language(load_template(base), language)
     folder = BUILT_IN / name if name in built_in_templates() else Path(name)
     if not folder.is_dir():
         raise BadInput(
@@ -139,12 +144,19 @@ def load_template(name_or_folder: str | Path = "raft") -> PromptTemplate:
             sources.append(path.read_text(encoding="utf-8").replace("\r\n", "\n"))
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"{path}: cannot be read ({error})", expected="a UTF-8 text file") from error
-    return _checked(folder.name, tuple(sources))
+    return _checked_template(folder.name, tuple(sources))
 
 
 def built_in_templates() -> list[str]:
     """Names of the templates that ship with the project, sorted."""
     return sorted(p.name for p in BUILT_IN.iterdir() if p.is_dir())
+
+
+def in_language(template: PromptTemplate, language: str) -> PromptTemplate:
+    """A built-in template in another language; any other template, and for other languages, as it is."""
+    built_in = template.id in built_in_templates() and load_template(template.id).sources == template.sources
+    sources = translated(template.sources, language) if built_in else None
+    return _checked_template(f"{template.id}-{language}", sources) if sources else template
 
 
 def prompt_contract(template: PromptTemplate, *, passages: int, may_refuse: bool) -> dict[str, Any]:
@@ -171,15 +183,15 @@ def chat_of(contract: Mapping[str, Any]) -> dict[str, Any]:
 def template_from_contract(contract: Mapping[str, Any]) -> PromptTemplate:
     """The template that `prompt_contract` described; BadInput if its sources do not match its version."""
     try:
-        template = _checked(str(contract["template"]), tuple(contract["sources"][file] for file in FILES))
-        recorded = contract["template_version"]
+        template = _checked_template(str(contract["template"]), tuple(contract["sources"][file] for file in FILES))
+        version = contract["template_version"]
     except (KeyError, TypeError) as error:
         raise BadInput(
             f"prompt contract: {error} is missing", expected="the prompt contract that `raft` wrote into raft.json"
         ) from error
-    if template.version != recorded:
+    if template.version != version:
         raise BadInput(
-            f"prompt contract: its sources hash to {template.version}, but it records {recorded}",
+            f"prompt contract: its sources hash to {template.version}, but it records {version}",
             expected="unaltered template sources",
             do="take raft.json from the original adapter",
         )
@@ -234,7 +246,7 @@ def to_messages(record: Record | Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def as_written(quotes: Sequence[CitedQuote], template: PromptTemplate) -> tuple[CitedQuote, ...]:
-    """What can be read back of quotes: none, or their numbers, only where the template writes them."""
+    """The quotes as they can be read back: no quote, or no number, where the template writes none."""
     if template.citation == "unquoted":
         return ()
     if template.citation == "none":
@@ -243,10 +255,10 @@ def as_written(quotes: Sequence[CitedQuote], template: PromptTemplate) -> tuple[
 
 
 def parse_answer(text: str, *, template: PromptTemplate | None = None) -> ParsedAnswer:
-    """Reads an answer, be it a label or what some model wrote. Never fails: what is not there is empty."""
+    """Reads an answer: a label, or whatever a model wrote. Never fails: a part that is missing comes back empty."""
     template = template or load_template()
     before, marker, after = text.partition(template.answer_marker)
-    if not marker:  # a model that forgets the colon still said where its answer is
+    if not marker:  # a model that forgets the colon has still marked its answer
         before, marker, after = text.partition(template.answer_marker.rstrip(": "))
         after = after.removeprefix(":")
     quotes = tuple(quote for _, _, quote in _quotes(before, template))
@@ -255,13 +267,13 @@ def parse_answer(text: str, *, template: PromptTemplate | None = None) -> Parsed
         final = after.split(template.answer_marker)[0].strip()
     else:
         final = _without_quotes(text, template)
-    plain = " ".join(final.split()).rstrip(".").casefold()
-    refused = plain.startswith(template.refusal.rstrip(".").casefold()) or bool(_OWN_WORDS.match(plain))
+    words = " ".join(final.split()).rstrip(".。").casefold()
+    refused = words.startswith(template.refusal.rstrip(".。").casefold()) or bool(_OWN_WORDS.match(words))
     return ParsedAnswer(before.strip() if marker else "", quotes, final, refused, bool(marker))
 
 
 def closing(text: AnyStr, start: int, begin: AnyStr, end: AnyStr) -> int:
-    """Where the mark stands that closes a quote whose words begin at `start`, -1 if none does.
+    """Where the mark stands that closes a quote whose words begin at `start`; -1 if there is none.
 
     A quote may hold quotes in the same marks, if each of them is closed.
     """
@@ -292,18 +304,18 @@ def _quotes(text: str, template: PromptTemplate) -> Iterator[tuple[int, int, Cit
         if stop < 0:
             return
         number = before.search(text, at, mark)
-        # a model that numbers although the template does not is not taken at its word
-        cited = int(number["number"]) if number and template.citation == "before" else None
+        # a number is ignored where the template asks for none: the model made it up
+        passage = int(number["number"]) if number and template.citation == "before" else None
         at = stop + len(end)
-        yield number.start() if number else mark, at, CitedQuote(cited, text[first:stop].strip())
+        yield number.start() if number else mark, at, CitedQuote(passage, text[first:stop].strip())
 
 
 def _without_quotes(text: str, template: PromptTemplate) -> str:
-    kept, at = [], 0
+    parts, at = [], 0
     for start, end, _ in _quotes(text, template):
-        kept.append(text[at:start])
+        parts.append(text[at:start])
         at = end
-    return " ".join([*kept, text[at:]]).strip()
+    return " ".join([*parts, text[at:]]).strip()
 
 
 @lru_cache(maxsize=64)
@@ -322,7 +334,7 @@ def _render(template: PromptTemplate, index: int, **slots: Any) -> str:
         ) from error
 
 
-def _checked(name: str, sources: tuple[str, ...]) -> PromptTemplate:
+def _checked_template(name: str, sources: tuple[str, ...]) -> PromptTemplate:
     """Parses the contract and proves on a sample that every slot is used and that answers can be read back."""
     try:
         fields = json.loads(sources[3])
@@ -339,14 +351,14 @@ def _checked(name: str, sources: tuple[str, ...]) -> PromptTemplate:
     template = PromptTemplate(name, sources, **values)
     question = "Which sample?"
     passages = [Passage("First", "Sample one.\n\n  Indented <b>&</b>."), Passage("Second", "Sample two.")]
-    instruction, shown = render(question, passages, template=template)
+    instruction, text = render(question, passages, template=template)
     _demand(question in instruction, template, 0, "question")
-    passage_spans(shown, passages)
+    passage_spans(text, passages)
     quotes = (CitedQuote(2, "Sample two."), CitedQuote(1, "one.\n\n  Indented"))
-    for cited in (quotes, ()):
-        parsed = parse_answer(render_output("final words", cited, template=template), template=template)
-        _demand(parsed.quotes == as_written(cited, template), template, 2, "quotes")
-        _demand(parsed.final_answer == "final words" and parsed.marked, template, 2, "final_answer")
+    for sample in (quotes, ()):
+        reply = parse_answer(render_output("final words", sample, template=template), template=template)
+        _demand(reply.quotes == as_written(sample, template), template, 2, "quotes")
+        _demand(reply.final_answer == "final words" and reply.marked, template, 2, "final_answer")
     refusal = parse_answer(render_output(template.refusal, template=template), template=template)
     _demand(refusal.refused, template, 2, "final_answer")
     return template

@@ -1,8 +1,8 @@
 """Keeps quotes word for word while a model writes: inside the marks only a passage's own next words may follow.
 
-Works on the bytes of tokens, so it needs no more of a tokenizer than what each id stands for. Which words are quoted
-stays the model's choice; that they stand in the passage, under its number where numbers are written, is no longer one.
-Knows no model: generation asks it, before each token, which ids may come next.
+Works on the bytes of tokens, so all it needs from a tokenizer is what each id stands for. The model still chooses which
+words to quote; it can no longer quote words that no passage has, or put the wrong number beside them. Knows no model:
+before each token, generation asks it which ids may come next.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ STRADDLE = 4  # bytes of a passage that a token may hold before the closing mark
 
 
 class TokenBytes:
-    """Ids by what they stand for."""
+    """Token ids by the bytes they stand for."""
 
     def __init__(self, tokens: Sequence[bytes | None]) -> None:
-        """`tokens[id]` is what an id writes; None for special tokens, which are in no quote."""
+        """`tokens[id]` is what an id writes; None for special tokens, which stand in no quote."""
         self.tokens = tokens
         pairs = sorted((token, i) for i, token in enumerate(tokens) if token)
         self._sorted = [token for token, _ in pairs]
@@ -52,7 +52,7 @@ class QuoteCopier:
     Example:
         >>> copier = QuoteCopier(TokenBytes(tokenizer.token_bytes()), template, passages)
         >>> copier.allowed([])             # None: any token
-        >>> copier.allowed(ids_so_far)     # inside a quote: ids that go on with a passage, or close the quote
+        >>> copier.allowed(ids_so_far)     # inside a quote: ids that continue a passage, or close the quote
     """
 
     def __init__(self, vocabulary: TokenBytes, template: PromptTemplate, passages: Sequence[str]) -> None:
@@ -65,8 +65,7 @@ class QuoteCopier:
     def allowed(self, ids: Sequence[int]) -> list[int] | None:
         """Ids that may follow `ids`, the reply so far; None for any.
 
-        None as well in the final answer, and where a quote already departed from the passages, which no further token
-        can mend.
+        None, too, in the final answer, and once a quote has left the passages, since no further token can mend it.
         """
         rest, before = self._vocabulary.text(ids), b""
         if self._answer in rest:
@@ -84,16 +83,16 @@ class QuoteCopier:
             if self._begin not in after:
                 return self._number(quote, after) if self._citation == "after" else None
             rest = after
-        within = self._cited(before)
+        within = self._quotable(before)
         if not quote:
             return self._first_words(within)
-        found = {i for n in within for i in self._next(self._passages[n], quote)}
-        return sorted(found) or None
+        choices = {i for n in within for i in self._next(self._passages[n], quote)}
+        return sorted(choices) or None
 
     def _closed(self, rest: bytes) -> int:
-        """Where the mark stands that closes a quote which begins `rest`, -1 where it is still being written.
+        """Where the mark stands that closes the quote at the beginning of `rest`; -1 while it is still being written.
 
-        A mark that the passage has as well, for a quote of its own, closes only that one.
+        A mark that belongs to a quote inside the passage closes only that inner quote.
         """
         balanced = closing(rest, 0, self._begin, self._end)
         stop = rest.find(self._end)
@@ -104,24 +103,24 @@ class QuoteCopier:
             stop = rest.find(self._end, after)
         return -1
 
-    def _cited(self, before: bytes) -> tuple[int, ...]:
+    def _quotable(self, before: bytes) -> tuple[int, ...]:
         """The passages that may be quoted: the one whose number stands before the quote, or all."""
-        everyone = tuple(range(len(self._passages)))
+        every = tuple(range(len(self._passages)))
         if self._citation != "before":
-            return everyone
+            return every
         number = NUMBER_BEFORE.search(before.decode(errors="replace"))
-        return tuple(n for n in everyone if number and n + 1 == int(number["number"])) or everyone
+        return tuple(n for n in every if number and n + 1 == int(number["number"])) or every
 
     def _first_words(self, within: tuple[int, ...]) -> list[int] | None:
         """Ids with which a quote may begin: at the beginning of a word of a passage."""
-        found: set[int] = set()
+        choices: set[int] = set()
         for passage in (self._passages[n] for n in within):
             for at in filter(partial(self._may_begin, passage), range(len(passage))):
-                found.update(self._vocabulary.beginning(passage[at : at + LONGEST]))
-        return sorted(found) or None
+                choices.update(self._vocabulary.beginning(passage[at : at + LONGEST]))
+        return sorted(choices) or None
 
     def _next(self, passage: bytes, quote: bytes) -> Iterator[int]:
-        """Ids that go on with a quote as the passage does, or close it where a word ends."""
+        """Ids that continue a quote as the passage does, or close it where a word ends."""
         for at in self._after_each(passage, quote):
             yield from self._vocabulary.beginning(passage[at : at + LONGEST])
             for more in range(STRADDLE + 1):
@@ -129,10 +128,10 @@ class QuoteCopier:
                     target = passage[at : at + more] + self._end
                     yield from self._vocabulary.beginning(target, longer_than=more)
                     yield from self._vocabulary.going_beyond(target)
-        for done in range(1, len(self._end)):  # the closing mark is half written
-            if quote.endswith(self._end[:done]) and quote[:-done].strip() and quote[:-done] in passage:
-                yield from self._vocabulary.beginning(self._end[done:])
-                yield from self._vocabulary.going_beyond(self._end[done:])
+        for size in range(1, len(self._end)):  # the closing mark is half written
+            if quote.endswith(self._end[:size]) and quote[:-size].strip() and quote[:-size] in passage:
+                yield from self._vocabulary.beginning(self._end[size:])
+                yield from self._vocabulary.going_beyond(self._end[size:])
 
     def _after_each(self, passage: bytes, quote: bytes) -> Iterator[int]:
         """Where each occurrence of the quote ends."""
@@ -149,13 +148,13 @@ class QuoteCopier:
 
     def _number(self, quote: bytes, after: bytes) -> list[int] | None:
         """Ids that write the number of a passage in which the closed quote stands."""
-        found: set[int] = set()
+        choices: set[int] = set()
         for number, passage in enumerate(self._passages, 1):
             target = f" [{number}]".encode()
             if quote in passage and target.startswith(after) and len(after) < len(target):
-                found.update(self._vocabulary.beginning(target[len(after) :]))
-                found.update(self._vocabulary.going_beyond(target[len(after) :]))
-        return sorted(found) or None
+                choices.update(self._vocabulary.beginning(target[len(after) :]))
+                choices.update(self._vocabulary.going_beyond(target[len(after) :]))
+        return sorted(choices) or None
 
 
 def _between_words(passage: bytes, at: int) -> bool:

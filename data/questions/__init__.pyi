@@ -8,5 +8,7 @@ from data.questions.importing import import_questions as import_questions
 from data.questions.options import KINDS as KINDS
 from data.questions.options import QuestionOptions as QuestionOptions
 from data.questions.results import Dropped as Dropped
+from data.questions.results import Exchange as Exchange
 from data.questions.results import QuestionSet as QuestionSet
+from data.questions.results import Trace as Trace
 from data.questions.results import question_set as question_set

@@ -10,9 +10,12 @@ import re
 from dataclasses import dataclass
 
 from data.questions.filters import Fault
-from data.questions.wording import content_words, flat, words
+from data.questions.question_words import VERDICTS
+from data.questions.wording import content_words, flat, numerals, words
 from data.teachers.protocol import Shape
+from data.text.alike import alike
 from data.text.quotes import Span, locate_quote, sentences
+from data.text.unspaced import is_unspaced, word_count
 
 
 @dataclass(frozen=True)
@@ -48,21 +51,29 @@ _NEGATION = frozenset(
         "don't",
         "doesn't",
         "won't",
+        *("nicht", "kein", "keine", "keinen", "keinem", "jamais", "aucun", "aucune", "não", "nunca", "не", "нет"),
+        *("inte", "ikke", "niet", "geen"),
     }
 )
-_YES_NO = frozenset({"yes", "no", "maybe", "true", "false"})
+_YES_NO = frozenset({"yes", "no", "maybe", "true", "false"}) | VERDICTS
 _QUOTED = re.compile(r"<quote>(.*?)(?:</quote>|$)|##begin_quote##(.*?)(?:##end_quote##|$)", re.DOTALL | re.IGNORECASE)
-_FINAL = re.compile(r"(?:<ANSWER>|(?:^|\n)\W*(?:final\s+)?answer)\W*:[\s*]*(.*)", re.DOTALL | re.IGNORECASE)
+_FINAL = re.compile(
+    r"(?:<ANSWER>|(?:^|\n)\W*(?:(?:final\s+)?answer|答案|回答|答え|정답|คำตอบ|antwort|réponse|respuesta|ответ))"
+    r"\W*[:：][\s*]*(.*)",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
-def supporting_sentence(text: str, question: str, answer: str, *, min_overlap: float = 0.3) -> Span | None:
+def supporting_sentence(
+    text: str, question: str, answer: str, *, min_overlap: float = 0.3, language: str = "en"
+) -> Span | None:
     """The sentence of `text` that shares most with question and answer, the answer's words counting double; None where
     even the best shares less than `min_overlap` of them. Ties go to the shorter, then the earlier sentence."""
-    asked, told = content_words(question), content_words(answer)
+    asked, told = content_words(question, language), content_words(answer, language)
     best: tuple[float, int, int] | None = None
     found = None
     for span in sentences(text):
-        own = content_words(span.of(text))
+        own = content_words(span.of(text), language)
         whole = len(asked) + 2 * len(told)
         share = (len(own & asked) + 2 * len(own & told)) / whole if whole else 0.0
         if answer.strip() and locate_quote(answer, span.of(text)):
@@ -73,20 +84,21 @@ def supporting_sentence(text: str, question: str, answer: str, *, min_overlap: f
     return found
 
 
-def supported(final: str, evidence: str, question: str) -> bool:
+def supported(final: str, evidence: str, question: str, language: str = "en") -> bool:
     """Whether the final answer says nothing that the evidence does not: content words, numbers and negation."""
-    said = content_words(final)
-    have = content_words(evidence)
-    if flat(final).lower().strip(" .") in _YES_NO:
-        return bool(content_words(question) & have)
+    said = content_words(final, language)
+    have = content_words(evidence, language)
+    asked = content_words(question, language)
+    if flat(final).lower().strip(" .。") in _YES_NO:
+        return bool(asked & have)
     if not said:
-        return flat(final).lower() in flat(evidence).lower()
-    if any(any(c.isdigit() for c in w) and w not in have for w in said):
+        return alike(flat(final)).lower() in alike(flat(evidence)).lower()
+    if any(any(c.isdigit() for c in w) and w not in have for w in said) or not numerals(final) <= numerals(evidence):
         return False
     told, own = {w.lower() for w in words(final)}, {w.lower() for w in words(evidence)}
     if (told & _NEGATION) and not (own & _NEGATION):
         return False
-    return len(said & (have | content_words(question))) >= 0.8 * len(said) and bool(said & have)
+    return len(said & (have | asked)) >= 0.8 * len(said) and bool(said & have)
 
 
 NOT_ANSWERABLE = "NOT ANSWERABLE"
@@ -97,7 +109,7 @@ def is_refusal(reply: str) -> bool:
     return re.match(r"\W*not answerable\b", as_written(reply).strip(), re.IGNORECASE) is not None
 
 
-def full_answer(question: str, reply: str, text: str, *, max_words: int) -> Answer | Fault:
+def full_answer(question: str, reply: str, text: str, *, max_words: int, language: str = "en") -> Answer | Fault:
     """The answer of a capable teacher: each quote verified, the final answer checked against them.
 
     A quote that is nearly in the text is replaced by the exact words; where none is, the sentence that supports the
@@ -114,8 +126,9 @@ def full_answer(question: str, reply: str, text: str, *, max_words: int) -> Answ
     )
     if not final:
         return Fault("no_final_answer", "the final answer is empty")
-    if len(final.split()) > max_words:
-        return Fault("answer_too_long", f"{len(final.split())} words")
+    count = word_count(final) if is_unspaced(final) else len(final.split())
+    if count > max_words:
+        return Fault("answer_too_long", f"{count} words")
     body, repairs, quotes = reply[: match.start()], [], []
     for said in _QUOTED.finditer(body):
         located = locate_quote(said.group(1) or said.group(2) or "", text)
@@ -124,12 +137,12 @@ def full_answer(question: str, reply: str, text: str, *, max_words: int) -> Answ
             if located.how == "repaired":
                 repairs.append("quote")
     if not quotes:
-        span = supporting_sentence(text, question, final)
-        if span is None or not supported(final, span.of(text), question):
+        span = supporting_sentence(text, question, final, language=language)
+        if span is None or not supported(final, span.of(text), question, language):
             return Fault("no_verbatim_quote", "no quote of the teacher stands in the chunk")
         quotes, repairs = [span.of(text)], ["quote_found"]
     quotes = list(dict.fromkeys(quotes))
-    if not supported(final, " ".join(quotes), question):
+    if not supported(final, " ".join(quotes), question, language):
         return Fault("answer_not_supported", f"{final[:80]!r} is not in the quotes")
     return Answer(final, tuple(quotes), _reasoning(body, quotes), tuple(dict.fromkeys(repairs)))
 

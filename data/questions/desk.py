@@ -8,24 +8,26 @@ retriever finds. Knows no retriever and no other question.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from data.nouns import Chunk, ItemCache, Progress, Question, Quote, digest, text_sha256
+from data.loading.languages import main_language
+from data.nouns import Chunk, ItemCache, Progress, Question, Quote, digest
 from data.questions.answers import ANSWER_SHAPE, Answer, full_answer, is_refusal
-from data.questions.asking import Sampling, Tally, ask
+from data.questions.asking import Sampling, Tally, ask, reply_key
 from data.questions.drafts import draft, names_in
 from data.questions.filters import Fault, common_words, copies, grounded, tidy, well_formed
+from data.questions.languages import ask_in
 from data.questions.options import QuestionOptions
-from data.questions.prompts import OWN_TEMPLATES, Prompt, load_prompt
+from data.questions.prompts import Prompt, load_prompts
+from data.questions.results import Exchange
 from data.questions.selection import Candidate
 from data.questions.small import final_answer, fits, mend
 from data.questions.wording import flat
-from data.teachers.protocol import Messages, Reply, Shape, Teacher, TeacherFailure
-from raft_errors import BadInput
+from data.teachers.protocol import Counted, Messages, Reply, Shape, Teacher, TeacherFailure
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,27 +61,18 @@ class Desk:
         teacher: Teacher,
         cache: ItemCache,
         progress: Progress | None,
+        *,
+        traced: bool = False,
     ) -> None:
         self.options, self.teacher, self.cache, self.progress = options, teacher, cache, progress
         self.small = options.style == "small"
         self.tally = Tally()
-        self._chunks, self._common = chunks, common_words(chunks)
-        folder = options.templates
-        slots = ("statement", "answer") if self.small else ("text",)
-        self.asking = {"": load_prompt(f"{options.style}/question", slots=slots, folder=folder)}
-        for kind, needed in _OWN_PROMPTS.items():
-            if kind in options.kinds:
-                self.asking[kind] = load_prompt(f"full/{kind}", slots=needed, folder=folder)
-        self.answering: Prompt | None = None
-        self.reasoning = load_prompt("reasoning", slots=(), folder=folder)
-        self.examples: dict[str, Any] = {}
-        if self.small:
-            self.examples, second = _examples(folder)
-        else:
-            self.answering = load_prompt("full/answer", slots=("text", "question"), folder=folder)
-            second = self.answering.version
-        asking = "".join(prompt.version for prompt in self.asking.values())
-        self.version = text_sha256(asking + second + self.reasoning.version)[:12]
+        self.language = main_language([c.text for c in chunks])
+        self._chunks, self._common = chunks, common_words(chunks, language=self.language)
+        self._exchanges: dict[tuple[str, int], list[Exchange]] | None = {} if traced else None
+        prompts = load_prompts(options)
+        self.asking, self.answering, self.reasoning = prompts.asking, prompts.answering, prompts.reasoning
+        self.examples, self.version = prompts.examples, prompts.version
         # a small style's prompts are asked in the plain form, and so is a teacher that knows no other
         self.shape = ANSWER_SHAPE if self.answering and getattr(teacher, "takes_shape", False) else None
 
@@ -90,12 +83,13 @@ class Desk:
     def first_checks(self, candidate: Candidate, reply: Reply) -> tuple[str, Fault | None, bool]:
         """The question as it will stand, what is wrong with it, and whether the rules wrote it."""
         if isinstance(reply, TeacherFailure):
-            return "", Fault("teacher_failed", f"{reply.reason}: {reply.detail}".rstrip(": ")), False
+            return "", _failed(reply), False
         if len(reply) > 4000:
             return reply[:80], Fault("over_long", f"{len(reply)} characters"), False
         text = tidy(reply)
         if not self.small:
-            return text, self._fault(text, candidate), False
+            fault = self._fault(text, candidate)
+            return text, self._or_cut(fault, reply, self.question_sampling), False
         text = mend(text, candidate.statement)
         fault = self._fault(text, candidate)
         if fault and self.options.mend_questions:
@@ -109,24 +103,55 @@ class Desk:
         title = " ".join(part for c in candidate.chunks for part in (c.title, *c.heading_path))
         # what is not answered must still be about the passage, in its words
         share = 0.5 if candidate.kind == "unanswerable" else 0.75
-        fault = well_formed(text) or grounded(text, source, title, common=self._common, min_share=share)
+        fault = well_formed(text, self.language) or grounded(
+            text, source, title, common=self._common, min_share=share, language=self.language
+        )
         if self.small:
             # a question turned around from a sentence shares long runs with it; its answer is left out by `fits`
             fault = fault or fits(text, candidate.statement, source)
             return fault or copies(text, source, max_run=20, max_share=0.95)
         return fault or copies(text, source)
 
+    @property
+    def question_sampling(self) -> Sampling:
+        """How a question is asked for."""
+        own = self.options.question_tokens or (28 if self.small else 96)
+        return self._sampling(own, "questions.question_tokens")
+
+    @property
+    def answer_sampling(self) -> Sampling:
+        """How an answer is asked for."""
+        return self._sampling(self.options.answer_tokens or 512, "questions.answer_tokens", self.shape)
+
+    def question_prompt(self, candidate: Candidate) -> tuple[Prompt, Messages]:
+        """The template for a candidate's kind, and the chat that it makes."""
+        prompt = self.asking[candidate.kind if candidate.kind in self.asking else ""]
+        slots = self._slots(candidate)
+        messages = prompt.messages(**slots, kind=self.kind(candidate), number=candidate.number)
+        return prompt, self._in_language(messages, "Write the question")
+
+    def _in_language(self, messages: Messages, what: str) -> Messages:
+        """The chat, and in which language its reply is to be; users' own prompts say so themselves."""
+        own = self.options.templates is not None
+        return messages if own else ask_in(messages, self.language, what)
+
+    def question_key(self, candidate: Candidate) -> str:
+        """Under which the reply to a candidate's question prompt is kept."""
+        prompt, messages = self.question_prompt(candidate)
+        return reply_key(messages, version=prompt.version, teacher=self.teacher.name, sampling=self.question_sampling)
+
     def ask_questions(self, candidates: list[Candidate]) -> list[Reply]:
-        tokens = self.options.question_tokens or (28 if self.small else 96)
+        """The teacher's reply for each candidate, in order."""
         replies: dict[int, Reply] = {}
-        for name, prompt in self.asking.items():
-            own = [at for at, c in enumerate(candidates) if (c.kind if c.kind in self.asking else "") == name]
-            prompts = [
-                prompt.messages(**self._slots(c), kind=self.kind(c), number=c.number)
-                for c in (candidates[at] for at in own)
-            ]
-            replies.update(zip(own, self._ask(prompts, prompt, tokens, "questions"), strict=True))
-        return [replies[at] for at in range(len(candidates))]
+        made = [self.question_prompt(candidate) for candidate in candidates]
+        for prompt in self.asking.values():
+            own = [at for at, (template, _) in enumerate(made) if template is prompt]
+            prompts = [made[at][1] for at in own]
+            replies.update(zip(own, self._ask(prompts, prompt, self.question_sampling, "questions"), strict=True))
+        in_order = [replies[at] for at in range(len(candidates))]
+        for candidate, (_, messages), reply in zip(candidates, made, in_order, strict=True):
+            self._note(candidate, Exchange("question", messages, reply))
+        return in_order
 
     def kind(self, candidate: Candidate) -> str:
         """What is asked for: the kind that was drawn, else what the sentence's shape suggests."""
@@ -137,28 +162,35 @@ class Desk:
         if self.answering is None:
             return [""] * len(items)
         prompts = [
-            self.answering.messages(
-                text=_joined(item.shown),
-                title=item.candidate.chunk.title,
-                question=item.text,
-                structured=self.shape is not None,
+            self._in_language(
+                self.answering.messages(
+                    text=_joined(item.shown),
+                    title=item.candidate.chunk.title,
+                    question=item.text,
+                    structured=self.shape is not None,
+                ),
+                "Copy quotes as they are; write reasoning and answer",
             )
             for item in items
         ]
-        return self._ask(prompts, self.answering, self.options.answer_tokens or 512, "answers", self.shape)
+        replies = self._ask(prompts, self.answering, self.answer_sampling, "answers")
+        for item, messages, reply in zip(items, prompts, replies, strict=True):
+            self._note(item.candidate, Exchange("answer", messages, reply))
+        return replies
 
     def check_answer(self, item: Asked, reply: Reply) -> Answer | Fault:
         chunk, most = item.candidate.chunk, self.options.max_answer_words
         if isinstance(reply, TeacherFailure):
-            return Fault("teacher_failed", f"{reply.reason}: {reply.detail}".rstrip(": "))
+            return _failed(reply)
         if len(reply) > 20_000:
             return Fault("over_long", f"an answer of {len(reply)} characters")
         if item.candidate.kind == "unanswerable":
             answered = Fault("answerable", "the teacher finds an answer in what is retrieved")
             return Answer("", ()) if is_refusal(reply) else answered
         if not self.small:
-            answer = full_answer(item.text, reply, _joined(item.shown), max_words=most)
-            return answer if isinstance(answer, Fault) else _from_all(answer, item.candidate.chunks)
+            answer = full_answer(item.text, reply, _joined(item.shown), max_words=most, language=self.language)
+            checked = answer if isinstance(answer, Fault) else _from_all(answer, item.candidate.chunks)
+            return self._or_cut(checked, reply, self.answer_sampling)
         statement = item.candidate.statement
         said = self.reasoning.messages(title=chunk.title, asks=_asks(item.text))
         final = final_answer(item.text, statement)
@@ -193,25 +225,43 @@ class Desk:
             slots |= {"other_text": candidate.partner.text, "other_title": candidate.partner.title}
         return slots
 
-    def _ask(
-        self, prompts: list[Messages], prompt: Prompt, max_tokens: int, what: str, shape: Shape | None = None
-    ) -> list[Reply]:
+    def exchanges(self, candidate: Candidate) -> tuple[Exchange, ...]:
+        """What was said about a candidate, where the desk keeps that (`traced`)."""
+        return tuple((self._exchanges or {}).get((candidate.chunk.id, candidate.number), ()))
+
+    def _note(self, candidate: Candidate, exchange: Exchange) -> None:
+        if self._exchanges is not None:
+            self._exchanges.setdefault((candidate.chunk.id, candidate.number), []).append(exchange)
+
+    def _sampling(self, tokens: int, setting: str, shape: Shape | None = None) -> Sampling:
+        stop = ("\n",) if self.small else ()
+        return Sampling(tokens, self.options.temperature, self.options.seed, stop, shape, raised_by=setting)
+
+    def _ask(self, prompts: list[Messages], prompt: Prompt, sampling: Sampling, what: str) -> list[Reply]:
         return ask(
             prompts,
             self.teacher,
             version=prompt.version,
-            sampling=Sampling(
-                max_tokens, self.options.temperature, self.options.seed, ("\n",) if self.small else (), shape
-            ),
+            sampling=sampling,
             cache=self.cache,
             progress=self.progress,
             what=f"asking for {what}",
             tally=self.tally,
         )
 
+    def _or_cut(self, result: T, reply: str, sampling: Sampling) -> T | Fault:
+        """The result; where it is a fault and the ceiling cut the reply, that is what is wrong with it."""
+        if isinstance(result, Fault) and isinstance(reply, Counted) and reply.cut:
+            ceiling = f"cut off at {sampling.max_tokens} tokens ({sampling.raised_by})"
+            return Fault("cut_off", f"{ceiling}: {result.reason}")
+        return result
 
-_OWN_PROMPTS = {"comparison": ("text", "other_text"), "unanswerable": ("text",)}
-"""Kinds whose question has a prompt of its own, and the slots that it must use."""
+
+def _failed(failure: TeacherFailure) -> Fault:
+    """A reply that could not be had; what people can do something about has a reason of its own."""
+    if failure.reason in ("content_filter", "cut_off", "not_asked"):
+        return Fault(failure.reason, failure.detail)
+    return Fault("teacher_failed", f"{failure.reason}: {failure.detail}".rstrip(": "))
 
 
 def _joined(chunks: Sequence[Chunk]) -> str:
@@ -233,22 +283,3 @@ def _asks(question: str) -> str:
     """The question word that decides the sentence of reasoning."""
     first = question.split()[0].lower().strip("\"'(")
     return first if first in {"when", "why", "where", "how", "who", "which"} else "what"
-
-
-def _examples(folder: Path | None) -> tuple[dict[str, list[list[str]]], str]:
-    path = OWN_TEMPLATES / "small" / "examples.json"
-    if folder is not None and (folder / "small" / "examples.json").is_file():
-        path = folder / "small" / "examples.json"
-    source = path.read_text(encoding="utf-8")
-    kinds = ("definition", "condition", "reason", "duty", "action", "passive", "consequence")
-    try:
-        examples = json.loads(source)
-        ok = all(len(examples[k]) == 3 and all(len(e) == 3 for e in examples[k]) for k in kinds)
-    except (ValueError, KeyError, TypeError):
-        ok = False
-    if not ok:
-        raise BadInput(
-            f"{path} does not hold the examples of the small style",
-            expected="for each of " + ", ".join(kinds) + " three lists [statement, question, answer]",
-        )
-    return examples, text_sha256(source)[:12]

@@ -1,51 +1,49 @@
 """Reads question files of many layouts into rows of one shape.
 
-JSON Lines, JSON, CSV, TSV, Parquet, folders saved by `datasets`, the nested layouts of SQuAD, HotpotQA, PubMedQA and
-gorilla's RAFT, and logs of RAG systems (question, retrieved, answer, thumbs). Says which columns it found and which it
-wants; knows no chunks.
+JSON Lines, JSON, CSV, TSV, Parquet, folders saved by `datasets`, the layouts of published sets
+(`data.questions.layouts`) and of gorilla's RAFT, and logs of RAG systems (question, retrieved, answer, thumbs). Says
+which columns it found and which it wants; knows no chunks.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import logging
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.questions.cells import is_missing, texts, truth, written
+from data.questions.layouts import unnested
+from data.questions.readers import Numbered, read_file
 from raft_errors import BadInput
 
-log = logging.getLogger("raft.data")
-
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "question": ("question", "query", "user_question", "prompt", "instruction", "user_input"),
+    "question": ("question", "query", "user_question", "prompt", "instruction", "user_input", "input"),
     "answers": (
-        "answers",
-        "answer",
-        "final_answer",
-        "final_decision",
-        "reference",
-        "ground_truth",
-        "response",
-        "output",
+        *("ground_truths", "ground_truth", "expected_output", "expected_answer", "reference_answer"),
+        *("answers", "answer", "final_answer", "final_decision", "reference", "response", "output"),
     ),
     "documents": (
         *("gold_doc_ids", "gold_document_ids", "gold_documents", "gold_document", "document_ids", "document_id"),
-        *("doc_id", "document", "source", "file", "path", "title"),
+        *("doc_id", "document", "source_file", "source", "file", "path", "title"),
     ),
     "quotes": ("quotes", "quote", "evidence", "supporting_text", "oracle_context"),
+    "passages": ("gold_passages", "reference_contexts", "gold_contexts"),
     "context": ("context", "passage", "contexts"),
     "reasoning": ("long_answer", "reasoning", "rationale", "explanation", "cot_answer"),
     "facts": ("supporting_facts",),
     "retrieved": ("retrieved", "retrieved_contexts", "retrieved_documents", "retrieved_chunks", "hits"),
     "verdict": ("thumbs", "thumb", "feedback", "rating", "vote"),
+    "answerable": ("answerable", "is_answerable", "has_answer"),
+    "impossible": ("is_impossible", "impossible", "unanswerable", "is_unanswerable", "no_answer"),
     "id": ("id", "question_id", "qid", "_id", "key"),
 }
-"""What a row can say, and the column names that are taken for it: in each row the first that is not empty."""
+"""What a row can say, and the column names that are taken for it: in each row the first that is not empty.
+
+What is known to be right comes before what a system answered, as in RAGAS' old tables, which have both.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,8 @@ class Row:
     Attributes:
         number: counts from 1. fault: why the row cannot be used ("" if it can).
         documents: names of the gold documents. facts: (title, sentence number from 0), as in HotpotQA.
+        passages: texts of which each is needed for the answer, with what each of them answers ("" = the answer).
+        context: text in which the answer may be looked for.
         retrieved: what a RAG system had found: chunk ids, sources or texts. disliked: its user was not content.
     """
 
@@ -64,6 +64,7 @@ class Row:
     answers: tuple[str, ...] = ()
     documents: tuple[str, ...] = ()
     quotes: tuple[str, ...] = ()
+    passages: tuple[tuple[str, str], ...] = ()
     context: str = ""
     reasoning: str = ""
     facts: tuple[tuple[str, int], ...] = ()
@@ -84,19 +85,36 @@ def read_rows(source: Path | Iterable[Mapping[str, Any]], *, columns: Mapping[st
             answers.
     """
     where = str(source) if isinstance(source, Path) else "the data set"
-    raw = list(_read(source)) if isinstance(source, Path) else list(enumerate(source, 1))
+    raw = list(read_file(source)) if isinstance(source, Path) else list(enumerate(source, 1))
+    raw = [(number, row) for number, nested in raw for row in _unnested(nested)]
     good = [row for _, row in raw if isinstance(row, Mapping)]
     if not good:
         raise BadInput(f"{where} holds no rows", expected="one object with a question and an answer a row")
-    found = sorted({str(k) for row in good for k in row})
-    chosen = _choose_columns(where, found, columns or {})
-    return [_row(n, r, chosen) if isinstance(r, Mapping) else Row(n, str(n), fault=str(r)) for n, r in raw]
+    names = sorted({str(k) for row in good for k in row})
+    chosen = _choose_columns(where, names, columns or {})
+    return [
+        _row(number, row, chosen) if isinstance(row, Mapping) else Row(number, str(number), fault=str(row))
+        for number, row in _numbered(raw)
+    ]
+
+
+def _unnested(nested: Any) -> list[Any]:
+    try:
+        return list(unnested(nested))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ["bad_layout"]  # it looks like a published set and is built otherwise
+
+
+def _numbered(raw: list[tuple[int, Any]]) -> Numbered:
+    """Rows by their line; by their place where one line or value held several."""
+    lines = {number for number, _ in raw}
+    yield from raw if len(lines) == len(raw) else ((place, row) for place, (_, row) in enumerate(raw, 1))
 
 
 def _choose_columns(where: str, found: list[str], asked: Mapping[str, str]) -> dict[str, list[str]]:
     if unknown := sorted(set(asked) - set(COLUMNS)):
         raise BadInput(f"columns: {unknown[0]!r} is nothing a row can say", expected="one of " + ", ".join(COLUMNS))
-    by_name = {name.lower().strip().replace(" ", "_").replace("-", "_"): name for name in reversed(found)}
+    by_name = {_column_name(name): name for name in reversed(found)}
     chosen: dict[str, list[str]] = {}
     for what, names in COLUMNS.items():
         if what in asked:
@@ -118,42 +136,85 @@ def _choose_columns(where: str, found: list[str], asked: Mapping[str, str]) -> d
     return chosen
 
 
+def _column_name(name: str) -> str:
+    """A header as `COLUMNS` has it: "Is Impossible", "is-impossible" and "isImpossible" are one."""
+    return re.sub(r"[\s\-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())).lower()
+
+
 def _row(number: int, raw: Mapping[str, Any], chosen: Mapping[str, list[str]]) -> Row:
     def value(what: str) -> Any:
-        given = (raw.get(name) for name in chosen.get(what, ()))
-        return next((v for v in given if isinstance(v, bool | int | float) or v), None)
+        return next((v for name in chosen.get(what, ()) if not is_missing(v := raw.get(name))), None)
 
-    reasoning = "\n".join(_texts(value("reasoning")))
-    answers, quotes = _texts(value("answers")), _texts(value("quotes"))
+    row_id = value("id")
+    row_id = " ".join(texts(row_id)) or str(number)
+    try:
+        flags = truth(value("answerable")), truth(value("impossible"))
+    except ValueError as error:
+        return Row(number, row_id, fault=f"bad_flag: {error} says neither yes nor no")
+    reasoning = "\n".join(_composed(value("reasoning")))
+    answers, quotes = _composed(value("answers")), _composed(value("quotes"))
     if "<ANSWER>" in reasoning:  # gorilla's RAFT: quotes and final answer inside the reasoning
         quotes = [*re.findall(r"##begin_quote##(.*?)##end_quote##", reasoning, re.DOTALL), *quotes]
         head, _, final = reasoning.partition("<ANSWER>")
         answers = [final.lstrip(": ").strip(), *answers]
         reasoning = re.sub(r"##(?:begin|end)_quote##", "", head).strip()
-    flag = raw.get("answerable", not raw.get("is_impossible", False))
     facts = value("facts")
     if isinstance(facts, Mapping):  # the layout of `datasets`: {"title": [...], "sent_id": [...]}
         facts = list(zip(facts.get("title", []), facts.get("sent_id", []), strict=False))
-    row_id = value("id")
+    context = "\n".join(_composed(value("context")))
+    passages = tuple(_passages(value("passages")))
+    unanswerable = flags[0] is False or flags[1] is True
+    if flags == (None, None) and not answers and not reasoning and (context or passages):
+        unanswerable = any(_is_empty_list(raw.get(name)) for name in chosen.get("answers", ()))
     return Row(
         number=number,
-        id=str(row_id) if row_id not in (None, "") else str(number),
-        question=" ".join(_texts(value("question"))[:1]).strip(),
+        id=row_id,
+        question=" ".join(_composed(value("question"))[:1]).strip(),
         answers=tuple(dict.fromkeys(a.strip() for a in answers if a.strip())),
-        documents=tuple(dict.fromkeys(d.strip() for d in _texts(value("documents")) if d.strip())),
+        documents=tuple(dict.fromkeys(d.strip() for d in _composed(value("documents")) if d.strip())),
         quotes=tuple(q.strip() for q in quotes if q.strip()),
-        context="\n".join(_texts(value("context"))),
+        passages=passages,
+        context=context,
         reasoning=reasoning,
-        facts=tuple((str(t), int(n)) for t, n in facts or () if str(n).isdigit()),
+        facts=tuple((str(f[0]), int(f[1])) for f in facts or () if _is_fact(f)),
         retrieved=tuple(r for r in _retrieved(value("retrieved")) if r),
         disliked=str(value("verdict")).strip().lower() in _THUMBS_DOWN,
-        answerable=flag not in (False, "false", "False", 0, "0"),
+        answerable=not unanswerable,
     )
 
 
 _THUMBS_DOWN = frozenset(
     {"down", "thumbs_down", "thumbs down", "bad", "negative", "dislike", "-1", "0", "no", "false", "👎"}
 )
+
+
+def _composed(value: Any) -> list[str]:
+    """The texts of a cell with composed letters, as ingest leaves those of the documents."""
+    return [unicodedata.normalize("NFC", text) for text in texts(value)]
+
+
+def _is_fact(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and str(value[1]).isdigit()
+
+
+def _is_empty_list(value: Any) -> bool:
+    """Whether a cell says outright that there is no answer, as SQuAD 2.0 does in `datasets`: [] or {"text": []}."""
+    if isinstance(value, str):
+        value = written(value)
+    if isinstance(value, Mapping):
+        return "text" in value and is_missing(value["text"])
+    return value is not None and not isinstance(value, str) and hasattr(value, "__len__") and len(value) == 0
+
+
+def _passages(value: Any) -> Iterator[tuple[str, str]]:
+    """Each gold passage and what it answers."""
+    if isinstance(value, str):
+        value = written(value) or value
+    for item in [value] if isinstance(value, str | Mapping) else value if value is not None else ():
+        answer = " ".join(texts(item.get("answer"))[:1]) if isinstance(item, Mapping) else ""
+        for text in _composed(item["text"] if isinstance(item, Mapping) and answer else item):
+            if text.strip():
+                yield text.strip(), answer
 
 
 def _retrieved(value: Any) -> list[str]:
@@ -163,157 +224,4 @@ def _retrieved(value: Any) -> list[str]:
         return [str(value[name]) for name in names if value.get(name)][:1]
     if isinstance(value, list | tuple):
         return [one for item in value for one in _retrieved(item)]
-    return _texts(value)
-
-
-def _texts(value: Any) -> list[str]:
-    """Texts in whatever a column holds: a text, a number, a list, SQuAD's {"text": [...]}, {"contexts": [...]}."""
-    if value is None:
-        return []
-    if isinstance(value, str):
-        if value[:1] == "[" and value[-1:] == "]":  # a list written into a CSV cell
-            try:
-                return _texts(json.loads(value))
-            except ValueError:
-                return [value]
-        return [value]
-    if isinstance(value, bool):
-        return ["yes" if value else "no"]
-    if isinstance(value, int | float):
-        return [] if value != value else [f"{value:g}" if isinstance(value, float) else str(value)]
-    if isinstance(value, Mapping):
-        inner = next((value[k] for k in ("text", "contexts", "content", "sentences") if k in value), None)
-        return _texts(inner)
-    return [text for item in value for text in _texts(item)]
-
-
-Numbered = Iterator[tuple[int, Any]]
-
-
-def _read(path: Path) -> Numbered:
-    """(row number, mapping) or (row number, text that says what is wrong with the row)."""
-    if path.is_dir():
-        return _from_folder(path)
-    if not path.is_file():
-        raise BadInput(f"no question file {path}", do="correct the path")
-    kind = path.suffix.lower()
-    if kind == ".parquet":
-        return _from_parquet(path)
-    raw = path.read_bytes()
-    if kind in (".jsonl", ".ndjson"):
-        return _from_lines(raw)
-    if kind == ".json":
-        return _from_json(path, raw)
-    if kind in (".csv", ".tsv"):
-        return _from_table(path, raw, "\t" if kind == ".tsv" else ",")
-    raise BadInput(
-        f"{path}: question files do not end in {kind or 'nothing'}", expected=".jsonl .json .csv .tsv .parquet"
-    )
-
-
-def _from_lines(raw: bytes) -> Numbered:
-    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line.decode("utf-8"))
-                yield number, row if isinstance(row, Mapping) else "bad_json"
-            except UnicodeDecodeError:
-                yield number, "bad_encoding"
-            except ValueError:
-                yield number, "bad_json"
-
-
-def _from_json(path: Path, raw: bytes) -> Numbered:
-    try:
-        whole = json.loads(_decoded(path, raw))
-    except ValueError as error:
-        raise BadInput(f"{path} is not JSON ({error})", expected="a list of rows, or .jsonl with one a line") from error
-    yield from enumerate(_nested(whole), 1)
-
-
-def _nested(whole: Any) -> Iterator[Any]:
-    """Rows of a JSON file: a list, {"data": [...]}, SQuAD's articles, HotpotQA's contexts, PubMedQA's table by id."""
-    if isinstance(whole, Mapping) and isinstance(whole.get("data"), list):
-        whole = whole["data"]
-    if isinstance(whole, Mapping):
-        if whole and all(isinstance(v, Mapping) and "QUESTION" in v for v in whole.values()):
-            for key, row in whole.items():
-                yield {
-                    "id": key, "question": row["QUESTION"], "answer": row.get("final_decision"), "document_id": key,
-                    "long_answer": row.get("LONG_ANSWER"),
-                }  # fmt: skip
-            return
-        whole = [{"id": k, **v} if isinstance(v, Mapping) else v for k, v in whole.items()]
-    for row in whole if isinstance(whole, list) else []:
-        if isinstance(row, Mapping) and "paragraphs" in row:
-            for paragraph in row["paragraphs"]:
-                for asked in paragraph["qas"]:
-                    yield {"title": row.get("title", ""), "context": paragraph["context"], **asked}
-        elif isinstance(row, Mapping) and "supporting_facts" in row and isinstance(row.get("context"), list):
-            by_title = {title: list(said) for title, said in row["context"]}
-            facts = [(t, n) for t, n in row["supporting_facts"] if n < len(by_title.get(t, []))]
-            yield {
-                **{k: v for k, v in row.items() if k not in ("context", "supporting_facts")},
-                "gold_documents": list(dict.fromkeys(t for t, _ in facts)),
-                "quotes": [by_title[t][n].strip() for t, n in facts],
-            }
-        else:
-            yield row
-
-
-def _from_table(path: Path, raw: bytes, separator: str) -> Numbered:
-    text = _decoded(path, raw)
-    head = text.split("\n", 1)[0]
-    if separator == "," and separator not in head:
-        separator = next((s for s in (";", "\t", "|") if s in head), ",")
-    csv.field_size_limit(10_000_000)
-    try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
-    except csv.Error as error:
-        raise BadInput(f"{path} is not a table ({error})", expected="a header line and one row a question") from error
-    for number, row in enumerate(rows, 2):
-        yield number, {k: v for k, v in row.items() if k is not None and k.strip()}
-
-
-def _from_parquet(path: Path) -> Numbered:
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is not a Parquet file ({error})") from error
-    yield from enumerate(rows, 1)
-
-
-def _from_folder(path: Path) -> Numbered:
-    import datasets
-
-    try:
-        loaded = datasets.load_from_disk(str(path))
-    except (FileNotFoundError, ValueError) as error:
-        raise BadInput(f"{path} is not a folder saved by `datasets`", do="give the question file itself") from error
-    parts = [loaded[name] for name in sorted(loaded)] if isinstance(loaded, Mapping) else [loaded]
-    yield from enumerate((row for part in parts for row in part), 1)
-
-
-def _decoded(path: Path, raw: bytes) -> str:
-    """UTF-8, UTF-16 by its mark, or one consistent older encoding; never two at once."""
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return raw.decode("utf-16")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        if re.search(rb"[\xc3-\xf4][\x80-\xbf]", raw):
-            raise BadInput(
-                f"{path}, line {line}: not UTF-8, while other lines are",
-                expected="one encoding for the whole file",
-                do="save the file as UTF-8",
-            ) from error
-        import charset_normalizer
-
-        best = charset_normalizer.from_bytes(raw).best()
-        if best is None:
-            raise BadInput(f"{path}, line {line}: not UTF-8", do="save the file as UTF-8") from error
-        log.warning("%s is not UTF-8; read as %s", path, best.encoding)
-        return str(best)
+    return _composed(value)

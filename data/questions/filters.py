@@ -1,7 +1,8 @@
 """Rules a question must pass before anything is paid for its answer: well-formed, grounded, no copy, no duplicate.
 
-Each rule returns None or a reason with a detail. The rules are language-light: English words sharpen them, other
-scripts pass. Nothing here asks a teacher or searches an index.
+Each rule returns None or a reason with a detail. The rules are language-light: English words sharpen them, those of
+other languages are told by their code, and scripts without spaces are compared by characters. Nothing here asks a
+teacher or searches an index.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from typing import NamedTuple
 from rapidfuzz import fuzz, process
 
 from data.nouns import Chunk
+from data.questions.question_words import ASKS_WITHOUT_MARK, IN_RUNS
 from data.questions.wording import content_words, flat, stems, words
+from data.text.alike import MARKS, alike
+from data.text.unspaced import LETTER, RUN, is_unspaced, pieces, word_count
 
 
 class Fault(NamedTuple):
@@ -35,7 +39,12 @@ _DEIXIS = re.compile(
     r"|\bmentioned above\b|\babove[- ]mentioned\b|\baccording to (?:the|this) (?:passage|text|author)"
     r"|\b(?:this|these|that|those)\s+"
     r"(?!(?:is|are|was|were|can|could|do|does|has|have|will|should|must|may)\b)[a-z]+\s*(?:\?|$)"
-    r"|\bthis\s+[a-z]+\b",
+    r"|\bthis\s+[a-z]+\b"
+    r"|\b(?:diese[rsmn]?|de[rmn]|im) (?:Abschnitt|Textabschnitt|Text|Absatz)\b|\boben genannt"
+    r"|\b(?:ce|cet|le|du) (?:passage|texte|extrait|paragraphe)\b|\bci-dessus\b"
+    r"|\b(?:este|el|del) (?:pasaje|texto|fragmento|párrafo)\b"
+    r"|\b(?:этом|данном) (?:тексте|отрывке|абзаце)|\bупомянут\w+ выше"
+    r"|本文|上文|上述|文中|[该这此]段|この文章|上記|前述",
     re.IGNORECASE,
 )
 _OPENING_WORDS = """
@@ -64,31 +73,47 @@ def tidy(reply: str) -> str:
     return ""
 
 
-def well_formed(question: str) -> Fault | None:
-    """One sentence of 4 to 40 words that ends in a question mark and points at no unseen text."""
+def well_formed(question: str, language: str = "en") -> Fault | None:
+    """One sentence of 4 to 40 words that ends in a question mark and points at no unseen text.
+
+    Args:
+        language: of the corpus, as an ISO 639 code; how a question begins is looked at in English alone.
+    """
     if not question:
         return Fault("empty", "the teacher wrote no question")
-    if not question.endswith(("?", "？")):
+    unspaced = is_unspaced(question)
+    if not _ends_as_question(question, unspaced):
         return Fault("not_a_question", "does not end in a question mark")
     count = len(question.split())
-    letters = sum(c.isalpha() for c in question)
+    letters = sum(c.isalpha() or c in MARKS for c in question)
     if letters < 0.55 * len(question.replace(" ", "")):
         return Fault("not_language", f"{letters} letters in {len(question)} characters")
-    cjk = len(re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]", question))
-    if not (4 <= count <= 40 or 5 <= cjk <= 80):
+    if not (3 <= word_count(question) <= 45 if unspaced else 4 <= count <= 40):
         return Fault("length", f"{count} words")
-    if re.search(r"[.!?？]['\"”’)]*\s+[\"“'A-Z]", question[:-1]) or question.count("?") + question.count("？") > 1:
+    if re.search(r"[.!?？]['\"”’)]*\s+[\"“'A-Z]|[。！](?!$)", question[:-1]) or len(_MARK.findall(question)) > 1:
         return Fault("several_sentences")
-    if _PREAMBLE.match(question) or re.match(r"^(?:\d+[.)]|[-*•])\s", question) or ";" in question:
+    if _PREAMBLE.match(question) or re.match(r"^(?:\d+[.)]|[-*•])\s", question) or ";" in question.rstrip(";"):
         return Fault("list_or_preamble")
     if question.count('"') % 2 or question.count("(") != question.count(")"):
         return Fault("not_language", "an unpaired quotation mark or bracket")
     if match := _DEIXIS.search(question):
         return Fault("points_at_text", match.group())
     first = re.match(r"\W*([a-zA-Z]+)", question)
-    if not cjk and question.isascii() and (not first or first.group(1).lower() not in _OPENERS):
+    if language == "en" and question.isascii() and (not first or first.group(1).lower() not in _OPENERS):
         return Fault("not_a_question", "does not begin like a question")
     return _repeats(question)
+
+
+_MARK = re.compile("[?？؟՞፧]")
+_GREEK = re.compile("[\u0370-\u03ff]")
+
+
+def _ends_as_question(question: str, unspaced: bool) -> bool:
+    if question.endswith(("?", "？", "؟", "፧")) or "՞" in question or question.startswith("¿"):
+        return True
+    if question.endswith((";", "\u037e")):  # the question mark of Greek
+        return _GREEK.search(question) is not None
+    return unspaced and ASKS_WITHOUT_MARK.search(question) is not None
 
 
 def _repeats(question: str) -> Fault | None:
@@ -105,36 +130,66 @@ def _repeats(question: str) -> Fault | None:
     return None
 
 
-def common_words(chunks: Sequence[Chunk], *, min_share: float = 0.3) -> frozenset[str]:
+def common_words(chunks: Sequence[Chunk], *, min_share: float = 0.3, language: str = "en") -> frozenset[str]:
     """Content words that at least `min_share` of the documents use (5 documents or more)."""
     by_document: dict[str, set[str]] = {}
     for chunk in chunks:
-        by_document.setdefault(chunk.document_id, set()).update(content_words(chunk.text))
+        by_document.setdefault(chunk.document_id, set()).update(content_words(chunk.text, language))
     uses = Counter(word for own in by_document.values() for word in own)
     return frozenset(w for w, n in uses.items() if n >= max(5, min_share * len(by_document)))
 
 
 def grounded(
-    question: str, text: str, title: str = "", *, common: frozenset[str] = frozenset(), min_share: float = 0.75
+    question: str,
+    text: str,
+    title: str = "",
+    *,
+    common: frozenset[str] = frozenset(),
+    min_share: float = 0.75,
+    language: str = "en",
 ) -> Fault | None:
     """The question's own words come from the chunk or its title, and at least one of them is specific.
+
+    Of a run without spaces those characters are the chunk's that stand beside one of their neighbours there as well.
 
     Args:
         common: words of the whole corpus that count as the chunk's own (`common_words`).
         min_share: of the question's words that must be the chunk's.
+        language: of the corpus, as an ISO 639 code.
     """
-    own = content_words(question) - _FRAME
-    have = content_words(text) | content_words(title) | common
-    if not own:
+    own = content_words(RUN.sub(" ", question), language) - _FRAME
+    have = content_words(text, language) | content_words(title, language) | common
+    in_runs, foreign_in_runs = _run_words(question, text, title)
+    foreign = [*sorted(own - have), *foreign_in_runs]
+    count = len(own) + in_runs
+    if not count:
         return Fault("unspecific", "no word of its own")
-    foreign = sorted(own - have)
-    if len(own) - len(foreign) < min_share * len(own):
+    if count - len(foreign) < min_share * count:
         return Fault("not_grounded", "not in the chunk: " + ", ".join(foreign[:5]))
     # a name in quotation marks that the chunk lacks is made up, whatever the share
-    for name in re.findall(r"[\"“`]([^\"”`]+)[\"”`]", question):
-        if not content_words(name) <= have:
+    for name in re.findall(r"[\"“`「『]([^\"”`」』]+)[\"”`」』]", question):
+        if not content_words(name, language) <= have:
             return Fault("not_grounded", f"{name!r} is not in the chunk")
     return None
+
+
+def _run_words(question: str, text: str, title: str) -> tuple[float, list[str]]:
+    """About how many words the question's runs without spaces are, what asks left out, and those the text has not."""
+    if question.isascii():
+        return 0, []
+    plain = alike(question)
+    have = {piece for run in RUN.findall(f"{alike(text)} {alike(title)}") for piece in pieces(run)}
+    count, foreign = 0, []
+    for run in RUN.findall(IN_RUNS.sub(" ", plain)):
+        letters = LETTER.findall(run)
+        if len(letters) == 1:  # what is left of a word
+            continue
+        own = list(pieces(run))
+        size = len(letters) - len(own) + 1
+        known = {at + step for at, piece in enumerate(own) if piece in have for step in range(size)}
+        count += len(letters)
+        foreign += [letter for at, letter in enumerate(letters) if at not in known]
+    return count, foreign
 
 
 def copies(question: str, text: str, *, max_run: int = 12, max_share: float = 0.8) -> Fault | None:
@@ -142,6 +197,8 @@ def copies(question: str, text: str, *, max_run: int = 12, max_share: float = 0.
     mine, theirs = stems(question), stems(text)
     if not mine:
         return None
+    if is_unspaced(question):  # pieces, about two to a word
+        max_run *= 2
     run = SequenceMatcher(None, mine, theirs, autojunk=False).find_longest_match().size
     if run > max_run or run > max_share * len(mine):
         return Fault("copy", f"{run} of {len(mine)} words in a row are the text's")

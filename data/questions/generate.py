@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from data.loading.languages import main_language
 from data.nouns import Chunk, Hit, ItemCache, MemoryCache, Progress, Question, Search
 from data.questions.desk import Asked, Desk
 from data.questions.filters import Duplicates, Fault, names
 from data.questions.kinds import draw_kinds
 from data.questions.options import QuestionOptions
-from data.questions.results import Dropped, QuestionSet, question_set
+from data.questions.results import Dropped, QuestionSet, Trace, question_set
 from data.questions.selection import Candidate, choose
 from data.questions.wording import flat, words
 from data.teachers.protocol import Teacher
@@ -43,6 +44,7 @@ def generate_questions(
     embed: Embed | None = None,
     cache: ItemCache | None = None,
     progress: Progress | None = None,
+    traced: bool = False,
 ) -> QuestionSet:
     """Asks the teacher for questions about the chunks and keeps those that survive every check.
 
@@ -52,6 +54,7 @@ def generate_questions(
         search: the retriever over the same chunks; called once, with all the questions.
         embed: texts -> [n, dim] L2-normalised; where given, questions that mean the same are dropped as well.
         cache: replies are kept in it, so that a killed or repeated run pays for nothing twice.
+        traced: whether prompts and replies are kept in the result (`traces`), for people to read.
 
     Returns:
         Questions in asking order with `kind`, `difficulty` (rank of the own chunk), one or more verbatim quotes, and
@@ -64,6 +67,19 @@ def generate_questions(
     """
     options = options or QuestionOptions()
     cache = cache if cache is not None else MemoryCache()
+    candidates = candidates_for(chunks, search, options, cache)
+    desk = Desk(options, chunks, teacher, cache, progress, traced=traced)
+    return asked_and_checked(candidates, desk, chunks, search, embed)
+
+
+def candidates_for(
+    chunks: Sequence[Chunk], search: Search, options: QuestionOptions, cache: ItemCache
+) -> list[Candidate]:
+    """What the teacher is to be asked about, in asking order.
+
+    Raises:
+        BadInput: no chunk holds a sentence to ask about.
+    """
     candidates = choose(
         chunks,
         max_questions=options.max_questions,
@@ -76,12 +92,18 @@ def generate_questions(
         raise BadInput(
             f"none of {len(chunks)} chunks holds a whole sentence that a question can be asked about",
             expected="prose, in sentences that end with a full stop",
-            do="add documents, or import questions of your own",
+            do="add documents, or import questions of your own" + _other_teacher(chunks, options),
         )
-    by_id = {c.id: c for c in chunks}
     if options.style == "full":
-        candidates = draw_kinds(candidates, options.kinds, by_id, search, seed=options.seed)
-    desk = Desk(options, chunks, teacher, cache, progress)
+        candidates = draw_kinds(candidates, options.kinds, {c.id: c for c in chunks}, search, seed=options.seed)
+    return candidates
+
+
+def asked_and_checked(
+    candidates: list[Candidate], desk: Desk, chunks: Sequence[Chunk], search: Search, embed: Embed | None
+) -> QuestionSet:
+    """Asks about each candidate and keeps what survives every check; with traces where the desk keeps exchanges."""
+    options, by_id = desk.options, {c.id: c for c in chunks}
     replies = desk.ask_questions(candidates)
     dropped: dict[int, Dropped] = {}
     asked: dict[int, Asked] = {}
@@ -104,7 +126,7 @@ def generate_questions(
             dropped[at] = _drop(asked[at].candidate, asked.pop(at).text, fault)
         else:
             asked[at] = dataclasses.replace(asked[at], rank=rank, beside=beside)
-    kept: list[Question] = []
+    kept: dict[int, Question] = {}
     repairs: Counter[str] = Counter()
     answers = desk.ask_answers(list(asked.values()))
     for (at, item), reply in zip(asked.items(), answers, strict=True):
@@ -113,18 +135,27 @@ def generate_questions(
             dropped[at] = _drop(item.candidate, item.text, result)
         else:
             repairs.update(result.repairs)
-            kept.append(desk.question(item, result))
+            kept[at] = desk.question(item, result)
     tally = dataclasses.asdict(desk.tally)
     tokens = {"prompt": tally.pop("prompt_tokens"), "completion": tally.pop("completion_tokens")}
-    return question_set(
-        kept,
+    verdicts: dict[int, Question | Dropped] = {**kept, **dropped}
+    outcome = question_set(
+        list(kept.values()),
         [dropped[at] for at in sorted(dropped)],
         chunks=len(chunks),
-        kinds=dict(sorted(Counter(q.kind for q in kept).items())),
+        kinds=dict(sorted(Counter(q.kind for q in kept.values()).items())),
         repaired=dict(sorted(repairs.items())),
         replies=tally,
         **({"tokens": tokens} if any(tokens.values()) else {}),
     )
+    traces = [Trace(c.chunk, desk.exchanges(c), verdicts[at]) for at, c in enumerate(candidates)]
+    return dataclasses.replace(outcome, traces=tuple(traces))
+
+
+def _other_teacher(chunks: Sequence[Chunk], options: QuestionOptions) -> str:
+    if options.style != "small" or main_language([c.text for c in chunks]) == "en":
+        return ""
+    return "; the small style takes apart English sentences alone: set questions.teacher to openai for other languages"
 
 
 def _drop(candidate: Candidate, text: str, fault: Fault) -> Dropped:

@@ -13,13 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.loading.languages import main_language
 from data.nouns import Chunk, Document, Hit, Progress, Question, Quote, Search, digest
 from data.questions.files import Row, read_rows
 from data.questions.filters import Fault
-from data.questions.placing import LONG_ANSWER, Library, Place, find_places, is_yes_no, supported_part
+from data.questions.library import Library
+from data.questions.merging import merge_questions, merge_rows
+from data.questions.placing import (
+    LONG_ANSWER,
+    Place,
+    find_places,
+    in_the_passages_words,
+    is_yes_no,
+    supported_part,
+)
 from data.questions.results import Dropped, QuestionSet, question_set
 from data.questions.unanswerable import asked_of
 from data.questions.wording import flat
+from data.text.unspaced import word_count
 from raft_errors import BadInput
 
 
@@ -30,7 +41,8 @@ class ImportOptions:
     Attributes:
         columns: what -> column name where the names are not the usual ones (`question_files.COLUMNS` lists them).
         depth: how many hits of the retriever are looked at for rows that name no document.
-        min_score: a hit below this is no gold chunk for a row whose answer is not found word for word.
+        min_score: a hit below this is no gold chunk where the answer's own words decide nothing: of a yes or no, and
+            of an answer in other words than the named document's.
         max_questions: rows taken, in file order; None for all.
         max_answer_words: an answer of more than 40 words is cut to its sentences that the gold chunks hold, at most so
             many words; the whole one stays in the question's metadata. None keeps every answer as it is.
@@ -62,13 +74,13 @@ def import_questions(
         documents: where given, a row may name a document by any id or title in its metadata as well.
 
     Returns:
-        Questions in file order, origin `user`; `counts` adds `placed_by`.
+        Questions in file order, origin `user`; `counts` adds `placed_by`, and `merged` where rows asked the same.
 
     Raises:
         BadInput: the file cannot be understood, or not one of its rows could be placed.
     """
-    rows = read_rows(source, columns=options.columns)[: options.max_questions]
-    library = Library(chunks, documents)
+    rows, merged = merge_rows(read_rows(source, columns=options.columns)[: options.max_questions])
+    library = Library(chunks, documents, language=main_language([c.text for c in chunks]))
     hits = _search(rows, search, options.depth)
     seen: dict[str, int] = {}
     questions: list[Question] = []
@@ -90,7 +102,7 @@ def import_questions(
             how["unanswerable"] += 1
             questions.append(_to_refuse(row, found, own))
         else:
-            question = _question(row, found, hits.get(row.number), options.max_answer_words)
+            question = _question(row, found, hits.get(row.number), options.max_answer_words, library.language)
             if question is None:
                 fault = "none of the answer's sentences stands in its chunks"
                 dropped.append(Dropped(found[0].chunk.id, row.question[:300], "answer_not_supported", fault, row.id))
@@ -104,7 +116,10 @@ def import_questions(
             expected="questions about the documents of this corpus",
             do=f"check the columns and the documents' names; first: {dropped[0].reason}, {dropped[0].detail}",
         )
-    return question_set(questions, dropped, chunks=len(chunks), placed_by=dict(sorted(how.items())))
+    questions, also_merged = merge_questions(questions)
+    merged += also_merged
+    more = {"merged": merged} if merged else {}
+    return question_set(questions, dropped, chunks=len(chunks), placed_by=dict(sorted(how.items())), **more)
 
 
 def _search(rows: Sequence[Row], search: Search | None, depth: int) -> dict[int, list[Hit]]:
@@ -117,7 +132,8 @@ def _search(rows: Sequence[Row], search: Search | None, depth: int) -> dict[int,
 def _check(row: Row, seen: dict[str, int]) -> Fault | None:
     """What is wrong with a row before anything is looked up."""
     if row.fault:
-        return Fault(row.fault, f"line {row.number}")
+        reason, _, detail = row.fault.partition(": ")
+        return Fault(reason, detail or f"line {row.number}")
     if row.id in seen:
         return Fault("duplicate_id", f"id {row.id!r} stands on row {seen[row.id]} already")
     seen[row.id] = row.number
@@ -126,7 +142,7 @@ def _check(row: Row, seen: dict[str, int]) -> Fault | None:
     if row.disliked:
         return Fault("thumbs_down", "the user was not content with the answer")
     if row.answerable and not row.answers and not row.reasoning:
-        return Fault("empty_answer", f"row {row.number}")
+        return Fault("empty_answer", f"row {row.number}; if it is to be refused, give it answerable: false")
     return None
 
 
@@ -150,11 +166,14 @@ def _to_refuse(row: Row, chunk: Chunk, hits: Sequence[Hit]) -> Question:
     )
 
 
-def _question(row: Row, places: list[Place], hits: list[Hit] | None, max_answer_words: int | None) -> Question | None:
+def _question(
+    row: Row, places: list[Place], hits: list[Hit] | None, max_answer_words: int | None, language: str
+) -> Question | None:
     answers = row.answers or (flat(row.reasoning),)
+    answers = tuple(dict.fromkeys((in_the_passages_words(answers[0], places), *answers)))
     metadata: dict[str, Any] = {"row_id": row.id, "placed_by": _how(places)}
-    if max_answer_words is not None and len(answers[0].split()) > LONG_ANSWER:
-        short = supported_part(answers[0], places, max_words=max_answer_words)
+    if max_answer_words is not None and word_count(answers[0]) > LONG_ANSWER:
+        short = supported_part(answers[0], places, max_words=max_answer_words, language=language)
         if not short:
             return None
         if short != flat(answers[0]):

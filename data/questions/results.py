@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.nouns import Noun, Question
+from data.nouns import Chunk, Noun, Question
+from data.teachers.protocol import Messages, Reply, TeacherFailure
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,57 @@ class Dropped(Noun):
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """What a teacher was asked for (`question` or `answer`), in which words, and its reply."""
+
+    what: str
+    messages: Messages
+    reply: Reply
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file; a reply that could not be had is `failure`."""
+        row: dict[str, Any] = {"what": self.what, "messages": self.messages}
+        if isinstance(self.reply, TeacherFailure):
+            return {**row, "failure": {"reason": self.reply.reason, "detail": self.reply.detail}}
+        return {**row, "reply": str(self.reply)}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One question from prompt to verdict: what was said about it, and what came of it."""
+
+    chunk: Chunk
+    exchanges: tuple[Exchange, ...]
+    verdict: Question | Dropped
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file."""
+        verdict = self.verdict
+        if isinstance(verdict, Question):
+            outcome = {"kept": True, "question": verdict.question, "answer": verdict.answer}
+        else:
+            outcome = {"kept": False, "question": verdict.question, "reason": verdict.reason, "detail": verdict.detail}
+        return {
+            "source": self.chunk.source,
+            "chunk_id": self.chunk.id,
+            **outcome,
+            "exchanges": [exchange.to_dict() for exchange in self.exchanges],
+        }
+
+
+@dataclass(frozen=True)
 class QuestionSet:
     """Questions kept and dropped; `counts["asked"] == len(questions) + len(dropped)`.
 
     Attributes:
         counts: `asked`, `kept`, `dropped` (by reason, most frequent first), and what the producer adds.
+        traces: of questions that a teacher was asked for, in asking order.
     """
 
     questions: list[Question]
     dropped: list[Dropped]
     counts: dict[str, Any] = field(default_factory=dict)
+    traces: tuple[Trace, ...] = field(default=(), compare=False)
 
 
 def question_set(questions: Sequence[Question], dropped: Sequence[Dropped], **extra: Any) -> QuestionSet:

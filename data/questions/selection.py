@@ -14,9 +14,11 @@ from data.memo import memoise
 from data.nouns import Chunk, ItemCache, digest
 from data.questions.shapes import shape
 from data.questions.wording import content_words, flat
+from data.text.alike import MARKS
 from data.text.quotes import Span, sentences
+from data.text.unspaced import is_unspaced, word_count
 
-_VERSION = "statements-1"  # of what `statements` finds; the cache keeps it by text
+_VERSION = "statements-2"  # of what `statements` finds; the cache keeps it by text
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,15 @@ _POINTS_ELSEWHERE = re.compile(
 _CODE = re.compile(r"::=|\|\s*\||>>>|=>|->|[{}]|==|\|\||&&|;\s*$|</|\w\(\w+=|\s=\s|\[\d+\]")
 
 
+_NEEDS_CONTEXT_ELSEWHERE = re.compile(
+    "[它他她这那此其该]|以上|上述|但|因此|然而|另外|此外|同时|所以|例如|如下|これ|それ|あれ|この|その|また|しかし|ただし|なお|例えば"
+    r"|(?:Er|Sie|Es|Dies|Diese[rsmn]?|Dabei|Dadurch|Damit|Danach|Dazu|Deshalb|Daher|Außerdem|Jedoch|Hierzu|Il|Elle|Ils"
+    r"|Elles|Cela|Ceci|Cette|Cependant|Toutefois|Ello|Ella|Este|Esta|Esto|Además|Он|Она|Оно|Они|Это|Этот|Эта|Также"
+    r"|Однако|Поэтому)\b"
+)
+_WHOLE = re.compile(r"[.!。！｡।॥۔։።។။][\"'”’)*`」』）]*$|[\u0e01-\u0e4e\u0e81-\u0ecd]$")  # Thai and Lao write no stop
+
+
 def statements(text: str, *, title: str = "") -> list[Statement]:
     """The askable sentences of a chunk, best first (ties: first in the text)."""
     about = content_words(title)
@@ -85,21 +96,24 @@ def statements(text: str, *, title: str = "") -> list[Statement]:
 
 def _score(sentence: str, about: frozenset[str]) -> float | None:
     """How well a sentence can be asked about; None where it cannot."""
-    words = sentence.split()
-    if not 6 <= len(words) <= 40 or not re.search(r"[.!。！][\"'”’)*`]*$", sentence):
+    unspaced = is_unspaced(sentence)
+    count = word_count(sentence) if unspaced else len(sentence.split())
+    if not (5 if unspaced else 6) <= count <= 40 or not _WHOLE.search(sentence):
         return None
-    if not re.match(r"[\"“*`'‘(]?[\w_]", sentence) or sentence[0].islower():
+    if not re.match(r"[\"“*`'‘(「『《]?[\w_]", sentence) or sentence[0].islower():
         return None
     if _NEEDS_CONTEXT.match(sentence) or _POINTS_ELSEWHERE.search(sentence) or _CODE.search(sentence):
         return None
-    plain = sum(c.isalpha() or c.isspace() for c in sentence)
+    if not sentence.isascii() and _NEEDS_CONTEXT_ELSEWHERE.match(sentence):
+        return None
+    plain = sum(c.isalpha() or c.isspace() or c in MARKS for c in sentence)
     if plain < 0.8 * len(sentence) or sentence.count('"') % 2:
         return None
     own = content_words(sentence)
     if len(own) < 4:
         return None
     score = 0.0 if shape(sentence)[0] == "general" else 2.0
-    score += 1.0 if 8 <= len(words) <= 28 else 0.0
+    score += 1.0 if (5 if unspaced else 8) <= count <= 28 else 0.0
     score += 1.0 if re.search(r"[\"“*`(]\w|\d|\s[A-Z][a-z]", sentence) else 0.0
     score += 1.0 if own & about else 0.0
     score -= 1.0 if re.search(r"\b(this|these|those|it|they|them|its|their|such)\b", sentence, re.IGNORECASE) else 0.0

@@ -1,5 +1,5 @@
 from data.nouns import Record as Record
-from data.records.candidates import Shown as Shown
+from data.records.candidates import ShownPassage as ShownPassage
 from data.records.compose import RecordSet as RecordSet
 from data.records.compose import compose_records as compose_records
 from data.records.compose import measured_p as measured_p
@@ -11,7 +11,7 @@ from data.records.figures import find_leaks as find_leaks
 from data.records.figures import passage_texts as passage_texts
 from data.records.formats import write_records as write_records
 from data.records.split_sides import SPLITS as SPLITS
-from data.records.splits import Frozen as Frozen
+from data.records.splits import FrozenSplits as FrozenSplits
 from data.records.splits import SplitOptions as SplitOptions
 from data.records.splits import split_by_document as split_by_document
 from data.records.token_check import TokenCheck as TokenCheck

@@ -1,8 +1,8 @@
 """Which passages may stand beside a question as distractors.
 
-A distractor must not come from a document held out for a later split, must not be the oracle once more (same text or
+A distractor must not come from a document held out for a later split, must not repeat the oracle (same text or
 overlapping span), and must not answer the question. Mined passages come first; where they run short, passages drawn
-by consistent hashing stand in. Knows nothing of prompts or tokens.
+by consistent hashing fill the gap. Knows nothing of prompts or tokens.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import Protocol
 
 from data.nouns import Chunk, Question, digest
 from data.records.split_sides import SPLITS, Splits
-from data.text.normalisation import normalise
-
-MIN_ANSWER_CHARACTERS = 4  # shorter answers ("5", "yes") stand in almost any passage
+from data.text.alike import alike
+from data.text.normalisation import is_telling, normalise
 
 
 class MinedLike(Protocol):
@@ -38,7 +37,7 @@ class MinedLike(Protocol):
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownPassage:
     """A passage in its role, `oracle` or `distractor`; rank 0 where no search found it."""
 
     chunk: Chunk
@@ -49,7 +48,7 @@ class Shown:
 
 
 def is_unanswerable(question: Question) -> bool:
-    """The right answer is the refusal; gold chunks are then what it was asked of, not what answers it."""
+    """The right answer is the refusal; its gold chunks are then what it was asked about, not what answers it."""
     return question.kind == "unanswerable"
 
 
@@ -59,12 +58,12 @@ class Candidates:
     def __init__(
         self,
         chunks: Sequence[Chunk],
-        mined: Mapping[str, Sequence[MinedLike]],
+        hits: Mapping[str, Sequence[MinedLike]],
         splits: Splits,
         seed: int,
     ) -> None:
         self.chunks = {c.id: c for c in chunks}
-        self.mined, self.seed = mined, str(seed)
+        self.hits, self.seed = hits, str(seed)
         self.left_out: Counter[str] = Counter()
         self._text = {c.id: _flat(c.text) for c in chunks}
         self._words: dict[str, str] = {}  # normalised texts, made when first needed
@@ -76,46 +75,45 @@ class Candidates:
         self._order = {c.id: latest[self._text[c.id]] for c in chunks}
         self._pools = [sorted(c for c, o in self._order.items() if o <= i) for i in range(len(SPLITS))]
 
-    def find(self, question: Question, split: str, count: int) -> list[Shown]:
+    def find(self, question: Question, split: str, count: int) -> list[ShownPassage]:
         """At most `count` distractors, best first, no two with the same text.
 
-        Of the mined ones, retrieved and random passages are taken in the proportion in which they were mined, random
-        ones last.
+        Mined passages, retrieved and random, are used in the proportion in which they were mined, random ones last.
         """
         gold = [self.chunks[c] for c in question.gold_chunk_ids]
-        # The passage that an unanswerable question was asked of is its hardest distractor.
-        asked_of = [Shown(c, "distractor", "asked_of", 1) for c in gold] if is_unanswerable(question) else []
-        taken = {self._text[c.id] for c in gold}
+        # The passage that an unanswerable question was asked about is its hardest distractor.
+        own_passages = [ShownPassage(c, "distractor", "asked_of", 1) for c in gold] if is_unanswerable(question) else []
+        texts = {self._text[c.id] for c in gold}
         quotes = [_flat(q.text) for q in question.quotes]
         answers = [normalise(a) for a in (question.answers or (question.answer,))]
-        answers = [a for a in answers if len(a) >= MIN_ANSWER_CHARACTERS]
+        answers = [a for a in answers if is_telling(a)]
 
-        def usable(items: Iterable[Shown]) -> Iterator[Shown]:
+        def usable(items: Iterable[ShownPassage]) -> Iterator[ShownPassage]:
             for item in items:
-                reason = self._unfit(item.chunk, split, gold, taken, quotes, answers)
+                reason = self._unfit(item.chunk, split, gold, texts, quotes, answers)
                 if reason:
                     self.left_out[reason] += 1
                 else:
-                    taken.add(self._text[item.chunk.id])
+                    texts.add(self._text[item.chunk.id])
                     yield item
 
-        mined = list(usable(self._mined(question)))
-        random = [m for m in mined if m.mined_by == "random"]
-        ranked = [m for m in mined if m.mined_by != "random"]
-        # The fraction of a passage is decided by hash: the share holds over many questions.
+        pool = list(usable(self._hits_of(question)))
+        drawn = [m for m in pool if m.mined_by == "random"]
+        hits = [m for m in pool if m.mined_by != "random"]
+        # A hash rounds the quota up or down, so that the share holds over many questions.
         draw = int(digest("random share", self.seed, question.id), 16) / 2**63
-        quota = int(len(random) / len(mined) * count + draw) if mined else 0
-        found = [*asked_of, *ranked[: max(0, count - quota)], *random[:quota], *ranked[max(0, count - quota) :]]
-        found = [*found, *random[quota:]][:count]
-        found += islice(usable(self._drawn(question, split, count)), count - len(found))
-        return sorted(found, key=lambda s: s.mined_by == "random")
+        quota = int(len(drawn) / len(pool) * count + draw) if pool else 0
+        distractors = [*own_passages, *hits[: max(0, count - quota)], *drawn[:quota], *hits[max(0, count - quota) :]]
+        distractors = [*distractors, *drawn[quota:]][:count]
+        distractors += islice(usable(self._random_passages(question, split, count)), count - len(distractors))
+        return sorted(distractors, key=lambda s: s.mined_by == "random")
 
     def _unfit(
         self,
         chunk: Chunk,
         split: str,
         gold: Sequence[Chunk],
-        taken: Collection[str],
+        texts: Collection[str],
         quotes: Sequence[str],
         answers: Sequence[str],
     ) -> str:
@@ -123,7 +121,7 @@ class Candidates:
         text = self._text[chunk.id]
         if self._order[chunk.id] > SPLITS.index(split):
             return "held_out_document"
-        if text in taken:
+        if text in texts:
             return "duplicate"
         if any(_overlap(chunk, g) for g in gold):
             return "overlaps_oracle"
@@ -137,24 +135,24 @@ class Candidates:
                 return "holds_answer"
         return ""
 
-    def _mined(self, question: Question) -> Iterator[Shown]:
-        for mined in self.mined.get(question.id, ()):
-            chunk = self.chunks.get(mined.chunk_id)
+    def _hits_of(self, question: Question) -> Iterator[ShownPassage]:
+        for hit in self.hits.get(question.id, ()):
+            chunk = self.chunks.get(hit.chunk_id)
             if chunk is None:
                 self.left_out["not_in_corpus"] += 1
             else:
-                yield Shown(chunk, "distractor", mined.mined_by, int(mined.rank), round(float(mined.score), 6))
+                yield ShownPassage(chunk, "distractor", hit.mined_by, int(hit.rank), round(float(hit.score), 6))
 
-    def _drawn(self, question: Question, split: str, count: int) -> Iterator[Shown]:
+    def _random_passages(self, question: Question, split: str, count: int) -> Iterator[ShownPassage]:
         # Consistent hashing over ids: a document that comes or goes moves few of these.
         pool = self._pools[SPLITS.index(split)]
         for attempt in range(20 * count if pool else 0):
             place = bisect.bisect_left(pool, digest("fill", self.seed, question.id, str(attempt))) % len(pool)
-            yield Shown(self.chunks[pool[place]], "distractor", "random")
+            yield ShownPassage(self.chunks[pool[place]], "distractor", "random")
 
 
 def _flat(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return alike(text).casefold()
 
 
 def _overlap(a: Chunk, b: Chunk) -> bool:

@@ -1,8 +1,9 @@
 """Composes RAFT records: a question, its oracle passage(s) among distractors, and the answer to be learnt.
 
 What makes a record honest is decided here: no passage of a held-out document in training, no label that quotes a text
-which is not shown, an oracle that is never cut, and the asked share of records without oracle. Everything is drawn by
-hashes of ids, so a changed corpus changes only the records it touches. Finding distractors is the miner's work.
+which is not shown, an oracle that is never cut, and the configured share of records without oracle. Hashes of ids
+decide everything that is drawn, so a changed corpus changes only the records it touches. Finding distractors is the
+miner's work.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from data.records.candidates import Candidates, MinedLike, is_unanswerable
 from data.records.draft import Composer, RecordOptions, question_side, reads_back
 from data.records.figures import find_leaks, report_records
 from data.records.splits import SPLITS, Splits, split_by_document
+from data.text.alike import alike
 from raft_errors import BadInput, RaftError
 
 log = logging.getLogger("raft.data")
+
+MOST_REFUSALS = 0.5
+"""Share of the training records; where more are refusals, that is told."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,12 @@ def compose_records(
     Args:
         distractors: question id -> mined passages, best first. `options.distractors` plus the number of oracles are
             used; mine about twice as many, since passages of held-out documents are left out of training records.
-            Where they run short, passages drawn at random stand in (`mined_by` is then `random`).
+            Where they run short, passages drawn at random fill the gap (`mined_by` is then `random`).
         count_tokens: length of a text in the base model's tokenizer, without special tokens.
         splits: by default `split_by_document(chunks, questions, seed=seed)`.
 
     Raises:
-        BadInput: no training record can be made; it names the budget that would do where records are too long.
+        BadInput: no training record can be made; where records are too long it names a budget that would do.
     """
     options = options or RecordOptions()
     if not questions:
@@ -88,30 +93,56 @@ def compose_records(
     if not by_split["train"]:
         raise _no_records(dropped, lengths, options)
     _check_splits(by_split, splits)
+    _warn_of_refusals(by_split["train"])
     if progress:
         progress(len(usable), len(usable), "records")
-    report = {
-        "questions": len(questions),
+    counts = {"questions": len(questions), "further": len(further), "blocked": blocked}
+    report = _report(by_split, dropped, composer, counts)
+    return RecordSet(by_split["train"], by_split["validation"], by_split["test"], dropped, report)
+
+
+def _report(
+    by_split: Mapping[str, Sequence[Record]],
+    dropped: Sequence[DroppedQuestion],
+    composer: Composer,
+    counts: Mapping[str, int],
+) -> dict[str, Any]:
+    """The report of a record set whose splits are known not to leak.
+
+    `counts`: the questions, the training records that are `further` arrangements of others, and the records `blocked`
+    from losing their oracle.
+    """
+    template, options, candidates = composer.template, composer.options, composer.candidates
+    return {
+        "questions": counts["questions"],
         "records": {s: len(by_split[s]) for s in SPLITS},
-        "extra_arrangements": len(further),
+        "extra_arrangements": counts["further"],
         "dropped": dict(sorted(Counter(d.reason for d in dropped).items())),
-        **_asked_for(composer, blocked),
+        "template": template.id,
+        "template_version": template.version,
+        "citation": template.citation,
+        "may_refuse": composer.may_refuse,
+        "seed": int(composer.seed),
+        "p_oracle_asked": options.p_oracle,
+        "absent_policy": options.absent,
+        "absent_impossible": counts["blocked"],
+        "order": options.order,
+        "max_tokens": options.max_tokens,
         "candidates_left_out": dict(sorted(candidates.left_out.items())),
         "leaks": 0,
         **report_records(by_split),
-        "splits": splits.report,
+        "splits": composer.splits.report,
     }
-    return RecordSet(by_split["train"], by_split["validation"], by_split["test"], dropped, report)
 
 
 def _draft_all(
     usable: Sequence[tuple[Question, str]], composer: Composer, progress: Progress | None
 ) -> tuple[dict[str, Record], list[DroppedQuestion], list[int]]:
-    """Question id -> its record with the oracle shown; the questions without one; the tokens of those too long."""
+    """Question id -> its record with the oracle shown; the questions that gave none; the lengths of those too long."""
     records: dict[str, Record] = {}
     dropped: list[DroppedQuestion] = []
     lengths: list[int] = []
-    for done, (question, split) in enumerate(usable):
+    for number, (question, split) in enumerate(usable):
         record, tokens = composer.draft(question, split, present=True)
         if record is None:
             lengths.append(tokens)
@@ -121,13 +152,13 @@ def _draft_all(
             dropped.append(DroppedQuestion(question.id, "unreadable_label", "it holds the template's own markers"))
         else:
             records[question.id] = record
-        if progress and done % 100 == 0:
-            progress(done, len(usable), "records")
+        if progress and number % 100 == 0:
+            progress(number, len(usable), "records")
     return records, dropped, lengths
 
 
 def _check_splits(by_split: Mapping[str, Sequence[Record]], splits: Splits) -> None:
-    """Refuses records that train on a held-out passage, and warns of a split that was asked for and is empty."""
+    """Refuses records that train on a held-out passage, and warns if a split that should exist is empty."""
     leaks = find_leaks(by_split, splits)
     if leaks:
         raise RaftError(f"records: {len(leaks)} leak(s) between splits, the first: {leaks[0]}", do="report this bug")
@@ -136,35 +167,33 @@ def _check_splits(by_split: Mapping[str, Sequence[Record]], splits: Splits) -> N
             log.warning("no %s record is left: see the dropped questions", split)
 
 
-def _asked_for(composer: Composer, blocked: int) -> dict[str, Any]:
-    """The settings that a reader of the report wants to see; `blocked` records could not do without their oracle."""
-    template, options = composer.template, composer.options
-    return {
-        "template": template.id,
-        "template_version": template.version,
-        "citation": template.citation,
-        "may_refuse": composer.may_refuse,
-        "seed": int(composer.seed),
-        "p_oracle_asked": options.p_oracle,
-        "absent_policy": options.absent,
-        "absent_impossible": blocked,
-        "order": options.order,
-        "max_tokens": options.max_tokens,
-    }
+def _warn_of_refusals(records: Sequence[Record]) -> None:
+    """Says so where the model would learn first of all to refuse, as from a set with many unanswerable questions."""
+    refusals = sum(record.metadata["label"] == "refuse" for record in records)
+    asked_so = sum(not record.metadata["oracle_ids"] for record in records)
+    if refusals > MOST_REFUSALS * len(records):
+        log.warning(
+            "%.0f%% of the training records are to be refused: %d because their question has no answer, %d because "
+            "their oracle is left out. Leave rows without an answer out of the question file, raise records.p_oracle, "
+            "or set records.absent to answer",
+            100 * refusals / len(records),
+            asked_so,
+            refusals - asked_so,
+        )
 
 
 def measured_p(questions: Sequence[Question], *, passages: int) -> float:
     """The share of answerable questions whose gold chunk the retriever finds among its first `passages` hits.
 
-    As `p_oracle` it lets training meet missing oracles as often as production does. Needs `Question.difficulty`; where
-    no question has one (nothing was searched) it raises BadInput.
+    Used as `p_oracle`, it lets oracles be missing in training as often as they are in production. Needs
+    `Question.difficulty`; raises BadInput if no question has one (nothing was searched).
     """
     answerable = [q for q in questions if not is_unanswerable(q)]
     if not any(q.difficulty for q in answerable):
         raise BadInput(
             "records: P cannot be measured, no question has a rank",
-            expected="questions that were searched for when they were made or imported",
-            do="give p_oracle a number",
+            expected="questions whose passage was searched for when they were generated or imported",
+            do="set p_oracle to a number",
         )
     return round(sum(1 <= (q.difficulty or 0) <= passages for q in answerable) / len(answerable), 4)
 
@@ -176,7 +205,7 @@ def _usable(
     options: RecordOptions,
     seed: int,
 ) -> tuple[list[tuple[Question, str]], list[DroppedQuestion]]:
-    """Questions that a record can be made of, each with its split; and the others with the reason."""
+    """Questions that can become a record, each with its split; and the others, each with the reason."""
     usable, dropped = [], []
     latest: dict[str, str] = {}
     ids: set[str] = set()
@@ -196,14 +225,11 @@ def _usable(
         usable.append((question, split))
         words = _words(question)
         latest[words] = max(split, latest.get(words, split), key=SPLITS.index)
-    # A question asked of two documents in the same words must not be both trained on and tested.
-    kept = [(q, s) for q, s in usable if latest[_words(q)] == s]
-    dropped += [
-        DroppedQuestion(q.id, "asked_in_later_split", f"also a {latest[_words(q)]} question")
-        for q, s in usable
-        if latest[_words(q)] != s
-    ]
-    return kept, dropped
+    # A question that two documents share word for word must not be both trained on and tested.
+    for question, split in usable:
+        if (later := latest[_words(question)]) != split:
+            dropped.append(DroppedQuestion(question.id, "asked_in_later_split", f"also a {later} question"))
+    return [(q, s) for q, s in usable if latest[_words(q)] == s], dropped
 
 
 def _defect(question: Question, chunks: Mapping[str, Chunk], ids: set[str]) -> tuple[str, str]:
@@ -227,31 +253,31 @@ def _defect(question: Question, chunks: Mapping[str, Chunk], ids: set[str]) -> t
 
 
 def _words(question: Question) -> str:
-    return " ".join("".join(c if c.isalnum() else " " for c in question.question.casefold()).split())
+    return " ".join("".join(c if c.isalnum() else " " for c in alike(question.question).casefold()).split())
 
 
 def _remove_oracles(questions: list[Question], split: str, records: dict[str, Record], composer: Composer) -> int:
-    """Takes the oracle out of exactly round((1 - P) x n) records of a split; returns how many could not do without."""
+    """Takes the oracle out of exactly round((1 - P) x n) records of a split; returns how many had to keep it."""
     options = composer.options
     answerable = [q for q in questions if not is_unanswerable(q)]
-    wanted = round((1 - options.p_oracle) * len(answerable))
+    target = round((1 - options.p_oracle) * len(answerable))
     refuse_share = {"answer": 0.0, "refuse": 1.0, "mix": options.refuse_share}[options.absent]
-    done = blocked = 0
+    count = blocked = 0
     for question in sorted(answerable, key=lambda q: (digest("absent", composer.seed, q.id), q.id)):
-        if done == wanted:
+        if count == target:
             break
-        refuse = int((done + 1) * refuse_share + 1e-9) > int(done * refuse_share + 1e-9)
+        refuse = int((count + 1) * refuse_share + 1e-9) > int(count * refuse_share + 1e-9)
         record, _ = composer.draft(question, split, present=False, refuse=refuse)
-        if record is None:  # no distractor at all, or none that fits: the next question in line takes its turn
+        if record is None:  # no distractor at all, or none that fits: the next question takes its place
             blocked += 1
             continue
         records[question.id] = record
-        done += 1
+        count += 1
     return blocked
 
 
 def _arrangements(questions: list[Question], records: Mapping[str, Record], composer: Composer) -> list[Record]:
-    """The further orders of the training records, one round of all questions after the other."""
+    """The training records with their passages in further orders: all questions once, then all again, and so on."""
     further = []
     for turn in range(1, composer.options.arrangements):
         for question in questions:
@@ -274,5 +300,5 @@ def _no_records(dropped: list[DroppedQuestion], lengths: list[int], options: Rec
         )
     return BadInput(
         f"records: no training record could be made (dropped: {reasons or 'none; all questions are held out'})",
-        do="look at the dropped questions in the records stage",
+        do="ask or import more questions, or lower the shares of validation and test",
     )

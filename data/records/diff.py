@@ -1,6 +1,6 @@
 """What changed between two data sets of records, question by question, and why.
 
-Compares the written records alone, so it works on any two folders that the records stage left. Used by
+Compares the written records alone, so it works on any two folders that the records stage has written. Used by
 `raft records --diff A B`.
 """
 
@@ -16,7 +16,7 @@ from data.nouns import Record
 
 @dataclass(frozen=True)
 class RecordDiff:
-    """Question ids by what became of them; `why` counts the reasons for changed records (one may have several)."""
+    """Question ids by what happened to them; `why` counts the reasons for changed records (one may have several)."""
 
     added: list[str]
     removed: list[str]
@@ -30,7 +30,7 @@ class RecordDiff:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For people, one fact a line."""
+        """For people, one fact per line."""
         out = [
             f"{self.same} records are the same",
             f"{len(self.changed)} changed: " + (", ".join(f"{n} {w}" for w, n in self.why.items()) or "none"),
@@ -63,7 +63,7 @@ def diff_records(before: Iterable[Record], after: Iterable[Record]) -> RecordDif
 
 
 def _name(record: Record) -> str:
-    """The question's id; further arrangements of its passages are told apart by their number."""
+    """The question's id, with a number for each further arrangement of its passages."""
     turn = record.metadata.get("arrangement", 0)
     return f"{record.metadata['question_id']}+{turn}" if turn else str(record.metadata["question_id"])
 

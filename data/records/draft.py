@@ -21,7 +21,7 @@ from data.prompting.contract import (
     render,
     render_output,
 )
-from data.records.candidates import Candidates, Shown, is_unanswerable
+from data.records.candidates import Candidates, ShownPassage, is_unanswerable
 from data.records.split_sides import Splits
 from raft_errors import BadInput
 
@@ -33,18 +33,18 @@ ORDERS = ("hashed", "retrieved")
 class RecordOptions:
     """Attributes:
     distractors: passages beside the oracle(s).
-    min_distractors: where given, the number for a question is drawn by hash from this to `distractors`.
+    min_distractors: if set, a hash draws the number for each question between this and `distractors`.
     p_oracle: share of the answerable questions whose oracle is shown, 0 to 1.
-    absent: what a record without oracle teaches: `answer` (the bare answer), `refuse`, or `mix` of both.
+    absent: what a record without oracle teaches: `answer` (the bare answer), `refuse`, or a `mix` of both.
     refuse_share: under `mix`, the share of them that refuse.
     max_tokens: ceiling for instruction + input + output + overhead.
     overhead_tokens: what the chat template adds.
     seen_test: share of the passages of training documents whose questions go to the test instead (metadata
         `documents` is then `seen`), to tell memory from reading.
-    order: `hashed`, each place as likely for the oracle as any other; or `retrieved`, best hit first as production
-        shows them, random passages last, and an oracle that the retriever did not find at a hashed place.
-    arrangements: training records a question gives, with its passages in so many orders; each next order moves every
-        passage, the oracle too, to another place.
+    order: `hashed`, the oracle is equally likely in every place; or `retrieved`, best hit first as production shows
+        them, random passages last, and an oracle that the retriever missed in a hashed place.
+    arrangements: training records per question, each with its passages in another order; from one order to the next
+        every passage, the oracle too, moves to another place.
     """
 
     distractors: int = 3
@@ -97,13 +97,13 @@ class Composer:
     ) -> tuple[Record | None, int]:
         """The record, or None; and the tokens of the last attempt (with the fewest passages, if None).
 
-        `turn` n shows the passages n places further on than turn 0 does, those at the end first.
+        `turn` n moves every passage n places on from where turn 0 has it; those at the end wrap round to the front.
         """
         unanswerable = is_unanswerable(question)
         present = present and not unanswerable
         chunks = self.candidates.chunks
-        oracles = [Shown(chunks[c], "oracle") for c in question.gold_chunk_ids] if present else []
-        # A record without oracle shows a further distractor instead: the number of passages must not tell.
+        oracles = [ShownPassage(chunks[c], "oracle") for c in question.gold_chunk_ids] if present else []
+        # A record without oracle shows one more distractor: the number of passages must give nothing away.
         total = self._distractors(question) + max(1, len(question.gold_chunk_ids))
         others = self.candidates.find(question, split, total - len(oracles))
         while True:
@@ -113,34 +113,34 @@ class Composer:
                 return record, tokens
             if len(others) <= (0 if oracles else 1):
                 return None, tokens
-            others = others[:-1]  # the one of least value; never an oracle
+            others = others[:-1]  # the least useful one; never an oracle
 
     def _distractors(self, question: Question) -> int:
-        """How many distractors the question has: the same with its oracle and without."""
+        """How many distractors the question has, the same with its oracle and without."""
         most, least = self.options.distractors, self.options.min_distractors
         if least is None:
             return most
         return least + int(digest("passages", self.seed, question.id), 16) % (most - least + 1)
 
     def _render(
-        self, question: Question, split: str, shown: list[Shown], present: bool, refuse: bool, turn: int
+        self, question: Question, split: str, passages: list[ShownPassage], present: bool, refuse: bool, turn: int
     ) -> Record:
-        shown = sorted(shown, key=lambda s: digest("order", self.seed, question.id, s.chunk.id))
+        passages = sorted(passages, key=lambda s: digest("order", self.seed, question.id, s.chunk.id))
         if self.options.order == "retrieved":
-            shown = as_retrieved(shown, question.difficulty)
-        cut = -turn % max(1, len(shown))
-        shown = shown[cut:] + shown[:cut]
+            passages = as_retrieved(passages, question.difficulty)
+        cut = -turn % max(1, len(passages))
+        passages = passages[cut:] + passages[:cut]
         instruction, text = render(
-            question.question.strip(), [s.chunk for s in shown], template=self.template, may_refuse=self.may_refuse
+            question.question.strip(), [s.chunk for s in passages], template=self.template, may_refuse=self.may_refuse
         )
-        number = {s.chunk.id: i for i, s in enumerate(shown, 1)}
-        quoted = present and not refuse and self.template.citation != "unquoted"
-        quotes = question.quotes if quoted else ()
-        cited = [CitedQuote(number[q.chunk_id], q.text.strip()) for q in quotes]
+        number = {s.chunk.id: i for i, s in enumerate(passages, 1)}
+        with_quotes = present and not refuse and self.template.citation != "unquoted"
+        quotes = question.quotes if with_quotes else ()
+        citations = [CitedQuote(number[q.chunk_id], q.text.strip()) for q in quotes]
         final = self.template.refusal if refuse else question.answer.strip()
-        # Without its oracle a record must not argue from it either.
+        # A record that does not show its oracle must not reason from it either.
         reasoning = self._plain(question.reasoning) if present and not refuse else ""
-        output = render_output(final, cited, reasoning=reasoning, template=self.template)
+        output = render_output(final, citations, reasoning=reasoning, template=self.template)
         output_tokens = self.count_tokens(output)
         unanswerable = is_unanswerable(question)
         metadata = {
@@ -152,16 +152,16 @@ class Composer:
             "documents": self._novelty(question),
             "template": self.template.id,
             "template_version": self.template.version,
-            "passages": passage_rows(shown, text),
+            "passages": passage_rows(passages, text),
             "oracle_ids": [] if unanswerable else list(question.gold_chunk_ids),
-            "distractor_ids": [s.chunk.id for s in shown if s.role == "distractor"],
+            "distractor_ids": [s.chunk.id for s in passages if s.role == "distractor"],
             "oracle_present": present,
             "oracle_positions": [number[c] for c in question.gold_chunk_ids] if present else [],
             "label": "refuse" if refuse else "answer",
             "answers": [] if unanswerable else list(question.answers or (question.answer.strip(),)),
             "quotes": [
                 {"passage": c.passage, "chunk_id": q.chunk_id, "text": c.text}
-                for q, c in zip(quotes, cited, strict=True)
+                for q, c in zip(quotes, citations, strict=True)
             ],
             "document_ids": list(question.document_ids),
             "document_type": _document_type(self.candidates.chunks, question),
@@ -185,17 +185,17 @@ class Composer:
         return reasoning.strip()
 
 
-def as_retrieved(shown: Sequence[Shown], gold_rank: int | None) -> list[Shown]:
-    """Passages by the rank of the retriever's search; those that it did not find keep their place, random ones go last.
+def as_retrieved(passages: Sequence[ShownPassage], gold_rank: int | None) -> list[ShownPassage]:
+    """Passages by their rank in the retriever's search; those that it missed keep their place, random ones go last.
 
-    `gold_rank` is the best one among the oracles (`Question.difficulty`): the first of them takes it.
+    `gold_rank` is the best rank among the oracles (`Question.difficulty`): the first of them gets it.
     """
-    oracles = [s for s in shown if s.role == "oracle"]
-    rank = {s.chunk.id: s.rank for s in shown if s.rank} | {s.chunk.id: gold_rank for s in oracles[:1] if gold_rank}
-    random = [s for s in shown if s.mined_by == "random"]
-    rest = [s for s in shown if s.mined_by != "random"]
-    found = iter(sorted((s for s in rest if s.chunk.id in rank), key=lambda s: rank[s.chunk.id] or 0))
-    return [next(found) if s.chunk.id in rank else s for s in rest] + random
+    oracles = [s for s in passages if s.role == "oracle"]
+    rank = {s.chunk.id: s.rank for s in passages if s.rank} | {s.chunk.id: gold_rank for s in oracles[:1] if gold_rank}
+    random = [s for s in passages if s.mined_by == "random"]
+    rest = [s for s in passages if s.mined_by != "random"]
+    by_rank = iter(sorted((s for s in rest if s.chunk.id in rank), key=lambda s: rank[s.chunk.id] or 0))
+    return [next(by_rank) if s.chunk.id in rank else s for s in rest] + random
 
 
 def question_side(question: Question, splits: Splits) -> str:
@@ -205,9 +205,9 @@ def question_side(question: Question, splits: Splits) -> str:
     return splits.of[question.document_ids[0]] if question.document_ids else "train"
 
 
-def passage_rows(shown: Sequence[Shown], text: str) -> list[dict[str, Any]]:
+def passage_rows(passages: Sequence[ShownPassage], text: str) -> list[dict[str, Any]]:
     """What each passage is and where its text stands in the record's input ([start, end) characters)."""
-    spans = passage_spans(text, [s.chunk for s in shown])
+    spans = passage_spans(text, [s.chunk for s in passages])
     return [
         {
             "chunk_id": s.chunk.id,
@@ -222,7 +222,7 @@ def passage_rows(shown: Sequence[Shown], text: str) -> list[dict[str, Any]]:
             "start": start,
             "end": end,
         }
-        for s, (start, end) in zip(shown, spans, strict=True)
+        for s, (start, end) in zip(passages, spans, strict=True)
     ]
 
 
@@ -235,10 +235,10 @@ def _document_type(chunks: Mapping[str, Chunk], question: Question) -> str:
 
 
 def reads_back(record: Record, question: Question, template: PromptTemplate) -> bool:
-    """The label says what it is meant to say when it is read as a model's answer is."""
-    parsed = parse_answer(record.output, template=template)
+    """Whether the label, read back like an answer, says what it is meant to say."""
+    reply = parse_answer(record.output, template=template)
     refuse = record.metadata["label"] == "refuse"
     quotes = [CitedQuote(q["passage"], q["text"]) for q in record.metadata["quotes"]]
-    wanted = as_written(quotes, template)
+    visible = as_written(quotes, template)
     final = template.refusal if refuse else question.answer
-    return (parsed.final_answer, parsed.quotes, parsed.refused) == (final.strip(), wanted, refuse)
+    return (reply.final_answer, reply.quotes, reply.refused) == (final.strip(), visible, refuse)

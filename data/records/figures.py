@@ -1,7 +1,7 @@
 """What finished records show about themselves: shares, positions, lengths, quotes, origins, and leaks.
 
-Reads the records alone, never the code that made them, so it would notice if that code were wrong. The data-set card
-is written from this.
+Reads the records alone and shares no code with what composed them, so it would notice if that code were wrong. The
+data-set card is written from these figures.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ import numpy as np
 from data.nouns import Record
 from data.records.split_sides import SPLITS, Splits
 from data.statistics import chi_square_p
-from data.text.normalisation import normalise
+from data.text.alike import alike
+from data.text.normalisation import is_telling, normalise
 
 
 def find_leaks(by_split: Mapping[str, Sequence[Record]], splits: Splits) -> list[dict[str, str]]:
-    """Every way in which an earlier split knows of a later one; empty is right.
+    """Every trace of a later split in an earlier one; there should be none.
 
     Looks for: a passage that belongs to a later split; a passage with the text of a later split's oracle, where that
     oracle's document was held out; the words of a question in two splits.
     """
     leaks = []
     held_out: dict[str, int] = {}  # flat text of an oracle -> the latest split that tests it unseen
-    asked: dict[str, int] = {}
+    latest: dict[str, int] = {}
     for order, split in enumerate(SPLITS):
         for record in by_split.get(split, ()):
             words = _flat(record.metadata["question"])
-            asked[words] = max(order, asked.get(words, 0))
+            latest[words] = max(order, latest.get(words, 0))
             if record.metadata["documents"] != "seen":
                 for row, text in passage_texts(record):
                     if row["role"] == "oracle":
@@ -39,7 +40,7 @@ def find_leaks(by_split: Mapping[str, Sequence[Record]], splits: Splits) -> list
     for order, split in enumerate(SPLITS):
         for record in by_split.get(split, ()):
             where = {"split": split, "record_id": record.metadata["record_id"]}
-            if asked[_flat(record.metadata["question"])] > order:
+            if latest[_flat(record.metadata["question"])] > order:
                 leaks.append({**where, "leak": "question", "what": record.metadata["question"]})
             for row, text in passage_texts(record):
                 if SPLITS.index(splits.side(row["chunk_id"], row["document_id"])) > order:
@@ -58,7 +59,7 @@ def report_records(by_split: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
     """Figures per split and overall; JSON values only.
 
     `oracle_position.p_value` tests that the first-named oracle of a record is equally likely in every place (chi-square
-    over the numbers of passages that occur); above about 0.01 there is no sign against it.
+    over the numbers of passages that occur); above about 0.01 nothing speaks against it.
     """
     everything = [r for split in SPLITS for r in by_split.get(split, ())]
     return {
@@ -95,7 +96,7 @@ def _figures(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Sum, mean, least, median, 90th percentile and most; zeros for no values."""
+    """Sum, mean, minimum, median, 90th percentile and maximum; zeros if there are no values."""
     if not values:
         return {"total": 0, "mean": 0.0, "min": 0, "p50": 0, "p90": 0, "max": 0}
     array = np.asarray(values, dtype=np.float64)
@@ -151,7 +152,7 @@ def false_distractors(records: Sequence[Record]) -> dict[str, Any]:
     tested = hits = 0
     flat = lru_cache(maxsize=100_000)(normalise)
     for record in records:
-        answers = [a for a in map(normalise, record.metadata["answers"]) if len(a) >= 4]
+        answers = [a for a in map(normalise, record.metadata["answers"]) if is_telling(a)]
         if not answers:
             continue
         tested += 1
@@ -161,10 +162,10 @@ def false_distractors(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _training_passages(by_split: Mapping[str, Sequence[Record]]) -> int:
-    """Distractors of test records that were also shown in training: allowed, since serving meets them too."""
-    trained = {row["chunk_id"] for r in by_split.get("train", ()) for row in r.metadata["passages"]}
+    """Distractors of test records that training showed as well: allowed, since production shows them too."""
+    in_training = {row["chunk_id"] for r in by_split.get("train", ()) for row in r.metadata["passages"]}
     rows = (row for r in by_split.get("test", ()) for row in r.metadata["passages"] if row["role"] == "distractor")
-    return sum(row["chunk_id"] in trained for row in rows)
+    return sum(row["chunk_id"] in in_training for row in rows)
 
 
 def _histogram(values: Any) -> dict[str, int]:
@@ -172,4 +173,4 @@ def _histogram(values: Any) -> dict[str, int]:
 
 
 def _flat(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return alike(text).casefold()

@@ -1,7 +1,7 @@
 """Records in the layouts that other trainers read as they are: Alpaca and chat JSON Lines, Parquet.
 
 The columns are those that LLaMA-Factory and Axolotl document. The Alpaca triple alone is always enough to train;
-`metadata` rides along for those who look.
+`metadata` is there for those who want to look.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FORMATS = ("alpaca", "chat", "parquet")
 
 
 def chat_row(record: Record) -> dict[str, Any]:
-    """`messages`: the user's prompt and the assistant's answer, as every chat trainer reads them."""
+    """`messages`: the user's prompt and the assistant's answer, in the form that chat trainers read."""
     return {"messages": record.messages, "metadata": record.metadata}
 
 
@@ -28,28 +28,28 @@ def write_records(folder: Path, by_split: Mapping[str, Sequence[Record]], *, for
     `dataset_info.json` is LLaMA-Factory's registry for the folder; `axolotl.yaml` holds the `datasets` section for
     Axolotl. In Parquet and the chat form `metadata` is kept. Empty splits are not written. Returns the files, sorted.
     """
-    wanted = list(dict.fromkeys(formats))
-    unknown = [f for f in wanted if f not in FORMATS]
+    kinds = list(dict.fromkeys(formats))
+    unknown = [f for f in kinds if f not in FORMATS]
     if unknown:
         raise BadInput(f"records: unknown format {unknown[0]!r}", expected=f"one of {', '.join(FORMATS)}")
-    written = []
+    paths = []
     for split, records in by_split.items():
         if not records:
             continue
-        if "alpaca" in wanted:
-            written.append(folder / f"{split}.jsonl")
-            write_jsonl(written[-1], records)
-        if "chat" in wanted:
-            written.append(folder / f"{split}.chat.jsonl")
-            write_jsonl(written[-1], (chat_row(r) for r in records))
-        if "parquet" in wanted:
-            written.append(folder / f"{split}.parquet")
-            _write_parquet(written[-1], records)
-    names = [p.name for p in written]
+        if "alpaca" in kinds:
+            paths.append(folder / f"{split}.jsonl")
+            write_jsonl(paths[-1], records)
+        if "chat" in kinds:
+            paths.append(folder / f"{split}.chat.jsonl")
+            write_jsonl(paths[-1], (chat_row(r) for r in records))
+        if "parquet" in kinds:
+            paths.append(folder / f"{split}.parquet")
+            _write_parquet(paths[-1], records)
+    names = [p.name for p in paths]
     for name, text in (("dataset_info.json", _llama_factory(names)), ("axolotl.yaml", _axolotl(names))):
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
-        written.append(folder / name)
-    return sorted(written)
+        paths.append(folder / name)
+    return sorted(paths)
 
 
 def _write_parquet(path: Path, records: Sequence[Record]) -> None:
@@ -85,7 +85,7 @@ def _llama_factory(names: Sequence[str]) -> str:
 
 
 def _axolotl(names: Sequence[str]) -> str:
-    """The `datasets` section for the training files: YAML written as text, since it is three lines a file."""
+    """The `datasets` section for the training files: YAML written as text, since it is three lines per file."""
     lines = ["# for an Axolotl configuration; put the folder before each path", "datasets:"]
     for name in names:
         if name.startswith("train."):

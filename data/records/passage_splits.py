@@ -1,8 +1,8 @@
 """Splits within documents, for a corpus that has too few independent ones: a single manual, a book in three formats.
 
 Blocks of neighbouring chunks take the place of documents. Copies of a held-out oracle elsewhere in the corpus, however
-they are cut, are held out with it, and questions on such copies are given up. `data.records.splits` uses it where
-splitting by document cannot work; what it shows about unseen documents is nothing, and the records say so.
+they are cut, are held out with it, and questions about such copies are dropped. `data.records.splits` uses it where
+splitting by document cannot work. It shows nothing about unseen documents, and the records say so.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from data.records.split_sides import (
     unit_draw,
     wanted_shares,
 )
+from data.text.unspaced import spaced_out
 from raft_errors import BadInput
 
 BLOCK_CHUNKS = 4
@@ -46,7 +47,7 @@ def split_by_passage(
     """
     block = blocks(chunks)
     gold = [c for q in questions for c in q.gold_chunk_ids if c in block]
-    unit = _joined(block, questions)
+    unit = _units(block, questions)
     draw = {u: unit_draw(seed, u) for u in sorted(set(unit.values()))}
     side = {u: drawn_side(x, options) for u, x in draw.items()}
     fixed: set[str] = set()
@@ -56,14 +57,14 @@ def split_by_passage(
             side[own_unit] = max(before, side[own_unit], key=SPLITS.index) if own_unit in fixed else before
             fixed.add(own_unit)
     weight = Counter(unit[block[q.gold_chunk_ids[0]]] for q in questions if set(q.gold_chunk_ids[:1]) & block.keys())
-    wanted = wanted_shares(options)
-    if len(weight) < len(wanted):
+    shares = wanted_shares(options)
+    if len(weight) < len(shares):
         raise BadInput(
-            f"the questions are about {len(weight)} independent part(s) of the corpus, for {len(wanted)} splits",
-            expected=f"at least {len(wanted)} documents with questions, or parts of {BLOCK_CHUNKS} chunks",
+            f"the questions are about {len(weight)} independent part(s) of the corpus, for {len(shares)} splits",
+            expected=f"at least {len(shares)} documents with questions, or parts of {BLOCK_CHUNKS} chunks",
             do="add documents or questions, or set the share of validation (or test) to 0",
         )
-    moved = balance(side, weight, draw, options, fixed)
+    moves = balance(side, weight, draw, options, fixed)
     own = {c.id: side[unit[block[c.id]]] for c in chunks}
     copies = hold_out_copies(chunks, gold, own, SPLITS.index)
     of_chunk = dict(sorted((own | copies).items()))
@@ -71,22 +72,22 @@ def split_by_passage(
     for chunk in chunks:
         most.setdefault(chunk.document_id, Counter())[of_chunk[chunk.id]] += 1
     of = {d: max(SPLITS, key=lambda s: (most[d][s], -SPLITS.index(s))) for d in sorted(most)}
-    asked = [of_chunk[q.gold_chunk_ids[0]] for q in questions if q.gold_chunk_ids and q.gold_chunk_ids[0] in of_chunk]
+    sides = [of_chunk[q.gold_chunk_ids[0]] for q in questions if q.gold_chunk_ids and q.gold_chunk_ids[0] in of_chunk]
     report = {
         "seed": seed,
         "level": "passage",
         "documents": {s: sum(v == s for v in of.values()) for s in SPLITS},
         "passages": {s: sum(v == s for v in of_chunk.values()) for s in SPLITS},
-        "questions": {s: asked.count(s) for s in SPLITS},
+        "questions": {s: sides.count(s) for s in SPLITS},
         "target": target_shares(options),
         "copies_of_held_out_oracles": len(copies),
-        "moved_to_fill": moved,
+        "moved_to_fill": moves,
         "kept_from_before": len(fixed),
     }
     return Splits(of, {}, report, of_chunk, frozenset(copies))
 
 
-def _joined(block: Mapping[str, str], questions: Sequence[Question]) -> dict[str, str]:
+def _units(block: Mapping[str, str], questions: Sequence[Question]) -> dict[str, str]:
     """Block -> representative of the blocks that it shares questions with."""
     parent = {b: b for b in block.values()}
 
@@ -104,7 +105,7 @@ def _joined(block: Mapping[str, str], questions: Sequence[Question]) -> dict[str
 
 
 def blocks(chunks: Sequence[Chunk]) -> dict[str, str]:
-    """Chunk id -> name of its block: so many neighbouring chunks of one document, counted from its start."""
+    """Chunk id -> name of its block: `BLOCK_CHUNKS` neighbouring chunks of a document, counted from its start."""
     return {c.id: f"{c.document_id}:{c.ordinal // BLOCK_CHUNKS}" for c in chunks}
 
 
@@ -116,7 +117,7 @@ def hold_out_copies(
     Args:
         gold: ids of the chunks that answer a question.
         side: chunk id -> split.
-        rank: of a split; training is 0, and higher ones must not be seen from lower ones.
+        rank: of a split; training is 0, and a lower one must not show passages of a higher one.
 
     Two texts share text where 30 % of the word 5-grams of the shorter stand in the other.
     """
@@ -125,22 +126,22 @@ def hold_out_copies(
     sizes: dict[str, int] = {}
     places: dict[int, list[str]] = {}
     for oracle in later:
-        found = _shingles(texts[oracle])
-        sizes[oracle] = len(found)
-        for shingle in sorted(found):
+        shingles = _shingles(texts[oracle])
+        sizes[oracle] = len(shingles)
+        for shingle in sorted(shingles):
             places.setdefault(shingle, []).append(oracle)
-    moved = {}
+    later_sides = {}
     for chunk in chunks:
         own = rank(side[chunk.id])
-        found = _shingles(chunk.text)
-        shared = Counter(o for s in found for o in places.get(s, ()) if rank(side[o]) > own)
-        sides = [side[o] for o, n in shared.items() if n >= LEAST_SHARED * min(sizes[o], len(found))]
+        shingles = _shingles(chunk.text)
+        shared = Counter(o for s in shingles for o in places.get(s, ()) if rank(side[o]) > own)
+        sides = [side[o] for o, n in shared.items() if n >= LEAST_SHARED * min(sizes[o], len(shingles))]
         if sides:
-            moved[chunk.id] = max(sides, key=rank)
-    return moved
+            later_sides[chunk.id] = max(sides, key=rank)
+    return later_sides
 
 
 def _shingles(text: str) -> set[int]:
-    words = text.casefold().split()
+    words = spaced_out(text.casefold()).split()
     stop = max(1, len(words) - SHINGLE_WORDS + 1) if words else 0
     return {zlib.crc32(" ".join(words[i : i + SHINGLE_WORDS]).encode()) for i in range(stop)}

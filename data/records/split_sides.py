@@ -1,7 +1,7 @@
 """The sides of a split: what they are, and which units (documents or passages) go where.
 
-A unit's side is a seeded hash of its name, so it stays while others come and go; where units are few or uneven some are
-moved so that every side has its fair part of the questions. Knows nothing of texts.
+A unit's side is a seeded hash of its name, so it stays the same while others come and go; where units are few or
+uneven, some are moved so that every side has its fair share of the questions. Knows nothing of texts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SplitOptions:
     """
 
     validation: float = 0.1
-    test: float = 0.1
+    test: float = 0.2
     near_duplicate: float = 0.8
 
     def __post_init__(self) -> None:
@@ -62,14 +62,14 @@ class Splits:
         """The split that a chunk belongs to."""
         return self.of_chunk.get(chunk_id) or self.of[document_id]
 
-    def frozen(self) -> Frozen:
-        """These sides, for a later split of the corpus to keep."""
+    def frozen(self) -> FrozenSplits:
+        """These sides, to be kept by a later split of the corpus."""
         chunks = {c: side for c, side in self.of_chunk.items() if c not in self.copies}
-        return Frozen({} if chunks else self.of, chunks)
+        return FrozenSplits({} if chunks else self.of, chunks)
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenSplits:
     """The sides of an earlier split: of documents, or of passages where it ran within documents. One of the two."""
 
     documents: Mapping[str, str] = field(default_factory=dict)
@@ -80,8 +80,8 @@ class Frozen:
         path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
     @classmethod
-    def read(cls, path: Path) -> Frozen:
-        """Raises BadInput where the file is not what `write` leaves."""
+    def read(cls, path: Path) -> FrozenSplits:
+        """Raises BadInput if `write` did not write the file."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             frozen = cls(dict(values["documents"]), dict(values["chunks"]))
@@ -89,7 +89,7 @@ class Frozen:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput(
                 f"{path}: not the sides of an earlier split ({type(error).__name__})",
-                expected="the splits.json that an earlier records stage left",
+                expected="the splits.json of an earlier records stage",
                 do="copy it from there, or leave the setting out",
             ) from error
         if unknown := sorted(sides - set(SPLITS)):
@@ -108,10 +108,10 @@ def wanted_shares(options: SplitOptions) -> dict[str, float]:
 
 
 def too_lopsided(side: Mapping[str, str], weight: Mapping[str, int], options: SplitOptions) -> bool:
-    """Some wanted split is empty or holds less than a quarter of its share of the questions."""
+    """Whether a split that should exist is empty or holds less than a quarter of its share of the questions."""
     total = sum(weight.values())
-    held = Counter({s: sum(w for u, w in weight.items() if side[u] == s) for s in SPLITS})
-    return any(not held[s] or held[s] < share * total / 4 for s, share in wanted_shares(options).items())
+    counts = Counter({s: sum(w for u, w in weight.items() if side[u] == s) for s in SPLITS})
+    return any(not counts[s] or counts[s] < share * total / 4 for s, share in wanted_shares(options).items())
 
 
 def unit_draw(seed: int, group: str) -> float:
@@ -128,27 +128,27 @@ def drawn_side(draw: float, options: SplitOptions) -> str:
 def balance(
     side: dict[str, str], weight: Mapping[str, int], draw: Mapping[str, float], options: SplitOptions, fixed: set[str]
 ) -> list[str]:
-    """Moves groups until no wanted split is empty or far short of its share of the questions; returns the moved.
+    """Moves groups until no split that should exist is empty or far short of its share; returns the groups moved.
 
-    A hash is fair to many documents and not to few of uneven size: a split that holds less than half its share takes
-    groups from others, those nearest to its threshold first. With many documents nothing moves.
+    A hash is fair to many documents, but not to a few of uneven size: a split with less than half its share of the
+    questions takes groups from others, those nearest to its threshold first. With many documents nothing moves.
     """
-    wanted = wanted_shares(options)
+    shares = wanted_shares(options)
     total = sum(weight.values())
-    held = {s: sum(w for g, w in weight.items() if side[g] == s) for s in SPLITS}
-    moved = []
+    counts = {s: sum(w for g, w in weight.items() if side[g] == s) for s in SPLITS}
+    moves = []
     for split in ("train", "test", "validation"):
-        target = wanted.get(split, 0.0) * total
-        while held[split] < target / 2:
-            spare = {s: held[s] - wanted.get(s, 0.0) * total / 2 for s in SPLITS}
-            take = _next_group(split, side, weight, draw, fixed, room=1.5 * target - held[split], spare=spare)
+        target = shares.get(split, 0.0) * total
+        while counts[split] < target / 2:
+            spare = {s: counts[s] - shares.get(s, 0.0) * total / 2 for s in SPLITS}
+            take = _next_group(split, side, weight, draw, fixed, room=1.5 * target - counts[split], spare=spare)
             if take is None:
                 break
-            held[side[take]] -= weight[take]
-            held[split] += weight[take]
+            counts[side[take]] -= weight[take]
+            counts[split] += weight[take]
             side[take] = split
-            moved.append(take)
-    return moved
+            moves.append(take)
+    return moves
 
 
 def _next_group(
@@ -161,12 +161,12 @@ def _next_group(
     room: float,
     spare: Mapping[str, float],
 ) -> str | None:
-    """The group that a short split takes next: one that its own split can spare and that does not overfill this one."""
+    """The group that a short split takes next: one that its present split can spare and that fits into this one."""
     count = Counter(side[g] for g in weight)
     empty = not count[split]
     others = [g for g in weight if side[g] != split and count[side[g]] > 1]
-    kept = [g for g in others if g not in fixed] or (others if empty else [])
-    free = [g for g in kept if weight[g] <= spare[side[g]]] or (kept if empty or split == "train" else [])
+    movable = [g for g in others if g not in fixed] or (others if empty else [])
+    free = [g for g in movable if weight[g] <= spare[side[g]]] or (movable if empty or split == "train" else [])
     if split == "train":
         return max(free, key=lambda g: (weight[g], g), default=None)
     nearest = min((g for g in free if weight[g] <= room), key=lambda g: (draw[g], g), default=None)

@@ -20,7 +20,7 @@ from data.nouns import Chunk, ItemCache, Question
 from data.records.passage_splits import split_by_passage
 from data.records.split_sides import (
     SPLITS,
-    Frozen,
+    FrozenSplits,
     SplitOptions,
     Splits,
     balance,
@@ -30,10 +30,12 @@ from data.records.split_sides import (
     unit_draw,
     wanted_shares,
 )
+from data.text.alike import alike
+from data.text.unspaced import spaced_out
 
 log = logging.getLogger("raft.data")
 
-__all__ = ["SPLITS", "Frozen", "SplitOptions", "Splits", "near_duplicates", "split_by_document"]
+__all__ = ["SPLITS", "FrozenSplits", "SplitOptions", "Splits", "near_duplicates", "split_by_document"]
 
 SHINGLE_WORDS = 5
 PERMUTATIONS = 64
@@ -45,7 +47,7 @@ def split_by_document(
     *,
     options: SplitOptions | None = None,
     seed: int = 0,
-    previous: Frozen | None = None,
+    previous: FrozenSplits | None = None,
     together: Mapping[str, str] | None = None,
     cache: ItemCache | None = None,
 ) -> Splits:
@@ -53,20 +55,22 @@ def split_by_document(
 
     Args:
         previous: the sides of an earlier run. These documents (or passages) keep their side (frozen test sets), and a
-            new near-duplicate of one joins it; where a group had several sides, test wins over validation over train.
-        together: document id -> name of what it is a part of (a book, an article): parts stay on one side.
+            new near-duplicate of one joins it; where a group had several sides, test beats validation beats train.
+        together: document id -> name of the whole it is part of (a book, an article): parts stay on one side; None =
+            as `works_of` finds them.
         cache: keeps the sketch of each text.
 
-    Every split with a share above 0 gets at least one group with questions, and where documents are few or uneven about
-    half of its share or more. Where that cannot be (one manual, one book in three formats) the split runs within
-    documents instead (`level` of the report is then `passage`); raises BadInput where even that cannot be.
+    Every split with a share above 0 gets at least one group with questions and, where documents are few or uneven, at
+    least about half of its share. Where that is impossible (one manual, one book in three formats) the split runs
+    within documents instead (`level` of the report is then `passage`); raises BadInput if even that is impossible.
     """
     options = options or SplitOptions()
     if previous and previous.chunks:
         return split_by_passage(chunks, questions, options=options, seed=seed, previous=previous.chunks)
     documents = sorted({c.document_id for c in chunks} | {d for q in questions for d in q.document_ids})
-    groups, joined = _groups(documents, chunks, questions, options, together or {}, cache)
-    asked = {d for q in questions for d in q.document_ids}
+    together = works_of(chunks) if together is None else together
+    groups, joins = _groups(documents, chunks, questions, options, together, cache)
+    question_documents = {d for q in questions for d in q.document_ids}
     draw = {g: unit_draw(seed, g) for g in groups}
     side = {g: drawn_side(draw[g], options) for g in groups}
     fixed = set()
@@ -78,7 +82,7 @@ def split_by_document(
                 fixed.add(group)
     group_of = {d: g for g, members in groups.items() for d in members}
     weight = Counter(group_of[q.document_ids[0]] for q in questions if q.document_ids)
-    moved = balance(side, weight, draw, options, fixed) if len(weight) >= len(wanted_shares(options)) else []
+    moves = balance(side, weight, draw, options, fixed) if len(weight) >= len(wanted_shares(options)) else []
     if not fixed and too_lopsided(side, weight, options):
         log.warning(
             "%d independent document(s) with questions are too few or too uneven to hold some out: splitting by "
@@ -94,17 +98,33 @@ def split_by_document(
         "seed": seed,
         "level": "document",
         "documents": {s: sum(v == s for v in of.values()) for s in SPLITS},
-        "documents_with_questions": {s: sum(of[d] == s for d in asked) for s in SPLITS},
+        "documents_with_questions": {s: sum(of[d] == s for d in question_documents) for s in SPLITS},
         "questions": {s: per_question.count(s) for s in SPLITS},
         "target": target_shares(options),
         "groups_of_several": sum(len(m) > 1 for m in groups.values()),
         "largest_group": max((len(m) for m in groups.values()), default=0),
-        "joined": joined,
-        "moved_to_fill": moved,
+        "joined": joins,
+        "moved_to_fill": moves,
         "kept_from_before": len(fixed),
     }
     _warn_if_lopsided(report)
     return Splits(of, {d: g for d, g in sorted(group_of.items()) if len(groups[g]) > 1}, report)
+
+
+def works_of(chunks: Sequence[Chunk]) -> dict[str, str]:
+    """Document id -> title, for rows of tables that share it with others: paragraphs of one article, answers of one
+    manual. A title that more than half of a table's rows have names no work.
+    """
+    titles: dict[str, dict[str, str]] = {}
+    for chunk in chunks:
+        table, mark, _ = chunk.source.rpartition("#")
+        if mark and (title := alike(chunk.title).casefold()):
+            titles.setdefault(table, {})[chunk.document_id] = title
+    works: dict[str, str] = {}
+    for rows in titles.values():
+        counts = Counter(rows.values())
+        works |= {d: title for d, title in rows.items() if 1 < counts[title] <= len(rows) / 2}
+    return works
 
 
 def _groups(
@@ -115,7 +135,7 @@ def _groups(
     together: Mapping[str, str],
     cache: ItemCache | None,
 ) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """Connected documents: representative (smallest id) -> members, and how many joins each reason made."""
+    """Connected documents: representative (smallest id) -> members, and the number of joins by reason."""
     parent = {d: d for d in documents}
 
     def find(item: str) -> str:
@@ -132,25 +152,25 @@ def _groups(
             parent[b] = a
         return count
 
-    joined = {"shared_question": join((q.document_ids[0], d) for q in questions for d in q.document_ids[1:])}
+    joins = {"shared_question": join((q.document_ids[0], d) for q in questions for d in q.document_ids[1:])}
     first: dict[str, str] = {}
-    joined["given"] = join((first.setdefault(together[d], d), d) for d in documents if d in together)
+    joins["given"] = join((first.setdefault(together[d], d), d) for d in documents if d in together)
     whole: dict[str, list[str]] = {}
     for chunk in chunks:
         whole.setdefault(chunk.document_id, []).append(chunk.text)
     texts = {d: "\n".join(parts) for d, parts in sorted(whole.items())}
-    joined["near_duplicate_document"] = join(near_duplicates(texts, options.near_duplicate, cache=cache))
+    joins["near_duplicate_document"] = join(near_duplicates(texts, options.near_duplicate, cache=cache))
     gold = {c for q in questions for c in q.gold_chunk_ids}
     owner = {c.id: c.document_id for c in chunks}
     # A near-copy of an oracle, in whichever document, is on the oracle's side. Boilerplate that no question asks about
     # joins nothing.
     in_order = sorted(chunks, key=lambda c: (c.id not in gold, c.id))
     pairs = near_duplicates({c.id: c.text for c in in_order}, options.near_duplicate, against=gold, cache=cache)
-    joined["near_duplicate_of_oracle"] = join((owner[a], owner[b]) for a, b in pairs)
+    joins["near_duplicate_of_oracle"] = join((owner[a], owner[b]) for a, b in pairs)
     groups: dict[str, list[str]] = {}
     for document in documents:
         groups.setdefault(find(document), []).append(document)
-    return groups, joined
+    return groups, joins
 
 
 def near_duplicates(
@@ -162,8 +182,8 @@ def near_duplicates(
 ) -> list[tuple[str, str]]:
     """Pairs of ids whose texts have about `threshold` or more of their word 5-grams in common (MinHash, Jaccard).
 
-    Texts that are equal but for case and white space are always paired. With `against`, only pairs with one of these
-    ids are found; they must come first. The order of pairs follows that of the texts.
+    Texts that differ only in case and white space are always paired. With `against`, only pairs with one of these ids
+    are returned; these ids must come first. Pairs follow the order of the texts.
     """
     from datasketch import MinHashLSH
 
@@ -171,7 +191,7 @@ def near_duplicates(
     pairs = []
     index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS)  # above, it has no bands to work with
     sketches: dict[str, Any] = {}
-    normals = {key: " ".join(text.casefold().split()) for key, text in texts.items()}
+    normals = {key: spaced_out(" ".join(text.casefold().split())) for key, text in texts.items()}
     sketch_of = _sketches([normal for normal in normals.values() if normal], cache)
     for key, normal in normals.items():
         if not normal:
@@ -192,26 +212,26 @@ def near_duplicates(
 
 
 def _sketches(normals: Sequence[str], cache: ItemCache | None) -> dict[str, Any]:
-    """The MinHash of each text, made or read from the cache."""
+    """The MinHash of each text, computed or read from the cache."""
     from datasketch import MinHash
 
     # drawing the permutations costs more than a sketch
     permutations, scheme = (first := MinHash(num_perm=PERMUTATIONS)).permutations, first.scheme
 
-    def sketch(**given: Any) -> MinHash:
-        return MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32, permutations=permutations, scheme=scheme, **given)
+    def sketch(**settings: Any) -> MinHash:
+        return MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32, permutations=permutations, scheme=scheme, **settings)
 
     def hashes(normal: str) -> list[int]:
         words = normal.split()
         stop = max(1, len(words) - SHINGLE_WORDS + 1)
-        made = sketch()
-        made.update_batch([" ".join(words[i : i + SHINGLE_WORDS]).encode() for i in range(stop)])
-        return [int(value) for value in made.hashvalues]
+        minhash = sketch()
+        minhash.update_batch([" ".join(words[i : i + SHINGLE_WORDS]).encode() for i in range(stop)])
+        return [int(value) for value in minhash.hashvalues]
 
     distinct = list(dict.fromkeys(normals))
-    known = memoise(cache, f"minhash-1 {scheme} {PERMUTATIONS} {SHINGLE_WORDS}", distinct, hashes)
+    minhashes = memoise(cache, f"minhash-1 {scheme} {PERMUTATIONS} {SHINGLE_WORDS}", distinct, hashes)
     kind = first.hashvalues.dtype
-    return {n: sketch(hashvalues=np.array(values, kind)) for n, values in zip(distinct, known, strict=True)}
+    return {n: sketch(hashvalues=np.array(values, kind)) for n, values in zip(distinct, minhashes, strict=True)}
 
 
 def _warn_if_lopsided(report: dict[str, Any]) -> None:
@@ -221,7 +241,7 @@ def _warn_if_lopsided(report: dict[str, Any]) -> None:
     target = np.array([report["target"][s] for s in shares])
     if total and np.abs(target - np.array(list(shares.values()))).max() > 0.15:
         log.warning(
-            "the splits hold %s of the questions; the target was %s: the documents differ much in size",
+            "the splits hold %s of the questions; the target was %s: the documents differ greatly in size",
             {s: f"{v:.0%}" for s, v in shares.items()},
             {s: f"{v:.0%}" for s, v in report["target"].items()},
         )

@@ -1,7 +1,7 @@
 """Checks records as tokens before training spends hours on them: what is trained on, what is cut, what is wrong.
 
 It takes any function that turns a record into token ids and a mask, so that it sees exactly what the trainer will see,
-and knows no tokenizer itself. `TokenCheck.check` stops a training whose labels are empty, cut, or never end.
+and knows no tokenizer itself. `TokenCheck.check` stops a training run whose labels are empty, cut off or never end.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from data.records.figures import spread
 from raft_errors import BadInput
 
 Tokenise = Callable[[Record], tuple[Sequence[int], Sequence[bool]]]
-"""Record -> (token ids, True where the loss is taken), as long as each other, before any cut."""
+"""Record -> (token ids, True where the loss is taken), of equal length, before any cut."""
 
 
-class Measured(NamedTuple):
-    """One record: its tokens, those trained on, whether the end is missing from them, whether part of the output is."""
+class Measurement(NamedTuple):
+    """One record: its tokens, those trained on, and whether these lack the end or a part of the output."""
 
     length: int
     trained: int
@@ -47,11 +47,11 @@ class TokenCheck:
     faults: list[str]
 
     def check(self) -> None:
-        """Raises BadInput with every fault."""
+        """Raises BadInput that names every fault."""
         if self.faults:
             raise BadInput(
                 "records: " + "; ".join(self.faults),
-                expected="every record with a label that is trained on whole and ends",
+                expected="a label in every record that is trained on as a whole, its end included",
                 do="look at preflight.txt, then at template, tokenizer and records.max_tokens",
             )
 
@@ -78,19 +78,20 @@ def check_tokens(
     """
     by_triple = {json.dumps([r.instruction, r.input, r.output]): r for r in records}
 
-    def take(triple: str) -> Measured:
-        return _measured(by_triple[triple], *tokenise(by_triple[triple]), decode, end_ids)
+    def take(triple: str) -> Measurement:
+        return _measure(by_triple[triple], *tokenise(by_triple[triple]), decode, end_ids)
 
     triples = [json.dumps([r.instruction, r.input, r.output]) for r in records]
     # "preflight" was this check's name when today's caches were filled
-    measured = [Measured(*row) for row in memoise(cache, f"preflight-1 {tokenizer}", triples, take)]
-    whole = [m for m in measured if m.aligned]
-    misaligned = len(measured) - len(whole)
-    lengths, trained = [m.length for m in whole], [m.trained for m in whole]
+    measurements = [Measurement(*row) for row in memoise(cache, f"preflight-1 {tokenizer}", triples, take)]
+    whole = [m for m in measurements if m.aligned]
+    misaligned = len(measurements) - len(whole)
+    lengths, trained_lengths = [m.length for m in whole], [m.trained for m in whole]
     cut, unlabelled = sum(m.length > max_tokens for m in whole), sum(not m.trained for m in whole)
     endless, lost = sum(m.endless for m in whole), sum(m.lost for m in whole)
-    shown = [_render(*tokenise(r), decode) for r, m in list(zip(records, measured, strict=True))[:samples] if m.aligned]
-    total, share = sum(lengths), sum(trained) / max(1, sum(lengths))
+    first = list(zip(records, measurements, strict=True))[:samples]
+    texts = [_render(*tokenise(record), decode) for record, m in first if m.aligned]
+    total, share = sum(lengths), sum(trained_lengths) / max(1, sum(lengths))
     faults = [
         f"{count} of {len(records)} records {words}"
         for count, words in (
@@ -109,32 +110,32 @@ def check_tokens(
     figures = {
         "records": len(records),
         "tokens": total,
-        "trained_tokens": sum(trained),
+        "trained_tokens": sum(trained_lengths),
         "trained_share": round(share, 4),
         "length": spread(lengths),
-        "trained_length": spread(trained),
+        "trained_length": spread(trained_lengths),
         "cut": cut,
         "without_label": unlabelled,
         "without_end": endless,
         "output_not_whole": lost,
         "misaligned": misaligned,
     }
-    return TokenCheck(shown, figures, faults)
+    return TokenCheck(texts, figures, faults)
 
 
-def _measured(
+def _measure(
     record: Record,
     ids: Sequence[int],
     mask: Sequence[bool],
     decode: Callable[[Sequence[int]], str],
     end_ids: Collection[int],
-) -> Measured:
+) -> Measurement:
     if len(ids) != len(mask):
-        return Measured(len(ids), 0, False, False, False)
-    marked = [i for i, on in enumerate(mask) if on]
-    endless = bool(marked) and ids[marked[-1]] not in end_ids
-    lost = bool(marked) and _plain(record.output) not in _plain(decode([ids[i] for i in marked]))
-    return Measured(len(ids), len(marked), endless, lost)
+        return Measurement(len(ids), 0, False, False, False)
+    places = [i for i, on in enumerate(mask) if on]
+    endless = bool(places) and ids[places[-1]] not in end_ids
+    lost = bool(places) and _plain(record.output) not in _plain(decode([ids[i] for i in places]))
+    return Measurement(len(ids), len(places), endless, lost)
 
 
 def _plain(text: str) -> str:

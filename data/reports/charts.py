@@ -53,10 +53,10 @@ def bar_chart(groups: Mapping[str, Mapping[str, float]], *, title: str, x_label:
     for g, (label, group) in enumerate(groups.items()):
         middle = LEFT + room * (g + 0.5)
         body += f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{escape(label)}</text>'
-        shown = [n for n in names if n in group and math.isfinite(group[n])]
-        for place, name in enumerate(shown):
+        present = [n for n in names if n in group and math.isfinite(group[n])]
+        for place, name in enumerate(present):
             top_of_bar = _at(group[name], y_axis, HEIGHT - BOTTOM, TOP)
-            x = middle + (place - len(shown) / 2) * wide
+            x = middle + (place - len(present) / 2) * wide
             body += (
                 f'<rect class="bar s{names.index(name) % 4}" x="{x + 1:.1f}" y="{top_of_bar:.1f}" '
                 f'width="{wide - 2:.1f}" height="{HEIGHT - BOTTOM - top_of_bar:.1f}">'

@@ -1,6 +1,6 @@
-"""The card of a data set: what its records are, in figures that a person can check, as Markdown, HTML and JSON.
+"""The card of a data set: what its records are, in figures that anyone can check, as Markdown, HTML and JSON.
 
-It is written from the report of `compose_records`, with what the questions stage adds and a few records to look at. It
+It is written from the report of `compose_records`, with what the questions stage adds and a few sample records. It
 computes nothing.
 """
 

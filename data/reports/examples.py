@@ -14,7 +14,7 @@ EXAMPLES = 3
 
 
 def example_groups(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[tuple[str, str, list]]:
-    """(heading, note, cards) of the records on which the other condition gained most, lost most and was wrong."""
+    """(heading, note, cards) of the records where the other condition gained most, lost most, and was wrong."""
     base, other = summary["base"], summary["other"]
     both: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
@@ -26,8 +26,8 @@ def example_groups(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
             changes.append((pair[other]["metrics"][HEADLINE] - pair[base]["metrics"][HEADLINE], record))
     best = [r for c, r in sorted(changes, key=lambda x: (-x[0], x[1])) if c > 0][:EXAMPLES]
     worst = [r for c, r in sorted(changes) if c < 0][:EXAMPLES]
-    shown = {*best, *worst}
-    failed = [r for c, r in sorted(changes) if r not in shown and both[r][other]["metrics"][HEADLINE] == 0][:EXAMPLES]
+    picks = {*best, *worst}
+    wrong = [r for c, r in sorted(changes) if r not in picks and both[r][other]["metrics"][HEADLINE] == 0][:EXAMPLES]
     name = condition_words(other).lower()
     return [
         (
@@ -39,7 +39,7 @@ def example_groups(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
         (
             f"Where the {name} was wrong",
             "No word in common with an accepted answer.",
-            _cards(failed, both, base, other),
+            _cards(wrong, both, base, other),
         ),
     ]
 
@@ -49,7 +49,7 @@ def _cards(records: Iterable[str], both: Mapping[str, Any], base: str, other: st
     for record in records:
         pair = both[record]
         change = pair[other]["metrics"][HEADLINE] - pair[base]["metrics"][HEADLINE]
-        quoted = [q["text"] for c in (base, other) for q in pair[c]["quotes"] if q["verbatim"]]
+        quotes = [q["text"] for c in (base, other) for q in pair[c]["quotes"] if q["verbatim"]]
         cards.append(
             {
                 "question": pair[other]["question"],
@@ -64,7 +64,7 @@ def _cards(records: Iterable[str], both: Mapping[str, Any], base: str, other: st
                     }
                     for c in (base, other)
                 ],
-                "passages": [{**p, "text": highlight(p["text"], quoted)} for p in pair[other]["passages"]],
+                "passages": [{**p, "text": highlight(p["text"], quotes)} for p in pair[other]["passages"]],
             }
         )
     return cards
@@ -72,22 +72,22 @@ def _cards(records: Iterable[str], both: Mapping[str, Any], base: str, other: st
 
 def _quote_tag(quote: Mapping[str, Any]) -> str:
     if not quote["verbatim"]:
-        found = quote["stands_in"]
-        return f"quote of [{found}], cited as [{quote['passage']}]" if found else "quote not verbatim"
+        passage = quote["stands_in"]
+        return f"quote of [{passage}], cited as [{quote['passage']}]" if passage else "quote not verbatim"
     return "quotes the oracle" if quote["oracle"] else "quotes a distractor"
 
 
 def highlight(text: str, quotes: Sequence[str]) -> Markup:
     """The escaped text with each quote that stands in it marked; overlapping marks are merged."""
-    marked = [False] * len(text)
+    inside = [False] * len(text)
     for quote in quotes:
         start = text.find(quote) if quote else -1
         if start >= 0:
-            marked[start : start + len(quote)] = [True] * len(quote)
+            inside[start : start + len(quote)] = [True] * len(quote)
     out, run = [], 0
     for i in range(1, len(text) + 1):
-        if i == len(text) or marked[i] != marked[run]:
+        if i == len(text) or inside[i] != inside[run]:
             piece = escape(text[run:i])
-            out.append(Markup("<mark>{}</mark>").format(piece) if marked[run] else piece)
+            out.append(Markup("<mark>{}</mark>").format(piece) if inside[run] else piece)
             run = i
     return Markup("").join(out)

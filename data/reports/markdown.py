@@ -20,7 +20,7 @@ def summary_markdown(
     advice: Sequence[Mapping[str, Any]] = (),
     general: Mapping[str, Any] | None = None,
 ) -> str:
-    """The comparison in a few lines of Markdown, for places that show text: headline, then a table a setting."""
+    """The comparison as Markdown: the headline, then a table per setting."""
     base, other = condition_words(summary["base"]), condition_words(summary["other"])
     lines = [f"## {_cell(title)}", ""]
     headline = summary.get("headline")
@@ -39,10 +39,10 @@ def summary_markdown(
     for name, change in summary["against"].items():
         lines.append(_row([condition_words(name), percent(change["base"]), _points(change), change["verdict"]]))
     if general:
-        found = general_table(general, base, other)
-        lines += ["", f"### General skills, {found['instructions']} instructions: {found['verdict']}", ""]
+        skills = general_table(general, base, other)
+        lines += ["", f"### General skills, {skills['instructions']} instructions: {skills['verdict']}", ""]
         lines += [_row(["", base, other, "Difference", "95 %", "n"]), "|" + "---|" * 6]
-        lines += [_row([row["name"], *map(str, row["cells"])]) for row in found["rows"]]
+        lines += [_row([row["name"], *map(str, row["cells"])]) for row in skills["rows"]]
     if advice:
         lines += ["", "### What to do next", ""]
         lines += [f"{n}. **{a['do']}** ({a['about']}): {a['why']}" for n, a in enumerate(advice, 1)]

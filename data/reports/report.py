@@ -46,7 +46,7 @@ def write_report(
         training: figures of the training; lists of [step, value] pairs (`loss`, `validation_loss`) are drawn.
         config: nested values are flattened to `section.field`.
         lineage: stage -> digest, or rows with `stage` and `digest`.
-        advice: what `data.evaluation.advice.advise` found, as dicts, most pressing first.
+        advice: what `data.evaluation.advice.advise` returned, as dicts, most pressing first.
         general: what `data.evaluation.general_skills.compare_general_skills` returned.
         judge: what `data.evaluation.teacher_judge.judge_rows` says about the judge, where there was one.
     """
@@ -104,12 +104,12 @@ def _distractor_chart(summary: Mapping[str, Any]) -> Markup:
 
 
 def _recall_chart(retrieval: Mapping[str, Any]) -> Markup:
-    found: dict[int, dict[str, float]] = {}
+    by_depth: dict[int, dict[str, float]] = {}
     for key, value in retrieval.items():
         name, at, depth = str(key).partition("@")
         if at and depth.isdigit() and isinstance(value, (int, float)):
-            found.setdefault(int(depth), {})[name] = float(value)
-    groups = {f"@{depth}": found[depth] for depth in sorted(found)}
+            by_depth.setdefault(int(depth), {})[name] = float(value)
+    groups = {f"@{depth}": by_depth[depth] for depth in sorted(by_depth)}
     return bar_chart(groups, title="Retriever", x_label="passages retrieved") if groups else Markup("")
 
 

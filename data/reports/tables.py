@@ -24,7 +24,7 @@ FLAGS = {
 
 
 def warning_lines(summary: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before trusting a mean: what is left out, and a gain that may be form alone."""
+    """What a reader must know before trusting a mean: what was left out, and a gain that may be form alone."""
     lines = []
     for name, part in summary["settings"].items():
         for condition, figures in part["conditions"].items():
@@ -44,15 +44,15 @@ def warning_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _perhaps_form_alone(summary: Mapping[str, Any]) -> list[str]:
-    """Token F1 rises with shorter replies, right or not; whether the answer stands in a reply does not."""
+    """Shorter replies raise token F1, right or wrong; the share of replies that hold the answer does not rise so."""
     part = summary["settings"].get(summary["headline_setting"], {})
-    leading, contained = (part.get("differences", {}).get(m) for m in (HEADLINE, "contains"))
-    if not leading or leading["verdict"] != "better" or contained["verdict"] == "better":
+    leading, contains = (part.get("differences", {}).get(m) for m in (HEADLINE, "contains"))
+    if not leading or leading["verdict"] != "better" or contains["verdict"] == "better":
         return []
     base, other = (f"{part['conditions'][summary[who]]['answer_words']:.0f}" for who in ("base", "other"))
-    change, low, high = (f"{100 * contained[k]:+.1f}" for k in ("difference", "low", "high"))
+    change, low, high = (f"{100 * contains[k]:+.1f}" for k in ("difference", "low", "high"))
     return [
-        f"{METRICS[HEADLINE]} counts every word too many against a reply, and answers went from {base} to {other} "
+        f"{METRICS[HEADLINE]} counts every superfluous word against a reply, and answers went from {base} to {other} "
         f'words. By "{METRICS["contains"]}", which does not, no gain is certain: {change} points '
         f"({low} to {high})."
     ]
@@ -113,7 +113,7 @@ def setting_tables(part: Mapping[str, Any], base: str, other: str) -> dict[str, 
 
 
 def general_table(general: Mapping[str, Any], base: str, other: str) -> dict[str, Any]:
-    """The rows of the table on general skills; the loss is in nats a token, the share of right replies in per cent."""
+    """The rows of the table on general skills: the loss in nats per token, the share of right replies in per cent."""
     rows = []
     if "loss" in general:
         rows.append(_general_row("Loss of a good answer, nats a token", general["loss"], 1, 3))
@@ -123,11 +123,11 @@ def general_table(general: Mapping[str, Any], base: str, other: str) -> dict[str
 
 
 def _general_row(name: str, change: Mapping[str, Any], factor: float, digits: int) -> dict[str, Any]:
-    def shown(key: str, sign: str = "") -> str:
+    def number(key: str, sign: str = "") -> str:
         return f"{factor * change[key]:{sign}.{digits}f}"
 
-    interval = f"{shown('low', '+')} to {shown('high', '+')}"
-    return {"name": name, "cells": [shown("base"), shown("other"), shown("difference", "+"), interval, change["n"]]}
+    interval = f"{number('low', '+')} to {number('high', '+')}"
+    return {"name": name, "cells": [number("base"), number("other"), number("difference", "+"), interval, change["n"]]}
 
 
 def plain(value: Any) -> str:

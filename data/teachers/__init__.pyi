@@ -1,5 +1,6 @@
 from data.teachers.endpoint import OpenAITeacher as OpenAITeacher
 from data.teachers.protocol import BudgetReached as BudgetReached
+from data.teachers.protocol import CeilingReached as CeilingReached
 from data.teachers.protocol import Counted as Counted
 from data.teachers.protocol import Messages as Messages
 from data.teachers.protocol import Price as Price
@@ -11,3 +12,4 @@ from data.teachers.protocol import TeacherUnavailable as TeacherUnavailable
 from data.teachers.protocol import Usage as Usage
 from data.teachers.replay import ReplayTeacher as ReplayTeacher
 from data.teachers.replay import prompt_key as prompt_key
+from data.teachers.thinking import without_thinking as without_thinking

@@ -7,33 +7,50 @@ is asked.
 from __future__ import annotations
 
 import asyncio
-import json
+import concurrent.futures
 import logging
-import os
 import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import openai
 import tenacity
 
-from data.teachers.protocol import BudgetReached, Counted, Messages, Price, Reply, Shape, TeacherFailure, Usage
-from data.teachers.refusals import SHAPE_REFUSALS, Rejected, Retry, refuses_shape, retry_after, token_counts
-from data.text.urls import without_secrets
+from data.teachers.address import address_of
+from data.teachers.connection import Connection
+from data.teachers.protocol import (
+    BudgetReached,
+    Counted,
+    Messages,
+    Price,
+    Reply,
+    Shape,
+    TeacherFailure,
+    TeacherUnavailable,
+    Usage,
+)
+from data.teachers.refusals import Rejected, Retry
+from data.teachers.replies import Problem, read_completion, token_counts
+from data.teachers.terms import INSTEAD, Terms
 from raft_errors import BadInput, RaftError
 
 log = logging.getLogger("raft.data")
 
+TRIAL: Messages = [{"role": "user", "content": "Reply with one word: ready"}]
+"""What is asked to learn whether an endpoint can be used at all."""
+
 
 class OpenAITeacher:
-    """Any endpoint that speaks OpenAI's chat completions: vLLM, Ollama, TGI, llama.cpp, a cloud.
+    """Any endpoint that speaks OpenAI's chat completions: vLLM, Ollama, TGI, llama.cpp, Azure, a cloud.
 
     Args:
         model: name the endpoint knows.
-        base_url: e.g. `http://127.0.0.1:8000/v1`; None for api.openai.com.
+        base_url: e.g. `http://127.0.0.1:8000/v1`, or as it is pasted from a portal, with the call's path and
+            `?api-version=`; None for api.openai.com.
+        api_version, key_header: see `address_of`.
         key_variable: environment variable that holds the key. The key is read when a request is made and kept nowhere
             else. A missing variable is fine for endpoints with their own `base_url` (local servers need no key).
         concurrency: requests in flight at once.
@@ -45,8 +62,10 @@ class OpenAITeacher:
         requests_per_minute: requests are spread so that no more are sent; None = as fast as `concurrency` allows.
         structured: ask for JSON of a given shape (`response_format`); an endpoint that refuses it is asked without.
 
-    Counts tokens and cost in `usage`. Retries: time-outs, lost connections, 408, 409, 425, 429, 5xx and cut JSON.
-    Errors that no retry mends (401, 403, 404) are a `BadInput`.
+    Counts tokens and cost in `usage`. Retries: time-outs, lost connections, 408, 409, 425, 429, 5xx and cut JSON. A
+    parameter that the endpoint refuses is left out from then on. Requests go out one at a time until the first was
+    taken, so that a wrong key costs one request and not `concurrency` of them. Errors that no retry mends (401, 404,
+    a 403 to whatever is asked) are a `BadInput`, an account without credit (402) a `BudgetReached`.
     """
 
     reports_each_reply = True
@@ -56,6 +75,8 @@ class OpenAITeacher:
         model: str,
         *,
         base_url: str | None = None,
+        api_version: str | None = None,
+        key_header: str | None = None,
         key_variable: str = "OPENAI_API_KEY",
         concurrency: int = 8,
         timeout_seconds: float = 120.0,
@@ -73,15 +94,16 @@ class OpenAITeacher:
         self.name = model
         self.batch_size = max(32, 4 * concurrency)
         self.usage = Usage(cost=0.0 if price else None)
-        self._base_url, self._key_variable = base_url, key_variable
-        self._concurrency, self._timeout, self._attempts = concurrency, timeout_seconds, attempts
-        self._max_bytes, self._price, self._budget = max_reply_bytes, price, budget
+        self.takes_shape = structured
+        address = address_of(base_url, model=model, api_version=api_version, key_header=key_header)
+        self._line = Connection(address, model, key_variable, timeout_seconds, max_reply_bytes)
+        self._concurrency, self._attempts = concurrency, attempts
+        self._price, self._budget = price, budget
         self._first_wait, self._max_wait = first_wait_seconds, max_wait_seconds
         self._reserved = 0.0
         self._interval = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._next_start = 0.0
-        self.takes_shape = structured
-        self._shape_refused = False
+        self._terms = Terms()
         self._rng = random.Random()  # jitter only: it never decides a result
 
     def complete(
@@ -139,6 +161,24 @@ class OpenAITeacher:
             raise failed[0]
         return replies
 
+    def try_out(self, *, max_tokens: int, temperature: float, seed: int) -> None:
+        """Asks for one word, with the settings of a run, to learn whether the endpoint can be used.
+
+        Raises:
+            BadInput: key, model, address or request refused.
+            BudgetReached: the account has no credit.
+            TeacherUnavailable: no answer after all attempts.
+        """
+        settings = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+
+        async def trial() -> None:
+            async with self._line.open() as client:
+                await self._trial(client, settings)
+
+        # a thread of its own: the caller may already stand in an event loop
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, trial()).result()
+
     async def _all(self, prompts: Sequence[Messages], settings: dict[str, Any], arrived: Any) -> None:
         stopped: list[RaftError] = []
         todo = iter(enumerate(prompts))
@@ -152,24 +192,37 @@ class OpenAITeacher:
                 except RaftError as error:
                     stopped.append(error)
 
-        async with self._client() as client:
+        async with self._line.open() as client:
+            for count, (position, messages) in enumerate(todo):
+                arrived.put((position, await self._one(client, messages, settings)))
+                if not self._terms.accepted:  # the prompt's fault, or that of all that is sent?
+                    await self._trial(client, settings)
+                if count or not self._terms.unproven(messages, settings):
+                    break
             await asyncio.gather(*(worker(client) for _ in range(min(self._concurrency, len(prompts)))))
         if stopped:
             raise stopped[0]
 
-    def _client(self) -> openai.AsyncOpenAI:
-        key = os.environ.get(self._key_variable, "")
-        if not key and self._base_url is None:
-            raise BadInput(
-                f"no key in the environment variable {self._key_variable}",
-                expected="the key of the teacher's endpoint",
-                do=f"export {self._key_variable}=..., or set base_url to a server that needs no key",
+    async def _trial(self, client: openai.AsyncOpenAI, settings: dict[str, Any]) -> None:
+        reply = await self._one(client, TRIAL, settings, trial=True)
+        if not isinstance(reply, TeacherFailure) or self._terms.accepted:
+            return
+        detail = f"{reply.reason}, {reply.detail}" if reply.detail else reply.reason
+        if reply.transient:
+            raise TeacherUnavailable(
+                f"the teacher {self.name} at {self._line.where} gives no answer: {detail}",
+                do="see that the endpoint is up and run again: what was answered so far is kept",
             )
-        return openai.AsyncOpenAI(
-            api_key=key or "none", base_url=self._base_url, timeout=self._timeout, max_retries=0, organization=""
+        raise BadInput(
+            f"the teacher {self.name} at {self._line.where} refuses whatever it is asked: {detail}",
+            do="correct the model, the address or the settings that it names, and run again",
         )
 
-    async def _one(self, client: openai.AsyncOpenAI, messages: Messages, settings: dict[str, Any]) -> Reply:
+    async def _one(
+        self, client: openai.AsyncOpenAI, messages: Messages, settings: dict[str, Any], *, trial: bool = False
+    ) -> Reply:
+        """The reply to one prompt, asked anew without what the endpoint minds for as long as that helps."""
+        terms, without = self._terms, set[str]()
         ceiling = self._reserve(messages, settings["max_tokens"])
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._attempts),
@@ -177,26 +230,44 @@ class OpenAITeacher:
             retry=tenacity.retry_if_exception_type(Retry),
             reraise=True,
         )
-        if self._shape_refused:
-            settings = {**settings, "response_format": None}
+        problems: list[Problem] = []
         try:
-            reply: Reply = await retrying(self._attempt, client, messages, settings)
-            if refuses_shape(reply, settings):
-                plain = {**settings, "response_format": None}
-                reply = await retrying.copy()(self._attempt, client, messages, plain)
-                if not self._shape_refused and isinstance(reply, str):
-                    self._shape_refused = True
-                    log.warning("the teacher %s takes no response_format: asking without", self.name)
-        except (Retry, Rejected) as error:
-            reply = error.failure
+            while True:
+                in_use = terms.in_use(messages, settings, without)
+                request = terms.request(messages, settings, without)
+                try:
+                    reply: Reply = await retrying.copy()(self._attempt, client, request, settings, trial)
+                except (Retry, Rejected) as error:
+                    if isinstance(error, Rejected) and error.problem:
+                        problems.append(error.problem)
+                        if parameter := terms.blamed(error.problem, in_use):
+                            without.add(parameter)
+                            continue
+                    if without:
+                        terms.give_up(problems)
+                    reply = error.failure
+                    break
+                self._tell(terms.learn(in_use, without), problems)
+                if not _ended_in_thought(reply, in_use):
+                    break
+                without.add("stop")
         finally:
             self._reserved -= ceiling
         if isinstance(reply, TeacherFailure):
-            self.usage.failures += 1
-            log.warning("the teacher failed on one prompt: %s %s", reply.reason, reply.detail)
-        else:
+            if not trial:
+                self.usage.failures += 1
+                log.warning("the teacher failed on one prompt: %s %s", reply.reason, reply.detail)
+        elif not trial:
             self.usage.replies += 1
         return reply
+
+    def _tell(self, parameters: set[str], problems: Sequence[Problem]) -> None:
+        words = "; ".join(dict.fromkeys(problem.words for problem in problems if problem.words))
+        for name in sorted(parameters):
+            instead = INSTEAD.get(name, "asking without it")
+            log.warning(
+                "the teacher %s takes no %s: %s from here on%s", self.name, name, instead, words and f" ({words})"
+            )
 
     def _reserve(self, messages: Messages, max_tokens: int) -> float:
         """Sets aside what the request can cost at most (a token is at least about two bytes of English)."""
@@ -213,31 +284,23 @@ class OpenAITeacher:
         self._reserved += ceiling
         return ceiling
 
-    async def _attempt(self, client: openai.AsyncOpenAI, messages: Messages, settings: dict[str, Any]) -> Reply:
+    async def _attempt(
+        self, client: openai.AsyncOpenAI, request: dict[str, Any], settings: Mapping[str, Any], trial: bool
+    ) -> Reply:
         await self._turn()
         self.usage.requests += 1
+        # a 403 to the first prompt is the key's fault only if the trial is refused, too
+        payload = await self._line.post(client, request, accepted=self._terms.accepted or not trial)
+        if isinstance(payload, TeacherFailure):
+            return payload
         try:
-            async with asyncio.timeout(self._timeout):
-                body, media = await self._post(client, messages, settings)
-        except (TimeoutError, openai.APITimeoutError):
-            raise Retry("timeout", f"no whole reply within {self._timeout:g} s") from None
-        except openai.APIStatusError as error:
-            if error.status_code in SHAPE_REFUSALS and settings.get("response_format"):
-                return TeacherFailure("rejected", f"HTTP {error.status_code}")
-            raise self._status(error) from None
-        except openai.APIConnectionError as error:
-            raise Retry("connection", type(error.__cause__ or error).__name__) from None
-        except Exception as error:
-            # the HTTP library's own error for a body that stops half way; it is known by name, not by module, since
-            # the openai client can sit on more than one
-            if type(error).__name__ in {"RemoteProtocolError", "ReadError", "DecodingError", "IncompleteRead"}:
-                raise Retry("connection", type(error).__name__) from None
-            raise
-        if body is None:
-            return TeacherFailure("too_long", f"the reply is longer than {self._max_bytes} bytes")
-        if "html" in media or body.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
-            return TeacherFailure("html", "the endpoint answered with a web page")
-        return self._read(body)
+            reply = read_completion(payload, settings["max_tokens"])
+        except ValueError:
+            raise Retry("broken", f"the reply is not a chat completion: {str(payload)[:120]}") from None
+        self._count(*token_counts(payload.get("usage")))
+        if isinstance(reply, Counted) and settings.get("stop"):
+            reply = reply.reworded(until(reply.strip(), settings["stop"]))
+        return reply
 
     async def _turn(self) -> None:
         """Waits until the rate allows another request."""
@@ -247,36 +310,6 @@ class OpenAITeacher:
             self._next_start = start + self._interval
             await asyncio.sleep(start - now)
 
-    async def _post(
-        self, client: openai.AsyncOpenAI, messages: Messages, settings: dict[str, Any]
-    ) -> tuple[bytes | None, str]:
-        """The raw body (None when over-long) and its media type."""
-        request = client.chat.completions.with_streaming_response.create(
-            model=self.name,
-            messages=messages,  # type: ignore[arg-type]
-            **{k: v for k, v in settings.items() if v is not None},
-        )
-        async with request as response:
-            body = bytearray()
-            async for piece in response.iter_bytes():
-                body += piece
-                if len(body) > self._max_bytes:
-                    return None, ""
-            return bytes(body), response.headers.get("content-type", "").lower()
-
-    def _read(self, body: bytes) -> Reply:
-        try:
-            payload = json.loads(body)
-            choice = payload["choices"][0]
-            text = choice["message"].get("content")
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise Retry("broken", "the reply is not a chat completion in JSON") from None
-        prompt, completion = token_counts(payload.get("usage"))
-        self._count(prompt, completion)
-        if not isinstance(text, str) or not text.strip():
-            return TeacherFailure("empty", f"finish_reason {choice.get('finish_reason')!r}")
-        return Counted.of(text, prompt, completion)
-
     def _count(self, prompt: int, completion: int) -> None:
         self.usage.prompt_tokens += prompt
         self.usage.completion_tokens += completion
@@ -284,23 +317,19 @@ class OpenAITeacher:
             cost = (prompt * self._price.prompt + completion * self._price.completion) / 1e6
             self.usage.cost = (self.usage.cost or 0.0) + cost
 
-    def _status(self, error: openai.APIStatusError) -> Exception:
-        code = error.status_code
-        if code in (401, 403, 404):
-            where = without_secrets(self._base_url or "the default OpenAI address")
-            wrong = f"the model {self.name!r} or the path" if code == 404 else f"the key in {self._key_variable}"
-            return BadInput(
-                f"the teacher at {where} answered {code}: it does not accept {wrong}", do="correct it and run again"
-            )
-        if code == 429 and getattr(error, "code", None) == "insufficient_quota":
-            return BudgetReached("the teacher's account has no quota left", do="top it up and run again")
-        if code in (408, 409, 425, 429) or code >= 500:
-            wait = retry_after(error.response.headers)
-            return Retry("rate_limit" if code == 429 else "server_error", f"HTTP {code}", wait)
-        return Rejected(TeacherFailure("rejected", f"HTTP {code}"))
-
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         backoff = min(self._max_wait, self._first_wait * 2 ** (state.attempt_number - 1))
         asked = error.wait_seconds if isinstance(error, Retry) and error.wait_seconds else 0.0
         return min(self._max_wait, max(asked, backoff * self._rng.uniform(0.5, 1.0)))
+
+
+def until(text: str, stop: Sequence[str]) -> str:
+    """The text up to the first of the stop texts, for endpoints that do not look for them themselves."""
+    return text[: min([len(text), *(place for mark in stop if mark and (place := text.find(mark)) >= 0)])]
+
+
+def _ended_in_thought(reply: Reply, in_use: set[str]) -> bool:
+    """Whether a stop text ended the reply while the model still thought."""
+    thought = isinstance(reply, TeacherFailure) and reply.reason == "empty" and "thinking" in reply.detail
+    return thought and "stop" in in_use

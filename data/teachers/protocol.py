@@ -21,9 +21,10 @@ class TeacherFailure:
     """What stands in the place of a reply that could not be had.
 
     Attributes:
-        reason: `timeout`, `connection`, `rate_limit`, `server_error`, `rejected`, `broken`, `html`, `too_long`,
-            `empty`, `no_replay`.
-        detail: one line for people, without secrets.
+        reason: `timeout`, `connection`, `rate_limit`, `server_error`, `rejected`, `content_filter` (the endpoint will
+            not speak about this prompt), `broken`, `html`, `too_long`, `empty`, `cut_off` (the ceiling of tokens was
+            reached before anything was said), `no_replay`, `not_asked`.
+        detail: one line for people, with the server's own words and without secrets.
         transient: True where the same request may work later (the endpoint, not the item, was at fault).
     """
 
@@ -36,16 +37,21 @@ Reply = str | TeacherFailure
 
 
 class Counted(str):
-    """A reply whose tokens the endpoint counted."""
+    """A reply whose tokens the endpoint counted; `cut` where the ceiling of tokens ended it."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cut: bool = False
 
     @classmethod
-    def of(cls, text: str, prompt_tokens: int, completion_tokens: int) -> Counted:
-        made = cls(text)
-        made.prompt_tokens, made.completion_tokens = prompt_tokens, completion_tokens
-        return made
+    def of(cls, text: str, prompt_tokens: int, completion_tokens: int, cut: bool = False) -> Counted:
+        reply = cls(text)
+        reply.prompt_tokens, reply.completion_tokens, reply.cut = prompt_tokens, completion_tokens, cut
+        return reply
+
+    def reworded(self, text: str) -> Counted:
+        """Another text with the same account."""
+        return Counted.of(text, self.prompt_tokens, self.completion_tokens, self.cut)
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,10 @@ class BudgetReached(RaftError):
 
 class TeacherUnavailable(RaftError):
     """The endpoint could not be used for any prompt of a batch; a new run goes on with what is left."""
+
+
+class CeilingReached(RaftError):
+    """The ceiling of tokens ended every reply of a batch before anything was said."""
 
 
 @dataclass(frozen=True)

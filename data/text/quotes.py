@@ -1,16 +1,19 @@
 """Finds quoted words in a text and gives them back verbatim, and cuts a text into sentences with their offsets.
 
-A quote is looked for exactly, then with spaces, quotation marks and dashes made alike, then by rapidfuzz; whatever was
-found is returned as the exact substring of the text. Nothing here knows questions, teachers or records.
+A quote is looked for exactly, then with spaces, quotation marks and dashes made alike, then by rapidfuzz; what comes
+back is always an exact substring of the text. Nothing here knows questions, teachers or records.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
+from collections import Counter
 from typing import Literal, NamedTuple
 
 from rapidfuzz import fuzz
+
+from data.text.alike import alike, alike_with_origins
+from data.text.unspaced import LETTER, NUMERALS
 
 
 class Span(NamedTuple):
@@ -45,23 +48,25 @@ def locate_quote(quote: str, text: str, *, min_score: float = 95.0) -> Located |
         text: the passage.
         min_score: rapidfuzz ratio (0-100) that a repaired quote must reach against the words it is replaced by.
 
-    A repaired span is snapped to word boundaries, and to the sentence's where that is a word or two away. Quotes
-    shorter than 12 characters are never repaired: so few characters say too little.
+    A repaired span is snapped to word boundaries, and to those of the sentence where they are a word or two away.
+    Quotes shorter than 12 characters are never repaired: so few characters prove nothing.
     """
     quote = quote.strip()
     for form in (quote, _unquoted(quote)):
         if form and (start := text.find(form)) >= 0:
             return Located(start, start + len(form), "exact")
     quote = _unquoted(quote)
-    wanted, _ = _alike(quote)
-    have, origin = _alike(text)
-    wanted = wanted.strip()
-    if not wanted:
+    plain_quote = _plain(quote)[0].strip()
+    plain_text, starts, ends = _plain(text)
+    if not plain_quote:
         return None
-    for needle, hay in ((wanted, have), (wanted.lower(), have.lower())):
-        if len(hay) == len(origin) and (start := hay.find(needle)) >= 0:
-            return Located(origin[start], origin[start + len(needle) - 1] + 1, "normalised")
-    return _repaired(wanted, have, origin, text, min_score) if len(wanted) >= 12 else None
+    for needle, hay in ((plain_quote, plain_text), (plain_quote.lower(), plain_text.lower())):
+        if len(hay) == len(starts) and (start := hay.find(needle)) >= 0:
+            return Located(starts[start], ends[start + len(needle) - 1], "normalised")
+    if len(plain_quote) < 12:
+        return None
+    repaired = _repaired(plain_quote, plain_text, starts, ends, text, min_score)
+    return repaired if repaired and _numbers(quote) <= _numbers(repaired.of(text)) else None
 
 
 _PAIRS = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`", "„": "“"}
@@ -75,53 +80,41 @@ def _unquoted(quote: str) -> str:
     return quote
 
 
-_SAME = {
-    **dict.fromkeys("“”„‟«»″", '"'),
-    **dict.fromkeys("‘’‚‛′`´", "'"),
-    **dict.fromkeys("‐‑‒–—―−", "-"),
-    **dict.fromkeys("\u00ad\u200b\u200c\u200d\ufeff", ""),
-    "…": "...",
-}
+def _plain(text: str) -> tuple[str, list[int], list[int]]:
+    """`alike_with_origins` with a backtick for what people take it for, a quotation mark."""
+    plain, starts, ends = alike_with_origins(text)
+    return plain.replace("`", "'"), starts, ends
 
 
-def _alike(text: str) -> tuple[str, list[int]]:
-    """`text` with look-alike characters made one and runs of space made a single space, and for each character of the
-    result its offset in `text`."""
-    out: list[str] = []
-    origin: list[int] = []
-    for offset, char in enumerate(text):
-        plain = _SAME.get(char)
-        if plain is None:
-            if char.isspace():
-                plain = "" if out and out[-1] == " " else " "
-            elif ord(char) < 128:
-                plain = char
-            else:
-                plain = unicodedata.normalize("NFKC", char) or char
-        for one in plain:
-            out.append(one)
-            origin.append(offset)
-    return "".join(out), origin
+_NUMBER = re.compile(rf"\d+(?:[.,]\d+)*|[{NUMERALS}]+")
 
 
-def _repaired(wanted: str, have: str, origin: list[int], text: str, min_score: float) -> Located | None:
-    if len(wanted) > len(have) * 1.1:
+def _numbers(text: str) -> Counter[str]:
+    """The numbers of a text: a quote with another one is another statement, however alike the words are."""
+    return Counter(_NUMBER.findall(re.sub(r"(?<=\d),(?=\d{3})", "", alike(text))))
+
+
+def _repaired(
+    plain_quote: str, plain_text: str, starts: list[int], ends: list[int], text: str, min_score: float
+) -> Located | None:
+    if len(plain_quote) > len(plain_text) * 1.1:
         return None
-    found = fuzz.partial_ratio_alignment(wanted, have, score_cutoff=min(min_score, 90.0) - 10.0)
-    if found is None:
+    alignment = fuzz.partial_ratio_alignment(plain_quote, plain_text, score_cutoff=min(min_score, 90.0) - 10.0)
+    if alignment is None:
         return None
-    start, end = (found.dest_start, found.dest_end) if len(wanted) <= len(have) else (0, len(have))
-    start, end = _to_words(have, start, end)
-    while start < end and have[start] == " ":
+    shorter = len(plain_quote) <= len(plain_text)
+    start, end = (alignment.dest_start, alignment.dest_end) if shorter else (0, len(plain_text))
+    start, end = _to_words(plain_text, start, end)
+    while start < end and plain_text[start] == " ":
         start += 1
-    while end > start and have[end - 1] == " ":
+    while end > start and plain_text[end - 1] == " ":
         end -= 1
     if start >= end:
         return None
-    best = Span(origin[start], origin[end - 1] + 1)
-    best_score = fuzz.ratio(wanted, _alike(best.of(text))[0])
+    best = Span(starts[start], ends[end - 1])
+    best_score = fuzz.ratio(plain_quote, _plain(best.of(text))[0])
     if (snapped := _to_sentence(text, best)) != best:
-        score = fuzz.ratio(wanted, _alike(snapped.of(text))[0])
+        score = fuzz.ratio(plain_quote, _plain(snapped.of(text))[0])
         if score >= min(best_score, min_score):
             best, best_score = snapped, score
     return Located(*best, "repaired", round(best_score, 2)) if best_score >= min_score else None
@@ -135,6 +128,7 @@ def _to_words(text: str, start: int, end: int) -> tuple[int, int]:
             0 < at < len(text)
             and (text[at - 1].isalnum() or text[at - 1] == "_")
             and (text[at].isalnum() or text[at] == "_")
+            and not (LETTER.match(text[at - 1]) and LETTER.match(text[at]))  # any of these may begin a word
         )
 
     left, right = start, end
@@ -225,7 +219,13 @@ _ABBREVIATIONS = frozenset(
         "refs",
     ]
 )
-_STOP = re.compile(r"[.!?]+[\"'”’)\]*`]*(?=\s|$)|[。！？]+[”’」』）]*")
+_FULL_STOPS = "。！？｡\u104b\u17d4\u17d5"  # of scripts that go on without a space: Chinese, Japanese, Burmese, Khmer
+_SPACED_STOPS = ".!?\u061f\u06d4\u0964\u0965\u0589\u1362"  # beside ours those of Arabic, Urdu, Hindi, Armenian, Amharic
+_THAI = r"\u0e01-\u0e4e\u0e81-\u0ecd"  # and Lao: they write no stop, but a space may end a sentence
+_LONG_ENOUGH = 40  # characters of a Thai sentence; spaces part clauses, names and numbers as well
+_STOP = re.compile(
+    rf"[{_SPACED_STOPS}]+[\"'”’»)\]*`]*(?=\s|$)|[{_FULL_STOPS}]+[”’」』）》】]*|(?<=[{_THAI}])[ \t]+(?=[{_THAI}])"
+)
 _BREAK = re.compile(
     r"\n[ \t]*\n\s*"  # an empty line
     r"|\n(?=[ \t]*(?:[*•\-–+]|\d{1,3}[.)]|[a-zA-Z][.)])[ \t]+\S)"  # the next line is a list item
@@ -263,8 +263,10 @@ def _in_block(text: str, start: int, end: int) -> list[Span]:
 
 
 def _ends_sentence(text: str, begin: int, stop: re.Match[str], end: int) -> bool:
-    if stop.group()[0] in "。！？":
+    if stop.group()[0] in _FULL_STOPS:
         return True
+    if stop.group().isspace():
+        return stop.start() - begin >= _LONG_ENOUGH
     rest = text[stop.end() : end].lstrip()
     if not rest:
         return True
@@ -273,7 +275,7 @@ def _ends_sentence(text: str, begin: int, stop: re.Match[str], end: int) -> bool
     if stop.group()[0] == "." and (last.lower() in _ABBREVIATIONS or re.fullmatch(r"[A-Z]", last)):
         # "etc." can end a sentence; the others are followed by what they abbreviate
         return last.lower() == "etc" and rest[0].isupper()
-    # a small letter goes on with the sentence, but for names that are written small: "x.y", "`foo`", "*bar*"
+    # a small letter continues the sentence (names such as "x.y", "`foo`" or "*bar*" are written small as well)
     return not rest[0].islower()
 
 

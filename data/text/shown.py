@@ -22,7 +22,7 @@ _MARKDOWN = re.compile(r"[\\`*\[\]<>|]|^[#+-]")
 
 
 def shown(text: str, *, lines: bool = False) -> str:
-    """The text with every character that is no mark on the screen written out.
+    """The text with every character that leaves no mark on the screen written out.
 
     Args:
         lines: line breaks and tabs may stay, as in a passage; in a name they are written out too.
@@ -31,7 +31,7 @@ def shown(text: str, *, lines: bool = False) -> str:
 
 
 def markdown(text: str) -> str:
-    """The text as words of a Markdown page: no picture, link, HTML, table or heading comes out of it."""
+    """The text as plain words for a Markdown page: it can make no picture, link, HTML, table or heading."""
     return _MARKDOWN.sub(lambda match: f"\\{match.group()}", shown(text))
 
 

@@ -24,7 +24,7 @@ def without_secrets(url: str) -> str:
 
 
 def text_without_secrets(text: str) -> str:
-    """The text with every URL in it stripped: for words that another library found for an error."""
+    """The text with every URL in it stripped: for error messages that other libraries wrote."""
     return _IN_TEXT.sub(lambda match: without_secrets(match.group()), text)
 
 

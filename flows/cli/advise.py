@@ -1,7 +1,7 @@
 """The verb `advise`: a short probe of the base model before anything is trained, and what the figures suggest.
 
-The base answers some of the held-out questions with retrieved passages, with the oracle alone and with none; its
-answers are kept, so that a later evaluation does not ask for them again.
+The base answers some of the held-out questions with retrieved passages, with the oracle alone and with no passage; its
+answers are kept, so that a later evaluation need not generate them again.
 """
 
 from __future__ import annotations
@@ -61,4 +61,4 @@ def advise(
         out.print(f"[bold]{number}. {item.do}[/bold] ({item.about})")
         out.print(f"   {item.why}", markup=False, soft_wrap=True)
     if not advice:
-        out.print("Nothing was measured that speaks for or against.")
+        out.print("No measurement speaks for or against.")

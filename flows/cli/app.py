@@ -41,14 +41,14 @@ class PlainFormatter(logging.Formatter):
         return shown(text_without_secrets(super().format(record)), lines=True)
 
 
-def _show_version(wanted: bool) -> None:
-    if not wanted:
+def _show_version(on: bool) -> None:
+    if not on:
         return
     try:
         number = importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError as error:
         raise RaftError(
-            f"{DISTRIBUTION} runs from its sources, so no version of it is installed", do="pip install -e . there"
+            f"{DISTRIBUTION} runs from its sources and has no installed version", do="pip install -e . in its folder"
         ) from error
     typer.echo(f"raft {number}")
     raise typer.Exit
@@ -93,21 +93,22 @@ def _register(app: typer.Typer) -> None:
         models,
         plan,
         promote,
+        questions,
         records,
         retrain,
         run,
         schedule,
         search,
         server,
-        stages,
     )
 
     _command(app, run.run, "raft run my.yaml --set train.max_steps=50")
     _command(app, plan.plan, "raft plan my.yaml")
     _command(app, ingest.ingest, "raft ingest my.yaml --dry-run")
-    for name, verb in stages.stage_verbs().items():
+    for name, verb in run.stage_verbs().items():
         _command(app, verb, f"raft {name} my.yaml", name=name)
     _command(app, export.export, "raft export my.yaml; raft export my.yaml --check all")
+    _command(app, questions.questions, "raft questions my.yaml --preview 5; raft questions my.yaml --dropped")
     _command(app, records.records, "raft records my.yaml --show 3; raft records --diff previous latest")
     _command(app, evaluate_retrieval.evaluate_retrieval, "raft evaluate retrieval my.yaml", name="evaluate retrieval")
     _command(app, advise.advise, "raft advise my.yaml --questions 40")
@@ -137,9 +138,9 @@ def main() -> NoReturn:
     """Entry point of the `raft` command."""
     _listen()
     try:
-        code = _prepared()
+        code = _prepare_and_run()
         _deaf()
-    except KeyboardInterrupt:  # before or after the verb; within it, `invoke` has said what is kept
+    except KeyboardInterrupt:  # before or after the verb; during it, `invoke` has reported what is kept
         _deaf()
         code = _interrupted("--json" in sys.argv)
     if link := sys.modules.get("tasks.prefect.link"):
@@ -147,8 +148,8 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _prepared() -> int:
-    """Settings of the process, then the verb."""
+def _prepare_and_run() -> int:
+    """Sets the process up, then runs the verb."""
     # torch's threads spin while they wait, which on a busy machine makes every operation many times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_working_folder_out()
@@ -160,13 +161,13 @@ def _prepared() -> int:
         for noisy in ("httpx", "httpcore", "jax", "prefect", "sentence_transformers", "filelock"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
     # Stages hold many small objects for as long as they work; with Python's own thresholds the collector looks through
-    # all of them again and again, which shows in what a small change costs.
+    # all of them again and again, which makes small changes noticeably slower.
     gc.set_threshold(100_000, 50, 50)
     return invoke(sys.argv[1:])
 
 
 def invoke(arguments: Sequence[str]) -> int:
-    """Runs the command in this process; returns its exit code. `--debug` may stand anywhere and lets errors through."""
+    """Runs the command in this process; returns its exit code. `--debug`, anywhere, lets errors through."""
     rest = [argument for argument in arguments if argument != "--debug"]
     return _run(rest, len(rest) < len(arguments), "--json" in rest)
 
@@ -189,13 +190,13 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
             raise
         return _interrupted(as_json) if _stopping else _failed(error, as_json)
     except BrokenPipeError:
-        # The reader of our output left (`raft plan | head`): nothing to tell, and nobody to tell it to.
+        # The reader of our output is gone (`raft plan | head`): there is nobody to report to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if debug:
             raise
-        if _stopping:  # a library made an error of its own of it
+        if _stopping:  # a library has turned the interruption into an error of its own
             return _interrupted(as_json)
         unexpected = RaftError(
             f"Unexpected {type(error).__name__}: {str(error).strip() or 'no message'}",
@@ -205,10 +206,10 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
 
 
 def _verb_first(arguments: list[str]) -> list[str]:
-    """A verb of two words (`evaluate retrieval`) as the one argument that the parser knows it by."""
+    """A verb of two words (`evaluate retrieval`) becomes one argument, as the parser knows it."""
     both = " ".join(arguments[:2])
-    known = {registered.name for registered in command().registered_commands}
-    return [both, *arguments[2:]] if both in known else arguments
+    names = {registered.name for registered in command().registered_commands}
+    return [both, *arguments[2:]] if both in names else arguments
 
 
 def _interrupted(as_json: bool) -> int:
@@ -238,18 +239,18 @@ def _failed(error: RaftError, as_json: bool) -> int:
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PATIENCE_SECONDS = 30.0  # longer than a trainer may take to save its state
-_stopping: list[float] = []  # when the process was first told to stop
+_stopping: list[float] = []  # when the process received its first signal
 
 
 def _listen() -> None:
-    """SIGTERM takes the path of Ctrl-C: stages stop, the trainer writes its checkpoint."""
+    """SIGTERM acts like Ctrl-C: stages stop, the trainer writes its checkpoint."""
     _stopping.clear()
     for number in _SIGNALS:
         signal.signal(number, _told_to_stop)
 
 
 def _told_to_stop(number: int, frame: Any) -> None:
-    """The first signal ends the work; further ones leave in peace what saves its state, for as long as it may."""
+    """The first signal ends the work; further ones are ignored while it may still be saving its state."""
     now = time.monotonic()
     if _stopping and now - _stopping[-1] < _PATIENCE_SECONDS:
         return
@@ -258,6 +259,6 @@ def _told_to_stop(number: int, frame: Any) -> None:
 
 
 def _deaf() -> None:
-    """Nothing is left to be stopped, so a signal must not change what the process ends with."""
+    """There is nothing left to stop, so a signal must not change the exit code."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)

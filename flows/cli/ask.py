@@ -17,7 +17,8 @@ from raft_errors import BadInput
 
 if TYPE_CHECKING:
     from data.prompting.contract import PromptTemplate
-    from flows.pipeline import Built, Run
+    from flows.run import Run
+    from flows.walk import Built
 
 
 def ask(
@@ -27,7 +28,7 @@ def ask(
     compare: Annotated[bool, typer.Option("--compare", help="Ask the base model too, with the same passages")] = False,
     base: Annotated[bool, typer.Option("--base", help="Ask the base model alone; needs no adapter yet")] = False,
     copy_quotes: Annotated[
-        bool, typer.Option("--copy-quotes", help="Let quotes be written only as they stand in a passage")
+        bool, typer.Option("--copy-quotes", help="Allow only quotes that stand in a passage word for word")
     ] = False,
     max_tokens: Annotated[int, typer.Option(min=8, max=4096, help="Longest answer")] = 256,
     config: ConfigOption = None,
@@ -76,7 +77,7 @@ def ask(
         out.print(shown(answer["answer"] or answer["text"], lines=True), markup=False, style="bold")
         for quote in answer["quotes"]:
             place = f" [{quote['passage']}]" if quote["passage"] else ""
-            out.print(f'  "{shown(quote["text"])}"{place} ({_found(quote)})', markup=False, soft_wrap=True)
+            out.print(f'  "{shown(quote["text"])}"{place} ({_place_in_words(quote)})', markup=False, soft_wrap=True)
         out.print()
     out.print("Passages shown:")
     for number, passage in enumerate(passages, 1):
@@ -87,16 +88,17 @@ def ask(
 
 
 def _contract(run: Run, built: Built) -> dict[str, Any]:
-    """How to prompt: as the adapter was trained, or without one as this configuration's records would be."""
+    """How to prompt: as the adapter was trained or, without one, as the records of this configuration would be."""
+    from data.nouns import Chunk, read_jsonl
     from tasks.store.store import read_json
     from tasks.work.records import contract_of
 
     if "export" in built:
         return read_json(built["export"].path("adapter/raft.json"))["prompt"]
-    return contract_of(run.config.records)
+    return contract_of(run.config.records, read_jsonl(built["chunk"].path("chunks.jsonl"), Chunk))
 
 
-def _found(quote: Mapping[str, Any]) -> str:
+def _place_in_words(quote: Mapping[str, Any]) -> str:
     """Where a quote stands, in words."""
     if quote["verbatim"]:
         return "verbatim"
@@ -104,14 +106,14 @@ def _found(quote: Mapping[str, Any]) -> str:
 
 
 class _Stream:
-    """Prints what is new of a growing text."""
+    """Prints what is new in a growing text."""
 
     def __init__(self, out: Console) -> None:
-        self._out, self._shown = out, 0
+        self._out, self._printed = out, 0
 
     def __call__(self, number: int, text: str) -> None:
-        self._out.print(shown(text[self._shown :], lines=True), end="", markup=False, style="dim", soft_wrap=True)
-        self._shown = max(self._shown, len(text))
+        self._out.print(shown(text[self._printed :], lines=True), end="", markup=False, style="dim", soft_wrap=True)
+        self._printed = max(self._printed, len(text))
 
 
 def _answer(
@@ -125,9 +127,9 @@ def _answer(
     show: Callable[[int, str], None] | None,
     copy_quotes: bool,
 ) -> dict[str, Any]:
-    """One model's answer, read back: final answer, quotes with whether they stand in the passages, the raw text.
+    """One model's answer, read back: final answer, quotes checked against the passages, the raw text.
 
-    `show` hears the text as it is written.
+    `show` receives the text while it is being written.
     """
     from data.evaluation.answer_metrics import check_quotes
     from data.prompting.contract import parse_answer
@@ -141,10 +143,10 @@ def _answer(
         copier = QuoteCopier(TokenBytes(generator.tokenizer.token_bytes()), template, passages)
         constrain = lambda _, ids: copier.allowed(ids)  # noqa: E731
     text = generator.generate([prompt], max_new_tokens=max_tokens, constrain=constrain, on_text=show)[0].text
-    parsed = parse_answer(text, template=template)
+    reply = parse_answer(text, template=template)
     return {
-        "answer": parsed.final_answer,
-        "refused": parsed.refused,
-        "quotes": check_quotes(parsed.quotes, passages, []),
+        "answer": reply.final_answer,
+        "refused": reply.refused,
+        "quotes": check_quotes(reply.quotes, passages, []),
         "text": text,
     }

@@ -29,10 +29,10 @@ def card(
     json: JsonOption = False,
 ) -> None:
     """Write the adapter's model card with its results; with --out beside a copy of the adapter."""
-    loaded = load_config(config, set_ or [])
-    store = Store(Path(loaded.store))
-    chain = trace(store, *chosen_adapter(store, loaded, adapter))
-    text = _card(chain, loaded.name)
+    run_config = load_config(config, set_ or [])
+    store = Store(Path(run_config.store))
+    chain = trace(store, *chosen_adapter(store, run_config, adapter))
+    text = _card(chain, run_config.name)
     if out is not None:
         if out.exists():
             raise BadInput(f"{out} exists already", do="name another folder")
@@ -50,16 +50,16 @@ def card(
 
 
 def _card(chain: Chain, name: str) -> str:
-    training, judged = chain.step("train"), chain.step("evaluate")
+    training, evaluation = chain.step("train"), chain.step("evaluate")
     metrics = None
-    if judged and judged.manifest:
+    if evaluation and evaluation.manifest:
         with contextlib.suppress(OSError, ValueError):
-            metrics = read_json(judged.manifest.path("metrics.json"))
+            metrics = read_json(evaluation.manifest.path("metrics.json"))
     return model_card(
         chain.contract,
         name=name,
         training=training.ingredients.get("config", {}) if training else {},
         figures=training.manifest.metrics if training and training.manifest else {},
         evaluation=metrics,
-        evaluated=judged.link.digest if judged and metrics else "",
+        evaluated=evaluation.link.digest if evaluation and metrics else "",
     )

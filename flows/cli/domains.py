@@ -1,7 +1,7 @@
-"""`raft domains`: several domains from one file, which share what they have in common, side by side within a limit.
+"""`raft domains`: several domains from one file, which share what they have in common, some of them side by side.
 
-Each domain is a `raft` command of its own (`run` or `retrain`) with its own lines in the log and its own exit code, so
-that one that fails stops no other; at the end there is one report over all. Caches, models and the store are shared.
+Each domain is a `raft` command of its own (`run` or `retrain`) with its own log lines and its own exit code, so that a
+failure stops no other domain; in the end there is one report over all. Caches, models and the store are shared.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tasks.config import RunConfig, config_of, read_yaml
 from tasks.store.access import make_folder
 from tasks.store.store import Store
 
-OK_CODES = {0, 3, 4}  # of `raft retrain`: held, rejected and rolled back are decisions, no failures
+OK_CODES = {0, 3, 4}  # of `raft retrain`: held, rejected and rolled back are decisions, not failures
 
 
 @dataclass(frozen=True)
@@ -39,29 +39,29 @@ class Outcome:
     """How a domain ended.
 
     Attributes:
-        told: the JSON object that its command printed last.
-        headline: the figures of its evaluation that count most; empty where it was not evaluated.
+        reply: the JSON object that its command printed last.
+        headline: the most important figures of its evaluation; empty if it was not evaluated.
         report: the page of its evaluation, or "".
     """
 
     name: str
     exit_code: int
     seconds: float
-    told: Mapping[str, Any] = field(default_factory=dict)
+    reply: Mapping[str, Any] = field(default_factory=dict)
     headline: Mapping[str, Any] = field(default_factory=dict)
     report: str = ""
 
     @property
     def result(self) -> str:
-        """In a word or a line."""
+        """One word or one line."""
         if self.exit_code not in OK_CODES:
-            return str(self.told.get("error") or f"ended with {self.exit_code}")
-        ran = self.told.get("ran")
-        return str(self.told.get("result") or ("nothing had to run" if ran == [] else "done"))
+            return str(self.reply.get("error") or f"ended with {self.exit_code}")
+        ran = self.reply.get("ran")
+        return str(self.reply.get("result") or ("nothing had to run" if ran == [] else "done"))
 
     def to_dict(self) -> dict[str, Any]:
-        known = {"name": self.name, "exit_code": self.exit_code, "seconds": self.seconds, "result": self.result}
-        return {**known, "headline": dict(self.headline), "report": self.report, "told": dict(self.told)}
+        facts = {"name": self.name, "exit_code": self.exit_code, "seconds": self.seconds, "result": self.result}
+        return {**facts, "headline": dict(self.headline), "report": self.report, "told": dict(self.reply)}
 
 
 def domains(
@@ -93,10 +93,10 @@ def domains(
 
 
 def read_domains(file: Path, only: list[str]) -> dict[str, RunConfig]:
-    """The configuration of each domain: what is common, with its own values on top, named after it.
+    """The configuration of each domain: the common part with its own values on top, named after the domain.
 
     Raises:
-        BadInput: no domains, an unknown one asked for, or values that are no configuration.
+        BadInput: the file has no domains or not those of `only`, or its values make no valid configuration.
     """
     values = read_yaml(file)
     unknown = sorted(values.keys() - {"common", "domains"})
@@ -104,17 +104,17 @@ def read_domains(file: Path, only: list[str]) -> dict[str, RunConfig]:
     if unknown or not isinstance(sections, dict) or not sections:
         raise BadInput(
             f"{file}: " + (f"unknown key {unknown[0]}" if unknown else "there is no domain"),
-            expected="`common:` (any part of a raft.yaml) and `domains:` with NAME: its own values",
+            expected="`common:` (any part of a raft.yaml) and `domains:` (NAME: its own values)",
             do="see docs/scheduling.md",
         )
-    if missing := sorted(set(only) - sections.keys()):
-        raise BadInput(f"{file} has no domain {missing[0]!r}", expected=f"one of {', '.join(sections)}")
+    if absent := sorted(set(only) - sections.keys()):
+        raise BadInput(f"{file} has no domain {absent[0]!r}", expected=f"one of {', '.join(sections)}")
     configs = {}
     for name, own in sections.items():
         if only and name not in only:
             continue
-        merged = merge(values.get("common") or {}, own or {})
-        configs[str(name)] = config_of({**merged, "name": str(name)}, f"{file}, domain {name}", file.parent)
+        whole = merge(values.get("common") or {}, own or {})
+        configs[str(name)] = config_of({**whole, "name": str(name)}, f"{file}, domain {name}", file.parent)
     return configs
 
 
@@ -128,7 +128,7 @@ def merge(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_all(configs: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int, out: Console) -> list[Outcome]:
-    """Runs each domain's command, at most `jobs` at once; on an interruption all of them save their state."""
+    """Runs each domain's command, at most `jobs` at once; if interrupted, all of them save their state."""
     children: list[subprocess.Popen[str]] = []
     mutex = threading.Lock()
 
@@ -167,7 +167,7 @@ def run_all(configs: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int
 
 
 def _write_private(path: Path, text: str) -> None:
-    """The child needs URLs with what is secret in them: a file for the user alone, whatever was there before."""
+    """A file for the user alone, whatever was there before: the child needs URLs with their secrets."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
@@ -189,7 +189,7 @@ def _last_object(output: str) -> dict[str, Any]:
 
 
 def _evaluation(store: Store, reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """The headline and the report of the evaluation that a command reported: `run` in full, `retrain` by its link."""
+    """Headline and report of a command's evaluation; `run` names its manifest in full, `retrain` by a link."""
     stages = reply.get("stages") or []
     rows = list(stages.values()) if isinstance(stages, dict) else stages
     key = next((row["key"] for row in rows if row["stage"] == "evaluate"), None)

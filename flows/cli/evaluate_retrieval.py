@@ -1,7 +1,7 @@
 """`raft evaluate retrieval`: dense, lexical and hybrid search side by side, on the run's questions or a judged set.
 
-The questions are those of the run, or of a folder in BEIR's layout; the retriever is the run's own. Nothing of the
-pipeline depends on what comes out.
+The questions are those of the run, or of a folder in BEIR's layout; the retriever is the run's own. Nothing in the
+pipeline depends on the result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flows.ready import ready
 from tasks.build.events import progress_of
 
 if TYPE_CHECKING:
-    from flows.pipeline import Run
+    from flows.run import Run
     from retrieval.search import Retriever
 
 METRICS = ("nDCG@10", "recall@1", "recall@5", "recall@10", "MRR", "MAP")
@@ -30,8 +30,8 @@ MODES = ("dense", "lexical", "hybrid")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What is to be compared: a retriever that has all modes, the questions, and where they come from in words."""
+class Comparison:
+    """What is compared: a retriever with all modes, on which questions, and, in words, where these come from."""
 
     retriever: Retriever
     questions: list[Question]
@@ -52,42 +52,47 @@ def evaluate_retrieval(
     json: JsonOption = False,
 ) -> None:
     """Compare dense, lexical and hybrid search: recall, nDCG, MRR, MAP, and the worst questions. Builds nothing."""
-    from flows.pipeline import Run
+    from flows.run import Run
     from retrieval.evaluation import evaluate_retrieval as compare
 
     display = Display()
     if data is None:
         run, built = ready(config, set_, "questions")
-        judged = _own(run, built)
+        comparison = _own(run, built)
     else:
         from tasks.config import load_config
 
         run = Run.of(load_config(config, set_ or []), display)
         run.store.prepare()
-        judged = _set(run, data, split, progress_of("embed", display))
+        comparison = _set(run, data, split, progress_of("embed", display))
     try:
-        searches = _searches(judged.retriever, run.config.retrieval.mode)
+        searches = _searches(comparison.retriever, run.config.retrieval.mode)
         result = compare(
-            judged.questions,
+            comparison.questions,
             searches,
-            grades=judged.grades,
-            group_of=judged.group_of,
+            grades=comparison.grades,
+            group_of=comparison.group_of,
             progress=progress_of("search", display),
         )
     finally:
         display.close()
     configured = list(searches)[-1] if run.config.retrieval.rerank else run.config.retrieval.mode
     scores = result.pop("scores")
-    differences = _differences(judged.questions, scores, configured)
-    facts = {"about": judged.about, "caution": judged.caution, "configured": configured, "differences": differences}
+    differences = _differences(comparison.questions, scores, configured)
+    facts = {
+        "about": comparison.about,
+        "caution": comparison.caution,
+        "configured": configured,
+        "differences": differences,
+    }
     page = html or Path(run.config.store) / "reports" / "retrieval.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(_page(judged, result, facts), encoding="utf-8")
+    page.write_text(_page(comparison, result, facts), encoding="utf-8")
     if json:
         emit({"ok": True, **facts, **result, "report": str(page)})
         return
     out = Console(highlight=False)
-    out.print(plain(f"{judged.about} {judged.caution}".strip(), lines=True), soft_wrap=True)
+    out.print(plain(f"{comparison.about} {comparison.caution}".strip(), lines=True), soft_wrap=True)
     rows = [(_mark(n, configured), *(f"{row[m]:.3f}" for m in METRICS)) for n, row in result["modes"].items()]
     out.print(table("", ("search", *METRICS), rows))
     for line in _verdicts(differences, configured):
@@ -95,9 +100,9 @@ def evaluate_retrieval(
     out.print(f"report  {page}", soft_wrap=True)
 
 
-def _own(run: Run, built: Mapping[str, Any]) -> Judged:
-    """The run's questions on the run's index. Those of a teacher that were dropped because the retriever did not find
-    their chunk are asked too: without them the retriever that chose would look better than it is."""
+def _own(run: Run, built: Mapping[str, Any]) -> Comparison:
+    """The run's questions on the run's index, with those of a teacher that were dropped because the retriever did not
+    find their chunk: without these the retriever that did the choosing would look better than it is."""
     from tasks.runtime.retriever import open_retriever
 
     section = run.config.retrieval.model_copy(update={"mode": "hybrid"})
@@ -106,7 +111,7 @@ def _own(run: Run, built: Mapping[str, Any]) -> Judged:
     lost = _not_found_again(built["questions"].path("dropped.jsonl"), retriever)
     types = {d.id: d.media_type for d in read_jsonl(built["ingest"].path("documents.jsonl"), Document)}
     by_teacher = run.config.questions.file is None
-    return Judged(
+    return Comparison(
         retriever,
         questions + lost,
         f"{len(questions) + len(lost)} {'teacher' if by_teacher else 'user'} questions over "
@@ -119,11 +124,11 @@ def _own(run: Run, built: Mapping[str, Any]) -> Judged:
     )
 
 
-def _not_found_again(dropped: Path, retriever: Retriever) -> list[Question]:
+def _not_found_again(file: Path, retriever: Retriever) -> list[Question]:
     from data.questions.results import Dropped
 
     lost = {}
-    for row in read_jsonl(dropped, Dropped):
+    for row in read_jsonl(file, Dropped):
         if row.reason == "round_trip" and row.question and row.chunk_id in retriever.chunks:
             document = retriever.chunks[row.chunk_id].document_id
             question = Question(digest(row.question, row.chunk_id), row.question, "", (row.chunk_id,), (document,))
@@ -131,25 +136,25 @@ def _not_found_again(dropped: Path, retriever: Retriever) -> list[Question]:
     return list(lost.values())
 
 
-def _set(run: Run, folder: Path, split: str, progress: Progress) -> Judged:
-    """A judged set, embedded now; its vectors are kept in the store's cache."""
+def _set(run: Run, folder: Path, split: str, progress: Progress) -> Comparison:
+    """A judged set, embedded now; the store's cache keeps its vectors."""
     from retrieval.embedding.embedder import Embedder
     from retrieval.index.faiss_index import build_index, open_index
     from retrieval.judged_sets import read_judged_set
     from retrieval.search import Retriever, passage_text
     from tasks.store.places import calibration_file
 
-    judged = read_judged_set(folder, split=split)
+    judged_set = read_judged_set(folder, split=split)
     model = Embedder.load(
         run.models["embedder"].folder,
         device=run.config.embed.device,
         precision=run.config.embed.precision,
         calibration=calibration_file(),
     )
-    texts = [passage_text(chunk) for chunk in judged.chunks]
+    texts = [passage_text(chunk) for chunk in judged_set.chunks]
     vectors = model.encode(texts, cache=run.store.cache("embed"), progress=progress)
     with tempfile.TemporaryDirectory() as place:
-        build_index(vectors, [c.id for c in judged.chunks], Path(place), embedder=model.info.to_dict())
+        build_index(vectors, [c.id for c in judged_set.chunks], Path(place), embedder=model.info.to_dict())
         index = open_index(Path(place), expect_embedder=model.info.digest)
     settings = run.config.retrieval
     reranker = None
@@ -160,18 +165,18 @@ def _set(run: Run, folder: Path, split: str, progress: Progress) -> Judged:
     retriever = Retriever(
         index,
         model,
-        judged.chunks,
+        judged_set.chunks,
         mode="hybrid",
         language=settings.language,
         reranker=reranker,
         rerank_depth=settings.rerank_depth,
     )
-    about = f"{len(judged.questions)} queries over {len(judged.chunks)} documents of {folder.name}."
-    return Judged(retriever, judged.questions, about, grades=judged.grades)
+    about = f"{len(judged_set.questions)} queries over {len(judged_set.chunks)} documents of {folder.name}."
+    return Comparison(retriever, judged_set.questions, about, grades=judged_set.grades)
 
 
 def _searches(retriever: Retriever, mode: str) -> dict[str, Search]:
-    """The three modes by name, and the configured one reranked where there is a cross-encoder."""
+    """The three modes by name, and the configured one with reranking if there is a cross-encoder."""
     searches: dict[str, Search] = {}
     for name in MODES:
         searches[name] = retriever.in_mode(name, reranked=False).search  # type: ignore[arg-type]
@@ -183,7 +188,7 @@ def _searches(retriever: Retriever, mode: str) -> dict[str, Search]:
 def _differences(
     questions: list[Question], scores: Mapping[str, Mapping[str, Mapping[str, float]]], configured: str
 ) -> dict[str, dict[str, Any]]:
-    """nDCG@10 of every other search less that of the configured one, with its 95 % interval."""
+    """nDCG@10 of every other search minus that of the configured one, with its 95 % interval."""
     from data.evaluation.comparison import resampled_units
     from data.statistics import paired_bootstrap
 
@@ -215,19 +220,19 @@ def _mark(name: str, configured: str) -> str:
     return f"{name} (configured)" if name == configured else name
 
 
-def _page(judged: Judged, result: dict[str, Any], facts: dict[str, Any]) -> str:
+def _page(comparison: Comparison, result: dict[str, Any], facts: dict[str, Any]) -> str:
     from data.reports.charts import bar_chart
     from data.reports.page import render_page
 
-    def shown(chunk: str) -> dict[str, Any]:
-        return judged.retriever.chunks[chunk].to_dict()
+    def passage(chunk: str) -> dict[str, Any]:
+        return comparison.retriever.chunks[chunk].to_dict()
 
     chart = {m: {name: row[m] for name, row in result["modes"].items()} for m in ("nDCG@10", "recall@1", "recall@5")}
     worst = [
         {
             **row,
-            "gold": [shown(chunk) for chunk in row["gold_chunk_ids"][:3]],
-            "found": {name: [shown(chunk) for chunk in chunks[:1]] for name, chunks in row["first"].items()},
+            "gold": [passage(chunk) for chunk in row["gold_chunk_ids"][:3]],
+            "found": {name: [passage(chunk) for chunk in chunks[:1]] for name, chunks in row["first"].items()},
         }
         for row in result["worst"]
     ]

@@ -1,4 +1,4 @@
-"""The verb `explain`: draws the chain behind an adapter and checks it byte by byte."""
+"""The verb `explain`: draws the chain behind an adapter, and checks it byte by byte."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def explain(
     json: JsonOption = False,
 ) -> None:
     """Show what an adapter was made from: corpus, chunks, index, questions, records, training, export, evaluation."""
-    loaded = load_config(config, set_ or [])
-    store = Store(Path(loaded.store))
-    chain = trace(store, *chosen_adapter(store, loaded, adapter))
-    findings = _findings(chain, store, loaded) if check else None
+    run_config = load_config(config, set_ or [])
+    store = Store(Path(run_config.store))
+    chain = trace(store, *chosen_adapter(store, run_config, adapter))
+    findings = _findings(chain, store, run_config) if check else None
     making = _making(chain, store)
     broken = any(f.fault for f in findings or ())
     if json:
@@ -65,7 +65,7 @@ def explain(
 
 
 def _findings(chain: Chain, store: Store, config: RunConfig) -> list[Finding]:
-    from flows.pipeline import STAGES
+    from flows.calls import STAGES
     from tasks.ingest import corpus_of
 
     names = {
@@ -83,7 +83,7 @@ def _findings(chain: Chain, store: Store, config: RunConfig) -> list[Finding]:
     return verify(
         chain,
         store,
-        stages={stage.name: stage for stage in STAGES},
+        stages=STAGES,
         models=model,
         corpus=lambda: corpus_of(config.corpus, config.ingest, store).digest,
     )
@@ -98,16 +98,16 @@ def _tell(out: Console, chain: Chain, findings: list[Finding]) -> None:
     if faults:
         out.print(f"[red]The chain does not hold: {len(faults)} of its links are broken.[/red]")
     else:
-        out.print(f"[green]The chain holds[/green]: {len(chain.steps)} steps, {files} files read again byte by byte.")
+        out.print(f"[green]The chain holds[/green]: {len(chain.steps)} steps, {files} files read again, byte by byte.")
 
 
 def _making(chain: Chain, store: Store) -> dict[tuple[str, str], tuple[bool, list[str]]]:
-    """`{(stage, key): (was it kept, what differs)}` of the steps that this installation would make otherwise."""
-    from flows.pipeline import STAGES
+    """`{(stage, key): (was it kept, what differs)}` of the steps that this installation would make differently."""
+    from flows.calls import STAGES
 
-    kept = kept_steps(chain, store)
-    other = made_by_other_code(chain, {stage.name: stage for stage in STAGES})
-    return {entry: (entry in kept, words) for entry, words in other.items()}
+    kept_entries = kept_steps(chain, store)
+    other = made_by_other_code(chain, STAGES)
+    return {entry: (entry in kept_entries, words) for entry, words in other.items()}
 
 
 def _tree(chain: Chain, making: Mapping[tuple[str, str], tuple[bool, list[str]]]) -> Tree:

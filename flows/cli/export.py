@@ -11,7 +11,7 @@ from rich.console import Console
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import emit, table
-from flows.cli.run import build
+from flows.cli.run import build_to
 from flows.ready import ready
 from raft_errors import BadInput
 
@@ -45,7 +45,7 @@ def export(
     if check is None:
         if adapter or out:
             raise BadInput("--adapter and --out belong to --check", do="say for whom: --check all")
-        build(config, set_, "export", force, no_prefect, json, keep)
+        build_to(config, set_, "export", force, no_prefect, json, keep)
         return
     _check(config, set_, check, adapter, out, json)
 

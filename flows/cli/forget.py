@@ -1,4 +1,4 @@
-"""The verb `forget`: what a document has touched, what to do about each, and its removal when told so."""
+"""The verb `forget`: what a document has touched, what to do about it, and, with --yes, its removal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def forget(
         typer.Argument(help="A document as citations name it, its last parts, or a pattern with *"),
     ],
     yes: Annotated[
-        bool, typer.Option("--yes", help="Delete every result it is in; without it nothing is touched")
+        bool, typer.Option("--yes", help="Delete every result it is in; without --yes nothing is touched")
     ] = False,
     caches: Annotated[
         bool, typer.Option("--caches", help="With --yes: also the item caches, in which its text is kept")
@@ -33,12 +33,12 @@ def forget(
     json: JsonOption = False,
 ) -> None:
     """List the chunks, questions, records and adapters that a document is in, and plan their retirement."""
-    loaded = load_config(config, set_ or [])
-    store = Store(Path(loaded.store))
+    run_config = load_config(config, set_ or [])
+    store = Store(Path(run_config.store))
     traces = touched(store, source)
-    steps = plan(traces, store, source, loaded.corpus, loaded.ingest)
+    steps = plan(traces, store, source, run_config.corpus, run_config.ingest)
     if yes:
-        carry_out(traces, store, source, loaded.corpus, loaded.ingest, caches=caches)
+        carry_out(traces, store, source, run_config.corpus, run_config.ingest, caches=caches)
     if json:
         emit({"ok": True, "deleted": yes, **traces.to_dict(), "plan": steps})
         return
@@ -46,7 +46,7 @@ def forget(
     _show(out, traces)
     if yes:
         freed = sum(thing.bytes for thing in traces.folders)
-        out.print(f"Deleted {len(traces.folders)} results ({freed / 1e6:.1f} MB). The next run makes them without it.")
+        out.print(f"Deleted {len(traces.folders)} results ({freed / 1e6:.1f} MB). The next run makes new ones.")
         return
     out.print("What to do:")
     for number, step in enumerate(steps, 1):

@@ -1,4 +1,4 @@
-"""The verb `gc`: shows what the store no longer needs, and deletes it when told so."""
+"""The verb `gc`: shows what the store no longer needs and, with --yes, deletes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.store.manifest import Link
 from tasks.store.store import Store
 from tasks.upkeep import gc as collection
 
-YesOption = Annotated[bool, typer.Option("--yes", help="Delete; without it nothing is touched")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Delete; without --yes nothing is touched")]
 
 
 def gc(
@@ -24,15 +24,15 @@ def gc(
         list[Path] | None,
         typer.Argument(help="YAML files whose results stay; default ./raft.yaml. Name all that share the store"),
     ] = None,
-    days: Annotated[float, typer.Option(min=0, help="Keep what is younger than so many days")] = 0.0,
+    days: Annotated[float, typer.Option(min=0, help="Keep everything younger than this many days")] = 0.0,
     yes: YesOption = False,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show what the store no longer needs; with --yes delete it."""
-    loaded = [load_config(path, set_ or []) for path in config or (None,)]
-    store = Store(Path(loaded[0].store))
-    runs = [link for one in loaded for link in _results(one)]
+    configs = [load_config(path, set_ or []) for path in config or (None,)]
+    store = Store(Path(configs[0].store))
+    runs = [link for one in configs for link in _results(one)]
     outcome = collection.collect(store, runs, days) if yes else collection.plan(store, runs, days)
     if json:
         rows = {"keep": [t.to_dict() for t in outcome.keep], "drop": [t.to_dict() for t in outcome.drop]}
@@ -53,8 +53,9 @@ def gc(
 
 
 def _results(config) -> list[Link]:
-    """What a run of the configuration would take from the store, as far as its stages are finished and models here."""
-    from flows.pipeline import Models, Run, chain
+    """What a run of the configuration would take from the store, as far as stages are finished and models are here."""
+    from flows.run import Models, Run
+    from flows.walk import walk
     from raft_errors import RaftError
     from tasks.build.events import silent
     from tasks.build.stage import Request, find
@@ -70,6 +71,7 @@ def _results(config) -> list[Link]:
             links.append(manifest.link)
         return manifest
 
-    with contextlib.suppress(RaftError):  # a corpus or file that is away: what it made is kept by being newest
-        chain(run, "evaluate", look)
+    # a corpus or file that is missing: its results stay, since they are the newest
+    with contextlib.suppress(RaftError):
+        walk(run, look)
     return links

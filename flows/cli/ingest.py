@@ -1,4 +1,4 @@
-"""The verb `ingest`: reads the sources, or with `--dry-run` says what reading them would change."""
+"""The verb `ingest`: reads the sources or, with `--dry-run`, says what reading them would change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import emit, table
-from flows.cli.run import build
+from flows.cli.run import build_to
 from flows.plan import plan
 from tasks.config import RunConfig, load_config
 from tasks.store.store import Store
@@ -37,13 +37,13 @@ def ingest(
     no_prefect: NoPrefectOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Read the sources into documents. Builds what it needs before."""
+    """Read the sources into documents. Builds what it needs first."""
     overrides = [*(set_ or []), *(["ingest.prune=true"] if prune else [])]
     if not dry_run:
-        build(config, overrides, "ingest", force, no_prefect, json, keep)
+        build_to(config, overrides, "ingest", force, no_prefect, json, keep)
         return
-    loaded = load_config(config, overrides)
-    outlook = changes(loaded, Store(Path(loaded.store)))
+    run_config = load_config(config, overrides)
+    outlook = changes(run_config, Store(Path(run_config.store)))
     if json:
         emit({"ok": True, **outlook})
         return
@@ -59,7 +59,7 @@ def ingest(
 
 
 def changes(config: RunConfig, store: Store) -> dict[str, Any]:
-    """What an ingest would do: the files by state with the chunks that they have now, and the outlook of the stages."""
+    """What an ingest would do: the files by state with their present chunk counts, and the outlook of the stages."""
     difference = file_changes(config.corpus, config.ingest, store)
     words = {**STATES, "vanished": _fate(config, difference.kept)}
     files = {
@@ -72,7 +72,7 @@ def changes(config: RunConfig, store: Store) -> dict[str, Any]:
 def _fate(config: RunConfig, kept: Collection[str]) -> str:
     if config.ingest.prune:
         return "dropped, with the chunks (--prune)"
-    return "kept (--prune drops them)" if kept else "dropped: the store holds no document as it would be read today"
+    return "kept (--prune drops them)" if kept else "dropped: the store does not hold them as they would be read today"
 
 
 def _few(names: list[str]) -> str:

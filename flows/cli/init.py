@@ -35,7 +35,7 @@ def init(
 
 
 def commented(corpus: tuple[str, ...] | None = None, questions_file: str | None = None) -> str:
-    """The default configuration as YAML, every field with its meaning and range; only what differs is set live."""
+    """The default configuration as YAML, each field explained and all but the given values commented out."""
     values: dict[tuple[str, ...], Any] = {("corpus",): list(corpus or RunConfig().corpus)}
     if questions_file:
         values["questions", "file"] = questions_file
@@ -44,7 +44,7 @@ def commented(corpus: tuple[str, ...] | None = None, questions_file: str | None 
     return "\n".join(lines) + "\n"
 
 
-def _section(section: BaseModel, prefix: tuple[str, ...], given: dict[tuple[str, ...], Any]) -> list[str]:
+def _section(section: BaseModel, prefix: tuple[str, ...], values: dict[tuple[str, ...], Any]) -> list[str]:
     pad = "  " * len(prefix)
     lines: list[str] = []
     for name, info in type(section).model_fields.items():
@@ -53,12 +53,12 @@ def _section(section: BaseModel, prefix: tuple[str, ...], given: dict[tuple[str,
             if not type(value).model_fields:
                 continue
             lines += ["", f"{pad}# {info.description}", f"{pad}{name}:"]
-            lines += _section(value, path, given)
+            lines += _section(value, path, values)
             continue
         lines.append(f"{pad}# {info.description} ({describe_values(info)}).")
-        live = path in given
-        shown = given[path] if live else value
-        lines.append(f"{pad}{'' if live else '# '}{name}: {_yaml(shown)}")
+        live = path in values
+        entry = values[path] if live else value
+        lines.append(f"{pad}{'' if live else '# '}{name}: {_yaml(entry)}")
     return lines
 
 
@@ -68,7 +68,7 @@ def _yaml(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def schema(json: Annotated[bool, typer.Option("--json", help="The same: the schema is JSON")] = False) -> None:
+def schema(json: Annotated[bool, typer.Option("--json", help="No difference: the schema is JSON")] = False) -> None:
     """Print the JSON schema of the configuration."""
     document = RunConfig.model_json_schema()
     if json:

@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs have, and what their texts mean."""
+"""Arguments and options that several verbs share, and how their texts are read."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ KeepOption = Annotated[
     list[str] | None,
     typer.Option(
         "--keep",
-        help="Take a stage's finished result though other code made it (repeat, or a,b): a name, all (wherever only "
-        "the code differs), or none (give up what was kept before)",
+        help="Accept a stage's finished result although other code made it (repeat, or a,b): a name, all (wherever "
+        "only the code differs), or none (give up what was kept before)",
         show_default=False,
     ),
 ]
@@ -38,7 +38,7 @@ WhereOption = Annotated[
     list[str] | None,
     typer.Option(
         "--where",
-        help="Only such passages: source=guides/*, title=..., page=3, or a column of a table; may be repeated",
+        help="Only these passages: source=guides/*, title=..., page=3, or a column of a table; may be repeated",
     ),
 ]
 AdapterArgument = Annotated[
@@ -57,13 +57,13 @@ def kept_names(keep: list[str] | None, stages: Collection[str], force: bool = Fa
     Args:
         stages: those that the command reaches.
     Raises:
-        BadInput: a name that is none of them, or `all` together with `--force`.
+        BadInput: a name is not among them, or `all` is combined with `--force`.
     """
     names = [name.strip() for text in keep or [] for name in text.split(",") if name.strip()]
     for name in names:
         if name not in (*stages, "all", "none"):
-            known = ", ".join((*stages, "all", "none"))
-            raise BadInput(f"--keep {name}: this command reaches no such stage", expected=f"one of {known}")
+            choices = ", ".join((*stages, "all", "none"))
+            raise BadInput(f"--keep {name}: this command reaches no such stage", expected=f"one of {choices}")
     if force and "all" in names:
         raise BadInput("--force and --keep all ask for opposite things", do="give one of the two")
     return names
@@ -82,7 +82,7 @@ def where_filter(texts: list[str] | None) -> dict[str, Any] | None:
 
 
 def chosen_adapter(store: Store, config: RunConfig, adapter: str | None) -> tuple[Link, Link | None]:
-    """The export, and its evaluation where the registry names one, of the adapter that is meant."""
+    """The export of the adapter that is meant, and its evaluation if the registry names one."""
     name, _, number = (adapter or "").rpartition(":")
     if adapter is None or (number.isdecimal() and len(number) < 6 and not Path(adapter).is_dir()):
         registry = Registry(store, name or config.name).read()

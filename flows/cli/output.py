@@ -1,6 +1,6 @@
 """What the verbs show: results as one JSON object or a table on standard output, a run's events on standard error.
 
-Of a run there is one line a stage, with a live bar where there is a terminal and a line now and then where not.
+A run gives one line per stage, with a live bar on a terminal and a line now and then elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from rich.text import Text
 
 from data.text.shown import shown
 from tasks.build.events import Damaged, Event, Finished, Progressed, Said, Started, Waiting
-from tasks.store.manifest import Manifest
 
 LINE_SECONDS = 15.0  # between progress lines where no bar can be drawn
 
@@ -32,7 +31,7 @@ class Display:
         self.states: dict[str, str] = {}
         self._sentences: set[str] = set()
         self._bar: Progress | None = None
-        self._last_line: dict[str, float] = {}  # of each stage: when a line of its progress was due last
+        self._last_line: dict[str, float] = {}  # stage -> when its progress was last due
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -47,24 +46,23 @@ class Display:
                 self.console.print(f"[yellow]{stage}[/yellow] is being built by {who}: waiting for it")
             case Damaged(stage, what):
                 self.console.print(f"[yellow]{stage}[/yellow] in the store is damaged ({plain(what)}): making it again")
-            case Finished(manifest, cached):
-                self._finished(manifest, cached)
+            case Finished():
+                self._finished(event)
             case Said(text):
                 self._say(text)
 
     def close(self) -> None:
-        """Takes the bar away, where there is one."""
+        """Removes the bar, if there is one."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
-    def _finished(self, manifest: Manifest, cached: bool) -> None:
+    def _finished(self, event: Finished) -> None:
         self.close()
-        self.states[manifest.stage] = "cached" if cached else "built"
-        took = "cached" if cached else f"{manifest.seconds:.1f} s"
-        self.console.print(
-            f"[green]✓[/green] [bold]{manifest.stage}[/bold] ({took}): {plain(manifest.summary)}", soft_wrap=True
-        )
+        self.states[event.stage] = "cached" if event.cached else "built"
+        took = "cached" if event.cached else f"{event.manifest.seconds:.1f} s"
+        summary = plain(event.manifest.summary)
+        self.console.print(f"[green]✓[/green] [bold]{event.stage}[/bold] ({took}): {summary}", soft_wrap=True)
 
     def _say(self, text: str) -> None:
         """Each sentence once."""
@@ -97,12 +95,12 @@ class Display:
 
 
 def plain(text: str, *, lines: bool = False) -> str:
-    """Foreign text inside Rich markup: nothing in it is markup, and no character commands the terminal."""
+    """Foreign text for Rich: nothing in it acts as markup, and no character controls the terminal."""
     return escape(shown(text, lines=lines))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A plain table; the last column takes the room that is left."""
+    """A plain table; the last column takes the remaining width."""
     grid = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for position, column in enumerate(columns):
         grid.add_column(column, overflow="fold", ratio=1 if position == len(columns) - 1 else None)

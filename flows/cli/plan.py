@@ -1,4 +1,4 @@
-"""The verb `plan`: what a run would do and why, or with `--engine` what training will need."""
+"""The verb `plan`: what a run would do and why or, with `--engine`, what training will need."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def plan(
     from flows.plan import notices_of
     from flows.plan import plan as outlook
 
-    loaded = load_config(config, set_ or [])
+    run_config = load_config(config, set_ or [])
     if engine or devices or memory:
-        _engine_plan(loaded, devices, memory, json)
+        _engine_plan(run_config, devices, memory, json)
         return
-    from flows.pipeline import NAMES
+    from flows.calls import NAMES
 
-    rows = outlook(loaded, "evaluate", kept_names(keep, NAMES))
-    notices = notices_of(loaded)
+    rows = outlook(run_config, "evaluate", kept_names(keep, NAMES))
+    notices = notices_of(run_config)
     if json:
         emit({"ok": True, "stages": [row.__dict__ for row in rows], "notices": notices})
         return
@@ -49,9 +49,9 @@ def plan(
 def _engine_plan(config: RunConfig, devices: int | None, memory: float | None, json: bool) -> None:
     from flows.engine_plan import engine_plan, lines
 
-    tried = engine_plan(config, devices, memory)
+    attempts = engine_plan(config, devices, memory)
     if json:
-        emit({"ok": True, "fits": tried[-1]["fits"], "tried": tried})
+        emit({"ok": True, "fits": attempts[-1]["fits"], "tried": attempts})
         return
-    for line in lines(tried):
+    for line in lines(attempts):
         Console(highlight=False).print(line, soft_wrap=True)

@@ -35,12 +35,13 @@ def promote(
     json: JsonOption = False,
 ) -> None:
     """Put a version of the adapter into use; the gate is not asked. Without a number: what `raft run` built."""
-    from flows import pipeline
+    from flows.run import Run
+    from flows.walk import published
 
-    run = pipeline.Run.of(load_config(config, set_ or []))
+    run = Run.of(load_config(config, set_ or []))
     registry = Registry(run.store, run.config.name)
     if version is None:
-        built = pipeline.published(run, "evaluate")
+        built = published(run, "evaluate")
         if built is None:
             raise BadInput(
                 "This configuration's adapter is not built",
@@ -65,7 +66,7 @@ def adapters(
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the versions of every adapter in the store: which is in use, which wait, and why."""
+    """List the versions of every adapter in the store: which one is in use, which ones wait, and why."""
     registries = all_adapters(_registry(config, set_).store)
     if json:
         emit({"ok": True, "adapters": [{**_row(r, r.read()), "nights": _nights(r)} for r in registries]})
@@ -94,8 +95,8 @@ def _night_row(night: RetrainDecision) -> tuple[str, ...]:
 
 
 def _registry(config: Path | None, overrides: list[str] | None) -> Registry:
-    loaded = load_config(config, overrides or [])
-    return Registry(Store(Path(loaded.store), mode=loaded.store_mode), loaded.name)
+    run_config = load_config(config, overrides or [])
+    return Registry(Store(Path(run_config.store), mode=run_config.store_mode), run_config.name)
 
 
 def _show(registry: Registry, adapter: Adapter, as_json: bool) -> None:

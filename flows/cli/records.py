@@ -13,7 +13,7 @@ from data.nouns import Record, read_jsonl
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import emit
-from flows.cli.run import build
+from flows.cli.run import build_to
 from raft_errors import BadInput
 from tasks.config import RunConfig, load_config
 from tasks.store.store import Store, read_json
@@ -25,7 +25,8 @@ def records(
     config: ConfigArgument = None,
     set_: SetOption = None,
     show: Annotated[
-        int | None, typer.Option("--show", min=1, max=1000, help="Show so many records, trained tokens between ⟦ and ⟧")
+        int | None,
+        typer.Option("--show", min=1, max=1000, help="Show this many records, trained tokens between ⟦ and ⟧"),
     ] = None,
     diff: Annotated[
         tuple[str, str] | None,
@@ -36,31 +37,32 @@ def records(
     no_prefect: NoPrefectOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Compose RAFT records. Builds what it needs before. --show and --diff look at what was built."""
-    loaded = load_config(config, set_ or [])
+    """Compose RAFT records. Builds what it needs first. --show and --diff look at what was built."""
+    run_config = load_config(config, set_ or [])
     if diff:
-        _diff(Store(Path(loaded.store)), diff, json)
+        _diff(Store(Path(run_config.store)), diff, json)
         return
     if show is None:
-        build(config, set_, "records", force, no_prefect, json, keep)
+        build_to(config, set_, "records", force, no_prefect, json, keep)
         return
-    _show(loaded, show, json)
+    _show(run_config, show, json)
 
 
 def _show(config: RunConfig, count: int, as_json: bool) -> None:
-    """Records as the trainer will see them, with the figures of the preflight."""
-    from flows import pipeline
+    """Records as the trainer will see them, with the figures of the token check."""
+    from flows.run import Run
+    from flows.walk import published
     from jora_engine.files.tokenizer import Tokenizer
-    from tasks.work.records import look
+    from tasks.work.records import check_training_tokens
 
-    run = pipeline.Run.of(config)
-    built = pipeline.published(run, "records")
+    run = Run.of(config)
+    built = published(run, "records")
     if built is None:
         raise BadInput("The records are not built for this configuration", do="build them first: raft records")
     manifest = built["records"]
     rows = list(islice(read_jsonl(manifest.path("train.jsonl"), Record), count))
     tokenizer = Tokenizer.load(run.models["base"].folder, **run.models["base"].chat)
-    samples = look(rows, tokenizer, config.records.max_tokens, samples=count).samples
+    samples = check_training_tokens(rows, tokenizer, config.records.max_tokens, samples=count).samples
     figures = read_json(manifest.path("preflight.json"))["figures"]
     if as_json:
         emit({"ok": True, "samples": samples, "figures": figures, "folder": str(manifest.folder)})
@@ -76,12 +78,12 @@ def _show(config: RunConfig, count: int, as_json: bool) -> None:
 
 
 def _figures(figures: dict[str, Any]) -> list[str]:
-    length, trained = figures["length"], figures["trained_length"]
+    length, trained_length = figures["length"], figures["trained_length"]
     return [
         f"{figures['records']} records for training and validation, {figures['tokens']} tokens, of which "
         f"{figures['trained_tokens']} are trained ({figures['trained_share']:.1%})",
-        f"tokens a record: median {length['p50']}, most {length['max']}; trained: median {trained['p50']}, "
-        f"most {trained['max']}",
+        f"tokens a record: median {length['p50']}, most {length['max']}; trained: median {trained_length['p50']}, "
+        f"most {trained_length['max']}",
         f"without label {figures['without_label']}, end not trained {figures['without_end']}, "
         f"cut {figures['cut']}, output not whole {figures['output_not_whole']}",
     ]
@@ -100,17 +102,17 @@ def _diff(store: Store, names: tuple[str, str], as_json: bool) -> None:
 
 
 def _data_set(store: Store, name: str) -> Path:
-    """A folder with records: a path, the beginning of a key, or a word for one of those built last."""
+    """A folder with records: a path, the beginning of a key, or `latest` or `previous`."""
     if (Path(name) / "train.jsonl").is_file():
         return Path(name)
     folders = [manifest.folder for manifest in reversed(store.manifests("records"))]
     words = {"latest": folders[-1:], "previous": folders[-2:-1]}
     matches = words[name] if name in words else [f for f in folders if name and f.name.startswith(name)]
     if len(matches) != 1:
-        known = ", ".join(f.name[:12] for f in folders[-5:]) or "none"
+        keys = ", ".join(f.name[:12] for f in folders[-5:]) or "none"
         raise BadInput(
             f"{name!r} names {len(matches) or 'no'} data sets",
-            expected=f"a folder with train.jsonl, previous, latest, or the beginning of one key (here: {known})",
+            expected=f"a folder with train.jsonl, previous, latest, or the beginning of one key (here: {keys})",
             do="correct it, or build the records first: raft records",
         )
     return matches[0]

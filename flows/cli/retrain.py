@@ -1,4 +1,4 @@
-"""The verb `retrain`: looks at the corpus and does what its change asks for."""
+"""The verb `retrain`: looks at the corpus and does what its changes require."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from flows.cli.options import ConfigArgument, JsonOption, KeepOption, NoPrefectO
 from flows.cli.output import Display, emit, plain
 from tasks.config import load_config
 
-HELD, ROLLED_BACK = 3, 4  # exit codes of a night, for cron: someone should look
+HELD, ROLLED_BACK = 3, 4  # exit codes of a night, for cron: a person should look
 
 
 def retrain(
     config: ConfigArgument = None,
     set_: SetOption = None,
     keep: KeepOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Train even if nothing asks for it")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train even without a reason")] = False,
     no_prefect: NoPrefectOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Look at the corpus and do what the change asks for: nothing, refresh the index, or train, compare and promote.
+    """Look at the corpus and do what its changes require: nothing, refresh the index, or train, compare and promote.
 
     Exit codes: 0 nothing to do, refreshed or promoted; 3 held or rejected; 4 rolled back; else as with every verb.
     """
-    from flows import pipeline
+    from flows.calls import NAMES
     from flows.retraining.night import retrain as one_night
+    from flows.run import Run
 
     display = Display()
     try:
-        stages = kept_names(keep, (*pipeline.NAMES, "replay", "gate"))
-        run = pipeline.Run.of(load_config(config, set_ or []), display, stages)
+        stages = kept_names(keep, (*NAMES, "replay", "gate"))
+        run = Run.of(load_config(config, set_ or []), display, stages)
         night = one_night(run, direct=no_prefect, force=force)
     finally:
         display.close()

@@ -1,12 +1,14 @@
-"""The verb `run`, and `build`, which it shares with the verbs that build up to one stage."""
+"""The verb `run`, the verbs that build up to one stage and have nothing of their own beside it, and what they share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from flows.calls import CALLS
 from flows.cli.options import (
     ConfigArgument,
     ForceOption,
@@ -30,10 +32,34 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Do everything: from the corpus to the adapter, the merged model and the report."""
-    build(config, set_, "evaluate", force, no_prefect, json, keep)
+    build_to(config, set_, "evaluate", force, no_prefect, json, keep)
 
 
-def build(
+OWN_FILES = ("export", "ingest", "questions", "records")
+"""Stages whose verb does more than build."""
+
+
+def stage_verbs() -> dict[str, Callable[..., None]]:
+    """Each verb by its name, which is that of its call in the pipeline."""
+    return {call.name: _stage_verb(call.name, call.stage.help) for call in CALLS if call.name not in OWN_FILES}
+
+
+def _stage_verb(name: str, text: str) -> Callable[..., None]:
+    def verb(
+        config: ConfigArgument = None,
+        set_: SetOption = None,
+        keep: KeepOption = None,
+        force: ForceOption = False,
+        no_prefect: NoPrefectOption = False,
+        json: JsonOption = False,
+    ) -> None:
+        build_to(config, set_, name, force, no_prefect, json, keep)
+
+    verb.__doc__ = f"{text} Builds what it needs before."
+    return verb
+
+
+def build_to(
     path: Path | None,
     overrides: list[str] | None,
     until: str,
@@ -42,19 +68,21 @@ def build(
     as_json: bool,
     keep: list[str] | None = None,
 ) -> None:
-    from flows import pipeline
+    from flows.build import build
+    from flows.calls import calls_to
+    from flows.run import Run
+    from flows.walk import published
 
     display = Display()
     config = load_config(path, overrides or [])
-    run_ = pipeline.Run.of(config, display, kept_names(keep, [s.name for s in pipeline.stages_to(until)], force))
+    names = [call.stage.name for call in calls_to(until)]
+    run_ = Run.of(config, display, kept_names(keep, names, force))
     try:
-        built = None if force else pipeline.published(run_, until)
+        built = None if force else published(run_, until)
         if built is not None:
             display(Said("Nothing had to run: every stage is cached."))
-        elif direct:
-            built = pipeline.run_direct(run_, until, force=force)
         else:
-            built = pipeline.run_with_prefect(run_, until, force=force)
+            built = build(run_, until, direct=direct, force=force)
     finally:
         display.close()
     states = {name: "kept" if m._kept else display.states.get(name, "cached") for name, m in built.items()}
@@ -62,8 +90,8 @@ def build(
     if as_json:
         stages = [
             {
-                "stage": m.stage,
-                "state": states[m.stage],
+                "stage": name,
+                "state": states[name],
                 "seconds": m.seconds,
                 "key": m.key,
                 "digest": m.digest,
@@ -71,12 +99,12 @@ def build(
                 "metrics": m.metrics,
                 "folder": str(m.folder),
             }
-            for m in built.values()
+            for name, m in built.items()
         ]
         emit({"ok": True, "ran": [n for n, s in states.items() if s == "built"], "stages": stages, **results})
         return
     out = Console(highlight=False)
-    rows = [(m.stage, states[m.stage], f"{m.seconds:.1f} s", m.summary) for m in built.values()]
+    rows = [(name, states[name], f"{m.seconds:.1f} s", m.summary) for name, m in built.items()]
     out.print(table("", ("stage", "state", "took", "what it did"), rows))
     out.print()
     for label, place in results.items():
@@ -84,7 +112,7 @@ def build(
 
 
 def _results(built: dict[str, Any]) -> dict[str, str]:
-    """The things a person came for, as far as the run went."""
+    """What people want from a run, as far as it went."""
     places = {
         "adapter": ("export", "adapter"),
         "merged model": ("export", "merged"),
@@ -97,7 +125,7 @@ def _results(built: dict[str, Any]) -> dict[str, str]:
 
 
 def _short(place: str) -> str:
-    """Relative to the working directory where that is below it."""
+    """Relative to the working directory if it lies below it."""
     try:
         return str(Path(place).relative_to(Path.cwd()))
     except ValueError:

@@ -1,8 +1,7 @@
 """The verb `schedule`: serves the nightly retraining of one domain, by the clock and when its corpus has changed.
 
-The process that serves starts each run as a process of its own, and watches the corpus. Limits, clean-up of runs that
-died and notifications are set up on the server in `flows.retraining.automations`. Without a server, cron and
-`raft retrain` do.
+The serving process starts each run as a process of its own, and watches the corpus. Limits, clean-up of dead runs and
+notifications are set up on the server by `flows.retraining.automations`. Without a server, use cron and `raft retrain`.
 """
 
 from __future__ import annotations
@@ -26,26 +25,24 @@ from tasks.store.store import Store
 
 def schedule(
     config: Annotated[Path | None, typer.Argument(help="YAML file; default ./raft.yaml", show_default=False)] = None,
-    cron: Annotated[
-        str | None, typer.Option(help="When, as a cron line; empty = only when the corpus changes")
-    ] = "0 3 * * *",
+    cron: Annotated[str | None, typer.Option(help="Cron line; empty = only when the corpus changes")] = "0 3 * * *",
     timezone: Annotated[str, typer.Option(help="Time zone of the cron line, e.g. Europe/Berlin")] = "UTC",
     watch: Annotated[float, typer.Option(min=0, help="Seconds between looks at the corpus; 0 = do not watch")] = 60.0,
     collision: Annotated[
         Literal["enqueue", "cancel"],
-        typer.Option(help="What a run does that meets another of this domain: wait or give up"),
+        typer.Option(help="What a run does if another one of this domain is running: wait or give up"),
     ] = "enqueue",
     notify: Annotated[
         list[str] | None,
-        typer.Option(help="Told of failures and decisions: https://… (webhook) or mailto://… (any Apprise address)"),
+        typer.Option(help="Send failures and decisions to: https://… (webhook) or mailto://… (any Apprise address)"),
     ] = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Retrain by the clock and when the corpus has changed. Stays in the foreground and needs `raft server`."""
     path = (config or Path(CONFIG_NAME)).absolute()
-    loaded = load_config(path, set_ or [])
-    store = Store(Path(loaded.store), mode=loaded.store_mode)
+    run_config = load_config(path, set_ or [])
+    store = Store(Path(run_config.store), mode=run_config.store_mode)
     store.prepare()
     url = connect(store)
     _check_cron(cron)
@@ -58,9 +55,9 @@ def schedule(
     from flows.retraining.run_parameters import remember
 
     remember(path, set_ or [])
-    runner = deployment(nightly, loaded, path, cron=cron or None, timezone=timezone, collision=collision)
+    runner = deployment(nightly, run_config, path, cron=cron or None, timezone=timezone, collision=collision)
     with explained(url):
-        prepare_server(loaded.name, deployment_id(runner.apply()), notify or [])
+        prepare_server(run_config.name, deployment_id(runner.apply()), notify or [])
     words = {
         "deployment": f"{runner.flow_name}/{runner.name}",
         "server": os.environ["PREFECT_API_URL"],
@@ -77,9 +74,11 @@ def schedule(
             soft_wrap=True,
         )
     if watch:
-        threading.Thread(target=watch_corpus, args=(loaded, store, watch), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # with which asyncio lets the schedule be paused in peace
-    serve(runner, limit=2, print_starting_message=False)  # one that works and one that waits for it
+        threading.Thread(target=watch_corpus, args=(run_config, store, watch), daemon=True).start()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # with it asyncio lets Prefect pause the schedule before it ends
+    serve(runner, limit=2, print_starting_message=False)  # one run at work and one waiting
 
 
 def _check_cron(cron: str | None) -> None:
@@ -90,4 +89,4 @@ def _check_cron(cron: str | None) -> None:
     try:
         CronSchedule(cron=cron)
     except ValueError as error:
-        raise BadInput(f"--cron {cron!r} is no cron line", expected='five fields, e.g. "0 3 * * *"') from error
+        raise BadInput(f"--cron {cron!r} is not a cron line", expected='five fields, e.g. "0 3 * * *"') from error

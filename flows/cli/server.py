@@ -1,6 +1,6 @@
 """The verb `server`: starts Prefect's server for a project, with its pages on the loopback interface and no telemetry.
 
-Runs and schedules of the project find it again by what stands in the store (`flows.prefect.server`).
+Runs and schedules of the project find it through a note in the store (`flows.prefect.server`).
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def server(
         str, typer.Option(help="Address to listen on; beyond loopback the auth string travels unencrypted")
     ] = "127.0.0.1",
     name: Annotated[
-        list[str] | None, typer.Option(help="A host name under which it is reached (a proxy's), may be repeated")
+        list[str] | None, typer.Option(help="A host name under which it is reached, such as a proxy's; may be repeated")
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Start Prefect's server and pages for this project. Runs and schedules find it by themselves. Ends with Ctrl-C."""
-    loaded = load_config(config, set_ or [])
-    store = Store(Path(loaded.store), mode=loaded.store_mode)
+    run_config = load_config(config, set_ or [])
+    store = Store(Path(run_config.store), mode=run_config.store_mode)
     store.prepare()
     os.umask(0o777 & ~folder_mode(store.root))
-    if _taken(host, port):
+    if _is_taken(host, port):
         raise BadInput(f"Port {port} of {host} is in use", do="stop what uses it, or choose another with --port")
     address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{address}:{port}/api"
@@ -59,7 +59,7 @@ def server(
         if host not in LOOPBACK:
             out.print(
                 f"{host} can be reached from other machines: whoever has the auth string can run commands here, and it "
-                "travels unencrypted. Put something in front that speaks TLS, or stay on loopback with an ssh tunnel.",
+                "travels unencrypted. Put a TLS proxy in front, or stay on loopback and use an ssh tunnel.",
                 soft_wrap=True,
             )
     names = [part for one in name or [] for part in ("--name", one)]
@@ -68,7 +68,7 @@ def server(
     os.execvpe(sys.executable, command, {**os.environ, **settings(store, host, port)})
 
 
-def _taken(host: str, port: int) -> bool:
+def _is_taken(host: str, port: int) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

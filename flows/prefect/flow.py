@@ -1,4 +1,4 @@
-"""The pipeline as a Prefect flow. Imported only when something has to run, because Prefect takes seconds to start.
+"""The pipeline as a Prefect flow. Imported only when something has to run, after `flows.prefect.environment.settle`.
 
 Embedded by default: no server to start, no account, no telemetry, its files beside the store. With `PREFECT_API_URL`
 set, or after `raft server`, that server is used.
@@ -8,187 +8,124 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
-import secrets
 import signal
-import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from prefect import flow
+from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from data.text.urls import value_without_secrets
-from flows.prefect.server import log_in, prefect_home, running
-from raft_names import keep_working_folder_out
-from tasks.build.events import Event, Finished, voice_of
+from flows.prefect.environment import closed_to_others, quiet_console, start_embedded
+from flows.prefect.errors import what_it_means
+from flows.prefect.slot import training_slot
+from flows.run import Run
+from flows.step import Builder, Step
+from tasks.build.events import Reporter, voice_of
+from tasks.build.stage import Request
+from tasks.prefect import link as prefect_link
+from tasks.prefect.task import TaskSteps
+from tasks.store.manifest import Manifest
 
-if TYPE_CHECKING:
-    from flows.pipeline import Run, Step
-    from tasks.build.stage import Request
-    from tasks.store.manifest import Manifest
-    from tasks.store.store import Store
-
-log = logging.getLogger("raft.flows")
 T = TypeVar("T")
 
-QUIET = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # hides harmless tracebacks of the embedded database's start
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "raft",  # so that the libraries' lines reach Prefect's records
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # a line for each event that a lost server did not take
-    "PREFECT_CLI_PROMPT": "false",
-}
 
+@dataclass(frozen=True)
+class Work(Generic[T]):
+    """What a flow run is to do.
 
-def settle_environment(store: Store) -> None:
-    """Prefect's settings for a run, where the user has not set them otherwise. Call it before Prefect is imported."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    keep_working_folder_out()
-    home = os.environ.get("PREFECT_HOME")
-    os.environ["PREFECT_HOME"] = str(Path(home).expanduser().absolute() if home else prefect_home(store))
-    own = "PREFECT_API_URL" not in os.environ
-    if url := running(store):
-        if own:  # what may stand there is for another server
-            os.environ.pop("PREFECT_API_AUTH_STRING", None)
-        os.environ["PREFECT_API_URL"] = url
-        log_in(store, url)
-
-
-def closed_to_others() -> dict[Any, Any]:
-    """Settings with which the embedded server, where there will be one, answers this process alone.
-
-    It listens on a loopback port, and its database may hold a schedule and the secrets of notifications.
+    Attributes:
+        result: how it ended, apart from whether Prefect's server could be told so.
+        at_signal: what SIGTERM did before the flow began.
     """
-    from prefect.settings import (
-        PREFECT_API_AUTH_STRING,
-        PREFECT_API_URL,
-        PREFECT_SERVER_API_AUTH_STRING,
-        PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
-    )
 
-    if PREFECT_API_URL.value() is not None:
-        return {}
-    secret = _own_secret()
-    return {
-        PREFECT_API_AUTH_STRING: secret,
-        PREFECT_SERVER_API_AUTH_STRING: secret,
-        PREFECT_SERVER_CORS_ALLOWED_ORIGINS: "http://127.0.0.1",
-    }
+    run: Run
+    flow: Callable[[Step], T]
+    step: Step
+    result: Future[T]
+    tighten: Callable[[], None]
+    at_signal: Any
 
 
-@functools.cache
-def _own_secret() -> str:
-    """One for the life of this process, as its embedded server is one."""
-    return f"raft:{secrets.token_urlsafe(32)}"
+_work: ContextVar[Work[Any]] = ContextVar("work")
 
 
-def start_embedded() -> None:
-    """Starts the embedded server, where no other one is named, in Prefect's home.
+@flow(name="raft", flow_run_name="{adapter}", validate_parameters=False, log_prints=False)
+def raft(adapter: str, config: dict[str, Any]) -> None:
+    """One run of a domain's pipeline; its parameters are for those who look at it.
 
-    Prefect would start it in the working folder, which its database tool (alembic) then searches for modules.
+    Args:
+        adapter: the name of what is made.
+        config: the whole configuration, without secrets.
     """
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL
-
-    if PREFECT_API_URL.value() is None:
-        home = Path(os.environ["PREFECT_HOME"])
-        home.mkdir(parents=True, exist_ok=True)
-        with contextlib.chdir(home):
-            SubprocessASGIServer().start()
-
-
-def _quiet_console() -> None:
-    """Prefect's own lines and tracebacks go to its records; the terminal is the reporter's (all of it with --debug)."""
-    if not log.isEnabledFor(logging.DEBUG):
-        prefect = logging.getLogger("prefect")
-        prefect.propagate = False
-        prefect.addHandler(logging.NullHandler())
-        logging.getLogger("prefect._internal").setLevel(logging.CRITICAL)
-        logging.raiseExceptions = False  # the same for each line of the log
+    work = _work.get()
+    work.tighten()
+    quiet_console()  # again: Prefect sets its loggers up when a flow begins
+    _handle(signal.SIGTERM, work.at_signal)  # ours, which ends the work once however often it is called; not Prefect's
+    try:
+        work.result.set_result(work.flow(work.step))
+    except BaseException as error:
+        work.result.set_exception(error)
+        raise
+    finally:
+        if not prefect_link.still_there():
+            prefect_link.lose(ConnectionError("it does not answer"), voice_of(work.run.reporter))
+        if prefect_link.lost():
+            work.tighten()
 
 
-def run_flow(run: Run, walk: Callable[[Step], T], *, force: bool = False) -> T:
-    """Runs what `walk` asks for as tasks of the flow that is running (a scheduled one), else of one of their own.
+def run_flow(run: Run, flow: Callable[[Step], T], *, force: bool = False) -> T:
+    """Calls `flow` with a step that has each stage built as a task: of the flow that is running (a scheduled one), else
+    of a flow run of its own.
 
     Raises:
         RaftError: what a stage raised, or that Prefect's server cannot be reached.
         KeyboardInterrupt: the run was told to stop, also where Prefect then failed to report that to its server.
     """
-    settle_environment(run.store)
-    from prefect import flow
-    from prefect.context import FlowRunContext
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    from flows.prefect.errors import what_it_means
-    from tasks.build import stage
-    from tasks.prefect import link as prefect_link
-    from tasks.prefect.task import Boxed, stage_task
-
-    _quiet_console()
-    say = voice_of(run.reporter)
-    built: set[str] = set()  # by this process
-
-    def listener(event: Event) -> None:
-        if isinstance(event, Finished):
-            built.add(event.manifest.stage)
-        run.reporter(event)
-
-    def step(request: Request) -> Manifest:
-        if prefect_link.lost():
-            return stage.run(request, run.store, run.reporter, force=force)
-        alone = scheduled and request.stage.name == "train"
-        with training_slot(say) if alone else contextlib.nullcontext():
-            manifest = stage_task(request.stage, run.store, listener, force=force)(Boxed(request))
-        if request.stage.name not in built:
-            run.reporter(Finished(manifest, cached=True))
-        return manifest
-
+    quiet_console()
     scheduled = FlowRunContext.get() is not None
+    step = TaskSteps(functools.partial(_step, run, force=force, scheduled=scheduled), run.reporter)
     if scheduled:
-        return walk(step)
-    results: list[T] = []
-    failures: list[BaseException] = []
-    at_signal = signal.getsignal(signal.SIGTERM)
-
-    @flow(name="raft", validate_parameters=False, log_prints=False)
-    def raft(config: dict) -> None:
-        tighten()
-        _quiet_console()  # again: Prefect sets its loggers up when a flow begins
-        _handle(signal.SIGTERM, at_signal)  # ours, which ends the work once however often it is called; not Prefect's
-        try:
-            results.append(walk(step))
-        except BaseException as error:
-            failures.append(error)
-            raise
-        finally:
-            if not prefect_link.still_there():
-                prefect_link.lose(ConnectionError("it does not answer"), say)
-            if prefect_link.lost():
-                tighten()
-
+        return flow(step)
     # The heartbeat thread costs every short flow a second at its end; only served runs need it.
-    with (
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, **closed_to_others()}),
-        prefect_link.bounded() as tighten,
-    ):
+    settings = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, **closed_to_others()}
+    with temporary_settings(settings), prefect_link.bounded() as tighten:
+        work = Work(run, flow, step, Future(), tighten, signal.getsignal(signal.SIGTERM))
+        token = _work.set(work)
         try:
             start_embedded()
-            raft(value_without_secrets(run.config.model_dump(mode="json")))
+            raft(run.config.name, value_without_secrets(run.config.model_dump(mode="json")))
         except Exception as error:
             if was_stopped(error):
                 raise KeyboardInterrupt from error
-            if not results and not failures:  # it never began
+            if not work.result.done():  # it never began
                 raise what_it_means(error, os.environ.get("PREFECT_API_URL")) or error from error
-            if failures and error is failures[0]:
+            failure = work.result.exception()
+            if error is failure:
                 raise
-            prefect_link.lose(error, say)  # the work had ended, and telling so failed
-            if failures:
-                raise failures[0] from error
-    return results[0]
+            prefect_link.lose(error, voice_of(run.reporter))  # the work had ended, and telling so failed
+            if failure is not None:
+                raise failure from error
+        finally:
+            _work.reset(token)
+    return work.result.result()
+
+
+def _step(run: Run, reporter: Reporter, *, force: bool, scheduled: bool) -> Step:
+    """What builds, reporting to the pages too."""
+    build = Builder(replace(run, reporter=reporter), force)
+
+    def alone(request: Request) -> Manifest:
+        with training_slot(voice_of(reporter)) if request.stage.alone else contextlib.nullcontext():
+            return build(request)
+
+    return alone if scheduled else build
 
 
 def _handle(number: signal.Signals, handler: Any) -> None:
@@ -202,8 +139,6 @@ def was_stopped(error: BaseException) -> bool:
 
     Prefect reports to its server that it was stopped; where the server is gone, that failure hides the signal.
     """
-    from prefect.exceptions import TerminationSignal
-
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:
@@ -214,31 +149,3 @@ def was_stopped(error: BaseException) -> bool:
         seen.add(id(one))
         queue += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
     return False
-
-
-@contextlib.contextmanager
-def training_slot(say: Callable[[str], None]) -> Iterator[None]:
-    """Prefect's limit of one training at a time on this machine; its holders and those who wait stand in the pages.
-
-    A server that is lost keeps nobody from training, and hides nothing of what training raised.
-    """
-    from prefect.concurrency.sync import concurrency
-
-    from tasks.prefect.link import only_told
-
-    slot = concurrency(training_limit(), occupy=1, lease_duration=60)
-    held = False
-    with only_told(say):
-        slot.__enter__()
-        held = True
-    try:
-        yield
-    finally:
-        if held:
-            with only_told(say):
-                slot.__exit__(None, None, None)
-
-
-def training_limit() -> str:
-    """The name of that limit."""
-    return f"raft-training-{socket.gethostname()}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from flows.prefect.flow import training_limit
+from flows.prefect.slot import training_limit
 from flows.retraining.deployment import HEARTBEAT_SECONDS
 from flows.retraining.pages import DECIDED, FAILED
 

@@ -11,7 +11,8 @@ import logging
 import uuid
 from collections.abc import Mapping
 
-from flows.pipeline import Built, Run
+from flows.run import Run
+from flows.walk import Built
 from raft_errors import RaftError
 from tasks.adapters.decisions import Open, Result, RetrainDecision, append, read_decisions, read_open
 from tasks.adapters.registry import Registry
@@ -61,8 +62,8 @@ def end_trial(run: Run, registry: Registry) -> None:
 
 def manifests(run: Run, links: Mapping[str, Link]) -> Built:
     """Those of the linked results that are whole in the store."""
-    found = {name: run.store.load(link.stage, link.key) for name, link in links.items()}
-    return {name: m for name, m in found.items() if m is not None and m.digest == links[name].digest}
+    results = {name: run.store.load(link.stage, link.key) for name, link in links.items()}
+    return {name: m for name, m in results.items() if m is not None and m.digest == links[name].digest}
 
 
 def _unlogged(run: Run, registry: Registry) -> Open | None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flows.prefect.flow import settle_environment
+from flows.prefect.environment import settle
 from flows.prefect.server import answers, running
 from raft_errors import BadInput, RaftError
 from tasks.config import RunConfig
@@ -39,7 +39,7 @@ def connect(store: Store) -> str:
             do="start one in another terminal: raft server. Or let cron run `raft retrain`, which needs none",
         )
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
-    settle_environment(store)
+    settle(store)
     return url
 
 

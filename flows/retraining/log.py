@@ -20,6 +20,6 @@ def log_event(event: Event) -> None:
             log.warning("%s in the store is damaged (%s): making it again", stage, what)
         case Finished(manifest, cached):
             took = "cached" if cached else f"{manifest.seconds:.1f} s"
-            log.info("%s (%s): %s", manifest.stage, took, manifest.summary)
+            log.info("%s (%s): %s", event.stage, took, manifest.summary)
         case Said(text):
             log.info("%s", text)

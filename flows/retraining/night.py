@@ -1,40 +1,39 @@
 """One night: look at the corpus, decide, and where it is worth it train, compare, promote, test, or go back.
 
-It only chains: the choice is the policy's and the pointer the registry's (`tasks.adapters`), the comparison
-`tasks.gate`'s, and what follows from a judgement is in `flows.retraining.concluding`. A night that was killed is gone
-on with by the next one, which finds its stages in the store and its decision beside the log.
+It is a flow made of the pipeline's parts, and only chains: the choice is the policy's and the pointer the registry's
+(`tasks.adapters`), the comparison `tasks.gate`'s, and what follows from a judgement is in
+`flows.retraining.concluding`. The next night takes up what a killed one left: it finds the stages in the store and the
+decision beside the log.
 """
 
 from __future__ import annotations
 
-import logging
+import functools
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from data.nouns import Chunk, Document, read_jsonl
-from flows import pipeline
-from flows.pipeline import Built, Run, Step
+from flows.build import work
+from flows.calls import CALLS
+from flows.pipeline import Prepared, assess, prepare
+from flows.retraining.choice import choose_action, settings_of
 from flows.retraining.concluding import conclude, end_trial, manifests, take_up
+from flows.run import Run, at_work
+from flows.walk import Built, Walk, follow
 from raft_errors import RaftError
-from tasks import evaluate, export, gate, replay, train
+from tasks import gate, ingest, replay, train
 from tasks.adapters.decisions import Open, RetrainDecision, append, days_since_training, note, read_decisions, read_open
-from tasks.adapters.policy import Change, Choice, choose, choose_start, compare
+from tasks.adapters.policy import choose_start
 from tasks.adapters.registry import Registry, now
 from tasks.adapters.versions import Adapter
 from tasks.build.events import Said
 from tasks.build.kept import setting_differences
-from tasks.build.keys import key_of, result_fields
-from tasks.runtime.recall import recall_then_and_now
+from tasks.build.keys import result_fields
+from tasks.inputs.corpus import Corpus
 from tasks.store.locks import locked
 from tasks.store.manifest import Link, Manifest
 from tasks.work.train import LORA_FIELDS
-
-log = logging.getLogger("raft.flows")
-
-DECIDING = ("models", "ingest", "chunk", "embed", "index", "retrieval", "questions", "records", "train")
-"""The sections whose change asks for another training."""
 
 
 def retrain(run: Run, *, direct: bool = False, force: bool = False) -> RetrainDecision:
@@ -50,32 +49,22 @@ def retrain(run: Run, *, direct: bool = False, force: bool = False) -> RetrainDe
     registry = Registry(run.store, run.config.name)
     waiting = f"Another night of {registry.name} is at work"
     with (
-        pipeline.at_work(run),
+        at_work(run),
         locked(run.store.lock("retrain", registry.name), on_wait=lambda who: run.reporter(Said(f"{waiting}: {who}"))),
     ):
         concluded = take_up(run, registry)
         end_trial(run, registry)
         begun = _begun(run, registry)
         force = force or (begun is not None and begun.forced)
-        night = _unchanged(run, registry, force) if begun is None else None
-        if night is not None and concluded is not None:
+        decision = _unchanged(run, registry, force) if begun is None else None
+        if decision is not None and concluded is not None:
             return concluded
-        if night is None:
-            night = pipeline.run_steps(
-                run, "evaluate", lambda step: _work(run, registry, step, force, begun), direct=direct
-            )
-        night = night.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
-        append(run.store, registry.name, night)
-    return night
-
-
-def settings_of(run: Run) -> dict[str, str]:
-    """Digests of the sections that decide a training; files named in them count by their bytes."""
-    found = {}
-    for name in DECIDING:
-        section = getattr(run.config, name)
-        found[name] = key_of(result_fields(section))
-    return {**found, "seed": key_of({"seed": run.config.seed})}
+        if decision is None:
+            flow = functools.partial(night, run, registry, force=force, begun=begun)
+            decision = work(run, CALLS, lambda step: follow(run, flow, Walk(run, step)), direct=direct)
+        decision = decision.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
+        append(run.store, registry.name, decision)
+    return decision
 
 
 def _begun(run: Run, registry: Registry) -> Open | None:
@@ -104,161 +93,138 @@ def _unchanged(run: Run, registry: Registry, force: bool) -> RetrainDecision | N
     )
 
 
-def _work(run: Run, registry: Registry, step: Step, force: bool, begun: Open | None) -> RetrainDecision:
-    """Builds index and records, chooses, and goes as far as was chosen.
+def night(
+    run: Run, registry: Registry, make: Walk, corpus: Corpus, *, force: bool = False, begun: Open | None = None
+) -> RetrainDecision:
+    """The flow: builds index and records, chooses, and goes as far as was chosen.
 
     Args:
         begun: what an earlier night chose and did not finish.
     """
-    built = pipeline.chain(run, "records", step)
-    assert built is not None
-    # what was read, and not a second look: a file may be saved between the two
-    corpus, settings = built["ingest"].ingredients["inputs"]["corpus"], settings_of(run)
-    nights = read_decisions(run.store, registry.name)
-    if begun is not None and (begun.night.corpus, begun.night.settings) == (corpus, settings):
-        run.reporter(Said(f"going on with the training decided on {begun.night.at}: {begun.night.reason}"))
-        night = begun.night.model_copy(update={"stages": _links(built)})
-        return _train(run, registry, step, built, Open(night=night, forced=begun.forced))
-    choice, change = _choose(run, registry.read(), nights, built, settings, force)
+    prepared = prepare(make, make(ingest.STAGE, corpus))
+    settings, nights = settings_of(run), read_decisions(run.store, registry.name)
+    if begun is not None and (begun.night.corpus, begun.night.settings) == (corpus.digest, settings):
+        run.reporter(Said(f"taking up the training decided on {begun.night.at}: {begun.night.reason}"))
+        decision = begun.night.model_copy(update={"stages": _links(make.results)})
+        return _train(run, registry, make, prepared, Open(night=decision, forced=begun.forced))
+    choice, change = choose_action(run, registry.read(), nights, make.results, settings, force)
     run.reporter(Said(f"{choice.action}: {choice.reason}"))
-    night = RetrainDecision(
+    decision = RetrainDecision(
         id=uuid.uuid4().hex[:12],
         at=now(),
         action=choice.action,
         reason=choice.reason,
         result="refreshed" if choice.action == "refresh" else "nothing",
         change=change.to_dict() if change else None,
-        corpus=corpus,
+        corpus=corpus.digest,
         settings=settings,
-        stages=_links(built),
+        stages=_links(make.results),
     )
     if choice.action != "retrain":
-        return night
-    return _train(run, registry, step, built, Open(night=night, forced=force))
+        return decision
+    return _train(run, registry, make, prepared, Open(night=decision, forced=force))
 
 
-def _choose(
-    run: Run, adapter: Adapter, nights: list[RetrainDecision], built: Built, settings: Mapping[str, str], force: bool
-) -> tuple[Choice, Change | None]:
-    config = run.config.retrain
-    trained = next((n for n in reversed(nights) if n.action == "retrain"), None)
-    then = manifests(run, adapter.versions[-1].stages) if adapter.versions else {}
-    if not {"ingest", "chunk", "index", "records"} <= then.keys():
-        return choose(config, change=None, age_days=None, forced=force), None
-    change = compare(_documents(then), _documents(built), _passages(then), _passages(built))
-    known = trained.settings if trained else {}  # none where the line was written for a night that had died
-    facts: dict[str, Any] = {
-        "change": change,
-        "age_days": days_since_training(nights, adapter),
-        "settings": [n for n in settings if known and settings[n] != known.get(n) and _chosen_anew(run, then, n)],
-        "forced": force,
-    }
-    choice = choose(config, **facts)
-    if choice.action == "refresh" and change.passages > 0:
-        recall = recall_then_and_now(then, built, run.config.retrieval, run.models["embedder"])
-        choice = choose(config, **facts, recall=recall)
-    return choice, change
-
-
-def _chosen_anew(run: Run, then: Mapping[str, Manifest], name: str) -> bool:
-    """Whether somebody changed a section since the last training.
-
-    The log has digests alone, and they change also where a release brings a new setting or where the project's folder
-    was moved; the results of that training say what they were made with.
-    """
-    if name == "models":
-        earlier = {n: digest for m in then.values() for n, digest in m.ingredients["models"].items()}
-        return any(run.models[n].digest != digest for n, digest in earlier.items())
-    ingredients = then["records"].ingredients["shared"] if name == "retrieval" else {}
-    if name in then:
-        ingredients = {name: then[name].ingredients["config"]}
-    if name not in ingredients:
-        return True
-    return bool(setting_differences(ingredients[name], getattr(run.config, name)).chosen)
-
-
-def _documents(built: Mapping[str, Manifest]) -> dict[str, str]:
-    return {d.source: d.sha256 for d in read_jsonl(built["ingest"].path("documents.jsonl"), Document)}
-
-
-def _passages(built: Mapping[str, Manifest]) -> list[str]:
-    return [c.id for c in read_jsonl(built["chunk"].path("chunks.jsonl"), Chunk)]
-
-
-def _train(run: Run, registry: Registry, step: Step, built: Built, decision: Open) -> RetrainDecision:
-    """Trains a candidate, has it judged, and lets the registry follow the judgement.
+def _train(run: Run, registry: Registry, make: Walk, prepared: Prepared, decision: Open) -> RetrainDecision:
+    """The rest of the flow: trains a candidate, has it judged, and lets the registry follow the judgement.
 
     Before each step that cannot be taken twice, the decision is noted as far as it is known.
     """
     note(run.store, registry.name, decision)
     adapter = registry.read()
-    view: dict[str, Any] = dict(built)
-    start, start_reason = _warm(run, adapter, step, view)
-    run.reporter(Said(f"training: {start_reason}"))
-    built = {**built, **({"replay": view["records"]} if start else {})}
-    view["train"] = built["train"] = step(run.request(train.STAGE, view))
-    view["records"] = built["records"]
-    for made in (export.STAGE, evaluate.STAGE):
-        view[made.name] = built[made.name] = step(run.request(made, view))
-    known = {"start": start, "start_reason": start_reason}
-    if adapter.in_use and adapter.in_use.stages["export"] == built["export"].link:
+    start = _start(run, adapter, make, prepared)
+    run.reporter(Said(f"training: {start.reason}"))
+    trained = make(train.STAGE, start.records, start=start.earlier)
+    exported, report = assess(make, prepared, trained)
+    # records that were chosen for a warm start and not trained on after all are no part of the candidate
+    stages = {n: m for n, m in make.results.items() if n != replay.STAGE.name or start.version is not None}
+    outcome = {"start": start.version, "start_reason": start.reason, "stages": _links(stages)}
+    if adapter.in_use and adapter.in_use.stages["export"] == exported.link:
         same = {"version": adapter.in_use.number, "result": "the same adapter"}
         why = "training made the adapter that is in use"
-        return decision.night.model_copy(update={**known, **same, "why": why, "stages": _links(built)})
-    built["gate"] = step(run.request(gate.STAGE, {**view, **_rivals(run, adapter)}))
-    night = decision.night.model_copy(update={**known, "stages": _links(built)})
-    judged = decision.model_copy(update={"night": night, "events": len(registry.read().history)})
+        return decision.night.model_copy(update={**outcome, **same, "why": why})
+    candidate = (exported, trained, prepared.records, prepared.index, prepared.chunks, report)
+    rival = _rival(run, adapter)
+    verdict = make(
+        gate.STAGE,
+        *candidate,
+        promoted_export=rival.get("export"),
+        promoted_train=rival.get("train"),
+        promoted_records=rival.get("records"),
+        frozen=_frozen(run, adapter),
+    )
+    outcome["stages"] = _links({**stages, gate.STAGE.name: verdict})
+    judged = decision.model_copy(
+        update={"night": decision.night.model_copy(update=outcome), "events": len(registry.read().history)}
+    )
     note(run.store, registry.name, judged)
     return conclude(run, registry, judged)
 
 
-def _warm(run: Run, adapter: Adapter, step: Step, view: dict[str, Any]) -> tuple[int | None, str]:
-    """Where training starts; for a warm start `view` then has the earlier training and the records to repeat."""
+@dataclass(frozen=True)
+class Start:
+    """Where a training starts.
+
+    Attributes:
+        version: of the adapter that a warm start begins with; None for the base model.
+        records: what is trained on.
+        earlier: the training that a warm start goes on from.
+    """
+
+    version: int | None
+    reason: str
+    records: Manifest
+    earlier: Manifest | None = None
+
+
+def _start(run: Run, adapter: Adapter, make: Walk, prepared: Prepared) -> Start:
+    """Where training starts, by policy and by what is still there; for a warm start the records are chosen too."""
     then = manifests(run, adapter.in_use.stages) if adapter.in_use else {}
-    start, why = choose_start(
+    version, reason = choose_start(
         run.config.retrain, adapter.promoted, adapter.warm_starts, _obstacle(run, then) if adapter.in_use else ""
     )
-    if start is None:
-        return None, why
-    chosen = step(run.request(replay.STAGE, {**view, "earlier": then["records"]}))
+    if version is None:
+        return Start(None, reason, prepared.records)
+    chosen = make(replay.STAGE, prepared.records, then["records"])
     if not chosen.metrics["new"] + chosen.metrics["repeated"]:
-        return None, "from the base model: there is no record that the promoted version does not know"
-    view |= {"start": then["train"], "records": chosen}
-    return start, f"{why}, {chosen.summary}"
+        reason = "from the base model: there is no record that the promoted version does not know"
+        return Start(None, reason, prepared.records)
+    return Start(version, f"{reason}, {chosen.summary}", chosen, then["train"])
 
 
 def _obstacle(run: Run, then: Mapping[str, Manifest]) -> str:
-    """Why the promoted version cannot be gone on from."""
+    """Why training cannot start from the promoted version, or ""."""
     if not {"train", "records"} <= then.keys():
         return "the promoted version's training is no longer in the store"
-    made = then["train"].ingredients
-    if made["models"]["base"] != run.models["base"].digest:
+    earlier = then["train"].ingredients
+    if earlier["models"]["base"] != run.models["base"].digest:
         return "the base model, or what its chat template is told, was changed"
     shape = {*LORA_FIELDS} - {"dropout"}
-    then_set = {n: value for n, value in made["config"].items() if n in shape}
+    then_set = {n: value for n, value in earlier["config"].items() if n in shape}
     now_set = {n: value for n, value in result_fields(run.config.train).items() if n in shape}
-    return "; ".join(setting_differences(then_set, run.config.train, now_set, prefix="train.").chosen)
+    return "; ".join(setting_differences(then_set, run.config.train, now_set, prefix="train.").choices)
 
 
-def _rivals(run: Run, adapter: Adapter) -> dict[str, Manifest]:
-    """What the gate compares with: the promoted version's stages, and the frozen test set."""
-    found: dict[str, Manifest] = {}
-    if adapter.in_use:
-        then = manifests(run, adapter.in_use.stages)
-        missing = [n for n in ("export", "train", "records") if n not in then]
-        if missing:
-            raise RaftError(
-                f"Version {adapter.promoted} of {adapter.name} is in use, but its {', '.join(missing)} in the store is "
-                "missing or damaged, so nothing can be compared with it",
-                do="build it again (raft run with its configuration), or raft rollback",
-            )
-        found |= {f"promoted_{name}": then[name] for name in ("export", "train", "records")}
-    if adapter.versions and (link := adapter.versions[0].stages.get("records")):
-        frozen = run.store.load(link.stage, link.key)
-        if frozen is not None:
-            found["frozen"] = frozen
-    return found
+def _rival(run: Run, adapter: Adapter) -> Built:
+    """The stages of the version in use, which the gate compares with; none where there is no such version."""
+    if adapter.in_use is None:
+        return {}
+    then = manifests(run, adapter.in_use.stages)
+    missing = [n for n in ("export", "train", "records") if n not in then]
+    if missing:
+        raise RaftError(
+            f"Version {adapter.promoted} of {adapter.name} is in use, but its {', '.join(missing)} in the store is "
+            "missing or damaged, so nothing can be compared with it",
+            do="build it again (raft run with its configuration), or raft rollback",
+        )
+    return then
 
 
-def _links(built: Mapping[str, Manifest]) -> dict[str, Link]:
-    return {name: manifest.link for name, manifest in built.items()}
+def _frozen(run: Run, adapter: Adapter) -> Manifest | None:
+    """The records whose test set was frozen when the first version was made."""
+    link = adapter.versions[0].stages.get("records") if adapter.versions else None
+    return run.store.load(link.stage, link.key) if link else None
+
+
+def _links(results: Mapping[str, Manifest]) -> dict[str, Link]:
+    return {name: manifest.link for name, manifest in results.items()}

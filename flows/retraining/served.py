@@ -8,11 +8,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.pipeline import Run
 from flows.retraining.log import log_event
 from flows.retraining.night import retrain
 from flows.retraining.pages import flow_run_now, publish
 from flows.retraining.run_parameters import config_of_run
+from flows.run import Run
 from tasks.config import load_config
 from tasks.prefect import link as prefect_link
 

@@ -1,6 +1,6 @@
-from retrieval.embedding.embedder import Embedded as Embedded
 from retrieval.embedding.embedder import Embedder as Embedder
 from retrieval.embedding.embedder import EmbedderInfo as EmbedderInfo
+from retrieval.embedding.embedder import Embeddings as Embeddings
 from retrieval.embedding.sentence_model import resolve_device as resolve_device
 from retrieval.embedding.shards import dask_executor as dask_executor
 from retrieval.embedding.shards import embed_shards as embed_shards

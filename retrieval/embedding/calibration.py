@@ -1,7 +1,7 @@
 """Chooses fp32 or bf16 for an embedder by a short measurement, and remembers the choice in a JSON file.
 
-bfloat16 is taken only where the hardware has units for it, it is clearly faster here, and it ranks like float32. A
-remembered choice is re-used, so that a second run gives the same bytes even if the machine is busier.
+bfloat16 is chosen only where the hardware has units for it, it is clearly faster here, and it ranks like float32. A
+remembered choice is used again, so that a second run gives the same bytes even if the machine is busier.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read_decision(path: Path | None, key: str) -> Calibration | None:
 
 
 def write_decision(path: Path | None, key: str, decision: Calibration) -> None:
-    """Adds the decision to the file by an atomic replace; without a path nothing is remembered."""
+    """Adds the decision to the file, which is replaced atomically; without a path nothing is remembered."""
     if path is None:
         return
     entries = {**_entries(path), key: asdict(decision)}
@@ -98,7 +98,7 @@ def write_decision(path: Path | None, key: str, decision: Calibration) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         temporary.replace(path)
-    except OSError as error:  # a full or read-only disk: it is measured again next time
+    except OSError as error:  # a full or read-only disk: the next run measures again
         log.warning("Calibration file %s cannot be written (%s); the choice is not remembered", path, error.strerror)
 
 
@@ -109,12 +109,12 @@ def _entries(path: Path | None) -> dict[str, dict]:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return entries if isinstance(entries, dict) else {}
     except (ValueError, OSError) as error:
-        log.warning("Calibration file %s cannot be read (%s); precision is measured again", path, error)
+        log.warning("Calibration file %s cannot be read (%s); the precision is measured again", path, error)
         return {}
 
 
 def sample_texts(count: int = 64, characters: int = 400) -> list[str]:
-    """Passages of the Python language reference that ships inside every CPython: real prose that is always there."""
+    """Passages of the Python language reference that ships inside every CPython: real prose that is always at hand."""
     from pydoc_data.topics import topics
 
     prose = "\n".join(topics[name] for name in sorted(topics))

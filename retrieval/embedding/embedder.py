@@ -1,8 +1,8 @@
 """Texts in, float32 unit vectors out, from a local sentence-transformers folder.
 
-A vector depends on its text alone, not on the texts beside it: a text's own token count decides the one batch shape
-it is computed in (matrix kernels are chosen by shape and round differently), so that on one machine a fresh, a resumed
-and an incremental run give the same bytes. Finished batches go to the caller's cache in order.
+A vector depends on its text alone, not on the texts beside it: the text's own token count decides the batch shape in
+which it is computed (matrix kernels are chosen by shape and round differently), so that on one machine a fresh, a
+resumed and an incremental run give the same bytes. Finished batches go to the caller's cache in order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from data.nouns import ItemCache, Progress, text_sha256
 from raft_errors import BadInput, RaftError
-from retrieval.embedding import calibration as calibrating
+from retrieval.embedding.calibration import Calibration, compare, read_decision, sample_texts, write_decision
 from retrieval.embedding.model_folder import ModelFolder, inspect_model
 from retrieval.embedding.sentence_model import Forward, batch_rows, hardware, load_forward, resolve_device
 
@@ -35,7 +35,7 @@ _CACHE_VERSION = "embed-1"
 
 @dataclass(frozen=True)
 class EmbedderInfo:
-    """What decides a vector. All of it but `device` belongs in a cache key.
+    """What decides a vector. Everything but `device` belongs in a cache key.
 
     Attributes:
         name: folder name, for people.
@@ -59,8 +59,8 @@ class EmbedderInfo:
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """Vectors with their accounts.
+class Embeddings:
+    """Vectors, with what it took to make them.
 
     Attributes:
         vectors: float32 [n, dim], L2-normalised, in the order of the texts.
@@ -77,7 +77,7 @@ class Embedded:
 
 
 class Embedder:
-    """A model on one device, loaded with the first text that no cache holds. Make one with `Embedder.load`."""
+    """A model on one device, loaded when the first text comes that no cache holds. Make one with `Embedder.load`."""
 
     def __init__(
         self, model: ModelFolder, info: EmbedderInfo, load: Callable[[], Forward], rows: int | None = None
@@ -121,7 +121,7 @@ class Embedder:
             precision: `float32`, `bfloat16`, or `auto`: bfloat16 where the hardware has units for it and a measurement
                 on 64 texts finds it faster and equal in rank.
             calibration: JSON file that remembers what `auto` chose for this model and hardware.
-            rows: texts in every batch; by default as the device likes it. It may decide the last bit of a vector.
+            rows: texts in every batch; by default what suits the device. It may decide the last bit of a vector.
 
         Raises:
             BadInput: folder, device or precision cannot be used.
@@ -135,40 +135,40 @@ class Embedder:
             if not has_units:
                 return cls._open(model, device, "float32", rows)
             key = f"{model.digest[:16]}, {description}"
-            decision = calibrating.read_decision(calibration, key)
+            decision = read_decision(calibration, key)
             if decision is None:
-                decision, chosen = cls._calibrate(model, device)
-                calibrating.write_decision(calibration, key, decision)
+                decision, embedder = cls._calibrate(model, device)
+                write_decision(calibration, key, decision)
                 log.info("Embedding precision: %s (%s)", decision.precision, decision.reason)
-                return chosen
+                return embedder
             precision = decision.precision
         if precision == "bfloat16" and not has_units:
-            log.warning("bfloat16 was asked for on %s, which has no units for it: expect it to be slow", description)
+            log.warning("bfloat16 is set for %s, which has no units for it: expect it to be slow", description)
         return cls._open(model, device, precision, rows)
 
     @classmethod
     def _open(cls, model: ModelFolder, device: str, precision: str, rows: int | None = None) -> Embedder:
         @functools.cache
-        def loaded() -> tuple[Forward, int]:
+        def network() -> tuple[Forward, int]:
             return load_forward(model, device=device, precision=precision)
 
         info = EmbedderInfo(
             name=model.path.name,
             digest=model.digest,
-            dim=model.dim or loaded()[1],
+            dim=model.dim or network()[1],
             max_tokens=model.max_tokens,
             precision=precision,
             device=device,
             query_prompt=model.query_prompt,
             passage_prompt=model.passage_prompt,
         )
-        return cls(model, info, lambda: loaded()[0], rows)
+        return cls(model, info, lambda: network()[0], rows)
 
     @classmethod
-    def _calibrate(cls, model: ModelFolder, device: str) -> tuple[calibrating.Calibration, Embedder]:
-        texts = calibrating.sample_texts()
+    def _calibrate(cls, model: ModelFolder, device: str) -> tuple[Calibration, Embedder]:
+        texts = sample_texts()
         full, half = cls._open(model, device, "float32"), cls._open(model, device, "bfloat16")
-        decision = calibrating.compare(lambda: full.encode(texts), lambda: half.encode(texts))
+        decision = compare(lambda: full.encode(texts), lambda: half.encode(texts))
         return decision, half if decision.precision == "bfloat16" else full
 
     def encode(
@@ -179,7 +179,7 @@ class Embedder:
         kind: Kind = "passage",
         progress: Progress | None = None,
     ) -> np.ndarray:
-        """float32 [n, dim], L2-normalised; see `embed`, which also gives the accounts."""
+        """float32 [n, dim], L2-normalised; `embed` also counts tokens and cache hits."""
         return self.embed(texts, cache=cache, kind=kind, progress=progress).vectors
 
     def embed(
@@ -189,7 +189,7 @@ class Embedder:
         cache: ItemCache | None = None,
         kind: Kind = "passage",
         progress: Progress | None = None,
-    ) -> Embedded:
+    ) -> Embeddings:
         """Embeds each text once, however often it occurs.
 
         Args:
@@ -212,19 +212,19 @@ class Embedder:
         for begin in range(0, len(distinct), _WINDOW):
             window = distinct[begin : begin + _WINDOW]
             keys = [self._key(prompt, text) for text in window] if cache is not None else []
-            known = dict(self._read(cache, keys)) if cache is not None else {}
-            for i, (count, vector) in known.items():
+            cached = dict(self._read(cache, keys)) if cache is not None else {}
+            for i, (count, vector) in cached.items():
                 tokens[begin + i], vectors[begin + i] = count, vector
-            missing = [i for i in range(len(window)) if i not in known]
-            done = begin + len(known)
-            if progress and known:
+            missing = [i for i in range(len(window)) if i not in cached]
+            done = begin + len(cached)
+            if progress and cached:
                 progress(done, len(distinct), "embed")
-            for rows, counts, found in self._batches([window[i] for i in missing], prompt):
+            for rows, counts, block in self._batches([window[i] for i in missing], prompt):
                 places = [missing[row] for row in rows]
-                for place, count, vector in zip(places, counts, found):
+                for place, count, vector in zip(places, counts, block):
                     tokens[begin + place], vectors[begin + place] = count, vector
                 if cache is not None:
-                    cache.put_many({keys[p]: _pack(c, v) for p, c, v in zip(places, counts, found)})
+                    cache.put_many({keys[p]: _pack(c, v) for p, c, v in zip(places, counts, block)})
                 computed, done = computed + len(rows), done + len(rows)
                 if progress:
                     progress(done, len(distinct), "embed")
@@ -235,7 +235,7 @@ class Embedder:
                 "%d of %d texts are longer than the embedder's %d tokens: their ends were not read",
                 truncated, len(texts), self.info.max_tokens,
             )  # fmt: skip
-        return Embedded(vectors[places_of], tokens[places_of], truncated, computed, len(distinct) - computed)
+        return Embeddings(vectors[places_of], tokens[places_of], truncated, computed, len(distinct) - computed)
 
     @property
     def folder(self) -> Path:
@@ -246,17 +246,17 @@ class Embedder:
         """The distinct passages that the cache does not hold, in their order."""
         distinct = list(dict.fromkeys(texts))
         prompt = self.info.passage_prompt
-        gone: list[str] = []
+        absent: list[str] = []
         for begin in range(0, len(distinct), _WINDOW):
             window = distinct[begin : begin + _WINDOW]
-            known = {i for i, _ in self._read(cache, [self._key(prompt, text) for text in window])}
-            gone += [text for i, text in enumerate(window) if i not in known]
-        return gone
+            present = {i for i, _ in self._read(cache, [self._key(prompt, text) for text in window])}
+            absent += [text for i, text in enumerate(window) if i not in present]
+        return absent
 
-    def remember(self, texts: Sequence[str], made: Embedded, cache: ItemCache) -> None:
+    def remember(self, texts: Sequence[str], embeddings: Embeddings, cache: ItemCache) -> None:
         """Keeps passages that another process embedded with this model, in one commit."""
         keys = [self._key(self.info.passage_prompt, text) for text in texts]
-        rows = zip(keys, made.tokens, made.vectors, strict=True)
+        rows = zip(keys, embeddings.tokens, embeddings.vectors, strict=True)
         cache.put_many({key: _pack(int(tokens), vector) for key, tokens, vector in rows})
 
     def _key(self, prompt: str, text: str) -> str:
@@ -266,27 +266,27 @@ class Embedder:
         )
 
     def _read(self, cache: ItemCache, keys: list[str]) -> list[tuple[int, tuple[int, np.ndarray]]]:
-        found = cache.get_many(keys)
-        wanted = 4 + 4 * self.info.dim
-        return [(i, _unpack(found[key])) for i, key in enumerate(keys) if len(found.get(key, b"")) == wanted]
+        values = cache.get_many(keys)
+        size = 4 + 4 * self.info.dim
+        return [(i, _unpack(values[key])) for i, key in enumerate(keys) if len(values.get(key, b"")) == size]
 
     def _batches(self, texts: list[str], prompt: str):
         """Yields (rows into `texts`, token counts, float32 [rows, dim]) by padded length, then text."""
         if not texts:
             return
         ids, counts = self._tokenise(prompt, texts)
-        padded = [min(-(-len(row) // _LENGTH_STEP) * _LENGTH_STEP, self.info.max_tokens) for row in ids]
-        order = sorted(range(len(texts)), key=lambda i: (padded[i], len(ids[i]), texts[i]))
+        lengths = [min(-(-len(row) // _LENGTH_STEP) * _LENGTH_STEP, self.info.max_tokens) for row in ids]
+        order = sorted(range(len(texts)), key=lambda i: (lengths[i], len(ids[i]), texts[i]))
         prompt_tokens = 0 if self._model.include_prompt or not prompt else self._prompt_tokens(prompt)
         height = self.rows
         begin = 0
         while begin < len(order):
-            length = padded[order[begin]]
-            rows = [i for i in order[begin : begin + height] if padded[i] == length]
+            length = lengths[order[begin]]
+            rows = [i for i in order[begin : begin + height] if lengths[i] == length]
             begin += len(rows)
             batch = np.full((height, length), self._model.pad_id, dtype=np.int64)
             mask = np.zeros((height, length), dtype=np.int64)
-            for at in range(height):  # rows beyond the texts repeat the first one and are thrown away
+            for at in range(height):  # rows beyond the texts repeat the first one; their vectors are dropped
                 row = ids[rows[at if at < len(rows) else 0]]
                 batch[at, : len(row)], mask[at, : len(row)] = row, 1
             yield rows, [counts[i] for i in rows], _normalise(self._forward(batch, mask, prompt_tokens)[: len(rows)])

@@ -1,7 +1,7 @@
-"""What an embedding model's folder holds, told from its files alone: identity, token limit, prompts, pooling.
+"""What an embedding model's folder holds, read from its files alone: identity, token limit, prompts, pooling.
 
 Reads JSON and hashes bytes; imports no torch, so that a plan or a cache key costs a fraction of a second. It refuses
-pickled weights and modules that would need code from the folder.
+pickled weights, and modules that would run code from the folder.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class ModelFolder:
     """An inspected sentence-transformers (or plain transformers) folder.
 
     Attributes:
-        path: the folder; never written to an artefact.
+        path: the folder; it appears in no artefact.
         digest: hex sha256 over weights, tokenizer, configuration, pooling and prompts. Two copies of a model that
             differ only in who saved them have the same digest.
         max_tokens: longest input in tokens, special tokens included.
         query_prompt, passage_prompt: put before each text of that kind; usually empty.
         pad_id: token id used for padding.
         include_prompt: False where pooling leaves the prompt's tokens out.
-        dim: length of a vector where the files say it plainly, else 0: only the loaded model knows.
+        dim: length of a vector if the files state it, else 0: only the loaded model knows.
     """
 
     path: Path
@@ -47,10 +47,10 @@ class ModelFolder:
 def inspect_model(folder: Path) -> ModelFolder:
     """Reads and hashes the folder. Raises BadInput where it is not a usable embedding model."""
     folder = Path(folder)
-    wanted = "a sentence-transformers folder with config.json, tokenizer.json and model.safetensors"
+    layout = "a sentence-transformers folder with config.json, tokenizer.json and model.safetensors"
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
-            raise BadInput(f"Embedder folder {folder} has no {name}", expected=wanted, do="check the embedder's path")
+            raise BadInput(f"Embedder folder {folder} has no {name}", expected=layout, do="check the embedder's path")
     config = _json(folder / "config.json")
     modules = _modules(folder)
     pooling = [_json(path / "config.json", {}) for kind, path in modules if kind.endswith("Pooling")]
@@ -86,7 +86,7 @@ def inspect_model(folder: Path) -> ModelFolder:
 
 
 def _dim(config: dict[str, Any], modules: list[tuple[str, Path]], pooling: list[dict[str, Any]]) -> int:
-    """The transformer's width where nothing after it but one plain pooling and a normalisation changes it."""
+    """The transformer's width if only one plain pooling and a normalisation follow it, which leave it as it is."""
     kinds = [kind.rsplit(".", 1)[-1] for kind, _ in modules]
     modes = [name for p in pooling for name, on in p.items() if name.startswith("pooling_mode_") and on]
     plain = kinds in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) and len(modes) == 1
@@ -108,22 +108,22 @@ def _json(path: Path, default: Any = None) -> Any:
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
     """(type, folder) of each sentence-transformers module; a plain transformers folder gets mean pooling."""
-    listed = _json(folder / "modules.json", [])
-    if not listed:
+    rows = _json(folder / "modules.json", [])
+    if not rows:
         return [("Transformer", folder), ("Pooling", folder)]
-    for row in listed:
+    for row in rows:
         if not str(row["type"]).startswith("sentence_transformers."):
             raise BadInput(
                 f"Embedder folder {folder} wants module {row['type']}, which would run code from the folder",
                 expected="modules of sentence_transformers itself",
                 do="choose another embedder",
             )
-    return [(row["type"], folder / row["path"]) for row in listed]
+    return [(row["type"], folder / row["path"]) for row in rows]
 
 
 def _weights(folder: Path, modules: list[tuple[str, Path]]) -> list[Path]:
-    """Weight files in a fixed order; refuses a module whose weights are only there as a pickle."""
-    found: list[Path] = []
+    """Weight files in a fixed order; refuses a module that has its weights only as a pickle."""
+    files: list[Path] = []
     for place in dict.fromkeys(path for _, path in modules):
         here = sorted(place.glob("*.safetensors"))
         if not here and (place == folder or list(place.glob("*.bin"))):
@@ -132,8 +132,8 @@ def _weights(folder: Path, modules: list[tuple[str, Path]]) -> list[Path]:
                 expected="model.safetensors (pickled .bin weights are refused)",
                 do="convert the model to safetensors or choose another",
             )
-        found += here
-    return found
+        files += here
+    return files
 
 
 def _digest(identity: dict[str, Any], files: list[Path]) -> str:

@@ -1,7 +1,7 @@
 """Runs a sentence-transformers model over padded token batches on one device in one precision.
 
 Only the transformer runs in low precision: pooling and what follows are float32, and normalisation is left to the
-caller. Torch is imported only where it has to be asked: that takes longer than many a run that computes nothing.
+caller. Torch is imported only where it is needed: the import takes longer than a run that computes nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def load_forward(model: ModelFolder, *, device: str, precision: str) -> tuple[Fo
 
 
 def resolve_device(device: str) -> str:
-    """`auto` becomes `cuda` where torch sees one, else `cpu`; anything else must be a torch device that is there."""
+    """`auto` becomes `cuda` where torch sees one, else `cpu`; anything else must be a torch device of this machine."""
     if device == "cpu" or (device == "auto" and _torch_version().endswith("+cpu")):
         return "cpu"
     import torch
@@ -84,7 +84,7 @@ def resolve_device(device: str) -> str:
 
 
 def batch_rows(device: str) -> int:
-    """Texts in every batch. Short batches are filled up to it, so it is no larger than keeps the device busy."""
+    """Texts in every batch. Short batches are padded to it, so it is only as large as the device needs."""
     import torch
 
     return 256 if device.startswith("cuda") else min(128, max(16, 4 * torch.get_num_threads()))
@@ -103,7 +103,7 @@ def hardware(device: str) -> tuple[str, bool]:
 
 
 def _torch_version() -> str:
-    """As `torch.__version__` says it, without the import."""
+    """`torch.__version__`, without the import."""
     return importlib.metadata.version("torch")
 
 

@@ -1,7 +1,7 @@
 """Embeds many passages on several processes, devices or machines: shards of texts go out, finished vectors come back.
 
 A finished shard is committed to the cache at once and is never computed again, whatever happens to the worker or to us.
-Who runs the shards is the caller's: anything that is a `concurrent.futures.Executor`, a Dask client's included.
+The caller decides who runs the shards: any `concurrent.futures.Executor`, that of a Dask client included.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from data.nouns import ItemCache, Progress
 from raft_errors import RaftError
 from raft_names import SAFE_PATH
-from retrieval.embedding.embedder import Embedded, Embedder
+from retrieval.embedding.embedder import Embedder, Embeddings
 
 log = logging.getLogger("raft.retrieval")
 
@@ -32,10 +32,10 @@ ATTEMPTS = 3  # pools that may break before we give up
 
 @dataclass(frozen=True)
 class Model:
-    """What a worker loads: it computes the bytes that the caller's own embedder would.
+    """What a worker loads, so that it computes the bytes that the caller's own embedder would.
 
     Attributes:
-        threads: of torch in each worker; 0 leaves them alone.
+        threads: of torch in each worker; 0 keeps its default.
     """
 
     folder: str
@@ -50,7 +50,7 @@ class Model:
         return cls(str(embedder.folder), info.device, info.precision, embedder.rows, threads)
 
 
-def embed_shard(model: Model, texts: Sequence[str]) -> Embedded:
+def embed_shard(model: Model, texts: Sequence[str]) -> Embeddings:
     """The work of one task; the model is loaded once in a process."""
     return _loaded(model).embed(texts)
 
@@ -82,13 +82,13 @@ def embed_shards(
     cache: ItemCache,
     progress: Progress | None = None,
     threads: int = 0,
-    work: Callable[[Model, Sequence[str]], Embedded] = embed_shard,
+    work: Callable[[Model, Sequence[str]], Embeddings] = embed_shard,
 ) -> int:
-    """Puts into the cache what it lacks of the passages, and returns how many it embedded, each counted once.
+    """Embeds the passages that the cache lacks, puts them there, and returns how many there were, each counted once.
 
     Args:
-        open_executor: makes what runs the tasks; called again where a pool breaks because a worker was killed.
-        cache: the one that `embedder.embed` is given afterwards.
+        open_executor: opens what runs the tasks; called again if a pool breaks because a worker was killed.
+        cache: the one that `embedder.embed` gets afterwards.
 
     Raises:
         RaftError: workers were killed in three pools in a row; finished shards are kept.
@@ -101,7 +101,7 @@ def embed_shards(
             return done
         try:
             with open_executor() as executor:
-                waiting: dict[Future[Embedded], list[str]] = {executor.submit(work, model, s): s for s in shards}
+                waiting: dict[Future[Embeddings], list[str]] = {executor.submit(work, model, s): s for s in shards}
                 for future in as_completed(waiting):
                     shard = waiting[future]
                     embedder.remember(shard, future.result(), cache)
@@ -113,8 +113,8 @@ def embed_shards(
         todo = embedder.missing(todo, cache)
     if todo:
         raise RaftError(
-            f"Workers that embed were killed {ATTEMPTS} times; {len(todo)} of {total} passages are missing",
-            do="give them more memory or lower embed.workers, then run again: what is finished is kept",
+            f"Embedding workers were killed {ATTEMPTS} times; {len(todo)} of {total} passages are missing",
+            do="give them more memory or lower embed.workers, then run again: finished passages are kept",
         )
     return done
 
@@ -124,12 +124,12 @@ class _Worker(SpawnProcess):
 
     @staticmethod
     def _Popen(process: Any) -> Any:  # noqa: N802 - multiprocessing's name for how a process is started
-        given = os.environ.get("PYTHONSAFEPATH")
-        os.environ["PYTHONSAFEPATH"] = given or SAFE_PATH
+        setting = os.environ.get("PYTHONSAFEPATH")
+        os.environ["PYTHONSAFEPATH"] = setting or SAFE_PATH
         try:
             return SpawnProcess._Popen(process)
         finally:
-            if given is None:
+            if setting is None:
                 del os.environ["PYTHONSAFEPATH"]
 
 

@@ -1,7 +1,7 @@
-"""A FAISS index over unit vectors, with a manifest that is checked before FAISS may parse a byte.
+"""A FAISS index over unit vectors, with a manifest that is checked before FAISS parses a byte.
 
 The saved vectors are the durable artefact; the index is a cache of them that can be rebuilt. Ids are chunk ids
-(16 hex digits). Equal scores are ordered by chunk id, and a query gets the same hits alone as in a batch.
+(16 hex digits). Equal scores are ordered by chunk id, and a query gets the same hits alone and in a batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from retrieval.index.files import INDEX_FILE, file_sha256, read_manifest, write_
 from retrieval.index.kinds import Kind, make_index, resolve_kind
 
 _LEVEL = 1e-6  # scores closer than this may change places by BLAS rounding
-_SPARE = 8  # hits fetched beyond k, so that ties and rounding at the border are settled here and not by the heap
+_SPARE = 8  # hits fetched beyond k, so that ties and rounding at the border are decided here and not by the heap
 _BLOCK_BYTES = 64 << 20  # memory for rescoring
 
 
@@ -41,13 +41,13 @@ def build_index(
         folder: made if missing; files are replaced one by one, the manifest last.
         embedder: `EmbedderInfo.to_dict()`; its `digest` is what a reader's embedder must have.
         kind: `flat` is exact; `ivf_flat` and `ivf_sq8` are approximate, with nprobe chosen by measured recall. `auto`
-            takes flat up to 300,000 vectors.
+            chooses flat up to 300,000 vectors.
         target_recall: recall@10 against exact search that nprobe must reach, for the IVF kinds.
 
     Raises:
         BadInput: shapes disagree, an id is malformed or occurs twice, a vector is not finite or not of unit length.
     """
-    vectors = _checked(vectors, "Vectors to index")
+    vectors = _as_matrix(vectors, "Vectors to index")
     ids = id_numbers(chunk_ids)
     if len(ids) != len(vectors):
         raise BadInput(f"{len(vectors)} vectors but {len(ids)} chunk ids", expected="as many ids", do="embed again")
@@ -56,8 +56,8 @@ def build_index(
     if len(np.unique(ids)) != len(ids):
         raise BadInput("A chunk id occurs twice", expected="distinct chunk ids", do="chunk the corpus again")
     _check_unit_length(vectors)
-    made = make_index(vectors, ids, resolve_kind(kind, len(ids)), target_recall=target_recall)
-    return write_index(made.index, folder, embedder=embedder, kind=made.kind, settings=made.settings)
+    new = make_index(vectors, ids, resolve_kind(kind, len(ids)), target_recall=target_recall)
+    return write_index(new.index, folder, embedder=embedder, kind=new.kind, settings=new.settings)
 
 
 def open_index(folder: Path, *, expect_embedder: str | None, mmap: bool = False) -> Index:
@@ -76,10 +76,10 @@ def open_index(folder: Path, *, expect_embedder: str | None, mmap: bool = False)
     made_by = str(manifest["embedder"].get("digest", ""))
     if expect_embedder is not None and made_by != expect_embedder:
         raise BadInput(
-            f"The index in {folder} was made by embedder {made_by[:12] or 'unknown'}, "
+            f"The index in {folder} was built with embedder {made_by[:12] or 'unknown'}, "
             f"but the queries come from embedder {expect_embedder[:12]}",
             expected="the same embedding model for chunks and queries",
-            do="build the index again with this embedder, or search with the one that made it",
+            do="build the index again with this embedder, or search with the one that built it",
         )
     if not path.is_file():
         raise BadInput(f"{path} is missing", expected="the index beside its manifest", do="build the index again")
@@ -96,7 +96,7 @@ def open_index(folder: Path, *, expect_embedder: str | None, mmap: bool = False)
         or index.d != manifest["dim"]
         or index.metric_type != faiss.METRIC_INNER_PRODUCT
     ):
-        raise BadInput(f"{path} does not hold what its manifest says", do="build the index again")
+        raise BadInput(f"{path} is not the index that its manifest describes", do="build the index again")
     return Index(index, manifest)
 
 
@@ -155,7 +155,7 @@ class Index:
 
         Args:
             vectors: float32 [queries, dim], L2-normalised. Many at once are much faster than one by one.
-            k: at least 1; more than the index holds is cut to what it holds.
+            k: at least 1; cut to the number of chunks in the index.
             allowed: only these chunk ids may be found (a metadata filter, already resolved).
 
         Raises:
@@ -163,15 +163,15 @@ class Index:
         """
         if k < 1:
             raise BadInput(f"k is {k}", expected="at least 1", do="ask for one hit or more")
-        vectors = _checked(vectors, "Query vectors", dim=self.dim)
+        vectors = _as_matrix(vectors, "Query vectors", dim=self.dim)
         selector, holds = None, len(self)
         if allowed is not None:
-            wanted = np.unique(id_numbers(allowed))
-            holds = min(holds, len(wanted))
+            numbers = np.unique(id_numbers(allowed))
+            holds = min(holds, len(numbers))
             if self._rows is not None:
-                wanted = np.flatnonzero(np.isin(self._rows.ids, wanted)).astype(np.int64)
-                holds = len(wanted)
-            selector = faiss.IDSelectorBatch(wanted)
+                numbers = np.flatnonzero(np.isin(self._rows.ids, numbers)).astype(np.int64)
+                holds = len(numbers)
+            selector = faiss.IDSelectorBatch(numbers)
         k = min(k, holds)
         if not len(vectors) or k < 1:
             return [[] for _ in vectors]
@@ -187,26 +187,26 @@ class Index:
         if self._rows is None:
             params = library.SearchParametersIVF(sel=selector, nprobe=self._index.nprobe) if selector else None
             scores, ids = self._index.search(vectors, fetch, params=params)
-            return [_ranked(i[i >= 0], np.round(s[i >= 0].astype(np.float64), 6), k) for s, i in zip(scores, ids)]
+            return [_rank(i[i >= 0], np.round(s[i >= 0].astype(np.float64), 6), k) for s, i in zip(scores, ids)]
         params = library.SearchParameters(sel=selector) if selector else None
         _, places = faiss.downcast_index(self._index.index).search(vectors, fetch, params=params)
-        # BLAS rounds by batch shape; float64 products summed row by row do not, and equal vectors tie exactly.
-        found = self._rows.vectors[places].astype(np.float64)
-        scores = (found * vectors[:, None, :].astype(np.float64)).sum(axis=2)
-        hits = [_ranked(self._rows.ids[p], s, k) for p, s in zip(places, scores)]
-        if fetch < holds:  # where the k-th ties with the last one fetched, more may tie: look further
+        # BLAS rounds by batch shape; float64 sums row by row do not, so that equal vectors tie exactly.
+        near = self._rows.vectors[places].astype(np.float64)
+        scores = (near * vectors[:, None, :].astype(np.float64)).sum(axis=2)
+        hits = [_rank(self._rows.ids[p], s, k) for p, s in zip(places, scores)]
+        if fetch < holds:  # where the k-th ties with the last hit fetched, more may tie: look further
             level = np.partition(scores, fetch - k, axis=1)[:, fetch - k] - scores.min(axis=1) < _LEVEL
             again = np.flatnonzero(level)
             if len(again):
                 wider = self._search_block(vectors[again], k, min(holds, fetch * 4), holds, selector)
-                for place, found_hits in zip(again, wider):
-                    hits[place] = found_hits
+                for place, better in zip(again, wider):
+                    hits[place] = better
         return hits
 
 
-def _ranked(ids: np.ndarray, scores: np.ndarray, k: int) -> list[Hit]:
+def _rank(ids: np.ndarray, scores: np.ndarray, k: int) -> list[Hit]:
     order = np.lexsort((ids, -scores))[:k]
-    best = zip(ids[order].tolist(), scores[order].tolist())  # plain numbers: their text is made several times as fast
+    best = zip(ids[order].tolist(), scores[order].tolist())  # plain numbers are formatted several times as fast
     return [Hit(f"{number:016x}", round(score, 6), rank) for rank, (number, score) in enumerate(best, 1)]
 
 
@@ -239,7 +239,7 @@ def _check_unit_length(vectors: np.ndarray) -> None:
             raise BadInput(f"Vectors to index: row {row} is not of unit length", do="normalise before indexing")
 
 
-def _checked(vectors: np.ndarray, what: str, dim: int | None = None) -> np.ndarray:
+def _as_matrix(vectors: np.ndarray, what: str, dim: int | None = None) -> np.ndarray:
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if vectors.ndim != 2 or (dim is not None and vectors.shape[1] != dim):
         expected = f"float32 [n, {dim or 'dim'}]"

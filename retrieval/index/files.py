@@ -56,11 +56,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadInput(f"{path} cannot be read ({error})", expected="the manifest of an index", do=again) from error
-    needed = {"format", "kind", "ntotal", "dim", "metric", "normalised", "sha256", "bytes", "embedder", "settings"}
-    if not isinstance(manifest, dict) or not needed <= set(manifest):
+    fields = {"format", "kind", "ntotal", "dim", "metric", "normalised", "sha256", "bytes", "embedder", "settings"}
+    if not isinstance(manifest, dict) or not fields <= set(manifest):
         raise BadInput(f"{path} is not the manifest of an index", do=again)
     if manifest["format"] != FORMAT or manifest["metric"] != "inner_product" or manifest["normalised"] is not True:
-        raise BadInput(f"{path} is of a kind this version does not read", expected=f"format {FORMAT}", do=again)
+        raise BadInput(f"{path} is of a format that this version does not read", expected=f"format {FORMAT}", do=again)
     return manifest
 
 

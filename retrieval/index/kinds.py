@@ -27,8 +27,8 @@ _BLOCK = 65_536
 
 
 @dataclass(frozen=True)
-class Made:
-    """A filled index, its kind, and what was chosen or measured while making it (goes into the manifest)."""
+class NewIndex:
+    """A filled index, its kind, and the settings chosen or measured for it, which go into its manifest."""
 
     index: Any
     kind: Kind
@@ -44,13 +44,13 @@ def resolve_kind(kind: str, count: int) -> Kind:
     return kind  # type: ignore[return-value]
 
 
-def make_index(vectors: np.ndarray, ids: np.ndarray, kind: Kind, *, target_recall: float) -> Made:
-    """Trains where needed, adds vectors float32 [n, dim] under ids int64 [n], and tunes."""
+def make_index(vectors: np.ndarray, ids: np.ndarray, kind: Kind, *, target_recall: float) -> NewIndex:
+    """A tuned index of vectors float32 [n, dim] under ids int64 [n], trained first if its kind needs it."""
     dim = vectors.shape[1]
     if kind == "flat":
         index: Any = faiss.index_factory(dim, "IDMap2,Flat", faiss.METRIC_INNER_PRODUCT)
         _add(index, vectors, ids)
-        return Made(index, kind)
+        return NewIndex(index, kind)
     lists = max(1, min(int(4 * math.sqrt(len(ids))), len(ids) // 39 or 1))  # FAISS asks for 39 training rows a list
     tail = "Flat" if kind == "ivf_flat" else "SQ8"
     index = faiss.index_factory(dim, f"IVF{lists},{tail}", faiss.METRIC_INNER_PRODUCT)
@@ -60,11 +60,11 @@ def make_index(vectors: np.ndarray, ids: np.ndarray, kind: Kind, *, target_recal
     _add(index, vectors, ids)
     nprobe, recall = choose_nprobe(index, vectors, ids, lists, target_recall)
     index.nprobe = nprobe
-    measured = {"lists": lists, "nprobe": nprobe, "recall_at_10": round(recall, 4), "target_recall": target_recall}
+    settings = {"lists": lists, "nprobe": nprobe, "recall_at_10": round(recall, 4), "target_recall": target_recall}
     log.info("IVF index: %d lists, nprobe %d, recall@10 %.3f against exact search", lists, nprobe, recall)
     if recall < target_recall:
         log.warning("Recall %.3f is below the target %.3f with every list probed", recall, target_recall)
-    return Made(index, kind, measured)
+    return NewIndex(index, kind, settings)
 
 
 def _add(index: Any, vectors: np.ndarray, ids: np.ndarray) -> None:
@@ -80,7 +80,7 @@ def choose_nprobe(
 ) -> tuple[int, float]:
     """(smallest power-of-two nprobe that reaches the target, its recall@10 against exact search).
 
-    The probes are stored vectors blurred a little, since a stored vector itself is found too easily.
+    The probes are stored vectors with a little noise, since a stored vector itself is found too easily.
     """
     rng = np.random.default_rng(1)
     rows = rng.choice(len(ids), size=min(_PROBE_QUERIES, len(ids)), replace=False)
@@ -93,8 +93,8 @@ def choose_nprobe(
     nprobe = 1
     while True:
         index.nprobe = nprobe
-        _, found = index.search(probes, k)
-        recall = float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(truth, found)]))
+        _, nearest = index.search(probes, k)
+        recall = float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(truth, nearest)]))
         if recall >= target_recall or nprobe >= lists:
             return nprobe, recall
         nprobe = min(nprobe * 2, lists)

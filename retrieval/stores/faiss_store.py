@@ -1,7 +1,7 @@
-"""The built-in vector store: saved vectors and payloads in generations, with a FAISS index made from them.
+"""The built-in vector store: saved vectors and payloads in generations, with a FAISS index built from them.
 
-Vectors and payloads are the truth and are kept in id order, so a store that was added to, changed and pruned has the
-same bytes as one built afresh from what is left. The index is a cache of them and is remade when they change.
+Vectors and payloads are the truth and are kept in id order, so that a store which grew, changed and shrank has the same
+bytes as one built afresh from what is left. The index is a cache of them, rebuilt when they change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FaissStore:
     """A `VectorStore` in a folder.
 
     Args:
-        root: the folder; made by the first `save`.
+        root: the folder; the first `save` creates it.
         embedder: `EmbedderInfo.to_dict()` of the model whose vectors the store holds.
         kind, target_recall: as in `build_index`.
         mmap: leave saved vectors on disk.
@@ -72,22 +72,22 @@ class FaissStore:
         """Adds float32 [n, dim] unit vectors; an id that is there already is replaced."""
         vectors = check_addition(chunks, vectors, self._vectors.shape[1])
         new = {chunk.id: payload(chunk) for chunk in chunks}
-        kept = [i for i, chunk_id in enumerate(self._rows) if chunk_id not in new]
+        others = [i for i, chunk_id in enumerate(self._rows) if chunk_id not in new]
         rows = {**{k: v for k, v in self._rows.items() if k not in new}, **new}
-        self._replace(rows, np.concatenate([self._vectors[kept], vectors]))
+        self._replace(rows, np.concatenate([self._vectors[others], vectors]))
 
     def delete(self, chunk_ids: Sequence[str]) -> int:
         """Removes chunks and returns how many there were; ids that are not there are passed over."""
-        gone = set(chunk_ids) & set(self._rows)
-        if gone:
-            kept = [i for i, chunk_id in enumerate(self._rows) if chunk_id not in gone]
-            self._replace({k: v for k, v in self._rows.items() if k not in gone}, self._vectors[kept])
-        return len(gone)
+        targets = set(chunk_ids) & set(self._rows)
+        if targets:
+            others = [i for i, chunk_id in enumerate(self._rows) if chunk_id not in targets]
+            self._replace({k: v for k, v in self._rows.items() if k not in targets}, self._vectors[others])
+        return len(targets)
 
     def delete_documents(self, document_ids: Sequence[str]) -> int:
         """Removes all chunks of the documents and returns how many there were."""
-        wanted = set(document_ids)
-        return self.delete([k for k, row in self._rows.items() if row["document_id"] in wanted])
+        documents = set(document_ids)
+        return self.delete([k for k, row in self._rows.items() if row["document_id"] in documents])
 
     def search(self, vectors: np.ndarray, k: int, *, where: Where | None = None) -> list[list[Hit]]:
         """At most k hits for each query, best first, equal scores by chunk id."""
@@ -139,7 +139,7 @@ class FaissStore:
         )
 
     def _replace(self, rows: dict[str, dict[str, Any]], vectors: np.ndarray) -> None:
-        """Takes new contents, in id order."""
+        """Replaces the contents, in id order."""
         ids = list(rows)
         order = sorted(range(len(ids)), key=ids.__getitem__)
         self._rows = {ids[i]: rows[ids[i]] for i in order}
@@ -158,7 +158,7 @@ def _checked_count(generation: Path) -> int:
     if not whole:
         raise BadInput(
             f"{generation} is damaged: a file is missing, truncated or altered",
-            expected=f"the files that {MANIFEST} lists, with their sha256",
+            expected=f"the files listed in {MANIFEST}, with their sha256",
             do="build the store again from its documents",
         )
     return count

@@ -1,7 +1,7 @@
 """Numbered generations of a folder with an atomic CURRENT pointer: readers see the old one or the new one, never half.
 
-A generation is written beside the others under a temporary name, renamed when whole, and only then named in CURRENT. A
-crash leaves a temporary folder that the next writer removes.
+A generation is written beside the others under a temporary name, renamed when it is complete, and only then named in
+CURRENT. A crash leaves a temporary folder, which the next writer removes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PREFIX, _TEMPORARY = "gen-", ".new-"
 
 
 def current_generation(root: Path) -> Path | None:
-    """The folder that CURRENT names, or None where nothing was published yet."""
+    """The folder that CURRENT names, or None if nothing has been published yet."""
     pointer = root / CURRENT
     if not pointer.is_file():
         return None
@@ -39,14 +39,14 @@ def publish_generation(root: Path, write: Callable[[Path], None], *, keep: int =
     """Calls `write(empty folder)`, publishes the folder as the newest generation and returns it.
 
     Args:
-        keep: generations left on disk, the new one included: readers of the last one may go on.
+        keep: generations left on disk, the new one included, so that readers of the last one can finish.
 
     One writer at a time; a second waits.
     """
     root.mkdir(parents=True, exist_ok=True)
     with _sole_writer(root):
-        for left in root.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in root.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         temporary = root / f"{_TEMPORARY}{os.getpid()}"
         temporary.mkdir()
         write(temporary)

@@ -1,7 +1,7 @@
 """A LanceDB table as the vector store: embedded, versioned, on a disk or on object storage (extra `lancedb`).
 
-Every change is a new version of the table at once, so `save` has nothing left to do. Search is exact unless the team
-has made an index on the table.
+Every change is a new version of the table at once, so `save` has nothing to do. Search is exact unless the team has
+built an index on the table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from retrieval.stores.vector_store import (
     payload,
 )
 
-_SPARE = 8  # rows fetched beyond k, so that ties at the border are settled by id
+_SPARE = 8  # rows fetched beyond k, so that the id decides ties at the border
 
 
 class LanceStore:
@@ -34,8 +34,8 @@ class LanceStore:
     Args:
         uri: folder, or object storage address that LanceDB knows.
         embedder: `EmbedderInfo.to_dict()` of the model whose vectors the store holds.
-        table: made if missing.
-        create: False where a missing table is an error.
+        table: created if missing.
+        create: False if a missing table is an error.
     """
 
     def __init__(self, uri: str, *, embedder: Mapping[str, Any], table: str = "chunks", create: bool = True) -> None:
@@ -63,8 +63,8 @@ class LanceStore:
             if not create:
                 raise not_there(f"table {table} in {uri}", database.table_names()) from None
             self._table = database.create_table(table, schema=self._schema, exist_ok=True)
-        noted = json.loads((self._table.schema.metadata or {}).get(b"raft", b"{}"))
-        check_embedder(str(noted.get("embedder", {}).get("digest", "")), self._digest, f"Table {table} in {uri}")
+        notes = json.loads((self._table.schema.metadata or {}).get(b"raft", b"{}"))
+        check_embedder(str(notes.get("embedder", {}).get("digest", "")), self._digest, f"Table {table} in {uri}")
 
     @property
     def embedder_digest(self) -> str:
@@ -101,15 +101,15 @@ class LanceStore:
         """At most k hits for each query, best first, equal scores by chunk id."""
         check_where(where)
         vectors = check_queries(vectors, k, self._dim)
-        found = []
+        rankings = []
         for vector in vectors:
             query = self._table.search(vector).distance_type("dot").limit(k + _SPARE).select(["id", "vector"])
             if where:
                 query = query.where(_sql(where), prefilter=True)
             rows = query.to_arrow()
             near = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, self._dim)
-            found.append(best_first(vector, rows["id"].to_pylist(), near, k))
-        return found
+            rankings.append(best_first(vector, rows["id"].to_pylist(), near, k))
+        return rankings
 
     def stats(self) -> dict[str, Any]:
         """`chunks`, `documents`, `dim`, `kind`, `embedder`, `version` of the table."""

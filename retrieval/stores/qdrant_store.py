@@ -1,7 +1,7 @@
 """A Qdrant collection as the vector store: a server, or embedded in this process (extra `qdrant`).
 
-The client is made by the caller, who knows its address and key. Every change is durable at once, so `save` has nothing
-left to do.
+The caller makes the client, since it knows address and key. Every change is durable at once, so `save` has nothing to
+do.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from retrieval.stores.vector_store import (
     payload,
 )
 
-_SPARE = 8  # points fetched beyond k, so that ties at the border are settled by id
+_SPARE = 8  # points fetched beyond k, so that the id decides ties at the border
 _POINTS_A_CALL = 512
-_EMBEDDER = "raft_embedder"  # payload field: which model made the vector
+_EMBEDDER = "raft_embedder"  # payload field: which model the vector comes from
 
 
 class QdrantStore:
@@ -35,8 +35,8 @@ class QdrantStore:
     Args:
         client: a `qdrant_client.QdrantClient`; `QdrantClient(path=...)` runs embedded.
         embedder: `EmbedderInfo.to_dict()` of the model whose vectors the store holds.
-        collection: made if missing.
-        create: False where a missing collection is an error.
+        collection: created if missing.
+        create: False if a missing collection is an error.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class QdrantStore:
     def search(self, vectors: np.ndarray, k: int, *, where: Where | None = None) -> list[list[Hit]]:
         """At most k hits for each query, best first, equal scores by chunk id."""
         check_where(where)
-        found = []
+        rankings = []
         for vector in check_queries(vectors, k, self._dim):
             answer = self._client.query_points(
                 self._name,
@@ -101,8 +101,8 @@ class QdrantStore:
                 with_vectors=True,
             )
             near = np.asarray([p.vector for p in answer.points], dtype=np.float32).reshape(-1, self._dim)
-            found.append(best_first(vector, [p.payload["id"] for p in answer.points], near, k))
-        return found
+            rankings.append(best_first(vector, [p.payload["id"] for p in answer.points], near, k))
+        return rankings
 
     def stats(self) -> dict[str, Any]:
         """`chunks`, `documents`, `dim`, `kind`, `embedder`."""
@@ -127,10 +127,10 @@ class QdrantStore:
                 return
 
     def _delete(self, where: Where) -> int:
-        selected = self._filter(where)
-        count = self._client.count(self._name, count_filter=selected, exact=True).count
+        condition = self._filter(where)
+        count = self._client.count(self._name, count_filter=condition, exact=True).count
         if count:
-            self._client.delete(self._name, self._models.FilterSelector(filter=selected), wait=True)
+            self._client.delete(self._name, self._models.FilterSelector(filter=condition), wait=True)
         return count
 
     def _filter(self, where: Where | None) -> Any:
@@ -140,8 +140,8 @@ class QdrantStore:
         for field, value in where.items():
             values = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
             options: list[Any] = []
-            if given := [v for v in values if v is not None]:
-                options.append(models.FieldCondition(key=field, match=models.MatchAny(any=given)))
+            if present := [v for v in values if v is not None]:
+                options.append(models.FieldCondition(key=field, match=models.MatchAny(any=present)))
             if None in values:
                 options.append(models.IsNullCondition(is_null=models.PayloadField(key=field)))
             none_of_all = models.HasIdCondition(has_id=[])

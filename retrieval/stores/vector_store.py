@@ -25,8 +25,8 @@ _CHUNKS_A_CALL = 10_000
 class VectorStore(Protocol):
     """Vectors under chunk ids, with enough of the chunk to filter by.
 
-    A store serves one embedder: vectors of two models are never mixed. Changes are seen by `search` at once, and by
-    other readers after `save` at the latest.
+    A store serves one embedder: vectors of two models are never mixed. `search` sees changes at once, other readers
+    after `save` at the latest.
     """
 
     @property
@@ -65,9 +65,9 @@ class VectorStore(Protocol):
 
 
 def best_first(query: np.ndarray, chunk_ids: Sequence[str], vectors: np.ndarray, k: int) -> list[Hit]:
-    """Ranks what a store found, vectors float32 [found, dim], by exact inner product and then by id.
+    """Ranks the hits of a store, vectors float32 [hits, dim], by exact inner product and then by id.
 
-    Stores round scores in their own ways; computed here, all of them give the same score for the same vectors.
+    Each store rounds scores in its own way; computed here, the same vectors get the same score from every store.
     """
     scores = (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
     order = sorted(range(len(chunk_ids)), key=lambda i: (-scores[i], chunk_ids[i]))[:k]
@@ -98,36 +98,36 @@ def check_queries(vectors: np.ndarray, k: int, dim: int) -> np.ndarray:
 
 
 def not_there(name: str, others: Sequence[str]) -> BadInput:
-    """The error for a collection or table that is missing, beside those that are there."""
-    there = f"one of {', '.join(sorted(others))}" if others else "a store that was filled"
+    """The error for a missing collection or table; it names those that exist."""
+    there = f"one of {', '.join(sorted(others))}" if others else "a store with vectors in it"
     return BadInput(f"There is no {name}", expected=there, do="correct the name, or fill the store first")
 
 
 def bring_up_to_date(store: VectorStore, chunks: Sequence[Chunk], vectors: np.ndarray) -> tuple[int, int]:
     """Makes the store hold exactly the chunks, and returns how many were added and how many deleted.
 
-    Ids depend on a chunk's text, so what is there already under its id is left alone.
+    Ids depend on a chunk's text, so a chunk that is there already under its id is left alone.
 
     Args:
         vectors: float32 [chunks, dim] in their order; may be memory-mapped.
     """
-    held = set(store.chunk_ids)
-    gone = sorted(held - {chunk.id for chunk in chunks})
-    new = [place for place, chunk in enumerate(chunks) if chunk.id not in held]
+    present = set(store.chunk_ids)
+    surplus = sorted(present - {chunk.id for chunk in chunks})
+    new = [place for place, chunk in enumerate(chunks) if chunk.id not in present]
     for begin in range(0, len(new), _CHUNKS_A_CALL):
         some = new[begin : begin + _CHUNKS_A_CALL]
         store.add([chunks[place] for place in some], vectors[some])
-    if gone:
-        store.delete(gone)
+    if surplus:
+        store.delete(surplus)
     store.save()
-    return len(new), len(gone)
+    return len(new), len(surplus)
 
 
-def check_embedder(found: str, wanted: str, store: str) -> None:
+def check_embedder(filled_by: str, digest: str, store: str) -> None:
     """Raises BadInput unless the store was filled by the wanted embedder."""
-    if found != wanted:
+    if filled_by != digest:
         raise BadInput(
-            f"{store} holds vectors of embedder {found[:12] or 'unknown'}, not of {wanted[:12]}",
+            f"{store} holds vectors of embedder {filled_by[:12] or 'unknown'}, not of {digest[:12]}",
             expected="one embedding model for a store",
             do="use another store for this embedder, or load the embedder that filled this one",
         )
@@ -143,8 +143,8 @@ def matches(row: Mapping[str, Any], where: Where) -> bool:
     return all(row[f] in v if isinstance(v, (list, tuple, set, frozenset)) else row[f] == v for f, v in where.items())
 
 
-def check_where(where: Where | None, known: Sequence[str] = FIELDS) -> None:
-    """Raises BadInput for a field that is not known; stores know `FIELDS`."""
+def check_where(where: Where | None, fields: Sequence[str] = FIELDS) -> None:
+    """Raises BadInput for a field that is not one of `fields`."""
     for field in where or {}:
-        if field not in known:
-            raise BadInput(f"Filter on unknown field {field!r}", expected=f"one of {', '.join(known)}", do="rename it")
+        if field not in fields:
+            raise BadInput(f"Filter on unknown field {field!r}", expected=f"one of {', '.join(fields)}", do="rename it")

@@ -1,8 +1,8 @@
-"""The log of what was decided about an adapter, night by night: one JSON line a decision, appended and synced.
+"""The log of the decisions about an adapter, night by night: one JSON line per decision, appended and synced.
 
-`<store>/registry/NAME/decisions.jsonl`. A line that a crash cut short is passed over. A decision to train stands in
-`open.json` beside it from the moment it is taken until its line is in the log, so that the night after a crash knows
-what the dead one had begun.
+`<store>/registry/NAME/decisions.jsonl`. A line that a crash cut short is ignored. A decision to train stands in
+`open.json` beside it from the moment it is made until its line is in the log, so that the night after a crash knows
+what the one before had begun.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class RetrainDecision(BaseModel):
     """One decision and what came of it.
 
     Attributes:
-        action, reason: what the policy chose, and why.
+        action, reason: the choice of the policy, and why.
         change: documents and passages that differ from the last training.
-        start, start_reason: the version that training went on from (None = the base model).
-        version: what was trained.
-        result, why: what became of it: the gate's reason, or the smoke test's.
-        corpus: digest of the corpus that was looked at.
+        start, start_reason: the version that training continued from (None = the base model), and why.
+        version: the version that was trained.
+        result, why: the outcome, and its reason as the gate or the smoke test gave it.
+        corpus: digest of the corpus at the time.
         settings: digests of the sections that decide a training.
-        stages: what was built.
-        id: tells the decision from every other one; "" in lines of earlier releases.
+        stages: the results that were built.
+        id: unique to the decision; "" in lines of earlier releases.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,9 +66,9 @@ class Open(BaseModel):
     """A decision to train whose outcome is not in the log yet.
 
     Attributes:
-        night: what is known of it; with the stage `gate` among its stages, the candidate is judged.
-        forced: a person asked for it.
-        events: how long the registry's history was when the candidate was judged; what follows is this decision's.
+        night: the decision so far; once its stages include `gate`, the candidate has been judged.
+        forced: whether a person asked for it.
+        events: length of the registry's history when the candidate was judged; later events belong to this decision.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -86,14 +86,14 @@ def open_file(store: Store, name: str) -> Path:
 
 
 def note(store: Store, name: str, decision: Open) -> None:
-    """Keeps an open decision durably, in place of the one before."""
+    """Stores an open decision durably, in place of the one before."""
     path = open_file(store, name)
     make_folder(path.parent)
     write_whole(path, decision.model_dump_json().encode() + b"\n")
 
 
 def read_open(store: Store, name: str) -> Open | None:
-    """The decision that is not in the log yet; None where there is none, or where only its removal was missed."""
+    """The decision that is not in the log yet; None if there is none, or if only its removal was missed."""
     try:
         decision = Open.model_validate_json(read_regular(open_file(store, name)))
     except (FileNotFoundError, ValidationError):
@@ -111,7 +111,7 @@ def read_decisions(store: Store, name: str) -> list[RetrainDecision]:
     """All decisions, oldest first.
 
     Raises:
-        RaftError: the log is no file, or cannot be read.
+        RaftError: the log is not a regular file, or cannot be read.
     """
     path = log_file(store, name)
     try:
@@ -126,8 +126,8 @@ def read_decisions(store: Store, name: str) -> list[RetrainDecision]:
             nights.append(RetrainDecision.model_validate_json(line))
         except ValidationError as error:
             if error.errors()[0]["type"] != "json_invalid":
-                log.warning("%s, line %d is no decision (%s): passed over", path, number, problems(error))
-            # else cut short by a crash: what it was about is decided again
+                log.warning("%s, line %d is not a decision (%s): ignored", path, number, problems(error))
+            # else a crash cut it short: its decision will be made again
     return nights
 
 
@@ -135,16 +135,17 @@ def _unusable(path: Path, error: OSError) -> RaftError:
     return RaftError(
         f"The decisions {path} cannot be used ({error.strerror})",
         expected="the file as it was written",
-        do="restore it from a copy, or move it away: what it was about is then decided again",
+        do="restore it from a copy, or move it away: the decisions in it are then made again",
     )
 
 
 def days_since_training(nights: Sequence[RetrainDecision], adapter: Adapter) -> float | None:
-    """Days since the last training; of the newest version where no night has trained yet; None for neither."""
-    trained = [n.at for n in nights if n.action == "retrain"] or [v.created for v in adapter.versions]
-    if not trained:
+    """Days since the last training, or since the newest version if no night has trained yet; None without either."""
+    trainings = [n.at for n in nights if n.action == "retrain"] or [v.created for v in adapter.versions]
+    if not trainings:
         return None
-    return (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(trained[-1])).total_seconds() / 86400
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(trainings[-1])
+    return age.total_seconds() / 86400
 
 
 def append(store: Store, name: str, night: RetrainDecision) -> None:

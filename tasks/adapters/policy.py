@@ -1,6 +1,6 @@
-"""The policy of a nightly run: do nothing, refresh index and records, or train again; and from where training starts.
+"""The policy of a nightly run: do nothing, refresh index and records, or train again; and where training starts from.
 
-Pure: facts in, a choice with its reason out. What is done about it is in `flows.retraining.night`.
+Pure: facts in, a choice with its reason out. `flows.retraining.night` acts on it.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class RetrainConfig(Section):
 
 @dataclass(frozen=True)
 class Change:
-    """What differs between two corpora. Names are document sources; shares are of passages.
+    """The difference between two corpora. Documents go by their source; shares are of passages.
 
     Attributes:
-        passages: new or gone, as a share of all that are in either.
+        passages: those new or gone, as a share of all passages in either corpus.
     """
 
     added: tuple[str, ...] = ()
@@ -109,11 +109,9 @@ def choose(
     if settings:
         return Choice("retrain", f"settings were changed: {', '.join(settings)}")
     if change.passages >= config.min_change and change.passages > 0:
-        return Choice("retrain", f"{change}, at least {config.min_change:.1%} is asked")
+        return Choice("retrain", f"{change}, which reaches {config.min_change:.1%}")
     if config.max_age_days is not None and age_days is not None and age_days >= config.max_age_days:
-        return Choice(
-            "retrain", f"the last training is {age_days:.1f} days old, at most {config.max_age_days:g} allowed"
-        )
+        return Choice("retrain", f"the last training is {age_days:.1f} days old, more than {config.max_age_days:g}")
     if recall is not None and recall[0] - recall[1] >= config.recall_drop and recall[0] > recall[1]:
         return Choice("retrain", f"the retriever's recall fell from {recall[0]:.3f} to {recall[1]:.3f}")
     if change.passages > 0 or change.added or change.edited or change.removed:
@@ -124,11 +122,11 @@ def choose(
 def choose_start(
     config: RetrainConfig, promoted: int | None, warm_starts: int, obstacle: str = ""
 ) -> tuple[int | None, str]:
-    """The version that training goes on from (None = the base model) and why.
+    """The version that training continues from (None = the base model), and why.
 
     Args:
-        warm_starts: in a row, up to the promoted version.
-        obstacle: why the promoted version cannot be gone on from ("" = nothing speaks against it).
+        warm_starts: number of them in a row, up to the promoted version.
+        obstacle: why training cannot continue from the promoted version ("" = nothing stands in the way).
     """
     if promoted is None:
         return None, "no version is promoted: from the base model"
@@ -138,4 +136,4 @@ def choose_start(
         return None, f"from the base model: {obstacle}"
     if warm_starts >= config.base_every:
         return None, f"from the base model after {warm_starts} warm starts in a row"
-    return promoted, f"going on from version {promoted}"
+    return promoted, f"continuing from version {promoted}"

@@ -1,10 +1,11 @@
 """Versions of an adapter with their states, and the pointer to the promoted one, switched atomically.
 
 Everything about the adapter NAME is one file, `<store>/registry/NAME/registry.json`: versions (candidate, promoted,
-retired), the pointer and the history with reasons. It is replaced whole (write, fsync, rename) under the lock
-`locks/registry-NAME.lock`, so concurrent promotions happen one after another and a crash leaves the old or the new
-state. Beside it `promoted` is a symbolic link to the export folder of the promoted version, for servers that want a
-path that stays. `needed(store)` lists what garbage collection must keep. It knows nothing of gates or schedules.
+retired), the pointer and the history with reasons. It is replaced as a whole (write, fsync, rename) under the lock
+`locks/registry-NAME.lock`, so that concurrent promotions happen one after another and a crash leaves the old state or
+the new one. Beside it `promoted` is a symbolic link to the export folder of the promoted version, for servers that need
+a path that stays the same. `needed(store)` lists what garbage collection must keep. It knows nothing of gates or
+schedules.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ class Registry:
 
     @property
     def pointer(self) -> Path:
-        """Link to the export folder of the promoted version; absent where none is promoted."""
+        """Link to the export folder of the promoted version; absent if none is promoted."""
         return self.folder / POINTER
 
     def read(self) -> Adapter:
         """
         Raises:
-            RaftError: the file was damaged, or contradicts itself.
+            RaftError: the file is damaged, or contradicts itself.
         """
         try:
             adapter = Adapter.model_validate_json(read_regular(self.folder / FILE))
@@ -55,7 +56,7 @@ class Registry:
         except OSError as error:
             raise self._damaged(error.strerror or str(error)) from error
         if adapter.name != self.name:
-            raise self._damaged(f"it is of {adapter.name}")
+            raise self._damaged(f"it belongs to {adapter.name}")
         return adapter
 
     def _damaged(self, why: str) -> RaftError:
@@ -68,13 +69,13 @@ class Registry:
     def register(
         self, stages: Mapping[str, Manifest | Link], *, reason: str, started_from: int | None = None
     ) -> Version:
-        """A new candidate; the version that has this export already, if there is one."""
-        links = {name: made if isinstance(made, Link) else made.link for name, made in stages.items()}
+        """A new candidate, or the version that has this export already."""
+        links = {name: stage if isinstance(stage, Link) else stage.link for name, stage in stages.items()}
         with self._changing() as (adapter, write):
             for version in adapter.versions:
                 if version.stages["export"] == links["export"]:
                     return version
-            made = Version(
+            version = Version(
                 number=max((v.number for v in adapter.versions), default=0) + 1,
                 state="candidate",
                 created=now(),
@@ -82,17 +83,16 @@ class Registry:
                 started_from=started_from,
                 reason=reason,
             )
-            event = Event(at=made.created, action="registered", version=made.number, reason=reason)
-            write(
-                adapter.model_copy(update={"versions": (*adapter.versions, made), "history": (*adapter.history, event)})
-            )
-        return made
+            event = Event(at=version.created, action="registered", version=version.number, reason=reason)
+            versions, history = (*adapter.versions, version), (*adapter.history, event)
+            write(adapter.model_copy(update={"versions": versions, "history": history}))
+        return version
 
     def promote(self, number: int, *, reason: str, on_trial: bool = False) -> Adapter:
-        """Points to the version; the one in use before is retired. Promoting the promoted one changes nothing.
+        """Points to the version and retires the one in use before. Promoting the promoted one changes nothing.
 
         Raises:
-            RaftError: its files are not whole in the store.
+            RaftError: its files are not intact in the store.
         """
         with self._changing() as (adapter, write):
             self._require_files(adapter.version(number))
@@ -102,7 +102,7 @@ class Registry:
             return write(switched(adapter, number, event, on_trial, f"replaced by version {number}"))
 
     def settle(self, number: int, *, reason: str) -> Adapter:
-        """The smoke test of the promoted version passed."""
+        """Ends the trial of the promoted version, whose smoke test has passed."""
         with self._changing() as (adapter, write):
             if adapter.promoted != number or not adapter.on_trial:
                 return adapter
@@ -116,7 +116,7 @@ class Registry:
             number: roll back only if this is the promoted version, else change nothing.
         Raises:
             BadInput: nothing is promoted.
-            RaftError: the files of the earlier version are not whole in the store.
+            RaftError: the files of the earlier version are not intact in the store.
         """
         with self._changing() as (adapter, write):
             if number is not None and adapter.promoted != number:
@@ -168,7 +168,7 @@ class Registry:
         return adapter
 
     def _point(self, adapter: Adapter) -> None:
-        """Makes the link agree with the file; a crash between the two is mended by the next change."""
+        """Makes the link agree with the file; the next change repairs it after a crash between the two."""
         version = adapter.in_use
         if os.path.lexists(self.pointer) and not self.pointer.is_symlink():
             raise RaftError(
@@ -212,17 +212,17 @@ def adapters(store: Store) -> list[Registry]:
 
 def needed(store: Store) -> dict[tuple[str, str], str]:
     """`{(stage, key): why}` of what must stay: candidates, the promoted version, the way back, the frozen test set."""
-    found: dict[tuple[str, str], str] = {}
+    reasons: dict[tuple[str, str], str] = {}
     for registry in adapters(store):
         adapter = registry.read()
         if adapter.versions and (test := adapter.versions[0].stages.get("records")):
-            found[test.stage, test.key] = f"{adapter.name} (frozen test set)"
+            reasons[test.stage, test.key] = f"{adapter.name} (frozen test set)"
         for version in adapter.versions:
             why = "rollback target" if version.number == adapter.before else version.state
             if why != "retired":
                 for link in version.stages.values():
-                    found.setdefault((link.stage, link.key), f"{adapter.name} {version.number} ({why})")
-    return found
+                    reasons.setdefault((link.stage, link.key), f"{adapter.name} {version.number} ({why})")
+    return reasons
 
 
 def now() -> str:

@@ -1,17 +1,18 @@
-"""The smoke test after a promotion: does what the pointer shows load, answer, and please the user's own command?
+"""The smoke test after a promotion: does the promoted adapter load, answer, and pass the user's own command?
 
-It looks at the adapter the way a server does, through the pointer, after every byte was read again.
+It looks at the adapter as a server does, through the pointer, and reads every byte again first.
 """
 
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
 from data.nouns import Record, read_jsonl
 from data.prompting.contract import chat_of, parse_answer, template_from_contract, to_messages
-from raft_errors import RaftError
+from raft_errors import BadInput, RaftError
 from raft_names import environment_of_the_user
 from tasks.adapters.policy import RetrainConfig
 from tasks.adapters.registry import Registry
@@ -41,15 +42,15 @@ def smoke_test(registry: Registry, version: Version, base: ModelFiles, records: 
     except Damage as error:
         raise RaftError(f"version {version.number} is damaged: {error}") from error
     adapter = registry.pointer / "adapter"
-    asked = list(read_jsonl(records.path("test.jsonl"), Record))[: config.smoke_questions]
-    answered = _answers(base.folder, adapter, asked)
-    if not answered:
-        raise RaftError(f"version {version.number} answered none of {len(asked)} test questions")
-    passed = [f"{len(manifest.files)} files read, {answered} of {len(asked)} questions answered"]
+    questions = list(read_jsonl(records.path("test.jsonl"), Record))[: config.smoke_questions]
+    count = _answers(base.folder, adapter, questions)
+    if not count:
+        raise RaftError(f"version {version.number} answered none of {len(questions)} test questions")
+    results = [f"{len(manifest.files)} files read, {count} of {len(questions)} questions answered"]
     if config.smoke_command:
         run_command(config.smoke_command, registry.pointer.resolve(), version.number, config.smoke_minutes * 60)
-        passed.append("the command of retrain.smoke_command passed")
-    return "; ".join(passed)
+        results.append("the command of retrain.smoke_command passed")
+    return "; ".join(results)
 
 
 def _answers(base: Path, adapter: Path, records: list[Record]) -> int:
@@ -61,8 +62,43 @@ def _answers(base: Path, adapter: Path, records: list[Record]) -> int:
     template = template_from_contract(contract)
     encode = generator.tokenizer.apply_chat_template
     prompts = [encode(to_messages(record), add_generation_prompt=True) for record in records]
-    done = generator.generate(prompts, max_new_tokens=ANSWER_TOKENS)
-    return sum(bool(parse_answer(one.text, template=template).final_answer.strip()) for one in done)
+    completions = generator.generate(prompts, max_new_tokens=ANSWER_TOKENS)
+    return sum(bool(parse_answer(one.text, template=template).final_answer.strip()) for one in completions)
+
+
+def require_command(command: str) -> None:
+    """Sees that the user's test can be started.
+
+    Raises:
+        BadInput: it is empty, has an open quotation mark, wants a shell, or names no program.
+    """
+    words = _split(command)
+    if marks := [word for word in words if word in _SHELL]:
+        raise BadInput(
+            f"retrain.smoke_command: {marks[0]} means nothing without a shell, and none is started: {command}",
+            expected="a program and its arguments",
+            do=f"put it into a script, or write: sh -c {shlex.quote(command)}",
+        )
+    if shutil.which(words[0], path=environment_of_the_user().get("PATH")) is None:
+        there = Path(words[0]).is_file()
+        raise BadInput(
+            f"retrain.smoke_command: {words[0]} " + ("may not be executed" if there else "is no program here"),
+            expected="a program on the PATH, or the path of one",
+            do="make it executable (chmod +x), or start it by its interpreter" if there else "correct it",
+        )
+
+
+_SHELL = frozenset({"&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>&1"})
+
+
+def _split(command: str) -> list[str]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise BadInput(f"retrain.smoke_command cannot be read ({error}): {command}", do="correct it") from error
+    if not words:
+        raise BadInput("retrain.smoke_command is empty", do="name a program, or leave it out")
+    return words
 
 
 def run_command(command: str, export: Path, version: int, timeout_seconds: float) -> None:
@@ -78,13 +114,13 @@ def run_command(command: str, export: Path, version: int, timeout_seconds: float
         "RAFT_VERSION": str(version),
     }
     try:
-        done = subprocess.run(
-            shlex.split(command), env=environment, capture_output=True, text=True, timeout=timeout_seconds, check=False
+        process = subprocess.run(
+            _split(command), env=environment, capture_output=True, text=True, timeout=timeout_seconds, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise RaftError(f"the smoke command took longer than {timeout_seconds / 60:g} minutes: {command}") from error
     except OSError as error:
         raise RaftError(f"the smoke command cannot be started ({error.strerror}): {command}") from error
-    if done.returncode:
-        said = "; ".join((done.stderr or done.stdout).strip().splitlines()[-LAST_LINES:])
-        raise RaftError(f"the smoke command ended with {done.returncode}: {said or command}")
+    if process.returncode:
+        output = "; ".join((process.stderr or process.stdout).strip().splitlines()[-LAST_LINES:])
+        raise RaftError(f"the smoke command ended with {process.returncode}: {output or command}")

@@ -33,8 +33,8 @@ class Version(BaseModel):
 
     Attributes:
         stages: `{stage: link}` of everything it was made from, from `ingest` to `evaluate`.
-        started_from: number of the version that its training was warm-started from; None = the base model.
-        reason: of its present state.
+        started_from: number of the version that its training continued from; None = the base model.
+        reason: for its present state.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,7 +47,7 @@ class Version(BaseModel):
 
 
 class Event(BaseModel):
-    """One change. `was` is the version that the pointer left, or None."""
+    """One change. `was` is the version that the pointer showed before, or None."""
 
     model_config = ConfigDict(frozen=True)
     at: Moment
@@ -62,7 +62,7 @@ class Adapter(BaseModel):
 
     Attributes:
         promoted: number of the version in use, or None: the base model alone.
-        on_trial: it was promoted and its smoke test has not passed yet.
+        on_trial: whether its smoke test has yet to pass.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -74,7 +74,7 @@ class Adapter(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> Adapter:
-        """A file that was changed by hand, or by half, must not decide which version is in use."""
+        """A file that was changed by hand, or only in part, must not decide which version is in use."""
         if wrong := next(self._contradictions(), ""):
             raise ValueError(wrong)
         return self
@@ -87,13 +87,13 @@ class Adapter(BaseModel):
             if count > 1
         )
         if self.promoted is not None and self.promoted not in numbers:
-            yield f"version {self.promoted} is in use, and there is none"
+            yield f"version {self.promoted} is in use, but does not exist"
         if self.on_trial and self.promoted is None:
-            yield "a version is on trial, and none is in use"
+            yield "a version is on trial, but none is in use"
         in_state = [version.number for version in self.versions if version.state == "promoted"]
         if in_state != ([] if self.promoted is None else [self.promoted]):
-            listed = ", ".join(str(number) for number in in_state) or "none"
-            yield f"version {self.promoted or 'none'} is in use, and promoted is {listed}"
+            names = ", ".join(str(number) for number in in_state) or "none"
+            yield f"version {self.promoted or 'none'} is in use, but marked as promoted: {names}"
         for version in self.versions:
             if "export" not in version.stages:
                 yield f"version {version.number} names no export"
@@ -102,10 +102,10 @@ class Adapter(BaseModel):
                     yield f"version {version.number} names a result of {link.stage} as its {stage}"
             start = version.started_from
             if start is not None and (start not in numbers or start >= version.number):
-                yield f"version {version.number} was started from {start}, which is no earlier version"
+                yield f"version {version.number} was started from {start}, which is not an earlier version"
         for event in self.history:
-            if missing := {event.version, event.was} - numbers - {None}:
-                yield f"its history names version {min(number for number in missing if number)}, and there is none"
+            if unknown := {event.version, event.was} - numbers - {None}:
+                yield f"its history names version {min(number for number in unknown if number)}, which does not exist"
 
     def version(self, number: int) -> Version:
         """
@@ -132,7 +132,7 @@ class Adapter(BaseModel):
 
     @property
     def warm_starts(self) -> int:
-        """How many trainings in a row, up to the version in use, went on from the version before."""
+        """How many trainings in a row, up to the version in use, continued from the version before."""
         count, version = 0, self.in_use
         while version is not None and version.started_from is not None:
             count, version = count + 1, self.version(version.started_from)

@@ -50,10 +50,19 @@ class Damaged:
 
 @dataclass(frozen=True)
 class Finished:
-    """The stage's result is there, built now or `cached` (found, fetched or kept)."""
+    """The stage's result is there, built now or `cached` (found, fetched or kept).
+
+    Attributes:
+        call: the stage's name in its flow, where that is another one.
+    """
 
     manifest: Manifest
     cached: bool
+    call: str = ""
+
+    @property
+    def stage(self) -> str:
+        return self.call or self.manifest.stage
 
 
 @dataclass(frozen=True)

@@ -36,16 +36,16 @@ class Differences:
     """What differs between what is asked for and a result, in words.
 
     Attributes:
-        chosen: what a person chose or what came in: inputs, settings, models, seed.
-        made: what came with the installation: code, libraries, settings that are new and stand at their default.
+        choices: what a person chose or what came in: inputs, settings, models, seed.
+        installation: what came with it: code, libraries, settings that are new and stand at their default.
     """
 
-    chosen: tuple[str, ...]
-    made: tuple[str, ...]
+    choices: tuple[str, ...]
+    installation: tuple[str, ...]
 
     @property
     def words(self) -> list[str]:
-        return [*self.chosen, *self.made]
+        return [*self.choices, *self.installation]
 
 
 class Kept(BaseModel):
@@ -69,24 +69,24 @@ def differences(request: Request, manifest: Manifest, now: Mapping[str, Any] | N
         now: the request's ingredients, where they are known already.
     """
     now, then = now or request.ingredients(), manifest.ingredients
-    chosen: list[str] = []
-    made: list[str] = []
+    choices: list[str] = []
+    installation: list[str] = []
     earlier = then.get("inputs", {})
     for name in _differing(earlier, {**earlier, **now["inputs"]}):
         if now["inputs"][name] != UNKNOWN:
-            chosen.append(f"input {name} changed")
-    chosen += [f"input {name} is not given" for name in sorted(earlier.keys() - now["inputs"].keys())]
+            choices.append(f"input {name} changed")
+    choices += [f"input {name} is not given" for name in sorted(earlier.keys() - now["inputs"].keys())]
     sections = {f"{request.stage.name}.": (then.get("config", {}), now["config"], request.config)}
     for name, section in now["shared"].items():
         sections[f"{name}."] = (then.get("shared", {}).get(name, {}), section, request.shared[name])
     for prefix, (old, new, section) in sections.items():
         settings = setting_differences(old, section, new, prefix=prefix)
-        chosen += settings.chosen
-        made += settings.made
-    chosen += [f"model {name} changed" for name in _differing(then.get("models", {}), now["models"])]
+        choices += settings.choices
+        installation += settings.installation
+    choices += [f"model {name} changed" for name in _differing(then.get("models", {}), now["models"])]
     if now["seed"] != then.get("seed"):
-        chosen.append(f"seed: {then.get('seed')} → {now['seed']}")
-    return Differences(tuple(chosen), (*made, *made_otherwise(then, now)))
+        choices.append(f"seed: {then.get('seed')} → {now['seed']}")
+    return Differences(tuple(choices), (*installation, *made_otherwise(then, now)))
 
 
 def setting_differences(
@@ -95,12 +95,12 @@ def setting_differences(
     """Compares a section with what a result was made with; a setting that is newer than the result and stands at its
     default came with the installation, and nobody chose it."""
     now = result_fields(section) if now is None else now
-    chosen: list[str] = []
-    made: list[str] = []
+    choices: list[str] = []
+    installation: list[str] = []
     for name in _differing(then, now):
         words = _change(prefix + name, then.get(name), now.get(name))
-        (made if name not in then and _at_default(section, name) else chosen).append(words)
-    return Differences(tuple(chosen), tuple(made))
+        (installation if name not in then and _at_default(section, name) else choices).append(words)
+    return Differences(tuple(choices), tuple(installation))
 
 
 def made_otherwise(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -119,7 +119,7 @@ def fitting(request: Request, store: Store) -> Manifest | None:
     """The newest finished result, whole in the store, that differs from what is asked for in nothing but its making."""
     now = request.ingredients()
     for manifest in store.manifests(request.stage.name):
-        if not differences(request, manifest, now).chosen and store.load(manifest.stage, manifest.key):
+        if not differences(request, manifest, now).choices and store.load(manifest.stage, manifest.key):
             return manifest
     return None
 
@@ -160,7 +160,7 @@ def take(request: Request, store: Store, keep: Collection[str]) -> Manifest | No
         if name in keep:
             raise nothing_to_keep(request, store)
         return None
-    differs = differences(request, manifest).made
+    differs = differences(request, manifest).installation
     kept = Kept(
         link=manifest.link, at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), differs=differs
     )
@@ -186,13 +186,13 @@ def nothing_to_keep(request: Request, store: Store) -> BadInput:
     name = request.stage.name
     finished = store.manifests(name)
     now = request.ingredients()
-    apart = [(len(differences(request, m, now).chosen), n) for n, m in enumerate(finished)]
+    apart = [(len(differences(request, m, now).choices), n) for n, m in enumerate(finished)]
     nearest = finished[min(apart)[1]]
-    chosen = differences(request, nearest, now).chosen
-    wrong = "; ".join(chosen) or store.inspect(nearest.stage, nearest.key)[1]
+    choices = differences(request, nearest, now).choices
+    wrong = "; ".join(choices) or store.inspect(nearest.stage, nearest.key)[1]
     return BadInput(
         f"--keep {name}: the result of {day(nearest)} cannot be kept, as more than the code differs: {wrong}"
-        if chosen
+        if choices
         else f"--keep {name}: the result of {day(nearest)} is damaged: {wrong}",
         expected="the same inputs, settings, models and seed",
         do=f"set them as they were, or run without --keep {name}",
@@ -222,14 +222,14 @@ def behind(parents: Collection[Manifest], store: Store) -> list[str]:
 
 def links(store: Store) -> set[tuple[str, str]]:
     """(stage, key) of every result that is taken for another key."""
-    found = set()
+    entries = set()
     for path in (store.root / "kept").glob("*/*.json"):
         try:
             link = Kept.model_validate_json(read_regular(path)).link
         except (OSError, ValidationError):
             continue
-        found.add((link.stage, link.key))
-    return found
+        entries.add((link.stage, link.key))
+    return entries
 
 
 def _place(store: Store, stage: str, key: str) -> Path:

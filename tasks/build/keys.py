@@ -120,13 +120,13 @@ def _content_sha256(value: Any, name: str) -> str:
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
     """Installed versions of the distributions whose code decides a result; "absent" where one is not installed."""
-    found = {}
+    versions = {}
     for name in sorted({normal(package) for package in packages}):
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            versions[name] = "absent"
+    return versions
 
 
 # ---- code
@@ -151,10 +151,10 @@ def _closure(modules: Iterable[str]) -> tuple[dict[str, str], set[str]]:
         name = queue.pop()
         if name in prints:
             continue
-        found = _module_print(name)
-        if found is None:
+        print_ = _module_print(name)
+        if print_ is None:
             continue
-        prints[name], reached, foreign, resources = found
+        prints[name], reached, foreign, resources = print_
         prints.update(resources)
         libraries.update(foreign)
         queue.extend(reached)
@@ -251,12 +251,12 @@ def _imports(tree: ast.AST, package: str) -> set[str]:
 
 def _first_party(names: Iterable[str]) -> set[str]:
     """Our own modules among them, with the packages that importing them runs."""
-    found: set[str] = set()
+    modules: set[str] = set()
     for name in names:
         parts = name.split(".")
         if parts[0] in LIBRARIES:
-            found.update(".".join(parts[: i + 1]) for i in range(len(parts)))
-    return found
+            modules.update(".".join(parts[: i + 1]) for i in range(len(parts)))
+    return modules
 
 
 def _foreign(names: Iterable[str]) -> set[str]:
@@ -277,15 +277,15 @@ def _resources(named: Iterable[str], folder: Path, package: str) -> dict[str, st
     """sha256 of the files beside a module, or beside a package above it, that the module names in its text."""
     if not package:  # beside a top-level module stand all our rooms, and whatever else the folder of the project holds
         return {}
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     top = [folder, *folder.parents][package.count(".")]
     for name in named:
         for base in [folder, *folder.parents][: package.count(".") + 1]:
             place = base / name
             for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
                 if path.is_file() and path.suffix not in _SOURCE_SUFFIXES:
-                    found[f"{top.name}/{path.relative_to(top).as_posix()}"] = read_sha256(path)
-    return found
+                    digests[f"{top.name}/{path.relative_to(top).as_posix()}"] = read_sha256(path)
+    return digests
 
 
 def _named_paths(tree: ast.AST) -> set[str]:

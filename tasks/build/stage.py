@@ -1,17 +1,19 @@
 """A stage: a function `(inputs, config section, models, seed) -> files in a directory`, its key, and how it is built.
 
-`run` is the path without Prefect: look in the store, take the key's lock, look again, build, publish. The Prefect task
-of `tasks.prefect.task` wraps the same `build`. Nothing here knows what any stage does.
+`run` is the one path of every run: look in the store, take the key's lock, look again, fetch, build, try
+again, publish.
+Nothing here knows what any stage does, or whether Prefect shows it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -54,10 +56,10 @@ class Stage:
 
     Attributes:
         config: its section of the configuration.
-        build: its work, `build(bench, config, **inputs, **models, **shared) -> Outcome`, in a module of `tasks.work`
-            that reaches everything that decides its result and nothing else.
-        inputs: names of the stages (and of outside inputs, `corpus`) it reads, in the order of its parameters.
-        optional: names of further inputs, which a request may give (an earlier adapter) and its key then holds.
+        help: what it does, in one sentence that tells somebody to do it; the help of its verb.
+        build: its work, `build(bench, config, input, ..., *, model, section) -> Outcome`, in a module of `tasks.work`
+            that reaches everything that decides its result and nothing else. Its inputs are its own positional
+            parameters, and those with a default may be left out; models and shared sections are keywords.
         models: names of the models it uses (`base`, `embedder`), or a function of the section that tells them.
         shared: names of the sections it reads beside its own (`retrieval`).
         seeded: whether the run's seed is part of the key.
@@ -71,8 +73,7 @@ class Stage:
     name: str
     config: type[BaseModel]
     build: Callable[..., Outcome]
-    inputs: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
+    help: str = ""
     models: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     shared: tuple[str, ...] = ()
     seeded: bool = False
@@ -82,6 +83,33 @@ class Stage:
     alone: Callable[[], FileLock] | None = None
     cache: str = ""
     describing: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The parameters that every request gives."""
+        return tuple(p.name for p in self._parameters() if p.default is p.empty)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The parameters that a request may give (an earlier adapter), and its key then holds."""
+        return tuple(p.name for p in self._parameters() if p.default is not p.empty)
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        parameters = list(inspect.signature(self.build).parameters.values())
+        return [p for p in parameters[2:] if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    def bind(self, /, *inputs: Any, **optional: Any) -> dict[str, Any]:
+        """Inputs by parameter, as a flow gives them: those that every request has in their order, None for what is not.
+
+        Raises:
+            TypeError: too many, too few, or a name that is no parameter.
+        """
+        if len(inputs) != len(self.inputs) or not {*optional} <= {*self.optional}:
+            takes = ", ".join([*self.inputs, *(f"{name}=" for name in self.optional)])
+            given = ", ".join([f"{len(inputs)} inputs", *(f"{name}=" for name in optional)])
+            raise TypeError(f"Stage {self.name} takes ({takes}) and was given {given}")
+        further = {name: value for name, value in optional.items() if value is not None}
+        return {**dict(zip(self.inputs, inputs, strict=True)), **further}
 
     def code(self) -> dict[str, str]:
         """The fingerprint of everything that its work can reach, from the module in which that stands."""
@@ -98,14 +126,15 @@ class Stage:
     def models_for(self, section: BaseModel) -> tuple[str, ...]:
         return self.models(section) if callable(self.models) else self.models
 
-    def inputs_among(self, available: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of `available` that it reads: all of `inputs`, and what there is of `optional`."""
-        return {n: available[n] for n in (*self.inputs, *(n for n in self.optional if n in available))}
-
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that decides one result of a stage."""
+    """Everything that decides one result of a stage.
+
+    Attributes:
+        inputs: by parameter of the stage's work.
+        call: its name in the flow, where that is not the stage's; it decides nothing.
+    """
 
     stage: Stage
     config: BaseModel
@@ -113,13 +142,19 @@ class Request:
     models: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     shared: Mapping[str, BaseModel] = field(default_factory=dict)
+    call: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the stage is called in its flow."""
+        return self.call or self.stage.name
 
     def ingredients(self) -> dict[str, Any]:
         """What the key is computed from, kept in the manifest so that `raft plan` can tell what changed."""
         stage = self.stage
         return {
             "stage": stage.name,
-            "inputs": {n: _digest(value, n) for n, value in stage.inputs_among(self.inputs).items()},
+            "inputs": {n: _digest(value, n) for n, value in self.inputs.items()},
             "config": result_fields(self.config),
             "shared": {name: result_fields(self.shared[name]) for name in stage.shared},
             "models": {name: _digest(self.models[name], name) for name in stage.models_for(self.config)},
@@ -143,7 +178,7 @@ def find(request: Request, store: Store, reporter: Reporter) -> Manifest | None:
     key = request.key()
     manifest, wrong = store.inspect(request.stage.name, key)
     if wrong:
-        reporter(Damaged(request.stage.name, wrong))
+        reporter(Damaged(request.name, wrong))
     return manifest or kept.current(store, request.stage.name, key)
 
 
@@ -154,32 +189,31 @@ def run(request: Request, store: Store, reporter: Reporter | None = None, *, for
         RaftError: what the stage raised; transient failures are tried three times with growing pauses first.
     """
     reporter = reporter or silent
-    name, key = request.stage.name, request.key()
+    stage, key = request.stage.name, request.key()
     if not force and (manifest := find(request, store, reporter)):
-        reporter(Finished(manifest, cached=True))
+        reporter(Finished(manifest, cached=True, call=request.call))
         return manifest
     store.prepare()
-    with locked(store.lock(name, key), on_wait=lambda holder: reporter(Waiting(name, holder))):
-        if not force and (manifest := store.load(name, key)):  # built while we waited
-            reporter(Finished(manifest, cached=True))
-            return manifest
+    with locked(store.lock(stage, key), on_wait=lambda holder: reporter(Waiting(request.name, holder))):
+        if not force:
+            manifest = store.load(stage, key) or fetched(request, key, store, reporter)  # built while we waited?
+            if manifest:
+                reporter(Finished(manifest, cached=True, call=request.call))
+                return manifest
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(ATTEMPTS),
             wait=tenacity.wait_exponential_jitter(initial=BACKOFF_SECONDS, jitter=BACKOFF_SECONDS / 2),
             retry=tenacity.retry_if_exception(is_transient),
             before_sleep=lambda state: log.warning(
                 "stage %s: attempt %d failed, trying again: %s",
-                name,
+                request.name,
                 state.attempt_number,
                 state.outcome.exception() if state.outcome else "",
             ),
             reraise=True,
         )
-        if not force and (manifest := fetched(request, key, store, reporter)):
-            reporter(Finished(manifest, cached=True))
-            return manifest
         manifest = attempts(build, request, key, store, reporter)
-    reporter(Finished(manifest, cached=False))
+    reporter(Finished(manifest, cached=False, call=request.call))
     return manifest
 
 
@@ -189,7 +223,7 @@ def fetched(request: Request, key: str, store: Store, reporter: Reporter) -> Man
     if manifest and store.share:
         foreign = elsewhere(manifest.machine)
         where = f"{store.share.shown}{foreign and f', {foreign}'}"
-        reporter(Said(f"{request.stage.name}: fetched from {where}"))
+        reporter(Said(f"{request.name}: fetched from {where}"))
     return manifest
 
 
@@ -197,17 +231,16 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
     """Builds, publishes and shares unconditionally. The caller holds the key's lock."""
     stage = request.stage
     scratch = store.scratch(stage.name, key)
-    reporter(Started(stage.name))
+    reporter(Started(request.name))
     began = time.monotonic()
     with store.publish(stage.name, key, stage.describing) as (out, manifest):
         make_folder(scratch)
-        inputs = stage.inputs_among(request.inputs)
-        parents = {n: value for n, value in inputs.items() if isinstance(value, Manifest)}
+        parents = {n: value for n, value in request.inputs.items() if isinstance(value, Manifest)}
         bench = Bench(
             out=out,
             scratch=scratch,
             cache=store.cache(stage.cache or stage.name),
-            progress=progress_of(stage.name, reporter),
+            progress=progress_of(request.name, reporter),
             seed=request.seed,
             lineage=ancestry(parents.values(), store),
             kept=tuple(kept.behind(parents.values(), store)),
@@ -218,7 +251,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
         models = {n: request.models[n] for n in stage.models_for(request.config)}
         shared = {n: request.shared[n] for n in stage.shared}
         with _device_of(stage, bench):
-            outcome = stage.build(bench, request.config, **inputs, **models, **shared)
+            outcome = stage.build(bench, request.config, **request.inputs, **models, **shared)
         try:
             require_unchanged(request, key, store)
         except Changed as error:
@@ -246,16 +279,19 @@ def _device_of(stage: Stage, bench: Bench) -> contextlib.AbstractContextManager[
     return locked(stage.alone(), on_wait=lambda who: bench.progress(0, None, waiting.format(who or "another run")))
 
 
-def ancestry(parents: Any, store: Store) -> dict[str, str]:
-    """`{stage: content digest}` of the given manifests and of everything they were built from."""
-    found: dict[str, str] = {}
+def ancestry(parents: Iterable[Manifest], store: Store) -> dict[str, str]:
+    """`{stage: content digest}` of the given manifests and of everything they were built from.
+
+    Of several results of one stage (an adapter that was started from an earlier one) the nearest is named.
+    """
+    digests: dict[str, str] = {}
     queue = list(parents)
     while queue:
         manifest = queue.pop(0)
-        if manifest.stage not in found:
-            found[manifest.stage] = manifest.digest
+        if manifest.stage not in digests:
+            digests[manifest.stage] = manifest.digest
             queue += [m for link in manifest.lineage.values() if (m := store.load(link.stage, link.key))]
-    return dict(sorted(found.items()))
+    return dict(sorted(digests.items()))
 
 
 def is_transient(error: BaseException) -> bool:

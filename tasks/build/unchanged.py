@@ -43,7 +43,7 @@ def require_unchanged(request: Request, key: str, store: Store) -> None:
     Raises:
         Changed: naming what is not as it was when the key was computed.
     """
-    for name, value in request.stage.inputs_among(request.inputs).items():
+    for name, value in request.inputs.items():
         if isinstance(value, Manifest) and (odd := _altered(value, store)):
             raise Changed.while_read(f"the result of stage {name} in the store ({odd})")
     for name in request.stage.models_for(request.config):
@@ -73,13 +73,13 @@ def _altered(manifest: Manifest, store: Store) -> str:
 
 def files_named(sections: Iterable[BaseModel]) -> list[str]:
     """The files and folders that settings name and that count by their bytes."""
-    found: list[str] = []
+    paths: list[str] = []
     for section in sections:
         for name, info in type(section).model_fields.items():
             value, extra = getattr(section, name), info.json_schema_extra
             if isinstance(value, BaseModel):
-                found += files_named([value])
+                paths += files_named([value])
             elif isinstance(extra, Mapping) and extra.get("result") == "content" and value is not None:
                 parts = value if isinstance(value, list | tuple) else [value]
-                found += [str(part) for part in parts if Path(part).exists() or extra.get("path") != "or name"]
-    return found
+                paths += [str(part) for part in parts if Path(part).exists() or extra.get("path") != "or name"]
+    return paths

@@ -1,4 +1,4 @@
-"""One training at a time on a device, whoever asks: any run, of any project, of this user on this machine.
+"""One training at a time on a device, among all runs of all projects of this user on this machine.
 
 Two trainings at once do not fail on a CPU, but each takes more than twice as long; on an accelerator the second one
 runs out of memory. The kernel frees the lock when its holder dies.
@@ -16,6 +16,6 @@ VISIBLE = ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "TPU
 
 
 def one_training() -> FileLock:
-    """The lock of the devices that this process sees; runs that were given other devices have another one."""
-    seen = "\0".join(os.environ.get(name, "") for name in VISIBLE)
-    return FileLock(lock_folder() / f"training-{hashlib.sha256(seen.encode()).hexdigest()[:8]}.lock")
+    """The lock of the devices that this process sees; runs on other devices have another one."""
+    devices = "\0".join(os.environ.get(name, "") for name in VISIBLE)
+    return FileLock(lock_folder() / f"training-{hashlib.sha256(devices.encode()).hexdigest()[:8]}.lock")

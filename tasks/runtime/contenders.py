@@ -1,7 +1,7 @@
 """Who answers in an evaluation: the base, its new adapter, and earlier adapters of the same base and prompt.
 
-An adapter that was trained on another base or for another prompt would lose for the wrong reason, so it is refused
-with what differs. Knows nothing of questions and scores.
+An adapter that was trained on another base or for another prompt would lose for the wrong reason, so it is refused,
+and the message says what differs. Knows nothing of questions and scores.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def contenders(
     """
     from jora_engine.adapters.peft_folder import read_adapter_config
 
-    found = [
+    entrants = [
         Contender("base", None, base.digest),
         Contender("adapter", adapter, f"{base.digest}+{adapter_digest}"),
     ]
@@ -58,12 +58,12 @@ def contenders(
             )
         read_adapter_config(place)  # before the first answer, not when its turn comes
         check_serving(place, contract, adapter)
-        names = {c.name for c in found}
+        names = {c.name for c in entrants}
         name = folder.name if folder.name not in names else f"{folder.parent.name}/{folder.name}"
         if name in names:
-            name = f"{name} ({len(found)})"
-        found.append(Contender(name, place, f"{base.digest}+{_weights_sha256(place)}"))
-    return found
+            name = f"{name} ({len(entrants)})"
+        entrants.append(Contender(name, place, f"{base.digest}+{_weights_sha256(place)}"))
+    return entrants
 
 
 def _weights_sha256(folder: Path) -> str:
@@ -83,28 +83,28 @@ def check_serving(folder: Path, contract: Mapping[str, Any], like: Path) -> None
     if not (folder / "raft.json").is_file():
         return
     serving, ours = read_json(folder / "raft.json"), read_json(like / "raft.json")
-    differ = []
+    differences = []
     for key in ("base_model", "base_digest"):
         if serving.get(key) != ours.get(key):
-            differ.append(f"{key}: {_short(serving.get(key))}, here {_short(ours.get(key))}")
-    if any(line.startswith("base_digest") for line in differ):
+            differences.append(f"{key}: {_short(serving.get(key))}, here {_short(ours.get(key))}")
+    if any(line.startswith("base_digest") for line in differences):
         raise BadInput(
-            f"The adapter {folder} was made for another base model ({'; '.join(differ)})",
+            f"The adapter {folder} was made for another base model ({'; '.join(differences)})",
             expected="an adapter of the base model that is evaluated",
             do="leave it out of evaluate.earlier, or evaluate it with its own base",
         )
     prompt = serving.get("prompt", {})
-    differ = [
+    differences = [
         f"{key}: {_short(prompt.get(key))}, here {_short(contract.get(key))}"
         for key in MUST_AGREE
         if prompt.get(key) != contract.get(key)
     ]
     theirs, here = chat_of(prompt), chat_of(contract)
     if theirs != here:
-        differ.append(f"chat template: {_short(theirs)}, here {_short(here)}")
-    if differ:
+        differences.append(f"chat template: {_short(theirs)}, here {_short(here)}")
+    if differences:
         raise BadInput(
-            f"The adapter {folder} was trained for another prompt ({'; '.join(differ)})",
+            f"The adapter {folder} was trained for another prompt ({'; '.join(differences)})",
             expected="the prompt contract of this run, so that like is compared with like",
             do="leave it out of evaluate.earlier, or ask as it was asked (records.template, models.chat_template)",
         )

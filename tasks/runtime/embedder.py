@@ -1,4 +1,4 @@
-"""The one place where an embedder is opened: for the stage that embeds and for all that search."""
+"""The one place that opens an embedder: for the stage that embeds and for everything that searches."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _open: dict[tuple[str, str, str, str], Embedder] = {}
 def load_embedder(
     files: ModelFolder, *, device: str = "auto", precision: str = "auto", calibration: Path | None = None
 ) -> Embedder:
-    """The embedder; the last one stays open, since the stages that search use the one that made the vectors.
+    """The embedder; the last one stays open, since the stages that search use the one that embedded.
 
     Args:
-        calibration: file that remembers what `auto` chose on this machine.
+        calibration: file that remembers the choice of `auto` on this machine.
     """
     from retrieval.embedding.embedder import Embedder
 
-    wanted = (str(files.folder), files.digest, device)
-    if (*wanted, precision) not in _open:
-        made = Embedder.load(files.folder, device=device, precision=precision, calibration=calibration)
+    identity = (str(files.folder), files.digest, device)
+    if (*identity, precision) not in _open:
+        embedder = Embedder.load(files.folder, device=device, precision=precision, calibration=calibration)
         _open.clear()
-        _open[*wanted, precision] = _open[*wanted, made.info.precision] = made
-    return _open[*wanted, precision]
+        _open[*identity, precision] = _open[*identity, embedder.info.precision] = embedder
+    return _open[*identity, precision]

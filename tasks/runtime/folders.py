@@ -1,7 +1,7 @@
-"""What work is given, as far as it needs to know: folders with a content digest, and the JSON files in them.
+"""What a stage's work needs to know of its inputs: folders with a content digest, and the JSON files in them.
 
-A result of an earlier stage and a model are read through these protocols, so that how results are kept and models are
-fetched decides nobody's result.
+Results of earlier stages and models are read through these protocols, so that no result depends on how results are
+kept and models are fetched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class NamedFile(Protocol):
 
 
 class StageFiles(Protocol):
-    """What an earlier stage left: its folder, what was measured, and what it was made from."""
+    """The result of an earlier stage: its folder, its figures, and what it was made from."""
 
     @property
     def stage(self) -> str: ...

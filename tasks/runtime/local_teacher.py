@@ -16,7 +16,7 @@ class LocalTeacher:
     """Loads the model when the first prompt comes, so a run whose replies are all cached loads nothing."""
 
     def __init__(self, base: ModelFolder, *, batch_size: int, dtype: str) -> None:
-        # The weights, not the name alone, decide what it says: the same model has come in several conversions.
+        # The weights, not the name alone, decide its replies: there are several conversions of the same model.
         self.name = f"{base.name.rstrip('/').split('/')[-1]}@{base.digest[:12]}"
         self.batch_size = batch_size
         self._base, self._dtype = base, dtype
@@ -25,13 +25,13 @@ class LocalTeacher:
     def complete(
         self, prompts: Sequence[Messages], *, max_tokens: int, temperature: float, seed: int, stop: Sequence[str] = ()
     ) -> list[Reply]:
-        """One reply a prompt."""
+        """One reply per prompt."""
         generator = self._load()
         rendered = [generator.tokenizer.apply_chat_template(m, add_generation_prompt=True) for m in prompts]
-        done = generator.generate(
+        completions = generator.generate(
             rendered, max_new_tokens=max_tokens, temperature=temperature, seed=seed, stop=tuple(stop)
         )
-        return [completion.text for completion in done]
+        return [completion.text for completion in completions]
 
     def _load(self) -> Generator:
         if self._generator is None:

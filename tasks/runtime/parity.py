@@ -1,7 +1,7 @@
 """`python -m tasks.runtime.parity JOB.json`: what transformers and PEFT compute from an export, against the engine.
 
-A process of its own, because torch and JAX in one process fight for threads and memory. It measures; whether the
-figures are good enough is decided by the stage.
+A process of its own, because torch and JAX in one process compete for threads and memory. It measures; the stage
+decides whether the figures are good enough.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 
-def compare(model: Any, job: dict[str, Any], expected: dict[str, np.ndarray], name: str) -> dict[str, Any]:
+def compare(model: Any, job: dict[str, Any], references: dict[str, np.ndarray], name: str) -> dict[str, Any]:
     """Largest logit difference and greedy continuations of one model.
 
     Args:
         expected: engine logits `[positions, vocab]` float32 under `<reference>/<prompt number>`.
-        name: which reference applies, and what progress is reported under.
+        name: of the model; it selects the reference and labels the progress.
     """
     import torch
 
@@ -29,7 +29,7 @@ def compare(model: Any, job: dict[str, Any], expected: dict[str, np.ndarray], na
             out = model(torch.tensor([prompt]), use_cache=True)
             logits = out.logits[0].float().numpy()[positions]
             continuations.append(greedy(model, out, job["tokens"], set(job["eos"])))
-        reference = expected[f"{job['references'][name]}/{number}"]
+        reference = references[f"{job['references'][name]}/{number}"]
         largest = max(largest, float(np.abs(logits - reference).max()))
         say({"event": "compared", "model": name, "done": number + 1, "total": len(job["prompts"])})
     return {"max_logit_difference": largest, "continuations": continuations}
@@ -39,15 +39,15 @@ def greedy(model: Any, out: Any, count: int, eos: set[int]) -> list[int]:
     """At most `count` most likely tokens after what `out` has read, ending before a stop token."""
     import torch
 
-    made: list[int] = []
-    while len(made) < count:
+    tokens: list[int] = []
+    while len(tokens) < count:
         token = int(out.logits[0, -1].float().argmax())
         if token in eos:
             break
-        made.append(token)
-        if len(made) < count:
+        tokens.append(token)
+        if len(tokens) < count:
             out = model(torch.tensor([[token]]), past_key_values=out.past_key_values, use_cache=True)
-    return made
+    return tokens
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -58,12 +58,12 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
     with np.load(job["logits"], allow_pickle=False) as archive:
-        expected = dict(archive)
+        references = dict(archive)
     base = AutoModelForCausalLM.from_pretrained(job["base"], **options)
-    results = {"peft": compare(PeftModel.from_pretrained(base, job["adapter"]).eval(), job, expected, "peft")}
+    results = {"peft": compare(PeftModel.from_pretrained(base, job["adapter"]).eval(), job, references, "peft")}
     del base
     merged = AutoModelForCausalLM.from_pretrained(job["merged"], **options).eval()
-    results["merged"] = compare(merged, job, expected, "merged")
+    results["merged"] = compare(merged, job, references, "merged")
     return results
 
 

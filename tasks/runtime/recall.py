@@ -1,4 +1,4 @@
-"""How often the retriever finds what test questions rest on, in an earlier index and in the present one."""
+"""How often the retriever finds the oracles of test questions, in an earlier index and in the present one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def recall_then_and_now(
     then: Mapping[str, StageFiles], now: Mapping[str, StageFiles], config: RetrievalConfig, embedder: ModelFolder
 ) -> tuple[float, float] | None:
-    """Share of the earlier version's test questions with an oracle among the passages shown, in either index.
+    """Shares of the earlier version's test questions with an oracle among the passages shown: in its index and now.
 
-    Only questions whose oracles are in the corpus still count; None where there is none.
+    Only questions whose oracles are still in the corpus count; None if there are none.
 
     Args:
         then, now: manifests of `records`, `index` and `chunk`.
     """
-    config = config.model_copy(update={"store": None})  # a team's store holds one corpus, and two are compared
+    config = config.model_copy(update={"store": None})  # a team's store holds one corpus; this compares two
     present = open_retriever(config, now["index"], now["chunk"], embedder)
     test = [
         r
@@ -40,5 +40,5 @@ def recall_then_and_now(
 
 def _recall(retriever: Retriever, test: Sequence[Record], passages: int) -> float:
     hits = retriever.search([r.metadata["question"] for r in test], passages)
-    found = [any(h.chunk_id in r.metadata["oracle_ids"] for h in some) for r, some in zip(test, hits, strict=True)]
-    return sum(found) / len(found)
+    successes = [any(h.chunk_id in r.metadata["oracle_ids"] for h in some) for r, some in zip(test, hits, strict=True)]
+    return sum(successes) / len(successes)

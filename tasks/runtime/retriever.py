@@ -1,7 +1,7 @@
-"""The one place where a retriever is opened, as the section `retrieval` says.
+"""The one place that opens a retriever, as the section `retrieval` says.
 
 Questions, records, evaluation, `raft search` and `raft ask` all search through it, so that a model is trained for the
-retriever that it will live with.
+retriever that will serve it.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ def open_retriever(
     device: str = "auto",
     queries: ItemCache | None = None,
 ) -> Retriever:
-    """A `Retriever` over the published index, or the configured store in its place.
+    """A `Retriever` over the published index, or over the configured store in its place.
 
-    Queries are embedded in the precision the index was made with.
+    Queries are embedded in the precision that the index was built with.
 
     Args:
-        queries: keeps the vectors of queries, for a stage that asks the same ones again after a change.
+        queries: keeps the vectors of queries, for a stage that repeats most of them after a change.
     """
     from retrieval.index.faiss_index import Index, open_index
     from retrieval.search import Retriever
     from retrieval.stores.vector_store import VectorStore
 
     chunks = list(read_jsonl(chunk.path("chunks.jsonl"), Chunk))
-    opened: Index | VectorStore | None = None
+    vectors: Index | VectorStore | None = None
     model = None
     if config.mode != "lexical":
         precision = read_json(index.path("index.json"))["embedder"]["precision"]
         model = load_embedder(embedder, device=device, precision=precision)
         if config.store is None:
-            opened = open_index(index.folder, expect_embedder=model.info.digest)
+            vectors = open_index(index.folder, expect_embedder=model.info.digest)
         else:
-            opened = open_vector_store(config.store, model.info.to_dict())
+            vectors = open_vector_store(config.store, model.info.to_dict())
     reranker = None
     if config.rerank is not None:
         from retrieval.rerank import Reranker
 
         reranker = Reranker.load(Path(config.rerank), device=device)
     return Retriever(
-        opened,
+        vectors,
         model,
         chunks,
         mode=config.mode,
@@ -70,5 +70,5 @@ def open_retriever(
 
 def _columns(chunk: StageFiles) -> dict[str, dict[str, Any]] | None:
     """Document id -> the columns of its row, where the corpus has rows of tables."""
-    named = any(entry.path == "columns.json" for entry in chunk.files)
-    return read_json(chunk.path("columns.json")) if named else None
+    has_columns = any(entry.path == "columns.json" for entry in chunk.files)
+    return read_json(chunk.path("columns.json")) if has_columns else None

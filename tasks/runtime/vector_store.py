@@ -1,6 +1,6 @@
 """The section `retrieval.store`: a team's own vector store, opened in place of the run's index.
 
-A store is read here and never written: who fills it, and when, is the team's decision. Keys come from the environment.
+A store is read here and never written: the team decides who fills it, and when. Keys come from the environment.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def open_vector_store(config: VectorStoreConfig, embedder: Mapping[str, Any]) ->
         embedder: `EmbedderInfo.to_dict()` of the model whose vectors it must hold.
 
     Raises:
-        BadInput: it is not there, cannot be reached, was filled by another model, or its extra is not installed.
+        BadInput: it does not exist, cannot be reached, holds vectors of another model, or its extra is not installed.
     """
     if config.kind == "faiss":
         from retrieval.stores.faiss_store import FaissStore
@@ -63,7 +63,7 @@ def _not_there(config: VectorStoreConfig) -> BadInput:
 
 @functools.cache
 def _qdrant(at: str) -> Any:
-    """One client a process: an embedded store lets only one in."""
+    """One client per process, since an embedded store allows only one."""
     try:
         from qdrant_client import QdrantClient
     except ImportError as error:

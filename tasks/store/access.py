@@ -1,8 +1,8 @@
 """Who may read and write what is made here: everything in a folder of ours is as open as that folder.
 
-A store or cache folder is made private (0700), or for its group (2770); what is made in it later gets the same rights,
-whatever the umask says. So its owner decides with one `chmod`, and a store that a group works in stays usable for all
-of it. It knows nothing of stores.
+A store or cache folder is made private (0700), or for its group (2770); whatever is made in it later gets the same
+rights, whatever the umask says. So its owner decides with one `chmod`, and a store that a group works in stays usable
+for the whole group. It knows nothing of stores.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INHERITED = 0o2777
 
 
 def folder_mode(folder: Path) -> int:
-    """The mode of folders made in `folder`: its own, but in one like /tmp, where everybody makes things, private."""
+    """The mode of folders made in `folder`: the same as its own; private in one like /tmp, where everybody writes."""
     mode = stat.S_IMODE(folder.stat().st_mode)
     return PRIVATE if mode & stat.S_ISVTX else mode & _INHERITED | PRIVATE
 
@@ -49,10 +49,10 @@ def make_folder(folder: Path, mode: int | None = None) -> Path:
         raise RaftError(f"{folder} is in the way", expected="a folder in this place", do="move it away and try again")
     if mode is None:
         parent = make_folder(folder.parent)
-    else:  # what is above a folder of ours is the user's, as he makes folders
+    else:  # the folders above belong to the user and get the user's own rights
         parent = folder.parent
         parent.mkdir(parents=True, exist_ok=True)
-    # Made under another name, so that nobody ever sees it with other rights.
+    # It is made under another name, so that nobody ever sees it with other rights.
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", dir=parent))
     try:
         temporary.chmod(folder_mode(parent) if mode is None else mode)
@@ -60,7 +60,7 @@ def make_folder(folder: Path, mode: int | None = None) -> Path:
     except OSError:
         with contextlib.suppress(OSError):
             temporary.rmdir()
-        if not folder.is_dir():  # else somebody was quicker
+        if not folder.is_dir():  # else another process was faster
             raise
     return folder
 
@@ -117,7 +117,7 @@ def owner(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a folder with all that is in it, or whatever else has this name."""
+    """Removes a file, a folder with everything in it, or whatever else has this name."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

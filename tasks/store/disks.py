@@ -1,4 +1,4 @@
-"""What a disk may do to us: fill up (whose it is, and how to go on), or lose what was written when the power goes."""
+"""What disks do to us: they fill up (which one, and how to go on), or lose what was written when the power fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def no_space(root: Path, free: int | None = None, needed: int | None = None) -> 
     amount = f": {free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed" if free is not None and needed else ""
     return RaftError(
         f"No space left on the disk of {root}{amount}; nothing was published and finished stages are intact",
-        do="free space or set `store` to another disk, then run again: it goes on from the last finished stage",
+        do="free space or set `store` to another disk, then run again: the run continues after the last finished stage",
     )
 
 
@@ -31,7 +31,7 @@ def _device(place: Path) -> int | None:
 
 
 def no_space_during_build(error: OSError, root: Path) -> RaftError:
-    """The error for a disk that was full while a stage worked: of the file it names, else the fullest of several."""
+    """The error for a disk that filled up while a stage worked: that of the file it names, else the fullest one."""
     places = {"": root}
     with contextlib.suppress(RaftError):
         places["TMPDIR"] = temporary_folder()
@@ -40,8 +40,8 @@ def no_space_during_build(error: OSError, root: Path) -> RaftError:
     on_its_disk = root.stat().st_dev
     places = {v: place for v, place in places.items() if not v or _device(place) not in (None, on_its_disk)}
     if isinstance(error.filename, (str, bytes)):
-        named = Path(os.fsdecode(error.filename))
-        variable = next((v for v, place in places.items() if named.is_relative_to(place)), "")
+        path = Path(os.fsdecode(error.filename))
+        variable = next((v for v, place in places.items() if path.is_relative_to(place)), "")
     else:
         variable = min(places, key=lambda v: shutil.disk_usage(places[v]).free)
     if not variable:
@@ -55,7 +55,7 @@ def no_space_during_build(error: OSError, root: Path) -> RaftError:
 
 
 def write_synced(path: Path, body: bytes) -> None:
-    """Writes a file that a loss of power does not take away again."""
+    """Writes a file that survives a loss of power."""
     with path.open("wb") as file:
         file.write(body)
         file.flush()
@@ -71,7 +71,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes what a folder says of its files, or a file's bytes, durable."""
+    """Makes a folder's entries, or a file's bytes, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

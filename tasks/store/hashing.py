@@ -1,7 +1,7 @@
 """sha256 of files, remembered by what the kernel says about them (inode, size, mtime, ctime).
 
-So a whole store, corpus or model folder is verified by content in milliseconds when nothing was touched, and any write
-to a file, even one that restores its time stamps, makes it be read again.
+So a whole store, corpus or model folder is verified by content in milliseconds if nothing was touched; after any write,
+even one that restores the time stamps, the file is read again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SETTLED_NANOSECONDS = 2_000_000_000  # a file changed this recently may change 
 
 
 class FileHashes:
-    """Hashes files, asking `cache` first. Without a cache every call reads the file."""
+    """Hashes files, looking into `cache` first. Without a cache every call reads the file."""
 
     def __init__(self, cache: ItemCache | None = None) -> None:
         self.cache = cache
@@ -38,16 +38,16 @@ class FileHashes:
         """Hex sha256 of each file's bytes; one look-up in the cache for all."""
         stats = {Path(path): Path(path).stat() for path in paths}
         idents = {path: _ident(stat) for path, stat in stats.items()}
-        known = self.cache.get_many(sorted(set(idents.values()))) if self.cache is not None else {}
+        cached = self.cache.get_many(sorted(set(idents.values()))) if self.cache is not None else {}
         result: dict[Path, str] = {}
         fresh: dict[str, bytes] = {}
         for path, ident in idents.items():
-            if ident in known:
-                result[path] = known[ident].decode()
+            if ident in cached:
+                result[path] = cached[ident].decode()
                 continue
             result[path] = read_sha256(path)
-            settled = time.time_ns() - stats[path].st_ctime_ns > _SETTLED_NANOSECONDS
-            if settled and _ident(path.stat()) == ident:
+            at_rest = time.time_ns() - stats[path].st_ctime_ns > _SETTLED_NANOSECONDS
+            if at_rest and _ident(path.stat()) == ident:
                 fresh[ident] = result[path].encode()
         if fresh and self.cache is not None:
             self.cache.put_many(fresh)
@@ -65,7 +65,7 @@ def read_sha256(path: Path) -> str:
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Opens a file for reading, and nothing else: a FIFO would wait for a writer for ever, a device may never end.
+    """Opens a regular file for reading, and nothing else: a FIFO would wait for ever, a device may never end.
 
     Raises:
         OSError: it cannot be opened, or is no regular file.
@@ -87,7 +87,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def irregular(status: os.stat_result) -> str:
-    """What something is that is no regular file, in words; "" for a regular file."""
+    """What lies in the place of a regular file, in words; "" for a regular file."""
     kind = stat.S_IFMT(status.st_mode)
     return "" if kind == stat.S_IFREG else _KINDS.get(kind, "no regular file")
 
@@ -109,7 +109,7 @@ def digest_of(files: Mapping[str, str]) -> str:
 
 
 def stamp(path: Path) -> str:
-    """What changes with every write to a file, whatever the writer does to its time stamps.
+    """A text that changes with every write to a file, whatever the writer does to its time stamps.
 
     Raises:
         OSError: there is no such file.

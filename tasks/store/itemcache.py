@@ -1,7 +1,8 @@
 """Work kept per item (file, chunk text, question) in SQLite: a killed stage or a changed corpus costs what is new.
 
-A cache is never a reason to fail, and its bytes are never trusted: a value carries its own checksum, a damaged file is
-set aside and begun anew, and one that cannot be opened or written is done without. Each is told once, naming the file.
+A cache is never a reason to fail, and its bytes are never trusted: every value carries a checksum, a damaged file is
+set aside and replaced by an empty one, and a run does without one that cannot be opened or written. Each of these gives
+one warning that names the file.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _SUM_BYTES = 8
 _WAIT_SECONDS = 60  # for another process's write
 _PARTS = ("", "-wal", "-shm", "-journal")
 
-# What SQLite says of a file that may be sound: no space, no right, no way to it, somebody else's lock.
+# What SQLite reports about a file that may be sound: no space, no rights, no path to it, another process's lock.
 _OF_THE_PLACE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_READONLY,
@@ -40,16 +41,16 @@ _OF_THE_PLACE = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_NOMEM,
 }
-_SHORT = {sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}  # of the file after all
-_without: set[Path] = set()  # files that are done without, and folders in which all are
-_told: set[Path] = set()  # folders whose disk was told to be full
+_SHORT = {sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}  # these do mean the file
+_without: set[Path] = set()  # files that this process does without, and folders of such files
+_full_folders: set[Path] = set()  # folders whose disk was reported as full
 
 
 class SqliteCache:
     """The `data.nouns.ItemCache` of one stage: one SQLite file in WAL mode, safe between processes and threads.
 
     Args:
-        on_full: called where its disk is full; may raise to stop work that would be lost.
+        on_full: called when its disk is full; may raise to stop work that would be lost.
     """
 
     def __init__(self, path: Path, on_full: Callable[[], None] = lambda: None) -> None:
@@ -62,7 +63,7 @@ class SqliteCache:
             self._guarded(lambda db: None)
 
     def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """The items that are there and whole."""
+        """The items that exist and are intact."""
         items: dict[str, bytes] = {}
 
         def read(db: sqlite3.Connection) -> None:
@@ -109,7 +110,7 @@ class SqliteCache:
             self._shut()
 
     def _guarded(self, work: Callable[[sqlite3.Connection], None]) -> None:
-        """Does the work on the open file; on a new one where this one is damaged; not at all where it cannot be."""
+        """Does the work on the open file, on a new one if that is damaged, or not at all if there can be none."""
         if not _without.isdisjoint((self.path, self.path.parent)):
             return
         for _ in range(2):
@@ -126,8 +127,8 @@ class SqliteCache:
                     return self._do_without(error)
                 try:
                     self._set_aside(error)
-                except OSError as refused:
-                    return self._do_without(refused)
+                except OSError as failure:
+                    return self._do_without(failure)
         self._do_without(None)
 
     def _open(self) -> sqlite3.Connection:
@@ -156,19 +157,19 @@ class SqliteCache:
     def _set_aside(self, error: BaseException) -> None:
         with contextlib.suppress(OSError):
             if self._inode and self.path.stat().st_ino != self._inode:
-                return  # another process was quicker, and what lies there is new
+                return  # another process was faster, and the file there is new
         log.warning("the cache %s is damaged (%s): set aside as *.damaged, starting an empty one", self.path, error)
         set_aside(self.path)
         self._inode = 0
 
     def _do_without(self, error: BaseException | None) -> None:
-        """Tells once what is not kept. A full disk may have room later; a place that cannot be written stays so."""
+        """Warns once. A full disk may have room again later; a folder that cannot be written stays that way."""
         folder = self.path.parent
         if error is not None and _is_full(error):
             self._on_full()
-            if folder not in _told:
-                log.warning("the cache %s cannot grow (its disk is full): going on without what is new", self.path)
-            _told.add(folder)
+            if folder not in _full_folders:
+                log.warning("the cache %s cannot grow (its disk is full): new items are not kept", self.path)
+            _full_folders.add(folder)
             return
         locked = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
         _without.add(self.path if locked or error is None else folder)
@@ -184,7 +185,7 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def irregular_part(path: Path) -> str:
-    """What lies in the place of one of a database's files and is no file, in words; "" where there is none."""
+    """What lies in the place of one of a database's files without being a file, in words; "" if nothing does."""
     for part in parts_of(path):
         with contextlib.suppress(OSError):
             if what := irregular(part.stat()):
@@ -193,7 +194,7 @@ def irregular_part(path: Path) -> str:
 
 
 def set_aside(path: Path) -> None:
-    """Gives the files of a database, or what lies in their place, names under which nobody looks for them.
+    """Renames the files of a database, or what lies in their place, so that nobody opens them again.
 
     Raises:
         OSError: they cannot be renamed.
@@ -206,10 +207,10 @@ def set_aside(path: Path) -> None:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether the error is of the database's bytes or tables, and not of its place."""
+    """Whether the error lies in the database's bytes or tables, and not in its place."""
     if not isinstance(error, sqlite3.Error):
         return False
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # without one: what no database of ours says
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # without one it comes from no database of ours
     return code in _SHORT or code & 0xFF not in _OF_THE_PLACE
 
 
@@ -220,7 +221,7 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _switch_to_wal(db: sqlite3.Connection) -> None:
-    # The time limit of a connection does not hold here: of two first openers SQLite fails one at once, so we wait.
+    # The time limit of a connection does not apply here: if two processes open a new file, SQLite fails one at once.
     deadline = time.monotonic() + _WAIT_SECONDS
     while True:
         try:

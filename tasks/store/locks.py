@@ -1,4 +1,4 @@
-"""One builder per key: `flock` files whose lock the kernel frees when the holder dies, and that say who holds them.
+"""One builder per key: `flock` files that name their holder, and whose lock the kernel frees when the holder dies.
 
 A lock file is never unlinked (unlinking would let two processes hold "the same" lock). It knows nothing of stages.
 """
@@ -41,7 +41,7 @@ class FileLock:
     """A lock on one file. Not re-entrant; threads of one process exclude each other too.
 
     Args:
-        shared: any number of shared holders go together, and exclude an exclusive one.
+        shared: any number of processes may hold it shared at once; together they exclude an exclusive holder.
     """
 
     def __init__(self, path: Path, shared: bool = False) -> None:
@@ -56,7 +56,7 @@ class FileLock:
     def acquire(
         self, timeout_seconds: float | None = None, on_wait: Callable[[Holder | None], None] | None = None
     ) -> bool:
-        """Takes the lock; waits for ever by default.
+        """Takes the lock; by default it waits for ever.
 
         Args:
             timeout_seconds: 0 tries once; None waits without limit.
@@ -69,7 +69,7 @@ class FileLock:
         """
         descriptor = self._open()
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        told = False
+        waiting = False
         try:
             while True:
                 try:
@@ -79,8 +79,8 @@ class FileLock:
                     if deadline is not None and time.monotonic() >= deadline:
                         os.close(descriptor)
                         return False
-                    if not told and on_wait is not None:
-                        told = True
+                    if not waiting and on_wait is not None:
+                        waiting = True
                         on_wait(self.holder())
                     time.sleep(POLL_SECONDS)
             who = Holder(os.getpid(), socket.gethostname(), datetime.datetime.now().isoformat(timespec="seconds"))
@@ -94,10 +94,10 @@ class FileLock:
         return True
 
     def _open(self) -> int:
-        """The file, as open to others as the folder it lies in, so that whoever may write there can take the lock."""
+        """The file, with the rights of its folder, so that whoever may write there can take the lock."""
         try:
             mode = file_mode(make_folder(self.path.parent))
-            # no waiting for a FIFO's other end; no link, which could lead to a file of somebody's
+            # no waiting for the other end of a FIFO; no link, which could lead to someone else's file
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             descriptor = os.open(self.path, flags, mode)
         except OSError as error:
@@ -128,7 +128,7 @@ class FileLock:
             self._descriptor = None
 
     def holder(self) -> Holder | None:
-        """The last process that took the lock, as the lock file tells it."""
+        """The last process that took the lock, according to the lock file."""
         try:
             return Holder(**json.loads(read_regular(self.path)))
         except (OSError, ValueError, TypeError):
@@ -151,7 +151,7 @@ class FileLock:
 
 
 def _in_the_way(path: Path) -> RaftError:
-    return RaftError(f"{path} is no file", expected="a lock's file in this place", do="remove it and try again")
+    return RaftError(f"{path} is not a file", expected="a lock file in this place", do="remove it and try again")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The manifest: what a stage leaves, and the only thing that stages pass to each other.
 
-Here it is read, and compared with the files beside it. Where results lie, and how they get there, is the store's.
+It is read here, and compared with the files beside it. The store decides where results lie and how they get there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from tasks.store.hashing import FileHashes, digest_of, irregular, read_regular, read_sha256
 
 MANIFEST = "manifest.json"
-_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # of a folder, and of nothing above it
+_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # of a folder, never of one above it
 
 
 class FileEntry(BaseModel):
@@ -30,7 +30,7 @@ class FileEntry(BaseModel):
 
 
 class Link(BaseModel):
-    """What a stage was built from."""
+    """A result that another one was built from."""
 
     model_config = ConfigDict(frozen=True)
     stage: str = Field(pattern=_NAME)
@@ -43,9 +43,9 @@ class Manifest(BaseModel):
 
     `digest` covers the result files (path and sha256), so equal results are equal wherever and whenever they were made.
     `ingredients` is what the key was computed from; `machine` is what computed it, which is no part of key or digest;
-    `kept` names the stages behind it that a person had taken as current though other code had made them; `checksum` is
-    over all that the file says, against damage (manifests of earlier versions have none); `folder` is derived from the
-    store, never stored.
+    `kept` names the stages behind it that a person accepted although other code had made them; `checksum` covers the
+    whole file, against damage (manifests of earlier versions have none); `folder` is derived from the store and never
+    stored.
     """
 
     stage: str
@@ -61,7 +61,7 @@ class Manifest(BaseModel):
     seconds: float = 0.0
     checksum: str = ""
     _folder: Path = PrivateAttr(default=Path())
-    _kept: tuple[str, ...] = PrivateAttr(default=())  # what differs, where this run takes it though other code made it
+    _kept: tuple[str, ...] = PrivateAttr(default=())  # what differs, if this run accepts it although other code made it
 
     @model_validator(mode="after")
     def _is_whole(self) -> Manifest:
@@ -72,7 +72,7 @@ class Manifest(BaseModel):
         return self
 
     def to_json(self) -> bytes:
-        """What stands in the file."""
+        """The content of the file."""
         self.checksum = _checksum(self)
         return self.model_dump_json(indent=1).encode()
 
@@ -106,7 +106,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a stage directory, its files unchecked.
 
     Raises:
-        OSError, ValueError: it is missing, no regular file, or no manifest.
+        OSError, ValueError: it is missing, not a regular file, or not a manifest.
     """
     manifest = Manifest.model_validate_json(read_regular(folder / MANIFEST))
     manifest._folder = folder
@@ -132,16 +132,16 @@ def verify(manifest: Manifest, hashes: FileHashes) -> None:
             raise Damage(f"{entry.path} lies outside of its folder")
         if status.st_size != entry.size:
             raise Damage(f"{entry.path} has {status.st_size} bytes, not {entry.size}")
-    found = hashes.sha256_many(manifest.folder / entry.path for entry in manifest.files)
+    sums = hashes.sha256_many(manifest.folder / entry.path for entry in manifest.files)
     for entry in manifest.files:
-        if found[manifest.folder / entry.path] != entry.sha256:
+        if sums[manifest.folder / entry.path] != entry.sha256:
             raise Damage(f"{entry.path} was altered")
     if manifest.digest != content_of(manifest.files):
         raise Damage(f"{MANIFEST} was altered")
 
 
 def entries_of(folder: Path, describing: tuple[str, ...]) -> list[FileEntry]:
-    """What lies in a folder; files named in `describing` only describe the build."""
+    """The files of a folder; those named in `describing` only describe the build."""
     entries = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
@@ -151,5 +151,5 @@ def entries_of(folder: Path, describing: tuple[str, ...]) -> list[FileEntry]:
 
 
 def content_of(files: list[FileEntry]) -> str:
-    """The content digest of a result: over the paths and bytes of its files, save those that only describe it."""
+    """The content digest of a result: over the paths and bytes of its files, except those that only describe it."""
     return digest_of({entry.path: entry.sha256 for entry in files if entry.result})

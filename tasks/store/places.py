@@ -1,8 +1,8 @@
 """The folders outside the store: a home, the cache of this user's projects, and a place for temporary files.
 
-A container may run us under any user id, without a home, with a read-only one, or with one that is `/`. Then a private
-folder below the temporary one stands in, for us and for every library that looks for a home; it is used only where it
-is ours alone, since whoever could write there could plant models and compiled programs.
+A container may run us under any user id, without a home, with a read-only one, or with `/` as home. Then a private
+folder below the temporary one stands in, for us and for every library that looks for a home; it is used only if it is
+ours alone, since whoever can write there could plant models and compiled programs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tasks.store.access import PRIVATE, make_folder, owner
 
 
 def cache_folder() -> Path:
-    """`$RAFT_CACHE`, else `$XDG_CACHE_HOME/raft`, else `~/.cache/raft`; private where it is made now.
+    """`$RAFT_CACHE`, else `$XDG_CACHE_HOME/raft`, else `~/.cache/raft`; private if it is made now.
 
     Raises:
         BadInput: there is no home, and no private folder can stand in for it.
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
             folder = _stand_in() / ".cache" / "raft"
     try:
         return make_folder(folder, PRIVATE)
-    except (OSError, RaftError):  # what is kept there is done without, or told by what needs it
+    except (OSError, RaftError):  # its users do without it, or report it
         return folder
 
 
@@ -44,7 +44,7 @@ def compile_cache() -> Path:
 
 
 def calibration_file() -> Path:
-    """Where the choice of precision for an embedder and this hardware is remembered."""
+    """The file that remembers the choice of precision for an embedder on this hardware."""
     return cache_folder() / "embedding_precision.json"
 
 
@@ -69,49 +69,49 @@ def home() -> Path:
 
 
 def settle_home() -> None:
-    """Gives this process and its children a home and a cache where they have none that can be used. Call it early.
+    """Gives this process and its children a usable home and cache if they have none. Call it early.
 
     Raises:
         BadInput: no folder can stand in for the home.
     """
     folder = home()
     try:
-        known = Path.home()
+        present = Path.home()
     except RuntimeError:
-        known = None
-    if folder != known:
+        present = None
+    if folder != present:
         os.environ["HOME"] = str(folder)
     elif "XDG_CACHE_HOME" not in os.environ and not _can_make(folder / ".cache" / "raft"):
         caches = _stand_in() / ".cache"
         for name, part in (("HF_HOME", "huggingface"), ("RAFT_CACHE", "raft")):
-            if (kept := folder / ".cache" / part).is_dir():
-                os.environ.setdefault(name, str(kept))  # models that were put there are read all the same
+            if (own := folder / ".cache" / part).is_dir():
+                os.environ.setdefault(name, str(own))  # models in there are still read
         os.environ["XDG_CACHE_HOME"] = str(caches)
         os.environ.setdefault("MPLCONFIGDIR", str(caches / "matplotlib"))
     try:
         getpass.getuser()
-    except (KeyError, OSError):  # an id without a name, at which libraries stumble
+    except (KeyError, OSError):  # an id without a name makes libraries fail
         os.environ["LOGNAME"] = f"uid-{os.getuid()}"
 
 
 def temporary_folder() -> Path:
     """
     Raises:
-        BadInput: temporary files can be written nowhere.
+        BadInput: there is no folder for temporary files.
     """
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError as error:
-        tried = os.environ.get("TMPDIR", "/tmp")
+        place = os.environ.get("TMPDIR", "/tmp")
         raise BadInput(
-            f"Temporary files can be written nowhere ({tried} and the usual folders are missing, full or read-only)",
+            f"There is no place for temporary files ({place} and the usual folders are missing, full or read-only)",
             expected="a folder that you may write, on a disk with room",
             do="set TMPDIR to one",
         ) from error
 
 
 def _stand_in() -> Path:
-    """A folder that belongs to this user alone: in the cache where one is named, else below the temporary folder."""
+    """A folder that belongs to this user alone: in the cache if one is named, else below the temporary folder."""
     if own := os.environ.get("RAFT_CACHE"):
         with contextlib.suppress(OSError):
             if _can_make(folder := make_folder(Path(own).absolute() / "home", PRIVATE)):

@@ -1,8 +1,8 @@
 """Results shared between machines: a folder on any file system that fsspec knows, behind the local store.
 
 A stage that the local store lacks is looked up there and fetched; one that was built is put there, its files first,
-under their sha256, its manifest last. What is fetched counts only once every byte was checked, and where a key is given
-only under a signature by it. A share that fails costs one warning and nothing else: the run builds what it cannot
+under their sha256, its manifest last. A fetched result counts only after every byte has been checked and, if there is a
+key, only with a signature by it. A share that fails costs one warning and nothing else: the run builds what it cannot
 fetch. Keys of stages, item caches and registry know nothing of it.
 """
 
@@ -43,15 +43,15 @@ class Share:
         self._files, self._root, self.shown, self._keys = files, root.rstrip("/"), shown, tuple(keys)
         self._readable = self._writable = True
         self._warned = self._answered = False
-        self._damaged: set[str] = set()  # keys whose shared result was refused, to be written anew
+        self._damaged: set[str] = set()  # keys whose shared result was damaged and is to be written anew
         self._refused: set[tuple[str, str]] = set()
 
     @classmethod
     def at(cls, url: str) -> Share:
-        """The share behind the URL, with the key of the environment; asks nothing of it yet.
+        """The share behind the URL, with the key from the environment; does not access it yet.
 
         Raises:
-            BadInput: no URL, one with a password, a file system whose package is not installed, or no proper key.
+            BadInput: not a URL, one with a password, a file system whose package is not installed, or an unusable key.
         """
         import fsspec
 
@@ -66,7 +66,7 @@ class Share:
                 expected="a URL that an installed fsspec file system can write",
                 do="install what it names (s3fs for s3://, gcsfs for gs://, adlfs for abfs://), or correct the URL",
             ) from None  # the cause may quote the URL with its secrets
-        except Exception as error:  # noqa: BLE001 - credentials, a proxy: each file system has errors of its own
+        except Exception as error:  # noqa: BLE001 - credentials, proxies: each file system raises errors of its own
             share = cls(None, "", shown)
             share._give_up(error)
             return share
@@ -75,7 +75,7 @@ class Share:
     # ---- reading
 
     def look(self, stage: str, key: str) -> Manifest | None:
-        """The shared manifest, its files unchecked; None where there is none, or no share that answers."""
+        """The shared manifest, its files unchecked; None if there is none, or if the share does not answer."""
         if not self._readable:
             return None
         try:
@@ -99,7 +99,7 @@ class Share:
         try:
             check_files(manifest)
             if not room_for(manifest, store.root, SPARE_BYTES):
-                self._warn(f"the shared {stage} has no room on the disk of {store.root}: making it here")
+                self._warn(f"the disk of {store.root} has no room for the shared {stage}: making it here")
                 return None
             with store.receive(manifest) as folder:
                 for entry in manifest.files:
@@ -119,14 +119,14 @@ class Share:
         return manifest
 
     def _judged(self, raw: bytes | None, stage: str, key: str) -> tuple[Manifest | None, str]:
-        """The manifest, or None and why what lies there is refused ("" where nothing whole does)."""
+        """The manifest, or None and the reason for refusing it ("" if there is no complete one)."""
         if raw is None:
             return None, ""
         try:
             body = json.loads(raw)
             manifest = Manifest.model_validate(body)
         except (ValueError, RecursionError):
-            return None, ""  # cut off: its writer died, or is still at work
+            return None, ""  # incomplete: its writer died, or is still at work
         if self._keys and FIELD not in body:
             return None, "it is not signed"
         if self._keys and not is_signed(body, self._keys):
@@ -158,15 +158,15 @@ class Share:
             self._warn(f"results are not put there ({_short(error)})")
 
     def _is_foreign(self, stage: str, key: str) -> bool:
-        """Whether a manifest lies there that the key does not vouch for: it is somebody's, and left as it is."""
+        """Whether the manifest there is not signed with our key: it is someone else's, and stays as it is."""
         try:
             _, wrong = self._judged(self._read(self._place(stage, key)), stage, key)
         except Damage as error:
             wrong = str(error)
         if wrong:
             log.warning(
-                "share %s: %s/%s is not put there, since what lies there is left as it is (%s); delete the folder to "
-                "share this result",
+                "share %s: %s/%s is not put there, since the result there stays as it is (%s); delete its folder to "
+                "share this one",
                 self.shown,
                 stage,
                 key,
@@ -181,7 +181,7 @@ class Share:
         return f"{self._root}/{stage}/{key}/{name}"
 
     def _open(self, path: str) -> BinaryIO:
-        """Raises Damage for what is no file: on a disk a FIFO in its place would make us wait for ever."""
+        """Raises Damage for anything but a file: on a disk, a FIFO in its place would make us wait for ever."""
         if "file" not in _protocols(self._files):
             return cast(BinaryIO, self._files.open(path, "rb"))
         try:
@@ -208,7 +208,7 @@ class Share:
             return None
 
     def _write(self, path: str, write: Callable[[str], Any]) -> None:
-        """Whole or not at all: object stores write so by themselves, on a disk by a change of name."""
+        """As a whole or not at all: object stores write that way anyway, on a disk a rename does it."""
         self._files.makedirs(self._files._parent(path), exist_ok=True)
         if "file" not in _protocols(self._files):
             write(path)
@@ -224,7 +224,7 @@ class Share:
 
     @contextlib.contextmanager
     def _remote(self) -> Iterator[None]:
-        """Tells what the share did from what our own disk did."""
+        """Tells failures of the share from those of our own disk."""
         try:
             yield
         except (FileNotFoundError, Damage):
@@ -233,7 +233,7 @@ class Share:
             raise _Unreachable from error
 
     def _first_word(self, ask: Callable[[], T]) -> T:
-        """The answer; the first one must come within a time limit, whatever patience the file system has."""
+        """The answer; the first one must come within a time limit, however patient the file system is."""
         if self._answered:
             return ask()
         answers: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
@@ -270,7 +270,7 @@ class Share:
 
     @property
     def notice(self) -> str:
-        """Who is trusted, where that should be known."""
+        """Who is trusted, if people should know; else ""."""
         if self._keys:
             return ""
         return (
@@ -280,15 +280,15 @@ class Share:
 
 
 class _Unreachable(Exception):
-    """The share failed while it was read; the cause says how."""
+    """Reading from the share failed; the cause says how."""
 
 
 def check_url(url: str) -> None:
-    """Raises BadInput where it is no URL, or carries a password."""
+    """Raises BadInput if it is not a URL, or carries a password."""
     parts = urlsplit(url)
     if "://" not in url or not parts.scheme:
         raise BadInput(
-            f"share: {without_secrets(url)!r} is no URL",
+            f"share: {without_secrets(url)!r} is not a URL",
             expected="a folder as a URL, e.g. s3://bucket/prefix, gs://bucket/prefix or file:///mnt/team/raft",
             do="correct `share` in the configuration",
         )
@@ -296,7 +296,7 @@ def check_url(url: str) -> None:
         raise BadInput(
             f"share: the URL {without_secrets(url)} carries a password",
             expected="a URL without secrets",
-            do="give them in the environment, or in fsspec's own configuration (~/.config/fsspec)",
+            do="put them into the environment, or into fsspec's own configuration (~/.config/fsspec)",
         )
 
 

@@ -1,4 +1,4 @@
-"""What a manifest from a share may ask for, and how its files are read: no name, number or size of it is believed."""
+"""What a manifest from a share may ask for, and how its files are read: no name, number or size in it is trusted."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import BinaryIO
 
 from tasks.store.manifest import MANIFEST, Damage, Manifest
 
-MANIFEST_BYTES = 64 * 2**20  # a manifest is some kilobytes
+MANIFEST_BYTES = 64 * 2**20  # a real one has some kilobytes
 MOST_FILES = 100_000
 _BLOCK_BYTES = 2**20
 
 
 def check_files(manifest: Manifest) -> None:
-    """Raises Damage for files that no stage would have left, or that could not lie side by side on every disk."""
+    """Raises Damage for files that no stage writes, or that cannot lie side by side on every disk."""
     if len(manifest.files) > MOST_FILES:
         raise Damage(f"it names {len(manifest.files)} files")
     names: set[str] = {_folded(MANIFEST)}
@@ -43,33 +43,33 @@ def place_of(folder: Path, name: str) -> Path:
 
 
 def copy(source: BinaryIO, path: Path, size: int, reading: Callable[[], AbstractContextManager[None]]) -> None:
-    """Writes what `source` holds, which must be `size` bytes; reads one more at most.
+    """Copies `source`, which must hold `size` bytes; reads one more at most.
 
     Args:
-        reading: a context in which the source is read, to tell its failures from those of our own disk.
+        reading: a context to read the source in, which tells its failures from those of our own disk.
     Raises:
         Damage: it holds more or less.
     """
-    left = size
+    remaining = size
     with path.open("xb") as file:
-        while left >= 0:
+        while remaining >= 0:
             with reading():
-                block = source.read(min(_BLOCK_BYTES, left + 1))
+                block = source.read(min(_BLOCK_BYTES, remaining + 1))
             if not block:
                 break
             file.write(block)
-            left -= len(block)
-    if left != 0:
-        raise Damage(f"{path.name} has {'more' if left < 0 else 'less'} than the {size} bytes of {MANIFEST}")
+            remaining -= len(block)
+    if remaining != 0:
+        raise Damage(f"{path.name} has {'more' if remaining < 0 else 'less'} than the {size} bytes of {MANIFEST}")
 
 
 def room_for(manifest: Manifest, folder: Path, spare: int) -> bool:
-    """Whether the disk has the room that the manifest asks for."""
+    """Whether the disk has room for the files of the manifest."""
     return sum(entry.size for entry in manifest.files) + spare <= shutil.disk_usage(folder).free
 
 
 def _inside(name: str) -> PurePosixPath:
-    """The file's place in its folder. Raises Damage for a name that leads out of it, or is none."""
+    """The file's place in its folder. Raises Damage for a name that leads out of it, or is not one."""
     path = PurePosixPath(name)
     odd = any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
     long = any(len(part.encode("utf-8", "replace")) > 255 for part in path.parts)
@@ -80,5 +80,5 @@ def _inside(name: str) -> PurePosixPath:
 
 
 def _folded(name: str) -> str:
-    """The name as a disk sees it that tells neither upper from lower case nor one spelling from another."""
+    """The name as seen by a disk that ignores case and Unicode spelling."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

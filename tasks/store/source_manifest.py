@@ -1,7 +1,7 @@
 """The SQLite manifest of sources: which files each corpus was last read from, and the ingest that holds their text.
 
-It remembers what no longer is: a file that has vanished is known only here. Losing it loses no result: a damaged one is
-put aside and begun anew, and one that cannot be written costs a warning.
+It remembers what is gone: a vanished file is known only here. Losing it loses no result: a damaged manifest is set
+aside and replaced by an empty one, and one that cannot be written costs a warning.
 """
 
 from __future__ import annotations
@@ -43,31 +43,29 @@ class SourceManifest:
         self.path = Path(path)
 
     def read(self, corpus: str) -> Recorded:
-        """What is known of a corpus; nothing where there is no file yet. Creates nothing."""
+        """What is known about a corpus; nothing if there is no file yet. Creates nothing."""
         if not os.path.lexists(self.path):
             return Recorded()
         try:
             return self._read(corpus)
         except sqlite3.Error as error:
-            log.warning(
-                "the manifest of sources %s cannot be read (%s): nothing is known of earlier runs", self.path, error
-            )
+            log.warning("the manifest of sources %s cannot be read (%s): earlier runs are forgotten", self.path, error)
             return Recorded()
 
     def _read(self, corpus: str) -> Recorded:
         if what := irregular_part(self.path):
             raise sqlite3.DatabaseError(what)
         with closing(sqlite3.connect(self.path, timeout=60)) as db:
-            known = db.execute("SELECT ingest FROM corpora WHERE id = ?", (corpus,)).fetchone()
+            corpus_row = db.execute("SELECT ingest FROM corpora WHERE id = ?", (corpus,)).fetchone()
             rows = db.execute("SELECT source, sha256 FROM files WHERE corpus = ?", (corpus,)).fetchall()
-        if not all(isinstance(text, str) for row in [known or (), *rows] for text in row):
-            raise sqlite3.DatabaseError("a value is no text")
-        return Recorded(dict(rows), known[0]) if known else Recorded()
+        if not all(isinstance(text, str) for entry in [corpus_row or (), *rows] for text in entry):
+            raise sqlite3.DatabaseError("a value is not text")
+        return Recorded(dict(rows), corpus_row[0]) if corpus_row else Recorded()
 
     def write(self, corpus: str, sources: str, now: Recorded) -> None:
-        """Makes `now` what is known, in one transaction; touches nothing where it is known already.
+        """Records `now` in one transaction; touches nothing if it is recorded already.
 
-        A damaged file is put aside; what cannot be written at all is told, and known no better than before.
+        A damaged file is set aside; one that cannot be written gives a warning and stays as it is.
         """
         try:
             try:
@@ -77,12 +75,12 @@ class SourceManifest:
             except sqlite3.Error as error:
                 if not (is_damage(error) or irregular_part(self.path)):
                     raise
-                log.warning("the manifest of sources %s is damaged (%s): put aside as *.damaged", self.path, error)
+                log.warning("the manifest of sources %s is damaged (%s): set aside as *.damaged", self.path, error)
                 set_aside(self.path)
                 self._write(corpus, sources, now)
         except (sqlite3.Error, OSError, RaftError) as error:
             log.warning(
-                "the manifest of sources %s cannot be written (%s): that this corpus was read is not remembered",
+                "the manifest of sources %s cannot be written (%s): this corpus is not recorded as read",
                 self.path,
                 error,
             )

@@ -1,6 +1,6 @@
 """The artefact store: one content-checked directory per stage and key, published whole or not at all.
 
-Files first, manifest last, one atomic rename; a crash leaves only a temporary directory that the next holder of the
+Files first, manifest last, one atomic rename; a crash leaves only a temporary directory, which the next holder of the
 key's lock removes. The store is the truth about what has been built; it knows nothing of Prefect or of any stage.
 """
 
@@ -47,7 +47,7 @@ class SharedPlace(Protocol):
 
     @property
     def notice(self) -> str:
-        """What a person should know about it; "" where there is nothing."""
+        """What people should know about it; "" if there is nothing."""
         ...
 
     def look(self, stage: str, key: str) -> Manifest | None:
@@ -66,11 +66,11 @@ class SharedPlace(Protocol):
 class Store:
     """A folder of stage directories, with the locks, scratch folders and item caches that belong to them.
 
-    `share` is another place for results, which whoever builds looks into before and writes to after. `mode` is what the
-    folder gets where it is made now; one that exists keeps its own, which all that is made in it follows.
+    `share` is another place for results, to look into before a build and to write to after it. `mode` applies if the
+    folder is made now; one that exists keeps its own, and everything made in it follows.
 
     Raises:
-        BadInput: it belongs to somebody else and is closed to this user.
+        BadInput: it belongs to someone else and is closed to this user.
     """
 
     def __init__(self, root: Path, share: SharedPlace | None = None, mode: int = access.PRIVATE) -> None:
@@ -85,19 +85,19 @@ class Store:
         return self.root / "store" / stage / key
 
     def scratch(self, stage: str, key: str) -> Path:
-        """Outlives a killed build of the key (checkpoints); removed once the key is published."""
+        """Survives a killed build of the key (checkpoints); removed once the key is published."""
         return self.root / "work" / stage / key
 
     def lock(self, stage: str, key: str) -> FileLock:
         return FileLock(self.root / "locks" / f"{stage}-{key}.lock")
 
     def running(self, shared: bool = False) -> FileLock:
-        """Held shared by every run while it works, and exclusively by what may delete results."""
+        """Held shared by every run while it works, and exclusively by whatever may delete results."""
         return FileLock(self.root / "locks" / "running.lock", shared)
 
     def cache(self, stage: str) -> SqliteCache:
         if stage not in self._caches:
-            with contextlib.suppress(OSError, RaftError):  # the cache tells that it goes without
+            with contextlib.suppress(OSError, RaftError):  # the cache itself warns
                 access.make_folder(self.root, self._mode)
             of_work = stage not in ("files", "checks")
             path = self.root / "cache" / f"{stage}.sqlite"
@@ -105,12 +105,12 @@ class Store:
         return self._caches[stage]
 
     def _stop_when_full(self) -> None:
-        """What a teacher is asked from now on could not be kept, nor the result be published on the same disk."""
+        """Stops a build whose teacher replies could no longer be kept, nor its result be published on the same disk."""
         if (self.root / "cache").stat().st_dev == self.root.stat().st_dev:
             raise no_space(self.root)
 
     def drop_caches(self) -> None:
-        """Deletes all item caches, and what they remember with them. The caller is alone in the store."""
+        """Deletes all item caches with everything in them. The caller must be alone in the store."""
         for cache in self._caches.values():
             cache.close()
         self._caches.clear()
@@ -124,7 +124,7 @@ class Store:
 
     @property
     def hashes(self) -> FileHashes:
-        """The hashes of files, remembered; nothing is created by asking in a store that does not exist yet."""
+        """The remembered hashes of files; in a store that does not exist yet, nothing is created."""
         if self._hashes is None:
             self._hashes = FileHashes(self.cache("files") if self.root.is_dir() else None)
         return self._hashes
@@ -158,7 +158,7 @@ class Store:
 
     @property
     def notice(self) -> str:
-        """What the owner should know about who may read the store; "" where it is as it was asked for."""
+        """What the owner should know about who may read the store; "" if it is as configured."""
         mode = access.folder_mode(self.root)
         if mode & 0o007:
             return (
@@ -166,13 +166,15 @@ class Store:
                 f"`chmod o-rwx {self.root}` makes it private"
             )
         if self._mode & 0o020 and not mode & 0o020:
-            return f"store_access is group, but the store {self.root} was made with mode {mode:o}, which counts: {_HOW}"
+            return (
+                f"store_access is group, but the mode {mode:o} that the store {self.root} was made with counts: {_HOW}"
+            )
         return ""
 
     # ---- reading
 
     def inspect(self, stage: str, key: str) -> tuple[Manifest | None, str]:
-        """The verified manifest, or None and what is wrong with the directory ("" when there is none)."""
+        """The verified manifest, or None and what is wrong with the directory ("" if there is none)."""
         folder = self.folder(stage, key)
         try:
             if folder.is_symlink():
@@ -194,43 +196,43 @@ class Store:
         return manifest, ""
 
     def load(self, stage: str, key: str) -> Manifest | None:
-        """The manifest, or None where the directory is missing, cut short or altered in any byte."""
+        """The manifest, or None if the directory is missing, incomplete or altered in any byte."""
         return self.inspect(stage, key)[0]
 
     def verify(self, manifest: Manifest, deep: bool = False) -> None:
         """Checks that every file is there with the size and sha256 of the manifest.
 
         Args:
-            deep: read every byte even where the file's time stamps say that nothing changed.
+            deep: read every byte, even if the time stamps say that nothing changed.
         Raises:
             Damage: naming the first file that differs.
         """
         verify(manifest, FileHashes() if deep else self.hashes)
 
     def read(self, stage: str, key: str) -> Manifest | None:
-        """The manifest as it stands, its files unchecked; None where it is missing or unreadable."""
+        """The manifest as it stands, its files unchecked; None if it is missing or unreadable."""
         try:
             return read_manifest(self.folder(stage, key))
         except (OSError, ValueError):
             return None
 
     def manifests(self, stage: str = "*") -> list[Manifest]:
-        """Every readable manifest of a stage (of all stages), newest first; their files are unchecked."""
-        found: list[tuple[float, Manifest]] = []
+        """Every readable manifest of a stage (by default of all), newest first; their files are unchecked."""
+        by_age: list[tuple[float, Manifest]] = []
         for path in (self.root / "store").glob(f"{stage}/[!.]*/{MANIFEST}"):
             with contextlib.suppress(OSError, ValueError):
-                found.append((path.stat().st_mtime_ns, read_manifest(path.parent)))
-        return [manifest for _, manifest in sorted(found, key=lambda row: (-row[0], row[1].stage, row[1].key))]
+                by_age.append((path.stat().st_mtime_ns, read_manifest(path.parent)))
+        return [manifest for _, manifest in sorted(by_age, key=lambda row: (-row[0], row[1].stage, row[1].key))]
 
     def latest(self, stage: str) -> Manifest | None:
-        """The most recently published manifest of a stage, whatever its key and state; for telling what changed."""
+        """The most recently published manifest of a stage, whatever its key and state; it shows what changed."""
         return next(iter(self.manifests(stage)), None)
 
     # ---- writing
 
     @contextlib.contextmanager
     def publish(self, stage: str, key: str, describing: tuple[str, ...] = ()) -> Iterator[tuple[Path, Manifest]]:
-        """Gives a temporary folder to fill and a manifest to complete; publishes both when the block ends well.
+        """Yields a temporary folder to fill and a manifest to complete; publishes both if the block succeeds.
 
         Hold the key's lock. After the block the manifest is complete and its folder is the published one. On any error
         the folder is removed and the store is as it was.
@@ -248,25 +250,25 @@ class Store:
 
     @contextlib.contextmanager
     def receive(self, manifest: Manifest) -> Iterator[Path]:
-        """Gives a temporary folder to fill with the files of a manifest made elsewhere; publishes it like our own.
+        """Yields a temporary folder to fill with the files of a manifest from elsewhere; publishes it like our own.
 
         Hold the key's lock.
 
         Raises:
-            Damage: the folder then holds anything but what the manifest says; nothing is published.
+            Damage: the files are not those of the manifest; nothing is published.
             RaftError: the disk is full.
         """
         with self._placed(manifest) as temporary:
             yield temporary
-            found = entries_of(temporary, tuple(entry.path for entry in manifest.files if not entry.result))
-            if odd := {entry.path for entry in {*found} ^ {*manifest.files}}:
+            entries = entries_of(temporary, tuple(entry.path for entry in manifest.files if not entry.result))
+            if odd := {entry.path for entry in {*entries} ^ {*manifest.files}}:
                 raise Damage(f"{min(odd)} is not what {MANIFEST} says")
             if manifest.digest != content_of(manifest.files):
                 raise Damage(f"{MANIFEST} was altered")
 
     @contextlib.contextmanager
     def _placed(self, manifest: Manifest) -> Iterator[Path]:
-        """A temporary folder that becomes the published one when the block ends well."""
+        """A temporary folder that becomes the published one if the block succeeds."""
         stage, key = manifest.stage, manifest.key
         final = self.folder(stage, key)
         temporary: Path | None = None
@@ -284,7 +286,7 @@ class Store:
             sync_tree(temporary)
             if os.path.lexists(final):
                 if (twin := self.load(stage, key)) is not None and twin.digest == manifest.digest:
-                    for field in Manifest.model_fields:  # the files that only describe the build are the older ones
+                    for field in Manifest.model_fields:  # of the files that only describe the build the older ones stay
                         setattr(manifest, field, getattr(twin, field))
                     manifest._folder = final
                     return
@@ -302,22 +304,22 @@ class Store:
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def require_space(self, needed_bytes: int) -> None:
-        """Raises `RaftError` if the disk has not `needed_bytes` and a small reserve free."""
+        """Raises `RaftError` unless the disk has `needed_bytes` and a small reserve free."""
         free = shutil.disk_usage(self.root).free
         if free < needed_bytes + SPARE_BYTES:
             raise no_space(self.root, free, needed_bytes + SPARE_BYTES)
 
     def collect_leftovers(self) -> int:
         """Removes temporary folders of builds that died; those of running builds keep their lock and stay."""
-        removed = 0
+        count = 0
         for folder in sorted((self.root / "store").glob("*/.*")):
             stage, key = folder.parent.name, folder.name[1:].split(".")[0]
             lock = self.lock(stage, key)
             if lock.acquire(timeout_seconds=0):
                 access.remove(folder)
-                removed += 1
+                count += 1
                 lock.release()
-        return removed
+        return count
 
     def _collect(self, stage: str, key: str) -> None:
         for folder in self.folder(stage, key).parent.glob(f".{key}.*"):
@@ -333,7 +335,7 @@ def _require_open(root: Path) -> None:
         why = f"it belongs to {access.owner(root)} and has mode {stat.S_IMODE(status.st_mode):o}"
     except PermissionError:
         why = "a folder above it is closed"
-    except OSError:  # not made yet, or told by what makes it
+    except OSError:  # not made yet, or reported by whatever makes it
         return
     raise BadInput(
         f"The store {root} is closed to you: {why}",

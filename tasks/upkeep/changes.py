@@ -57,16 +57,16 @@ def file_changes(sources: Sequence[str], config: IngestConfig, store: Store) -> 
 
 def _chunks(store: Store, ingest: str, files: Collection[str]) -> Counter[str]:
     """How many chunks each file has in the newest chunking of an ingest; none where it was never chunked."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     held = store.read("ingest", ingest) if ingest else None
-    made = next((m for m in store.manifests("chunk") if _parent(m) == ingest), None)
-    if held is None or made is None:
-        return found
+    manifest = next((m for m in store.manifests("chunk") if _parent(m) == ingest), None)
+    if held is None or manifest is None:
+        return counts
     owner = {d.id: file_of(d.source, files) for d in read_jsonl(held.path("documents.jsonl"), Document)}
-    found.update(owner.get(c.document_id, "") for c in read_jsonl(made.path("chunks.jsonl"), Chunk))
-    return found
+    counts.update(owner.get(c.document_id, "") for c in read_jsonl(manifest.path("chunks.jsonl"), Chunk))
+    return counts
 
 
-def _parent(made: Manifest) -> str:
-    link = made.lineage.get("ingest")
+def _parent(manifest: Manifest) -> str:
+    link = manifest.lineage.get("ingest")
     return link.key if link else ""

@@ -17,7 +17,7 @@ from tasks.upkeep.touched import Touched
 from tasks.work.ingest import options_of
 
 
-def plan(found: Touched, store: Store, source: str, corpus: Sequence[str], ingest: IngestConfig) -> list[str]:
+def plan(touched: Touched, store: Store, source: str, corpus: Sequence[str], ingest: IngestConfig) -> list[str]:
     """The steps to a state in which nothing in use has seen the document, in words.
 
     Args:
@@ -25,37 +25,37 @@ def plan(found: Touched, store: Store, source: str, corpus: Sequence[str], inges
         corpus, ingest: what the configuration reads, and how.
     """
     steps = []
-    if still := present(found, corpus, ingest):
+    if still := present(touched, corpus, ingest):
         where = "it is still read by this configuration"
         steps.append(f"Remove from the corpus: {', '.join(still)} ({where}), then raft ingest --prune.")
-    elif kept := sorted(set(_kept(store, corpus, ingest)).intersection(found.sources)):
+    elif kept := sorted(set(_kept(store, corpus, ingest)).intersection(touched.sources)):
         steps.append(f"raft ingest --prune: {', '.join(kept)} has vanished from the corpus, but is kept until then.")
-    if found.duplicates:
-        steps.append(f"The same text stands in {', '.join(found.duplicates)}: remove it too if the text must go.")
-    used = [a for a in found.adapters if a.state == "promoted"]
-    waiting = [a for a in found.adapters if a.state == "candidate"]
+    if touched.duplicates:
+        steps.append(f"The same text stands in {', '.join(touched.duplicates)}: remove it too if the text must go.")
+    used = [a for a in touched.adapters if a.state == "promoted"]
+    waiting = [a for a in touched.adapters if a.state == "candidate"]
     if used:
         learned = [a for a in used if a.trained_on]
         which = ", ".join(a.version for a in used)
         why = "learned from it" if learned else "did not train on it, but its index holds it"
         steps.append(f"{which} is in use and {why}: raft retrain (or raft run and raft promote) replaces it.")
-        clean = clean_versions(found, store)
+        clean = clean_versions(touched, store)
         if clean:
             steps.append(f"Until then, {', '.join(clean)} never saw it: raft promote NUMBER goes back to it at once.")
     if waiting:
         steps.append(f"Do not promote {', '.join(a.version for a in waiting)}: made with it.")
     steps.append(
-        f"Then raft forget {source!r} --yes deletes the {len(found.folders)} results it is in; add --caches to empty "
+        f"Then raft forget {source!r} --yes deletes the {len(touched.folders)} results it is in; add --caches to empty "
         "the item caches as well, which hold its text (work that was remembered there is done again)."
     )
     steps.append("Copies of the adapters outside this store (exports, uploads, servers) are yours to withdraw.")
     return steps
 
 
-def present(found: Touched, corpus: Sequence[str], ingest: IngestConfig) -> list[str]:
+def present(touched: Touched, corpus: Sequence[str], ingest: IngestConfig) -> list[str]:
     """The documents that the configured corpus still has."""
     try:
-        return sorted({item.source for item in expand(corpus, options_of(ingest))}.intersection(found.sources))
+        return sorted({item.source for item in expand(corpus, options_of(ingest))}.intersection(touched.sources))
     except RaftError:
         return []
 
@@ -67,9 +67,9 @@ def _kept(store: Store, corpus: Sequence[str], ingest: IngestConfig) -> tuple[st
         return ()
 
 
-def clean_versions(found: Touched, store: Store) -> list[str]:
+def clean_versions(touched: Touched, store: Store) -> list[str]:
     """Versions that the document is not in and whose files are whole."""
-    bad = {a.key for a in found.adapters}
+    bad = {a.key for a in touched.adapters}
     return [
         f"{registry.name}:{v.number}"
         for registry in adapters(store)
@@ -79,28 +79,28 @@ def clean_versions(found: Touched, store: Store) -> list[str]:
 
 
 def carry_out(
-    found: Touched, store: Store, source: str, corpus: Sequence[str], ingest: IngestConfig, *, caches: bool = False
+    touched: Touched, store: Store, source: str, corpus: Sequence[str], ingest: IngestConfig, *, caches: bool = False
 ) -> None:
     """Retires the candidates and deletes the results, and the item caches where told.
 
     Raises:
         BadInput: one of the versions is in use, or the corpus still has the document; nothing is changed then.
     """
-    if used := [a.version for a in found.adapters if a.state == "promoted"]:
+    if used := [a.version for a in touched.adapters if a.state == "promoted"]:
         raise BadInput(
             f"{', '.join(used)} is in use and was made with {source}; nothing was deleted",
             do="promote one that was not (raft forget without --yes says how), or roll back first",
         )
-    if still := present(found, corpus, ingest):
+    if still := present(touched, corpus, ingest):
         raise BadInput(
             f"The corpus still has {', '.join(still)}: the next run would read it again; nothing was deleted",
             do="remove it from the corpus first",
         )
     with alone(store):
-        for adapter in found.adapters:
+        for adapter in touched.adapters:
             if adapter.version and adapter.state == "candidate":
                 name, _, number = adapter.version.rpartition(":")
                 Registry(store, name).retire(int(number), reason=f"made with {source}, which is to be forgotten")
-        remove(store, found.folders)
+        remove(store, touched.folders)
         if caches:
             store.drop_caches()

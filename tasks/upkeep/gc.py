@@ -106,15 +106,15 @@ def wanted(store: Store, runs: Iterable[Link], days: float) -> dict[Entry, str]:
 
 def with_parents(store: Store, roots: Mapping[Entry, str]) -> dict[Entry, str]:
     """The roots and everything they were built from, each with the reason of the root that was met first."""
-    found: dict[Entry, str] = {}
+    reasons: dict[Entry, str] = {}
     queue = list(roots.items())
     while queue:
         entry, why = queue.pop(0)
-        if entry not in found:
-            found[entry] = why
+        if entry not in reasons:
+            reasons[entry] = why
             if manifest := store.read(*entry):
                 queue += [((link.stage, link.key), why) for link in manifest.lineage.values()]
-    return found
+    return reasons
 
 
 def collect(store: Store, runs: Iterable[Link] = (), days: float = 0.0) -> Plan:
@@ -124,9 +124,9 @@ def collect(store: Store, runs: Iterable[Link] = (), days: float = 0.0) -> Plan:
         RaftError: a run holds a lock; nothing was deleted.
     """
     with alone(store):
-        made = plan(store, runs, days)
-        remove(store, made.drop)
-    return made
+        outcome = plan(store, runs, days)
+        remove(store, outcome.drop)
+    return outcome
 
 
 def remove(store: Store, things: Iterable[Thing]) -> None:

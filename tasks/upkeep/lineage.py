@@ -58,19 +58,19 @@ class Step:
         row: dict[str, Any] = {**self.link.model_dump(), "inputs": {n: v.model_dump() for n, v in self.inputs.items()}}
         if self.manifest is None:
             return {**row, "missing": True}
-        made = self.ingredients
+        facts = self.ingredients
         return {
             **row,
             "outside": self.outside,
             "built": built_at(self.manifest),
             "seconds": self.manifest.seconds,
             "summary": self.manifest.summary,
-            "config": made.get("config", {}),
-            "shared": made.get("shared", {}),
-            "seed": made.get("seed"),
-            "models": made.get("models", {}),
-            "code": digest_of(made.get("code", {})),
-            "packages": made.get("packages", {}),
+            "config": facts.get("config", {}),
+            "shared": facts.get("shared", {}),
+            "seed": facts.get("seed"),
+            "models": facts.get("models", {}),
+            "code": digest_of(facts.get("code", {})),
+            "packages": facts.get("packages", {}),
             "machine": self.manifest.machine,
             "files": [entry.model_dump() for entry in self.manifest.files],
             "folder": str(self.manifest.folder),
@@ -138,13 +138,13 @@ def _walk(store: Store, link: Link, steps: dict[tuple[str, str], Step]) -> None:
     """Depth first, so that a step comes after all it was built from. A chain is as deep as it has generations."""
     stack: list[tuple[Link, Iterator[Link]]] = []
     opened: set[tuple[str, str]] = set()
-    made: dict[tuple[str, str], Step] = {}
+    known: dict[tuple[str, str], Step] = {}
 
     def enter(link: Link) -> None:
         opened.add((link.stage, link.key))
         manifest = store.read(link.stage, link.key)
         step = Step(link, dict(manifest.lineage) if manifest else {}, manifest)
-        made[link.stage, link.key] = step
+        known[link.stage, link.key] = step
         stack.append((link, iter(step.inputs.values())))
 
     enter(link)
@@ -155,7 +155,7 @@ def _walk(store: Store, link: Link, steps: dict[tuple[str, str], Step]) -> None:
             enter(following)
         else:
             stack.pop()
-            steps.setdefault((here.stage, here.key), made[here.stage, here.key])
+            steps.setdefault((here.stage, here.key), known[here.stage, here.key])
 
 
 def _evaluation_of(store: Store, export: Link) -> Link | None:
@@ -179,12 +179,12 @@ def find_export(store: Store, name: str | None = None) -> Link:
         return exports[0].link
     if name is not None and Path(name).is_dir():
         return _of_folder(exports, Path(name))
-    found = [m.link for m in exports if name and (m.key.startswith(name) or m.digest.startswith(name))]
-    if len(found) == 1:
-        return found[0]
+    links = [m.link for m in exports if name and (m.key.startswith(name) or m.digest.startswith(name))]
+    if len(links) == 1:
+        return links[0]
     known = ", ".join(m.key[:8] for m in exports[:5])
     raise BadInput(
-        f"{len(found)} adapters in {store.root} fit {name!r}" if name else f"There is no adapter in {store.root} yet",
+        f"{len(links)} adapters in {store.root} fit {name!r}" if name else f"There is no adapter in {store.root} yet",
         expected=f"the beginning of an export's key ({known})" if exports else "a finished export",
         do="see `raft adapters`, or give the adapter's folder" if exports else "build one: raft run",
     )
@@ -218,23 +218,23 @@ def built_at(manifest: Manifest) -> str:
 
 def made_by_other_code(chain: Chain, stages: Mapping[str, Stage]) -> dict[tuple[str, str], list[str]]:
     """`{(stage, key): what differs, in words}` of the steps that this installation would make otherwise."""
-    found = {}
+    differences = {}
     for step in chain.steps:
         if step.manifest is not None and (declared := stages.get(step.link.stage)):
-            found[step.link.stage, step.link.key] = kept.made_otherwise(step.ingredients, declared.making())
-    return {entry: words for entry, words in found.items() if words}
+            differences[step.link.stage, step.link.key] = kept.made_otherwise(step.ingredients, declared.making())
+    return {entry: words for entry, words in differences.items() if words}
 
 
 def kept_steps(chain: Chain, store: Store) -> set[tuple[str, str]]:
     """(stage, key) of the steps that a person took as current though other code had made them (`--keep`)."""
-    told = {
+    entries = {
         (link.stage, link.key)
         for step in chain.steps
         if step.manifest is not None
         for link in step.inputs.values()
         if link.stage in step.manifest.kept
     }
-    return (told | kept.links(store)) & {(step.link.stage, step.link.key) for step in chain.steps}
+    return (entries | kept.links(store)) & {(step.link.stage, step.link.key) for step in chain.steps}
 
 
 # ---- verification
@@ -255,7 +255,7 @@ def verify(
         models: the files of a role (`base`, `embedder`) on this machine, None where they are not here.
         corpus: the digest of the corpus as it is now.
     """
-    findings = [found for step in chain.steps for found in _verify_step(step, store, stages, models)]
+    findings = [finding for step in chain.steps for finding in _verify_step(step, store, stages, models)]
     findings += _verify_contract(chain)
     first = next((step for step in chain.steps if "corpus" in step.outside), None)
     if corpus is not None and first is not None and corpus() != chain_corpus(chain):
@@ -282,40 +282,40 @@ def _verify_step(
         yield Finding(name, str(error), True)
     if manifest.digest != step.link.digest:
         yield Finding(name, f"holds {manifest.digest[:12]}, but {step.link.digest[:12]} was built on", True)
-    made = manifest.ingredients
-    if key_of(made) != manifest.key:
+    facts = manifest.ingredients
+    if key_of(facts) != manifest.key:
         yield Finding(name, "its key does not follow from what the manifest says it was made from", True)
     for role, link in step.inputs.items():
-        if made.get("inputs", {}).get(role) != link.digest:
+        if facts.get("inputs", {}).get(role) != link.digest:
             yield Finding(name, f"its input {role} is not the one in its key", True)
-    for role, digest in made.get("models", {}).items():
-        found = models(role)
-        if found is None:
+    for role, digest in facts.get("models", {}).items():
+        files = models(role)
+        if files is None:
             yield Finding(name, f"model {role} is not on this machine: its weights were not checked", False)
-        elif found.digest != digest:
-            yield Finding(name, f"model {role} here is {found.digest[:12]}, it was made with {digest[:12]}", True)
+        elif files.digest != digest:
+            yield Finding(name, f"model {role} here is {files.digest[:12]}, it was made with {digest[:12]}", True)
     if declared := stages.get(manifest.stage):
-        yield from _freshness(name, made, declared)
+        yield from _freshness(name, facts, declared)
 
 
-def _freshness(name: str, made: Mapping[str, Any], declared: Stage) -> Iterator[Finding]:
+def _freshness(name: str, facts: Mapping[str, Any], declared: Stage) -> Iterator[Finding]:
     code = declared.code()
-    changed = sorted(m for m in {*code, *made.get("code", {})} if code.get(m) != made.get("code", {}).get(m))
+    changed = sorted(m for m in {*code, *facts.get("code", {})} if code.get(m) != facts.get("code", {}).get(m))
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         yield Finding(name, f"the code has changed since: {', '.join(changed[:3])}{more}", False)
     versions = declared.versions()
-    for package, version in made.get("packages", {}).items():
+    for package, version in facts.get("packages", {}).items():
         if package in versions and versions[package] != version:
             yield Finding(name, f"{package} was {version} and is {versions[package]} here", False)
 
 
 def _verify_contract(chain: Chain) -> Iterator[Finding]:
     """raft.json travels with the adapter: what it says of the lineage must be what the store says."""
-    said = chain.contract.get("lineage", {})
-    if not said:
+    claims = chain.contract.get("lineage", {})
+    if not claims:
         yield Finding("export", f"{CONTRACT} is missing or tells no lineage", True)
-    for stage, digest in said.items():
+    for stage, digest in claims.items():
         step = chain.step(stage)
         if step is None or step.link.digest != digest:
             yield Finding(f"export/{chain.export.key[:8]}", f"{CONTRACT} names another {stage} ({digest[:12]})", True)

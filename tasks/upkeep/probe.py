@@ -51,11 +51,11 @@ def probe_base(
     asked = contexts(used, hits, retriever.chunks, contract, settings, seed)
     who = make_answerer(base, None, base.digest, config.model_dump(), contract)
     rows, _ = answer_and_score("base", who, asked, contract, cache, progress)
-    found = recall_figures(used, hits, contract["passages"])
+    figures = recall_figures(used, hits, contract["passages"])
     probe = probe_from(
         summarise(rows, samples=100, seed=seed),
         records.metrics["records"],
-        recall=found.get(f"recall@{contract['passages']}"),
+        recall=figures.get(f"recall@{contract['passages']}"),
         answers=[r.metadata["answers"] for r in used],
     )
     return probe, advise(probe)

@@ -96,10 +96,10 @@ def touched(store: Store, source: str) -> Touched:
     duplicates: set[str] = set()
     roots: set[Entry] = set()
     for manifest in by_stage.get("ingest", []):
-        found, same = _documents(manifest, source)
-        sources |= found
+        names, same = _documents(manifest, source)
+        sources |= names
         duplicates |= same
-        if found:
+        if names:
             roots.add((manifest.stage, manifest.key))
     if not sources:
         raise BadInput(
@@ -128,7 +128,7 @@ def touched(store: Store, source: str) -> Touched:
         duplicates=tuple(sorted(duplicates - sources)),
         chunks=tuple(sorted(chunks)),
         questions=tuple(sorted(questions)),
-        records=tuple(dict.fromkeys(r for found in records.values() for r in found.values())),
+        records=tuple(dict.fromkeys(r for rows_ in records.values() for r in rows_.values())),
         adapters=tuple(_adapters(store, [m for m in folders if m.stage == "export"], parents, records)),
         folders=tuple(
             Thing("result", m.stage, m.key, m.folder, size(m.folder), f"made from {', '.join(sorted(sources)[:2])}")
@@ -139,14 +139,14 @@ def touched(store: Store, source: str) -> Touched:
 
 def ancestry(entry: Entry, parents: Mapping[Entry, list[Entry]]) -> set[Entry]:
     """An entry and everything it was built from."""
-    found: set[Entry] = set()
+    ancestors: set[Entry] = set()
     queue = [entry]
     while queue:
         here = queue.pop()
-        if here not in found:
-            found.add(here)
+        if here not in ancestors:
+            ancestors.add(here)
             queue += parents.get(here, [])
-    return found
+    return ancestors
 
 
 def fits(name: str, source: str) -> bool:
@@ -163,17 +163,17 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _documents(manifest: Manifest, name: str) -> tuple[set[str], set[str]]:
     """The sources that fit, and those that were left out as duplicates of one that fits (or the other way round)."""
-    found = {row["source"] for row in rows(manifest.path("documents.jsonl")) if fits(name, row["source"])}
+    sources = {row["source"] for row in rows(manifest.path("documents.jsonl")) if fits(name, row["source"])}
     same: set[str] = set()
     report = manifest.path("report.json")
     for pair in json.loads(report.read_text(encoding="utf-8")).get("duplicates", []) if report.exists() else []:
         copy, original = pair["source"], pair["same_as"]
-        if original in found:
+        if original in sources:
             same.add(copy)
         elif fits(name, copy):
-            found.add(original)  # its text is in the chunks under the other name
+            sources.add(original)  # its text is in the chunks under the other name
             same.add(copy)
-    return found, same
+    return sources, same
 
 
 def _records(manifest: Manifest, chunks: set[str]) -> Iterator[tuple[tuple[str, str], TouchedRecord]]:

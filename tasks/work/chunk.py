@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    bench: Bench, config: ChunkConfig, ingest: StageFiles, embedder: ModelFolder, base: ModelFolder | None = None
+    bench: Bench, config: ChunkConfig, ingest: StageFiles, *, embedder: ModelFolder, base: ModelFolder | None = None
 ) -> Outcome:
     """Writes chunks.jsonl, and columns.json where rows of tables have columns besides text, title and id."""
     from data.chunking.chunks import ChunkOptions, chunk_documents

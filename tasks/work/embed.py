@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,19 @@ if TYPE_CHECKING:
     from retrieval.embedding.embedder import Embedder
     from tasks.embed import EmbedConfig
 
+log = logging.getLogger("raft.tasks")
 
-def build(bench: Bench, config: EmbedConfig, chunk: StageFiles, embedder: ModelFolder) -> Outcome:
+
+def build(bench: Bench, config: EmbedConfig, chunk: StageFiles, *, embedder: ModelFolder) -> Outcome:
     """Writes vectors.npy (float32 [chunks, dim], in the order of chunks.jsonl) and embedder.json."""
     import numpy as np
 
+    from retrieval.embedding.languages import advice
     from retrieval.search import passage_text
 
     chunks = list(read_jsonl(chunk.path("chunks.jsonl"), Chunk))
+    if words := advice(embedder.name, embedder.folder, [c.text for c in chunks]):
+        log.warning("%s", words)
     model = load_embedder(embedder, device=config.device, precision=config.precision, calibration=bench.calibration)
     texts = [passage_text(c) for c in chunks]
     spread = _spread(bench, config, model, texts)

@@ -1,17 +1,18 @@
-"""The work of `evaluate`: base and adapter, both with retrieval, answer questions on documents held out."""
+"""The work of `evaluate`: base and adapter, both with retrieval, answer questions about held-out documents."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data.nouns import Record, read_jsonl, write_jsonl
 from data.teachers.protocol import Teacher
 from data.text.urls import value_without_secrets
 from raft_errors import BadInput
-from tasks.runtime.contenders import contenders
+from tasks.runtime.contenders import Contender, contenders
 from tasks.runtime.exam import answer_and_score, contexts, depth_for, make_answerer, recall_figures
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
-from tasks.runtime.general_skills import general_skills
+from tasks.runtime.general_replies import measure_general_skills
 from tasks.runtime.retriever import open_retriever
 from tasks.work.bench import Bench, Outcome
 
@@ -28,20 +29,17 @@ def build(
     records: StageFiles,
     index: StageFiles,
     chunk: StageFiles,
+    *,
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
 ) -> Outcome:
     """Writes rows.jsonl, rows.parquet, metrics.json, summary.md and report.html."""
-    from data.evaluation.advice import advise, probe_from
     from data.evaluation.comparison import summarise
-    from data.evaluation.row_table import write_rows
-    from data.reports.report import summary_markdown, write_report
-    from data.statistics import with_interval
 
     test = list(read_jsonl(records.path("test.jsonl"), Record))
-    used = test[: config.limit]
-    if not used:
+    sample = test[: config.limit]
+    if not sample:
         raise BadInput(
             "There is no test record to evaluate on",
             expected="at least one question on a document that was held out",
@@ -50,78 +48,132 @@ def build(
     contract = read_json(records.path("contract.json"))
     who = contenders(base, export.path("adapter"), train.digest, contract, config.earlier)
     retriever = open_retriever(retrieval, index, chunk, embedder)
-    hits = retriever.search([r.metadata["question"] for r in used], depth_for(config.settings, contract["passages"]))
-    asked = contexts(used, hits, retriever.chunks, contract, config.settings, bench.seed)
+    depth = depth_for(config.settings, contract["passages"])
+    hits = retriever.search([r.metadata["question"] for r in sample], depth)
+    questions = contexts(sample, hits, retriever.chunks, contract, config.settings, bench.seed)
+    rows, seconds = _answers(who, questions, contract, config, base, bench)
+    general = _general_skills(who, config, base, bench)
+    rows, judge = _judged(rows, config, base, bench)
+    summary = summarise(rows, samples=config.samples, seed=bench.seed)
+    recall = recall_figures(sample, hits, contract["passages"])
+    findings = {
+        "summary": summary,
+        "retrieval": recall,
+        "general": general,
+        "judge": judge,
+        "advice": _advice(summary, records, recall.get(f"recall@{contract['passages']}"), sample),
+    }
+    settings = {m.stage: m.ingredients["config"] for m in (chunk, records, train, export)} | value_without_secrets(
+        {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")}
+    )
+    _write(bench, f"{base.name}: base against adapter", rows, findings, _training(train), settings)
+    headline = summary.get("headline") or {}
+    figures = {"records": len(sample), "answers": len(rows), "headline": headline, **recall, **seconds}
+    return Outcome(
+        f"{len(sample)} of {len(test)} test records, {len(who)} × {len(questions)} answers{_in_words(headline)}",
+        figures | ({"general_skills": general.get("verdict")} if general else {}),
+    )
+
+
+def _answers(
+    who: Sequence[Contender],
+    questions: Sequence[tuple[str, Record]],
+    contract: Mapping[str, Any],
+    config: EvaluateConfig,
+    base: ModelFolder,
+    bench: Bench,
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The scored answers of all contenders, and the mean seconds an answer took, where any was generated now."""
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     for one in who:
         answerer = make_answerer(base, one.adapter, one.digest, config.model_dump(), contract)
-        scored, took = answer_and_score(one.name, answerer, asked, contract, bench.cache, bench.progress)
-        rows += scored
-        seconds |= {} if took is None else {f"seconds_per_answer_{one.name}": took}
-    general = None
-    if config.general:
-        general = general_skills(
-            {one.name: (one.adapter, one.digest) for one in who[:2]},
-            base,
-            count=config.general,
-            dtype=config.dtype,
-            batch_size=config.batch_size,
-            cache=bench.cache,
-            progress=bench.progress,
-            samples=config.samples,
-            seed=bench.seed,
-        )
-    judge = None
-    if config.judge != "none":
-        from data.evaluation.teacher_judge import judge_rows
+        replies, mean = answer_and_score(one.name, answerer, questions, contract, bench.cache, bench.progress)
+        rows += replies
+        if mean is not None:
+            seconds[f"seconds_per_answer_{one.name}"] = mean
+    return rows, seconds
 
-        rows, judge = judge_rows(
-            rows, _judge(config, base), cache=bench.cache, progress=bench.progress, seed=bench.seed
-        )
-    summary = summarise(rows, samples=config.samples, seed=bench.seed)
-    found = recall_figures(used, hits, contract["passages"])
-    probe = probe_from(
-        summary,
-        records.metrics["records"],
-        recall=found.get(f"recall@{contract['passages']}"),
-        answers=[r.metadata["answers"] for r in used],
+
+def _general_skills(
+    who: Sequence[Contender], config: EvaluateConfig, base: ModelFolder, bench: Bench
+) -> dict[str, Any] | None:
+    if not config.general:
+        return None
+    return measure_general_skills(
+        {one.name: (one.adapter, one.digest) for one in who[:2]},
+        base,
+        count=config.general,
+        dtype=config.dtype,
+        batch_size=config.batch_size,
+        cache=bench.cache,
+        progress=bench.progress,
+        samples=config.samples,
+        seed=bench.seed,
     )
-    advice = [a.to_dict() for a in advise(probe)]
-    title = f"{base.name}: base against adapter"
+
+
+def _judged(
+    rows: list[dict[str, Any]], config: EvaluateConfig, base: ModelFolder, bench: Bench
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The rows with the judge's verdicts, and the figures about the judge; as they were where none is configured."""
+    if config.judge == "none":
+        return rows, None
+    from data.evaluation.teacher_judge import judge_rows
+
+    return judge_rows(rows, _judge(config, base), cache=bench.cache, progress=bench.progress, seed=bench.seed)
+
+
+def _advice(
+    summary: Mapping[str, Any], records: StageFiles, recall: float | None, sample: Sequence[Record]
+) -> list[dict[str, Any]]:
+    from data.evaluation.advice import advise, probe_from
+
+    answers = [r.metadata["answers"] for r in sample]
+    return [
+        a.to_dict() for a in advise(probe_from(summary, records.metrics["records"], recall=recall, answers=answers))
+    ]
+
+
+def _write(
+    bench: Bench,
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    findings: Mapping[str, Any],
+    training: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> None:
+    from data.evaluation.row_table import write_rows
+    from data.reports.report import summary_markdown, write_report
+
     write_jsonl(bench.out / "rows.jsonl", rows)
     write_rows(bench.out / "rows.parquet", rows)
-    write_json(
-        bench.out / "metrics.json",
-        {"summary": summary, "retrieval": found, "general": general, "judge": judge, "advice": advice},
-    )
-    words = summary_markdown(summary, title=title, advice=advice, general=general)
-    (bench.out / "summary.md").write_text(words, encoding="utf-8", newline="\n")
+    write_json(bench.out / "metrics.json", findings)
+    summary, advice, general = findings["summary"], findings["advice"], findings["general"]
+    markdown = summary_markdown(summary, title=title, advice=advice, general=general)
+    (bench.out / "summary.md").write_text(markdown, encoding="utf-8", newline="\n")
     write_report(
         bench.out / "report.html",
         title=title,
         summary=summary,
         rows=rows,
-        retrieval=found,
-        training=_training(train),
-        config={m.stage: m.ingredients["config"] for m in (chunk, records, train, export)}
-        | value_without_secrets(
-            {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")}
-        ),
+        retrieval=findings["retrieval"],
+        training=training,
+        config=settings,
         lineage={n: f"{v} (kept: made by other code)" if n in bench.kept else v for n, v in bench.lineage.items()},
         advice=advice,
         general=general,
-        judge=judge,
+        judge=findings["judge"],
     )
-    headline = summary.get("headline") or {}
-    line = f"{len(used)} of {len(test)} test records, {len(who)} × {len(asked)} answers"
-    if headline:
-        line += (
-            f"; token F1 base {headline['base']:.3f} → adapter {headline['other']:.3f}, difference "
-            f"{with_interval(headline['difference'], headline)}"
-        )
-    figures = {"records": len(used), "answers": len(rows), "headline": headline, **found, **seconds}
-    return Outcome(line, figures | ({"general_skills": general.get("verdict")} if general else {}))
+
+
+def _in_words(headline: Mapping[str, Any]) -> str:
+    from data.statistics import with_interval
+
+    if not headline:
+        return ""
+    change = with_interval(headline["difference"], headline)
+    return f"; token F1 base {headline['base']:.3f} → adapter {headline['other']:.3f}, difference {change}"
 
 
 def _judge(config: EvaluateConfig, base: ModelFolder) -> Teacher:

@@ -1,4 +1,4 @@
-"""The work of `export`: the adapter as a PEFT folder, a merged model, and the gate that both compute the same."""
+"""The work of `export`: the adapter as a PEFT folder, a merged model, and the proof that both compute the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.work.model_card import README, model_card
 if TYPE_CHECKING:
     from tasks.export import ExportConfig
 
-POSITIONS = 48  # per prompt, at which logits are compared
+POSITIONS = 48  # of a prompt at which logits are compared
 
 
 def build(
@@ -26,6 +26,7 @@ def build(
     records: StageFiles,
     index: StageFiles,
     chunk: StageFiles,
+    *,
     base: ModelFolder,
 ) -> Outcome:
     """Writes adapter/ (PEFT and raft.json), merged/ (Hugging Face) and parity.json."""
@@ -63,10 +64,10 @@ def build(
         dtype=config.merged_dtype,
         chat_template=tokenizer.portable_template() if tokenizer.fallback_template or base.chat else None,
     )
-    prompts = gate_prompts(records, tokenizer, config.gate_prompts)
-    figures = measure(
+    prompts = parity_prompts(records, tokenizer, config.gate_prompts)
+    figures = measure_parity(
         base=base.folder,
-        trained=train.path("adapter"),
+        engine_adapter=train.path("adapter"),
         adapter=bench.out / "adapter",
         merged=bench.out / "merged",
         prompts=prompts,
@@ -74,7 +75,7 @@ def build(
         bench=bench,
     )
     write_json(bench.out / "parity.json", figures)
-    judge(figures, config.tolerance)
+    require_parity(figures, config.tolerance)
     size = sum(p.stat().st_size for p in (bench.out / "merged").iterdir())
     return Outcome(
         f"adapter, merged model ({size / 1e6:.0f} MB, {config.merged_dtype}); largest logit difference to the engine: "
@@ -90,8 +91,8 @@ def build(
     )
 
 
-def gate_prompts(records: StageFiles, tokenizer: Any, count: int) -> list[list[int]]:
-    """Token ids of the first prompts of the test records, then of the others."""
+def parity_prompts(records: StageFiles, tokenizer: Any, count: int) -> list[list[int]]:
+    """The prompts to compare on, as token ids: those of the test records first, then of the others."""
     from data.prompting.contract import to_messages
 
     rows: list[Record] = []
@@ -100,10 +101,10 @@ def gate_prompts(records: StageFiles, tokenizer: Any, count: int) -> list[list[i
     return [tokenizer.apply_chat_template(to_messages(row), add_generation_prompt=True) for row in rows[:count]]
 
 
-def measure(
+def measure_parity(
     *,
     base: Path,
-    trained: Path,
+    engine_adapter: Path,
     adapter: Path,
     merged: Path,
     prompts: list[list[int]],
@@ -112,7 +113,7 @@ def measure(
 ) -> dict[str, Any]:
     """Runs the same prompts through the engine, PEFT and the merged model, all in float32.
 
-    A merged model in bfloat16 is compared with the engine on the same rounded weights; what the rounding costs is told
+    A merged model in bfloat16 is compared with the engine on the same rounded weights; the cost of rounding stands
     beside it as `rounding`.
     """
     import numpy as np
@@ -120,35 +121,44 @@ def measure(
     from jora_engine.generation.generator import Generator
 
     positions = [_spread(len(prompt)) for prompt in prompts]
-    engine = Generator(base, adapter=trained, dtype="float32")
-    expected = {"adapter": _logits(engine, prompts, positions)}
-    wanted = [list(c.token_ids) for c in engine.generate(prompts, max_new_tokens=config.gate_tokens)]
-    wanted_of = {"peft": wanted, "merged": wanted}
+    engine = Generator(base, adapter=engine_adapter, dtype="float32")
+    eos = list(engine.tokenizer.eos_ids)
+    logits = {"adapter": _logits(engine, prompts, positions)}
+    continuations = dict.fromkeys(("peft", "merged"), _continuations(engine, prompts, config.gate_tokens))
     references = {"peft": "adapter", "merged": "adapter"}
     rounding: dict[str, float] = {}
     if config.merged_dtype != "float32":
         rounded = Generator(merged, dtype="float32")
-        expected["merged"] = _logits(rounded, prompts, positions)
+        logits["merged"] = _logits(rounded, prompts, positions)
         references["merged"] = "merged"
-        wanted_of["merged"] = [list(c.token_ids) for c in rounded.generate(prompts, max_new_tokens=config.gate_tokens)]
-        pairs = zip(expected["adapter"], expected["merged"], strict=True)
+        continuations["merged"] = _continuations(rounded, prompts, config.gate_tokens)
+        pairs = zip(logits["adapter"], logits["merged"], strict=True)
         rounding = {"rounding": max(float(np.abs(a - b).max()) for a, b in pairs)}
-    arrays = {f"{name}/{i}": array for name, rows in expected.items() for i, array in enumerate(rows)}
-    np.savez(bench.scratch / "logits.npz", **arrays)
-    job = {
-        "base": str(base),
-        "adapter": str(adapter),
-        "merged": str(merged),
-        "prompts": prompts,
-        "positions": positions,
-        "references": references,
-        "tokens": config.gate_tokens,
-        "eos": list(engine.tokenizer.eos_ids),
-        "logits": str(bench.scratch / "logits.npz"),
-        "out": str(bench.scratch / "parity.json"),
-    }
+        del rounded
     del engine
-    write_json(bench.scratch / "parity-job.json", job)
+    arrays = {f"{name}/{i}": array for name, rows in logits.items() for i, array in enumerate(rows)}
+    np.savez(bench.scratch / "logits.npz", **arrays)
+    models = {"base": str(base), "adapter": str(adapter), "merged": str(merged)}
+    job = {"prompts": prompts, "positions": positions, "references": references, "tokens": config.gate_tokens}
+    results = _compare_elsewhere({**models, **job, "eos": eos}, bench)
+    return {
+        name: {
+            "max_logit_difference": figures["max_logit_difference"],
+            "continuations_equal": sum(
+                a == b for a, b in zip(figures["continuations"], continuations[name], strict=True)
+            ),
+            "continuations": len(prompts),
+            **(rounding if name == "merged" else {}),
+        }
+        for name, figures in results.items()
+    } | {"prompts": len(prompts), "tokens": config.gate_tokens, "tolerance": config.tolerance}
+
+
+def _compare_elsewhere(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    """What transformers and PEFT compute, in a process of their own: torch and JAX do not share one well."""
+    out = bench.scratch / "parity.json"
+    files = {"logits": str(bench.scratch / "logits.npz"), "out": str(out)}
+    write_json(bench.scratch / "parity-job.json", {**job, **files})
     bench.run_child(
         "tasks.runtime.parity",
         [str(bench.scratch / "parity-job.json")],
@@ -156,23 +166,14 @@ def measure(
         on_event=lambda e: bench.progress(e.get("done", 0), e.get("total"), f"comparing {e.get('model', '')}"),
         environment={"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
     )
-    found = read_json(bench.scratch / "parity.json")
-    return {
-        name: {
-            "max_logit_difference": figures["max_logit_difference"],
-            "continuations_equal": sum(a == b for a, b in zip(figures["continuations"], wanted_of[name], strict=True)),
-            "continuations": len(prompts),
-            **(rounding if name == "merged" else {}),
-        }
-        for name, figures in found.items()
-    } | {"prompts": len(prompts), "tokens": config.gate_tokens, "tolerance": config.tolerance}
+    return read_json(out)
 
 
-def judge(figures: Mapping[str, Any], tolerance: float) -> None:
-    """Closes the gate.
+def require_parity(figures: Mapping[str, Any], tolerance: float) -> None:
+    """Stops the export where the files do not compute what was trained.
 
     Raises:
-        RaftError: naming what disagrees and by how much.
+        RaftError: it names what differs and by how much.
     """
     faults = []
     for name, words in (("peft", "the base with the PEFT adapter"), ("merged", "the merged model")):
@@ -194,6 +195,10 @@ def _spread(length: int) -> list[int]:
     """At most `POSITIONS` positions of a prompt, evenly spread, the last one among them."""
     step = max(1, length // POSITIONS)
     return sorted({*range(length - 1, -1, -step)})[-POSITIONS:]
+
+
+def _continuations(engine: Any, prompts: list[list[int]], count: int) -> list[list[int]]:
+    return [list(c.token_ids) for c in engine.generate(prompts, max_new_tokens=count)]
 
 
 def _logits(engine: Any, prompts: list[list[int]], positions: list[list[int]]) -> list[Any]:

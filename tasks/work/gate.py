@@ -1,7 +1,7 @@
-"""The work of `gate`: the candidate against the promoted version and the base, on the fresh and frozen test set.
+"""The work of `gate`: the candidate against the promoted version and the base, on the fresh and the frozen test set.
 
-Everybody answers the same questions over the same passages; `data.evaluation.promotion` decides, and its reasons are
-written down. It promotes nothing: that is the registry's business.
+All of them answer the same questions over the same passages; `data.evaluation.promotion` decides, and its reasons are
+written down. It promotes nothing: that is up to the registry.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ def build(
     index: StageFiles,
     chunk: StageFiles,
     evaluate: StageFiles,
-    embedder: ModelFolder,
-    base: ModelFolder,
-    retrieval: RetrievalConfig,
     promoted_export: StageFiles | None = None,
     promoted_train: StageFiles | None = None,
     promoted_records: StageFiles | None = None,
     frozen: StageFiles | None = None,
+    *,
+    embedder: ModelFolder,
+    base: ModelFolder,
+    retrieval: RetrievalConfig,
 ) -> Outcome:
     """Writes decision.json, decision.md, comparisons.json and rows.jsonl.
 
@@ -72,25 +73,24 @@ def build(
     test = list(read_jsonl(records.path("test.jsonl"), Record))[: settings["limit"]]
     hits = retriever.search([r.metadata["question"] for r in test], depth_for(("retrieved",), contract["passages"]))
     fresh = contexts(test, hits, retriever.chunks, contract, ("retrieved",), bench.seed)
-    kept, left_out = usable(frozen, retriever.chunks, _taught(records), contract) if frozen else ([], Counter())
-    asked = [("fresh", record) for _, record in fresh] + [("frozen", record) for record in kept]
-    known = _documents(promoted_records) if promoted_records else set()
+    old: list[Record] = []
+    left_out: Counter[str] = Counter()
+    if frozen is not None:
+        old, left_out = usable(frozen, retriever.chunks, _training_documents(records), contract)
+    questions = [("fresh", record) for _, record in fresh] + [("frozen", record) for record in old]
     rows: list[dict[str, Any]] = []
     for name, (adapter, digest) in adapters.items():
         who = make_answerer(base, adapter, digest, settings, contract)
-        rows += answer_and_score(name, who, asked, contract, bench.cache, bench.progress)[0]
-    for row in rows if known else ():
-        row["slices"]["corpus"] = "known to the promoted version" if row["group"] in known else "new"
+        rows += answer_and_score(name, who, questions, contract, bench.cache, bench.progress)[0]
+    if promoted_records is not None:
+        _mark_corpus(rows, _documents(promoted_records))
     comparisons = {
         rival: summarise(rows, base=rival, other=CANDIDATE, samples=settings["samples"], seed=bench.seed)["settings"]
         for rival in rivals
     }
     rule = Rule(margin=config.margin, gain=config.gain, least_questions=config.least_questions)
     decision = decide(comparisons, rule, notes=notes)
-    write_json(bench.out / "decision.json", decision.to_dict())
-    write_json(bench.out / "comparisons.json", comparisons)
-    write_jsonl(bench.out / "rows.jsonl", rows)
-    (bench.out / "decision.md").write_text(as_markdown(decision), encoding="utf-8", newline="\n")
+    _write(bench.out, decision, comparisons, rows)
     excluded = f" ({', '.join(f'{n} {why}' for why, n in left_out.items())})" if left_out else ""
     return Outcome(
         f"{decision.verdict}: {decision.reason}",
@@ -98,21 +98,34 @@ def build(
             "verdict": decision.verdict,
             "reason": decision.reason,
             "fresh_questions": len(fresh),
-            "frozen_questions": f"{len(kept)}{excluded}",
+            "frozen_questions": f"{len(old)}{excluded}",
             "rivals": rivals,
             "failed": [c.name for c in decision.checks if not c.passed],
         },
     )
 
 
+def _mark_corpus(rows: list[dict[str, Any]], documents: set[str]) -> None:
+    """Adds a slice that tells questions about documents of the promoted version from those about new ones."""
+    for row in rows if documents else ():
+        row["slices"]["corpus"] = "known to the promoted version" if row["group"] in documents else "new"
+
+
+def _write(folder: Path, decision: Decision, comparisons: dict[Rival, Any], rows: list[dict[str, Any]]) -> None:
+    write_json(folder / "decision.json", decision.to_dict())
+    write_json(folder / "comparisons.json", comparisons)
+    write_jsonl(folder / "rows.jsonl", rows)
+    (folder / "decision.md").write_text(as_markdown(decision), encoding="utf-8", newline="\n")
+
+
 def usable(
-    frozen: StageFiles, chunks: dict[str, Chunk], taught: set[str], contract: dict[str, Any]
+    frozen: StageFiles, chunks: dict[str, Chunk], training_documents: set[str], contract: dict[str, Any]
 ) -> tuple[list[Record], Counter[str]]:
-    """The frozen test records that still tell something, and how many others there are, by reason."""
-    kept, left_out = [], Counter[str]()
-    asked_as = read_json(frozen.path("contract.json"))
+    """The frozen test records that can still be asked, and the number of the others by reason."""
+    records, left_out = [], Counter[str]()
+    earlier = read_json(frozen.path("contract.json"))
     documents = {c.document_id for c in chunks.values()}
-    same_prompt = asked_as["template_version"] == contract["template_version"]
+    same_prompt = earlier["template_version"] == contract["template_version"]
     for record in read_jsonl(frozen.path("test.jsonl"), Record):
         meta = record.metadata
         if not same_prompt:
@@ -121,14 +134,14 @@ def usable(
             left_out["with passages of deleted documents"] += 1
         elif any(c not in chunks for c in meta["oracle_ids"]):
             left_out["whose answers' passages were edited"] += 1
-        elif taught.intersection(meta["document_ids"]) and meta["documents"] == "unseen":
+        elif training_documents.intersection(meta["document_ids"]) and meta["documents"] == "unseen":
             left_out["on documents that are trained on now"] += 1
         else:
-            kept.append(record)
-    return kept, left_out
+            records.append(record)
+    return records, left_out
 
 
-def _taught(records: StageFiles) -> set[str]:
+def _training_documents(records: StageFiles) -> set[str]:
     return {d for r in read_jsonl(records.path("train.jsonl"), Record) for d in r.metadata["document_ids"]}
 
 
@@ -141,7 +154,7 @@ def _documents(records: StageFiles) -> set[str]:
 
 
 def _general(evaluate: StageFiles, most: float) -> Check:
-    """What was forgotten outside the domain, as the evaluation measured it."""
+    """What the adapter has forgotten outside the domain, by the figures of the evaluation."""
     general = read_json(evaluate.path("metrics.json")).get("general") or {}
     if "loss" not in general:
         return Check("general skills", True, "hold", "general skills were not measured (evaluate.general)")

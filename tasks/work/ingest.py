@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from data.loading.keeping import file_of, with_kept
 from data.loading.options import LoadOptions
@@ -63,7 +63,7 @@ def build(bench: Bench, config: IngestConfig, corpus: CorpusFiles) -> Outcome:
     kept = f" ({counts['kept']} of files that have vanished)" if counts.get("kept") else ""
     return Outcome(
         f"{counts['found']} found = {counts['loaded']} loaded{kept} + {counts['quarantined']} quarantined "
-        f"+ {counts['duplicates']} duplicates; {_languages(report['by_language'])}",
+        f"+ {counts['duplicates']} duplicates; {_languages(report['by_language'])}{_warnings(report)}",
         counts,
     )
 
@@ -81,6 +81,12 @@ def _languages(counts: Mapping[str, int]) -> str:
     named = [f"{language} {count}" for language, count in list(counts.items())[:4]]
     rest = list(counts.values())[4:]
     return ", ".join([*named, *([f"{len(rest)} others {sum(rest)}"] if rest else [])])
+
+
+def _warnings(report: Mapping[str, Any]) -> str:
+    """How many documents are not all there, and where they are named."""
+    sources = {entry["source"] for entry in report.get("warnings", ())}
+    return f"; {len(sources)} with warnings (report.json)" if sources else ""
 
 
 def _documents_of(names: Sequence[str], held: StageFiles, files: Collection[str]) -> list[Document]:

@@ -1,7 +1,7 @@
-"""The model card: what an adapter is, how it is asked, what it was made from and how it did, as the Hub expects it.
+"""The model card: what an adapter is, how to ask it, what it was made from and how well it did, as the Hub expects it.
 
-Written from the adapter's raft.json, the manifests behind it and its evaluation; nothing is computed here. The export
-writes it without results (they come later), `raft card` with them.
+It is written from the adapter's raft.json, the manifests behind it and its evaluation; nothing is computed here. The
+export writes it without results, which come later; `raft card` writes it with them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def model_card(
 
     Args:
         contract: the adapter's raft.json.
-        training: the section `train` as it was used.
+        training: the section `train` of the training run.
         figures: of the training (records, steps, losses).
         evaluation: the evaluation's metrics.json.
         evaluated: its content digest.
@@ -63,7 +63,7 @@ def model_card(
 def _header(contract: Mapping[str, Any], name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
     base = str(contract.get("base_model", ""))
     header: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", base):  # a folder of this machine means nothing to the Hub
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", base):  # a local folder means nothing to the Hub
         header |= {"base_model": base, "base_model_relation": "adapter"}
     header["tags"] = ["lora", "raft", "retrieval-augmented-generation", "question-answering"]
     if metrics := list(_scores(summary, "adapter")):
@@ -79,8 +79,8 @@ def _header(contract: Mapping[str, Any], name: str, summary: Mapping[str, Any]) 
 
 def _scores(summary: Mapping[str, Any], condition: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The metrics of a condition in the headline's setting, in the report's order."""
-    shown = summary.get("settings", {}).get(summary.get("headline_setting"), {})
-    scores = shown.get("conditions", {}).get(condition, {}).get("metrics", {})
+    setting = summary.get("settings", {}).get(summary.get("headline_setting"), {})
+    scores = setting.get("conditions", {}).get(condition, {}).get("metrics", {})
     yield from ((key, scores[key]) for key in METRICS if scores.get(key, {}).get("value") is not None)
 
 
@@ -98,8 +98,8 @@ def _asking(contract: Mapping[str, Any]) -> Iterator[str]:
     if date := prompt.get("template_date"):
         yield ""
         yield (
-            f"The base's chat template prints the day. In training it was {date}, always: render prompts with the chat "
-            "template of the merged model, which holds that date."
+            f"The base's chat template prints the date. In training that was always {date}: render prompts with the "
+            "chat template of the merged model, which has this date in it."
         )
     if chat := chat_of(prompt):
         yield ""
@@ -112,7 +112,7 @@ def _asking(contract: Mapping[str, Any]) -> Iterator[str]:
         chunking = retrieval.get("chunking", {})
         yield ""
         yield (
-            f"Passages in training: chunks of at most {chunking.get('max_tokens', '?')} tokens, found with the "
+            f"Passages in training: chunks of at most {chunking.get('max_tokens', '?')} tokens, retrieved with the "
             f"embedder `{embedder.get('name', '?')}`."
         )
 
@@ -120,7 +120,7 @@ def _asking(contract: Mapping[str, Any]) -> Iterator[str]:
 def _results(summary: Mapping[str, Any], retrieval: Mapping[str, Any]) -> Iterator[str]:
     headline = summary.get("headline")
     if not headline:
-        yield "Not measured yet: `raft evaluate` compares it with its base, and `raft card` writes the result here."
+        yield "Not measured yet: `raft evaluate` compares it with its base, and `raft card` adds the result here."
         return
     interval = f"{100 * headline.get('level', 0.95):g} % interval [{headline['low']:+.3f}, {headline['high']:+.3f}]"
     sure = "" if headline["verdict"] == TOO_FEW else f", {interval}"
@@ -135,14 +135,14 @@ def _results(summary: Mapping[str, Any], retrieval: Mapping[str, Any]) -> Iterat
         yield from ("", f"| | {condition_words('base')} | {condition_words('adapter')} |", "|---|---|---|")
         yield from (f"| {METRICS[key]} | {one:.3f} | {other:.3f} |" for key, one, other in rows)
     if "recall@5" in retrieval:
-        yield from ("", f"The retriever found the right passage among the first five for {retrieval['recall@5']:.0%}.")
+        yield from ("", f"The retriever puts the right passage among its first five for {retrieval['recall@5']:.0%}.")
 
 
 def _training(training: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterator[str]:
-    told = ("rank", "alpha", "target_modules", "epochs", "max_steps", "learning_rate", "sequence_length", "dtype")
+    names = ("rank", "alpha", "target_modules", "epochs", "max_steps", "learning_rate", "sequence_length", "dtype")
     yield "| setting | value |"
     yield "|---|---|"
-    yield from (f"| {name} | {training[name]} |" for name in told if training.get(name) is not None)
+    yield from (f"| {name} | {training[name]} |" for name in names if training.get(name) is not None)
     for name, words in (("records", "training records"), ("steps", "steps"), ("final_loss", "last loss")):
         if figures.get(name) is not None:
             value = figures[name]
@@ -150,7 +150,7 @@ def _training(training: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterat
 
 
 def _lineage(contract: Mapping[str, Any], evaluated: str) -> Iterator[str]:
-    yield "The sha256 over the files of every stage behind it; `raft explain --verify` recomputes them."
+    yield "The sha256 of the files of every stage behind it; `raft explain --verify` computes them again."
     yield ""
     yield "| stage | digest |"
     yield "|---|---|"
@@ -162,8 +162,8 @@ def _lineage(contract: Mapping[str, Any], evaluated: str) -> Iterator[str]:
 
 
 def _limits(contract: Mapping[str, Any]) -> Iterator[str]:
-    yield "- It answers from the passages it is shown: what the retriever does not find it cannot know."
-    yield "- It was measured on questions about held-out documents of its own corpus; elsewhere it was not measured."
+    yield "- It answers from the passages it is shown: it cannot know what the retriever does not find."
+    yield "- It was measured on questions about held-out documents of its own corpus, and on nothing else."
     if contract.get("prompt", {}).get("may_refuse"):
         yield "- Where no passage holds the answer it was trained to say so, which it may do too often or too seldom."
-    yield "- Licence and terms of the base model and of the documents apply."
+    yield "- The licences and terms of the base model and of the documents apply."

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.nouns import Document, read_jsonl, write_jsonl
+from data.nouns import Document, ItemCache, Progress, read_jsonl, write_jsonl
 from data.teachers.protocol import Price, Teacher
 from raft_errors import BadInput
 from tasks.runtime.folders import ModelFolder, StageFiles, write_json
@@ -13,8 +14,18 @@ from tasks.runtime.retriever import open_retriever
 from tasks.work.bench import Bench, Outcome, balanced
 
 if TYPE_CHECKING:
+    from data.questions.options import QuestionOptions
+    from data.questions.results import QuestionSet
+    from retrieval.search import Retriever
     from tasks.questions import QuestionsConfig
     from tasks.retrieval import RetrievalConfig
+
+log = logging.getLogger("raft.tasks")
+
+_CUT = (
+    "%d questions were lost because a reply reached its ceiling of tokens: raise questions.question_tokens or "
+    "questions.answer_tokens (raft questions --dropped shows which)"
+)
 
 
 def build(
@@ -23,69 +34,97 @@ def build(
     ingest: StageFiles,
     chunk: StageFiles,
     index: StageFiles,
+    *,
     embedder: ModelFolder,
     retrieval: RetrievalConfig,
     base: ModelFolder | None = None,
 ) -> Outcome:
     """Writes questions.jsonl, dropped.jsonl and report.json."""
-    from data.questions.generate import QuestionOptions, generate_questions
-    from data.questions.importing import ImportOptions, import_questions
-
     retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
+    teacher = teacher_of(config, base) if config.file is None else None
+    outcome = ask_or_import(config, bench.seed, retriever, ingest, teacher, bench.cache, bench.progress)
+    counts = dict(outcome.counts)
+    dropped = sum(counts["dropped"].values())
+    balanced("questions", counts["asked"], len(outcome.questions), dropped)
+    if cut := counts["dropped"].get("cut_off"):
+        log.warning(_CUT, cut)
+    if not outcome.questions:
+        raise BadInput(
+            f"None of {counts['asked']} questions survived the checks ({_reasons(counts['dropped'])})",
+            expected="at least a few questions to make records from",
+            do="see each with its reply (raft questions --dropped), then ask for more (questions.count), use a "
+            "stronger teacher, or import your own (questions.file)",
+        )
+    # how many replies were cached and what was paid now: not the same on a resumed run
+    replies = counts.pop("replies", None)
+    usage = _usage(teacher)
+    write_jsonl(bench.out / "questions.jsonl", outcome.questions)
+    write_jsonl(bench.out / "dropped.jsonl", outcome.dropped)
+    write_json(bench.out / "report.json", counts)
+    reasons = f" ({_reasons(counts['dropped'])})" if dropped else ""
+    return Outcome(
+        f"{counts['asked']} asked = {len(outcome.questions)} kept + {dropped} dropped{reasons}{_paid(usage)}",
+        {**counts, **({"replies": replies} if replies else {}), **({"teacher": usage} if usage else {})},
+    )
+
+
+def ask_or_import(
+    config: QuestionsConfig,
+    seed: int,
+    retriever: Retriever,
+    ingest: StageFiles,
+    teacher: Teacher | None,
+    cache: ItemCache,
+    progress: Progress | None = None,
+    *,
+    traced: bool = False,
+) -> QuestionSet:
+    """The questions as the section says: from its file where there is no teacher."""
     chunks = list(retriever.chunks.values())
-    teacher: Teacher | None = None
-    if config.file is not None:
-        made = import_questions(
+    if teacher is None:
+        from data.questions.importing import ImportOptions, import_questions
+
+        assert config.file is not None
+        return import_questions(
             Path(config.file),
             chunks,
             retriever.search,
             documents=list(read_jsonl(ingest.path("documents.jsonl"), Document)),
             options=ImportOptions(columns=config.columns, min_score=config.min_score),
-            progress=bench.progress,
+            progress=progress,
         )
-    else:
-        small = config.style == "small" or (config.style == "auto" and config.teacher == "local")
-        options = QuestionOptions(
-            style="small" if small else "full",
-            max_questions=config.count,
-            questions_per_chunk=config.questions_per_chunk,
-            round_trip_k=config.round_trip_k,
-            max_likeness=config.max_likeness,
-            max_answer_words=config.max_answer_words,
-            kinds=config.kinds,
-            templates=Path(config.templates) if config.templates else None,
-            temperature=config.temperature,
-            seed=bench.seed,
-        )
-        teacher = _teacher(config, base)
-        made = generate_questions(
-            chunks,
-            teacher,
-            retriever.search,
-            options=options,
-            embed=retriever.embed,
-            cache=bench.cache,
-            progress=bench.progress,
-        )
-    counts = dict(made.counts)
-    dropped = sum(counts["dropped"].values())
-    balanced("questions", counts["asked"], len(made.questions), dropped)
-    if not made.questions:
-        raise BadInput(
-            f"None of {counts['asked']} questions survived the checks ({_reasons(counts['dropped'])})",
-            expected="at least a few questions to make records from",
-            do="ask for more (questions.count), use a stronger teacher, or import your own (questions.file)",
-        )
-    # how many replies were cached and what was paid now: not the same on a resumed run
-    replies = counts.pop("replies", None)
-    usage = _usage(teacher)
-    write_jsonl(bench.out / "questions.jsonl", made.questions)
-    write_jsonl(bench.out / "dropped.jsonl", made.dropped)
-    write_json(bench.out / "report.json", counts)
-    reasons = f" ({_reasons(counts['dropped'])})" if dropped else ""
-    return Outcome(
-        f"{counts['asked']} asked = {len(made.questions)} kept + {dropped} dropped{reasons}{_paid(usage)}",
-        {**counts, **({"replies": replies} if replies else {}), **({"teacher": usage} if usage else {})},
+    from data.questions.generate import generate_questions
+
+    return generate_questions(
+        chunks,
+        teacher,
+        retriever.search,
+        options=options_of(config, seed),
+        embed=retriever.embed,
+        cache=cache,
+        progress=progress,
+        traced=traced,
+    )
+
+
+def options_of(config: QuestionsConfig, seed: int) -> QuestionOptions:
+    """How a teacher is asked, as the section says."""
+    from data.questions.options import QuestionOptions
+
+    small = config.style == "small" or (config.style == "auto" and config.teacher == "local")
+    return QuestionOptions(
+        style="small" if small else "full",
+        max_questions=config.count,
+        questions_per_chunk=config.questions_per_chunk,
+        round_trip_k=config.round_trip_k,
+        max_likeness=config.max_likeness,
+        max_answer_words=config.max_answer_words,
+        kinds=config.kinds,
+        templates=Path(config.templates) if config.templates else None,
+        question_tokens=config.question_tokens,
+        answer_tokens=config.answer_tokens,
+        temperature=config.temperature,
+        seed=seed,
     )
 
 
@@ -103,20 +142,23 @@ def _paid(usage: dict[str, Any]) -> str:
     return f"; {usage['requests']} requests now, {read} tokens read, {written} written{cost}"
 
 
-def _teacher(config: QuestionsConfig, base: ModelFolder | None) -> Teacher:
+def teacher_of(config: QuestionsConfig, base: ModelFolder | None) -> Teacher:
+    """Who is asked, as the section says; nothing is loaded or sent yet."""
     if config.teacher == "openai":
         from data.teachers.endpoint import OpenAITeacher
 
         return OpenAITeacher(
             config.teacher_model,
             base_url=config.teacher_url,
+            api_version=config.teacher_api_version,
+            key_header=config.teacher_key_header,
             key_variable=config.teacher_key_variable,
             concurrency=config.teacher_concurrency,
             timeout_seconds=config.teacher_timeout_seconds,
             attempts=config.teacher_attempts,
             requests_per_minute=config.requests_per_minute,
             structured=config.structured,
-            price=_price(config),
+            price=price_of(config),
             budget=config.budget,
         )
     from tasks.runtime.local_teacher import LocalTeacher
@@ -125,7 +167,8 @@ def _teacher(config: QuestionsConfig, base: ModelFolder | None) -> Teacher:
     return LocalTeacher(base, batch_size=config.batch_size, dtype=config.dtype)
 
 
-def _price(config: QuestionsConfig) -> Price | None:
+def price_of(config: QuestionsConfig) -> Price | None:
+    """What tokens cost, where the section says it."""
     if config.price_prompt is None and config.price_completion is None:
         return None
     return Price(config.price_prompt or 0.0, config.price_completion or 0.0)

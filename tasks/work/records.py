@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.memo import Memo
-from data.nouns import ItemCache, Question, Record, read_jsonl, write_jsonl
+from data.nouns import Chunk, ItemCache, Question, Record, read_jsonl, write_jsonl
 from data.records.token_check import TokenCheck, check_tokens
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.runtime.retriever import open_retriever
 from tasks.work.bench import Bench, Outcome, balanced
 
 if TYPE_CHECKING:
+    from data.prompting.contract import PromptTemplate
+    from data.records.compose import RecordSet
+    from data.records.split_sides import Splits
     from jora_engine.files.tokenizer import Tokenizer
+    from retrieval.search import Retriever
     from tasks.records import RecordsConfig
     from tasks.retrieval import RetrievalConfig
 
-SPARE_TOKENS = 8  # where template and text meet, a tokenizer may cut otherwise than in either alone
+SPARE_TOKENS = 8  # where template and text meet, a tokenizer may cut differently than in either alone
 
 
 def build(
@@ -28,6 +33,7 @@ def build(
     questions: StageFiles,
     chunk: StageFiles,
     index: StageFiles,
+    *,
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
@@ -35,26 +41,69 @@ def build(
     """Writes the records of each split in Alpaca and other forms, contract.json, splits.json, the card, the preflight.
 
     Raises:
-        BadInput: a record's label would not be trained on as it is (`data.records.token_check`).
+        BadInput: a record's label would not be trained on as it stands (`data.records.token_check`).
     """
-    from data.prompting.contract import load_template
-    from data.records.compose import RecordOptions, compose_records, measured_p
-    from data.records.formats import write_records
-    from data.records.splits import Frozen, SplitOptions, split_by_document
     from data.reports.data_card import write_data_card
     from jora_engine.files.tokenizer import Tokenizer
+
+    rows = list(read_jsonl(questions.path("questions.jsonl"), Question))
+    retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
+    tokenizer = Tokenizer.load(base.folder, **base.chat)
+    splits = _split(rows, retriever, config, bench)
+    mining: Counter[str] = Counter()
+    record_set = _compose(rows, retriever, splits, config, tokenizer, base, bench, mining)
+    both = record_set.train + record_set.validation
+    check = check_training_tokens(both, tokenizer, config.max_tokens, cache=bench.cache, model=base.digest)
+    (bench.out / "preflight.txt").write_text("\n\n".join(check.samples) + "\n", encoding="utf-8")
+    write_json(bench.out / "preflight.json", {"figures": check.figures, "faults": check.faults})
+    check.check()
+    contract = {
+        **contract_of(config, retriever.chunks.values(), may_refuse=record_set.report["may_refuse"]),
+        **({"chat_template": tokenizer.chat_contract()} if base.chat else {}),
+        **({"template_date": tokenizer.template_date} if tokenizer.template_date else {}),
+    }
+    _write(record_set, splits, config, contract, bench.out)
+    write_data_card(
+        bench.out,
+        {**record_set.report, "mining": dict(sorted(mining.items())), "preflight": check.figures},
+        title="RAFT records",
+        extra=_origin(read_json(questions.path("report.json")), check),
+        samples=_examples(record_set.train),
+    )
+    return _outcome(len(rows), record_set, check)
+
+
+def _split(rows: list[Question], retriever: Retriever, config: RecordsConfig, bench: Bench) -> Splits:
+    """The sides of the corpus, decided before anything else; those of an earlier run where the section names one."""
+    from data.records.splits import FrozenSplits, SplitOptions, split_by_document
+
+    return split_by_document(
+        list(retriever.chunks.values()),
+        rows,
+        options=SplitOptions(validation=config.validation, test=config.test, near_duplicate=config.near_duplicate),
+        seed=bench.seed,
+        previous=FrozenSplits.read(Path(config.frozen_splits)) if config.frozen_splits else None,
+        cache=bench.cache,
+    )
+
+
+def _compose(
+    rows: list[Question],
+    retriever: Retriever,
+    splits: Splits,
+    config: RecordsConfig,
+    tokenizer: Tokenizer,
+    base: ModelFolder,
+    bench: Bench,
+    mining: Counter[str],
+) -> RecordSet:
+    """The records of all splits, with distractors from the retriever; `mining` counts the candidates."""
+    from data.records.compose import RecordOptions, compose_records, measured_p
     from retrieval.mining import MiningOptions, mine_distractors
 
-    asked = list(read_jsonl(questions.path("questions.jsonl"), Question))
-    retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
     chunks = list(retriever.chunks.values())
-    tokenizer = Tokenizer.load(base.folder, **base.chat)
-    shares = SplitOptions(validation=config.validation, test=config.test, near_duplicate=config.near_duplicate)
-    frozen = Frozen.read(Path(config.frozen_splits)) if config.frozen_splits else None
-    splits = split_by_document(chunks, asked, options=shares, seed=bench.seed, previous=frozen, cache=bench.cache)
-    refused: Counter[str] = Counter()
-    mined = mine_distractors(
-        asked,
+    distractors = mine_distractors(
+        rows,
         chunks,
         retriever.search,
         # twice as many as are shown: those of held-out documents may not stand in training records
@@ -66,74 +115,86 @@ def build(
             random_share=config.random_share,
             relative_margin=config.relative_margin,
         ),
-        counts=refused,
+        counts=mining,
         progress=bench.progress,
     )
-    template = load_template(config.template)
     options = {f.name: getattr(config, f.name) for f in dataclasses.fields(RecordOptions)}
     if config.p_oracle == "measured":
-        options["p_oracle"] = measured_p(asked, passages=config.distractors + 1)
+        options["p_oracle"] = measured_p(rows, passages=config.distractors + 1)
     if config.overhead_tokens is None:
         options["overhead_tokens"] = template_overhead(tokenizer)
-    tokens = Memo(bench.cache, f"tokens-2 {base.digest}", lambda text: len(tokenizer.encode_plain(text)))
-    made = compose_records(
-        asked,
+    count_tokens = Memo(bench.cache, f"tokens-2 {base.digest}", lambda text: len(tokenizer.encode_plain(text)))
+    record_set = compose_records(
+        rows,
         chunks,
-        mined,
+        distractors,
         options=RecordOptions(**options),
-        count_tokens=tokens,
+        count_tokens=count_tokens,
         seed=bench.seed,
         splits=splits,
-        template=template,
+        template=template_of(config, chunks),
         progress=bench.progress,
     )
-    by_split: dict[str, list[Record]] = {"train": made.train, "validation": made.validation, "test": made.test}
-    total = sum(len(rows) for rows in by_split.values())
-    balanced("records", len(asked), total - made.report["extra_arrangements"], len(made.dropped))
-    tokens.save()
-    seen = look(made.train + made.validation, tokenizer, config.max_tokens, cache=bench.cache, model=base.digest)
-    (bench.out / "preflight.txt").write_text("\n\n".join(seen.samples) + "\n", encoding="utf-8")
-    write_json(bench.out / "preflight.json", {"figures": seen.figures, "faults": seen.faults})
-    seen.check()
+    count_tokens.save()
+    records = sum(record_set.report["records"].values()) - record_set.report["extra_arrangements"]
+    balanced("records", len(rows), records, len(record_set.dropped))
+    return record_set
+
+
+def _write(
+    record_set: RecordSet,
+    splits: Splits,
+    config: RecordsConfig,
+    contract: dict[str, Any],
+    folder: Path,
+) -> None:
+    from data.records.formats import write_records
+
+    by_split = {"train": record_set.train, "validation": record_set.validation, "test": record_set.test}
     for split in by_split:
-        (bench.out / f"{split}.jsonl").touch()  # the trainer asks for each, be it empty
-    write_records(bench.out, by_split, formats=("alpaca", *config.formats))
-    splits.frozen().write(bench.out / "splits.json")
-    write_jsonl(bench.out / "dropped.jsonl", [dataclasses.asdict(row) for row in made.dropped])
-    contract = contract_of(config, may_refuse=made.report["may_refuse"])
-    if base.chat:
-        contract["chat_template"] = tokenizer.chat_contract()
-    if tokenizer.template_date:
-        contract["template_date"] = tokenizer.template_date
-    write_json(bench.out / "contract.json", contract)
-    write_data_card(
-        bench.out,
-        {**made.report, "mining": dict(sorted(refused.items())), "preflight": seen.figures},
-        title="RAFT records",
-        extra=_told(read_json(questions.path("report.json")), seen),
-        samples=_examples(made.train),
-    )
-    counts = {split: len(rows) for split, rows in by_split.items()}
-    parts = " + ".join(f"{n} {split}" for split, n in counts.items())
+        (folder / f"{split}.jsonl").touch()  # the trainer expects all three files, even if one is empty
+    write_records(folder, by_split, formats=("alpaca", *config.formats))
+    splits.frozen().write(folder / "splits.json")
+    write_jsonl(folder / "dropped.jsonl", [dataclasses.asdict(row) for row in record_set.dropped])
+    write_json(folder / "contract.json", contract)
+
+
+def _outcome(questions: int, record_set: RecordSet, check: TokenCheck) -> Outcome:
+    report, dropped = record_set.report, len(record_set.dropped)
+    parts = " + ".join(f"{n} {split}" for split, n in report["records"].items())
+    extra = report["extra_arrangements"]
+    further = f" ({extra} of them further arrangements)" if extra else ""
     return Outcome(
-        f"{len(asked)} questions = {parts} + {len(made.dropped)} dropped{_further(made.report)}; "
-        f"{seen.figures['trained_share']:.0%} of the tokens are trained",
+        f"{questions} questions = {parts} + {dropped} dropped{further}; "
+        f"{check.figures['trained_share']:.0%} of the tokens are trained",
         {
-            "questions": len(asked),
-            **counts,
-            "dropped": len(made.dropped),
-            "records": made.report,
-            "preflight": seen.figures,
+            "questions": questions,
+            **report["records"],
+            "dropped": dropped,
+            "records": report,
+            "preflight": check.figures,
         },
     )
 
 
-def contract_of(config: RecordsConfig, *, may_refuse: bool | None = None) -> dict[str, Any]:
-    """How this configuration's records ask; `may_refuse` as composing found it, None = as `absent` alone says."""
-    from data.prompting.contract import load_template, prompt_contract
+def contract_of(config: RecordsConfig, chunks: Iterable[Chunk], *, may_refuse: bool | None = None) -> dict[str, Any]:
+    """The prompt contract of this configuration over this corpus; `may_refuse` from the composed records, None = as
+    `absent` says."""
+    from data.prompting.contract import prompt_contract
 
     refuses = config.absent != "answer" if may_refuse is None else may_refuse
-    return prompt_contract(load_template(config.template), passages=config.distractors + 1, may_refuse=refuses)
+    return prompt_contract(template_of(config, chunks), passages=config.distractors + 1, may_refuse=refuses)
+
+
+def template_of(config: RecordsConfig, chunks: Iterable[Chunk]) -> PromptTemplate:
+    """The template as the section names it; a built-in one in the language of the corpus, if it says no other."""
+    from data.loading.languages import main_language
+    from data.prompting.contract import built_in_templates, in_language, load_template
+
+    template = load_template(config.template)
+    if config.template not in built_in_templates():
+        return template
+    return in_language(template, main_language([c.text for c in chunks]))
 
 
 def template_overhead(tokenizer: Tokenizer) -> int:
@@ -143,7 +204,7 @@ def template_overhead(tokenizer: Tokenizer) -> int:
     return len(prompt) + len(completion) - 2 * len(tokenizer.encode(probe, add_special_tokens=False)) + SPARE_TOKENS
 
 
-def look(
+def check_training_tokens(
     records: list[Record],
     tokenizer: Tokenizer,
     max_tokens: int,
@@ -152,10 +213,10 @@ def look(
     cache: ItemCache | None = None,
     model: str = "",
 ) -> TokenCheck:
-    """The preflight of records as the trainer tokenises them.
+    """What a training on the records would learn, token by token as the trainer sees them.
 
     Args:
-        cache: keeps what was found of each record.
+        cache: keeps the measurements of each record.
         model: digest of the model that the tokenizer belongs to.
     """
     from data.prompting.contract import to_messages
@@ -178,23 +239,18 @@ def look(
 
 def _examples(train: list[Record]) -> list[Record]:
     """Three records to look at: two that answer from their oracle and one that does not, where there are such."""
-    shown = [r for r in train if r.metadata["oracle_present"]]
-    hidden = [r for r in train if not r.metadata["oracle_present"]]
-    return [*shown[: 3 - len(hidden[:1])], *hidden[:1]]
+    with_oracle = [r for r in train if r.metadata["oracle_present"]]
+    without = [r for r in train if not r.metadata["oracle_present"]]
+    return [*with_oracle[: 3 - len(without[:1])], *without[:1]]
 
 
-def _told(report: dict[str, Any], seen: TokenCheck) -> dict[str, Any]:
-    """What the card says of the questions and of the tokens that are trained."""
-    told: dict[str, Any] = {"Questions asked or read": f"{report['asked']}, of which {report['kept']} kept"}
+def _origin(report: dict[str, Any], check: TokenCheck) -> dict[str, Any]:
+    """What the card says about the questions and about the tokens that are trained."""
+    facts: dict[str, Any] = {"Questions asked or read": f"{report['asked']}, of which {report['kept']} kept"}
     if report["dropped"]:
-        told["Questions dropped before"] = ", ".join(f"{reason}: {n}" for reason, n in report["dropped"].items())
+        facts["Questions dropped before"] = ", ".join(f"{reason}: {n}" for reason, n in report["dropped"].items())
     if report.get("tokens"):
-        told["Teacher"] = f"{report['tokens']['prompt']} tokens read, {report['tokens']['completion']} written"
-    figures = seen.figures
+        facts["Teacher"] = f"{report['tokens']['prompt']} tokens read, {report['tokens']['completion']} written"
+    figures = check.figures
     share = f"{figures['trained_tokens']} of {figures['tokens']} ({figures['trained_share']:.1%})"
-    return {**told, "Tokens that are trained": share}
-
-
-def _further(report: dict[str, Any]) -> str:
-    extra = report["extra_arrangements"]
-    return f" ({extra} of them further arrangements)" if extra else ""
+    return {**facts, "Tokens that are trained": share}

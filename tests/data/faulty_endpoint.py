@@ -7,21 +7,28 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from data.teachers.endpoint import TRIAL
+
 
 class Endpoint:
     """An OpenAI-compatible server on loopback; `faults[text]` is a list of what to do before the right answer.
 
     `reply(text)` writes the right answer. After `hold_after` answers, further requests are left waiting until `close`,
-    and never answered.
+    and never answered. `always` is done to every request. `script(body)`, where it is set, gives status and JSON body
+    of every answer in its place. The trial that a teacher may send beside its prompts is answered with "ready".
     """
 
     def __init__(self, reply=lambda text: f"reply to {text}"):
         self.reply = reply
         self.hold_after: int | None = None
+        self.always = ""
+        self.script = None
         self.faults: dict[str, list[str]] = {}
         self.answered: Counter[str] = Counter()
         self.asked: Counter[str] = Counter()
         self.headers: list[str] = []
+        self.all_headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.bodies: list[dict] = []
         self.mutex, self.closing = threading.Lock(), threading.Event()
         endpoint = self
@@ -31,10 +38,16 @@ class Endpoint:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 text = body["messages"][-1]["content"]
                 endpoint.asked[text] += 1
+                self.body = body
                 endpoint.bodies.append(body)
                 endpoint.headers.append(self.headers.get("authorization", ""))
+                endpoint.all_headers.append({name.lower(): value for name, value in self.headers.items()})
+                endpoint.paths.append(self.path)
                 left = endpoint.faults.get(text, [])
-                fault = left.pop(0) if left else "answer"
+                if text == TRIAL[-1]["content"] and not endpoint.always and not endpoint.script:
+                    endpoint.send(self, 200, json.dumps(completion("ready")).encode())
+                    return
+                fault = endpoint.always or (left.pop(0) if left else "answer")
                 with contextlib.suppress(OSError):  # the client may have hung up
                     endpoint.act(self, fault, text)
 
@@ -43,12 +56,16 @@ class Endpoint:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
 
     def act(self, handler, fault, text):
-        if fault == "no_shape":
-            asked = "response_format" in self.bodies[-1]
+        if self.script and fault == "answer":
+            with self.mutex:
+                status, body = self.script(handler.body)
+            self.send(handler, status, body if isinstance(body, bytes) else json.dumps(body).encode())
+        elif fault == "no_shape":
+            asked = "response_format" in handler.body
             self.send(handler, 400, b'{"error": {"message": "unknown field"}}') if asked else self.act(
                 handler, "", text
             )
@@ -106,3 +123,16 @@ class Endpoint:
         handler.send_header("content-length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)
+
+
+def completion(content, finish_reason="stop", usage=(10, 5), **message):
+    """The body of a chat completion."""
+    return {
+        "choices": [{"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish_reason}],
+        "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]},
+    }
+
+
+def refusal(words, **fields):
+    """The body of an answer that refuses, as OpenAI writes it."""
+    return {"error": {"message": words, "type": "invalid_request_error", **fields}}

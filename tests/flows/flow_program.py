@@ -10,7 +10,8 @@ from pathlib import Path
 import fake_stages
 
 from flows.cli import app as cli
-from flows.prefect.flow import run_flow
+from flows.prefect.environment import settle
+from flows.run import Run
 from raft_errors import BadInput
 from tasks.build.events import Event, Finished, Said
 from tasks.prefect import link as prefect_link
@@ -40,6 +41,9 @@ def walk(step):
 
 
 def verb() -> int:
+    settle(run.store)
+    from flows.prefect.flow import run_flow
+
     print("digest", run_flow(run, walk)["third"].digest, flush=True)
     return 0
 
@@ -51,9 +55,7 @@ class Command:
         return verb()
 
 
-run = types.SimpleNamespace(
-    store=Store(Path(store)), reporter=tell, config=types.SimpleNamespace(model_dump=lambda mode: {})
-)
+run = Run(types.SimpleNamespace(name="three", model_dump=lambda mode: {}), Store(Path(store)), {}, tell)
 run.store.prepare()
 cli.command = lambda: Command()
 sys.argv[1:] = []

@@ -88,6 +88,7 @@ def test_a_judged_set_is_compared_without_building_anything(project, docs, tmp_p
     folder = tmp_path / "beir"
     (folder / "qrels").mkdir(parents=True)
     rows = [{"_id": p.stem, "title": p.stem.title(), "text": p.read_text()} for p in sorted(docs.iterdir())]
+    rows.append({"_id": "void", "title": "", "text": ""})  # public sets hold such
     (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "queries.jsonl").write_text(json.dumps({"_id": "q1", "text": "Who opens the gates of Hazel?"}) + "\n")
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\thazel\t2\nq1\telm\t0\n")

@@ -1,12 +1,12 @@
 """Killed and interrupted runs go on where they were and end with the bytes of an undisturbed one."""
 
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
-
-from flows.prefect import flow as prefect_flow
+from prefect.exceptions import TerminationSignal
 
 pytestmark = pytest.mark.slow
 
@@ -113,45 +113,37 @@ def test_an_interruption_saves_the_training_and_says_how_to_go_on(project, numbe
 
 
 @pytest.mark.parametrize("lost", [ConnectionError("no server"), RuntimeError("Failed to reach API at http://x")])
-@pytest.mark.parametrize("prefects", [True, False])
-def test_a_run_stopped_while_its_server_is_gone_was_interrupted_and_did_not_fail(project, monkeypatch, lost, prefects):
+@pytest.mark.parametrize("stop", [TerminationSignal(signal.SIGTERM), KeyboardInterrupt()])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_run_stopped_while_its_server_is_gone_was_interrupted_and_did_not_fail(lost, stop, grouped):
     """Prefect reports the stop to its server; that the server is gone must not hide what the run was told."""
-    import prefect
-    from prefect.exceptions import TerminationSignal
+    from flows.prefect.flow import was_stopped
 
-    def flow(**_):
-        def stopped(config):
+    def stopped():
+        try:
+            raise stop
+        except BaseException:
             try:
-                raise TerminationSignal(signal.SIGTERM) if prefects else KeyboardInterrupt
-            except BaseException:
-                try:
-                    raise lost
-                except Exception as error:
-                    raise ExceptionGroup("reporting", [error]) if prefects else error  # noqa: B904 - as Prefect does
+                raise lost
+            except Exception as error:
+                raise ExceptionGroup("reporting", [error]) if grouped else error  # noqa: B904 - as Prefect does
 
-        return lambda function: stopped
-
-    monkeypatch.setattr(prefect, "flow", flow)
-    monkeypatch.setattr(prefect_flow, "settle_environment", lambda store: None)
-    done = project.raft("ingest", check=False)
-    assert done.returncode == 75, done.stderr
-    assert "run the same command again" in done.stderr
+    with pytest.raises((type(lost), ExceptionGroup)) as raised:
+        stopped()
+    assert was_stopped(raised.value)
+    assert not was_stopped(ExceptionGroup("reporting", [RuntimeError("Failed to reach API at http://x")]))
 
 
 def test_a_server_that_cannot_be_reached_is_a_failure(project, monkeypatch):
-    import prefect
-
-    def flow(**_):
-        def lost(config):
-            raise RuntimeError("Failed to reach API at http://x")
-
-        return lambda function: lost
-
-    monkeypatch.setattr(prefect, "flow", flow)
-    monkeypatch.setattr(prefect_flow, "settle_environment", lambda store: None)
-    done = project.raft("ingest", check=False)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
+    done = project.process("ingest")
     assert done.returncode == 1
     assert "Prefect's server cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_two_runs_at_once_build_everything_once(project):

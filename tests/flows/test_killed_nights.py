@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import pipeline
-from flows.pipeline import Run
 from flows.retraining import concluding
+from flows.retraining import night as nights
 from flows.retraining.night import retrain
+from flows.run import Run
 from raft_errors import RaftError
 from tasks.adapters.decisions import open_file, read_decisions
 from tasks.adapters.registry import Registry
@@ -73,7 +73,7 @@ class World:
     def build(self, request: Request) -> Manifest:
         name = request.stage.name
         self.may_die()
-        inputs = {n: value.digest for n, value in request.stage.inputs_among(request.inputs).items()}
+        inputs = {n: value.digest for n, value in request.inputs.items()}
         key = key_of({"stage": name, "inputs": inputs})
         self.near_the_end = self.near_the_end or name == "gate"
         if made := self.store.load(name, key):
@@ -122,7 +122,7 @@ def world_in(monkeypatch) -> Callable[[Path], World]:
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(concluding, "smoke_test", lambda *given: worlds[-1].smoke_test(*given))
-    monkeypatch.setattr(pipeline, "run_steps", lambda run, until, walk, direct: walk(worlds[-1].build))
+    monkeypatch.setattr(nights, "work", lambda run, calls, flow, direct: flow(worlds[-1].build))
     return make
 
 

@@ -109,7 +109,7 @@ def test_three_generations(town):
     town.write()
     back = night(town)
     assert (back["code"], back["result"], back["version"], back["start"]) == (4, "rolled back", 3, 1)
-    assert "going on from version 1" in back["start_reason"]
+    assert "continuing from version 1" in back["start_reason"]
     assert "repeated" in back["start_reason"]
     assert back["why"] == "smoke test: the smoke command ended with 9: no 3"
     adapter = in_use(town)

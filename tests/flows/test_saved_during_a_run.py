@@ -5,7 +5,9 @@ import json
 import pytest
 import tiny
 
-from flows import pipeline
+from flows.build import build
+from flows.run import Run
+from flows.walk import published
 from tasks.build.events import Event, Said, Started
 from tasks.build.unchanged import Changed
 from tasks.config import config_of
@@ -33,23 +35,23 @@ def start(tmp_path, monkeypatch):
 
     def run(times: int):
         reporter = Saving(docs / "elm.md", times)
-        return pipeline.Run.of(config, reporter), reporter
+        return Run.of(config, reporter), reporter
 
     return run
 
 
 def test_a_document_that_is_saved_once_is_read_again_in_the_same_run(start):
     run, reporter = start(1)
-    made = pipeline.run_direct(run, "ingest")["ingest"]
+    made = build(run, "ingest", direct=True)["ingest"]
     texts = [json.loads(line)["text"] for line in made.path("documents.jsonl").read_text().splitlines()]
     assert any("saved with 0 to come" in text for text in texts)
     assert any("elm.md" in line and "looking at the corpus once more" in line for line in reporter.sentences)
     assert [m.key for m in run.store.manifests("ingest")] == [made.key]
-    assert pipeline.published(start(0)[0], "ingest")["ingest"].key == made.key
+    assert published(start(0)[0], "ingest")["ingest"].key == made.key
 
 
 def test_a_document_that_never_holds_still_ends_the_run_by_its_name(start):
     run, _ = start(2)
     with pytest.raises(Changed, match=r"elm\.md of the corpus changed while it was read.*run again"):
-        pipeline.run_direct(run, "ingest")
+        build(run, "ingest", direct=True)
     assert run.store.manifests() == []

@@ -130,7 +130,7 @@ def test_the_auth_string_is_kept_unless_others_could_read_it_or_the_user_gives_o
 
 
 def test_our_own_auth_string_goes_to_our_own_server_and_to_no_other(project, answering, monkeypatch):
-    from flows.prefect.flow import QUIET, settle_environment
+    from flows.prefect.environment import QUIET, settle
 
     for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_HOME", *QUIET):
         monkeypatch.setenv(name, "")  # so that it is taken back afterwards
@@ -142,10 +142,10 @@ def test_our_own_auth_string_goes_to_our_own_server_and_to_no_other(project, ans
     monkeypatch.setenv("PREFECT_API_URL", "https://api.prefect.cloud/api/accounts/1/workspaces/2")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "of another server")
     (store.root / server.NOTE).write_text(json.dumps({"url": answering}))
-    settle_environment(store)
+    settle(store)
     assert environment["PREFECT_API_AUTH_STRING"] == "of another server"
     monkeypatch.delenv("PREFECT_API_URL")
-    settle_environment(store)
+    settle(store)
     assert (environment["PREFECT_API_URL"], environment["PREFECT_API_AUTH_STRING"]) == (answering, kept)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval.embedding.embedder import Embedded
+from retrieval.embedding.embedder import Embeddings
 
 DIM = 32
 
@@ -24,7 +24,7 @@ def vectors_of(model, texts):
                 os.kill(os.getpid(), signal.SIGKILL)
     rows = [np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8).astype(np.float32) for text in texts]
     tokens = np.full(len(texts), 3, dtype=np.int32)
-    return Embedded(np.stack(rows)[:, :DIM], tokens, 0, len(texts), 0)
+    return Embeddings(np.stack(rows)[:, :DIM], tokens, 0, len(texts), 0)
 
 
 def always_fatal(model, texts):

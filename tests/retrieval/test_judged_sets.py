@@ -41,6 +41,18 @@ def test_gzipped_files_and_other_names_are_found(tmp_path):
     assert len(read_judged_set(folder).questions) == 1
 
 
+@pytest.mark.parametrize("nothing", ["", "  ", None])
+def test_an_empty_document_is_a_warning_and_left_out(tmp_path, caplog, nothing):
+    documents = [*DOCUMENTS, {"_id": "d3", "title": "", "text": nothing}]
+    judged = read_judged_set(write(tmp_path / "a", documents, qrels="q1\t0\td1\t1\nq1\t0\td3\t1\n"))
+    assert [chunk.source for chunk in judged.chunks] == ["d1", "d2"]
+    assert judged.grades == {"q1": {judged.chunks[0].id: 1}}
+    assert "1 of 3 documents are empty (d3) and left out, with 1 judgements" in caplog.text
+    caplog.clear()
+    read_judged_set(write(tmp_path / "b"))
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [
@@ -60,7 +72,7 @@ def test_what_does_not_fit_together_is_named(tmp_path, files, said):
 def test_missing_and_damaged_files_are_named(tmp_path):
     folder = write(tmp_path / "a")
     (folder / "queries.jsonl").write_text("{oops\n")
-    with pytest.raises(BadInput, match=r"queries.jsonl, line 1: no JSON"):
+    with pytest.raises(BadInput, match=r"queries.jsonl, line 1: not JSON"):
         read_judged_set(folder)
     (folder / "queries.jsonl").unlink()
     with pytest.raises(BadInput, match="has no queries"):

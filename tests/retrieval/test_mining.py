@@ -180,3 +180,18 @@ def test_silly_options_are_bad_input(town):
             MiningOptions(**wrong)
     with pytest.raises(BadInput):
         mine(make_question("When?", "1874", town[0]), town, count=-1)
+
+
+def test_answers_are_found_without_spaces_and_with_hidden_characters():
+    assert contains(folded("共有 5 天假期"), folded("5天"))
+    assert contains(folded("พนักงานลาได้สิบวัน"), folded("สิบวัน"))
+    assert contains(folded("노트북은 서울에 있다"), folded("서울"))
+    assert not contains(folded("共15天"), folded("5天"))
+    assert contains(folded("The fire\u00adwall is on."), folded("firewall"))
+
+
+def test_false_distractors_are_measured_in_chinese_too():
+    gold, trap = make_chunk("员工每年享有十五天年假。"), make_chunk("大家都有十五天年假可以使用。", document="other")
+    question = make_question("有多少天年假？", "十五天年假", gold)
+    rates = false_distractor_rate([question], [gold, trap], {question.id: [Mined(trap.id, 1, 1.0, "retrieved")]})
+    assert rates["flagged_questions"] == 1

@@ -188,3 +188,27 @@ def test_one_high_rank_outdoes_two_middling_ones():
     first[60], second[60] = Hit("both", 1, 61), Hit("both", 1, 61)
     assert "both" not in ids(reciprocal_rank_fusion([first, second], 20))
     assert "both" in ids(reciprocal_rank_fusion([first, second], 20, constant=60))
+
+
+@pytest.mark.parametrize(
+    ("query", "answering"),
+    [("年假有多少天？", 0), ("蓝色的胸牌", 1), ("ลาพักร้อนได้กี่วัน", 2), ("서울에 무엇이 있나?", 3), ("वाल्व कब बंद होता", 4)],
+)
+def test_bm25_finds_words_that_no_space_parts(query, answering):
+    texts = ["员工每年享有十五天带薪年假。", "访客必须领取蓝色胸牌。", "พนักงานมีสิทธิลาพักร้อนปีละสิบวัน"]
+    texts += ["노트북은 서울에 있다.", "वाल्व बंद होता है।"]
+    index = LexicalIndex([str(i) for i in range(5)], texts)
+    assert [hit.chunk_id for hit in index.search([query], 1)[0]] == [str(answering)]
+
+
+def test_bm25_stems_in_the_language_of_the_corpus():
+    texts = [
+        "Die Kessel werden jeden Monat gereinigt und von der Werkstatt geprüft.",
+        "Die Häuser der Stadt stehen am Fluss.",
+    ]
+    index = LexicalIndex(["a", "b"], texts)
+    assert [h.chunk_id for h in index.search(["Reinigungen des Kessels"], 2)[0]] == ["a"]
+    assert [h.chunk_id for h in index.search(["ein Haus"], 2)[0]] == ["b"]
+    assert index.search(["die und der von"], 2)[0] == []  # words that every German text has
+    english = LexicalIndex(["a", "b"], texts, language="english")
+    assert [h.chunk_id for h in english.search(["die und der von"], 2)[0]] != []

@@ -2,7 +2,7 @@
 
 trafilatura knows best which parts of a page are content but loses headings that stand inside layout markup, so it is
 the judge of blocks and never the writer: blocks are rendered here with their headings, lists, tables and code. Where
-it keeps next to nothing (reference pages, `<pre>` pages) all blocks are used.
+it keeps too little to be believed (reference pages, `<pre>` pages) all blocks are used: see `article`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data.loading.draft import Draft
-from data.loading.text import clean_text, decode
+from data.loading.draft import Draft, draft_without
+from data.loading.formats.article import article_of, mark_places, passages_of, whole_page
+from data.loading.formats.page_tree import settle_nested_tables, show, spans
+from data.loading.formats.tables import Grid, full_rows, row_line
+from data.loading.text import decode
 
 _SKIP = {"script", "style", "template", "noscript", "head", "svg", "iframe", "button", "select", "object", "canvas"}
 _CHROME = {"nav", "footer", "aside"}
+_MENUS = {"nav"}
 _BLOCK = {
     "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "div", "dl",
     "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "html", "legend", "li", "main", "menu",
@@ -26,17 +30,14 @@ _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _META = re.compile(rb"<meta[^>]{0,300}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 _XML = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([\w.:-]+)", re.IGNORECASE)
 _BREAK = "\x0b"  # stands for <br>; text itself never keeps one
-_WORD = re.compile(r"\w+")
-_SHINGLE = 4
-_SHORTEST_SHARE = 0.35
-"""Of the page's words that extraction must keep to be believed."""
-_SHORT_GAP = 5
-"""Blocks between two kept ones that are kept with them."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """One block of a page: `kind` is `heading`, `text`, `item`, `row` or `code`; `level` is a heading's."""
+    """One block of a page: `kind` is `heading`, `text`, `item`, `row` or `code`.
+
+    `level` is that of a heading; of a row, the number of its cells.
+    """
 
     kind: str
     text: str
@@ -45,7 +46,7 @@ class Block:
 
 def declared_encoding(raw: bytes) -> str | None:
     """The encoding that an HTML or XML file states about itself, true or not."""
-    found = _META.search(raw[:4096]) or _XML.search(raw[:300])
+    found = _XML.search(raw[:300]) or _META.search(raw[:4096])
     return found[1].decode("ascii", "replace") if found else None
 
 
@@ -61,17 +62,36 @@ def render_html(page: str, metadata: dict[str, Any] | None = None, *, whole: boo
 
     tree = LexborHTMLParser(page)
     title = tree.css_first("title")
-    blocks = list(_blocks(tree.root, _SKIP | _CHROME)) or list(_blocks(tree.root, _SKIP))
+    left_out = show(tree)
+    settle_nested_tables(tree)
+    if not whole:
+        mark_places(tree)
+    blocks = list(_blocks(tree.root, _SKIP | (_MENUS if whole else _CHROME))) or list(_blocks(tree.root, _SKIP))
     extractor = "selectolax"
-    if not whole and (kept := _content(blocks, _main_text(page))):
-        blocks, extractor = kept, "trafilatura"
-    return Draft(
+    if not whole:
+        passages = passages_of(blocks)
+        if kept := article_of(passages, page):
+            blocks, extractor = kept, "trafilatura"
+        else:
+            blocks = whole_page(passages)
+    draft = Draft(
         [to_markdown(blocks)],
         "text/html",
         markup="markdown",
         title=title.text(strip=True) if title else "",
         metadata={**(metadata or {}), "loader": extractor},
     )
+    return draft_without(draft, left_out)
+
+
+def html_blocks(page: str) -> list[Block]:
+    """All blocks of a piece of HTML, as feeds and mails hold it."""
+    from selectolax.lexbor import LexborHTMLParser
+
+    tree = LexborHTMLParser(page)
+    show(tree)
+    settle_nested_tables(tree)
+    return list(_blocks(tree.root, _SKIP))
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
@@ -89,87 +109,18 @@ def to_markdown(blocks: Sequence[Block]) -> str:
         elif block.kind == "item":
             lines.append("- " + block.text)
         elif block.kind == "row":
-            lines.append(f"| {block.text} |")
+            lines.append(block.text)
             if before != "row":
-                lines.append("|" + " --- |" * (block.text.count(" | ") + 1))
+                lines.append("|" + " --- |" * block.level)
         else:
             lines.append(block.text)
         before = block.kind
     return "\n".join(lines)
 
 
-def _main_text(page: str) -> str:
-    import trafilatura
-
-    try:
-        return (
-            trafilatura.extract(
-                page, output_format="txt", include_tables=True, include_comments=False, include_formatting=False
-            )
-            or ""
-        )
-    except (ValueError, AssertionError, AttributeError, TypeError, RecursionError):  # hostile trees; all is kept then
-        return ""
-
-
-def _shingles(words: Sequence[str]) -> set[tuple[str, ...]]:
-    return {tuple(words[i : i + _SHINGLE]) for i in range(max(0, len(words) - _SHINGLE + 1))}
-
-
-def _content(blocks: Sequence[Block], main: str) -> list[Block]:
-    """The blocks that `main` holds, with the headings above them; none when `main` is too short to be believed."""
-    words = [_WORD.findall(clean_text(block.text).lower()) for block in blocks]
-    found = _WORD.findall(clean_text(main).lower())
-    if not found or len(found) < _SHORTEST_SHARE * sum(map(len, words)):
-        return []
-    shingles, stream = _shingles(found), " " + " ".join(found) + " "
-
-    def stands_in_main(index: int) -> bool:
-        own = _shingles(words[index])
-        if own:
-            return len(own & shingles) >= 0.5 * len(own)
-        return bool(words[index]) and f" {' '.join(words[index])} " in stream
-
-    kept = [block.kind != "heading" and stands_in_main(i) for i, block in enumerate(blocks)]
-    if not any(kept):
-        return []
-    last = len(kept) - 1 - kept[::-1].index(True)
-    first = kept.index(True)
-    _fill_gaps(blocks, kept, first, last)
-    for index, block in enumerate(blocks):
-        if block.kind == "heading":
-            kept[index] = _has_content(blocks, kept, index)
-    return [block for block, keep in zip(blocks, kept, strict=True) if keep]
-
-
-def _fill_gaps(blocks: Sequence[Block], kept: list[bool], first: int, last: int) -> None:
-    """Code, tables and short gaps inside the content are content."""
-    before = first
-    for index in range(first, last + 1):
-        if blocks[index].kind in ("code", "row"):
-            kept[index] = True
-        if kept[index]:
-            if index - before <= _SHORT_GAP + 1:
-                for between in range(before + 1, index):
-                    kept[between] = blocks[between].kind != "heading"
-            before = index
-
-
-def _has_content(blocks: Sequence[Block], kept: Sequence[bool], index: int) -> bool:
-    """Whether a kept block stands below the heading at `index`, before the next heading of its level or above."""
-    for later in range(index + 1, len(blocks)):
-        if blocks[later].kind == "heading":
-            if blocks[later].level <= blocks[index].level:
-                return False
-        elif kept[later]:
-            return True
-    return False
-
-
 def _blocks(root: Any, skip: set[str]) -> Iterator[Block]:
     """Walks the tree without recursion (hostile pages nest 100,000 deep) and yields non-empty blocks in order."""
     words: list[str] = []
-    cells: list[str] = []
     state = _State()
     node, entering = root, True
     while node is not None:
@@ -180,11 +131,11 @@ def _blocks(root: Any, skip: set[str]) -> Iterator[Block]:
             elif tag not in skip and not (tag and tag[0] in "-!"):
                 if _is_block(tag) and not state.in_cell(tag):
                     yield from state.flush(words)
-                state.enter(node, tag, words, cells)
+                state.enter(node, tag, words)
                 if node.first_child is not None:
                     node = node.first_child
                     continue
-                yield from state.leave(node, tag, words, cells)
+                yield from state.leave(node, tag, words)
             entering = False
         if node is root or _same(node, root):
             break
@@ -193,7 +144,7 @@ def _blocks(root: Any, skip: set[str]) -> Iterator[Block]:
             continue
         node = node.parent
         if node is not None:
-            yield from state.leave(node, node.tag or "", words, cells)
+            yield from state.leave(node, node.tag or "", words)
     yield from state.flush(words)
 
 
@@ -212,21 +163,20 @@ class _State:
         self.kind = "text"
         self.level = 0
         self.code = 0
-        self.tables: list[bool] = []  # for each open table: is it a data table?
+        self.tables: list[Grid | None] = []  # of each open table, if it is a table of data
         self.rows = 0
 
     def in_cell(self, tag: str) -> bool:
         """Inside a row of a data table blocks only separate words."""
         return self.rows > 0 and tag != "tr"
 
-    def enter(self, node: Any, tag: str, words: list[str], cells: list[str]) -> None:
+    def enter(self, node: Any, tag: str, words: list[str]) -> None:
         if tag == "table":
-            self.tables.append(_is_data_table(node))
+            self.tables.append(Grid() if _is_data_table(node) else None)
         elif self.rows:
             words.append(" " if tag in _BLOCK or tag == "br" else "")
-        elif tag == "tr" and self.tables and self.tables[-1]:
+        elif tag == "tr" and self.tables and self.tables[-1] is not None:
             self.rows = 1
-            cells.clear()
         elif tag == "pre":
             self.code += 1
         elif tag in _HEADINGS:
@@ -236,20 +186,21 @@ class _State:
         elif tag == "br":
             words.append("\n" if self.code else _BREAK if self.kind == "text" else " ")
 
-    def leave(self, node: Any, tag: str, words: list[str], cells: list[str]) -> Iterator[Block]:
-        if self.rows:
+    def leave(self, node: Any, tag: str, words: list[str]) -> Iterator[Block]:
+        grid = self.tables[-1] if self.tables else None
+        if self.rows and grid is not None:
             if tag in ("td", "th"):
-                cells.append(" ".join("".join(words).split()).replace("|", "\\|"))
+                grid.add(" ".join("".join(words).split()), *spans(node))
                 words.clear()
             elif tag == "tr":
                 self.rows = 0
                 words.clear()
-                if any(cells):
-                    yield Block("row", " | ".join(cells))
-                cells.clear()
+                grid.end_row()
             return
         if tag == "table" and self.tables:
+            yield from self.flush(words)
             self.tables.pop()
+            yield from (Block("row", row_line(row), len(row)) for row in (full_rows(grid.rows) if grid else ()))
         if _is_block(tag):
             yield from self.flush(words)
         if tag == "pre":

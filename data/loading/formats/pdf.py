@@ -1,64 +1,72 @@
-"""PDF pages to text with pypdfium2; pypdf where pdfium cannot open the file, and for right-to-left scripts.
+"""PDF pages to text with pypdfium2, and with pypdf where pdfium cannot open the file.
 
-Pages stay apart, so that a citation can name its page. Scans have no text here and are refused further on.
+Pages stay apart, so that a citation can name its page. What pdfium gets wrong is mended beside it: columns, the order
+of right-to-left scripts, fields of forms; a text layer in cipher is left out. Scans have no text here and are refused.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from data.loading.draft import Draft
+from data.loading.draft import Draft, is_no_title
+from data.loading.formats.cipher import is_cipher
+from data.loading.formats.pdf_columns import in_reading_order
+from data.loading.formats.pdf_fields import fields_without_place, typed_lines
+from data.loading.formats.pdf_fonts import without_cipher_fonts
+from data.loading.formats.pdf_rtl import holds_right_to_left, plain_letters, read_from_right
+from data.loading.formats.pdf_title import shown_title
 from data.loading.options import LoadOptions, Refused
-from data.loading.pages import drop_running_lines, join_wrapped_lines
+from data.loading.pages import drop_running_lines, join_divided_words, join_wrapped_lines
 
-_HYPHEN = re.compile("[\ufffe\u00ad\x02]\r?\n?")
-_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 _ENCRYPTED = "it needs a password; save it without one"
 _LETTERS_PER_PAGE = 8
 """Fewer letters a page than this over the whole file is a scan with stray marks."""
+
+
+_NO_TEXT = "its pages hold no text layer (a scan?); run text recognition (OCR) on it first"
+_IN_CIPHER = (
+    "its text layer is in cipher: a font names other letters than it shows; run text recognition (OCR) on it, or print "
+    "it anew from its source"
+)
+
+
+@dataclass
+class _Reading:
+    """What a reader took from a file: texts of the pages, what was typed on them, pages (from 1) in cipher."""
+
+    loader: str
+    pages: list[str] = field(default_factory=list)
+    typed: list[list[str]] = field(default_factory=list)
+    ciphers: list[int] = field(default_factory=list)
+    title: str = ""
+    outline: list[tuple[int, int, str]] = field(default_factory=list)
 
 
 def load_pdf(raw: bytes, options: LoadOptions) -> Draft:
     """Reads a PDF.
 
     Raises:
-        Refused: `encrypted`, `too-large` (pages), `no-text` or `unreadable`.
+        Refused: `encrypted`, `too-large` (pages), `no-text` (a scan, a text layer in cipher) or `unreadable`.
     """
     try:
-        draft = _pdfium(raw, options)
+        reading = _pdfium(raw, options)
     except _CannotOpen as reason:
-        draft = _pypdf(raw, options, str(reason))
-    letters = _letters(draft)
-    if _is_right_to_left(draft):  # pdfium writes the ligatures of Arabic in the wrong order
-        with contextlib.suppress(Refused):
-            other = _pypdf(raw, options, "")
-            draft = other if _letters(other) >= 0.8 * letters else draft
-    if letters < _LETTERS_PER_PAGE * min(len(draft.parts), 4):
-        raise Refused("no-text", "its pages hold no text layer (a scan?); run text recognition (OCR) on it first")
-    blank = sum(not page.strip() for page in draft.parts)
-    if blank:
-        draft.metadata["pages_without_text"] = blank
-    return draft
-
-
-def _letters(draft: Draft) -> int:
-    return sum(sum(map(str.isalnum, page)) for page in draft.parts)
-
-
-def _is_right_to_left(draft: Draft) -> bool:
-    sample = "".join(draft.parts)[:20_000]
-    letters = sum(map(str.isalpha, sample))
-    return letters > 0 and len(_RIGHT_TO_LEFT.findall(sample)) > 0.2 * letters
+        reading = _pypdf(raw, options, str(reason))
+    letters = sum(sum(map(str.isalnum, page)) for page in reading.pages)
+    is_filled = any(reading.typed)
+    if letters < _LETTERS_PER_PAGE * min(len(reading.pages), 4) and not is_filled:
+        raise Refused("no-text", _IN_CIPHER if reading.ciphers else _NO_TEXT)
+    return _draft(reading)
 
 
 class _CannotOpen(Exception):
     pass
 
 
-def _pdfium(raw: bytes, options: LoadOptions) -> Draft:
+def _pdfium(raw: bytes, options: LoadOptions) -> _Reading:
     import pypdfium2 as pdfium
 
     try:
@@ -72,21 +80,44 @@ def _pdfium(raw: bytes, options: LoadOptions) -> Draft:
         if count == 0:
             raise _CannotOpen("it has no pages")
         _check_pages(count, options)
-        pages = []
+        if pdf.get_formtype():
+            pdf.init_forms()
+        reading = _Reading("pypdfium2", title=pdf.get_metadata_dict().get("Title", ""), outline=_outline(pdf))
+        told: set[tuple[str, str]] = set()
         for number in range(count):
             try:
-                page = pdf[number]
-                textpage = page.get_textpage()
-                pages.append(_HYPHEN.sub("", textpage.get_text_range()))
-                textpage.close()
-                page.close()
+                _read_page(pdf, number, reading, told)
             except pdfium.PdfiumError:  # one damaged page is an empty page
-                pages.append("")
-        title = pdf.get_metadata_dict().get("Title", "")
-        outline = _outline(pdf)
+                reading.pages.append("")
+                reading.typed.append([])
+        if pdf.get_formtype() and not any(reading.typed):
+            reading.typed[-1] += fields_without_place(raw)
     finally:
         pdf.close()
-    return _draft(pages, title, outline, "pypdfium2")
+    return reading
+
+
+def _read_page(pdf: Any, number: int, reading: _Reading, told: set[tuple[str, str]]) -> None:
+    page = pdf[number]
+    textpage = page.get_textpage()
+    text = textpage.get_text_range()
+    if is_cipher(text):
+        text, is_clear = "", False
+    else:
+        text, is_clear = without_cipher_fonts(textpage, text)
+    if not is_clear:
+        reading.ciphers.append(number + 1)
+    elif holds_right_to_left(text):
+        text = read_from_right(textpage)
+    else:
+        text = in_reading_order(textpage, text)
+    typed = typed_lines(pdf, page, told)
+    if number == 0 and is_no_title(reading.title) and is_clear:
+        reading.title = shown_title(page, textpage, text)
+    textpage.close()
+    page.close()
+    reading.pages.append(text)
+    reading.typed.append(typed)
 
 
 def _outline(pdf) -> list[tuple[int, int, str]]:
@@ -106,7 +137,7 @@ def _outline(pdf) -> list[tuple[int, int, str]]:
     return entries
 
 
-def _pypdf(raw: bytes, options: LoadOptions, why: str) -> Draft:
+def _pypdf(raw: bytes, options: LoadOptions, why: str) -> _Reading:
     from pypdf import PdfReader
     from pypdf.errors import PyPdfError
 
@@ -121,7 +152,10 @@ def _pypdf(raw: bytes, options: LoadOptions, why: str) -> Draft:
         raise Refused("unreadable", f"it is damaged or cut short ({why}); get it again or print it anew") from error
     if not pages:
         raise Refused("unreadable", f"it is damaged or cut short ({why}); get it again or print it anew")
-    return _draft(pages, title, [], "pypdf")
+    ciphers = [number for number, page in enumerate(pages, 1) if is_cipher(page)]
+    clear = ["" if number in ciphers else page for number, page in enumerate(pages, 1)]
+    typed: list[list[str]] = [*([] for _ in pages[1:]), fields_without_place(raw)]
+    return _Reading("pypdf", clear, typed, ciphers, title)
 
 
 def _check_pages(count: int, options: LoadOptions) -> None:
@@ -129,17 +163,24 @@ def _check_pages(count: int, options: LoadOptions) -> None:
         raise Refused("too-large", f"{count} pages, over the limit of {options.max_pages}; split it or raise max_pages")
 
 
-def _draft(pages: Sequence[str], title: str, outline: list[tuple[int, int, str]], loader: str) -> Draft:
-    kept, dropped = drop_running_lines(pages)
-    return Draft(
-        [join_wrapped_lines(page) for page in kept],
-        "application/pdf",
-        title=title,
-        paged=True,
-        outline=outline,
-        metadata={
-            "loader": loader,
-            "page_count": len(pages),
-            **({"running_lines_dropped": dropped} if dropped else {}),
-        },
-    )
+def _draft(reading: _Reading) -> Draft:
+    kept, dropped = drop_running_lines(join_divided_words([plain_letters(page) for page in reading.pages]))
+    parts = [
+        "\n".join([join_wrapped_lines(page), *lines]).strip("\n")
+        for page, lines in zip(kept, reading.typed, strict=True)
+    ]
+    metadata: dict[str, Any] = {"loader": reading.loader, "page_count": len(parts)}
+    if dropped:
+        metadata["running_lines_dropped"] = dropped
+    if fields := sum(map(len, reading.typed)):
+        metadata["form_fields"] = fields
+    if blank := sum(not page.strip() for page in reading.pages):
+        metadata["pages_without_text"] = blank
+    if reading.ciphers:
+        metadata["warnings"] = [_cipher_warning(reading.ciphers)]
+    return Draft(parts, "application/pdf", title=reading.title, paged=True, outline=reading.outline, metadata=metadata)
+
+
+def _cipher_warning(pages: Sequence[int]) -> str:
+    numbers = ", ".join(map(str, pages[:10])) + (", …" if len(pages) > 10 else "")
+    return f"left out: text in cipher (a font names other letters than it shows) on page {numbers}; run OCR on it"

@@ -11,10 +11,13 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
 
 from data.loading.draft import Draft, finish
+from data.loading.formats.office.cell_values import plain_number, shown_value
 from data.loading.options import LoadOptions, Quarantined, Refused
 from data.loading.redaction import redact_name
 from data.nouns import Document
@@ -104,7 +107,7 @@ def _draft(
     if not isinstance(value, Mapping):
         raise Refused("bad-line", f"a {type(row.value).__name__} and not an object with fields; repair or remove it")
     if fields.text is None:
-        text = "\n".join(f"{key}: {_plain(entry)}" for key, entry in value.items() if entry not in (None, "", [], {}))
+        text = "\n".join(f"{key}: {_plain(entry)}" for key, entry in value.items() if not _is_empty(entry))
     else:
         if value.get(fields.text) is None:
             do = "repair it" if options.text_field is None else "repair it or set text_field to a field that is there"
@@ -128,9 +131,19 @@ def _draft(
     )
 
 
+def _is_empty(value: Any) -> bool:
+    return value in (None, "", [], {}) or value != value  # NaN is how tables of numbers say that there is none
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, float):  # a column of whole numbers with gaps was made one of floats by whoever wrote it
+        return plain_number(value)
+    if isinstance(value, date | time | timedelta):
+        return shown_value(value)
+    if isinstance(value, Decimal):
+        return str(value)
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return "\n".join(value)
     return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,15 +1,18 @@
-"""Rich Text Format to plain text: a small reader of groups, control words and the characters between them.
+"""Rich Text Format to Markdown: a small reader of groups, control words and the characters between them.
 
-Fonts, colours, pictures, fields' instructions and headers are skipped. A paragraph in a heading style becomes a
-Markdown heading. The standard is Microsoft's RTF specification 1.9.1.
+Fonts, colours, pictures, fields' instructions, headers and comments are skipped; hidden, struck-out and deleted text
+is left out. A paragraph in a heading style becomes a heading, rows of cells a table. The standard is Microsoft's RTF
+specification 1.9.1.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
+from dataclasses import dataclass, replace
 
-from data.loading.draft import Draft
+from data.loading.draft import Draft, draft_without
+from data.loading.formats.rtf_text import Writer
 from data.loading.options import Refused
 
 _TOKEN = re.compile(
@@ -20,12 +23,16 @@ _SKIPPED = {
     b"footerl", b"footerr", b"footerf", b"fldinst", b"object", b"themedata", b"colorschememapping", b"datastore",
     b"latentstyles", b"listtable", b"listoverridetable", b"generator", b"rsidtbl", b"xmlnstbl", b"filetbl", b"revtbl",
     b"bkmkstart", b"bkmkend", b"annotation", b"atnid", b"atnauthor", b"pntext", b"listtext", b"nonshppict", b"private",
+    b"sp", b"shprslt", b"nonesttables",
 }  # fmt: skip
+_READ = {b"shpinst", b"nesttableprops"}
+"""Groups that older readers may pass over and that hold text."""
 _SPECIAL = {
-    b"par": "\n\n", b"sect": "\n\n", b"page": "\n\n", b"line": "\n", b"tab": "\t", b"cell": " | ", b"row": "\n",
-    b"emdash": "\u2014", b"endash": "\u2013", b"lquote": "\u2018", b"rquote": "\u2019", b"ldblquote": "\u201c",
-    b"rdblquote": "\u201d", b"bullet": "\u2022", b"emspace": " ", b"enspace": " ", b"nestcell": " | ", b"nestrow": "\n",
+    b"line": "\n", b"tab": "\t", b"emdash": "\u2014", b"endash": "\u2013", b"lquote": "\u2018", b"rquote": "\u2019",
+    b"ldblquote": "\u201c", b"rdblquote": "\u201d", b"bullet": "\u2022", b"emspace": " ", b"enspace": " ",
 }  # fmt: skip
+_PARAGRAPHS = (b"par", b"sect", b"page")
+_SYMBOLS = {b"~": b" ", b"_": b"-", b"-": b"", b"\n": b"\n\n", b"\r": b"\n\n"}
 _CHARSETS = {
     0: "cp1252", 77: "mac_roman", 128: "cp932", 129: "cp949", 134: "gb18030", 136: "cp950", 161: "cp1253",
     162: "cp1254", 163: "cp1258", 177: "cp1255", 178: "cp1256", 186: "cp1257", 204: "cp1251", 222: "cp874",
@@ -47,15 +54,17 @@ def load_rtf(raw: bytes) -> Draft:
     fonts = {int(number): _CHARSETS.get(int(charset), "") for number, charset in _FONT.findall(head)}
     styles = {int(style): int(level) for style, level in _HEADING_STYLE.findall(head)}
     page = re.search(rb"\\ansicpg(\d+)", head[:2000])
-    text = _Reader(_known(f"cp{page[1].decode()}" if page else "cp1252"), fonts, styles).read(raw)
+    reader = _Reader(_known(f"cp{page[1].decode()}" if page else "cp1252"), fonts, styles)
+    text = reader.read(raw)
     title = _TITLE.search(head)
-    return Draft(
+    draft = Draft(
         [text],
         "application/rtf",
         markup="markdown",
         title=title[1].decode("cp1252", "replace") if title else "",
         metadata={"loader": "rtf"},
     )
+    return draft_without(draft, reader.writer.left_out)
 
 
 def _known(encoding: str) -> str:
@@ -66,87 +75,134 @@ def _known(encoding: str) -> str:
     return encoding
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What holds for the text of a group until the group ends."""
+
+    skipped: bool = False
+    fallback: int = 1  # characters that stand in for a \u
+    font: str = ""
+    unseen: str = ""  # why it is not shown
+    height: int = 0
+    closing: str = ""  # what its end is written as
+
+
 class _Reader:
-    """Where the reading is: the state of the open group, and the words so far."""
+    """Where the reading is: the look of the open group, and its bytes that are not yet text."""
 
     def __init__(self, encoding: str, fonts: dict[int, str], styles: dict[int, int]) -> None:
         self.encoding, self.fonts, self.styles = encoding, fonts, styles
-        self.out: list[str] = []
+        self.writer = Writer()
         self.pending = bytearray()  # of one encoding, so that double-byte characters meet
-        self.paragraph = 0  # where the paragraph begins in `out`
+        self.look = _Look(font=encoding)
+        self.style = 0
+        self.swallow = 0  # characters that stand in for the last \u
 
     def read(self, raw: bytes) -> str:
-        skip, fallback, font, style = False, 1, self.encoding, 0
-        stack: list[tuple[bool, int, str]] = []
-        swallow = 0  # characters that stand in for the last \u
+        stack: list[_Look] = []
+        optional = False  # the group is one that readers may pass over
         position = 0
-        while found := _TOKEN.match(raw, position):
-            position = found.end()
-            word, number, hexa, symbol, brace, plain = found.groups()
+        while token := _TOKEN.match(raw, position):
+            position = token.end()
+            word, number, hexa, symbol, brace, plain = token.groups()
             if brace == b"{":
                 if len(stack) >= _MAX_DEPTH:
                     raise Refused("unreadable", f"its groups nest deeper than {_MAX_DEPTH}; do not trust this file")
-                self.flush(font)
-                stack.append((skip, fallback, font))
-                swallow = 0
+                self.flush()
+                stack.append(self.look)
+                self.look = replace(self.look, closing="")
+                self.swallow = 0
             elif brace == b"}":
-                self.flush(font)
+                self.flush()
                 if not stack:
                     break
-                skip, fallback, font = stack.pop()
-                swallow = 0
+                if self.look.closing and not self.look.skipped:
+                    self.writer.write(self.look.closing)
+                self.look = stack.pop()
+                self.swallow = 0
             elif symbol == b"*":
-                skip = True
-            elif word is not None:
-                value = int(number) if number else None
-                if word in _SKIPPED:
-                    skip = True
-                elif word == b"bin":
-                    position += max(0, value or 0)
-                elif skip:
-                    continue
-                elif word == b"u" and value is not None:
-                    self.flush(font)
-                    self.out.append(chr(value & 0xFFFF))
-                    swallow = fallback
-                elif word == b"uc" and value is not None:
-                    fallback = value
-                elif word == b"f" and value is not None:
-                    self.flush(font)
-                    font = self.fonts.get(value) or self.encoding
-                elif word == b"pard":
-                    style = 0
-                elif word == b"s" and value is not None:
-                    style = self.styles.get(value, 0)
-                elif word in _SPECIAL:
-                    self.flush(font)
-                    if word in (b"par", b"sect", b"page"):
-                        self.end_paragraph(style)
-                    self.out.append(_SPECIAL[word])
-                    if word in (b"par", b"sect", b"page"):
-                        self.paragraph = len(self.out)
-            elif skip:
+                optional = True
                 continue
-            elif hexa is not None:
-                if swallow:
-                    swallow -= 1
-                else:
-                    self.pending += bytes.fromhex(hexa.decode())
-            elif symbol is not None:
-                self.pending += {b"~": b" ", b"_": b"-", b"-": b"", b"\n": b"\n\n", b"\r": b"\n\n"}.get(symbol, symbol)
-            elif plain is not None:
-                self.pending += plain[swallow:]
-                swallow = max(0, swallow - len(plain))
-        self.flush(font)
-        self.end_paragraph(style)
-        return "".join(self.out)
+            elif word is not None:
+                if word == b"bin":
+                    position += max(0, int(number or 0))
+                elif word in _SKIPPED or (optional and word not in _READ):
+                    self.look = replace(self.look, skipped=True)
+                elif not self.look.skipped:
+                    self.control(word, int(number) if number else None)
+            elif not self.look.skipped:
+                self.characters(hexa, symbol, plain)
+            optional = False
+        self.flush()
+        self.writer.end_paragraph(self.style)
+        return self.writer.text()
 
-    def flush(self, encoding: str) -> None:
+    def control(self, word: bytes, value: int | None) -> None:
+        """Obeys one control word."""
+        if word == b"u" and value is not None:
+            self.flush()
+            self.emit(chr(value & 0xFFFF))
+            self.swallow = self.look.fallback
+        elif word == b"uc" and value is not None:
+            self.look = replace(self.look, fallback=value)
+        elif word == b"f" and value is not None:
+            self.flush()
+            self.look = replace(self.look, font=self.fonts.get(value) or self.encoding)
+        elif word == b"pard":
+            self.style = 0
+        elif word == b"s" and value is not None:
+            self.style = self.styles.get(value, 0)
+        elif word in _SPECIAL:
+            self.flush()
+            self.emit(_SPECIAL[word])
+        elif word in _PARAGRAPHS:
+            self.flush()
+            self.writer.end_paragraph(self.style)
+        elif word == b"footnote":
+            self.flush()
+            self.writer.write(" [")
+            self.look = replace(self.look, closing="]")
+        elif word in Writer.TABLE_WORDS:
+            self.flush()
+            self.writer.table_word(word)
+        else:
+            self.change_look(word, value)
+
+    def change_look(self, word: bytes, value: int | None) -> None:
+        """Obeys a control word that says how text is shown."""
+        on = value != 0
+        look = self.look
+        if word in (b"v", b"strike", b"striked", b"deleted"):
+            kind = {b"v": "hidden", b"deleted": "deleted"}.get(word, "struck out")
+            look = replace(look, unseen=kind if on else "" if look.unseen == kind else look.unseen)
+        elif word in (b"super", b"up", b"sub", b"dn", b"nosupersub"):
+            up = word in (b"super", b"up")
+            look = replace(look, height=0 if word == b"nosupersub" or not on else 1 if up else -1)
+        elif word == b"plain":
+            look = replace(look, unseen="", height=0)
+        if look != self.look:
+            self.flush()
+            self.look = look
+
+    def characters(self, hexa: bytes | None, symbol: bytes | None, plain: bytes | None) -> None:
+        """Takes characters, less those that stand in for one that was read already."""
+        if hexa is not None:
+            if self.swallow:
+                self.swallow -= 1
+            else:
+                self.pending += bytes.fromhex(hexa.decode())
+        elif symbol is not None:
+            self.pending += _SYMBOLS.get(symbol, symbol)
+        elif plain is not None:
+            self.pending += plain[self.swallow :]
+            self.swallow = max(0, self.swallow - len(plain))
+
+    def flush(self) -> None:
+        """Writes the bytes that are waiting, in the encoding of their font."""
         if self.pending:
-            self.out.append(self.pending.decode(encoding or self.encoding, "replace"))
+            self.emit(self.pending.decode(self.look.font or self.encoding, "replace"))
             self.pending.clear()
 
-    def end_paragraph(self, style: int) -> None:
-        words = "".join(self.out[self.paragraph :]).strip()
-        if style and words and "|" not in words:
-            self.out[self.paragraph :] = ["#" * min(style, 6) + " " + " ".join(words.split())]
+    def emit(self, text: str) -> None:
+        """Writes text with the look of its group."""
+        self.writer.write(text, unseen=self.look.unseen, height=self.look.height)

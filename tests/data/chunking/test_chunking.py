@@ -1,6 +1,7 @@
 """Chunks: within their budget, exact spans, nothing lost, cut at headings."""
 
 import json
+import unicodedata
 from itertools import pairwise
 from pathlib import Path
 
@@ -226,3 +227,28 @@ def test_a_file_that_is_not_a_tokenizer_is_bad_input(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text(json.dumps({"no": "tokenizer"}))
     with pytest.raises(BadInput, match="not a tokenizer"):
         chunk_documents([raw_document("Words.")], tmp_path / "tokenizer.json")
+
+
+CHINESE = [
+    "员工每年享有十五天带薪年假，年假必须在次年三月底之前用完。",
+    "差旅报销单应在返回后七天内提交给财务部门审核并存档。",
+    "灭火器由物业公司每六个月检查一次，结果记录在登记簿里。",
+]
+
+
+def test_chinese_lines_that_are_wrapped_are_cut_at_the_ends_of_sentences(tokenizer_file):
+    text = "".join(CHINESE) * 2
+    wrapped = "\n".join(text[at : at + 36] for at in range(0, len(text), 36))
+    made = chunk_documents([raw_document(wrapped)], tokenizer_file, options=ChunkOptions(max_tokens=180, min_tokens=0))
+    assert len(made) > 2
+    assert [c.text.endswith("。") for c in made] == [True] * len(made)
+
+
+def test_what_is_halved_for_its_length_is_halved_between_sentences_or_letters(word_tokenizer_file):
+    options = ChunkOptions(max_tokens=10, max_chars=60, min_tokens=0)
+    made = chunk_documents([raw_document("".join(CHINESE))], word_tokenizer_file, options=options)
+    assert [c.text for c in made] == [CHINESE[0], CHINESE[1] + CHINESE[2]]
+    thai = "พนักงานมีสิทธิลาพักร้อนปีละสิบห้าวันตามระเบียบของบริษัทที่ประกาศไว้"
+    halves = [c.text for c in chunk_documents([raw_document(thai)], word_tokenizer_file, options=options)]
+    assert "".join(halves) == thai
+    assert [unicodedata.category(half[0])[0] for half in halves] == ["L"] * len(halves)

@@ -186,3 +186,49 @@ def test_refusals():
 def test_undefined_values_are_left_out_of_means():
     assert mean_defined([1.0, None, 0.0]) == (0.5, 2)
     assert mean_defined([None]) == (None, 0)
+
+
+def cmrc_f1(prediction, truth):
+    """The published steps of CMRC 2018: punctuation out, a Chinese character a token, the longest common stretch."""
+
+    def tokens(s):
+        s = "".join(c for c in s.lower() if c not in "，。：？！；、-")
+        return re.findall(r"[\u4e00-\u9fa5]|[^\s\u4e00-\u9fa5]+", s)
+
+    got, wanted = tokens(prediction), tokens(truth)
+    longest = max(
+        (n for n in range(len(wanted) + 1) for i in range(len(wanted) - n + 1) for j in range(len(got) - n + 1)
+         if wanted[i : i + n] == got[j : j + n]), default=0)  # fmt: skip
+    if not longest:
+        return 0
+    precision, recall = longest / len(got), longest / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+chinese = st.text(st.sampled_from("十五天年假，。 7x"), max_size=12)
+
+
+@settings(deadline=None)
+@given(chinese, chinese.map(lambda s: s + "天"))
+def test_chinese_answers_are_scored_as_in_cmrc(prediction, answer):
+    assert token_f1(prediction, [answer]) == pytest.approx(cmrc_f1(prediction, answer))
+
+
+def test_answers_without_spaces_are_scored_by_characters():
+    assert token_f1("十五天带薪年假了", ["十五天带薪年假"]) == pytest.approx(14 / 15)
+    assert token_f1("サーバー室", ["サーバー"]) == pytest.approx(8 / 9)
+    assert token_f1("서울에서", ["서울"]) == pytest.approx(4 / 6)
+    assert 0 < token_f1("ลาพักร้อนสิบวัน", ["สิบวัน"]) < 1
+    assert exact_match("「十五天」。", ["十五天"]) == contains_answer("一共十五天。", ["十五天"]) == 1
+    assert contains_answer("一共十四天。", ["十五天"]) == 0
+    assert groundedness("十五天", ["员工享有十五天年假。"]) == 1
+    assert rouge_l("十五天了", ["十五天"]) == pytest.approx(6 / 7)
+    assert rouge_l("клапан закрыт", ["закрыт"]) == pytest.approx(2 / 3)
+
+
+def test_answers_and_quotes_that_look_the_same_are_the_same():
+    assert exact_match("Cafe\u0301 Zu\u0308rich", ["Café Zürich"]) == 1
+    assert exact_match("the “Rock ’n’ Roll” years 1955–59", ["\"Rock 'n' Roll\" years 1955-59"]) == 1
+    assert exact_match("10⁵", ["105"]) == 0
+    rows = check_quotes([CitedQuote(1, 'the "Cafe\u0301"')], ["In the “Café” of the town."], [1])
+    assert rows[0]["verbatim"]

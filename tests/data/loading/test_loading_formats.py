@@ -1,5 +1,7 @@
 """Each format gives its words, headings, pages and titles; rows are mapped to documents."""
 
+import datetime
+import decimal
 import io
 import json
 import zipfile
@@ -239,3 +241,34 @@ def test_parquet_rows_through_datasets(tmp_path):
     documents, quarantined, _ = load_file(tmp_path / "t.parquet", "t.parquet", LoadOptions())
     assert [(d.source, d.text, d.metadata["fields"]) for d in documents] == [("t.parquet#a", "First words.", {"n": 1})]
     assert [(entry.source, entry.reason) for entry in quarantined] == [("t.parquet#b", "empty")]
+
+
+def test_numbers_gaps_and_dates_of_a_table_stand_as_they_were_meant(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    noon = datetime.datetime(2024, 3, 1, 12, 30)
+    columns = {
+        "name": ["Ann", "Ben"],
+        "since": [2019.0, float("nan")],  # as pandas saves whole numbers with a gap
+        "due": [datetime.datetime(2024, 3, 1), None],
+        "at": [noon, noon],
+        "day": [datetime.date(2024, 3, 1), None],
+        "price": [decimal.Decimal("1.50"), None],
+        "open": [True, None],
+        "zip": ["007", "08"],
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    documents, _, _ = load_file(tmp_path / "t.parquet", "t.parquet", LoadOptions())
+    assert [document.text.splitlines() for document in documents] == [
+        ["name: Ann", "since: 2019", "due: 2024-03-01", "at: 2024-03-01 12:30", "day: 2024-03-01", "price: 1.50",
+         "open: true", "zip: 007"],
+        ["name: Ben", "at: 2024-03-01 12:30", "zip: 08"],
+    ]  # fmt: skip
+
+
+def test_cells_of_a_csv_file_are_never_read_as_numbers(tmp_path):
+    documents, _ = load(tmp_path, "a.csv", "name,zip,code,note\nAnn,007,1e5,NA\nBen,,12.0,None\n")
+    assert [document.text for document in documents] == [
+        "name: Ann\nzip: 007\ncode: 1e5\nnote: NA",
+        "name: Ben\ncode: 12.0\nnote: None",
+    ]

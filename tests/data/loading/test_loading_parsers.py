@@ -78,7 +78,7 @@ BYSTANDERS = {
     "fetching, which no reader does": "aiohappyeyeballs aiohttp aiosignal anyio attrs certifi frozenlist fsspec h11 "
     "h2 hf-xet hpack httpcore httpcore2 httpx httpx2 huggingface_hub hyperframe idna multidict propcache requests "
     "redis s3fs sniffio tld truststore urllib3 yarl",
-    "progress, settings, locks and logs": "click colorama filelock packaging PyYAML python-dotenv rich shellingham "
+    "progress, settings, locks and logs": "click colorama filelock packaging python-dotenv rich shellingham "
     "tqdm typer typer-slim typing_extensions typing-inspection pydantic pydantic_core annotated-types",
     "markitdown's guessing of file types, which is not used": "flatbuffers magika onnxruntime protobuf sympy mpmath "
     "coloredlogs humanfriendly",

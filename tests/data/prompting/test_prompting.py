@@ -1,6 +1,7 @@
 """The prompt contract: what is written can be read back, and a template that cannot keep it is refused."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from data.prompting.contract import (
     Passage,
     as_written,
     built_in_templates,
+    in_language,
     load_template,
     parse_answer,
     passage_spans,
@@ -22,6 +24,7 @@ from data.prompting.contract import (
     template_from_contract,
     to_messages,
 )
+from data.prompting.translation import LANGUAGES
 from raft_errors import BadInput
 
 PASSAGES = [Passage("Rivers", "The Rhine is long.\n\nIt flows north."), Passage("Hills", "Hills <are> {{ high }}.")]
@@ -51,11 +54,38 @@ def test_what_is_written_is_read_back(name, answer, quotes):
     assert parsed.marked
 
 
+# Texts as models may write them: marks of every template, whole and in pieces, anywhere among other words.
+MARKS = [
+    "<ANSWER>:",
+    "<ANSWER>",
+    "Answer:",
+    "Answer",
+    "##begin_quote##",
+    "##end_quote##",
+    "“",
+    "”",
+    "[1]",
+    "[20]",
+    "\n",
+]
+wild = st.lists(st.sampled_from(MARKS) | st.text(max_size=12), max_size=12).map("".join)
+
+
+@pytest.mark.parametrize("name", built_in_templates())
 @settings(deadline=None)
-@given(st.text())
-def test_any_text_can_be_read_as_an_answer(text):
-    for name in built_in_templates():
-        parse_answer(text, template=load_template(name))
+@given(wild)
+def test_of_any_text_an_answer_holds_only_what_stands_there(name, text):
+    template = load_template(name)
+    parsed = parse_answer(text, template=template)
+    assert parsed.marked == (template.answer_marker.rstrip(": ") in text)
+    assert all(quote.text in text for quote in parsed.quotes)
+    assert parsed.reasoning in text
+    if parsed.marked:
+        assert parsed.final_answer in text
+        assert template.answer_marker not in parsed.final_answer
+    else:
+        assert parsed.reasoning == ""
+        assert all(word in text for word in parsed.final_answer.split())
 
 
 def test_the_paper_format():
@@ -177,3 +207,26 @@ def test_a_template_cannot_reach_into_python(tmp_path):
     (tmp_path / "instruction.jinja").write_text("{{ question.__class__.__mro__ }} {{ question }}", encoding="utf-8")
     with pytest.raises(BadInput):
         load_template(tmp_path)
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+@pytest.mark.parametrize("name", built_in_templates())
+def test_built_in_templates_speak_other_languages(name, language):
+    english, template = load_template(name), load_template(f"{name}-{language}")
+    assert template == in_language(english, language)
+    assert (template.answer_marker, template.begin_quote) == (english.answer_marker, english.begin_quote)
+    instruction, _ = render("12?", [Passage("T", "Five.")], template=template)
+    assert not re.search(r"\b(?:the|quote|words|write)\b", instruction)
+    assert template.refusal in instruction
+    parsed = parse_answer(f"{template.answer_marker} {template.refusal.rstrip('.。')}", template=template)
+    assert parsed.refused
+    assert template_from_contract(prompt_contract(template, passages=4, may_refuse=True)) == template
+
+
+def test_users_own_templates_and_unknown_languages_stay_as_they_are(tmp_path):
+    (tmp_path / "contract.json").write_text(json.dumps({**load_template("raft").fields, "refusal": "Nothing here."}))
+    own = load_template(tmp_path)
+    assert in_language(own, "de") is own
+    assert in_language(load_template("raft"), "xh") == load_template("raft") == load_template("raft-en")
+    with pytest.raises(BadInput, match="raft-xh"):
+        load_template("raft-xh")

@@ -297,17 +297,19 @@ def test_a_long_answer_keeps_the_sentences_that_its_chunks_hold():
 
 def test_the_log_of_a_rag_system_gives_what_its_users_were_content_with(tmp_path):
     when = {"question": "When does the red valve close?", "answer": "It closes at 90 degrees."}
+    again = {**when, "question": "At what heat does the red valve close?"}
     found = {"text": CHUNKS[0].text, "score": 0.9}
     rows = [
         {**when, "retrieved": [CHUNKS[1].text, found], "thumbs": "up"},
-        {**when, "retrieved": [CHUNKS[1].id, {"chunk_id": CHUNKS[0].id}], "thumbs": "up"},
+        {**again, "retrieved": [CHUNKS[1].id, {"chunk_id": CHUNKS[0].id}], "thumbs": "up"},
         {**when, "retrieved": ["guide/boiler.md"], "thumbs": 1},
         {**when, "retrieved": [CHUNKS[0].text], "thumbs": "down"},
         {**when, "retrieved": [CHUNKS[2].text], "thumbs": "up"},
         {**when, "retrieved": ["words of another corpus altogether"], "thumbs": None},
     ]
     made = import_questions(write(tmp_path / "log.jsonl", rows), CHUNKS)
-    assert [q.gold_chunk_ids for q in made.questions] == [(CHUNKS[0].id,)] * 3
+    assert [q.gold_chunk_ids for q in made.questions] == [(CHUNKS[0].id,)] * 2
+    assert made.counts["merged"] == 1  # the third row asks, answers and finds what the first does
     assert [d.reason for d in made.dropped] == ["thumbs_down", "answer_not_found", "unknown_document"]
 
 

@@ -400,3 +400,38 @@ def test_records_load_in_datasets_as_they_are(tmp_path, monkeypatch):
 def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(BadInput):
         RecordOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("answer", "passage"),
+    [
+        ("十五天带薪年假", "按规定大家都有十五天带薪年假可以分次使用。"),
+        ("蓝色", "没有佩戴蓝色胸牌的人不得进入机房。"),
+        ("สิบห้าวัน", "ทุกคนลาได้สิบห้าวันต่อปี"),
+        ("서울", "노트북은 서울에 있다."),
+        ("Café Zürich", "They met in the Cafe\u0301 Zu\u0308rich again."),
+        ("Rock ’n’ Roll", "They heard Rock 'n' Roll all night."),
+    ],
+)
+def test_a_passage_that_holds_the_answer_in_any_script_or_spelling_is_no_distractor(answer, passage):
+    chunks = corpus(8)
+    trap, gold = make_chunk(90, 0, passage), chunks[0]
+    questions = [make_question([gold], answer, "What is it?"), *ask_all(chunks[3:])]
+    near = SimpleNamespace(chunk_id=trap.id, rank=1, score=1.0, mined_by="dense")
+    mined = {q.id: [near, *rows] for q, rows in zip(questions, mine(questions, chunks).values())}
+    result = compose([*chunks, trap], questions, mined=mined)
+    record = next(r for r in everything(result) if r.metadata["question_id"] == questions[0].id)
+    assert passage not in record.input
+    assert result.report["candidates_left_out"]["holds_answer"] >= 1
+
+
+@pytest.mark.parametrize(("unanswerable", "warned"), [(0.6, True), (0.2, False)])
+def test_a_set_that_makes_most_records_refuse_is_warned_of(unanswerable, warned, caplog):
+    chunks = corpus(40)
+    questions = ask_all(chunks)
+    cut = int(unanswerable * len(questions))
+    refused = [dataclasses.replace(q, kind="unanswerable", answer="", quotes=()) for q in questions[:cut]]
+    result = compose(chunks, [*refused, *questions[cut:]])
+    share = sum(r.metadata["label"] == "refuse" for r in result.train) / len(result.train)
+    assert (share > 0.5) == warned
+    assert [f"{share:.0%} of the training records are to be refused" in m for m in caplog.messages] == [True] * warned

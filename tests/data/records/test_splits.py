@@ -1,12 +1,13 @@
 """Documents are split so that nothing is tested that was trained on, and stay where they are when others come."""
 
+import dataclasses
 from itertools import pairwise
 
 import pytest
-from made_up import ask_all, compose, corpus, make_chunk, make_question
+from made_up import WORDS, ask_all, compose, corpus, make_chunk, make_question
 
-from data.nouns import MemoryCache
-from data.records.splits import SPLITS, Frozen, SplitOptions, near_duplicates, split_by_document
+from data.nouns import Chunk, MemoryCache
+from data.records.splits import SPLITS, FrozenSplits, SplitOptions, near_duplicates, split_by_document, works_of
 from raft_errors import BadInput
 
 
@@ -130,7 +131,7 @@ def test_the_sides_of_a_split_within_documents_are_frozen_too_and_travel_in_a_fi
     first = split_by_document(chunks, ask_all(chunks), seed=1)
     assert first.report["level"] == "passage"
     first.frozen().write(tmp_path / "splits.json")
-    frozen = Frozen.read(tmp_path / "splits.json")
+    frozen = FrozenSplits.read(tmp_path / "splits.json")
     assert frozen == first.frozen()
     edited = [make_chunk(0, 5, "an edited passage with other words in it"), *chunks[:5], *chunks[6:]]
     later = split_by_document(edited, ask_all(edited), seed=2, previous=frozen)
@@ -141,7 +142,7 @@ def test_the_sides_of_a_split_within_documents_are_frozen_too_and_travel_in_a_fi
 def test_a_file_that_holds_no_sides_is_refused(tmp_path, text):
     (tmp_path / "splits.json").write_text(text)
     with pytest.raises(BadInput, match=r"splits\.json"):
-        Frozen.read(tmp_path / "splits.json")
+        FrozenSplits.read(tmp_path / "splits.json")
 
 
 def test_texts_that_differ_in_case_and_space_only_are_near_duplicates_and_others_are_not():
@@ -165,3 +166,33 @@ def test_sketches_from_the_cache_find_the_same_near_duplicates():
     kept = dict(cache.items)
     assert near_duplicates(texts, 0.7, cache=cache) == plain
     assert cache.items == kept
+
+
+def rows_of(titles: list[str], table: str = "squad.jsonl") -> list[Chunk]:
+    return [
+        dataclasses.replace(make_chunk(i, 0, f"Row {i} is about {WORDS[i % 30]} and {WORDS[i * 7 % 29]}."),
+                            source=f"{table}#{i}", title=title)
+        for i, title in enumerate(titles)
+    ]  # fmt: skip
+
+
+def test_rows_of_one_work_in_a_table_stay_on_one_side():
+    chunks = rows_of([f"Article {i // 5}" for i in range(200)])
+    splits = split_by_document(chunks, [make_question([c], f"row {c.source}") for c in chunks])
+    for first in range(0, 200, 5):
+        assert len({splits.of[c.document_id] for c in chunks[first : first + 5]}) == 1
+    assert splits.report["joined"]["given"] == 160
+    assert {splits.of[c.document_id] for c in chunks} == set(SPLITS)
+
+
+def test_a_title_of_most_rows_or_of_files_joins_nothing():
+    rows = rows_of(["FAQ"] * 8 + ["Valve", "Valve"])
+    assert works_of(rows) == {c.document_id: "valve" for c in rows[8:]}
+    assert works_of([dataclasses.replace(c, title="Introduction") for c in corpus(4)]) == {}
+
+
+def test_copies_of_chinese_documents_are_near_duplicates():
+    text = "员工每年享有十五天带薪年假，年假必须在次年三月底之前用完，申请年假需要提前两周提交。" * 2
+    changed = text.replace("三月底", "四月底", 1)
+    other = "灭火器由物业公司每六个月检查一次，检查结果记录在红色登记簿里，发现问题应立即更换。" * 2
+    assert near_duplicates({"a": text, "b": changed, "c": other}, 0.7) == [("a", "b")]

@@ -59,7 +59,10 @@ def test_a_tokenizer_may_compose_letters_and_join_spaces(records):
     import dataclasses
 
     record = dataclasses.replace(records[0], output="cafe\u0301  said  <ANSWER>: yes")
-    look([record], lambda r: letters(dataclasses.replace(r, output="caf\u00e9 said <ANSWER>: yes"))).check()
+    composed = look([record], lambda r: letters(dataclasses.replace(r, output="caf\u00e9 said <ANSWER>: yes")))
+    altered = look([record], lambda r: letters(dataclasses.replace(r, output="cafe said <ANSWER>: yes")))
+    assert composed.faults == []
+    assert altered.faults == ["1 of 1 records do not train their whole output"]
 
 
 def test_records_that_would_be_cut_stop_the_training(records):

@@ -93,3 +93,36 @@ def test_sentences_are_ordered_non_empty_and_do_not_overlap(text):
     spans = sentences(text)
     assert all(s.start < s.end and s.of(text) == s.of(text).strip() for s in spans)
     assert all(a.end <= b.start for a, b in pairwise(spans))
+
+
+def test_composed_and_decomposed_letters_are_alike_and_the_text_comes_back():
+    text = "The prize goes to the Café Zürich, it’s near."
+    assert found("Cafe\u0301 Zu\u0308rich, it's", text) == ("normalised", "Café Zürich, it’s")
+    decomposed = "The prize goes to the Cafe\u0301 Zu\u0308rich."
+    assert found("Café Zürich", decomposed) == ("normalised", "Cafe\u0301 Zu\u0308rich")
+
+
+def test_a_quote_with_another_number_is_not_repaired():
+    text = "The red valve of the boiler closes at 80 degrees."
+    assert found("The red valve of the boiler closes at 90 degrees.", text) is None
+    assert found("The red valve of the boiler closess at 80 degrees.", text) == ("repaired", text)
+    chinese = "数据库的备份文件在异地机房保存二十五天。"
+    assert found("数据库的备份文件在异地机房保存二十天。", chinese) is None
+
+
+def test_chinese_is_found_across_a_line_break_and_repaired_inside_a_run():
+    assert found("享有十五天带薪年假", "员工每年享有十五\n天带薪年假。") == ("normalised", "享有十五\n天带薪年假")
+    text = "按公司规定灭火器由物业公司每六个月全面检查一次并登记在红色登记簿里。"
+    quote = "灭火器由物业公司每六个月全面检查一次并登记在红色登记本里"
+    assert found(quote, text) == ("repaired", quote.replace("登记本", "登记簿"))
+
+
+def test_sentences_end_as_their_script_ends_them():
+    def cut(text):
+        return [s.of(text) for s in sentences(text)]
+
+    assert cut("वाल्व बंद होता है। पंप चालू है।") == ["वाल्व बंद होता है।", "पंप चालू है।"]
+    assert cut("年假是十五天。“不能延期！”周五截止") == ["年假是十五天。", "“不能延期！”", "周五截止"]
+    first = "พนักงานมีสิทธิลาพักร้อนปีละสิบห้าวันตามระเบียบของบริษัท"
+    second = "ใบลาต้องส่งให้หัวหน้าล่วงหน้าสองสัปดาห์เป็นอย่างน้อย"
+    assert cut(f"{first} {second}") == [first, second]

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
+import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -14,8 +16,6 @@ from jora_engine.config.parameters import linear_layers
 from jora_engine.config.recipe import TrainConfig
 from jora_engine.files.weights import load_params, read_model_config
 from jora_engine.model.parameters import parameter_total
-from jora_engine.training import job as trainer_process
-from jora_engine.training import plan as planning
 from jora_engine.training.loop import Trainer
 from jora_engine.training.packing import Example
 from jora_engine.training.plan import (
@@ -30,10 +30,9 @@ from jora_engine.training.plan import (
     smaller_rows,
 )
 from jora_engine.training.plan_job import outlook
-from raft_errors import BadInput
 
 LORA = LoraConfig(rank=4, alpha=8.0)
-TRAIN = TrainConfig(learning_rate=1e-2, accumulation=1, sequence_length=64, dtype="float32", max_steps=2)
+TRAIN = TrainConfig(learning_rate=1e-2, micro_batch_rows=1, sequence_length=64, dtype="float32", max_steps=2)
 LLAMA_2_7B = ModelConfig("llama", 32000, 4096, 11008, 32, 32, 32, 128)
 
 
@@ -93,13 +92,21 @@ def test_a_plan_needs_shapes_only_and_counts_what_there_is(model):
     assert json.loads(json.dumps(made.to_json()))["remat"] == "names"
 
 
-def test_the_first_setting_that_fits_is_taken(monkeypatch):
-    sizes = {"none": 40, "names": 30, "layer": 20, "offload": 10}
-    monkeypatch.setattr(planning, "plan", lambda rung, available: SimpleNamespace(fits=sizes[rung] <= available))
-    settings = rungs(dataclasses.replace(TRAIN, remat="auto"), cpu=False)
-    for available, rung, count in ((99, "none", 1), (25, "layer", 3), (1, "offload", 4)):
-        chosen, tried = choose(lambda setting: setting.remat, settings, available)
-        assert (chosen, len(tried), tried[-1].fits) == (rung, count, available > 1)
+def test_the_first_setting_that_fits_is_taken(rung_results, model):
+    """By the plans of whole runs: memory for a setting exactly, or for none at all."""
+    sizes = {rung: rung_results[rung][2].total for rung in REMAT_LADDER}
+    shapes, lines = abstract_params(model, "float32", None), examples(12)
+    for ladder, available in (
+        (("none", "names"), sizes["none"]),
+        (("none", "layer"), sizes["layer"]),
+        (("layer",), 1),
+    ):
+        settings = [dataclasses.replace(TRAIN, remat=rung) for rung in ladder]
+        trainer, tried = choose(lambda setting: Trainer(shapes, model, LORA, setting, lines), settings, available)
+        first = next((rung for rung in ladder if sizes[rung] <= available), ladder[-1])
+        assert trainer.config.remat == first
+        assert [plan.training.remat for plan in tried] == list(ladder[: ladder.index(first) + 1])
+        assert [plan.fits for plan in tried] == [sizes[plan.training.remat] <= available for plan in tried]
 
 
 def test_the_ladder_of_settings():
@@ -122,25 +129,25 @@ def test_flops_of_llama_2_7b():
     assert flops_per_token(windowed, LoraConfig(), 1e6) == flops_per_token(windowed, LoraConfig(), 2e6)
 
 
-def test_training_that_cannot_fit_is_refused_before_the_weights_are_read(tmp_path, model_folder, monkeypatch):
-    (tmp_path / "train.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
-    (tmp_path / "remat").write_bytes(b"\xeeames")  # an earlier attempt's, damaged: it must not be in the way
-    job = trainer_process.Job(
-        model=model_folder("llama"), train=tmp_path / "train.jsonl", out=tmp_path / "out", work=tmp_path, training=TRAIN
-    )
-    for name, stand_in in {
-        "use_cores": lambda rows: None,
-        "device_memory": lambda: 1000,
-        "Tokenizer": type("T", (), {"load": lambda folder: type("T", (), {"fallback_template": False})}),
-        "check_prompt": lambda tokenizer, base: [],
-        "check_vocabulary": lambda examples, tokenizer, vocab_size, folder: None,
-        "read_examples": lambda file, tokenizer: examples(12),
-        "load_params": lambda *args, **more: pytest.fail("weights were read"),
-        "training_identity": lambda **more: pytest.fail("weights were read"),
-    }.items():
-        monkeypatch.setattr(trainer_process, name, stand_in)
-    with pytest.raises(BadInput, match=r"training would take 0\.\d+ GiB on each of"):
-        trainer_process.run(job, stop=lambda: False, report=lambda event: None)
+@pytest.mark.slow
+def test_training_that_cannot_fit_is_refused_before_the_weights_are_read(tmp_path, model_folder, tokenizer_folder):
+    """The trainer itself, with a base of some terabytes of which there is only the configuration."""
+    shape = {"vocab_size": 400, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 2000}
+    shape |= {"num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128}
+    config = json.loads((model_folder("llama") / "config.json").read_text()) | shape
+    (tokenizer_folder / "config.json").write_text(json.dumps(config))
+    (tmp_path / "train.jsonl").write_text(8 * '{"instruction": "a", "output": "b"}\n')
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "remat").write_bytes(b"\xeeames")  # an earlier attempt's, damaged: it must not be in the way
+    job = {"model": tokenizer_folder, "train": tmp_path / "train.jsonl", "out": tmp_path / "out", "work": work}
+    training = {"sequence_length": 32, "accumulation": 1, "micro_batch_rows": 1}
+    (tmp_path / "job.json").write_text(json.dumps({**job, "training": training}, default=str))
+    command = [sys.executable, "-P", "-m", "jora_engine.trainer", str(tmp_path / "job.json")]
+    trainer = subprocess.run(command, capture_output=True, text=True, check=False)
+    event = json.loads(trainer.stdout.splitlines()[-1])
+    assert trainer.returncode == 2
+    assert re.match(r"training would take \d{4}\.\d+ GiB on each of", event["what"])
     assert not (tmp_path / "out").exists()
 
 
@@ -149,7 +156,7 @@ def test_the_planner_plans_for_a_stated_memory(model_folder, monkeypatch):
     job = {
         "model": str(model_folder("llama")),
         "lora": {"rank": 4},
-        "training": {"sequence_length": 64, "accumulation": 1, "dtype": "float32"},
+        "training": {"sequence_length": 64, "micro_batch_rows": 1, "dtype": "float32"},
         "memory_gib": 1000 / GIB,
         "tokens_per_second": 64.0,
     }

@@ -208,15 +208,15 @@ def test_a_remembered_calibration_is_used_and_not_measured_again(tiny_model, tmp
     file = tmp_path / "calibration.json"
     monkeypatch.setattr("retrieval.embedding.embedder.hardware", lambda device: ("a chip with bfloat16", True))
     decision = Calibration("bfloat16", 3.0, 0.9999, 1.0, "made up")
-    monkeypatch.setattr("retrieval.embedding.calibration.compare", lambda full, half: decision)
+    monkeypatch.setattr("retrieval.embedding.embedder.compare", lambda full, half: decision)
     assert Embedder.load(tiny_model, device="cpu", calibration=file).info.precision == "bfloat16"
-    monkeypatch.setattr("retrieval.embedding.calibration.compare", lambda full, half: pytest.fail("measured twice"))
+    monkeypatch.setattr("retrieval.embedding.embedder.compare", lambda full, half: pytest.fail("measured twice"))
     assert Embedder.load(tiny_model, device="cpu", calibration=file).info.precision == "bfloat16"
 
 
 def test_without_bfloat16_units_it_stays_with_float32(tiny_model, monkeypatch):
     monkeypatch.setattr("retrieval.embedding.embedder.hardware", lambda device: ("an old chip", False))
-    monkeypatch.setattr("retrieval.embedding.calibration.compare", lambda full, half: pytest.fail("nothing to measure"))
+    monkeypatch.setattr("retrieval.embedding.embedder.compare", lambda full, half: pytest.fail("nothing to measure"))
     assert Embedder.load(tiny_model, device="cpu").info.precision == "float32"
 
 

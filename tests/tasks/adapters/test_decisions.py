@@ -42,7 +42,7 @@ def test_a_whole_line_that_is_no_decision_is_passed_over_and_told(tmp_path, capl
     file = log_file(store, "law")
     file.write_bytes(file.read_bytes() + json.dumps({**NIGHT.model_dump(), field: value}).encode() + b"\n")
     assert read_decisions(store, "law") == [NIGHT]
-    assert f"{file}, line 2 is no decision ({field}" in caplog.text
+    assert f"{file}, line 2 is not a decision ({field}" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder"])

@@ -45,7 +45,7 @@ def test_age_can_be_left_out():
     ("promoted", "warm", "obstacle", "start", "words"),
     [
         (None, 0, "", None, "no version is promoted"),
-        (4, 1, "", 4, "going on from version 4"),
+        (4, 1, "", 4, "continuing from version 4"),
         (4, 3, "", None, "after 3 warm starts in a row"),
         (4, 0, "train.rank was changed", None, "train.rank was changed"),
     ],

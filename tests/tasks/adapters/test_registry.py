@@ -168,28 +168,28 @@ def change(body, *place, to):
 
 
 CONTRADICTIONS = {
-    "version 7 is in use, and there is none": lambda b: change(b, "promoted", to=7),
-    "version none is in use, and promoted is 1": lambda b: change(b, "promoted", to=None),
-    "version 2 is in use, and promoted is 1": lambda b: change(b, "promoted", to=2),
-    "version 1 is in use, and promoted is 1, 2": lambda b: change(b, "versions", 1, "state", to="promoted"),
+    "version 7 is in use, but does not exist": lambda b: change(b, "promoted", to=7),
+    "version none is in use, but marked as promoted: 1": lambda b: change(b, "promoted", to=None),
+    "version 2 is in use, but marked as promoted: 1": lambda b: change(b, "promoted", to=2),
+    "version 1 is in use, but marked as promoted: 1, 2": lambda b: change(b, "versions", 1, "state", to="promoted"),
     "there are 2 versions 1": lambda b: change(b, "versions", 1, "number", to=1),
     "version 2 names no export": lambda b: b["versions"][1]["stages"].pop("export"),
     "version 1 names a result of train as its export": lambda b: change(
         b, "versions", 0, "stages", "export", to=b["versions"][0]["stages"]["train"]
     ),
-    "version 2 was started from 2, which is no earlier version": lambda b: change(
+    "version 2 was started from 2, which is not an earlier version": lambda b: change(
         b, "versions", 1, "started_from", to=2
     ),
-    "version 2 was started from 9, which is no earlier version": lambda b: change(
+    "version 2 was started from 9, which is not an earlier version": lambda b: change(
         b, "versions", 1, "started_from", to=9
     ),
-    "its history names version 9, and there is none": lambda b: change(b, "history", -1, "was", to=9),
-    "a version is on trial, and none is in use": lambda b: (
+    "its history names version 9, which does not exist": lambda b: change(b, "history", -1, "was", to=9),
+    "a version is on trial, but none is in use": lambda b: (
         change(b, "promoted", to=None),
         change(b, "versions", 0, "state", to="retired"),
         change(b, "on_trial", to=True),
     ),
-    "it is of villages": lambda b: change(b, "name", to="villages"),
+    "it belongs to villages": lambda b: change(b, "name", to="villages"),
     "versions.0.number: Input should be greater than or equal to 1": lambda b: change(b, "versions", 0, "number", to=0),
     "versions.0.stages.export.key: String should match pattern": lambda b: change(
         b, "versions", 0, "stages", "export", "key", to="../../../etc"

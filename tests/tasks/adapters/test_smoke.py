@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from raft_errors import RaftError
-from tasks.adapters.smoke import run_command
+from raft_errors import BadInput, RaftError
+from tasks.adapters.smoke import require_command, run_command
 
 
 def test_the_command_is_told_what_was_promoted(tmp_path):
@@ -27,3 +27,29 @@ def test_the_command_is_told_what_was_promoted(tmp_path):
 def test_a_failing_command_is_an_error_that_says_why(tmp_path, command, words):
     with pytest.raises(RaftError, match=words):
         run_command(command, tmp_path, 7, 1.0 if "sleep" in command else 60)
+
+
+def test_a_command_that_could_not_be_started_is_found_before_a_night(tmp_path, monkeypatch):
+    script = tmp_path / "own.sh"
+    script.write_text("#!/bin/sh\ntrue\n")
+    for command, words in {
+        "no-such-program --now": "no-such-program is no program here",
+        "FAST=1 sh x.sh": "FAST=1 is no program here",
+        "": "is empty",
+        "  ": "is empty",
+        "sh -c 'true": "cannot be read",
+        "sh a.sh && sh b.sh": "&& means nothing without a shell",
+        "echo hello > /dev/null": "> means nothing without a shell",
+        str(script): "may not be executed",
+    }.items():
+        with pytest.raises(BadInput, match=words):
+            require_command(command)
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    for command in (str(script), "./own.sh --now", "sh own.sh", "sh -c 'true && true'", f"{sys.executable} -V"):
+        require_command(command)
+
+
+def test_a_command_with_an_open_quotation_mark_is_an_error_of_ours(tmp_path):
+    with pytest.raises(RaftError, match="cannot be read"):
+        run_command("sh -c 'true", tmp_path, 7, 60)

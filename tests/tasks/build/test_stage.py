@@ -159,13 +159,22 @@ def test_what_has_no_digest_cannot_be_an_input(world):
 
 def test_an_optional_input_counts_only_where_it_is_given():
     plain = stage.Request(fake_stages.FIRST, FirstConfig(), {"corpus": Source()})
-    made = dataclasses.replace(fake_stages.FIRST, optional=("earlier",))
+    either = dataclasses.replace(fake_stages.FIRST, build=fake_stages.first_or_earlier)
+    assert (either.inputs, either.optional) == (("corpus",), ("earlier",))
     keys = [
-        stage.Request(made, FirstConfig(), {"corpus": Source(), **given}).key()
-        for given in ({}, {"earlier": Source("a")}, {"earlier": Source("b")})
+        stage.Request(either, FirstConfig(), either.bind(Source(), earlier=earlier)).key()
+        for earlier in (None, Source("a"), Source("b"))
     ]
     assert keys[0] == plain.key(), "a stage that could have taken one keeps its key"
     assert len({*keys}) == 3
+
+
+@pytest.mark.parametrize("given", [((), {}), ((1, 2), {}), ((1,), {"later": 2})])
+def test_a_stage_is_given_what_it_takes(given):
+    inputs, optional = given
+    either = dataclasses.replace(fake_stages.FIRST, build=fake_stages.first_or_earlier)
+    with pytest.raises(TypeError, match=r"Stage first takes \(corpus, earlier=\)"):
+        either.bind(*inputs, **optional)
 
 
 def test_the_seed_counts_only_for_stages_that_draw():

@@ -15,13 +15,13 @@ import grimp
 import pytest
 from packaging.requirements import Requirement
 
-from flows.pipeline import STAGES
+from flows.calls import STAGES
 from tasks import gate, replay
 from tasks.build import keys, packages
 from tasks.build.packages import distribution_of, distributions_of, normal
 
 ROOT = Path(__file__).resolve().parents[3]
-ALL = {stage.name: stage for stage in (*STAGES, gate.STAGE, replay.STAGE)}
+ALL = {**STAGES, "gate": gate.STAGE, "replay": replay.STAGE}
 CHILDREN = {  # what stages start as processes of their own, which no import shows
     "ingest": "data.loading.worker",
     "train": "jora_engine.training.job",
@@ -127,7 +127,7 @@ EDITS = {
     "tasks/runtime/answers.py": {"evaluate", "gate"},
     "tasks/runtime/contenders.py": {"evaluate", "gate"},
     "tasks/runtime/exam.py": {"evaluate", "gate"},
-    "tasks/runtime/general_skills.py": {"evaluate"},
+    "tasks/runtime/general_replies.py": {"evaluate"},
     "tasks/runtime/local_teacher.py": {"questions", "evaluate"},
     "tasks/runtime/parity.py": {"export"},
     "tasks/work/model_card.py": {"export"},
@@ -165,14 +165,14 @@ def test_an_edit_changes_the_keys_of_the_stages_whose_work_it_is_and_of_no_other
     program = """
 import json, sys
 from pathlib import Path
-from flows.pipeline import STAGES
+from flows.calls import STAGES
 from tasks import gate, replay
 from tasks.build import keys
 assert Path(keys.__file__).is_relative_to(Path.cwd())
 keys._kept_prints = lambda: (None, "")
 real = keys._module_print
 def prints():
-    return {s.name: keys.key_of({"code": s.code()}) for s in (*STAGES, gate.STAGE, replay.STAGE)}
+    return {s.name: keys.key_of({"code": s.code()}) for s in (*STAGES.values(), gate.STAGE, replay.STAGE)}
 def edited(path, module, words):
     text = path.read_text()
     path.write_text(text + words)

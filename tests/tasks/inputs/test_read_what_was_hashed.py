@@ -196,9 +196,7 @@ def test_a_result_of_an_earlier_stage_that_is_altered_meanwhile_is_named(store, 
         read.path("documents.jsonl").write_text("planted\n")
         return Outcome("cut")
 
-    request = Request(
-        Stage("cutting", chunk.ChunkConfig, disturbed, inputs=("ingest",)), chunk.ChunkConfig(), {"ingest": read}
-    )
+    request = Request(Stage("cutting", chunk.ChunkConfig, disturbed), chunk.ChunkConfig(), {"ingest": read})
     with pytest.raises(Changed, match=r"stage ingest in the store \(documents\.jsonl"):
         stage.run(request, store)
 

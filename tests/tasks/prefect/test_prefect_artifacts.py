@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.build.events import Progressed, Started, silent
+from tasks.build.events import Finished, Progressed, Started, silent
 from tasks.prefect import artifacts as pages
 from tasks.store.manifest import FileEntry, Manifest
 
@@ -44,12 +44,27 @@ def test_a_stage_shows_summary_figures_and_its_pages(told, tmp_path):
 
 
 def test_progress_is_told_every_few_seconds_and_at_the_end(told, clock):
-    reporter = pages.in_pages(silent)
+    reporter = pages.Pages(silent)
     reporter(Started("train"))
     for step in range(1, 5):
         clock[0] += 2
         reporter(Progressed("train", step, 4, "loss 2.0"))
     assert told == [("progress", "train-progress"), ("update", 75.0), ("update", 100.0)]
+
+
+def test_the_progress_of_a_finished_stage_stands_at_its_end(told, clock, tmp_path):
+    reporter = pages.Pages(silent)
+    clock[0] += 60
+    for event in (Started("evaluate"), Progressed("evaluate", 12, 100, "12 answers")):
+        reporter(event)
+    reporter(Finished(manifest(tmp_path), cached=False))
+    assert told[:2] == [("progress", "evaluate-progress"), ("update", 100.0)]
+    assert ("markdown", "evaluate") in told
+
+
+def test_a_cached_stage_leaves_the_pages_of_the_run_that_built_it(told, tmp_path):
+    pages.Pages(silent)(Finished(manifest(tmp_path), cached=True))
+    assert told == []
 
 
 def test_a_server_that_is_away_is_asked_once_and_the_stage_goes_on(told, clock, monkeypatch, tmp_path, caplog):
@@ -61,7 +76,7 @@ def test_a_server_that_is_away_is_asked_once_and_the_stage_goes_on(told, clock, 
 
     monkeypatch.setattr(pages, "update_progress_artifact", away)
     monkeypatch.setattr(pages, "create_markdown_artifact", away)
-    reporter = pages.in_pages(events.append)
+    reporter = pages.Pages(events.append)
     steps = [Progressed("train", step, 3, "loss 2.0") for step in range(1, 4)]
     for event in (Started("train"), *steps):
         clock[0] += 60

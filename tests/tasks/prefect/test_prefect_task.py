@@ -1,16 +1,17 @@
-"""Stages as Prefect tasks: Prefect shows and skips, the store decides. One server for all tests of this file."""
+"""Stages as Prefect tasks: Prefect shows what the store decides. One server for all tests of this file."""
 
 import shutil
-from pathlib import Path
+import time
 
 import fake_stages
 import pytest
-from fake_stages import SecondConfig, walk
+from fake_stages import FIRST, SECOND, Request, SecondConfig, ThirdConfig, walk
 
 from raft_errors import BadInput
+from tasks.build import stage as stage_module
 from tasks.build.events import silent
-from tasks.prefect import task as prefect_task
-from tasks.prefect.task import Boxed, FlockLockManager, ManifestSerializer, stage_task
+from tasks.build.stage import Stage, run
+from tasks.prefect.task import TaskSteps
 from tasks.store.store import Store
 
 pytestmark = pytest.mark.slow
@@ -28,35 +29,43 @@ def server():
 
 @pytest.fixture
 def world(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(prefect_task, "BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(stage_module, "BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(fake_stages, "WORLD", fake_stages.World(log=tmp_path / "log"))
 
     class World:
         store = Store(tmp_path / "raft")
         fail = fake_stages.WORLD.fail
-        records = tmp_path / "records"
 
-        def run(self, force=False, **configs):
-            """Runs the three stages as tasks of a flow; returns the manifests and each task's final state name."""
+        def flow(self, body, force=False):
+            """Calls the body with a step in a flow; returns what the server then knows of each task, by its name."""
             from prefect import flow
+            from prefect.client.orchestration import get_client
+            from prefect.client.schemas.filters import FlowRunFilter
+            from prefect.context import FlowRunContext
 
-            states = {}
-
-            def note(task, run, state):
-                states[task.name] = state.name
-
-            def step(request):
-                made = stage_task(request.stage, self.store, force=force)
-                made = made.with_options(result_storage=self.records, on_completion=[note], on_failure=[note])
-                return made(Boxed(request))
+            ids = []
 
             @flow(name="three")
             def three():
-                return None if walk(self.store, step=step, **configs) is None else True
+                ids.append(FlowRunContext.get().flow_run.id)
+                body(TaskSteps(lambda tell: lambda request: run(request, self.store, tell, force=force), silent))
+                return True
 
-            self.records.mkdir(exist_ok=True)
-            three()
-            return states
+            try:
+                three()
+            finally:
+                with get_client(sync_client=True) as client:
+                    for _ in range(100):  # task runs reach the server a moment later
+                        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": ids}))
+                        if runs and all(r.state and r.state.is_final() for r in runs):
+                            break
+                        time.sleep(0.1)
+            return {r.name: r for r in runs}
+
+        def run(self, force=False, **configs):
+            """Runs the three stages; returns each task's final state name."""
+            tasks = self.flow(lambda step: walk(self.store, step=step, **configs), force)
+            return {name: task.state.name for name, task in tasks.items()}
 
         def ran(self):
             log = fake_stages.WORLD.log
@@ -77,8 +86,7 @@ def test_a_second_flow_shows_every_stage_as_cached_and_runs_no_body(world):
     assert world.ran() == []
 
 
-def test_a_stage_whose_artefact_is_gone_or_altered_runs_again_though_prefect_has_its_record(world):
-    """Guards what the design rests on: Prefect takes a serializer's error as "no record"."""
+def test_a_stage_whose_artefact_is_gone_or_altered_runs_again(world):
     world.run()
     world.ran()
     folder = next((world.store.root / "store" / "second").iterdir())
@@ -90,21 +98,13 @@ def test_a_stage_whose_artefact_is_gone_or_altered_runs_again_though_prefect_has
     assert world.ran() == ["second"]
 
 
-def test_losing_all_of_prefects_records_costs_no_work(world):
-    world.run()
-    world.ran()
-    shutil.rmtree(world.records)
-    assert world.run() == dict.fromkeys(ALL, "Completed")
-    assert world.ran() == []
-
-
 def test_a_flow_fetches_what_another_machine_shared(world, tmp_path):
     from tasks.store.share import Share
 
     walk(Store(tmp_path / "elsewhere", Share.at(f"file://{tmp_path}/team")))
     world.ran()
     world.store = Store(tmp_path / "here", Share.at(f"file://{tmp_path}/team"))
-    world.run()
+    assert world.run() == dict.fromkeys(ALL, "Cached")
     assert world.ran() == []
     assert len(world.store.manifests()) == 3
 
@@ -112,7 +112,7 @@ def test_a_flow_fetches_what_another_machine_shared(world, tmp_path):
 def test_a_forced_flow_runs_every_body(world):
     world.run()
     world.ran()
-    world.run(force=True)
+    assert world.run(force=True) == dict.fromkeys(ALL, "Completed")
     assert world.ran() == ALL
 
 
@@ -135,32 +135,30 @@ def test_what_ran_without_prefect_is_cached_with_it_and_the_other_way_round(worl
     assert world.ran() == []
 
 
-def test_a_record_holds_no_place_and_no_pickle(world):
-    world.run()
-    blobs = [path.read_bytes() for path in Path(world.records).iterdir()]
-    assert len(blobs) == 3
-    assert not any(str(world.store.root).encode() in blob for blob in blobs)
-    assert all(b"raft-manifest-v1" in blob for blob in blobs)
+def sums(bench, config, left, right, extra=None):
+    products = [given.path("products.txt").read_text() for given in (left, right)]
+    (bench.out / "sum.txt").write_text("\n".join(products))
+    return fake_stages.Outcome("two")
 
 
-def test_an_error_is_kept_as_text():
-    blob = ManifestSerializer().dumps(BadInput("wrong file"))
-    assert b"wrong file" in blob
-    with pytest.raises(ValueError, match="wrong file"):
-        ManifestSerializer().loads(blob)
+def test_the_edges_in_the_pages_are_the_flows_own_and_a_stage_may_stand_twice(world):
+    """The second stage stands twice under two names; the third reads both results, and one made before the flow."""
+    earlier = walk(world.store)["third"]
 
+    def body(step):
+        first = step(Request(FIRST, fake_stages.FirstConfig(), {"corpus": fake_stages.Source()}))
+        once = step(Request(SECOND, SecondConfig(), {"first": first}))
+        again = step(Request(SECOND, SecondConfig(factor=3), {"first": first}, call="second_again"))
+        step(Request(Stage("sums", ThirdConfig, sums), ThirdConfig(), {"left": once, "right": again, "extra": earlier}))
 
-def test_prefects_lock_is_the_stage_lock(tmp_path):
-    store = Store(tmp_path)
-    manager = FlockLockManager(lambda key: store.lock(*key.split("-", 1)), silent)
-    assert manager.acquire_lock("chunk-k1", "me")
-    assert manager.acquire_lock("chunk-k1", "me"), "the holder may ask again"
-    assert not manager.acquire_lock("chunk-k1", "you", acquire_timeout=0)
-    assert not store.lock("chunk", "k1").acquire(timeout_seconds=0)
-    assert manager.is_locked("chunk-k1")
-    assert manager.is_lock_holder("chunk-k1", "me")
-    assert not manager.wait_for_lock("chunk-k1", timeout=0)
-    manager.release_lock("chunk-k1", "me")
-    assert manager.wait_for_lock("chunk-k1", timeout=0)
-    with pytest.raises(ValueError, match="No lock held"):
-        manager.release_lock("chunk-k1", "me")
+    tasks = world.flow(body)
+    names = {task.id: name for name, task in tasks.items()}
+    edges = {n: {p: [names[i.id] for i in given] for p, given in t.task_inputs.items()} for n, t in tasks.items()}
+    assert edges == {
+        "first": {"corpus": []},
+        "second": {"first": ["first"]},
+        "second_again": {"first": ["first"]},
+        "sums": {"left": ["second"], "right": ["second_again"], "extra": []},
+    }
+    assert len({task.task_key for task in tasks.values()}) == 4
+    assert {n: t.task_key.rpartition("-")[0] for n, t in tasks.items()} == {n: n for n in tasks}

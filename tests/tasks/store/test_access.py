@@ -197,7 +197,7 @@ def test_what_is_no_lock_file_is_refused_by_name_and_left_as_it_is(tmp_path, kin
     (tmp_path / "precious").write_text("of somebody")
     {"FIFO": os.mkfifo, "folder": os.mkdir, "link": lambda p: p.symlink_to("precious")}[kind](path)
     lock = FileLock(path)
-    with pytest.raises(RaftError, match=r"a\.lock is no file"):
+    with pytest.raises(RaftError, match=r"a\.lock is not a file"):
         lock.acquire(timeout_seconds=0)
     assert lock.holder() is None or kind == "link"
     assert (tmp_path / "precious").read_text() == "of somebody"

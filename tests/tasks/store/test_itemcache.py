@@ -126,7 +126,7 @@ def test_a_full_disk_costs_what_is_new_and_nothing_that_is_there(tmp_path, caplo
         cache.put_many({str(i): b"x" * 500 for i in range(100)})
     assert cache.get_many(["a", "1"]) == {"a": b"1"}, "all of a batch is stored, or nothing of it"
     assert [r.getMessage() for r in caplog.records] == [
-        f"the cache {tmp_path}/c.sqlite cannot grow (its disk is full): going on without what is new"
+        f"the cache {tmp_path}/c.sqlite cannot grow (its disk is full): new items are not kept"
     ]
     cache._db.execute("PRAGMA max_page_count=100000")
     cache.put_many({"b": b"2"})

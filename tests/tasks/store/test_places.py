@@ -184,7 +184,7 @@ def test_nowhere_to_write_temporary_files_is_told_with_the_variable(tmp_path, mo
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
-    with pytest.raises(BadInput, match="Temporary files can be written nowhere") as caught:
+    with pytest.raises(BadInput, match="There is no place for temporary files") as caught:
         places.temporary_folder()
     assert str(tmp_path / "nowhere") in caught.value.what
     assert "set TMPDIR" in caught.value.do

@@ -207,7 +207,7 @@ def test_a_url_with_a_password_is_refused_without_showing_it(url):
 
 
 def test_what_is_no_url_or_needs_a_package_is_bad_input():
-    with pytest.raises(BadInput, match="is no URL"):
+    with pytest.raises(BadInput, match="is not a URL"):
         Share.at("/mnt/team/raft")
     with pytest.raises(BadInput, match="cannot be used"):
         Share.at("nosuchfilesystem://bucket/raft")

@@ -11,7 +11,7 @@ from raft_errors import RaftError
 from tasks.build.supervisor import run_child
 from tasks.export import ExportConfig
 from tasks.work.bench import Bench
-from tasks.work.export import judge, measure
+from tasks.work.export import measure_parity, require_parity
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "flows"))
 
@@ -49,9 +49,9 @@ def gate(folder, tmp_path, dtype="float32", adapter=None, merged=None):
         tmp_path, tmp_path, None, lambda *a: None, 0, {}, run_child=run_child, calibration=tmp_path, compiled=tmp_path
     )
     config = ExportConfig(gate_tokens=4, merged_dtype=dtype)
-    return measure(
+    return measure_parity(
         base=folder / "base",
-        trained=folder / "trained",
+        engine_adapter=folder / "trained",
         adapter=adapter or folder / "adapter",
         merged=merged or folder / f"merged-{dtype}",
         prompts=PROMPTS,
@@ -77,21 +77,21 @@ def test_it_opens_for_an_untouched_export(exported, tmp_path):
     figures = gate(exported, tmp_path)
     assert figures["peft"]["continuations_equal"] == figures["peft"]["continuations"] == 2
     assert 0 < figures["peft"]["max_logit_difference"] < 1e-4
-    judge(figures, 1e-3)
+    require_parity(figures, 1e-3)
 
 
 def test_it_closes_on_a_tampered_adapter_and_says_which_of_the_two_it_is(exported, tmp_path):
     tampered = copied(exported / "adapter", tmp_path / "adapter", lambda w: w + np.float32(0.05))
     figures = gate(exported, tmp_path, adapter=tampered)
     with pytest.raises(RaftError, match="the base with the PEFT adapter differs by") as caught:
-        judge(figures, 1e-3)
+        require_parity(figures, 1e-3)
     assert "merged model differs" not in str(caught.value)
 
 
 def test_it_closes_on_a_tampered_merged_model(exported, tmp_path):
     tampered = copied(exported / "merged-float32", tmp_path / "merged", lambda w: w * np.float32(1.05))
     with pytest.raises(RaftError, match="the merged model differs by"):
-        judge(gate(exported, tmp_path, merged=tampered), 1e-3)
+        require_parity(gate(exported, tmp_path, merged=tampered), 1e-3)
 
 
 def test_it_closes_on_an_adapter_that_does_not_load(exported, tmp_path):
@@ -102,19 +102,19 @@ def test_it_closes_on_an_adapter_that_does_not_load(exported, tmp_path):
 
 def test_a_rounded_merged_model_is_held_to_its_own_weights_and_the_rounding_is_told(exported, tmp_path):
     figures = gate(exported, tmp_path, dtype="bfloat16")
-    judge(figures, 1e-3)
+    require_parity(figures, 1e-3)
     assert figures["merged"]["rounding"] > figures["merged"]["max_logit_difference"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 2e-3])
 def test_a_difference_that_is_no_number_or_too_large_closes_it(value):
     row = {"max_logit_difference": 0.0, "continuations_equal": 2, "continuations": 2}
-    judge({"peft": row, "merged": row}, 1e-3)
+    require_parity({"peft": row, "merged": row}, 1e-3)
     with pytest.raises(RaftError):
-        judge({"peft": row, "merged": {**row, "max_logit_difference": value}}, 1e-3)
+        require_parity({"peft": row, "merged": {**row, "max_logit_difference": value}}, 1e-3)
 
 
 def test_another_continuation_closes_it_though_the_logits_are_near():
     row = {"max_logit_difference": 0.0, "continuations_equal": 2, "continuations": 2}
     with pytest.raises(RaftError, match="continues 1 of 2 prompts differently"):
-        judge({"peft": {**row, "continuations_equal": 1}, "merged": row}, 1e-3)
+        require_parity({"peft": {**row, "continuations_equal": 1}, "merged": row}, 1e-3)

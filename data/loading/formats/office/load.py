@@ -1,7 +1,8 @@
-"""Office, e-book and Outlook files to Markdown through markitdown's converters.
+"""Word files, slides and Outlook messages to Markdown through markitdown's converters.
 
 The converters are called directly: markitdown's own file type guessing (a model) is not wanted, since `detect` has
-already looked inside.
+already looked inside. What they lose or show of what no reader sees is mended beside them, in the XML before and in
+the HTML between.
 """
 
 from __future__ import annotations
@@ -9,10 +10,19 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from data.loading.draft import Draft
+from data.loading.draft import Draft, draft_without
+from data.loading.formats.office.epub import load_epub
+from data.loading.formats.office.markdown_of_html import SeenHtml
+from data.loading.formats.office.sheets import load_xlsx
+from data.loading.formats.office.slides_xml import mend_pptx
+from data.loading.formats.office.word_xml import mend_docx
 from data.loading.formats.zipped import check_zip
 from data.loading.options import LoadOptions, Refused
 
@@ -27,11 +37,9 @@ MEDIA_TYPES = {
 _PICTURE = re.compile(r"!\[([^\]\n]*)\]\([^)\n]*\)")
 _LINK = re.compile(r"\[([^\[\]\n]*)\]\([^()\s]*(?:\s\"[^\"\n]*\")?\)")
 _ESCAPED = re.compile(r"\\([*_])")
-_EMPTY_CELL = re.compile(r"(?<=\| )NaN(?= \|)")
-_UNNAMED = re.compile(r"(?<=\| )Unnamed: \d+(?= \|)")
 _SLIDE = re.compile(r"<!-- Slide number: \d+ -->\n?")
+_BETWEEN = "_html_converter"  # what turns the HTML that a converter makes into Markdown
 _EQUATION_STEPS = ("_pre_process_math", "_convert_omath_to_latex")
-_EPUB_TITLE = re.compile(r"^\*\*Title:\*\* (.+)$", re.MULTILINE)
 _MSG_SUBJECT = re.compile(r"^\*\*Subject:\*\* (.+)$", re.MULTILINE)
 
 
@@ -43,24 +51,38 @@ def load_office(raw: bytes, kind: str, options: LoadOptions) -> Draft:
     """
     if kind != "msg":
         check_zip(raw, options)
-    text, title = _convert(raw, kind)
-    text = _ESCAPED.sub(r"\1", _LINK.sub(r"\1", _PICTURE.sub(r"\1", text)))
     if kind == "xlsx":
-        text = _UNNAMED.sub("", _EMPTY_CELL.sub("", text))
-    if kind == "pptx":
-        parts = _SLIDE.split(text)
-        return Draft(
-            parts[1:] if len(parts) > 1 and not parts[0].strip() else parts,
-            MEDIA_TYPES[kind],
-            markup="markdown",
-            title=title,
-            paged=True,
-            metadata={"loader": "markitdown"},
-        )
-    stated = {"epub": _EPUB_TITLE, "msg": _MSG_SUBJECT}.get(kind)
-    if not title and stated and (found := stated.search(text[:4000])):
-        title = found[1]
-    return Draft([text], MEDIA_TYPES[kind], markup="markdown", title=title, metadata={"loader": "markitdown"})
+        return load_xlsx(raw)
+    draft = load_epub(raw) if kind == "epub" else _load_by_markitdown(raw, kind)
+    return replace(draft, parts=[_ESCAPED.sub(r"\1", _LINK.sub(r"\1", _PICTURE.sub(r"\1", p))) for p in draft.parts])
+
+
+def _load_by_markitdown(raw: bytes, kind: str) -> Draft:
+    left_out: dict[str, int] = {}
+    hidden: set[int] = set()
+    try:
+        if kind == "docx":
+            raw, left_out = mend_docx(raw)
+        elif kind == "pptx":
+            raw, left_out, hidden = mend_pptx(raw)
+    except (zipfile.BadZipFile, KeyError, ValueError, zlib.error) as error:
+        raise Refused("unreadable", f"its parts are damaged ({error}); save it anew") from error
+    text, title, more = _convert(raw, kind)
+    left_out = Counter(left_out) + Counter(more)
+    parts = _SLIDE.split(text) if kind == "pptx" else [text]
+    if len(parts) > 1 and not parts[0].strip():
+        parts = parts[1:]
+    if kind == "msg" and not title and (subject := _MSG_SUBJECT.search(text[:4000])):
+        title = subject[1]
+    draft = Draft(
+        ["" if number in hidden else part for number, part in enumerate(parts)],
+        MEDIA_TYPES[kind],
+        markup="markdown",
+        title=title,
+        paged=kind == "pptx",
+        metadata={"loader": "markitdown"},
+    )
+    return draft_without(draft, left_out)
 
 
 @contextlib.contextmanager
@@ -96,16 +118,17 @@ def _careful_with_equations() -> Iterator[None]:
             setattr(pre_process, name, function)
 
 
-def _convert(raw: bytes, kind: str) -> tuple[str, str]:
+def _convert(raw: bytes, kind: str) -> tuple[str, str, Mapping[str, int]]:
+    """Text and title, and what was left out of the HTML between."""
     from markitdown import StreamInfo, converters
 
     converter = {
         "docx": converters.DocxConverter,
         "pptx": converters.PptxConverter,
-        "xlsx": converters.XlsxConverter,
-        "epub": converters.EpubConverter,
         "msg": converters.OutlookMsgConverter,
     }[kind]()
+    seen = SeenHtml()
+    setattr(converter, _BETWEEN, seen)
     info = StreamInfo(extension=f".{kind}", mimetype=MEDIA_TYPES[kind])
     try:
         try:
@@ -120,4 +143,4 @@ def _convert(raw: bytes, kind: str) -> tuple[str, str]:
     except Exception as error:  # third-party parsers raise anything on damaged files
         what = f"{type(error).__name__}: {error}"[:200]
         raise Refused("unreadable", f"the {kind} converter failed on it ({what}); save it anew") from error
-    return result.markdown or "", result.title or ""
+    return result.markdown or "", result.title or "", seen.left_out

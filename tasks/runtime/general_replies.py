@@ -1,6 +1,7 @@
 """What base and adapter do with general instructions outside the domain: replies, and the loss of a good answer.
 
-Both are kept in the item cache under everything that decides them. The instructions stand in `data.evaluation`.
+Both are kept in the item cache, under a key of everything that decides them. `data.evaluation.general_skills` holds the
+instructions and the comparison.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 MAX_NEW_TOKENS = 48
 
 
-def general_skills(
+def measure_general_skills(
     who: Mapping[str, tuple[Path | None, str]],
     base: ModelFolder,
     *,
@@ -36,18 +37,18 @@ def general_skills(
 
     Args:
         who: condition -> (adapter folder or None, digest of its weights).
-        count: instructions to ask.
+        count: number of instructions.
     """
     from data.evaluation.general_skills import compare_general_skills, instructions
 
-    asked = instructions(count)
-    found = {
-        name: _measure(name, base, adapter, digest, asked, dtype, batch_size, cache, progress)
+    items = instructions(count)
+    rows_of = {
+        name: _measure(name, base, adapter, digest, items, dtype, batch_size, cache, progress)
         for name, (adapter, digest) in who.items()
     }
-    replies = {name: [reply for reply, _ in rows] for name, rows in found.items()}
-    losses = {name: [loss for _, loss in rows] for name, rows in found.items()}
-    return compare_general_skills(asked, replies, losses, samples=samples, seed=seed)
+    replies = {name: [reply for reply, _ in rows] for name, rows in rows_of.items()}
+    losses = {name: [loss for _, loss in rows] for name, rows in rows_of.items()}
+    return compare_general_skills(items, replies, losses, samples=samples, seed=seed)
 
 
 def _measure(
@@ -55,16 +56,16 @@ def _measure(
     base: ModelFolder,
     adapter: Path | None,
     digest: str,
-    asked: Sequence[Instruction],
+    items: Sequence[Instruction],
     dtype: str,
     batch_size: int,
     cache: ItemCache,
     progress: Progress,
 ) -> list[tuple[str, float]]:
-    """(reply, loss in nats a token of the written answer) for each instruction."""
-    keys = [_key(digest, dtype, item) for item in asked]
-    known = cache.get_many(keys)
-    todo = [(key, item) for key, item in zip(keys, asked, strict=True) if key not in known]
+    """(reply, loss on the written answer in nats per token) for each instruction."""
+    keys = [_key(digest, dtype, item) for item in items]
+    values = cache.get_many(keys)
+    todo = [(key, item) for key, item in zip(keys, items, strict=True) if key not in values]
     if todo:
         import numpy as np
 
@@ -80,10 +81,10 @@ def _measure(
             top = logits.max(axis=-1, keepdims=True)
             total = np.log(np.exp(logits - top).sum(axis=-1)) + top[:, 0]
             loss = float((total - logits[np.arange(len(answer)), answer]).mean())
-            known[key] = json.dumps([reply.text, loss]).encode()
-            cache.put_many({key: known[key]})
+            values[key] = json.dumps([reply.text, loss]).encode()
+            cache.put_many({key: values[key]})
             progress(number + 1, len(todo), f"general skills, {name}")
-    return [(text, loss) for text, loss in (json.loads(known[key]) for key in keys)]
+    return [(text, loss) for text, loss in (json.loads(values[key]) for key in keys)]
 
 
 def _key(digest: str, dtype: str, item: Instruction) -> str:

@@ -1,0 +1,82 @@
+"""Whether an answer stands in a text as whole words, and not as a part of another word or of another number.
+
+Texts come as `data.questions.library.comparable` makes them: lower case, scripts without spaces spaced out.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from data.text.alike import MARKS, alike
+from data.text.unspaced import NUMERALS, spaced_out
+
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:[,' ]\d{3})+|\d+)(?:\.\d+)?")
+
+
+def is_number(answer: str) -> bool:
+    """Whether an answer is a number alone."""
+    return _NUMBER.fullmatch(alike(answer)) is not None
+
+
+def holds(text: str, answer: str) -> bool:
+    """Whether the answer stands in the text: numbers however their thousands are parted, words whole."""
+    return held_as(text, answer) != ""
+
+
+def held_as(text: str, answer: str) -> str:
+    """The answer as the text writes it, "" where it does not stand there."""
+    plain, number = _sought(answer)
+    if number is not None:
+        match = number.search(text)
+        return match.group() if match else ""
+    at = text.find(plain) if plain else -1
+    while at >= 0:
+        if _stands_alone(text, at, at + len(plain)):
+            return plain
+        at = text.find(plain, at + 1)
+    return ""
+
+
+@functools.lru_cache(maxsize=10_000)
+def _sought(answer: str) -> tuple[str, re.Pattern[str] | None]:
+    """An answer as texts are, and the pattern for one that is a number."""
+    plain = spaced_out(alike(answer)).lower().strip(" .。")
+    if _NUMBER.fullmatch(plain):
+        return plain, re.compile(rf"(?<!\w)(?<!\d[.,]){_digits(plain)}(?!\w|[.,]\d)")
+    return plain, None
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether what stands there is no part of a longer word, nor a number at either end part of a longer one."""
+    before, after = text[max(0, start - 2) : start], text[end : end + 2]
+    if _in_word(before[-1:]) or _in_word(after[:1]) or (after and after[0] in _MARKS):
+        return False
+    first, last = text[start], text[end - 1]
+    if first.isdigit() and before[-1:] in (".", ",") and before[:1].isdigit():
+        return False
+    if last.isdigit() and after[:1] in (".", ",") and after[1:].isdigit():
+        return False
+    if first in NUMERALS and before[-1:] == " " and before[:1] and before[0] in NUMERALS:
+        return False
+    return not (last in NUMERALS and after[:1] == " " and after[1:] and after[1] in NUMERALS)
+
+
+_MARKS = frozenset(MARKS)
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
+
+
+def _digits(number: str) -> str:
+    """A pattern for a number: thousands parted by a comma, a point, an apostrophe, a space or not at all; zeros at the
+    end of its decimals, or none."""
+    whole, _, decimals = re.sub(r"[,' ]", "", number).partition(".")
+    sign, whole = ("-" if whole.startswith("-") else ""), whole.lstrip("-")
+    head = len(whole) % 3 or 3
+    groups = [whole[:head], *(whole[at : at + 3] for at in range(head, len(whole), 3))]
+    points = ",.' " if len(groups) > 2 else ",' "  # 1.234 is a decimal as likely as not
+    decimals = decimals.rstrip("0")
+    tail = rf"[.,]{decimals}0*" if decimals else r"(?:[.,]0{1,2})?"
+    return sign + f"[{points}]?".join(groups) + tail

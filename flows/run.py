@@ -1,0 +1,102 @@
+"""What a run is made of: the configuration, the store, the models, and who is told of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks import ingest
+from tasks.build.events import Reporter, Said, silent, voice_of
+from tasks.build.stage import Request, Stage
+from tasks.config import ModelsConfig, RunConfig
+from tasks.inputs.corpus import Corpus
+from tasks.inputs.models import ModelFiles, resolve
+from tasks.store.locks import locked
+from tasks.store.places import temporary_folder
+from tasks.store.store import Store
+
+
+class Models(Mapping[str, ModelFiles]):
+    """The run's models by role, each resolved (and fetched, if need be) when it is first asked for."""
+
+    def __init__(self, config: ModelsConfig, find: Callable[..., ModelFiles | None]) -> None:
+        self._wanted = {
+            "base": (config.base, config.base_revision),
+            "embedder": (config.embedder, config.embedder_revision),
+        }
+        self._chat = (config.chat_template, config.prefill)
+        self._find = find
+        self._files: dict[str, Any] = {}
+
+    def __getitem__(self, role: str) -> ModelFiles:
+        if role not in self._files:
+            files = self._find(*self._wanted[role])
+            self._files[role] = files.with_chat(*self._chat) if files is not None and role == "base" else files
+        return self._files[role]
+
+    def name(self, role: str) -> str:
+        return self._wanted[role][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._wanted)
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is made of.
+
+    Attributes:
+        keep: stages whose finished result counts though other code made it (`tasks.build.kept`).
+    """
+
+    config: RunConfig
+    store: Store
+    models: Models
+    reporter: Reporter
+    keep: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, config: RunConfig, reporter: Reporter | None = None, keep: Collection[str] = ()) -> Run:
+        reporter = reporter or silent
+        models = Models(config.models, functools.partial(resolve, say=voice_of(reporter)))
+        return cls(config, store_of(config), models, reporter, frozenset(keep))
+
+    def corpus(self) -> Corpus:
+        """The documents as they are now."""
+        return ingest.corpus_of(self.config.corpus, self.config.ingest, self.store)
+
+    def request(self, stage: Stage, inputs: Mapping[str, Any], name: str = "") -> Request:
+        """The request for one stage, given its inputs by parameter."""
+        shared = {section: getattr(self.config, section) for section in stage.shared}
+        return Request(stage, getattr(self.config, stage.name), inputs, self.models, self.config.seed, shared, name)
+
+
+def store_of(config: RunConfig) -> Store:
+    """The store of a configuration, with the share behind it where there is one."""
+    if config.share is None:
+        return Store(Path(config.store), mode=config.store_mode)
+    from tasks.store.share import Share
+
+    return Store(Path(config.store), Share.at(config.share), config.store_mode)
+
+
+@contextlib.contextmanager
+def at_work(run: Run) -> Iterator[None]:
+    """Nothing is deleted from the store during the block."""
+    run.store.prepare()
+    temporary_folder()
+    if notice := run.store.notice:
+        run.reporter(Said(notice))
+    lock = run.store.running(shared=True)
+    with (
+        run.store.working(),
+        locked(lock, on_wait=lambda who: run.reporter(Said(f"Waiting for {who} to tidy up"))),
+    ):
+        yield

@@ -1,0 +1,104 @@
+"""Reads a flow's lines for real: each call becomes a request, and a step gives its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from data.text.shown import shown
+from flows.calls import calls_to
+from flows.pipeline import pipeline
+from flows.run import Run
+from flows.step import take_kept
+from tasks import ingest
+from tasks.build import kept, stage
+from tasks.build.events import Reporter, Said, silent
+from tasks.build.stage import Request, Stage
+from tasks.build.unchanged import Changed
+from tasks.inputs.corpus import Corpus
+from tasks.store.manifest import Manifest
+
+Built = dict[str, Manifest]
+T = TypeVar("T")
+
+
+class Walk:
+    """A `make` for flows: asks a step for each result, and keeps the results by the names of their calls."""
+
+    def __init__(self, run: Run, step: Callable[[Request], Manifest | None], until: str | None = None) -> None:
+        self.results: Built = {}
+        self._run, self._step, self._until = run, step, until
+
+    def __call__(self, stage: Stage, /, *inputs: Any, name: str = "", **optional: Any) -> Manifest:
+        request = self._run.request(stage, stage.bind(*inputs, **optional), name)
+        manifest = self._step(request)
+        if manifest is None:
+            raise _Missing
+        self.results[request.name] = manifest
+        for given in inputs:
+            if isinstance(given, Corpus):
+                ingest.remember(given, self._run.config.ingest, manifest, self._run.store)
+        if request.name == self._until:
+            raise _Reached
+        return manifest
+
+
+class _Reached(Exception):
+    """The last call that was wanted has its result."""
+
+
+class _Missing(Exception):
+    """A step has no result to give."""
+
+
+def follow(run: Run, flow: Callable[[Walk, Corpus], T], steps: Walk) -> T:
+    """Calls a flow with the corpus as it is now, and once more where a document was saved while it was read."""
+    corpus = run.corpus()
+    _tell_vanished(corpus, run.reporter)
+    try:
+        return flow(steps, corpus)
+    except Changed as error:
+        if steps.results:
+            raise
+        run.reporter(Said(f"{error.what}: looking at the corpus once more"))
+    return flow(steps, run.corpus())  # what was read is remembered by its bytes: this costs what changed
+
+
+def walk(
+    run: Run,
+    step: Callable[[Request], Manifest | None],
+    until: str | None = None,
+    flow: Callable[[Walk, Corpus], object] = pipeline,
+) -> Built | None:
+    """The results of a flow's calls up to `until`, or None once the step has none to give."""
+    steps = Walk(run, step, until)
+    try:
+        follow(run, flow, steps)
+    except _Missing:
+        return None
+    except _Reached:
+        pass
+    return steps.results
+
+
+def _tell_vanished(corpus: Corpus, reporter: Reporter) -> None:
+    for names, what in (
+        (corpus.kept, "their documents are kept (raft ingest --prune drops them)"),
+        (corpus.lost, "their documents are dropped: the store does not hold them as they would be read today"),
+    ):
+        if names:
+            few = ", ".join(map(shown, names[:3])) + (", …" if len(names) > 3 else "")
+            have = "file has" if len(names) == 1 else "files have"
+            reporter(Said(f"{len(names)} {have} vanished ({few}); {what}"))
+
+
+def published(run: Run, until: str) -> Built | None:
+    """The finished stages if every one up to `until` is in the store; starts nothing."""
+    calls_to(until)  # or there is no such stage
+    if run.keep:
+        kept.require_finished(run.keep, run.store)
+
+    def look(request: Request) -> Manifest | None:
+        return (take_kept(request, run) if run.keep else None) or stage.find(request, run.store, silent)
+
+    return walk(run, look, until)

@@ -1,0 +1,39 @@
+"""Looks before a run at where its questions will come from: the file, the templates, and the teacher by one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.work.questions import options_of, teacher_of
+
+if TYPE_CHECKING:
+    from tasks.questions import QuestionsConfig
+
+
+def require_questions(config: QuestionsConfig, seed: int, *, call: bool = True) -> None:
+    """Sees that questions can be imported or asked for.
+
+    Args:
+        call: whether an endpoint is called, with one short prompt; leave it out where no reply will be needed.
+
+    Raises:
+        BadInput: the file, a template, the endpoint's address, key, model or settings cannot be used.
+        BudgetReached: the account has no credit, or the budget does not pay for one call.
+        TeacherUnavailable: the endpoint gives no answer.
+    """
+    from data.questions.readiness import require_prompts, require_question_file
+
+    if config.file is not None:
+        require_question_file(Path(config.file), config.columns)
+        return
+    options = options_of(config, seed)
+    require_prompts(options)
+    if config.teacher == "openai":
+        from data.teachers.endpoint import OpenAITeacher
+
+        teacher = teacher_of(config, None)
+        assert isinstance(teacher, OpenAITeacher)
+        if call:
+            tokens = options.question_tokens or 96
+            teacher.try_out(max_tokens=tokens, temperature=config.temperature, seed=seed)

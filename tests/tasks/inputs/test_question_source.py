@@ -1,0 +1,68 @@
+"""Where questions come from is looked at before a run: the file, the templates, the teacher's address and key."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data"))
+from faulty_endpoint import Endpoint, completion, refusal
+
+from raft_errors import BadInput
+from tasks.inputs.question_source import require_questions
+from tasks.questions import QuestionsConfig
+
+
+@pytest.fixture
+def endpoint():
+    endpoint = Endpoint()
+    yield endpoint
+    endpoint.close()
+
+
+def asking(endpoint, **settings):
+    values = {"teacher": "openai", "teacher_url": endpoint.url, "teacher_model": "tiny", "teacher_attempts": 1}
+    return QuestionsConfig(**{**values, **settings})
+
+
+def test_a_teacher_is_called_once_with_the_settings_of_the_run(endpoint):
+    require_questions(asking(endpoint, question_tokens=700, temperature=0.5), 3)
+    (body,) = endpoint.bodies
+    assert (body["model"], body["max_tokens"], body["temperature"], body["seed"]) == ("tiny", 700, 0.5, 3)
+    require_questions(asking(endpoint), 0, call=False)
+    assert len(endpoint.bodies) == 1
+
+
+def test_azure_is_called_as_azure_wants_it(endpoint, monkeypatch):
+    monkeypatch.setenv("AZURE_KEY", "sk-very-secret")
+    url = endpoint.url.replace("/v1", "/openai/deployments/gpt")
+    own = {"teacher_url": url, "teacher_api_version": "2024-10-21", "teacher_key_variable": "AZURE_KEY"}
+    require_questions(asking(endpoint, **own), 0)
+    assert endpoint.paths == ["/openai/deployments/gpt/chat/completions?api-version=2024-10-21"]
+    assert endpoint.all_headers[0]["api-key"] == "sk-very-secret"
+    require_questions(asking(endpoint, **own, teacher_key_header="x-gateway-key"), 0)
+    assert endpoint.all_headers[1]["x-gateway-key"] == "sk-very-secret"
+
+
+def test_a_wrong_key_address_or_file_is_told(endpoint, tmp_path, monkeypatch):
+    endpoint.script = lambda _: (401, refusal("Incorrect API key provided"))
+    with pytest.raises(BadInput, match="Incorrect API key provided"):
+        require_questions(asking(endpoint), 0)
+    endpoint.script = lambda _: (404, refusal("The model tiny does not exist"))
+    with pytest.raises(BadInput, match="The model tiny does not exist"):
+        require_questions(asking(endpoint), 0)
+    with pytest.raises(BadInput, match="no web address"):
+        require_questions(asking(endpoint, teacher_url="127.0.0.1:8000/v1"), 0, call=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(BadInput, match="OPENAI_API_KEY"):
+        require_questions(asking(endpoint, teacher_url=None), 0)
+    with pytest.raises(BadInput, match="no question file"):
+        require_questions(QuestionsConfig(file=str(tmp_path / "own.csv")), 0)
+    with pytest.raises(BadInput, match="no template folder"):
+        require_questions(QuestionsConfig(templates=str(tmp_path / "own")), 0)
+
+
+def test_a_local_teacher_needs_nothing_of_all_that(endpoint):
+    require_questions(QuestionsConfig(), 0)
+    endpoint.script = lambda _: (200, completion(None, finish_reason="length", reasoning_content="well"))
+    require_questions(asking(endpoint), 0)  # a model that thinks longer than a trial is worth can be used
