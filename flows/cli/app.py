@@ -81,7 +81,6 @@ def _register(app: typer.Typer) -> None:
     from flows.cli import (
         advise,
         ask,
-        card,
         domains,
         evaluate_retrieval,
         explain,
@@ -119,7 +118,7 @@ def _register(app: typer.Typer) -> None:
     _command(app, promote.rollback, 'raft rollback --reason "complaints"')
     _command(app, promote.adapters, "raft adapters")
     _command(app, explain.explain, "raft explain --verify")
-    _command(app, card.card, "raft card --out my-adapter")
+    _command(app, export.card, "raft card --out my-adapter")
     _command(app, forget.forget, "raft forget handbook/leave.md")
     _command(app, gc.gc, "raft gc --days 7 --yes")
     _command(app, domains.domains, "raft domains domains.yaml --jobs 2")

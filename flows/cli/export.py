@@ -1,7 +1,9 @@
-"""The verb `export`: builds the stage, and tells which servers read an adapter as it is meant."""
+"""The verbs of a finished adapter: `export` builds it and tells which servers read it rightly, `card` describes it."""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +11,25 @@ import typer
 from rich.console import Console
 
 from data.text.shown import shown
-from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
+from flows.cli.options import (
+    AdapterArgument,
+    ConfigArgument,
+    ConfigOption,
+    ForceOption,
+    JsonOption,
+    KeepOption,
+    NoPrefectOption,
+    SetOption,
+    chosen_adapter,
+)
 from flows.cli.output import emit, table
 from flows.cli.run import build_to
 from flows.ready import ready
 from raft_errors import BadInput
+from tasks.config import load_config
+from tasks.store.store import Store, read_json
+from tasks.upkeep.lineage import Chain, trace
+from tasks.work.model_card import README, model_card
 
 if TYPE_CHECKING:
     from jora_engine.adapters.consumers import Finding
@@ -92,3 +108,49 @@ def _show(findings: list[Finding], consumers: tuple[str, ...], verdicts: dict[st
         console.print("mended: --out FOLDER writes it in a form that means the same and is read by all", markup=False)
     if "refused" in verdicts.values():
         console.print("refused: serve the merged model there", markup=False)
+
+
+def card(
+    adapter: AdapterArgument = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New folder for the adapter with its card, ready to upload")
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the adapter's model card with its results; with --out beside a copy of the adapter."""
+    run_config = load_config(config, set_ or [])
+    store = Store(Path(run_config.store))
+    chain = trace(store, *chosen_adapter(store, run_config, adapter))
+    text = _card(chain, run_config.name)
+    if out is not None:
+        if out.exists():
+            raise BadInput(f"{out} exists already", do="name another folder")
+        manifest = store.load(chain.export.stage, chain.export.key)
+        if manifest is None:
+            raise BadInput("The adapter's files are not whole in the store", do="build them again: raft export")
+        shutil.copytree(manifest.path("adapter"), out)
+        (out / README).write_text(text, encoding="utf-8")
+    if json:
+        emit({"ok": True, "card": text, "folder": str(out) if out else None})
+    elif out is None:
+        typer.echo(text)
+    else:
+        Console(highlight=False).print(f"Wrote {out}: the adapter, its contract and its card.", soft_wrap=True)
+
+
+def _card(chain: Chain, name: str) -> str:
+    training, evaluation = chain.step("train"), chain.step("evaluate")
+    metrics = None
+    if evaluation and evaluation.manifest:
+        with contextlib.suppress(OSError, ValueError):
+            metrics = read_json(evaluation.manifest.path("metrics.json"))
+    return model_card(
+        chain.contract,
+        name=name,
+        training=training.ingredients.get("config", {}) if training else {},
+        figures=training.manifest.metrics if training and training.manifest else {},
+        evaluation=metrics,
+        evaluated=evaluation.link.digest if evaluation and metrics else "",
+    )

@@ -87,7 +87,7 @@ def test_training_evaluation_ask_smoke_test_and_export_give_the_model_the_same_i
     from tasks.runtime.answers import answer
     from tasks.runtime.exam import make_answerer
     from tasks.store.itemcache import SqliteCache
-    from tasks.work.export import gate_prompts
+    from tasks.work.export import parity_prompts
 
     tokenizer = Tokenizer.load(base.folder, **base.chat)
     contract = {
@@ -110,7 +110,7 @@ def test_training_evaluation_ask_smoke_test_and_export_give_the_model_the_same_i
     _answers(base.folder, tmp_path / "adapter", [record])
     assert len(asked) == 3
     (tmp_path / "validation.jsonl").touch()
-    gate = gate_prompts(SimpleNamespace(path=lambda name: tmp_path / name), tokenizer, 1)
+    gate = parity_prompts(SimpleNamespace(path=lambda name: tmp_path / name), tokenizer, 1)
     assert {tuple(prompt) for prompt in (*asked, *gate)} == trained
 
 
@@ -137,12 +137,12 @@ def test_the_contract_s_form_is_what_stands_around_the_question(base, record):
 
 
 def test_the_preflight_measures_what_is_trained(base, record, tmp_path):
-    from tasks.work.records import look
+    from tasks.work.records import check_training_tokens
 
     tokenizer = Tokenizer.load(base.folder, **base.chat)
     write_records(tmp_path, {"train": [record]}, formats=["alpaca"])
     (example,) = read_examples(tmp_path / "train.jsonl", tokenizer)
-    check = look([record], tokenizer, 4096)
+    check = check_training_tokens([record], tokenizer, 4096)
     assert check.faults == []
     assert (check.figures["tokens"], check.figures["trained_tokens"]) == (example.length, len(example.completion))
     assert check.samples[0].endswith(f"⟦{tokenizer.answer_lead}{record.output}<|im_end|>⟧")
