@@ -44,7 +44,7 @@ class MiningOptions:
         first_rank, last_rank: window of ranks, 1-based and inclusive, from which retrieved distractors come. A later
             first_rank gives easier and safer ones.
         relative_margin: keep only hits that score at most this share of the best gold chunk's score (0.95 is usual);
-            None switches it off. Without a gold chunk in the window the best hit's score stands in.
+            None switches it off. Without a gold chunk in the window the best hit's score is used.
         random_share: share of the distractors drawn from the whole corpus, so that there are easy ones too.
         distinct_documents: prefer one passage per document, none of a gold document, until the window is used up.
         near_duplicate_jaccard, near_duplicate_containment: character 5-gram overlap with an oracle, or with a

@@ -23,7 +23,8 @@ class QuestionsConfig(Section):
     )
     min_score: float = setting(
         0.5,
-        "Rows that name no document and whose answer is found nowhere word for word take the first hit from this score",
+        "Where the words of an imported answer decide nothing (yes or no without a document; an answer in other words "
+        "than its document's), the retriever's hit is taken from this score",
         ge=0,
         le=1,
     )

@@ -45,7 +45,9 @@ class RetrievalConfig(Section):
         "dense", "dense = vectors; lexical = words (BM25); hybrid = both, fused by rank (best where words are rare)"
     )
     language: str = setting(
-        "auto", "Language whose stemmer and stop words BM25 uses (a Snowball language); auto = that of the corpus"
+        "english",
+        "Language whose stemmer and stop words BM25 uses (a Snowball language), or auto; english gives way to the "
+        "language of the corpus as well",
     )
     where: dict[str, Value | tuple[Value, ...]] | None = setting(
         None,
@@ -63,3 +65,8 @@ class RetrievalConfig(Section):
         result="content",
     )
     rerank_depth: int = setting(20, "Hits that the cross-encoder reads", unit="passages", ge=1, le=1000)
+
+    @property
+    def bm25_language(self) -> str:
+        """The language as `retrieval.lexical` takes it; nobody means English for a corpus that is in another one."""
+        return "auto" if self.language == "english" else self.language

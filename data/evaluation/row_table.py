@@ -1,6 +1,6 @@
 """Scored rows as a Parquet table, for whoever wants to look further than the report with pandas, DuckDB or Polars.
 
-One line a question, setting and condition; slices and metrics are columns of their own, quotes and passages lists of
+One line per question, setting and condition; slices and metrics are columns of their own, quotes and passages lists of
 structures. The same rows give the same bytes. Scores come from `data.evaluation.scoring`.
 """
 

@@ -61,9 +61,11 @@ def score_row(
     those. Citation metrics are None where they are undefined (see `citation_scores`).
     """
     row = {
-        **_context(record),
+        "record_id": record.metadata["record_id"],
+        "question_id": record.metadata["question_id"],
         "setting": setting,
         "condition": condition,
+        **_context(record),
         "prediction": prediction,
         "finish_reason": finish_reason,
         "seconds": seconds,
@@ -92,8 +94,6 @@ def _context(record: Record) -> dict[str, Any]:
     """What was asked and shown, the same for whoever answers."""
     meta = record.metadata
     return {
-        "record_id": meta["record_id"],
-        "question_id": meta["question_id"],
         "question": meta["question"],
         "answers": list(meta["answers"]),
         "label": meta["label"],

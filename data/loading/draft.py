@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from data.loading.data_uris import without_data_uris
+from data.loading.data_uris import without_base64, without_data_uris
 from data.loading.headings import Heading, find_headings
 from data.loading.options import NO_TEXT_LAYER, LoadOptions, Refused
 from data.loading.raised import write_raised
@@ -57,11 +57,12 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
     parts, uris = [], 0
     for part in draft.parts:
         words, count = without_data_uris(write_raised(part))
+        words, more = without_base64(words)
         parts.append(clean_text(words))
-        uris += count
+        uris += count + more
     title = write_raised(draft.title)
     if uris:
-        draft = draft_without(draft, {"data URIs": uris})
+        draft = draft_without(draft, {"embedded files": uris})
     redacted: dict[str, int] = {}
     if options.redact or options.redact_patterns:
         parts, title, redacted = _redact(parts, title, options)

@@ -27,7 +27,7 @@ FILES = ("instruction.jinja", "input.jinja", "output.jinja", "contract.json")
 CITATIONS = ("before", "after", "none", "unquoted")  # where a quote's passage number stands, if quotes are asked for
 FIELDS = ("begin_quote", "end_quote", "answer_marker", "refusal", "citation")
 
-# Sandboxed, because templates also arrive inside adapters that somebody else made.
+# Sandboxed, because templates also arrive inside adapters from other people.
 _ENVIRONMENT = ImmutableSandboxedEnvironment(autoescape=False, undefined=jinja2.StrictUndefined)
 
 NUMBER_BEFORE = re.compile(r"\[(?P<number>\d{1,4})\][^\n\[\]]{0,80}$")
@@ -229,7 +229,7 @@ def passage_spans(rendered_input: str, passages: Sequence[PassageLike]) -> list[
         start = rendered_input.find(passage.text, cursor)
         if start < 0:
             raise BadInput(
-                f"input.jinja: passage {number} does not stand in the prompt as it is",
+                f"input.jinja: passage {number} does not stand in the prompt unaltered",
                 expected="`{{ passage.text }}` of every passage, in order and without filters",
                 do="correct the template",
             )
@@ -346,8 +346,10 @@ def _checked_template(name: str, sources: tuple[str, ...]) -> PromptTemplate:
     if not all(isinstance(value, str) and value.strip() for value in values.values()):
         raise BadInput(f"prompt template {name!r}, contract.json: every field must be a non-empty text")
     if values["citation"] not in CITATIONS:
-        found, expected = values["citation"], f"one of {', '.join(CITATIONS)}"
-        raise BadInput(f"prompt template {name!r}, contract.json: citation is {found!r}", expected=expected)
+        raise BadInput(
+            f"prompt template {name!r}, contract.json: citation is {values['citation']!r}",
+            expected=f"one of {', '.join(CITATIONS)}",
+        )
     template = PromptTemplate(name, sources, **values)
     question = "Which sample?"
     passages = [Passage("First", "Sample one.\n\n  Indented <b>&</b>."), Passage("Second", "Sample two.")]

@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass
 
 from data.questions.filters import Fault
-from data.questions.question_words import VERDICTS
 from data.questions.wording import content_words, flat, numerals, words
 from data.teachers.protocol import Shape
 from data.text.alike import alike
+from data.text.question_words import VERDICTS
 from data.text.quotes import Span, locate_quote, sentences
 from data.text.unspaced import is_unspaced, word_count
 

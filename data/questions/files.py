@@ -1,8 +1,7 @@
 """Reads question files of many layouts into rows of one shape.
 
-JSON Lines, JSON, CSV, TSV, Parquet, folders saved by `datasets`, the layouts of published sets
-(`data.questions.layouts`) and of gorilla's RAFT, and logs of RAG systems (question, retrieved, answer, thumbs). Says
-which columns it found and which it wants; knows no chunks.
+Files and layouts are those of `data.questions.tables`; gorilla's RAFT and logs of RAG systems (question, retrieved,
+answer, thumbs) are read by their columns. Says which columns it found and which it wants; knows no chunks.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.questions.cells import is_missing, texts, truth, written
-from data.questions.layouts import unnested
-from data.questions.readers import Numbered, read_file
+from data.questions.tables.cells import is_missing, texts, truth, written
+from data.questions.tables.layouts import unnested
+from data.questions.tables.readers import Numbered, read_file
 from raft_errors import BadInput
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -137,8 +136,10 @@ def _choose_columns(where: str, found: list[str], asked: Mapping[str, str]) -> d
 
 
 def _column_name(name: str) -> str:
-    """A header as `COLUMNS` has it: "Is Impossible", "is-impossible" and "isImpossible" are one."""
-    return re.sub(r"[\s\-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())).lower()
+    """A header as `COLUMNS` has it: "Is impossible?", "is-impossible" and "isImpossible" are one."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    inner = re.sub(r"\W+", "_", name).strip("_").lower()
+    return f"_{inner}" if name.startswith("_") else inner
 
 
 def _row(number: int, raw: Mapping[str, Any], chosen: Mapping[str, list[str]]) -> Row:
@@ -164,8 +165,11 @@ def _row(number: int, raw: Mapping[str, Any], chosen: Mapping[str, list[str]]) -
     context = "\n".join(_composed(value("context")))
     passages = tuple(_passages(value("passages")))
     unanswerable = flags[0] is False or flags[1] is True
-    if flags == (None, None) and not answers and not reasoning and (context or passages):
-        unanswerable = any(_is_empty_list(raw.get(name)) for name in chosen.get("answers", ()))
+    if flags == (None, None) and not reasoning:
+        if answers and all(_column_name(answer) in _NO_ANSWER for answer in answers):
+            unanswerable = True
+        elif not any(answer.strip() for answer in answers) and (context or passages):
+            unanswerable = any(_is_empty_list(raw.get(name)) for name in chosen.get("answers", ()))
     return Row(
         number=number,
         id=row_id,
@@ -202,8 +206,12 @@ def _is_empty_list(value: Any) -> bool:
     if isinstance(value, str):
         value = written(value)
     if isinstance(value, Mapping):
-        return "text" in value and is_missing(value["text"])
-    return value is not None and not isinstance(value, str) and hasattr(value, "__len__") and len(value) == 0
+        value = value.get("text")
+    return value is not None and not isinstance(value, str) and hasattr(value, "__len__") and not any(texts(value))
+
+
+_NO_ANSWER = frozenset({"cannotanswer", "unanswerable", "not_answerable", "no_answer", "noanswer"})
+"""What some sets write in place of an answer: QuAC and CoQA, Qasper, and others."""
 
 
 def _passages(value: Any) -> Iterator[tuple[str, str]]:

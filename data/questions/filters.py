@@ -16,9 +16,9 @@ from typing import NamedTuple
 from rapidfuzz import fuzz, process
 
 from data.nouns import Chunk
-from data.questions.question_words import ASKS_WITHOUT_MARK, IN_RUNS
 from data.questions.wording import content_words, flat, stems, words
 from data.text.alike import MARKS, alike
+from data.text.question_words import ASKS_WITHOUT_MARK, IN_RUNS
 from data.text.unspaced import LETTER, RUN, is_unspaced, pieces, word_count
 
 

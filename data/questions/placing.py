@@ -15,10 +15,10 @@ from rapidfuzz import fuzz
 from data.nouns import Chunk, Hit
 from data.questions.files import Row
 from data.questions.filters import Fault
-from data.questions.holding import held_as, holds, is_number
 from data.questions.library import Library, Page, comparable
-from data.questions.question_words import VERDICTS
 from data.questions.wording import content_words, flat, numbers
+from data.text.holding import held_as, holds, is_value
+from data.text.question_words import VERDICTS
 from data.text.quotes import Span, locate_quote, sentences
 from data.text.unspaced import is_unspaced, word_count
 
@@ -283,13 +283,17 @@ def supported_part(answer: str, places: Sequence[Place], *, max_words: int, lang
 
 
 def in_the_passages_words(answer: str, places: Sequence[Place]) -> str:
-    """A number as the gold chunks write it, "1,234.50" for 1234.5; any other answer as it is."""
-    if not is_number(answer):
+    """A number or date as the gold chunks write it, "1,234.50" for 1234.5; any other answer as it is."""
+    if not is_value(answer):
         return answer
-    texts = [comparable(p.chunk.text) for p in places]
-    if any(f" {answer} " in f" {text} " for text in texts):
+    texts = {p.chunk.text: comparable(p.chunk.text) for p in places}
+    if any(f" {answer} " in f" {plain} " for plain in texts.values()):
         return answer
-    return next((match for text in texts if (match := held_as(text, answer))), answer)
+    for text, plain in texts.items():
+        match = held_as(plain, answer)
+        if match and (located := locate_quote(match, text) or locate_quote(match.replace(" ", ""), text)):
+            return flat(located.of(text))
+    return answer
 
 
 def is_yes_no(row: Row) -> bool:

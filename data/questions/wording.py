@@ -13,8 +13,8 @@ import unicodedata
 import Stemmer
 
 from data.loading.languages import snowball_of
-from data.questions.question_words import QUESTION_WORDS
 from data.text.alike import MARKS, alike
+from data.text.question_words import QUESTION_WORDS
 from data.text.unspaced import NUMERALS, in_pieces
 
 _STOP_WORDS = """

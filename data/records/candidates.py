@@ -98,13 +98,18 @@ class Candidates:
                     yield item
 
         pool = list(usable(self._hits_of(question)))
-        drawn = [m for m in pool if m.mined_by == "random"]
+        random_ones = [m for m in pool if m.mined_by == "random"]
         hits = [m for m in pool if m.mined_by != "random"]
         # A hash rounds the quota up or down, so that the share holds over many questions.
         draw = int(digest("random share", self.seed, question.id), 16) / 2**63
-        quota = int(len(drawn) / len(pool) * count + draw) if pool else 0
-        distractors = [*own_passages, *hits[: max(0, count - quota)], *drawn[:quota], *hits[max(0, count - quota) :]]
-        distractors = [*distractors, *drawn[quota:]][:count]
+        quota = int(len(random_ones) / len(pool) * count + draw) if pool else 0
+        distractors = [
+            *own_passages,
+            *hits[: max(0, count - quota)],
+            *random_ones[:quota],
+            *hits[max(0, count - quota) :],
+        ]
+        distractors = [*distractors, *random_ones[quota:]][:count]
         distractors += islice(usable(self._random_passages(question, split, count)), count - len(distractors))
         return sorted(distractors, key=lambda s: s.mined_by == "random")
 

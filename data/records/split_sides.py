@@ -93,7 +93,7 @@ class FrozenSplits:
                 do="copy it from there, or leave the setting out",
             ) from error
         if unknown := sorted(sides - set(SPLITS)):
-            raise BadInput(f"{path}: {unknown[0]!r} is no split", expected=", ".join(SPLITS))
+            raise BadInput(f"{path}: {unknown[0]!r} is not a split", expected=", ".join(SPLITS))
         return frozen
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -84,43 +84,49 @@ def check_tokens(
     triples = [json.dumps([r.instruction, r.input, r.output]) for r in records]
     # "preflight" was this check's name when today's caches were filled
     measurements = [Measurement(*row) for row in memoise(cache, f"preflight-1 {tokenizer}", triples, take)]
-    whole = [m for m in measurements if m.aligned]
-    misaligned = len(measurements) - len(whole)
-    lengths, trained_lengths = [m.length for m in whole], [m.trained for m in whole]
-    cut, unlabelled = sum(m.length > max_tokens for m in whole), sum(not m.trained for m in whole)
-    endless, lost = sum(m.endless for m in whole), sum(m.lost for m in whole)
     first = list(zip(records, measurements, strict=True))[:samples]
     texts = [_render(*tokenise(record), decode) for record, m in first if m.aligned]
-    total, share = sum(lengths), sum(trained_lengths) / max(1, sum(lengths))
-    faults = [
-        f"{count} of {len(records)} records {words}"
-        for count, words in (
-            (misaligned, "have a mask that is not as long as their tokens"),
-            (unlabelled, "have no trained token"),
-            (endless, "do not train the end of the answer"),
-            (lost, "do not train their whole output"),
-            (cut, f"are longer than {max_tokens} tokens"),
-        )
-        if count
-    ]
-    if not records:
-        faults.append("there is no record")
-    elif share > 0.9 and not unlabelled:
-        faults.append(f"{share:.0%} of all tokens are trained: the prompt is not masked")
-    figures = {
-        "records": len(records),
-        "tokens": total,
+    figures = _figures(measurements, max_tokens)
+    return TokenCheck(texts, figures, _faults(figures, max_tokens))
+
+
+def _figures(measurements: Sequence[Measurement], max_tokens: int) -> dict[str, Any]:
+    whole = [m for m in measurements if m.aligned]
+    lengths, trained_lengths = [m.length for m in whole], [m.trained for m in whole]
+    return {
+        "records": len(measurements),
+        "tokens": sum(lengths),
         "trained_tokens": sum(trained_lengths),
-        "trained_share": round(share, 4),
+        "trained_share": round(sum(trained_lengths) / max(1, sum(lengths)), 4),
         "length": spread(lengths),
         "trained_length": spread(trained_lengths),
-        "cut": cut,
-        "without_label": unlabelled,
-        "without_end": endless,
-        "output_not_whole": lost,
-        "misaligned": misaligned,
+        "cut": sum(m.length > max_tokens for m in whole),
+        "without_label": sum(not m.trained for m in whole),
+        "without_end": sum(m.endless for m in whole),
+        "output_not_whole": sum(m.lost for m in whole),
+        "misaligned": len(measurements) - len(whole),
     }
-    return TokenCheck(texts, figures, faults)
+
+
+def _faults(figures: Mapping[str, Any], max_tokens: int) -> list[str]:
+    """The reasons not to train, by the figures."""
+    if not figures["records"]:
+        return ["there is no record"]
+    faults = [
+        f"{figures[name]} of {figures['records']} records {words}"
+        for name, words in (
+            ("misaligned", "have a mask that is not as long as their tokens"),
+            ("without_label", "have no trained token"),
+            ("without_end", "do not train the end of the answer"),
+            ("output_not_whole", "do not train their whole output"),
+            ("cut", f"are longer than {max_tokens} tokens"),
+        )
+        if figures[name]
+    ]
+    share = figures["trained_tokens"] / max(1, figures["tokens"])
+    if share > 0.9 and not figures["without_label"]:
+        faults.append(f"{share:.0%} of all tokens are trained: the prompt is not masked")
+    return faults
 
 
 def _measure(

@@ -118,7 +118,7 @@ def _facts(report: Mapping[str, Any], extra: Mapping[str, Any] | None) -> list[t
             f"{POLICY_WORDS[report['absent_policy']]}",
         ),
         ("Place of the oracle", f"{_pairs(position['histogram'])}; {_places(report)}"),
-        ("Passages a record", _pairs(report["passages"])),
+        ("Passages per record", _pairs(report["passages"])),
         ("Distractors by origin", _pairs(report["distractor_origin"])),
         (
             "Records with a distractor that holds an accepted answer",

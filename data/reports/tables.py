@@ -52,7 +52,7 @@ def _perhaps_form_alone(summary: Mapping[str, Any]) -> list[str]:
     base, other = (f"{part['conditions'][summary[who]]['answer_words']:.0f}" for who in ("base", "other"))
     change, low, high = (f"{100 * contains[k]:+.1f}" for k in ("difference", "low", "high"))
     return [
-        f"{METRICS[HEADLINE]} counts every superfluous word against a reply, and answers went from {base} to {other} "
+        f"{METRICS[HEADLINE]} counts every word too many against a reply, and answers went from {base} to {other} "
         f'words. By "{METRICS["contains"]}", which does not, no gain is certain: {change} points '
         f"({low} to {high})."
     ]
@@ -81,8 +81,8 @@ def setting_tables(part: Mapping[str, Any], base: str, other: str) -> dict[str, 
         {"name": "Refusals due", "values": [c["refusal"]["due"] for c in conditions.values()]},
         {"name": "Refused", "values": [c["refusal"]["refused"] for c in conditions.values()]},
         {"name": "Quotes", "values": [c["quotes"] for c in conditions.values()]},
-        {"name": "Words an answer", "values": [plain(c["answer_words"]) for c in conditions.values()]},
-        {"name": "Seconds an answer", "values": [plain(c["seconds"]) for c in conditions.values()]},
+        {"name": "Words per answer", "values": [plain(c["answer_words"]) for c in conditions.values()]},
+        {"name": "Seconds per answer", "values": [plain(c["seconds"]) for c in conditions.values()]},
         {"name": "Never generated", "values": [c["missing"] for c in conditions.values()]},
         *({"name": FLAGS[f], "values": [c["flags"].get(f, 0) for c in conditions.values()]} for f in flags),
     ]

@@ -1,4 +1,4 @@
-"""Words and characters: one normalisation of answers, quotes found verbatim, and texts that are safe to show."""
+"""Words and characters: how texts are compared, quotes found verbatim, and texts that are safe to show."""
 
 from raft_names import offer
 

@@ -78,7 +78,7 @@ def _options(
 
 
 def _register(app: typer.Typer) -> None:
-    from flows.cli import (
+    from flows.cli.verbs import (
         advise,
         ask,
         card,

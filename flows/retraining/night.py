@@ -198,7 +198,7 @@ def _obstacle(run: Run, then: Mapping[str, Manifest]) -> str:
         return "the promoted version's training is no longer in the store"
     earlier = then["train"].ingredients
     if earlier["models"]["base"] != run.models["base"].digest:
-        return "the base model was changed"
+        return "the base model, or what its chat template is told, was changed"
     shape = {*LORA_FIELDS} - {"dropout"}
     then_set = {n: value for n, value in earlier["config"].items() if n in shape}
     now_set = {n: value for n, value in result_fields(run.config.train).items() if n in shape}

@@ -23,7 +23,7 @@ from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
 from jora_engine.model.attention_backends import Choice, Shape, choose
 from jora_engine.model.lora import Adapter, init_lora
-from jora_engine.model.parameters import Params
+from jora_engine.model.parameters import Params, parameter_total
 from jora_engine.model.sharding import Placement, with_shardings
 from jora_engine.training.checkpoint import Checkpoints
 from jora_engine.training.optimizer import learning_rate, make_optimizer
@@ -109,6 +109,7 @@ class Trainer:
                 expected=f"a multiple of {placement.rows}",
                 do="set train.micro_batch_rows to one, or lower data and fsdp in train.mesh",
             )
+        config = config.for_base(parameter_total(model))
         self.placement, self.start = placement, start
         self.params, self.model, self.lora_config, self.config = params, model, lora, config
         self.examples = [examples[i] for i in fitting(examples, config.sequence_length)]

@@ -52,11 +52,11 @@ class Model:
 
 def embed_shard(model: Model, texts: Sequence[str]) -> Embeddings:
     """The work of one task; the model is loaded once in a process."""
-    return _loaded(model).embed(texts)
+    return _embedder_of(model).embed(texts)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(model: Model) -> Embedder:
+def _embedder_of(model: Model) -> Embedder:
     import torch
 
     if model.threads:

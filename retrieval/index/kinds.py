@@ -20,7 +20,7 @@ log = logging.getLogger("raft.retrieval")
 
 Kind = Literal["flat", "ivf_flat", "ivf_sq8"]
 EXACT_LIMIT = 300_000  # vectors up to which exact search is fast enough to build data with
-SMALL_MEMORY_LIMIT = 2_000_000  # beyond it one byte a dimension instead of four
+SMALL_MEMORY_LIMIT = 2_000_000  # beyond it one byte per dimension instead of four
 _PROBE_QUERIES = 200
 _PROBE_K = 10
 _BLOCK = 65_536
@@ -51,7 +51,7 @@ def make_index(vectors: np.ndarray, ids: np.ndarray, kind: Kind, *, target_recal
         index: Any = faiss.index_factory(dim, "IDMap2,Flat", faiss.METRIC_INNER_PRODUCT)
         _add(index, vectors, ids)
         return NewIndex(index, kind)
-    lists = max(1, min(int(4 * math.sqrt(len(ids))), len(ids) // 39 or 1))  # FAISS asks for 39 training rows a list
+    lists = max(1, min(int(4 * math.sqrt(len(ids))), len(ids) // 39 or 1))  # FAISS asks for 39 training rows per list
     tail = "Flat" if kind == "ivf_flat" else "SQ8"
     index = faiss.index_factory(dim, f"IVF{lists},{tail}", faiss.METRIC_INNER_PRODUCT)
     rng = np.random.default_rng(0)

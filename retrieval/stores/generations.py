@@ -28,7 +28,7 @@ def current_generation(root: Path) -> Path | None:
     folder = root / name
     if not name.startswith(_PREFIX) or Path(name).name != name or not folder.is_dir():
         raise BadInput(
-            f"{pointer} names {name!r}, which is no generation in {root}",
+            f"{pointer} names {name!r}, which is not a generation in {root}",
             expected="the name of a folder beside it",
             do="restore the folder, or build the store again",
         )

@@ -109,9 +109,9 @@ def choose(
     if settings:
         return Choice("retrain", f"settings were changed: {', '.join(settings)}")
     if change.passages >= config.min_change and change.passages > 0:
-        return Choice("retrain", f"{change}, which reaches {config.min_change:.1%}")
+        return Choice("retrain", f"{change}, the limit is {config.min_change:.1%}")
     if config.max_age_days is not None and age_days is not None and age_days >= config.max_age_days:
-        return Choice("retrain", f"the last training is {age_days:.1f} days old, more than {config.max_age_days:g}")
+        return Choice("retrain", f"the last training is {age_days:.1f} days old, the limit is {config.max_age_days:g}")
     if recall is not None and recall[0] - recall[1] >= config.recall_drop and recall[0] > recall[1]:
         return Choice("retrain", f"the retriever's recall fell from {recall[0]:.3f} to {recall[1]:.3f}")
     if change.passages > 0 or change.added or change.edited or change.removed:

@@ -80,7 +80,7 @@ def resolve(name: str, revision: str | None = None, *, say: Callable[[str], None
         revision: a commit, tag or branch of the Hub; None means the pinned one, or `main` as it is now.
         say: is told about steps that take time.
     Raises:
-        BadInput: there is no such folder, and it is no name of a model.
+        BadInput: there is no such folder, and it is not the name of a model.
         RaftError: the model cannot be fetched, or its bytes are not the expected ones.
     """
     if files := on_this_machine(name, revision):
@@ -147,7 +147,7 @@ def _digest_with(digest: str, chat: Mapping[str, Any]) -> str:
 
 
 def forget(name: str, revision: str | None = None) -> None:
-    """Removes the fetched files of a model, so that the next use resolves it anew."""
+    """Removes the fetched files of a model, so that the next use resolves it again."""
     shutil.rmtree(_place(name, revision), ignore_errors=True)
 
 

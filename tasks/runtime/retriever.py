@@ -59,7 +59,7 @@ def open_retriever(
         model,
         chunks,
         mode=config.mode,
-        language=config.language,
+        language=config.bm25_language,
         columns=_columns(chunk),
         where=config.where or None,
         reranker=reranker,

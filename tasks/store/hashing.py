@@ -58,7 +58,7 @@ def read_sha256(path: Path) -> str:
     """Hex sha256 of the file's bytes, read now.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, or is not a regular file.
     """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -68,7 +68,7 @@ def open_regular(path: Path) -> io.BufferedReader:
     """Opens a regular file for reading, and nothing else: a FIFO would wait for ever, a device may never end.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -42,7 +42,7 @@ class Manifest(BaseModel):
     """What a stage leaves, and the only thing that stages pass to each other.
 
     `digest` covers the result files (path and sha256), so equal results are equal wherever and whenever they were made.
-    `ingredients` is what the key was computed from; `machine` is what computed it, which is no part of key or digest;
+    `ingredients` is what the key was computed from; `machine` is what computed it, which is not part of key or digest;
     `kept` names the stages behind it that a person accepted although other code had made them; `checksum` covers the
     whole file, against damage (manifests of earlier versions have none); `folder` is derived from the store and never
     stored.
@@ -68,7 +68,7 @@ class Manifest(BaseModel):
         if self.checksum and self.checksum != _checksum(self):
             raise ValueError(ALTERED)
         if odd := [name for name in _TABLES if not isinstance(self.ingredients.get(name, {}), dict)]:
-            raise ValueError(f"ingredients.{odd[0]} is no table")
+            raise ValueError(f"ingredients.{odd[0]} is not a table")
         return self
 
     def to_json(self) -> bytes:

@@ -86,7 +86,7 @@ class Share:
         except Exception as error:  # noqa: BLE001
             self._give_up(error)
             return None
-        manifest, wrong = self._judged(raw, stage, key)
+        manifest, wrong = self._checked_manifest(raw, stage, key)
         if wrong:
             self._refuse(stage, key, wrong)
         return manifest
@@ -118,7 +118,7 @@ class Share:
             return None
         return manifest
 
-    def _judged(self, raw: bytes | None, stage: str, key: str) -> tuple[Manifest | None, str]:
+    def _checked_manifest(self, raw: bytes | None, stage: str, key: str) -> tuple[Manifest | None, str]:
         """The manifest, or None and the reason for refusing it ("" if there is no complete one)."""
         if raw is None:
             return None, ""
@@ -160,7 +160,7 @@ class Share:
     def _is_foreign(self, stage: str, key: str) -> bool:
         """Whether the manifest there is not signed with our key: it is someone else's, and stays as it is."""
         try:
-            _, wrong = self._judged(self._read(self._place(stage, key)), stage, key)
+            _, wrong = self._checked_manifest(self._read(self._place(stage, key)), stage, key)
         except Damage as error:
             wrong = str(error)
         if wrong:

@@ -53,7 +53,7 @@ def build(
     questions = contexts(sample, hits, retriever.chunks, contract, config.settings, bench.seed)
     rows, seconds = _answers(who, questions, contract, config, base, bench)
     general = _general_skills(who, config, base, bench)
-    rows, judge = _judged(rows, config, base, bench)
+    rows, judge = _with_verdicts(rows, config, base, bench)
     summary = summarise(rows, samples=config.samples, seed=bench.seed)
     recall = recall_figures(sample, hits, contract["passages"])
     findings = {
@@ -113,7 +113,7 @@ def _general_skills(
     )
 
 
-def _judged(
+def _with_verdicts(
     rows: list[dict[str, Any]], config: EvaluateConfig, base: ModelFolder, bench: Bench
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The rows with the judge's verdicts, and the figures about the judge; as they were where none is configured."""

@@ -33,25 +33,10 @@ def build(
     from jora_engine.adapters.merged_model import write_merged
     from jora_engine.adapters.peft_folder import read_adapter
     from jora_engine.files.tokenizer import Tokenizer
-    from jora_engine.files.weights import model_digest, read_model_config
+    from jora_engine.files.weights import read_model_config
 
     bench.progress(0, None, "writing adapter and merged model")
-    shutil.copytree(train.path("adapter"), bench.out / "adapter")
-    serving = {
-        "base_model": base.name,
-        "base_digest": model_digest(base.folder),
-        "base_source": base.source,
-        "prompt": read_json(records.path("contract.json")),
-        "retrieval": {
-            "embedder": read_json(index.path("index.json"))["embedder"],
-            "chunking": chunk.ingredients["config"],
-            "search": records.ingredients["shared"]["retrieval"],
-        },
-        "lineage": dict(bench.lineage),
-    }
-    write_json(bench.out / "adapter" / "raft.json", serving)
-    card = model_card(serving, name="adapter", training=train.ingredients["config"], figures=train.metrics)
-    (bench.out / "adapter" / README).write_text(card, encoding="utf-8")
+    _write_adapter(bench, train, records, index, chunk, base)
     model = read_model_config(base.folder)
     lora, lora_config = read_adapter(bench.out / "adapter", model)
     tokenizer = Tokenizer.load(base.folder, **base.chat)
@@ -89,6 +74,30 @@ def build(
             **({"fallback_template": tokenizer.fallback_template} if tokenizer.fallback_template else {}),
         },
     )
+
+
+def _write_adapter(
+    bench: Bench, train: StageFiles, records: StageFiles, index: StageFiles, chunk: StageFiles, base: ModelFolder
+) -> None:
+    """The PEFT folder with its model card and raft.json: how to serve it, and the digest of every stage behind it."""
+    from jora_engine.files.weights import model_digest
+
+    shutil.copytree(train.path("adapter"), bench.out / "adapter")
+    serving = {
+        "base_model": base.name,
+        "base_digest": model_digest(base.folder),
+        "base_source": base.source,
+        "prompt": read_json(records.path("contract.json")),
+        "retrieval": {
+            "embedder": read_json(index.path("index.json"))["embedder"],
+            "chunking": chunk.ingredients["config"],
+            "search": records.ingredients["shared"]["retrieval"],
+        },
+        "lineage": dict(bench.lineage),
+    }
+    write_json(bench.out / "adapter" / "raft.json", serving)
+    card = model_card(serving, name="adapter", training=train.ingredients["config"], figures=train.metrics)
+    (bench.out / "adapter" / README).write_text(card, encoding="utf-8")
 
 
 def parity_prompts(records: StageFiles, tokenizer: Any, count: int) -> list[list[int]]:

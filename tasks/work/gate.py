@@ -50,7 +50,6 @@ def build(
         frozen: the records whose test set was frozen when the first version was made.
     """
     from data.evaluation.comparison import summarise
-    from tasks.runtime.contenders import check_serving
     from tasks.runtime.exam import answer_and_score, contexts, depth_for, make_answerer
 
     contract = read_json(records.path("contract.json"))
@@ -62,10 +61,8 @@ def build(
     }
     rivals: list[Rival] = ["base"]
     if promoted_export is not None and promoted_train is not None:
-        try:
-            check_serving(promoted_export.path("adapter"), contract, export.path("adapter"))
-        except BadInput as error:
-            notes.append(Check("comparable", False, "hold", f"{error.what}, so the two cannot be compared"))
+        if obstacle := _obstacle(promoted_export, export, contract):
+            notes.append(Check("comparable", False, "hold", f"{obstacle}, so the two cannot be compared"))
         else:
             adapters["promoted"] = (promoted_export.path("adapter"), f"{base.digest}+{promoted_train.digest}")
             rivals.insert(0, "promoted")
@@ -91,18 +88,32 @@ def build(
     rule = Rule(margin=config.margin, gain=config.gain, least_questions=config.least_questions)
     decision = decide(comparisons, rule, notes=notes)
     _write(bench.out, decision, comparisons, rows)
-    excluded = f" ({', '.join(f'{n} {why}' for why, n in left_out.items())})" if left_out else ""
     return Outcome(
         f"{decision.verdict}: {decision.reason}",
         {
             "verdict": decision.verdict,
             "reason": decision.reason,
             "fresh_questions": len(fresh),
-            "frozen_questions": f"{len(old)}{excluded}",
+            "frozen_questions": f"{len(old)}{_in_words(left_out)}",
             "rivals": rivals,
             "failed": [c.name for c in decision.checks if not c.passed],
         },
     )
+
+
+def _obstacle(promoted: StageFiles, candidate: StageFiles, contract: dict[str, Any]) -> str:
+    """Why the promoted version cannot answer the candidate's questions; "" if it can."""
+    from tasks.runtime.contenders import check_serving
+
+    try:
+        check_serving(promoted.path("adapter"), contract, candidate.path("adapter"))
+    except BadInput as error:
+        return error.what
+    return ""
+
+
+def _in_words(left_out: Counter[str]) -> str:
+    return f" ({', '.join(f'{n} {why}' for why, n in left_out.items())})" if left_out else ""
 
 
 def _mark_corpus(rows: list[dict[str, Any]], documents: set[str]) -> None:
@@ -159,7 +170,9 @@ def _general(evaluate: StageFiles, most: float) -> Check:
     if "loss" not in general:
         return Check("general skills", True, "hold", "general skills were not measured (evaluate.general)")
     rise = general["loss"]["difference"]
-    why = f"loss on general instructions {rise:+.3f} nats a token against the base model, at most {most:+g} is allowed"
+    why = (
+        f"loss on general instructions {rise:+.3f} nats per token against the base model, at most {most:+g} is allowed"
+    )
     return Check("general skills", rise <= most, "hold", why)
 
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.nouns import Progress
+from data.nouns import Progress, Record, read_jsonl, write_jsonl
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.work.bench import Bench, Outcome
 
@@ -28,11 +28,11 @@ def build(
     bench: Bench, config: TrainSection, records: StageFiles, start: StageFiles | None = None, *, base: ModelFolder
 ) -> Outcome:
     """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json; goes on from the training `start`."""
-    validation = records.path("validation.jsonl")
+    validation = records.path("validation.jsonl").stat().st_size
     job = {
         **engine_job(config, base, bench.seed, bench.compiled),
-        "train": str(records.path("train.jsonl")),
-        "validation": str(validation) if validation.stat().st_size else None,
+        "train": str(_chats(records, "train", bench.scratch)),
+        "validation": str(_chats(records, "validation", bench.scratch)) if validation else None,
         "out": str(bench.scratch / "out"),
         "start": str(start.path("adapter")) if start else None,
         "work": str(bench.scratch),
@@ -62,6 +62,13 @@ def build(
     )
 
 
+def _chats(records: StageFiles, split: str, folder: Path) -> Path:
+    """The records of a split as the chats that they are: how a triple is joined is not for the engine to know."""
+    chats = folder / f"{split}.chat.jsonl"
+    write_jsonl(chats, ({"messages": record.messages} for record in read_jsonl(records.path(f"{split}.jsonl"), Record)))
+    return chats
+
+
 def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Path) -> dict[str, Any]:
     """The part of a trainer's or planner's job that the section and the base decide.
 
@@ -71,7 +78,6 @@ def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Pat
     settings = config.model_dump(mode="json", exclude={"writers"})
     lora = {name: settings.pop(name) for name in LORA_FIELDS}
     settings = {name: value for name, value in settings.items() if name not in LIMITS}
-    settings["learning_rate"] = config.learning_rate or rate_for(base.folder)
     return {
         "model": str(base.folder),
         "chat": dict(base.chat),
@@ -79,15 +85,6 @@ def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Pat
         "lora": lora,
         "training": {**settings, "seed": seed},
     }
-
-
-def rate_for(folder: Path) -> float:
-    """A peak rate for LoRA by the size of the base; smaller models take larger ones."""
-    from jora_engine.files.weights import read_model_config
-    from jora_engine.model.parameters import parameter_total
-
-    parameters = parameter_total(read_model_config(folder))
-    return 1e-3 if parameters < 1e9 else 5e-4 if parameters < 7e9 else 2e-4
 
 
 def show(event: dict[str, Any], progress: Progress) -> None:

@@ -71,14 +71,14 @@ def ask_all(chunks: list[Chunk]) -> list[Question]:
 def mine(questions, chunks, count=8):
     """Neighbours in the list, best first, the oracle among them: composing must cope with that."""
     place = {c.id: i for i, c in enumerate(chunks)}
-    found = {}
+    distractors = {}
     for q in questions:
         at = place.get(q.gold_chunk_ids[0], 0)
-        found[q.id] = [
+        distractors[q.id] = [
             SimpleNamespace(chunk_id=chunks[(at + j) % len(chunks)].id, rank=j + 1, score=1 / (j + 1), mined_by="dense")
             for j in range(count)
         ]
-    return found
+    return distractors
 
 
 def compose(chunks, questions, **kw):

@@ -34,14 +34,14 @@ def test_without_a_cache_the_values_are_the_same():
 
 
 def test_a_memo_asks_the_cache_and_keeps_what_is_new_when_saved(cache):
-    made = []
+    calls = []
 
     def memo():
-        return Memo(cache, "lengths-1", lambda text: made.append(text) or len(text))
+        return Memo(cache, "lengths-1", lambda text: calls.append(text) or len(text))
 
     first = memo()
     assert [first("ab"), first("ab"), first("c")] == [2, 2, 1]
-    assert made == ["ab", "c"]
+    assert calls == ["ab", "c"]
     first.save()
     assert memo()("ab") == 2
-    assert made == ["ab", "c"]
+    assert calls == ["ab", "c"]

@@ -50,9 +50,9 @@ def test_a_planted_regression_is_called_worse_and_no_change_equal():
 
 @pytest.mark.parametrize(("units", "verdict"), [(1, TOO_FEW), (5, TOO_FEW), (6, "better")])
 def test_a_handful_that_all_go_one_way_proves_nothing(units, verdict):
-    found = paired_bootstrap(np.zeros(units), np.ones(units))
-    assert found.verdict == verdict
-    assert found.p_value == pytest.approx(2 * 0.5**units)
+    interval = paired_bootstrap(np.zeros(units), np.ones(units))
+    assert interval.verdict == verdict
+    assert interval.p_value == pytest.approx(2 * 0.5**units)
     many = np.ones(20 * units)
     assert paired_bootstrap(0 * many, many, groups=np.repeat(np.arange(units), 20).tolist()).verdict == verdict
 
@@ -60,8 +60,8 @@ def test_a_handful_that_all_go_one_way_proves_nothing(units, verdict):
 def test_a_difference_is_written_with_its_interval_or_with_why_it_has_none():
     enough = paired_bootstrap(np.zeros(6), np.ones(6))
     few = paired_bootstrap(np.zeros(5), np.ones(5))
-    said = [with_interval(i.value, {**i.to_dict(), "verdict": i.verdict}) for i in (enough, few)]
-    assert said == ["+1.000 [+1.000, +1.000]", "+1.000 (too few to say)"]
+    texts = [with_interval(i.value, {**i.to_dict(), "verdict": i.verdict}) for i in (enough, few)]
+    assert texts == ["+1.000 [+1.000, +1.000]", "+1.000 (too few to say)"]
 
 
 def test_pairing_sees_a_small_gain_on_hard_and_easy_questions():

@@ -116,8 +116,8 @@ def project(tmp_path, domain) -> Project:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, domain) -> tuple[Project, Said]:
     """A project that was run to its end undisturbed, and what the run said."""
-    made = Project(tmp_path_factory.mktemp("finished"), domain)
-    return made, made.raft("run", "--no-prefect")
+    project = Project(tmp_path_factory.mktemp("finished"), domain)
+    return project, project.raft("run", "--no-prefect")
 
 
 @pytest.fixture

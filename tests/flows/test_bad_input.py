@@ -31,9 +31,9 @@ def test_a_folder_without_one_readable_document_says_why_each_was_refused(projec
     (folder / "b.txt").write_bytes(b"")
     project.values["corpus"] = ["broken"]
     project.write()
-    said = refused(project, "ingest")
-    assert "not one readable document" in said
-    assert "empty" in said
+    output = refused(project, "ingest")
+    assert "not one readable document" in output
+    assert "empty" in output
 
 
 def test_a_base_of_another_architecture_is_refused_before_anything_is_built(project, tmp_path, domain):
@@ -43,33 +43,33 @@ def test_a_base_of_another_architecture_is_refused_before_anything_is_built(proj
     (tmp_path / "gpt2" / "config.json").write_text(json.dumps(config))
     project.values["models"]["base"] = "gpt2"
     project.write()
-    said = refused(project, "run")
-    assert "GPT2LMHeadModel" in said
-    assert "LlamaForCausalLM" in said
-    assert "ingest …" not in said
+    output = refused(project, "run")
+    assert "GPT2LMHeadModel" in output
+    assert "LlamaForCausalLM" in output
+    assert "ingest …" not in output
 
 
 def test_a_base_without_a_chat_template_is_used_with_a_named_one(warm, tmp_path):
     tiny.make_base(tmp_path / "bare", template=False)
     warm.values["models"]["base"] = "bare"
     warm.write()
-    said = warm.raft("records", "--no-prefect").stderr
-    assert "brings no chat template: the built-in template" in said
+    output = warm.raft("records", "--no-prefect").stderr
+    assert "brings no chat template: the built-in template" in output
 
 
 def test_a_token_budget_too_small_for_question_and_oracle_says_what_to_raise(warm):
     warm.values["records"]["max_tokens"] = 64
     warm.write()
-    said = refused(warm, "records")
-    assert "max_tokens" in said
+    output = refused(warm, "records")
+    assert "max_tokens" in output
 
 
 def test_fewer_records_than_one_batch(warm):
     warm.values["train"]["accumulation"] = 64
     warm.write()
-    said = refused(warm, "train")
-    assert "fewer than one batch of 64" in said
-    assert "train.accumulation" in said
+    output = refused(warm, "train")
+    assert "fewer than one batch of 64" in output
+    assert "train.accumulation" in output
 
 
 def test_a_question_file_that_is_missing_or_no_question_file(warm, tmp_path):
@@ -101,8 +101,8 @@ def test_a_teacher_none_of_whose_questions_survives_says_what_to_do(warm):
     del warm.values["questions"]["file"]
     warm.values["questions"] |= {"count": 4, "dtype": "float32", "batch_size": 4}
     warm.write()
-    said = refused(warm, "questions")
-    assert "questions.file" in said
+    output = refused(warm, "questions")
+    assert "questions.file" in output
 
 
 def test_under_prefect_it_is_one_message_too(project, tmp_path):

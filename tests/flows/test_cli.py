@@ -92,8 +92,8 @@ def test_init_writes_a_file_once_and_the_plan_reads_it(tmp_path):
 
 
 def test_the_schema_is_json_with_every_section(tmp_path):
-    made = json.loads(raft(tmp_path, "schema").stdout)
-    assert {"corpus", "models", "train", "evaluate"} <= set(made["properties"])
+    schema = json.loads(raft(tmp_path, "schema").stdout)
+    assert {"corpus", "models", "train", "evaluate"} <= set(schema["properties"])
 
 
 def test_searching_before_building_says_what_to_do(tmp_path):

@@ -40,12 +40,12 @@ def test_the_merged_model_answers_in_a_transformers_pipeline(export, asked):
 
     folder = str(export / "merged")
     pipe = pipeline("text-generation", model=folder, dtype=torch.float32)
-    said = pipe(asked, max_new_tokens=8, do_sample=False)[0]["generated_text"][-1]
-    assert said["role"] == "assistant"
+    reply = pipe(asked, max_new_tokens=8, do_sample=False)[0]["generated_text"][-1]
+    assert reply["role"] == "assistant"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokens = continuation(model, tokenizer, asked)
-    assert said["content"] == tokenizer.decode(tokens, skip_special_tokens=True)
+    assert reply["content"] == tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def test_the_adapter_on_its_base_says_in_peft_what_the_merged_model_says(export, asked):

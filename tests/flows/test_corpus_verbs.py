@@ -22,12 +22,12 @@ def docs(project, tmp_path, domain) -> Path:
     return folder
 
 
-def stages(made: dict) -> dict[str, dict]:
-    return {row["stage"]: row for row in made["stages"]}
+def stages(reply: dict) -> dict[str, dict]:
+    return {row["stage"]: row for row in reply["stages"]}
 
 
-def report_of(made: dict) -> dict:
-    return json.loads((Path(stages(made)["ingest"]["folder"]) / "report.json").read_text())
+def report_of(reply: dict) -> dict:
+    return json.loads((Path(stages(reply)["ingest"]["folder"]) / "report.json").read_text())
 
 
 def test_a_search_keeps_to_its_filter_in_every_mode(project, docs):
@@ -67,21 +67,21 @@ def test_the_modes_are_compared_on_the_questions_of_the_run(project, docs, tmp_p
     assert refused.returncode == 2
     assert "raft questions" in refused.stderr
     project.raft("questions", "--no-prefect")
-    made = project.json("evaluate", "retrieval")
-    assert made["questions"] == 24
-    assert set(made["modes"]) == {"dense", "lexical", "hybrid"}
-    assert made["modes"]["lexical"]["recall@5"] > made["modes"]["dense"]["recall@5"]  # random weights
-    assert made["configured"] == "dense"
-    assert made["differences"]["lexical"]["low"] > 0
-    page = Path(made["report"]).read_text()
+    reply = project.json("evaluate", "retrieval")
+    assert reply["questions"] == 24
+    assert set(reply["modes"]) == {"dense", "lexical", "hybrid"}
+    assert reply["modes"]["lexical"]["recall@5"] > reply["modes"]["dense"]["recall@5"]  # random weights
+    assert reply["configured"] == "dense"
+    assert reply["differences"]["lexical"]["low"] > 0
+    page = Path(reply["report"]).read_text()
     assert all(word in page for word in ("lexical is better than dense", "Every question is answered"))
     assert not set(re.findall(r'(?:src|href)="([^"]*)"', page))
     before = page
     project.raft("questions", "--no-prefect", "--set", "retrieval.mode=lexical")
-    said = project.raft("evaluate", "retrieval", "--set", "retrieval.mode=lexical", "--html", "other.html").stdout
-    assert "dense is worse than lexical, which is configured" in said
+    output = project.raft("evaluate", "retrieval", "--set", "retrieval.mode=lexical", "--html", "other.html").stdout
+    assert "dense is worse than lexical, which is configured" in output
     project.raft("evaluate", "retrieval")
-    assert Path(made["report"]).read_text() == before
+    assert Path(reply["report"]).read_text() == before
 
 
 def test_a_judged_set_is_compared_without_building_anything(project, docs, tmp_path):
@@ -92,9 +92,9 @@ def test_a_judged_set_is_compared_without_building_anything(project, docs, tmp_p
     (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "queries.jsonl").write_text(json.dumps({"_id": "q1", "text": "Who opens the gates of Hazel?"}) + "\n")
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\thazel\t2\nq1\telm\t0\n")
-    made = project.json("evaluate", "retrieval", "--data", str(folder))
-    assert made["questions"] == 1
-    assert made["modes"]["lexical"]["recall@1"] == 1.0
+    reply = project.json("evaluate", "retrieval", "--data", str(folder))
+    assert reply["questions"] == 1
+    assert reply["modes"]["lexical"]["recall@1"] == 1.0
     assert not (tmp_path / ".raft" / "store").exists() or not list((tmp_path / ".raft" / "store").iterdir())
 
 
@@ -118,14 +118,14 @@ def test_what_to_read_and_what_to_take_out_is_configured_and_reported(project, d
     ingest = {"archives": True, "redact": ["email"], "redact_patterns": ["0800-[A-Z]+-7"], "near_duplicates": "drop"}
     project.values["ingest"] = ingest
     project.write()
-    made = project.json("ingest", "--no-prefect")
-    report = report_of(made)
+    reply = project.json("ingest", "--no-prefect")
+    report = report_of(reply)
     assert report["quarantined_by_reason"] == {}
     assert report["redacted"] == {"email": 1, "redacted": 1}
     assert [(twin["source"], twin["same_as"]) for twin in report["duplicates"]] == [("twin.md", "elm.md")]
     counts = report["counts"]
     assert counts["found"] == counts["loaded"] + counts["quarantined"] + counts["duplicates"] == 10
-    documents = (Path(stages(made)["ingest"]["folder"]) / "documents.jsonl").read_text()
+    documents = (Path(stages(reply)["ingest"]["folder"]) / "documents.jsonl").read_text()
     assert "example.org" not in documents
     assert "SECRET" not in documents
 
@@ -136,8 +136,8 @@ def test_chunks_keep_to_the_budget_of_the_model_that_reads_them(project, docs, d
     project.values["chunk"] |= {"max_context_tokens": 48, "min_tokens": 0}
     project.values["records"]["max_tokens"] = 1024
     project.write()
-    made = project.json("chunk", "--no-prefect")
+    reply = project.json("chunk", "--no-prefect")
     base = Tokenizer.from_file(str(domain / "base" / "tokenizer.json"))
-    rows = (Path(stages(made)["chunk"]["folder"]) / "chunks.jsonl").read_text().splitlines()
+    rows = (Path(stages(reply)["chunk"]["folder"]) / "chunks.jsonl").read_text().splitlines()
     longest = max(len(base.encode(json.loads(row)["text"], add_special_tokens=False).ids) for row in rows)
     assert 24 < longest <= 48

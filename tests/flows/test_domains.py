@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flows.cli.app import invoke
-from flows.cli.domains import merge, read_domains
+from flows.cli.verbs.domains import merge, read_domains
 from raft_errors import BadInput
 from tasks.config import load_config
 from tasks.store.store import Store
@@ -31,9 +31,9 @@ def test_a_domain_is_what_is_common_with_its_own_values_on_top(tmp_path):
             "domains": {"law": {"corpus": ["law"]}, "health": {"corpus": ["health"], "train": {"epochs": 5}}},
         },
     )
-    made = read_domains(file, [])
-    law, health = made["law"], made["health"]
-    assert list(made) == ["law", "health"]
+    configs = read_domains(file, [])
+    law, health = configs["law"], configs["health"]
+    assert list(configs) == ["law", "health"]
     assert (law.name, law.models.base, law.train.rank, law.train.epochs) == ("law", "owner/base", 8, 2)
     assert (health.train.rank, health.train.epochs) == (8, 5)
     assert law.corpus == (str(tmp_path / "law"),)
@@ -88,7 +88,7 @@ def test_domains_run_side_by_side_and_one_that_fails_stops_no_other(tmp_path, mo
     fake = tmp_path / "raft"
     fake.write_text(FAKE.format(python=sys.executable, key=key))
     fake.chmod(0o755)
-    monkeypatch.setattr("flows.cli.domains.sys", SimpleNamespace(executable=str(fake)))
+    monkeypatch.setattr("flows.cli.verbs.domains.sys", SimpleNamespace(executable=str(fake)))
     names = ("towns", "nowhere", "again")
     file = write(tmp_path, {"domains": {name: {"corpus": [name]} for name in names}})
     out, err = io.StringIO(), io.StringIO()
@@ -124,9 +124,9 @@ def test_two_domains_share_what_they_have_in_common_and_each_gets_its_adapter(wa
     done = warm.process("domains", "domains.yaml", "--jobs", "2", "--json")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout.splitlines()[-1])
-    told = {d["name"]: d for d in row["domains"]}
-    assert told["whole"]["result"] == "nothing had to run"
-    assert told["short"]["result"] == "done"
+    by_name = {d["name"]: d for d in row["domains"]}
+    assert by_name["whole"]["result"] == "nothing had to run"
+    assert by_name["short"]["result"] == "done"
     reports = [Path(d["report"]).read_text() for d in row["domains"]]
     assert all("<html" in page for page in reports)
     assert reports[0] != reports[1]

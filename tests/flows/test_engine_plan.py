@@ -7,14 +7,14 @@ GIB = 2**30
 
 @pytest.mark.slow
 def test_the_plan_counts_the_records_and_knows_the_last_speed(warm):
-    told = warm.json("plan", "--engine")
-    (made,) = told["tried"]
+    reply = warm.json("plan", "--engine")
+    (plan,) = reply["tried"]
     trained = next(row for row in warm.json("run", "--no-prefect")["stages"] if row["stage"] == "train")
-    assert told["fits"]
-    assert made["steps"] == trained["metrics"]["steps"]
-    assert made["tokens"] == trained["metrics"]["tokens"]
-    assert made["seconds"] > 0
-    assert made["total"] == sum(made["bytes"].values()) < GIB
+    assert reply["fits"]
+    assert plan["steps"] == trained["metrics"]["steps"]
+    assert plan["tokens"] == trained["metrics"]["tokens"]
+    assert plan["seconds"] > 0
+    assert plan["total"] == sum(plan["bytes"].values()) < GIB
 
 
 @pytest.mark.slow
@@ -26,6 +26,6 @@ def test_devices_that_are_not_here_can_be_planned_for(project):
 
 
 def test_a_mesh_that_does_not_fit_is_refused(project):
-    said = project.raft("plan", "--devices", "3", "--set", "train.mesh=[1,2,1,1]", check=False)
-    assert said.returncode == 2
-    assert "does not fit 3 devices" in said.stderr
+    process = project.raft("plan", "--devices", "3", "--set", "train.mesh=[1,2,1,1]", check=False)
+    assert process.returncode == 2
+    assert "does not fit 3 devices" in process.stderr

@@ -96,7 +96,7 @@ def test_damaged_caches_fail_no_command_and_change_no_result(project, caplog):
     caplog.clear()
     again = project.json("chunk", "--no-prefect", "--force")
     assert {row["stage"]: row["digest"] for row in again["stages"]} == built
-    told = [r.getMessage() for r in caplog.records if "is damaged" in r.getMessage()]
-    assert len(told) == len({*told}), "each is told once"
-    assert all(any(str(cache) in text for cache in caches) for text in told)
-    assert [text for text in told if "files.sqlite" in text]
+    warnings = [r.getMessage() for r in caplog.records if "is damaged" in r.getMessage()]
+    assert len(warnings) == len({*warnings}), "each is told once"
+    assert all(any(str(cache) in text for cache in caches) for text in warnings)
+    assert [text for text in warnings if "files.sqlite" in text]

@@ -52,9 +52,11 @@ def test_settings_and_earlier_adapters_are_measured_in_one_pass_and_a_no_op_adap
     folder = folder_of(warm, "evaluate")
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(r["setting"] for r in rows)) == settings
-    said = {name: [r["prediction"] for r in rows if r["condition"] == name] for name in ("base", "adapter", "no-op")}
-    assert len(said["base"]) == 3 * len(settings)
-    assert said["no-op"] == said["base"]
+    predictions = {
+        name: [r["prediction"] for r in rows if r["condition"] == name] for name in ("base", "adapter", "no-op")
+    }
+    assert len(predictions["base"]) == 3 * len(settings)
+    assert predictions["no-op"] == predictions["base"]
     summary = json.loads((folder / "metrics.json").read_text())["summary"]
     assert summary["against"]["no-op"]["base"] == summary["headline"]["base"]
     assert warm.json("plan")["stages"][-1]["state"] == "cached"
@@ -80,25 +82,25 @@ def test_an_adapter_for_another_prompt_is_refused_with_what_differs(warm, tmp_pa
     (other / "raft.json").write_text(json.dumps(serving))
     warm.values["evaluate"]["earlier"] = [str(other)]
     warm.write()
-    said = warm.raft("run", "--no-prefect", check=False)
-    assert said.returncode == 2
-    assert "trained for another prompt (template_version: 0123, here" in " ".join(said.stderr.split())
+    process = warm.raft("run", "--no-prefect", check=False)
+    assert process.returncode == 2
+    assert "trained for another prompt (template_version: 0123, here" in " ".join(process.stderr.split())
 
 
 def test_advice_comes_before_any_training_and_its_answers_are_the_evaluations(warm):
-    found = warm.json("advise", "--questions", "4")
-    assert found["probe"]["oracle_only"] is not None
-    assert found["probe"]["recall"] is not None
-    assert found["advice"]
+    reply = warm.json("advise", "--questions", "4")
+    assert reply["probe"]["oracle_only"] is not None
+    assert reply["probe"]["recall"] is not None
+    assert reply["advice"]
     words = warm.raft("advise", "--questions", "4").stdout
-    assert found["advice"][0]["do"].split()[0] in words
+    assert reply["advice"][0]["do"].split()[0] in words
 
 
 def test_ask_shows_the_answer_as_it_is_written_then_checked_with_its_sources(finished):
     project, _ = finished
-    said = project.raft("ask", "What is the town of Birch known for?", "--compare", "--max-tokens", "8").stdout
-    assert said.index("adapter writes:") < said.index("base writes:") < said.index("Passages shown:")
-    assert ".md, characters" in said
+    output = project.raft("ask", "What is the town of Birch known for?", "--compare", "--max-tokens", "8").stdout
+    assert output.index("adapter writes:") < output.index("base writes:") < output.index("Passages shown:")
+    assert ".md, characters" in output
 
 
 def test_the_base_alone_is_asked_before_there_is_an_adapter_as_its_records_would_ask(warm):

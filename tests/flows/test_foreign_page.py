@@ -63,21 +63,21 @@ def served(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
-    made = Served(folder, port, environment)
-    server = made.start("server", "--port", str(port))
+    service = Served(folder, port, environment)
+    server = service.start("server", "--port", str(port))
     try:
-        answers(made, server)
-        yield made
+        answers(service, server)
+        yield service
     finally:
         server.terminate()
         server.wait()
 
 
-def answers(made: Served, server: subprocess.Popen) -> None:
+def answers(service: Served, server: subprocess.Popen) -> None:
     while True:
-        assert server.poll() is None, made.said("server")
+        assert server.poll() is None, service.said("server")
         try:
-            if made.ask("/api/health")[0] == 200:
+            if service.ask("/api/health")[0] == 200:
                 return
         except OSError:
             time.sleep(0.2)

@@ -25,8 +25,8 @@ def docs(project, tmp_path, domain) -> Path:
     return folder
 
 
-def stages(made: dict) -> dict[str, dict]:
-    return {row["stage"]: row for row in made["stages"]}
+def stages(reply: dict) -> dict[str, dict]:
+    return {row["stage"]: row for row in reply["stages"]}
 
 
 def files(project, stage: str, until: str = "index") -> dict[str, bytes]:
@@ -42,10 +42,10 @@ def fresh(project) -> dict[str, dict[str, bytes]]:
     """What the same configuration gives in an empty store."""
     project.values["store"] = str(project.folder / "fresh")
     project.write()
-    found = {stage: files(project, stage) for stage in ("chunk", "embed", "index")}
+    results = {stage: files(project, stage) for stage in ("chunk", "embed", "index")}
     del project.values["store"]
     project.write()
-    return found
+    return results
 
 
 def test_a_changed_file_costs_itself_and_ends_as_a_fresh_run_would(project, docs):
@@ -53,9 +53,9 @@ def test_a_changed_file_costs_itself_and_ends_as_a_fresh_run_would(project, docs
     (docs / "ivy.md").write_text(
         "# The town of Ivy\n\nIvy is known for its clocks, which strike nine in the morning.\n"
     )
-    made = stages(project.json("index", "--no-prefect"))
-    assert made["ingest"]["metrics"]["loaded"] == 9
-    embedded = made["embed"]["metrics"]
+    rows = stages(project.json("index", "--no-prefect"))
+    assert rows["ingest"]["metrics"]["loaded"] == 9
+    embedded = rows["embed"]["metrics"]
     assert 2 <= embedded["computed"] <= 4
     assert embedded["computed"] + embedded["reused"] == embedded["chunks"]
     assert {stage: files(project, stage) for stage in ("chunk", "embed", "index")} == fresh(project)
@@ -67,13 +67,13 @@ def test_the_dry_run_names_what_would_change_and_changes_nothing(project, docs):
     (docs / "fir.md").rename(docs / "pine.md")
     (docs / "gorse.md").unlink()
     before = {p: p.read_bytes() for p in (project.folder / ".raft" / "store").rglob("*") if p.is_file()}
-    said = project.json("ingest", "--dry-run")
-    found = {state: part["files"] for state, part in said["files"].items()}
-    assert found.pop("unchanged") == ["alder.md", "birch.md", "cedar.md", "dogwood.md", "hazel.md"]
-    assert found == {"new": ["ivy.md"], "changed": ["elm.md"], "moved": ["pine.md"], "vanished": ["gorse.md"]}
-    assert said["files"]["changed"]["chunks"] > 1
-    assert said["files"]["vanished"]["what"].startswith("kept")
-    assert {row["stage"]: row["state"] for row in said["stages"]}["ingest"] == "run"
+    reply = project.json("ingest", "--dry-run")
+    states = {state: part["files"] for state, part in reply["files"].items()}
+    assert states.pop("unchanged") == ["alder.md", "birch.md", "cedar.md", "dogwood.md", "hazel.md"]
+    assert states == {"new": ["ivy.md"], "changed": ["elm.md"], "moved": ["pine.md"], "vanished": ["gorse.md"]}
+    assert reply["files"]["changed"]["chunks"] > 1
+    assert reply["files"]["vanished"]["what"].startswith("kept")
+    assert {row["stage"]: row["state"] for row in reply["stages"]}["ingest"] == "run"
     pruned = project.json("ingest", "--dry-run", "--prune")["files"]["vanished"]
     assert (pruned["files"], pruned["what"]) == (["gorse.md"], "dropped, with the chunks (--prune)")
     assert "Nothing was changed." in project.raft("ingest", "--dry-run").stdout
@@ -139,19 +139,19 @@ def test_another_chunker_or_embedder_makes_a_new_generation_and_never_a_mixture(
     old = {row["stage"]: row["folder"] for row in project.json("index")["stages"]}
     project.values["chunk"]["max_tokens"] = 32
     project.write()
-    made = project.json("index", "--no-prefect")
-    assert made["ran"] == ["chunk", "embed", "index"]
+    reply = project.json("index", "--no-prefect")
+    assert reply["ran"] == ["chunk", "embed", "index"]
     rows = [json.loads(row) for row in files(project, "chunk")["chunks.jsonl"].splitlines()]
     assert max(row["tokens"] for row in rows) <= 32
-    assert stages(made)["index"]["metrics"]["vectors"] == len(rows)
+    assert stages(reply)["index"]["metrics"]["vectors"] == len(rows)
     tiny.make_embedder(tmp_path / "other", seed=1)
     project.values["models"]["embedder"] = str(tmp_path / "other")
     project.write()
-    made = stages(project.json("index", "--no-prefect"))
-    assert made["embed"]["metrics"]["reused"] == 0
+    reply = stages(project.json("index", "--no-prefect"))
+    assert reply["embed"]["metrics"]["reused"] == 0
     digests = {
         json.loads((Path(f) / "index.json").read_text())["embedder"]["digest"]
-        for f in (old["index"], made["index"]["folder"])
+        for f in (old["index"], reply["index"]["folder"])
     }
     assert len(digests) == 2
     assert all(Path(folder).is_dir() for folder in old.values())

@@ -65,11 +65,11 @@ def test_a_training_of_other_code_is_kept_and_everything_that_tells_of_it_says_s
     assert trainings(upgraded) == [old]
     assert "kept: made by other code" in Path(done["report"]).read_text()
 
-    told = upgraded.json("explain")["steps"]
-    (train,) = [step for step in told if step["stage"] == "train"]
+    steps = upgraded.json("explain")["steps"]
+    (train,) = [step for step in steps if step["stage"] == "train"]
     assert (train["key"], train["kept"]) == (old, True)
     assert train["differs"] == ["code of jora_engine.training.job"]
-    assert [step["stage"] for step in told if step["differs"]] == ["train"]
+    assert [step["stage"] for step in steps if step["differs"]] == ["train"]
     words = upgraded.raft("explain").stdout
     assert "kept: made by other code: code of jora_engine.training.job" in " ".join(words.replace("│", "").split())
     assert "made on another processor (Other 9000)" in " ".join(words.replace("│", "").split())

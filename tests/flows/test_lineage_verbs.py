@@ -33,8 +33,8 @@ class Place:
         self.clean = small_chain.write_chain(self.store, without, seed=0)
         self.built = small_chain.write_chain(self.store, texts, seed=1)
         self.registry = Registry(self.store, "adapter")
-        for made in (self.clean, self.built):
-            self.registry.promote(self.registry.register(made, reason="test").number, reason="test")
+        for project in (self.clean, self.built):
+            self.registry.promote(self.registry.register(project, reason="test").number, reason="test")
 
     def raft(self, *arguments: str) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()

@@ -124,12 +124,12 @@ def start(tmp_path):
             text=True,
         )
         processes.append(process)
-        said = []
+        lines = []
         for line in process.stdout:
-            said.append(line)
+            lines.append(line)
             if line == "started second\n":
                 return process
-        raise AssertionError("".join(said))
+        raise AssertionError("".join(lines))
 
     yield start
     for process in processes:
@@ -138,17 +138,17 @@ def start(tmp_path):
 
 
 def ended(process: subprocess.Popen) -> str:
-    said, _ = process.communicate(timeout=ENDS)
+    output, _ = process.communicate(timeout=ENDS)
     for noise in ("Traceback", "ERROR", "Error logging to API"):
-        assert noise not in said
-    return said
+        assert noise not in output
+    return output
 
 
-def check_whole(tmp_path: Path, said: str) -> None:
+def check_whole(tmp_path: Path, output: str) -> None:
     assert (tmp_path / "log").read_text().split() == ["first", "second", "third"], "every stage is built, and once"
     assert {m.stage for m in Store(tmp_path / "raft").manifests()} == {"first", "second", "third"}
-    assert "digest" in said
-    assert said.count("Prefect's server was lost") == 1
+    assert "digest" in output
+    assert output.count("Prefect's server was lost") == 1
 
 
 @pytest.mark.parametrize("kind", ["failing", "silent"])
@@ -157,10 +157,10 @@ def test_a_run_finishes_its_work_says_so_in_one_line_and_ends(server, start, tmp
     url = f"http://127.0.0.1:{between.port}/api"
     process = start(PREFECT_API_URL=url, PREFECT_API_AUTH_STRING=server.auth)
     between.become(kind)
-    said = ended(process)
+    output = ended(process)
     between.close()
-    assert process.returncode == 0, said
-    check_whole(tmp_path, said)
+    assert process.returncode == 0, output
+    check_whole(tmp_path, output)
 
 
 def test_a_run_that_fails_says_why_and_not_that_its_server_is_gone(server, start, tmp_path):
@@ -168,9 +168,9 @@ def test_a_run_that_fails_says_why_and_not_that_its_server_is_gone(server, start
     url = f"http://127.0.0.1:{between.port}/api"
     process = start("fails", PREFECT_API_URL=url, PREFECT_API_AUTH_STRING=server.auth)
     between.become("gone")
-    said = ended(process)
-    assert process.returncode == 2, said
-    assert "the file is wrong" in said
+    output = ended(process)
+    assert process.returncode == 2, output
+    assert "the file is wrong" in output
 
 
 def test_a_run_whose_server_is_lost_can_be_stopped(server, start, tmp_path):
@@ -181,8 +181,8 @@ def test_a_run_whose_server_is_lost_can_be_stopped(server, start, tmp_path):
     for _ in range(5):
         process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
-    said = ended(process)
-    assert process.returncode == 75, said
+    output = ended(process)
+    assert process.returncode == 75, output
     assert not list((tmp_path / "raft" / "store").glob("*/.*"))
 
 
@@ -191,9 +191,9 @@ def test_an_embedded_server_that_is_killed_or_hangs_leaves_nothing_behind(start,
     process = start()
     (embedded,) = children_of(process.pid)
     os.kill(embedded, number)
-    said = ended(process)
-    assert process.returncode == 0, said
-    check_whole(tmp_path, said)
+    output = ended(process)
+    assert process.returncode == 0, output
+    check_whole(tmp_path, output)
     assert not Path(f"/proc/{embedded}").exists()
 
 
@@ -208,27 +208,27 @@ def test_an_embedded_server_answers_its_own_run_alone(start):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(request, timeout=60)
         assert caught.value.code == 401
-    said = ended(process)
-    assert process.returncode == 0, said
-    assert "lost" not in said
+    output = ended(process)
+    assert process.returncode == 0, output
+    assert "lost" not in output
 
 
 def test_with_a_server_that_is_well_nothing_is_said_and_it_has_the_history(server, start, tmp_path):
     process = start(
         PREFECT_API_URL=f"http://127.0.0.1:{server.port}/api", PREFECT_API_AUTH_STRING=server.auth, seconds=0.1
     )
-    said = ended(process)
-    assert process.returncode == 0, said
-    assert "lost" not in said
+    output = ended(process)
+    assert process.returncode == 0, output
+    assert "lost" not in output
 
 
 def test_a_server_that_is_killed_is_lost_as_well(server, start, tmp_path):
     process = start(PREFECT_API_URL=f"http://127.0.0.1:{server.port}/api", PREFECT_API_AUTH_STRING=server.auth)
     server.process.kill()
     server.process.wait()
-    said = ended(process)
-    assert process.returncode == 0, said
-    check_whole(tmp_path, said)
+    output = ended(process)
+    assert process.returncode == 0, output
+    check_whole(tmp_path, output)
 
 
 @pytest.mark.heavy

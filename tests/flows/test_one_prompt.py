@@ -82,12 +82,12 @@ def record():
 
 
 def test_training_evaluation_ask_smoke_test_and_export_give_the_model_the_same_ids(base, record, asked, tmp_path):
-    from flows.cli.ask import _answer
+    from flows.cli.verbs.ask import _answer
     from tasks.adapters.smoke import _answers
     from tasks.runtime.answers import answer
     from tasks.runtime.exam import make_answerer
     from tasks.store.itemcache import SqliteCache
-    from tasks.work.export import gate_prompts
+    from tasks.work.export import parity_prompts
 
     tokenizer = Tokenizer.load(base.folder, **base.chat)
     contract = {
@@ -110,7 +110,7 @@ def test_training_evaluation_ask_smoke_test_and_export_give_the_model_the_same_i
     _answers(base.folder, tmp_path / "adapter", [record])
     assert len(asked) == 3
     (tmp_path / "validation.jsonl").touch()
-    gate = gate_prompts(SimpleNamespace(path=lambda name: tmp_path / name), tokenizer, 1)
+    gate = parity_prompts(SimpleNamespace(path=lambda name: tmp_path / name), tokenizer, 1)
     assert {tuple(prompt) for prompt in (*asked, *gate)} == trained
 
 
@@ -137,12 +137,12 @@ def test_the_contract_s_form_is_what_stands_around_the_question(base, record):
 
 
 def test_the_preflight_measures_what_is_trained(base, record, tmp_path):
-    from tasks.work.records import look
+    from tasks.work.records import check_training_tokens
 
     tokenizer = Tokenizer.load(base.folder, **base.chat)
     write_records(tmp_path, {"train": [record]}, formats=["alpaca"])
     (example,) = read_examples(tmp_path / "train.jsonl", tokenizer)
-    check = look([record], tokenizer, 4096)
+    check = check_training_tokens([record], tokenizer, 4096)
     assert check.faults == []
     assert (check.figures["tokens"], check.figures["trained_tokens"]) == (example.length, len(example.completion))
     assert check.samples[0].endswith(f"⟦{tokenizer.answer_lead}{record.output}<|im_end|>⟧")
@@ -154,8 +154,7 @@ def test_an_alpaca_triple_of_somebody_else_is_joined_as_a_record_is(input_, fold
     record = Record("Do this.", input_, "Done.")
     triple = {"instruction": record.instruction, "output": record.output} | ({"input": input_} if input_ else {})
     (tmp_path / "alpaca.jsonl").write_text(json.dumps(triple) + "\n")
-    (tmp_path / "ours.jsonl").write_text(json.dumps(record.to_dict()) + "\n")
-    assert "messages" in record.to_dict()
+    (tmp_path / "ours.jsonl").write_text(json.dumps({"messages": record.messages}) + "\n")
     triples, ours = (read_examples(tmp_path / f"{name}.jsonl", tokenizer) for name in ("alpaca", "ours"))
     assert [e.prompt.tolist() for e in triples] == [e.prompt.tolist() for e in ours]
     assert [e.completion.tolist() for e in triples] == [e.completion.tolist() for e in ours]
@@ -182,7 +181,7 @@ def test_a_chat_of_several_turns_is_trained_on_its_last(folder, tmp_path):
     ],
 )
 def test_a_line_that_is_neither_is_refused_by_number(row, folder, tmp_path):
-    good = json.dumps(Record("Do this.", "", "Done.").to_dict())
+    good = json.dumps({"messages": Record("Do this.", "", "Done.").messages})
     (tmp_path / "bad.jsonl").write_text(good + "\n" + json.dumps(row) + "\n")
     with pytest.raises(BadInput, match="line 2: neither a chat nor an Alpaca record"):
         read_examples(tmp_path / "bad.jsonl", Tokenizer.load(folder))

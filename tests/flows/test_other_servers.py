@@ -46,10 +46,10 @@ def ask(project):
             def log_message(self, *words):
                 pass
 
-        made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Other)
-        servers.append(made)
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{made.server_port}/api"
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Other)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api"
         environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")} | {"PREFECT_API_URL": url}
         command = [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments]
         done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
@@ -57,9 +57,9 @@ def ask(project):
         return done
 
     yield ask
-    for made in servers:
-        made.shutdown()
-        made.server_close()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 REFUSED = (422, {"exception_detail": [{"type": "extra_forbidden", "loc": ["body", "concurrency_options"]}]})

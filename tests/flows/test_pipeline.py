@@ -131,10 +131,10 @@ def test_a_changed_document_is_followed_to_the_end_and_told_by_the_plan(project,
 
 def test_with_prefect_the_same_results_come_out(finished, project, tmp_path):
     done, _ = finished
-    made = json.loads(project.process("records", "--json").stdout.splitlines()[-1])
+    reply = json.loads(project.process("records", "--json").stdout.splitlines()[-1])
     digests = {row["stage"]: row["digest"] for row in done.json("run")["stages"]}
-    assert {row["stage"]: row["digest"] for row in made["stages"]} == {s: digests[s] for s in STAGES[:6]}
-    assert made["ran"] == STAGES[:6]
+    assert {row["stage"]: row["digest"] for row in reply["stages"]} == {s: digests[s] for s in STAGES[:6]}
+    assert reply["ran"] == STAGES[:6]
     name, edges, keys = history(tmp_path / ".raft" / "prefect" / "prefect.db")
     assert name == "adapter", "a run is named after what it makes"
     lines = {call.name: {p: [] if given == "corpus" else [given] for p, given in call.inputs.items()} for call in CALLS}

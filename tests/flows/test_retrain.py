@@ -40,8 +40,8 @@ def town(tmp_path, domain) -> Project:
 
 def night(project, *arguments):
     """What `raft retrain` decided, and its exit code."""
-    said = project.raft("retrain", "--no-prefect", "--json", *arguments, check=False)
-    return json.loads(said.stdout.splitlines()[-1]) | {"code": said.returncode}
+    process = project.raft("retrain", "--no-prefect", "--json", *arguments, check=False)
+    return json.loads(process.stdout.splitlines()[-1]) | {"code": process.returncode}
 
 
 def killed_night(project) -> int:
@@ -126,8 +126,8 @@ def test_three_generations(town):
     ]
 
     decision = Path(town.folder / ".raft/store/gate").glob("*/decision.json")
-    told = {json.loads(path.read_text())["verdict"] for path in decision}
-    assert told == {"promote", "hold"}
+    verdicts = {json.loads(path.read_text())["verdict"] for path in decision}
+    assert verdicts == {"promote", "hold"}
 
     del town.values["retrain"]["smoke_command"]
     town.write()

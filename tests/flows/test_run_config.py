@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from flows.cli.init import commented
+from flows.cli.verbs.init import commented
 from raft_errors import BadInput
 from tasks.config import RunConfig, describe_values, fields, load_config
 
@@ -31,7 +31,7 @@ def test_raft_yaml_of_the_working_directory_is_found(write):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "words"),
     [
         ({"trian": {}}, "unknown key trian (did you mean train?)"),
         ({"train": {"learning_rat": 1}}, "unknown key train.learning_rat (did you mean train.learning_rate?)"),
@@ -39,14 +39,14 @@ def test_raft_yaml_of_the_working_directory_is_found(write):
         ({"max_tokens": 5}, "(did you mean chunk.max_tokens?)"),
     ],
 )
-def test_an_unknown_key_is_named_with_the_nearest_known_one(write, values, said):
+def test_an_unknown_key_is_named_with_the_nearest_known_one(write, values, words):
     with pytest.raises(BadInput) as caught:
         load_config(write(values))
-    assert said in str(caught.value)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "words"),
     [
         ({"seed": -4}, "seed is -4, expected a whole number at least 0"),
         ({"train": {"rank": 0}}, "train.rank is 0, expected a whole number at least 1 and at most 1024"),
@@ -60,14 +60,14 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(write, values, said)
         ({"ingest": {"redact": ["emails"]}}, "ingest.redact.0 is 'emails', expected a list of email, phone, iban,"),
     ],
 )
-def test_a_value_out_of_range_is_named_with_its_range(write, values, said):
+def test_a_value_out_of_range_is_named_with_its_range(write, values, words):
     with pytest.raises(BadInput) as caught:
         load_config(write(values))
-    assert said in str(caught.value)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "words"),
     [
         ({"chunk": {"max_tokens": 64, "overlap_tokens": 33}}, "chunk.overlap_tokens (33) is above half of"),
         ({"chunk": {"max_tokens": 16, "min_tokens": 17}}, "chunk.min_tokens (17) is above chunk.max_tokens (16)"),
@@ -77,10 +77,10 @@ def test_a_value_out_of_range_is_named_with_its_range(write, values, said):
         ({"records": {"first_rank": 60}}, "records.first_rank (60) is above"),
     ],
 )
-def test_values_that_do_not_go_together_are_named(write, values, said):
+def test_values_that_do_not_go_together_are_named(write, values, words):
     with pytest.raises(BadInput) as caught:
         load_config(write(values))
-    assert said in str(caught.value)
+    assert words in str(caught.value)
 
 
 def test_all_problems_are_told_at_once(write):

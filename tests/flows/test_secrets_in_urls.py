@@ -44,14 +44,14 @@ def signed():
 def everywhere(folder: Path) -> list[Path]:
     """Files that hold a planted secret, those of the home of Prefect included."""
     homes = [folder, Path(os.environ["PREFECT_HOME"])]
-    found = []
+    places = []
     for home in homes:
         for path in home.rglob("*.db"):
             with sqlite3.connect(path) as db:  # what SQLite has not written into the file yet
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         paths = [path for path in home.rglob("*") if path.is_file()]
-        found += [path for path in paths if b"PLANTED" in path.read_bytes()]
-    return found
+        places += [path for path in paths if b"PLANTED" in path.read_bytes()]
+    return places
 
 
 @pytest.mark.slow
@@ -60,11 +60,11 @@ def test_a_run_with_prefect_leaves_no_secret_anywhere(project, signed, caplog):
     project.values["corpus"] = [f"signed://me:{PASSWORD}@host/doc.md?sig={SECRET}"]
     project.values["share"] = f"signed://host/share?sig={SECRET}"
     project.write()
-    said = project.raft("ingest")
+    process = project.raft("ingest")
     assert project.json("ingest", "--no-prefect")["ran"] == []
     assert '"source": "signed://host/doc.md"' in next(project.folder.rglob("documents.jsonl")).read_text()
     assert any(path.startswith(f"/share?sig={SECRET}/ingest/") for path in signed.store)
-    assert "PLANTED" not in said.stdout + said.stderr + caplog.text
+    assert "PLANTED" not in process.stdout + process.stderr + caplog.text
     assert everywhere(project.folder) == [project.config]
     assert (Path(os.environ["PREFECT_HOME"]) / "prefect.db").is_file()
 
@@ -119,7 +119,7 @@ def test_a_configuration_error_quotes_no_secret(tmp_path):
 
 
 def test_the_configuration_of_a_domain_is_the_users_alone(tmp_path):
-    from flows.cli.domains import _write_private
+    from flows.cli.verbs.domains import _write_private
 
     path = tmp_path / "domain.yaml"
     path.write_text("old")

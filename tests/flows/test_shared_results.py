@@ -13,10 +13,10 @@ def two(tmp_path, new_project):
     projects = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        made = new_project(tmp_path / name)
-        made.values["share"] = f"file://{tmp_path}/team"
-        made.write()
-        projects.append(made)
+        project = new_project(tmp_path / name)
+        project.values["share"] = f"file://{tmp_path}/team"
+        project.write()
+        projects.append(project)
     return projects
 
 

@@ -31,8 +31,8 @@ def stopped():
                 break
             process.send_signal(number)
             time.sleep(0.02)
-        _, said = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(arguments, process.returncode, "", said)
+        _, output = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(arguments, process.returncode, "", output)
 
     return run
 

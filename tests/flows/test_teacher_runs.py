@@ -31,8 +31,8 @@ def written(text: str) -> str:
     asked, pattern = next(ASKED[word] for word in ASKED if word in text.split("\nQuestion: ")[-1])
     if "\nQuestion: " not in text:
         return asked.format(town)
-    found = re.search(pattern, text)
-    return f"<quote>{found.group()}</quote>\nSo it is said there.\nAnswer: {found.group(1)}"
+    match = re.search(pattern, text)
+    return f"<quote>{match.group()}</quote>\nSo it is said there.\nAnswer: {match.group(1)}"
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from retrieval.stores.vector_store import bring_up_to_date
 KINDS = ("faiss", "lancedb", "qdrant")
 
 
-def filled(made: dict, kind: str, folder: Path) -> dict[str, str]:
+def filled(reply: dict, kind: str, folder: Path) -> dict[str, str]:
     """Fills a store with what `raft index` left, as docs/vector_stores.md says; returns the section that names it."""
-    places = {row["stage"]: Path(row["folder"]) for row in made["stages"]}
+    places = {row["stage"]: Path(row["folder"]) for row in reply["stages"]}
     chunks = list(read_jsonl(places["chunk"] / "chunks.jsonl", Chunk))
     vectors = np.load(places["embed"] / "vectors.npy", mmap_mode="r")
     embedder = json.loads((places["embed"] / "embedder.json").read_text())
@@ -40,11 +40,11 @@ def filled(made: dict, kind: str, folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_data_and_searches_come_from_the_store(project, tmp_path, kind):
-    made = project.json("index", "--no-prefect")
+    reply = project.json("index", "--no-prefect")
     query = ["search", "the gates of the town", "-k", "4"]
     own = project.json(*query)["hits"]
     by_index = project.json("records", "--no-prefect")
-    project.values["retrieval"] = {"store": filled(made, kind, project.folder / f"team-{kind}")}
+    project.values["retrieval"] = {"store": filled(reply, kind, project.folder / f"team-{kind}")}
     project.write()
     assert project.json(*query)["hits"] == own
     by_store = project.json("records", "--no-prefect")
@@ -56,15 +56,15 @@ def test_training_data_and_searches_come_from_the_store(project, tmp_path, kind)
 
 
 def test_a_store_that_was_filled_from_another_corpus_is_refused(project):
-    made = project.json("index", "--no-prefect")
-    project.values["retrieval"] = {"store": filled(made, "faiss", project.folder / "team")}
+    reply = project.json("index", "--no-prefect")
+    project.values["retrieval"] = {"store": filled(reply, "faiss", project.folder / "team")}
     (project.folder / "more.md").write_text("# Another town\n\nThe town of Willow has a harbour and two gates.\n")
     project.values["corpus"] = [*project.values["corpus"], str(project.folder / "more.md")]
     project.write()
     project.raft("index", "--no-prefect")
     refused = project.raft("search", "the gates", check=False)
     assert refused.returncode == 2
-    assert "it lacks 1 of them and holds 0 others" in refused.stderr
+    assert "it lacks 1 of them and has 0 others" in refused.stderr
     assert "bring it up to date" in refused.stderr
 
 

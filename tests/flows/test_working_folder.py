@@ -171,8 +171,8 @@ def installed_wheel(tmp_path_factory) -> Path:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     pip = [sys.executable, "-P", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    made = [*pip, "install", "--no-deps", "--no-build-isolation", "--target", str(folder / "site"), str(source)]
-    done = subprocess.run(made, capture_output=True, text=True, timeout=300)
+    command = [*pip, "install", "--no-deps", "--no-build-isolation", "--target", str(folder / "site"), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return folder / "site"
 

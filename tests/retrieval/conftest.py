@@ -32,10 +32,10 @@ def real_model() -> Path:
         return Path(named)
     from tasks.inputs.models import on_this_machine
 
-    found = on_this_machine("sentence-transformers/all-MiniLM-L6-v2")
-    if found is None:
+    model = on_this_machine("sentence-transformers/all-MiniLM-L6-v2")
+    if model is None:
         pytest.skip("the real embedder is not here: set RAFT_TEST_EMBEDDER to its folder, or fetch it (raft models)")
-    return found.folder
+    return model.folder
 
 
 @pytest.fixture

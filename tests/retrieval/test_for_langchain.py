@@ -27,21 +27,21 @@ def retriever() -> Retriever:
 
 
 def test_the_same_passages_in_the_same_order_with_their_citation(retriever):
-    found = RaftRetriever(retriever=retriever, k=2).invoke("When was the bridge built?")
+    documents = RaftRetriever(retriever=retriever, k=2).invoke("When was the bridge built?")
     hits = retriever.search(["When was the bridge built?"], 2)[0]
-    assert [d.id for d in found] == [h.chunk_id for h in hits]
-    assert found[0].page_content == TEXTS[1]
-    assert found[0].metadata["source"] == "1.md"
-    assert (found[0].metadata["start"], found[0].metadata["end"]) == (0, len(TEXTS[1]))
+    assert [d.id for d in documents] == [h.chunk_id for h in hits]
+    assert documents[0].page_content == TEXTS[1]
+    assert documents[0].metadata["source"] == "1.md"
+    assert (documents[0].metadata["start"], documents[0].metadata["end"]) == (0, len(TEXTS[1]))
 
 
 def test_the_prompt_is_the_one_of_the_contract(retriever):
     contract = prompt_contract(load_template("numbered"), passages=2, may_refuse=True)
     question = "When was the bridge built?"
-    found = RaftRetriever(retriever=retriever, k=2).invoke(question)
-    chunks = [retriever.chunks[d.id] for d in found]
+    documents = RaftRetriever(retriever=retriever, k=2).invoke(question)
+    chunks = [retriever.chunks[d.id] for d in documents]
     instruction, shown = render(question, chunks, template=load_template("numbered"), may_refuse=True)
-    assert messages_for(contract, question, found) == to_messages({"instruction": instruction, "input": shown})
+    assert messages_for(contract, question, documents) == to_messages({"instruction": instruction, "input": shown})
 
 
 def test_a_chain_of_retriever_prompt_and_local_model(retriever):
@@ -78,5 +78,5 @@ def test_the_same_chain_with_a_model_folder_in_langchains_own_pipeline(retriever
     model = huggingface.HuggingFacePipeline(pipeline=pipe)
     chat = huggingface.ChatHuggingFace(llm=model, tokenizer=pipe.tokenizer, model_id=folder)
     read = RunnableLambda(lambda question: messages_for(contract, question, search.invoke(question)))
-    said = (read | chat).invoke("Where is salt sold?").content
-    assert said == pipe(read.invoke("Where is salt sold?"))[0]["generated_text"]
+    reply = (read | chat).invoke("Where is salt sold?").content
+    assert reply == pipe(read.invoke("Where is salt sold?"))[0]["generated_text"]

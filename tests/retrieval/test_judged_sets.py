@@ -54,7 +54,7 @@ def test_an_empty_document_is_a_warning_and_left_out(tmp_path, caplog, nothing):
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "words"),
     [
         ({"qrels": "q9\t0\td1\t1\n"}, "no query 'q9'"),
         ({"qrels": "q1\t0\td9\t1\n"}, "no document 'd9'"),
@@ -64,8 +64,8 @@ def test_an_empty_document_is_a_warning_and_left_out(tmp_path, caplog, nothing):
         ({"documents": [{"text": "x"}]}, "without _id"),
     ],
 )
-def test_what_does_not_fit_together_is_named(tmp_path, files, said):
-    with pytest.raises(BadInput, match=said):
+def test_what_does_not_fit_together_is_named(tmp_path, files, words):
+    with pytest.raises(BadInput, match=words):
         read_judged_set(write(tmp_path / "a", **files))
 
 

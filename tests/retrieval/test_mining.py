@@ -20,10 +20,10 @@ def ranking(chunks, scores=None):
 
 
 def mine(question, chunks, *, count=3, options=ONLY_RETRIEVED, search=None, seed=0, counts=None):
-    found = mine_distractors(
+    distractors = mine_distractors(
         [question], chunks, search or ranking(chunks), count=count, seed=seed, options=options, counts=counts
     )
-    return found[question.id]
+    return distractors[question.id]
 
 
 def test_the_nearest_passages_that_are_not_gold_are_taken_with_their_rank_and_score(town):
@@ -120,10 +120,10 @@ def test_the_first_few_hold_random_ones_in_the_same_share(town):
     options = MiningOptions(random_share=0.25)
     mined = mine_distractors(questions, corpus, ranking(corpus), count=8, seed=0, options=options)
     for few in (2, 4, 8):
-        share = sum(m.mined_by == "random" for found in mined.values() for m in found[:few]) / (200 * few)
+        share = sum(m.mined_by == "random" for distractors in mined.values() for m in distractors[:few]) / (200 * few)
         assert 0.18 < share < 0.32
-    for found in mined.values():
-        ranks = [m.rank for m in found if m.mined_by == "retrieved"]
+    for distractors in mined.values():
+        ranks = [m.rank for m in distractors if m.mined_by == "retrieved"]
         assert ranks == sorted(ranks)
 
 

@@ -14,22 +14,22 @@ def hits(*chunk_ids, score=1.0):
 
 
 def test_two_gold_passages_at_ranks_one_and_three():
-    found = ranking_metrics({"q": hits("a", "x", "b", "y")}, {"q": ["a", "b"]}, ks=(1, 2, 3))
-    assert found["recall@1"] == 0.5
-    assert found["recall@2"] == 0.5
-    assert found["recall@3"] == 1.0
-    assert found["MRR"] == 1.0
-    assert found["MAP"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-5)
+    metrics = ranking_metrics({"q": hits("a", "x", "b", "y")}, {"q": ["a", "b"]}, ks=(1, 2, 3))
+    assert metrics["recall@1"] == 0.5
+    assert metrics["recall@2"] == 0.5
+    assert metrics["recall@3"] == 1.0
+    assert metrics["MRR"] == 1.0
+    assert metrics["MAP"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-5)
     ideal = 1 + 1 / math.log2(3)
-    assert found["nDCG@10"] == pytest.approx((1 + 1 / math.log2(4)) / ideal, abs=1e-5)
-    assert found["queries"] == 1
+    assert metrics["nDCG@10"] == pytest.approx((1 + 1 / math.log2(4)) / ideal, abs=1e-5)
+    assert metrics["queries"] == 1
 
 
 def test_a_question_for_which_nothing_was_found_scores_zero_and_counts():
-    found = ranking_metrics({"q1": hits("a"), "q2": []}, {"q1": ["a"], "q2": ["a"], "q3": ["b"]})
-    assert found["queries"] == 3
-    assert found["recall@1"] == pytest.approx(1 / 3, abs=1e-5)
-    assert found["MRR"] == pytest.approx(1 / 3, abs=1e-5)
+    metrics = ranking_metrics({"q1": hits("a"), "q2": []}, {"q1": ["a"], "q2": ["a"], "q3": ["b"]})
+    assert metrics["queries"] == 3
+    assert metrics["recall@1"] == pytest.approx(1 / 3, abs=1e-5)
+    assert metrics["MRR"] == pytest.approx(1 / 3, abs=1e-5)
 
 
 def test_the_order_of_the_hits_decides_when_scores_are_equal():

@@ -32,7 +32,7 @@ def ids(hits):
 def test_a_passage_finds_itself_and_is_cited(embedder, index, town):
     retriever = Retriever(index, embedder, town)
     hits = retriever.search([passage_text(c) for c in town], 3)
-    assert [found[0].chunk_id for found in hits] == [c.id for c in town]
+    assert [ranking[0].chunk_id for ranking in hits] == [c.id for c in town]
     citation = retriever.cite(hits[2][0])
     assert (citation.source, citation.title, citation.page) == ("lighthouse.md", "Lighthouse", 3)
     assert citation.end - citation.start == len(citation.text)
@@ -145,8 +145,8 @@ def test_parts_that_do_not_belong_together_are_refused(embedder, index, town, ot
 
 def test_bm25_stems_words_and_drops_stop_words():
     index = LexicalIndex(["a", "b"], ["The windmills were grinding wheat.", "A castle on the hill."])
-    found = index.search(["windmill grinds", "the of and", "submarine"], 5)
-    assert [ids(hits) for hits in found] == [["a"], [], []]
+    rankings = index.search(["windmill grinds", "the of and", "submarine"], 5)
+    assert [ids(hits) for hits in rankings] == [["a"], [], []]
 
 
 def test_bm25_ties_go_by_id_and_k_is_cut_to_the_corpus():

@@ -60,12 +60,12 @@ def raw_document(text: str) -> Document:
     return Document(digest("raw"), "raw", "raw", text, "text/plain", text_sha256(text))
 
 
-def check_invariants(made: list[Document], tokenizer_file: Path, options: ChunkOptions) -> None:
+def check_invariants(documents: list[Document], tokenizer_file: Path, options: ChunkOptions) -> None:
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    chunks = chunk_documents(made, tokenizer_file, options=options)
-    by_id = {entry.id: entry for entry in made}
+    chunks = chunk_documents(documents, tokenizer_file, options=options)
+    by_id = {entry.id: entry for entry in documents}
     for chunk in chunks:
         assert chunk.text == by_id[chunk.document_id].text[chunk.start : chunk.end]
         assert chunk.text.strip() == chunk.text != ""
@@ -73,7 +73,7 @@ def check_invariants(made: list[Document], tokenizer_file: Path, options: ChunkO
         assert chunk.tokens <= options.max_tokens or len(chunk.text) == 1
         assert len(chunk.text) <= options.char_limit
         assert chunk.sha256 == text_sha256(chunk.text)
-    for entry in made:
+    for entry in documents:
         own = [chunk for chunk in chunks if chunk.document_id == entry.id]
         assert [chunk.ordinal for chunk in own] == list(range(len(own)))
         covered = [False] * len(entry.text)
@@ -104,8 +104,8 @@ TEXTS = st.lists(
     st.integers(0, 8),
 )
 def test_chunks_keep_to_their_budget_and_lose_no_word(tokenizer_file, text, markup, max_tokens, overlap, min_tokens):
-    made = [document("x " + clean_text(text), markup)]
-    check_invariants(made, tokenizer_file, ChunkOptions(max_tokens, int(overlap * max_tokens), min_tokens))
+    documents = [document("x " + clean_text(text), markup)]
+    check_invariants(documents, tokenizer_file, ChunkOptions(max_tokens, int(overlap * max_tokens), min_tokens))
 
 
 def test_a_run_without_white_space_is_cut_to_the_budget(tokenizer_file, word_tokenizer_file):
@@ -145,17 +145,17 @@ def test_a_table_that_fits_stays_whole(tokenizer_file):
 
 
 def test_neighbours_overlap_when_asked(tokenizer_file):
-    made = [document(PROSE * 10)]
-    apart = chunk_documents(made, tokenizer_file, options=ChunkOptions(100))
-    overlapping = chunk_documents(made, tokenizer_file, options=ChunkOptions(100, overlap_tokens=40))
+    documents = [document(PROSE * 10)]
+    apart = chunk_documents(documents, tokenizer_file, options=ChunkOptions(100))
+    overlapping = chunk_documents(documents, tokenizer_file, options=ChunkOptions(100, overlap_tokens=40))
     assert all(a.end <= b.start for a, b in pairwise(apart))
     assert any(a.end > b.start for a, b in pairwise(overlapping))
 
 
 def test_a_chunk_knows_its_page(tokenizer_file):
     pages = [PROSE * 3, "", "Short page.", PROSE * 2]
-    made = document("", parts=pages)
-    chunks = chunk_documents([made], tokenizer_file, options=ChunkOptions(100))
+    paged = document("", parts=pages)
+    chunks = chunk_documents([paged], tokenizer_file, options=ChunkOptions(100))
     assert chunks[0].page == 1
     assert {chunk.page for chunk in chunks} <= {1, 3, 4}
     assert chunks[-1].page == 4
@@ -164,23 +164,23 @@ def test_a_chunk_knows_its_page(tokenizer_file):
 
 def test_a_chunk_keeps_to_the_budget_of_the_model_that_reads_it_too(tokenizer_file, word_tokenizer_file):
     words = "river bridge stone town " * 100
-    made = [document(words + "\n\n" + PROSE * 10)]
+    documents = [document(words + "\n\n" + PROSE * 10)]
     options = ChunkOptions(60, max_context_tokens=40, min_tokens=4)
-    chunks = chunk_documents(made, word_tokenizer_file, options=options, context_tokenizer_file=tokenizer_file)
+    chunks = chunk_documents(documents, word_tokenizer_file, options=options, context_tokenizer_file=tokenizer_file)
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     assert max(len(tokenizer.encode(chunk.text, add_special_tokens=False).ids) for chunk in chunks) <= 40
     assert max(chunk.tokens for chunk in chunks) <= 60
-    assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(made[0].text.split())
+    assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(documents[0].text.split())
     with pytest.raises(BadInput, match="both"):
-        chunk_documents(made, tokenizer_file, options=options)
+        chunk_documents(documents, tokenizer_file, options=options)
 
 
 def test_many_thousand_headings_are_no_trouble(tokenizer_file):
-    made = [document("\n".join(f"# Head {n}" for n in range(20_000)), "markdown")]
-    assert len(made[0].headings) == 20_000
-    chunks = chunk_documents(made, tokenizer_file, options=ChunkOptions(64))
+    documents = [document("\n".join(f"# Head {n}" for n in range(20_000)), "markdown")]
+    assert len(documents[0].headings) == 20_000
+    chunks = chunk_documents(documents, tokenizer_file, options=ChunkOptions(64))
     assert all(chunk.tokens <= 64 for chunk in chunks)
 
 
@@ -191,19 +191,19 @@ def test_nothing_but_white_space_gives_no_chunk(tokenizer_file):
 
 def test_the_cache_gives_the_same_chunks_and_knows_changes(tokenizer_file):
     cache = MemoryCache()
-    made = [document(PROSE * 5, "markdown"), raw_document("Other words.")]
-    first = chunk_documents(made, tokenizer_file, cache=cache)
+    documents = [document(PROSE * 5, "markdown"), raw_document("Other words.")]
+    first = chunk_documents(documents, tokenizer_file, cache=cache)
     assert len(cache.items) == 2
-    assert chunk_documents(made, tokenizer_file, cache=cache) == first
+    assert chunk_documents(documents, tokenizer_file, cache=cache) == first
     assert len(cache.items) == 2
-    chunk_documents(made, tokenizer_file, cache=cache, options=ChunkOptions(64))
+    chunk_documents(documents, tokenizer_file, cache=cache, options=ChunkOptions(64))
     assert len(cache.items) == 4
 
 
 def test_progress_counts_documents(tokenizer_file):
     seen = []
-    made = [raw_document("One."), document("Two.")]
-    chunk_documents(made, tokenizer_file, progress=lambda *step: seen.append(step))
+    documents = [raw_document("One."), document("Two.")]
+    chunk_documents(documents, tokenizer_file, progress=lambda *step: seen.append(step))
     assert seen == [(1, 2, "raw"), (2, 2, "made/up.txt")]
 
 

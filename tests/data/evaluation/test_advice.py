@@ -43,25 +43,25 @@ def test_each_figure_out_of_range_is_named_once():
         oracle_without_quote=0.5,
         verdicts=0.9,
     )
-    found = advise(probe)
-    assert len(found) == 11
-    assert len({a.do for a in found}) == 11
-    assert [a.weight for a in found] == sorted((a.weight for a in found), reverse=True)
+    advice = advise(probe)
+    assert len(advice) == 11
+    assert len({a.do for a in advice}) == 11
+    assert [a.weight for a in advice] == sorted((a.weight for a in advice), reverse=True)
 
 
 def test_the_probe_is_read_off_an_evaluation_of_the_base_model():
     chunks = corpus(30)
-    made = compose(chunks, ask_all(chunks))
+    record_set = compose(chunks, ask_all(chunks))
     by_id = {c.id: c for c in chunks}
     rows = []
-    for record in [*made.test, *made.validation]:
+    for record in [*record_set.test, *record_set.validation]:
         hits = [Hit(i, 1.0, r) for r, i in enumerate([*record.metadata["oracle_ids"], *list(by_id)[:5]], 1)]
         shown = conditions(record, hits, by_id, passages=4, may_refuse=True)
         for setting, text in (("oracle_only", record.metadata["answers"][0]), ("closed_book", "no idea")):
             rows.append(score_row(shown[setting], text, condition="base", setting=setting))
-    probe = probe_from(summarise(rows, samples=100), made.report, recall=0.9)
+    probe = probe_from(summarise(rows, samples=100), record_set.report, recall=0.9)
     assert (probe.oracle_only, probe.closed_book, probe.retrieved) == (1.0, 0.0, None)
-    assert probe.training_records == len(made.train)
+    assert probe.training_records == len(record_set.train)
     assert any("expect little" in a.do for a in advise(probe))
 
 
@@ -70,9 +70,9 @@ def test_quotes_are_advised_on_only_where_the_template_asks_for_them():
     bare = [dataclasses.replace(q, quotes=()) for q in ask_all(chunks)]
     probes = {}
     for name in ("raft", "direct"):
-        made = compose(chunks, bare, template=load_template(name))
+        record_set = compose(chunks, bare, template=load_template(name))
         summary = {"settings": {}, "base": "base"}
-        probes[name] = probe_from(summary, made.report, answers=[["Yes."], ["no"], ["the boiler"]])
+        probes[name] = probe_from(summary, record_set.report, answers=[["Yes."], ["no"], ["the boiler"]])
     assert (probes["raft"].oracle_without_quote, probes["direct"].oracle_without_quote) == (1.0, None)
     assert abs(probes["raft"].verdicts - 2 / 3) < 1e-9
     assert any("direct" in a.do for a in advise(probes["raft"]))

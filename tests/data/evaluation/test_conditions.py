@@ -25,8 +25,8 @@ def hits_for(record, chunks, *, found=True):
 def test_each_setting_shows_what_its_name_says(case):
     chunks, records = case
     for record in records[:20]:
-        made = conditions(record, hits_for(record, chunks), chunks, passages=4, may_refuse=True)
-        assert list(made) == [
+        contexts = conditions(record, hits_for(record, chunks), chunks, passages=4, may_refuse=True)
+        assert list(contexts) == [
             "retrieved",
             "oracle_only",
             "oracle_with_2",
@@ -35,13 +35,13 @@ def test_each_setting_shows_what_its_name_says(case):
             "distractors_only",
             "closed_book",
         ]
-        roles = {name: [row["role"] for row, _ in passage_texts(r)] for name, r in made.items()}
+        roles = {name: [row["role"] for row, _ in passage_texts(r)] for name, r in contexts.items()}
         assert roles["oracle_only"] == ["oracle"]
         assert sorted(roles["oracle_with_4"]) == ["distractor"] * 4 + ["oracle"]
         assert roles["distractors_only"] == ["distractor"] * 4
         assert roles["retrieved"] == ["oracle"] + ["distractor"] * 3
-        assert made["closed_book"].input == ""
-        for changed in made.values():
+        assert contexts["closed_book"].input == ""
+        for changed in contexts.values():
             assert changed.output == ""
             assert all(text == chunks[row["chunk_id"]].text for row, text in passage_texts(changed))
 
@@ -71,8 +71,8 @@ def test_what_the_retriever_misses_is_a_refusal_due_and_still_counts_against_the
 
 def test_settings_that_a_question_cannot_have_are_left_out(case):
     chunks, records = case
-    made = conditions(records[0], [], chunks, passages=4, may_refuse=True)
-    assert list(made) == ["oracle_only", "closed_book"]
+    contexts = conditions(records[0], [], chunks, passages=4, may_refuse=True)
+    assert list(contexts) == ["oracle_only", "closed_book"]
 
 
 def test_the_prompt_is_the_trained_one(case):
@@ -87,8 +87,10 @@ def test_the_report_draws_the_robustness_curve(case, tmp_path):
     chunks, records = case
     rows = []
     for record in records[:12]:
-        for setting, made in conditions(record, hits_for(record, chunks), chunks, passages=4, may_refuse=True).items():
-            rows.append(score_row(made, "no", condition="base", setting=setting))
-            rows.append(score_row(made, record.metadata["answers"][0], condition="adapter", setting=setting))
+        for setting, context in conditions(
+            record, hits_for(record, chunks), chunks, passages=4, may_refuse=True
+        ).items():
+            rows.append(score_row(context, "no", condition="base", setting=setting))
+            rows.append(score_row(context, record.metadata["answers"][0], condition="adapter", setting=setting))
     write_report(tmp_path / "r.html", title="T", summary=summarise(rows, samples=100), rows=rows)
     assert "by number of distractors" in (tmp_path / "r.html").read_text(encoding="utf-8")

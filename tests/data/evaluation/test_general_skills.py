@@ -38,15 +38,15 @@ def test_a_higher_loss_is_forgetting_and_the_same_loss_is_not():
 
 def test_a_loss_that_is_not_a_number_is_counted_and_left_out():
     losses = [1.0] * len(instructions())
-    found = run(losses, [float("nan"), *losses[1:]])
-    assert found["not_finite"] == 1
-    assert found["loss"]["n"] == len(losses) - 1
+    comparison = run(losses, [float("nan"), *losses[1:]])
+    assert comparison["not_finite"] == 1
+    assert comparison["loss"]["n"] == len(losses) - 1
 
 
 def test_a_handful_of_instructions_gives_no_verdict():
     asked = instructions(4)
-    found = compare_general_skills(
+    comparison = compare_general_skills(
         asked, {"base": ["x"] * 4, "adapter": ["x"] * 4}, {"base": [1.0] * 4, "adapter": [2.0] * 4}
     )
-    assert found["verdict"] == "too few to say"
-    assert found["loss"]["difference"] == 1
+    assert comparison["verdict"] == "too few to say"
+    assert comparison["loss"]["difference"] == 1

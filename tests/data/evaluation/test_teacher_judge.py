@@ -15,12 +15,12 @@ from data.teachers import CeilingReached, OpenAITeacher, ReplayTeacher
 @pytest.fixture(scope="module")
 def rows():
     chunks = corpus(30)
-    made = compose(chunks, ask_all(chunks), options=RecordOptions(max_tokens=400, p_oracle=1.0))
-    found = []
-    for record in made.train:
-        found.append(score_row(record, "<ANSWER>: nothing of the kind", condition="base"))
-        found.append(score_row(record, record.output, condition="adapter"))
-    return found
+    record_set = compose(chunks, ask_all(chunks), options=RecordOptions(max_tokens=400, p_oracle=1.0))
+    scored = []
+    for record in record_set.train:
+        scored.append(score_row(record, "<ANSWER>: nothing of the kind", condition="base"))
+        scored.append(score_row(record, record.output, condition="adapter"))
+    return scored
 
 
 def by_reply(messages):

@@ -1,11 +1,13 @@
 """A question is placed where its answer stands, in whatever way the row names it, and nowhere else."""
 
+import datetime
+
 import pytest
 
 from data.nouns import Chunk, Hit, digest, text_sha256
-from data.questions.holding import held_as, holds
 from data.questions.importing import import_questions
 from data.questions.library import Library, comparable
+from data.text.holding import held_as, holds
 
 
 def chunk_of(source, text, ordinal=0, title=""):
@@ -71,6 +73,13 @@ def test_a_path_through_another_folder_names_no_document():
         ("员工享有二十五天年假。", "十五天", ""),
         ("员工享有十五天年假。", "十五天", "十 五 天"),
         ("共15天。", "5天", ""),
+        ("It opened on 12 April 2019 at noon.", "2019-04-12", "12 april 2019"),
+        ("It opened on April 12th, 2019.", "2019-04-12", "april 12th, 2019"),
+        ("Am 12.04.2019 wurde sie eröffnet.", "2019-04-12", "12.04.2019"),
+        ("大桥于2019年4月12日开放。", "2019-04-12", "2019 年 4 月 12 日"),
+        ("It opened on 04/12/2019.", "2019-04-12", ""),  # or on the fourth of December
+        ("It opened on 04/22/2019.", "2019-04-22", "04/22/2019"),
+        ("It opened on 12 May 2019.", "2019-04-12", ""),
         ("They went to Café Zürich’s bar.", "Cafe\u0301 Zu\u0308rich's bar", "café zürich's bar"),
         ("The Parisian harbour", "Paris", ""),
         ("노트북은 서울에 있다.", "서울", "서 울"),
@@ -89,6 +98,19 @@ def test_a_number_becomes_the_answer_as_the_passage_writes_it():
     ]
     questions = import_questions(rows, [chunk]).questions
     assert [q.answers for q in questions] == [("1,234,567", "1234567"), ("2019", "2019.0")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The bridge was opened on April 12th, 2019, by the mayor.", "April 12th, 2019"),
+        ("大桥于2019年4月12日开放。", "2019年4月12日"),
+    ],
+)
+def test_a_date_becomes_the_answer_as_the_passage_writes_it(text, expected):
+    row = {"question": "When was it opened?", "answer": datetime.date(2019, 4, 12), "document": "a.md"}
+    (question,) = import_questions([row], [chunk_of("a.md", text)]).questions
+    assert question.answers == (expected, "2019-04-12")
 
 
 def test_another_number_is_another_answer_however_many_words_are_there():

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from data.questions.cells import texts, truth
 from data.questions.files import read_rows
+from data.questions.tables.cells import texts, truth
 from raft_errors import BadInput
 
 
@@ -35,6 +35,10 @@ from raft_errors import BadInput
         ("{'text': array(['one'], dtype=object), 'answer_start': array([30])}", ["one"]),
         ("{'text': ['one'], 'answer_start': [30]}", ["one"]),
         ({"value": "Alder", "aliases": ["Old Alder"]}, ["Alder", "Old Alder"]),
+        ("('one', 'two')", ["one", "two"]),
+        ("(see page 3)", ["(see page 3)"]),
+        ("2019-04-12T00:00:00.000Z", ["2019-04-12"]),
+        ("2019-04-12 00:00:00", ["2019-04-12"]),
         ("[1, 2, 3]", ["[1, 2, 3]"]),  # an answer about code
         ('{"port": 80}', ['{"port": 80}']),
         ("[see page 3]", ["[see page 3]"]),
@@ -62,7 +66,7 @@ def test_truth_is_read_as_programs_and_spreadsheets_write_it():
         truth("perhaps")
 
 
-@pytest.mark.parametrize("name", ["is_impossible", "Is Impossible", "isImpossible", "unanswerable"])
+@pytest.mark.parametrize("name", ["is_impossible", "Is Impossible", "Is impossible?", "isImpossible", "unanswerable"])
 def test_a_flag_is_seen_under_any_name_and_a_false_one_refuses_nothing(tmp_path, name):
     file = tmp_path / "qa.csv"
     file.write_text(f"question,answer,{name}\nWhen?,at noon,False\nWhere?,at sea,TRUE\nWho?,a smith,\n")
@@ -82,6 +86,8 @@ def test_no_answer_as_an_empty_list_is_a_question_to_be_refused_where_a_context_
         False, False, False, True
     ]  # fmt: skip
     assert read_rows([{**squad, "answers": ""}])[0].answerable
+    assert not read_rows([{**squad, "answers": {"text": [""], "answer_start": [-1]}}])[0].answerable
+    assert not read_rows([{**squad, "answers": ["CANNOTANSWER"]}])[0].answerable
     assert read_rows([{**squad, "is_impossible": False}])[0].answerable
 
 
@@ -114,6 +120,9 @@ def test_json_is_read_in_every_layout_that_tools_write(tmp_path, text):
 def test_one_row_alone_is_a_row_and_a_broken_file_says_so(tmp_path):
     (tmp_path / "one.json").write_text(json.dumps({**ROWS[0], "answers": [{"text": "at noon"}]}))
     assert [r.answers for r in read_rows(tmp_path / "one.json")] == [("at noon",)]
+    lines = "\n".join([json.dumps(ROWS[0]), json.dumps(ROWS[1]), "{oops"])
+    (tmp_path / "lines.json").write_text(lines)
+    assert [r.fault for r in read_rows(tmp_path / "lines.json")] == ["", "", "bad_json"]
     (tmp_path / "bad.json").write_text(json.dumps(ROWS[0]) + "\n{oops")
     with pytest.raises(BadInput, match=r"bad\.json is not JSON"):
         read_rows(tmp_path / "bad.json")

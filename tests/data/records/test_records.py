@@ -85,10 +85,10 @@ def test_every_record_of_any_corpus_is_sound(case):
         assert meta["tokens"] <= options.max_tokens
         assert meta["tokens"] == words(record.instruction) + words(record.input) + words(record.output) + 4
         parsed = parse_answer(record.output, template=template)
-        for quote, told in zip(parsed.quotes, meta["quotes"], strict=True):
-            assert quote.text in texts[told["passage"] - 1][1]
-            assert told["passage"] in oracles
-            assert quote.passage == (told["passage"] if template_name == "numbered" else None)
+        for quote, stated in zip(parsed.quotes, meta["quotes"], strict=True):
+            assert quote.text in texts[stated["passage"] - 1][1]
+            assert stated["passage"] in oracles
+            assert quote.passage == (stated["passage"] if template_name == "numbered" else None)
         if not meta["oracle_present"] or template_name == "direct":
             assert not parsed.quotes
         assert parsed.refused == (meta["label"] == "refuse")
@@ -119,14 +119,14 @@ def test_the_oracle_is_as_likely_in_every_place():
 
 def test_further_arrangements_show_the_same_passages_with_the_oracle_in_other_places():
     chunks = corpus(40)
-    made = compose(chunks, ask_all(chunks), options=RecordOptions(arrangements=4, max_tokens=400))
+    record_set = compose(chunks, ask_all(chunks), options=RecordOptions(arrangements=4, max_tokens=400))
     once = compose(chunks, ask_all(chunks))
-    assert (made.validation, made.test) == (once.validation, once.test)
-    assert made.train[: len(once.train)] == once.train
-    assert len(made.train) == 4 * len(once.train)
-    assert made.report["extra_arrangements"] == 3 * len(once.train)
+    assert (record_set.validation, record_set.test) == (once.validation, once.test)
+    assert record_set.train[: len(once.train)] == once.train
+    assert len(record_set.train) == 4 * len(once.train)
+    assert record_set.report["extra_arrangements"] == 3 * len(once.train)
     by_question = {}
-    for record in made.train:
+    for record in record_set.train:
         by_question.setdefault(record.metadata["question_id"], []).append(record.metadata)
     for rows in by_question.values():
         assert len({frozenset(p["chunk_id"] for p in row["passages"]) for row in rows}) == 1
@@ -137,21 +137,21 @@ def test_further_arrangements_show_the_same_passages_with_the_oracle_in_other_pl
 def test_passages_stand_as_the_retriever_ranks_them_where_that_is_asked():
     chunks = corpus(40)
     ranked = [dataclasses.replace(q, difficulty=i % 5 or None) for i, q in enumerate(ask_all(chunks))]
-    made = compose(chunks, ranked, options=RecordOptions(order="retrieved", p_oracle=0.8, max_tokens=400))
+    record_set = compose(chunks, ranked, options=RecordOptions(order="retrieved", p_oracle=0.8, max_tokens=400))
     gold = {q.id: q.difficulty for q in ranked}
     places = Counter()
-    for record in everything(made):
+    for record in everything(record_set):
         rows = record.metadata["passages"]
         ranks = [gold[record.metadata["question_id"]] if p["role"] == "oracle" else p["rank"] for p in rows]
-        found = [rank for rank in ranks if rank]
-        assert found == sorted(found)
+        ranked_only = [rank for rank in ranks if rank]
+        assert ranked_only == sorted(ranked_only)
         random = [p["mined_by"] == "random" for p in rows]
         assert random == sorted(random)
         if record.metadata["oracle_present"]:
             places[gold[record.metadata["question_id"]], record.metadata["oracle_positions"][0]] += 1
     assert {place for rank, place in places if rank == 1} == {1}
     assert len({place for rank, place in places if rank is None}) > 1  # not found: anywhere
-    card = data_card_markdown(made.report, title="Retrieved")
+    card = data_card_markdown(record_set.report, title="Retrieved")
     assert "as the retriever ranks them" in card
     assert "chi-square" not in card
     assert "chi-square" in data_card_markdown(compose(chunks, ranked).report, title="Hashed")
@@ -236,8 +236,8 @@ def test_the_share_of_random_distractors_that_was_mined_is_kept():
     questions = ask_all(chunks)
     splits = split_by_document(chunks, questions, options=SplitOptions(validation=0, test=0))
     mined = {}
-    for q, found in mine(questions, chunks, count=9).items():
-        ranked, drawn = found[1:6], found[6:]  # five ranked, three drawn: the oracle was first
+    for q, hits in mine(questions, chunks, count=9).items():
+        ranked, drawn = hits[1:6], hits[6:]  # five ranked, three drawn: the oracle was first
         mined[q] = ranked + [SimpleNamespace(**{**vars(d), "mined_by": "random", "rank": 0}) for d in drawn]
     origin = compose(chunks, questions, mined=mined, splits=splits).report["distractor_origin"]
     assert origin["random"] / sum(origin.values()) == pytest.approx(3 / 8, abs=0.03)
@@ -267,14 +267,16 @@ def test_records_with_and_without_oracle_show_as_many_passages():
 def test_the_number_of_passages_can_be_drawn_and_does_not_tell_whether_the_oracle_is_there():
     chunks = corpus(80)
     options = RecordOptions(min_distractors=1, distractors=4, p_oracle=0.5, max_tokens=400)
-    made = compose(chunks, ask_all(chunks), options=options)
+    record_set = compose(chunks, ask_all(chunks), options=options)
     counts = {
-        shown: Counter(len(r.metadata["passages"]) for r in everything(made) if r.metadata["oracle_present"] == shown)
+        shown: Counter(
+            len(r.metadata["passages"]) for r in everything(record_set) if r.metadata["oracle_present"] == shown
+        )
         for shown in (True, False)
     }
     assert set(counts[True]) == set(counts[False]) == {2, 3, 4, 5}
     assert min(min(c.values()) for c in counts.values()) > 10
-    assert made.report["oracle_position"]["p_value"] > 0.01
+    assert record_set.report["oracle_position"]["p_value"] > 0.01
     with pytest.raises(BadInput, match="min_distractors"):
         RecordOptions(min_distractors=4, distractors=3)
 
@@ -351,8 +353,8 @@ def test_p_can_be_measured_from_the_ranks_of_the_retriever():
     chunks = corpus(10)
     ranks = [1, 4, 5, None] * 8
     questions = [make_question([c], "x", difficulty=r) for c, r in zip(chunks, ranks, strict=False)]
-    found = sum(r in (1, 4) for r in ranks[: len(questions)])
-    assert measured_p(questions, passages=4) == round(found / len(questions), 4)
+    count = sum(r in (1, 4) for r in ranks[: len(questions)])
+    assert measured_p(questions, passages=4) == round(count / len(questions), 4)
     with pytest.raises(BadInput, match="p_oracle"):
         measured_p(ask_all(chunks), passages=4)
 

@@ -102,9 +102,9 @@ def test_a_copy_of_a_held_out_oracle_cut_otherwise_is_held_out_too():
     for chunk in reprint:
         if splits.side(chunk.id, chunk.document_id) == "train":
             assert len(held & set(chunk.text.split())) <= 17
-    made = compose([*book, *reprint], questions, splits=splits, mined={})
-    assert made.report["dropped"].get("copy_of_held_out", 0) > 0
-    assert {r.metadata["documents"] for r in made.test} == {"unseen passage"}
+    record_set = compose([*book, *reprint], questions, splits=splits, mined={})
+    assert record_set.report["dropped"].get("copy_of_held_out", 0) > 0
+    assert {r.metadata["documents"] for r in record_set.test} == {"unseen passage"}
 
 
 def test_too_few_passages_are_refused_with_a_way_out():

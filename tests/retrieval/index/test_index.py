@@ -56,7 +56,7 @@ def test_equal_vectors_are_ordered_by_chunk_id_however_many_there_are(tmp_path):
 
 def test_k_beyond_the_index_gives_all_there_is(built):
     hits = open_index(built[0], expect_embedder=None).search(built[1][:2], 1000)
-    assert [len(found) for found in hits] == [300, 300]
+    assert [len(ranking) for ranking in hits] == [300, 300]
     assert {h.chunk_id for h in hits[0]} == set(built[2])
 
 
@@ -171,8 +171,8 @@ def test_an_approximate_index_reaches_its_recall_target(tmp_path, kind):
     index = open_index(tmp_path, expect_embedder=None)
     queries = unit_vectors(100, seed=3)
     truth = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
-    found = index.search(queries, 10)
-    recall = np.mean([len({ids[i] for i in t} & {h.chunk_id for h in f}) / 10 for t, f in zip(truth, found)])
+    hits = index.search(queries, 10)
+    recall = np.mean([len({ids[i] for i in t} & {h.chunk_id for h in f}) / 10 for t, f in zip(truth, hits)])
     assert recall >= 0.8
     assert index.chunk_ids == sorted(ids)
     (few,) = index.search(queries[:1], 10, allowed=ids[:4])

@@ -51,8 +51,8 @@ def test_age_can_be_left_out():
     ],
 )
 def test_where_training_starts(promoted, warm, obstacle, start, words):
-    found, why = choose_start(CONFIG, promoted, warm, obstacle)
-    assert found == start
+    version, why = choose_start(CONFIG, promoted, warm, obstacle)
+    assert version == start
     assert words in why
     from_base = CONFIG.model_copy(update={"start": "base"})
     assert choose_start(from_base, promoted, warm, obstacle)[0] is None

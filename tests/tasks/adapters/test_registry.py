@@ -247,8 +247,8 @@ def test_collection_must_keep_candidates_the_promoted_one_and_the_way_back(regis
     one, two, three, four = add(registry, "one", "two", "three", "four")
     for number in (one, two, three):
         registry.promote(number, reason="better")
-    found = needed(registry.store)
-    assert {key for stage, key in found if stage == "export"} == {"export-two", "export-three", "export-four"}
-    assert found["export", "export-two"] == "towns 2 (rollback target)"
-    assert found["train", "train-four"] == f"towns {four} (candidate)"
+    reasons = needed(registry.store)
+    assert {key for stage, key in reasons if stage == "export"} == {"export-two", "export-three", "export-four"}
+    assert reasons["export", "export-two"] == "towns 2 (rollback target)"
+    assert reasons["train", "train-four"] == f"towns {four} (candidate)"
     assert [r.name for r in adapters(registry.store)] == ["towns"]

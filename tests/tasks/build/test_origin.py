@@ -14,10 +14,10 @@ H200 = {"backend": "gpu", "device_kind": "NVIDIA H200", "devices": 8}
 
 
 def test_a_result_tells_the_machine_that_computed_it(tmp_path):
-    made = walk(Store(tmp_path))["third"]
-    told = json.loads((made.folder / MANIFEST).read_text())["machine"]
-    assert told.items() >= {name: value for name, value in describe().items() if name != "cores"}.items()
-    assert elsewhere(told) == ""
+    manifest = walk(Store(tmp_path))["third"]
+    machine = json.loads((manifest.folder / MANIFEST).read_text())["machine"]
+    assert machine.items() >= {name: value for name, value in describe().items() if name != "cores"}.items()
+    assert elsewhere(machine) == ""
 
 
 def test_another_machine_has_the_same_key_and_digest(tmp_path, monkeypatch):
@@ -31,13 +31,13 @@ def test_another_machine_has_the_same_key_and_digest(tmp_path, monkeypatch):
 
 def test_a_manifest_from_before_machines_were_told_is_used(tmp_path):
     store = Store(tmp_path)
-    made = walk(store)["first"]
-    path = made.folder / MANIFEST
+    manifest = walk(store)["first"]
+    path = manifest.folder / MANIFEST
     row = json.loads(path.read_text())
     del row["machine"]
     path.write_text(json.dumps({**row, "checksum": ""}))
-    old = store.load("first", made.key)
-    assert old.digest == made.digest
+    old = store.load("first", manifest.key)
+    assert old.digest == manifest.digest
     assert (old.machine, elsewhere(old.machine), in_words(old.machine)) == ({}, "", "")
 
 

@@ -143,8 +143,8 @@ def test_the_scratch_folder_outlives_a_failure_and_not_a_success(world):
         (bench.out / "result.txt").write_text("done")
         return Outcome("done")
 
-    made = dataclasses.replace(fake_stages.FIRST, build=body)
-    request = stage.Request(made, FirstConfig(), {"corpus": Source()})
+    changed = dataclasses.replace(fake_stages.FIRST, build=body)
+    request = stage.Request(changed, FirstConfig(), {"corpus": Source()})
     with pytest.raises(RaftError):
         run(request, world.store)
     run(request, world.store)

@@ -17,9 +17,9 @@ def start(tmp_path, *options):
 
 
 def wait_for(process, line):
-    for said in process.stdout:
-        if said.startswith(line):
-            return said.strip()
+    for words in process.stdout:
+        if words.startswith(line):
+            return words.strip()
     raise AssertionError(f"{line} was never said")
 
 
@@ -51,8 +51,8 @@ def test_of_two_runs_at_once_one_builds_and_the_other_waits_and_says_for_whom(tm
     one = start(tmp_path, "--slow", "second", "2")
     wait_for(one, "started second")
     two = start(tmp_path)
-    said = wait_for(two, "waiting second")
-    assert f"process {one.pid} on " in said
+    line = wait_for(two, "waiting second")
+    assert f"process {one.pid} on " in line
     first, second = one.communicate(timeout=60)[0], two.communicate(timeout=60)[0]
     assert first.splitlines()[-1] == second.splitlines()[-1]
     assert ran(tmp_path) == ["first", "second", "third"]

@@ -21,9 +21,9 @@ def child(tmp_path, monkeypatch):
 
 
 def test_events_are_heard_and_other_lines_are_not_mistaken_for_them(child):
-    heard = []
-    child("events", on_event=heard.append)
-    assert [event["step"] for event in heard] == [1, 2]
+    events = []
+    child("events", on_event=events.append)
+    assert [event["step"] for event in events] == [1, 2]
 
 
 def test_bad_input_keeps_what_the_child_said(child):
@@ -42,25 +42,25 @@ def test_a_failure_shows_the_end_of_the_childs_log(child):
     assert not isinstance(caught.value, Transient)
 
 
-@pytest.mark.parametrize(("kind", "said"), [("stopped", "saved its state"), ("killed", "SIGKILL")])
-def test_a_stopped_or_killed_child_may_be_tried_again(child, kind, said):
-    with pytest.raises(Transient, match=said):
+@pytest.mark.parametrize(("kind", "words"), [("stopped", "saved its state"), ("killed", "SIGKILL")])
+def test_a_stopped_or_killed_child_may_be_tried_again(child, kind, words):
+    with pytest.raises(Transient, match=words):
         child(kind)
 
 
 def test_the_child_has_its_own_process_group_and_knows_its_supervisor(child):
-    heard = []
-    child("supervised", on_event=heard.append)
-    assert heard[0]["parent"] == os.getpid()
-    assert heard[0]["group"] != os.getpgrp()
+    events = []
+    child("supervised", on_event=events.append)
+    assert events[0]["parent"] == os.getpid()
+    assert events[0]["group"] != os.getpgrp()
 
 
 def test_the_child_is_given_neither_what_opens_prefects_server_nor_the_shares_key(child, monkeypatch):
     for name in SECRETS:
         monkeypatch.setenv(name, "secret")
-    heard = []
-    child("supervised", on_event=heard.append)
-    assert heard[0]["secrets"] == []
+    events = []
+    child("supervised", on_event=events.append)
+    assert events[0]["secrets"] == []
 
 
 def test_on_an_interruption_the_child_saves_its_state_before_it_goes(child, tmp_path):

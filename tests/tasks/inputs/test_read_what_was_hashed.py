@@ -21,9 +21,9 @@ SMALL = IngestConfig(workers=1)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "store")
-    made.prepare()
-    return made
+    store = Store(tmp_path / "store")
+    store.prepare()
+    return store
 
 
 @pytest.fixture
@@ -182,9 +182,9 @@ def test_a_file_of_the_settings_or_of_a_model_that_changes_while_a_stage_works_i
 
 def test_inputs_that_hold_still_are_published_with_what_the_key_was_made_of(store, naming, monkeypatch):
     monkeypatch.setattr(WORK, "disturb", lambda: None)
-    made = stage.run(naming, store)
-    assert made.key == naming.key()
-    assert made.ingredients == json.loads(json.dumps(naming.ingredients()))
+    manifest = stage.run(naming, store)
+    assert manifest.key == naming.key()
+    assert manifest.ingredients == json.loads(json.dumps(naming.ingredients()))
 
 
 def test_a_result_of_an_earlier_stage_that_is_altered_meanwhile_is_named(store, docs):
@@ -204,8 +204,8 @@ def test_a_result_of_an_earlier_stage_that_is_altered_meanwhile_is_named(store, 
 def test_a_file_that_cannot_be_read_is_no_reason_to_refuse(store, docs):
     (docs / "empty.md").write_text("")
     (docs / "dangling.md").symlink_to(docs / "nowhere.md")
-    made = stage.run(hashed(docs, store), store)
-    assert (made.metrics["loaded"], made.metrics["quarantined"]) == (2, 2)
+    manifest = stage.run(hashed(docs, store), store)
+    assert (manifest.metrics["loaded"], manifest.metrics["quarantined"]) == (2, 2)
 
 
 def test_the_snapshot_of_a_link_that_leads_out_never_opens_it(tmp_path, docs, store):
@@ -222,8 +222,8 @@ def test_nothing_that_is_redacted_stands_anywhere_in_the_store(store, docs):
     (docs / "rows.jsonl").write_text(json.dumps({"id": mail, "text": "A row.", "owner": mail}) + f"\n{{broken {mail}")
     config = IngestConfig(workers=1, redact=("email",))
     request = hashed(docs, store, config)
-    made = stage.run(request, store)
-    ingest.remember(request.inputs["corpus"], config, made, store)
+    manifest = stage.run(request, store)
+    ingest.remember(request.inputs["corpus"], config, manifest, store)
     (docs / f"{mail}.md").unlink()  # and is kept, under the name that the store knows
     kept = stage.run(hashed(docs, store, config), store)
     assert kept.metrics["kept"] == 1

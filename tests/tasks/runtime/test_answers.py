@@ -37,12 +37,12 @@ def test_an_interrupted_round_of_answers_goes_on_where_it_was(base, tmp_path):
         answer(who, records, cache, stop_after_two, "test")
     assert seen == [(0, 5, "test"), (1, 5, "test"), (2, 5, "test")]
     clock = Clock()
-    resumed = answer(who, records, cache, lambda *said: seen.append(said), "test", clock=clock)
+    resumed = answer(who, records, cache, lambda *event: seen.append(event), "test", clock=clock)
     assert seen[3:] == [(n, 5, "test") for n in (2, 3, 4, 5)]
     assert clock.answers == 3
     assert clock.mean > 0
     fresh = SqliteCache(tmp_path / "other.sqlite")
-    assert answer(who, records, fresh, lambda *said: None, "test") == resumed
+    assert answer(who, records, fresh, lambda *event: None, "test") == resumed
 
 
 def test_copied_quotes_are_words_of_the_passage_and_those_that_transformers_would_write(base, tmp_path):
@@ -55,16 +55,16 @@ def test_copied_quotes_are_words_of_the_passage_and_those_that_transformers_woul
     record = Record("Who opens the gates?", passage, "", {"passages": [{"start": 0, "end": len(passage)}]})
     cache, tokenizer = SqliteCache(tmp_path / "items.sqlite"), Tokenizer.load(base)
     who = Answerer(base, None, "a" * 64, "float32", 24, 2)
-    (free,) = answer(who, [record], cache, lambda *said: None, "test")
+    (free,) = answer(who, [record], cache, lambda *event: None, "test")
     # whatever this random model writes first is the mark that begins a quote
     template = dataclasses.replace(load_template("raft"), begin_quote=free.text[:1], end_quote="##")
     held_by = dataclasses.replace(who, copying=template)
-    (held,) = answer(held_by, [record], cache, lambda *said: None, "test")
+    (held,) = answer(held_by, [record], cache, lambda *event: None, "test")
     assert held.text != free.text
     quote = held.text.split(template.begin_quote, 1)[1].split("##")[0]
     assert len(quote) > 3
     assert quote in passage
-    assert answer(who, [record], cache, lambda *said: None, "test") == [free]  # kept apart
+    assert answer(who, [record], cache, lambda *event: None, "test") == [free]  # kept apart
 
     prompt = tokenizer.apply_chat_template(to_messages(record), add_generation_prompt=True)
     copier = QuoteCopier(TokenBytes(tokenizer.token_bytes()), template, [passage])

@@ -40,9 +40,9 @@ def test_without_earlier_adapters_it_is_base_against_adapter(new):
 def test_a_peft_folder_and_an_export_are_both_taken_and_told_apart(new, tmp_path):
     plain = make_adapter(tmp_path / "monday")
     make_adapter(tmp_path / "tuesday" / "adapter", weights=b"other")
-    found = compare(new, plain, tmp_path / "tuesday")
-    assert [c.name for c in found[2:]] == ["monday", "tuesday"]
-    assert len({c.digest for c in found}) == 4
+    entrants = compare(new, plain, tmp_path / "tuesday")
+    assert [c.name for c in entrants[2:]] == ["monday", "tuesday"]
+    assert len({c.digest for c in entrants}) == 4
 
 
 def test_two_folders_of_one_name_get_two_names(new, tmp_path):

@@ -52,11 +52,11 @@ def use_all(root, mode=0o700, key="k1"):
 
 def modes(root):
     """`{kind: modes}` of a folder and everything in it."""
-    found = {"folder": {stat.S_IMODE(root.stat().st_mode)}, "file": set()}
+    by_kind = {"folder": {stat.S_IMODE(root.stat().st_mode)}, "file": set()}
     for path in root.rglob("*"):
         if not path.is_symlink():
-            found["folder" if path.is_dir() else "file"].add(stat.S_IMODE(path.stat().st_mode))
-    return found
+            by_kind["folder" if path.is_dir() else "file"].add(stat.S_IMODE(path.stat().st_mode))
+    return by_kind
 
 
 def as_member(work, user=OWNER):
@@ -162,9 +162,9 @@ def test_nobody_sees_a_folder_with_other_rights_than_it_will_have(tmp_path, umas
     """Two that make the same folder at once both find it, with its rights."""
     (tmp_path / "group").mkdir()
     (tmp_path / "group").chmod(0o2770)
-    made = make_folder(tmp_path / "group" / "a" / "b")
-    assert stat.S_IMODE(made.stat().st_mode) == stat.S_IMODE(made.parent.stat().st_mode) == 0o2770
-    assert make_folder(made) == made
+    folder = make_folder(tmp_path / "group" / "a" / "b")
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(folder.parent.stat().st_mode) == 0o2770
+    assert make_folder(folder) == folder
     assert [p.name for p in (tmp_path / "group").iterdir()] == ["a"]
 
 

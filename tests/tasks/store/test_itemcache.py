@@ -102,9 +102,9 @@ def test_whatever_is_wrong_with_the_file_the_next_items_are_kept_again(tmp_path,
     again.put_many({"newer": b"2"})
     if opened == "after":
         assert again.get_many(["new", "newer", "key0000"]) == {"new": b"1", "newer": b"2", "key0000": items["key0000"]}
-    told = [r.getMessage() for r in caplog.records]
-    assert len(told) <= 1, "it is told once"
-    assert all(str(path) in text for text in told), "naming the file"
+    warnings = [r.getMessage() for r in caplog.records]
+    assert len(warnings) <= 1, "it is told once"
+    assert all(str(path) in text for text in warnings), "naming the file"
 
 
 def test_a_damaged_file_is_set_aside(tmp_path, caplog):

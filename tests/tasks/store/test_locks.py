@@ -41,12 +41,12 @@ def test_a_lock_held_by_another_process_is_refused_and_names_it(tmp_path):
 def test_kill_9_of_the_holder_frees_the_lock(tmp_path):
     path = tmp_path / "a.lock"
     other = hold_elsewhere(path)
-    heard = []
+    holders = []
     timer = threading.Timer(0.3, lambda: os.kill(other.pid, signal.SIGKILL))
     timer.start()
     lock = FileLock(path)
-    assert lock.acquire(timeout_seconds=30, on_wait=heard.append)
-    assert [h.pid for h in heard] == [other.pid]
+    assert lock.acquire(timeout_seconds=30, on_wait=holders.append)
+    assert [h.pid for h in holders] == [other.pid]
     assert lock.holder().pid == os.getpid()
     lock.release()
     other.wait()

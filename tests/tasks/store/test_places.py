@@ -168,9 +168,9 @@ def test_a_read_only_cache_is_read_and_says_once_that_nothing_is_kept(common, ca
             items = SqliteCache(cache / f"{name}.sqlite")
             items.put_many({"a": b"1"})
             assert items.get_many(["a"]) == {}
-        told = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
-        assert len(told) == 1
-        assert str(cache) in told[0]
+        warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+        assert len(warnings) == 1
+        assert str(cache) in warnings[0]
         assert one_training().acquire(timeout_seconds=0), "trainings still exclude each other"
         with pytest.raises(BadInput, match=f"cannot be fetched into the cache {cache}") as caught:
             models.resolve("made-up/other")
@@ -272,10 +272,10 @@ def test_a_full_disk_of_the_cache_costs_what_it_would_keep_and_no_result(disk, t
     publish(store, work)
     assert store.load("chunk", "k1").path("result.txt").read_text() == "right"
     assert items.get_many(["old"]) == ({"old": b"1"} if full == "later" else {})
-    told = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
-    assert len(told) == 1
-    assert str(folder) in told[0]
-    assert str(store.root) not in told[0]
+    warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert str(folder) in warnings[0]
+    assert str(store.root) not in warnings[0]
 
 
 @pytest.mark.parametrize("whose", ["the store's own", "another"])

@@ -98,17 +98,17 @@ def test_an_upload_that_did_not_end_is_not_seen(open_store, url, ran):
 def test_damage_is_refused_built_anew_and_mended(open_store, url, ran, caplog, harm):
     built = walk(open_store("one"))
     entry = next(e for e in built["first"].files if e.path == "numbers.txt")
-    files, found = shared_files(url, f"first/*/{entry.sha256}")
-    body = files.cat_file(found[0])
-    files.rm_file(found[0])
+    files, names = shared_files(url, f"first/*/{entry.sha256}")
+    body = files.cat_file(names[0])
+    files.rm_file(names[0])
     if harm != "deleted":
-        files.pipe_file(found[0], body[:-1] if harm == "cut" else body[:-1] + bytes([body[-1] ^ 1]))
+        files.pipe_file(names[0], body[:-1] if harm == "cut" else body[:-1] + bytes([body[-1] ^ 1]))
     ran()
     two = open_store("two")
     assert walk(two)["first"].path("numbers.txt").read_bytes() == body
     assert ran() == ["first"]
     assert [r.message for r in caplog.records if "damaged" in r.message]
-    assert files.cat_file(found[0]) == body
+    assert files.cat_file(names[0]) == body
     walk(open_store("three"))
     assert ran() == []
 

@@ -139,12 +139,12 @@ def test_what_the_key_does_not_vouch_for_is_refused_by_name_and_left_as_it_is(
     ran()
     caplog.clear()
     two = open_store("two")
-    made = walk(two, step=lambda request: run(request, two, force=forced))
+    results = walk(two, step=lambda request: run(request, two, force=forced))
     assert "first" in ran()
-    assert made["first"].path("numbers.txt").read_text() == "0\n1\n2"
+    assert results["first"].path("numbers.txt").read_text() == "0\n1\n2"
     assert file.read_bytes() == planted, "never overwritten"
     lines = [r.getMessage() for r in caplog.records if r.name == "raft.share"]
-    named = f"first/{made['first'].key}"
+    named = f"first/{results['first'].key}"
     assert [line for line in lines if f"share {two.share.shown}: {named} is not put there" in line]
     if not forced:
         assert [line for line in lines if f"{named} is refused and not used" in line]
@@ -168,9 +168,9 @@ def test_a_planted_index_adapter_and_pickle_are_never_taken_or_loaded(
     rewrite(file, body | ({"signature": old} if signature == "old" else {}), OTHER if "attacker" in signature else None)
     ran()
     two = open_store("two")
-    made = walk(two)
+    results = walk(two)
     assert ran() == ["first"], "the stages after it are signed and fit what was built here"
-    assert made["first"].path("numbers.txt").read_text() == "0\n1\n2"
+    assert results["first"].path("numbers.txt").read_text() == "0\n1\n2"
     assert not (tmp_path / "loaded").exists()
     for content in files.values():
         assert not [p for p in two.root.rglob("*") if p.is_file() and content in p.read_bytes()]
@@ -289,9 +289,9 @@ def test_what_is_no_file_on_a_shared_disk_does_not_hang_a_run(open_store, team, 
     except PermissionError:
         pytest.skip("devices can be made by root alone")
     ran()
-    made = walk(open_store("two"))
+    results = walk(open_store("two"))
     assert ran() == ["first"]
-    assert made["first"].path("numbers.txt").exists()
+    assert results["first"].path("numbers.txt").exists()
     assert f"it is a {kind}" in caplog.text
 
 

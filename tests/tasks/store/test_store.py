@@ -17,9 +17,9 @@ from tasks.store.store import Store
 
 @pytest.fixture
 def store(tmp_path):
-    made = Store(tmp_path / "raft")
-    made.prepare()
-    return made
+    store = Store(tmp_path / "raft")
+    store.prepare()
+    return store
 
 
 def put(store, key="k1", text="hello", describing=(), stage="chunk"):
@@ -39,11 +39,11 @@ def fail(store, key, error):
 
 
 def test_what_was_published_is_found_again_with_its_files(store):
-    made = put(store)
-    found = store.load("chunk", "k1")
-    assert found == made
-    assert found.path("folder/a.txt").read_text() == "hello"
-    assert [f.path for f in found.files] == ["folder/a.txt", "notes.txt"]
+    manifest = put(store)
+    again = store.load("chunk", "k1")
+    assert again == manifest
+    assert again.path("folder/a.txt").read_text() == "hello"
+    assert [f.path for f in again.files] == ["folder/a.txt", "notes.txt"]
 
 
 def test_nothing_is_found_where_nothing_was_published(store):
@@ -51,7 +51,7 @@ def test_nothing_is_found_where_nothing_was_published(store):
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "words"),
     [
         (lambda f: f.unlink(), "a.txt is missing"),
         (lambda f: f.write_text("hell"), "a.txt has 4 bytes, not 5"),
@@ -59,13 +59,13 @@ def test_nothing_is_found_where_nothing_was_published(store):
         (lambda f: shutil.rmtree(f.parent), "a.txt is missing"),
     ],
 )
-def test_a_missing_cut_or_altered_file_is_a_miss_that_names_the_file(store, harm, said):
+def test_a_missing_cut_or_altered_file_is_a_miss_that_names_the_file(store, harm, words):
     file = put(store).path("folder/a.txt")
     assert store.load("chunk", "k1")
     harm(file)
     manifest, wrong = store.inspect("chunk", "k1")
     assert manifest is None
-    assert said in wrong
+    assert words in wrong
 
 
 def test_an_altered_byte_is_noticed_though_size_and_times_were_put_back(store):
@@ -89,8 +89,8 @@ def _socket(path):
     before = Path.cwd()
     os.chdir(path.parent)  # its name may be no longer than 107 bytes
     try:
-        with socket.socket(socket.AF_UNIX) as made:
-            made.bind(path.name)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
     finally:
         os.chdir(before)
 
@@ -131,9 +131,9 @@ def test_an_empty_result_that_became_a_fifo_does_not_hang(store):
 
 
 def test_a_folder_that_leads_out_of_the_store_is_damage(store, tmp_path):
-    made = put(store)
-    shutil.move(made.path("folder"), tmp_path / "elsewhere")
-    made.path("folder").symlink_to(tmp_path / "elsewhere")
+    manifest = put(store)
+    shutil.move(manifest.path("folder"), tmp_path / "elsewhere")
+    manifest.path("folder").symlink_to(tmp_path / "elsewhere")
     assert store.inspect("chunk", "k1") == (None, "folder/a.txt lies outside of its folder")
 
 
@@ -249,11 +249,11 @@ def test_a_describing_file_is_verified_too(store):
 
 
 def test_a_store_can_be_moved(store, tmp_path):
-    made = put(store)
+    manifest = put(store)
     shutil.move(store.root, tmp_path / "elsewhere")
-    found = Store(tmp_path / "elsewhere").load("chunk", "k1")
-    assert found.digest == made.digest
-    assert found.folder.is_relative_to(tmp_path / "elsewhere")
+    again = Store(tmp_path / "elsewhere").load("chunk", "k1")
+    assert again.digest == manifest.digest
+    assert again.folder.is_relative_to(tmp_path / "elsewhere")
 
 
 def test_the_latest_build_of_a_stage_is_known(store):

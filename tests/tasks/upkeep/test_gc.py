@@ -20,11 +20,11 @@ def store(tmp_path):
 def generations(store):
     """Three generations of one domain, oldest first."""
     texts = dict(small_chain.TEXTS)
-    made = []
+    runs = []
     for number in range(3):
         texts["elm.md"] = f"Elm has {number} halls."
-        made.append(small_chain.write_chain(store, texts, seed=number))
-    return made
+        runs.append(small_chain.write_chain(store, texts, seed=number))
+    return runs
 
 
 def entries(things):
@@ -37,10 +37,10 @@ def of(built):
 
 def test_the_plan_deletes_nothing_and_keeps_the_newest_run(store, generations):
     first, second, third = generations
-    made = gc.plan(store)
-    assert entries(made.keep) == of(third)
-    assert entries(made.drop) == of(first) | of(second)
-    assert made.freed > 0
+    plan = gc.plan(store)
+    assert entries(plan.keep) == of(third)
+    assert entries(plan.drop) == of(first) | of(second)
+    assert plan.freed > 0
     assert all(m.folder.is_dir() for m in first.values())
 
 
@@ -55,19 +55,19 @@ def test_what_a_promoted_adapter_and_its_rollback_target_need_stays(store, gener
     for built in (first, second, third):
         assert all(store.load(m.stage, m.key) for m in built.values())
     registry.promote(registry.register(third, reason="test").number, reason="test")
-    made = gc.collect(store)
+    outcome = gc.collect(store)
     learned = ("train", "export", "evaluate")  # the first version's records are the frozen test set
-    assert entries(made.drop) == of({stage: first[stage] for stage in learned})
+    assert entries(outcome.drop) == of({stage: first[stage] for stage in learned})
     assert not any(first[stage].folder.exists() for stage in learned)
     assert all(store.load(m.stage, m.key) for built in (second, third) for m in built.values())
 
 
 def test_named_results_stay_with_everything_they_were_built_from(store, generations):
     first, second, _ = generations
-    made = gc.plan(store, runs=[first["train"].link])
+    plan = gc.plan(store, runs=[first["train"].link])
     kept = of({s: first[s] for s in ("ingest", "chunk", "embed", "index", "questions", "records", "train")})
-    assert kept <= entries(made.keep)
-    assert (first["export"].stage, first["export"].key) in entries(made.drop)
+    assert kept <= entries(plan.keep)
+    assert (first["export"].stage, first["export"].key) in entries(plan.drop)
     assert entries(gc.plan(store, days=1).drop) == set()
     assert of(second) <= entries(gc.plan(store, days=0).drop)
 

@@ -64,12 +64,12 @@ def test_a_manifest_that_was_rewritten_to_match_is_found_by_those_built_on_it(st
     row = json.loads(file.read_text())
     row["ingredients"]["config"]["knob"] = 2
     file.write_text(json.dumps({**row, "checksum": ""}))
-    found = faults(trace(store, built["export"].link), store)
-    assert [stage for stage, what in found if "does not follow" in what] == ["records"]
+    names = faults(trace(store, built["export"].link), store)
+    assert [stage for stage, what in names if "does not follow" in what] == ["records"]
     row["digest"] = "0" * 64
     file.write_text(json.dumps({**row, "checksum": ""}))
-    found = faults(trace(store, built["export"].link), store)
-    assert any("was built on" in what for stage, what in found)
+    names = faults(trace(store, built["export"].link), store)
+    assert any("was built on" in what for stage, what in names)
 
 
 def test_a_stage_that_is_gone_is_a_fault_and_the_rest_is_still_told(store, built):
@@ -85,15 +85,15 @@ def test_another_base_model_is_a_fault_and_an_absent_one_is_said(store, built):
     other = ModelFiles("base", Path(), "f" * 64, "folder")
     assert {stage for stage, _ in faults(chain, store, models=lambda role: other)} == {"records", "evaluate"}
     assert faults(chain, store, models=lambda role: None) == []
-    said = verify(chain, store, stages={}, models=lambda role: None)
-    assert all("not on this machine" in f.what for f in said)
-    assert said
+    findings = verify(chain, store, stages={}, models=lambda role: None)
+    assert all("not on this machine" in f.what for f in findings)
+    assert findings
 
 
 def test_a_changed_corpus_is_told_and_is_no_fault(store, built):
     chain = trace(store, built["export"].link)
-    said = verify(chain, store, stages={}, models=models, corpus=lambda: "another")
-    assert [(f.step, f.fault) for f in said] == [("corpus", False)]
+    findings = verify(chain, store, stages={}, models=models, corpus=lambda: "another")
+    assert [(f.step, f.fault) for f in findings] == [("corpus", False)]
 
 
 def test_a_chain_with_an_earlier_adapter_in_it_tells_the_own_steps_apart(store, built):

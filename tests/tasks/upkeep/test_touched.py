@@ -17,35 +17,35 @@ def store(tmp_path):
 def test_chunks_questions_records_and_adapters_of_a_document_are_listed(store):
     built = small_chain.write_chain(store)
     Registry(store, "law").register(built, reason="test")
-    found = touched(store, "alder.md")
-    assert found.sources == ("alder.md",)
-    assert found.chunks == (small_chain.chunk_id("alder.md", small_chain.TEXTS["alder.md"]),)
-    assert found.questions == ("q-alder.md",)
-    assert {(r.id, r.split, r.role) for r in found.records} == {
+    traces = touched(store, "alder.md")
+    assert traces.sources == ("alder.md",)
+    assert traces.chunks == (small_chain.chunk_id("alder.md", small_chain.TEXTS["alder.md"]),)
+    assert traces.questions == ("q-alder.md",)
+    assert {(r.id, r.split, r.role) for r in traces.records} == {
         ("r-alder.md", "train", "oracle"),
         ("r-birch.md", "test", "distractor"),
     }
-    (adapter,) = found.adapters
+    (adapter,) = traces.adapters
     assert (adapter.version, adapter.state, adapter.trained_on, adapter.tested_on) == ("law:1", "candidate", 1, 1)
-    assert {t.stage for t in found.folders} == set(small_chain.STAGES)
+    assert {t.stage for t in traces.folders} == set(small_chain.STAGES)
 
 
 def test_an_adapter_that_never_saw_the_document_is_not_listed(store):
     old = small_chain.write_chain(store)
     new = small_chain.write_chain(store, {**small_chain.TEXTS, "cedar.md": "Cedar has a salt market."}, seed=1)
-    found = touched(store, "cedar.md")
-    assert [a.key for a in found.adapters] == [new["export"].key]
-    assert not {t.key for t in found.folders} & {m.key for m in old.values()}
-    assert found.adapters[0].trained_on > 0  # a distractor in training: its words were read
-    assert found.adapters[0].tested_on > 0
+    traces = touched(store, "cedar.md")
+    assert [a.key for a in traces.adapters] == [new["export"].key]
+    assert not {t.key for t in traces.folders} & {m.key for m in old.values()}
+    assert traces.adapters[0].trained_on > 0  # a distractor in training: its words were read
+    assert traces.adapters[0].tested_on > 0
 
 
 def test_a_document_that_left_the_corpus_is_still_found_in_the_adapter_it_taught(store):
     small_chain.write_chain(store)
     small_chain.write_chain(store, {"birch.md": small_chain.TEXTS["birch.md"], "elm.md": "Elm."}, seed=1)
-    found = touched(store, "alder.md")
-    assert len(found.adapters) == 1
-    assert len(found.folders) == len(small_chain.STAGES)
+    traces = touched(store, "alder.md")
+    assert len(traces.adapters) == 1
+    assert len(traces.folders) == len(small_chain.STAGES)
 
 
 def test_a_document_that_is_nowhere_is_said(store):

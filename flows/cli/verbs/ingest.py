@@ -12,7 +12,7 @@ from rich.console import Console
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import emit, table
-from flows.cli.run import build_to
+from flows.cli.verbs.run import build_to
 from flows.plan import plan
 from tasks.config import RunConfig, load_config
 from tasks.store.store import Store
@@ -69,10 +69,10 @@ def changes(config: RunConfig, store: Store) -> dict[str, Any]:
     return {"files": files, "kept": list(difference.kept), "stages": [row.__dict__ for row in plan(config, "index")]}
 
 
-def _fate(config: RunConfig, kept: Collection[str]) -> str:
+def _fate(config: RunConfig, names: Collection[str]) -> str:
     if config.ingest.prune:
         return "dropped, with the chunks (--prune)"
-    return "kept (--prune drops them)" if kept else "dropped: the store does not hold them as they would be read today"
+    return "kept (--prune drops them)" if names else "dropped: the store does not hold them as they would be read today"
 
 
 def _few(names: list[str]) -> str:

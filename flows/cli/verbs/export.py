@@ -11,7 +11,7 @@ from rich.console import Console
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import emit, table
-from flows.cli.run import build_to
+from flows.cli.verbs.run import build_to
 from flows.ready import ready
 from raft_errors import BadInput
 

@@ -5,6 +5,7 @@ Texts come as `data.questions.library.comparable` makes them: lower case, script
 
 from __future__ import annotations
 
+import calendar
 import functools
 import re
 
@@ -14,9 +15,13 @@ from data.text.unspaced import NUMERALS, spaced_out
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:[,' ]\d{3})+|\d+)(?:\.\d+)?")
 
 
-def is_number(answer: str) -> bool:
-    """Whether an answer is a number alone."""
-    return _NUMBER.fullmatch(alike(answer)) is not None
+_DAY = re.compile(r"(\d{4})-(\d\d)-(\d\d)")
+
+
+def is_value(answer: str) -> bool:
+    """Whether an answer is a number or a date alone, which a document may write in another form."""
+    plain = alike(answer)
+    return (_NUMBER.fullmatch(plain) or _DAY.fullmatch(plain)) is not None
 
 
 def holds(text: str, answer: str) -> bool:
@@ -42,6 +47,8 @@ def held_as(text: str, answer: str) -> str:
 def _sought(answer: str) -> tuple[str, re.Pattern[str] | None]:
     """An answer as texts are, and the pattern for one that is a number."""
     plain = spaced_out(alike(answer)).lower().strip(" .。")
+    if day := _DAY.fullmatch(plain):
+        return plain, re.compile(rf"(?<!\w)(?:{'|'.join(_day_forms(*map(int, day.groups())))})(?!\w|[.,]\d)")
     if _NUMBER.fullmatch(plain):
         return plain, re.compile(rf"(?<!\w)(?<!\d[.,]){_digits(plain)}(?!\w|[.,]\d)")
     return plain, None
@@ -67,6 +74,22 @@ _MARKS = frozenset(MARKS)
 
 def _in_word(character: str) -> bool:
     return character.isalnum() or character == "_"
+
+
+def _day_forms(year: int, month: int, day: int) -> list[str]:
+    """The ways in which documents write a day; with slashes only where day and month cannot be taken for each other."""
+    name = calendar.month_name[month].lower() if 1 <= month <= 12 else "-"
+    names = rf"(?:{name}|{name[:3]}\.?)"
+    ordinal = rf"0?{day}(?:st|nd|rd|th|\.)?"
+    forms = [
+        rf"{year}-{month:02}-{day:02}",
+        rf"{year}[/.]0?{month}[/.]0?{day}",
+        rf"{ordinal} (?:of )?{names},? {year}",
+        rf"{names} {ordinal},? {year}",
+        rf"0?{day}\. ?0?{month}\. ?{year}",
+        rf"{year} ?年 ?{month} ?月 ?{day} ?日",
+    ]
+    return forms + ([rf"0?{day}/0?{month}/{year}", rf"0?{month}/0?{day}/{year}"] if day > 12 else [])
 
 
 def _digits(number: str) -> str:

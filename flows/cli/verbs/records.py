@@ -13,7 +13,7 @@ from data.nouns import Record, read_jsonl
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import emit
-from flows.cli.run import build_to
+from flows.cli.verbs.run import build_to
 from raft_errors import BadInput
 from tasks.config import RunConfig, load_config
 from tasks.store.store import Store, read_json
@@ -82,7 +82,7 @@ def _figures(figures: dict[str, Any]) -> list[str]:
     return [
         f"{figures['records']} records for training and validation, {figures['tokens']} tokens, of which "
         f"{figures['trained_tokens']} are trained ({figures['trained_share']:.1%})",
-        f"tokens a record: median {length['p50']}, most {length['max']}; trained: median {trained_length['p50']}, "
+        f"tokens per record: median {length['p50']}, most {length['max']}; trained: median {trained_length['p50']}, "
         f"most {trained_length['max']}",
         f"without label {figures['without_label']}, end not trained {figures['without_end']}, "
         f"cut {figures['cut']}, output not whole {figures['output_not_whole']}",

@@ -11,6 +11,7 @@ import datetime
 import io
 import json
 import math
+import re
 import tokenize
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -27,6 +28,9 @@ _FALSE = frozenset(
     {"false", "f", "no", "n", "0", "0.0", "-", "falsch", "nein", "faux", "non", "falso", "não", "nao"}
     | {"onwaar", "nee", "ложь", "нет", "否", "假"}
 )
+
+
+_MIDNIGHT = re.compile(r"(?<=^\d{4}-\d\d-\d\d)[T ]00:00:00(?:\.0+)?(?:Z|[+-]00:?00)?$")  # a day that became a time
 
 
 def is_missing(value: Any) -> bool:
@@ -46,7 +50,8 @@ def texts(value: Any) -> list[str]:
         return []
     if isinstance(value, str):
         parsed = written(value)
-        return [str(value)] if parsed is None or _is_literal(parsed) else texts(parsed)
+        plain = _MIDNIGHT.sub("", str(value))
+        return [plain] if parsed is None or _is_literal(parsed) else texts(parsed)
     if isinstance(value, Mapping):
         inner = next((value[name] for name in _INNER if name in value), None)
         return [*texts(inner), *texts(value.get("aliases"))]
@@ -116,7 +121,7 @@ def truth(value: Any) -> bool | None:
 def written(cell: str) -> Any:
     """The list or mapping that a text writes out, as JSON, Python or numpy do; None where it is a plain text."""
     cell = cell.strip()
-    if (cell[:1], cell[-1:]) not in (("[", "]"), ("{", "}")) and not cell.startswith("array("):
+    if (cell[:1], cell[-1:]) not in (("[", "]"), ("{", "}")) and not cell.startswith(("array(", "('", '("')):
         return None
     try:
         return json.loads(cell)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.questions.layouts import table_rows
+from data.questions.tables.layouts import table_rows
 from raft_errors import BadInput
 
 log = logging.getLogger("raft.data")
@@ -73,6 +73,10 @@ def _from_json(path: Path, raw: bytes) -> Numbered:
     except ValueError as error:
         rows = _one_after_the_other(text)
         if not rows:
+            lines = list(_lines(text.encode()))
+            if 2 * sum(isinstance(row, Mapping) for _, row in lines) > len(lines) > 1:
+                yield from lines
+                return
             raise BadInput(
                 f"{path} is not JSON ({error})", expected="a list of rows, or .jsonl with one a line"
             ) from error

@@ -167,7 +167,7 @@ def _set(run: Run, folder: Path, split: str, progress: Progress) -> Comparison:
         model,
         judged_set.chunks,
         mode="hybrid",
-        language=settings.language,
+        language=settings.bm25_language,
         reranker=reranker,
         rerank_depth=settings.rerank_depth,
     )

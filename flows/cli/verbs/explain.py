@@ -117,8 +117,10 @@ def _tree(chain: Chain, making: Mapping[tuple[str, str], tuple[bool, list[str]]]
     if corpus:
         root.add(f"[bold]corpus[/bold]\ndigest {corpus}")
     for step in chain.steps:
-        kept, differs = making.get((step.link.stage, step.link.key), (False, []))
-        code = [escape(f"code   {'kept: ' if kept else ''}made by other code: {'; '.join(differs)}")] if differs else []
+        is_kept, differs = making.get((step.link.stage, step.link.key), (False, []))
+        code = (
+            [escape(f"code   {'kept: ' if is_kept else ''}made by other code: {'; '.join(differs)}")] if differs else []
+        )
         root.add("\n".join([*_lines(step), *code]))
     return root
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from data.questions.cells import is_missing, texts
+from data.questions.tables.cells import is_missing, texts
 
 Rows = Iterator[Any]
 

@@ -17,7 +17,7 @@ def models(
     config: ConfigOption = None,
     set_: SetOption = None,
     fetch: Annotated[bool, typer.Option("--fetch", help="Fetch what is not here yet")] = False,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch anew, choosing the source again")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch again, and choose the source again")] = False,
     json: JsonOption = False,
 ) -> None:
     """List the models of a run, verify their bytes, and fetch them."""

@@ -1,0 +1,1 @@
+"""One file a verb of the `raft` command, named as the verb."""
