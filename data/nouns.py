@@ -159,7 +159,7 @@ class Question(Noun):
 
 @dataclass(frozen=True)
 class Record(Noun):
-    """One RAFT training example in Alpaca form; a file has its chat beside the triple, as `messages`.
+    """One RAFT training example in Alpaca form, and as a chat (`messages`).
 
     Attributes:
         instruction: the task sentence and the question.
@@ -190,12 +190,6 @@ class Record(Noun):
     def messages(self) -> list[dict[str, str]]:
         """The whole chat, the answer as its last turn: what the engine trains on."""
         return [*self.prompt, {"role": "assistant", "content": self.output}]
-
-    def to_dict(self) -> dict[str, Any]:
-        """With `messages`, so that who reads a file need not know how a triple is joined."""
-        own = super().to_dict()
-        metadata = own.pop("metadata")
-        return {**own, "messages": self.messages, "metadata": metadata}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from flows.calls import Call, calls_to
 from flows.run import Run, at_work
 from flows.step import Builder, Step
-from flows.walk import Built, walk
+from flows.walk import Built, published, walk
 from tasks.build import kept
 from tasks.inputs.models import compile_cache
 
@@ -41,7 +41,8 @@ def work(run: Run, calls: Sequence[Call], flow: Callable[[Step], T], *, direct: 
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compile_cache()))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
         run.store.collect_leftovers()
-        check(run, calls)
+        asked = any(call.stage.name == "questions" for call in calls) and published(run, "questions") is not None
+        check(run, calls, ask=not asked)
         if direct:
             return flow(Builder(run, force))
         from flows.prefect.environment import settle

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before hours of work are spent: the base model, and room on the disk."""
+"""What can be known to be wrong before hours of work are spent: base, questions, teacher, template, room on the disk."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from collections.abc import Sequence
 
 from data.memo import memoise
 from data.nouns import ItemCache
+from data.prompting.contract import load_template
 from flows.calls import Call
 from flows.run import Run
 from tasks.build.events import Said
 from tasks.build.keys import code_fingerprint, key_of
 from tasks.inputs.models import ModelFiles
+from tasks.inputs.question_source import require_questions
 from tasks.store.disks import SPARE_BYTES, no_space
 
 
-def check(run: Run, calls: Sequence[Call]) -> None:
+def check(run: Run, calls: Sequence[Call], *, ask: bool = True) -> None:
     """Looks at what the calls of a flow will need.
 
+    Args:
+        ask: whether the teacher is tried with one short prompt, where there is one.
     Raises:
-        BadInput: the base model's architecture is not supported, or its tokenizer or chat template cannot be used.
-        RaftError: the disk has no room for the results.
+        BadInput: the base model's architecture is not supported, or its tokenizer or chat template cannot be used; the
+            question file, a template, or the teacher's address, key or settings cannot.
+        RaftError: the teacher gives no answer, or the disk has no room for the results.
     """
     needed = SPARE_BYTES
     stages = {call.stage.name: call.stage for call in calls}
@@ -31,6 +36,10 @@ def check(run: Run, calls: Sequence[Call]) -> None:
         if "export" in stages:
             weights = sum(p.stat().st_size for p in base.folder.glob("*.safetensors"))
             needed += 2 * weights  # the merged model in float32 is twice a base in bfloat16
+    if "questions" in stages:
+        require_questions(run.config.questions, run.config.seed, call=ask)
+    if "records" in stages:
+        load_template(run.config.records.template)
     free = shutil.disk_usage(run.store.root).free
     if free < needed:
         raise no_space(run.store.root, free, needed)

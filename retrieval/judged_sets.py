@@ -128,7 +128,8 @@ def _text(row: Mapping[str, Any], path: Path, *names: str) -> str:
 
 def _chunk(row: Mapping[str, Any], path: Path) -> Chunk:
     name = _id(row, path)
-    is_empty = "text" in row and not any(str(row.get(field) or "").strip() for field in ("text", "title"))
+    fields = [row[field] for field in ("text", "title") if field in row]
+    is_empty = bool(fields) and not any(str(value or "").strip() for value in fields)
     text = "" if is_empty else _text(row, path, "text", "title")
     return Chunk(
         id=digest(name, "0", text),

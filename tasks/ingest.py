@@ -57,6 +57,10 @@ class IngestConfig(Section):
         "Languages to load, as ISO 639 codes such as [en, de]; documents in others are quarantined, those that do not "
         "tell are loaded; [] = all",
     )
+    ocr: bool = setting(
+        False,
+        "Read PDF pages without a text layer by text recognition, which needs the extra `ocr` and some seconds a page",
+    )
     prune: bool = setting(
         False, "Drop the documents of files that have vanished; false keeps them, and says so", result=False
     )

@@ -142,8 +142,8 @@ def _reading(probe: Probe) -> list[Advice]:
             text = f"with the right passage the base model already reaches F1 {probe.oracle_only:.0%}"
             advice.append(Advice("training", "expect little from fine-tuning; a better prompt may do", text, 3))
         else:
-            text = f"with the right passage before it the base model reaches only F1 {probe.oracle_only:.0%}: it lacks "
-            text += "reading and form, and records teach both"
+            text = f"with the right passage before it the base model reaches F1 {probe.oracle_only:.0%}: it is reading "
+            text += "and form that are missing, which records teach"
             advice.append(Advice("training", "fine-tuning is likely to pay", text, 2))
     form = _gap(probe.contained, probe.retrieved)
     if form is not None and form > 2 * CLEAR_GAP:
@@ -152,7 +152,7 @@ def _reading(probe: Probe) -> list[Advice]:
         advice.append(Advice("training", "a few hundred records may be enough; watch 'answer contained' too", text, 1))
     memory = _gap(probe.closed_book, probe.oracle_only)
     if memory is not None and probe.closed_book is not None and memory > -CLEAR_GAP and probe.closed_book > CLEAR_GAP:
-        text = f"without passages the base model reaches F1 {probe.closed_book:.0%}, about as much as with the oracle"
+        text = f"without passages the base model reaches F1 {probe.closed_book:.0%}, about as with the oracle"
         advice.append(Advice("evaluation", "test on text that the base model cannot have read", text, 2))
     if probe.refused is not None and probe.refused > REFUSES_TOO_MUCH:
         text = f"it refuses {probe.refused:.0%} of the questions whose answer is before it"
@@ -174,8 +174,8 @@ def _records(probe: Probe) -> list[Advice]:
         text = f"{probe.oracle_without_quote:.0%} of the records show an oracle and quote nothing"
         advice.append(Advice("records", "supply quotes with the questions, or let a teacher find them", text, 2))
     if probe.verdicts is not None and probe.verdicts >= MOSTLY:
-        text = f"{probe.verdicts:.0%} of the answers are yes, no or maybe, which a single quote seldom shows; a small "
-        text += "model then learns to copy instead of deciding"
+        text = f"{probe.verdicts:.0%} of the answers are yes, no or maybe, which seldom stand in one quote; a small "
+        text += "model then learns to copy and not to decide"
         advice.append(Advice("records", "compare the template `direct`, which asks for no quotes", text, 1))
     return advice
 

@@ -23,12 +23,14 @@ from typing import Any
 from data.loading.confinement import fitting_workers
 from data.loading.draft import Draft, finish
 from data.loading.formats.hf_datasets import folder_sha256, is_dataset_folder
+from data.loading.formats.pdf_pages.recognition import engine
 from data.loading.languages import check_languages, language_of, prepare
 from data.loading.near_duplicates import find_near_duplicates
 from data.loading.options import MEBIBYTE, Corpus, Duplicate, LoadOptions, Quarantined, Refused
 from data.loading.parse import loader_version
 from data.loading.pool import Pool
 from data.loading.redaction import check_redaction, redact
+from data.loading.scans import better_of, check_recognition, holds_scans, recognition_options
 from data.loading.sources import PYDOC, Item, expand
 from data.nouns import Document, ItemCache, Progress, digest
 from data.text.urls import text_without_secrets, without_secrets
@@ -69,6 +71,7 @@ def load_corpus(
         raise BadInput("no sources given", expected="at least one file, folder, glob or URL", do="name your documents")
     check_redaction(options.redact, options.redact_patterns)
     check_languages(options.languages)
+    check_recognition(options)
     items = expand(sources, options)
     loaded: list[tuple[list[Document], list[Quarantined]]] = []
     if PYDOC in sources:
@@ -76,12 +79,22 @@ def load_corpus(
     cached = 0
     digests: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="raft-remote-") as folder:
-        for number, (item, result, hit, sha) in enumerate(_load_all(items, options, cache, Path(folder)), 1):
+        first = len(loaded)
+        plain = replace(options, ocr=False)
+        for number, (item, result, hit, sha) in enumerate(_load_all(items, plain, cache, Path(folder)), 1):
             loaded.append(result)
             cached += hit
             digests[item.source] = sha
             if progress:
                 progress(number, len(items), item.source)
+        if options.ocr:
+            scans = [n for n, result in enumerate(loaded[first:]) if holds_scans(result)]
+            asked = recognition_options(options, loaded)
+            again = _load_all([items[n] for n in scans], asked, cache, Path(folder))
+            for number, (n, (item, result, _, sha)) in enumerate(zip(scans, again, strict=True), 1):
+                loaded[first + n], digests[item.source] = better_of(loaded[first + n], result), sha
+                if progress:
+                    progress(number, len(scans), f"{item.source} (text recognition)")
     corpus = replace(_gather(loaded, len(items), cached, options), digests=digests)
     if not corpus.documents:
         raise BadInput(
@@ -181,7 +194,8 @@ def _load_all(
     Each comes with whether the cache had it, and with the sha256 of the bytes that were read of a local file.
     """
     asked = {key: value for key, value in asdict(options).items() if key not in _NOT_RESULT}
-    setting = json.dumps([loader_version(), asked], sort_keys=True)
+    readers = f"{loader_version()} {engine()}" if options.ocr else loader_version()
+    setting = json.dumps([readers, asked], sort_keys=True)
     workers = fitting_workers(options.workers, len(items), options.max_memory_bytes)
     pool: Pool | None = None
     try:

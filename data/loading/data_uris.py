@@ -1,4 +1,4 @@
-"""Files inside a text, as `data:` URIs: letters that stand for a picture or a font and that nobody reads."""
+"""Files inside a text, as `data:` URIs or bare base64: letters that stand for a picture or a font and nobody reads."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ _PICTURE_END = re.compile(r">?(?:\s{1,8}[\"'][^\"'\n]{0,500}[\"'])?\s{0,8}\)")
 _REFERENCE = re.compile(r"[ \t]{0,3}\[([^\]\n]+)\]:[ \t]*<?")
 _TAG = re.compile(r"<(?:img|source|image|embed|object|use)\b", re.IGNORECASE)
 _ALT = re.compile(r"\balt\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.IGNORECASE)
+_RUN = re.compile(
+    r"[A-Za-z0-9+/]{500,}={0,2}|^(?:[A-Za-z0-9+/]{60,80}\n){8,}(?:[A-Za-z0-9+/]{1,80}={0,2}$)?", re.MULTILINE
+)
+_LEAST_CHARACTERS = 40  # different ones, of 64
 _USE = re.compile(r"!\[([^\[\]\n]{0,500})\]\[([^\[\]\n]{1,200})\]")
 
 
@@ -44,6 +48,20 @@ def without_data_uris(text: str) -> tuple[str, int]:
     if labels:
         text = _USE.sub(lambda match: match[1] if match[2] in labels else match[0], text)
     return text, count
+
+
+def without_base64(text: str) -> tuple[str, int]:
+    """Takes out runs of base64, in one line or many, that are too long to be a word, a key or a sequence of genes."""
+    count = 0
+
+    def shorten(run: re.Match[str]) -> str:
+        nonlocal count
+        if len(set(run[0])) < _LEAST_CHARACTERS:
+            return run[0]
+        count += 1
+        return "…\n" if run[0].endswith("\n") else "…"
+
+    return _RUN.sub(shorten, text), count
 
 
 def _end(text: str, start: int) -> int:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from data.loading.data_uris import without_data_uris
+from data.loading.data_uris import without_base64, without_data_uris
 from data.loading.headings import Heading, find_headings
-from data.loading.options import LoadOptions, Refused
+from data.loading.options import NO_TEXT_LAYER, LoadOptions, Refused
 from data.loading.raised import write_raised
 from data.loading.redaction import redact, redact_value
 from data.loading.text import clean_text
@@ -57,11 +57,12 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
     parts, uris = [], 0
     for part in draft.parts:
         words, count = without_data_uris(write_raised(part))
+        words, more = without_base64(words)
         parts.append(clean_text(words))
-        uris += count
+        uris += count + more
     title = write_raised(draft.title)
     if uris:
-        draft = draft_without(draft, {"data URIs": uris})
+        draft = draft_without(draft, {"embedded files": uris})
     redacted: dict[str, int] = {}
     if options.redact or options.redact_patterns:
         parts, title, redacted = _redact(parts, title, options)
@@ -78,11 +79,13 @@ def finish(draft: Draft, source: str, options: LoadOptions) -> Document:
         )
     if not any(c.isalnum() for c in text):
         if draft.paged:
-            raise Refused("no-text", "its pages hold no text layer (a scan?); run text recognition (OCR) on it first")
+            raise Refused("no-text", NO_TEXT_LAYER)
         raise Refused("empty", "it holds no words; leave it out")
     headings = find_headings(text, draft.markup) or _place(draft.outline, text, pages)
     counts = dict(sorted(redacted.items()))
     metadata = {**draft.metadata, "markup": draft.markup, **({"redacted": counts} if counts else {})}
+    if counts:
+        metadata.pop("boxes", None)  # they name places in the text as it was
     if damaged := text.count("\ufffd"):
         metadata["damaged_characters"] = damaged
     return Document(

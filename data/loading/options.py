@@ -49,6 +49,8 @@ class LoadOptions:
         near_duplicates: `keep`, `flag` (in the metadata) or `drop` documents that resemble an earlier one.
         near_threshold: Jaccard similarity of word triples from which documents are near-duplicates.
         languages: ISO 639 codes of the languages to load; empty = all. A text that does not tell its own is loaded.
+        ocr: read pages without a text layer by text recognition (the extra `ocr`).
+        ocr_languages: languages of the documents around a scan, the most frequent first; `load_corpus` fills them in.
         workers: worker processes; None = one a CPU, at most 8. Never changes the result.
     """
 
@@ -68,6 +70,8 @@ class LoadOptions:
     near_duplicates: Literal["keep", "flag", "drop"] = "keep"
     near_threshold: float = 0.8
     languages: tuple[str, ...] = ()
+    ocr: bool = False
+    ocr_languages: tuple[str, ...] = ()
     workers: int | None = None
 
 
@@ -109,6 +113,12 @@ class Corpus:
     duplicates: list[Duplicate] = field(default_factory=list)
     cached: int = field(default=0, compare=False)
     digests: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+NO_TEXT_LAYER = (
+    "its pages hold no text layer (a scan?); install the extra `ocr` (pip install 'jora-raft[ocr]') and set ingest.ocr "
+    "to read it by text recognition (OCR), or do that beforehand"
+)
 
 
 class ArchiveFound(Exception):

@@ -214,7 +214,8 @@ def _parse_mailbox(raw: bytes, charset: str, source: str, options: LoadOptions) 
 
 def _plain(text: str, kind: str, metadata: dict[str, Any]) -> Draft:
     """A text as its reader sees it, of whichever markup."""
-    title, left_out = "", dict[str, int]()
+    title = ""
+    left_out: dict[str, int] = {}
     if kind in _SHOWN:
         title, text = split_front_matter(text)
         text, left_out = _SHOWN[kind](text)

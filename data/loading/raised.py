@@ -11,6 +11,7 @@ import re
 # noncharacters: no text holds them, and `clean_text` would drop one that was left
 _UP, _UP_END, _DOWN, _DOWN_END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
 _MARKED = re.compile(f"{_UP}([^{_UP}-{_DOWN_END}]*){_UP_END}|{_DOWN}([^{_UP}-{_DOWN_END}]*){_DOWN_END}")
+_FRACTION = re.compile(f"(\\d?){_UP}(\\d+){_UP_END}\\s*[/⁄]\\s*{_DOWN}(\\d+){_DOWN_END}")
 _LEFTOVER = re.compile(f"[{_UP}-{_DOWN_END}]")
 _JOINED = re.compile(r"(?i)(st|nd|rd|th|er|re|ère|ème|nde?|ten?|°|º|ª|\.?[oa]\.?)$")
 """Ordinals: what is raised after a number and read with it."""
@@ -37,6 +38,7 @@ def write_raised(text: str) -> str:
     if not _LEFTOVER.search(text):
         return text
     text = text.replace(_UP_END + _UP, "").replace(_DOWN_END + _DOWN, "")  # one exponent in several runs
+    text = _FRACTION.sub(lambda match: f"{match[1]}{' ' if match[1] else ''}{match[2]}/{match[3]}", text)
     for _ in range(4):  # an exponent of an exponent
         text, count = _MARKED.subn(_written, text)
         if not count:

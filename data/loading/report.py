@@ -19,6 +19,7 @@ def corpus_report(corpus: Corpus) -> dict[str, Any]:
         redacted.update(document.metadata.get("redacted", {}))
         left_out.update(document.metadata.get("left_out", {}))
         warnings += [{"source": document.source, "warning": line} for line in document.metadata.get("warnings", ())]
+    damaged = sum(document.metadata.get("damaged_characters", 0) for document in documents)
     return {
         "counts": dict(corpus.counts),
         "by_media_type": _count(document.media_type for document in documents),
@@ -28,12 +29,12 @@ def corpus_report(corpus: Corpus) -> dict[str, Any]:
         "quarantined_by_reason": _count(entry.reason for entry in corpus.quarantined),
         "near_duplicates_flagged": sum("near_duplicate_of" in document.metadata for document in documents),
         "redacted": dict(sorted(redacted.items())),
-        "left_out": dict(sorted(left_out.items())),
-        "damaged_characters": sum(document.metadata.get("damaged_characters", 0) for document in documents),
         "pages": sum(len(document.pages) for document in documents),
         "with_headings": sum(bool(document.headings) for document in documents),
         "duplicates": [entry.to_dict() for entry in corpus.duplicates],
         **({"warnings": warnings} if warnings else {}),
+        **({"left_out": dict(sorted(left_out.items()))} if left_out else {}),
+        **({"damaged_characters": damaged} if damaged else {}),
     }
 
 

@@ -73,7 +73,7 @@ def decode(raw: bytes, declared: str | None = None) -> tuple[str, str]:
         return text, "utf-8"
     named = codecs_of(declared) if declared else ()
     for codec in named:
-        if (text := _strict(raw, codec)) is not None:
+        if (text := _whole_characters(raw, codec)) is not None:
             return text, str(declared).lower()
     if mended := mend_utf8(raw):
         return mended
@@ -87,6 +87,14 @@ def decode(raw: bytes, declared: str | None = None) -> tuple[str, str]:
 def _strict(raw: bytes, encoding: str) -> str | None:
     try:
         return raw.decode(encoding)
+    except (UnicodeDecodeError, LookupError, ValueError):
+        return None
+
+
+def _whole_characters(raw: bytes, encoding: str) -> str | None:
+    """The text, without a last character that is cut off."""
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(raw)
     except (UnicodeDecodeError, LookupError, ValueError):
         return None
 

@@ -143,13 +143,13 @@ class Desk:
     def ask_questions(self, candidates: list[Candidate]) -> list[Reply]:
         """The teacher's reply for each candidate, in order."""
         replies: dict[int, Reply] = {}
-        made = [self.question_prompt(candidate) for candidate in candidates]
+        chats = [self.question_prompt(candidate) for candidate in candidates]
         for prompt in self.asking.values():
-            own = [at for at, (template, _) in enumerate(made) if template is prompt]
-            prompts = [made[at][1] for at in own]
+            own = [at for at, (template, _) in enumerate(chats) if template is prompt]
+            prompts = [chats[at][1] for at in own]
             replies.update(zip(own, self._ask(prompts, prompt, self.question_sampling, "questions"), strict=True))
         in_order = [replies[at] for at in range(len(candidates))]
-        for candidate, (_, messages), reply in zip(candidates, made, in_order, strict=True):
+        for candidate, (_, messages), reply in zip(candidates, chats, in_order, strict=True):
             self._note(candidate, Exchange("question", messages, reply))
         return in_order
 
@@ -192,10 +192,10 @@ class Desk:
             checked = answer if isinstance(answer, Fault) else _from_all(answer, item.candidate.chunks)
             return self._or_cut(checked, reply, self.answer_sampling)
         statement = item.candidate.statement
-        said = self.reasoning.messages(title=chunk.title, asks=_asks(item.text))
+        sentence = self.reasoning.messages(title=chunk.title, asks=_asks(item.text))
         final = final_answer(item.text, statement)
         repairs = ("question",) if item.mended else ()
-        return Answer(final, (statement.span.of(chunk.text),), flat(said[-1]["content"]), repairs)
+        return Answer(final, (statement.span.of(chunk.text),), flat(sentence[-1]["content"]), repairs)
 
     def question(self, item: Asked, answer: Answer) -> Question:
         gold = item.candidate.chunks
@@ -218,8 +218,9 @@ class Desk:
 
     def _slots(self, candidate: Candidate) -> dict[str, Any]:
         if self.small:
-            said = candidate.statement
-            return {"statement": said.text, "answer": said.answer, "examples": self.examples[said.kind]}
+            statement = candidate.statement
+            examples = self.examples[statement.kind]
+            return {"statement": statement.text, "answer": statement.answer, "examples": examples}
         slots = {"text": candidate.chunk.text, "title": candidate.chunk.title}
         if candidate.partner:
             slots |= {"other_text": candidate.partner.text, "other_title": candidate.partner.title}

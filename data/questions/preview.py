@@ -67,11 +67,11 @@ def preview_questions(
     kept = kept_replies(keys, cache)
     left = [_bytes(desk.question_prompt(c)[1]) for c, key in zip(candidates, keys, strict=True) if key not in kept]
     sample = [sampled for trace in traces if (sampled := _sampled(trace, timed))]
-    told = None
+    outlook = None
     if left and sample:
         two = desk.answering is not None
-        told = estimate(sample, left, answers=two, price=price, at_once=at_once, per_minute=per_minute)
-    return Preview(traces, len(candidates), len(candidates) - len(left), told)
+        outlook = estimate(sample, left, answers=two, price=price, at_once=at_once, per_minute=per_minute)
+    return Preview(traces, len(candidates), len(candidates) - len(left), outlook)
 
 
 class Timed:

@@ -1,7 +1,7 @@
 """Records in the layouts that other trainers read as they are: Alpaca and chat JSON Lines, Parquet.
 
-The columns are those that LLaMA-Factory and Axolotl document. The Alpaca triple alone is always enough to train, and so
-is `messages`, the same as a chat; `metadata` is there for those who want to look.
+The columns are those that LLaMA-Factory and Axolotl document. The Alpaca triple alone is always enough to train;
+`metadata` is there for those who want to look.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def _perhaps_form_alone(summary: Mapping[str, Any]) -> list[str]:
     base, other = (f"{part['conditions'][summary[who]]['answer_words']:.0f}" for who in ("base", "other"))
     change, low, high = (f"{100 * contains[k]:+.1f}" for k in ("difference", "low", "high"))
     return [
-        f"{METRICS[HEADLINE]} counts every superfluous word against a reply, and answers went from {base} to {other} "
+        f"{METRICS[HEADLINE]} counts every word too many against a reply, and answers went from {base} to {other} "
         f'words. By "{METRICS["contains"]}", which does not, no gain is certain: {change} points '
         f"({low} to {high})."
     ]
@@ -116,7 +116,7 @@ def general_table(general: Mapping[str, Any], base: str, other: str) -> dict[str
     """The rows of the table on general skills: the loss in nats per token, the share of right replies in per cent."""
     rows = []
     if "loss" in general:
-        rows.append(_general_row("Loss of a good answer, nats per token", general["loss"], 1, 3))
+        rows.append(_general_row("Loss of a good answer, nats a token", general["loss"], 1, 3))
     if "correct" in general:
         rows.append(_general_row("Replies that hold the answer, %", general["correct"], 100, 1))
     return {"rows": rows, "verdict": general.get("verdict", ""), "instructions": general.get("instructions", 0)}

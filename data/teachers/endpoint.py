@@ -19,10 +19,10 @@ from typing import Any
 import openai
 import tenacity
 
+from data.teachers.account import Account
 from data.teachers.address import address_of
 from data.teachers.connection import Connection
 from data.teachers.protocol import (
-    BudgetReached,
     Counted,
     Messages,
     Price,
@@ -30,7 +30,6 @@ from data.teachers.protocol import (
     Shape,
     TeacherFailure,
     TeacherUnavailable,
-    Usage,
 )
 from data.teachers.refusals import Rejected, Retry
 from data.teachers.replies import Problem, read_completion, token_counts
@@ -93,14 +92,13 @@ class OpenAITeacher:
             raise BadInput("a teacher budget without a price", expected="the price of a million tokens", do="give both")
         self.name = model
         self.batch_size = max(32, 4 * concurrency)
-        self.usage = Usage(cost=0.0 if price else None)
+        self._account = Account(price, budget)
+        self.usage = self._account.usage
         self.takes_shape = structured
         address = address_of(base_url, model=model, api_version=api_version, key_header=key_header)
         self._line = Connection(address, model, key_variable, timeout_seconds, max_reply_bytes)
         self._concurrency, self._attempts = concurrency, attempts
-        self._price, self._budget = price, budget
         self._first_wait, self._max_wait = first_wait_seconds, max_wait_seconds
-        self._reserved = 0.0
         self._interval = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._next_start = 0.0
         self._terms = Terms()
@@ -221,38 +219,9 @@ class OpenAITeacher:
     async def _one(
         self, client: openai.AsyncOpenAI, messages: Messages, settings: dict[str, Any], *, trial: bool = False
     ) -> Reply:
-        """The reply to one prompt, asked anew without what the endpoint minds for as long as that helps."""
-        terms, without = self._terms, set[str]()
-        ceiling = self._reserve(messages, settings["max_tokens"])
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self._attempts),
-            wait=self._wait,
-            retry=tenacity.retry_if_exception_type(Retry),
-            reraise=True,
-        )
-        problems: list[Problem] = []
-        try:
-            while True:
-                in_use = terms.in_use(messages, settings, without)
-                request = terms.request(messages, settings, without)
-                try:
-                    reply: Reply = await retrying.copy()(self._attempt, client, request, settings, trial)
-                except (Retry, Rejected) as error:
-                    if isinstance(error, Rejected) and error.problem:
-                        problems.append(error.problem)
-                        if parameter := terms.blamed(error.problem, in_use):
-                            without.add(parameter)
-                            continue
-                    if without:
-                        terms.give_up(problems)
-                    reply = error.failure
-                    break
-                self._tell(terms.learn(in_use, without), problems)
-                if not _ended_in_thought(reply, in_use):
-                    break
-                without.add("stop")
-        finally:
-            self._reserved -= ceiling
+        """The reply to one prompt."""
+        with self._account.reserved(messages, settings["max_tokens"]):
+            reply = await self._reply(client, messages, settings, trial)
         if isinstance(reply, TeacherFailure):
             if not trial:
                 self.usage.failures += 1
@@ -261,6 +230,40 @@ class OpenAITeacher:
             self.usage.replies += 1
         return reply
 
+    async def _reply(
+        self, client: openai.AsyncOpenAI, messages: Messages, settings: dict[str, Any], trial: bool
+    ) -> Reply:
+        """The reply to one prompt, asked anew without what the endpoint minds for as long as that helps."""
+        terms, without = self._terms, set[str]()
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(self._attempts),
+            wait=self._wait,
+            retry=tenacity.retry_if_exception_type(Retry),
+            reraise=True,
+        )
+        problems: list[Problem] = []
+        while True:
+            in_use = terms.in_use(messages, settings, without)
+            request = terms.request(messages, settings, without)
+            try:
+                reply: Reply = await retrying.copy()(self._attempt, client, request, settings, trial)
+            except Retry as error:
+                return error.failure
+            except Rejected as error:
+                if error.problem is None:
+                    return error.failure
+                problems.append(error.problem)
+                if not (parameter := terms.blamed(error.problem, in_use)):
+                    if without:
+                        terms.give_up(problems)
+                    return error.failure
+                without.add(parameter)
+                continue
+            self._tell(terms.learn(in_use, without), problems)
+            if not _ended_in_thought(reply, in_use):
+                return reply
+            without.add("stop")
+
     def _tell(self, parameters: set[str], problems: Sequence[Problem]) -> None:
         words = "; ".join(dict.fromkeys(problem.words for problem in problems if problem.words))
         for name in sorted(parameters):
@@ -268,21 +271,6 @@ class OpenAITeacher:
             log.warning(
                 "the teacher %s takes no %s: %s from here on%s", self.name, name, instead, words and f" ({words})"
             )
-
-    def _reserve(self, messages: Messages, max_tokens: int) -> float:
-        """Sets aside what the request can cost at most (a token is at least about two bytes of English)."""
-        if self._price is None or self._budget is None:
-            return 0.0
-        prompt_tokens = sum(len(m["content"].encode()) // 2 + 8 for m in messages)
-        ceiling = (prompt_tokens * self._price.prompt + max_tokens * self._price.completion) / 1e6
-        spent = self.usage.cost or 0.0
-        if spent + self._reserved + ceiling > self._budget:
-            raise BudgetReached(
-                f"the teacher's budget of {self._budget:g} is used up: {spent:.4f} spent",
-                do="raise the budget and run again: finished replies are kept and not paid again",
-            )
-        self._reserved += ceiling
-        return ceiling
 
     async def _attempt(
         self, client: openai.AsyncOpenAI, request: dict[str, Any], settings: Mapping[str, Any], trial: bool
@@ -297,7 +285,7 @@ class OpenAITeacher:
             reply = read_completion(payload, settings["max_tokens"])
         except ValueError:
             raise Retry("broken", f"the reply is not a chat completion: {str(payload)[:120]}") from None
-        self._count(*token_counts(payload.get("usage")))
+        self._account.count(*token_counts(payload.get("usage")))
         if isinstance(reply, Counted) and settings.get("stop"):
             reply = reply.reworded(until(reply.strip(), settings["stop"]))
         return reply
@@ -309,13 +297,6 @@ class OpenAITeacher:
             start = max(now, self._next_start)
             self._next_start = start + self._interval
             await asyncio.sleep(start - now)
-
-    def _count(self, prompt: int, completion: int) -> None:
-        self.usage.prompt_tokens += prompt
-        self.usage.completion_tokens += completion
-        if self._price is not None:
-            cost = (prompt * self._price.prompt + completion * self._price.completion) / 1e6
-            self.usage.cost = (self.usage.cost or 0.0) + cost
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

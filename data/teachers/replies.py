@@ -179,8 +179,8 @@ def _spoken(value: Any) -> str:
     if isinstance(value, Mapping):
         place = value.get("loc")
         where = ".".join(str(p) for p in place if p != "body") if isinstance(place, list | tuple) else ""
-        said = next((_spoken(value[n]) for n in ("message", "msg", "detail") if value.get(n)), "")
-        return ": ".join(filter(None, (where, said)))
+        words = next((_spoken(value[n]) for n in ("message", "msg", "detail") if value.get(n)), "")
+        return ": ".join(filter(None, (where, words)))
     return "; ".join(filter(None, map(_spoken, _listed(value))))
 
 

@@ -26,6 +26,7 @@ from tasks import gate, ingest, replay, train
 from tasks.adapters.decisions import Open, RetrainDecision, append, days_since_training, note, read_decisions, read_open
 from tasks.adapters.policy import choose_start
 from tasks.adapters.registry import Registry, now
+from tasks.adapters.smoke import require_command
 from tasks.adapters.versions import Adapter
 from tasks.build.events import Said
 from tasks.build.kept import setting_differences
@@ -46,6 +47,8 @@ def retrain(run: Run, *, direct: bool = False, force: bool = False) -> RetrainDe
         force: train even if nothing asks for it.
     """
     began = time.monotonic()
+    if run.config.retrain.smoke_command:
+        require_command(run.config.retrain.smoke_command)  # before anything is trained and promoted for it
     registry = Registry(run.store, run.config.name)
     waiting = f"Another night of {registry.name} is at work"
     with (
@@ -198,7 +201,7 @@ def _obstacle(run: Run, then: Mapping[str, Manifest]) -> str:
         return "the promoted version's training is no longer in the store"
     earlier = then["train"].ingredients
     if earlier["models"]["base"] != run.models["base"].digest:
-        return "the base model was changed"
+        return "the base model, or what its chat template is told, was changed"
     shape = {*LORA_FIELDS} - {"dropout"}
     then_set = {n: value for n, value in earlier["config"].items() if n in shape}
     now_set = {n: value for n, value in result_fields(run.config.train).items() if n in shape}

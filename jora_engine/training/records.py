@@ -1,8 +1,8 @@
 """Training examples from JSON Lines: chats as they were rendered, or plain Alpaca triples, into token ids.
 
 A line with `messages` is read as it stands: all turns but the last are the prompt, the last is the answer that is
-trained. A line without is an Alpaca triple, which is joined here as `data.nouns.Record` joins one: the engine knows
-nothing of that room, so a test holds the two together.
+trained; so the pipeline gives its records. A line without is an Alpaca triple of somebody else, which is joined here as
+`data.nouns.Record` joins one: the engine knows nothing of that room, so a test holds the two together.
 """
 
 from __future__ import annotations

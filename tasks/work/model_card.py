@@ -98,8 +98,8 @@ def _asking(contract: Mapping[str, Any]) -> Iterator[str]:
     if date := prompt.get("template_date"):
         yield ""
         yield (
-            f"The base's chat template prints the date. In training that was always {date}: render prompts with the "
-            "chat template of the merged model, which has this date in it."
+            f"The base's chat template prints the day. In training it was {date}, always: render prompts with the chat "
+            "template of the merged model, which holds that date."
         )
     if chat := chat_of(prompt):
         yield ""
@@ -112,7 +112,7 @@ def _asking(contract: Mapping[str, Any]) -> Iterator[str]:
         chunking = retrieval.get("chunking", {})
         yield ""
         yield (
-            f"Passages in training: chunks of at most {chunking.get('max_tokens', '?')} tokens, retrieved with the "
+            f"Passages in training: chunks of at most {chunking.get('max_tokens', '?')} tokens, found with the "
             f"embedder `{embedder.get('name', '?')}`."
         )
 
@@ -120,7 +120,7 @@ def _asking(contract: Mapping[str, Any]) -> Iterator[str]:
 def _results(summary: Mapping[str, Any], retrieval: Mapping[str, Any]) -> Iterator[str]:
     headline = summary.get("headline")
     if not headline:
-        yield "Not measured yet: `raft evaluate` compares it with its base, and `raft card` adds the result here."
+        yield "Not measured yet: `raft evaluate` compares it with its base, and `raft card` writes the result here."
         return
     interval = f"{100 * headline.get('level', 0.95):g} % interval [{headline['low']:+.3f}, {headline['high']:+.3f}]"
     sure = "" if headline["verdict"] == TOO_FEW else f", {interval}"
@@ -135,7 +135,7 @@ def _results(summary: Mapping[str, Any], retrieval: Mapping[str, Any]) -> Iterat
         yield from ("", f"| | {condition_words('base')} | {condition_words('adapter')} |", "|---|---|---|")
         yield from (f"| {METRICS[key]} | {one:.3f} | {other:.3f} |" for key, one, other in rows)
     if "recall@5" in retrieval:
-        yield from ("", f"The retriever puts the right passage among its first five for {retrieval['recall@5']:.0%}.")
+        yield from ("", f"The retriever found the right passage among the first five for {retrieval['recall@5']:.0%}.")
 
 
 def _training(training: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterator[str]:
@@ -150,7 +150,7 @@ def _training(training: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterat
 
 
 def _lineage(contract: Mapping[str, Any], evaluated: str) -> Iterator[str]:
-    yield "The sha256 of the files of every stage behind it; `raft explain --verify` computes them again."
+    yield "The sha256 over the files of every stage behind it; `raft explain --verify` recomputes them."
     yield ""
     yield "| stage | digest |"
     yield "|---|---|"
@@ -162,8 +162,8 @@ def _lineage(contract: Mapping[str, Any], evaluated: str) -> Iterator[str]:
 
 
 def _limits(contract: Mapping[str, Any]) -> Iterator[str]:
-    yield "- It answers from the passages it is shown: it cannot know what the retriever does not find."
-    yield "- It was measured on questions about held-out documents of its own corpus, and on nothing else."
+    yield "- It answers from the passages it is shown: what the retriever does not find it cannot know."
+    yield "- It was measured on questions about held-out documents of its own corpus; elsewhere it was not measured."
     if contract.get("prompt", {}).get("may_refuse"):
         yield "- Where no passage holds the answer it was trained to say so, which it may do too often or too seldom."
-    yield "- The licences and terms of the base model and of the documents apply."
+    yield "- Licence and terms of the base model and of the documents apply."

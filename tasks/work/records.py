@@ -59,7 +59,7 @@ def build(
     check.check()
     contract = {
         **contract_of(config, retriever.chunks.values(), may_refuse=record_set.report["may_refuse"]),
-        "chat_template": tokenizer.chat_contract(),
+        **({"chat_template": tokenizer.chat_contract()} if base.chat else {}),
         **({"template_date": tokenizer.template_date} if tokenizer.template_date else {}),
     }
     _write(record_set, splits, config, contract, bench.out)

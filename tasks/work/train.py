@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.nouns import Progress
+from data.nouns import Progress, Record, read_jsonl, write_jsonl
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.work.bench import Bench, Outcome
 
@@ -28,11 +28,11 @@ def build(
     bench: Bench, config: TrainSection, records: StageFiles, start: StageFiles | None = None, *, base: ModelFolder
 ) -> Outcome:
     """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json; goes on from the training `start`."""
-    validation = records.path("validation.jsonl")
+    validation = records.path("validation.jsonl").stat().st_size
     job = {
         **engine_job(config, base, bench.seed, bench.compiled),
-        "train": str(records.path("train.jsonl")),
-        "validation": str(validation) if validation.stat().st_size else None,
+        "train": str(_chats(records, "train", bench.scratch)),
+        "validation": str(_chats(records, "validation", bench.scratch)) if validation else None,
         "out": str(bench.scratch / "out"),
         "start": str(start.path("adapter")) if start else None,
         "work": str(bench.scratch),
@@ -60,6 +60,13 @@ def build(
         {name: value for name, value in facts.items() if not isinstance(value, dict)},
         machine=facts.get("machine") or {},
     )
+
+
+def _chats(records: StageFiles, split: str, folder: Path) -> Path:
+    """The records of a split as the chats that they are: how a triple is joined is not for the engine to know."""
+    chats = folder / f"{split}.chat.jsonl"
+    write_jsonl(chats, ({"messages": record.messages} for record in read_jsonl(records.path(f"{split}.jsonl"), Record)))
+    return chats
 
 
 def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Path) -> dict[str, Any]:

@@ -154,8 +154,7 @@ def test_an_alpaca_triple_of_somebody_else_is_joined_as_a_record_is(input_, fold
     record = Record("Do this.", input_, "Done.")
     triple = {"instruction": record.instruction, "output": record.output} | ({"input": input_} if input_ else {})
     (tmp_path / "alpaca.jsonl").write_text(json.dumps(triple) + "\n")
-    (tmp_path / "ours.jsonl").write_text(json.dumps(record.to_dict()) + "\n")
-    assert "messages" in record.to_dict()
+    (tmp_path / "ours.jsonl").write_text(json.dumps({"messages": record.messages}) + "\n")
     triples, ours = (read_examples(tmp_path / f"{name}.jsonl", tokenizer) for name in ("alpaca", "ours"))
     assert [e.prompt.tolist() for e in triples] == [e.prompt.tolist() for e in ours]
     assert [e.completion.tolist() for e in triples] == [e.completion.tolist() for e in ours]
@@ -182,7 +181,7 @@ def test_a_chat_of_several_turns_is_trained_on_its_last(folder, tmp_path):
     ],
 )
 def test_a_line_that_is_neither_is_refused_by_number(row, folder, tmp_path):
-    good = json.dumps(Record("Do this.", "", "Done.").to_dict())
+    good = json.dumps({"messages": Record("Do this.", "", "Done.").messages})
     (tmp_path / "bad.jsonl").write_text(good + "\n" + json.dumps(row) + "\n")
     with pytest.raises(BadInput, match="line 2: neither a chat nor an Alpaca record"):
         read_examples(tmp_path / "bad.jsonl", Tokenizer.load(folder))

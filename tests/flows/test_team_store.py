@@ -64,7 +64,7 @@ def test_a_store_that_was_filled_from_another_corpus_is_refused(project):
     project.raft("index", "--no-prefect")
     refused = project.raft("search", "the gates", check=False)
     assert refused.returncode == 2
-    assert "it lacks 1 of them and holds 0 others" in refused.stderr
+    assert "it lacks 1 of them and has 0 others" in refused.stderr
     assert "bring it up to date" in refused.stderr
 
 

@@ -43,11 +43,11 @@ def test_gzipped_files_and_other_names_are_found(tmp_path):
 
 @pytest.mark.parametrize("nothing", ["", "  ", None])
 def test_an_empty_document_is_a_warning_and_left_out(tmp_path, caplog, nothing):
-    documents = [*DOCUMENTS, {"_id": "d3", "title": "", "text": nothing}]
+    documents = [*DOCUMENTS, {"_id": "d3", "title": "", "text": nothing}, {"_id": "d4", "title": nothing}]
     judged = read_judged_set(write(tmp_path / "a", documents, qrels="q1\t0\td1\t1\nq1\t0\td3\t1\n"))
     assert [chunk.source for chunk in judged.chunks] == ["d1", "d2"]
     assert judged.grades == {"q1": {judged.chunks[0].id: 1}}
-    assert "1 of 3 documents are empty (d3) and left out, with 1 judgements" in caplog.text
+    assert "2 of 4 documents are empty (d3, d4) and left out, with 1 judgements" in caplog.text
     caplog.clear()
     read_judged_set(write(tmp_path / "b"))
     assert not caplog.records

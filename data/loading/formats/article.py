@@ -196,6 +196,7 @@ def article_of(passages: Sequence[Passage], page: str) -> list[Block]:
         own = every
     if own < least * (own + _left_out(passages, kept, aside)):
         return []
+    _keep_whole_tables(passages, kept, aside)
     _fill_gaps(passages, kept, aside)
     for index, passage in enumerate(passages):
         if passage.block.kind == "heading":
@@ -283,6 +284,15 @@ def _left_out(passages: Sequence[Passage], kept: Sequence[bool], aside: Sequence
         for p, keep, out in zip(passages, kept, aside)
         if not keep and not out and p.block.kind != "heading" and p.linked < _LINKS and (p.in_main or not only_main)
     )
+
+
+def _keep_whole_tables(passages: Sequence[Passage], kept: list[bool], aside: Sequence[bool]) -> None:
+    """A table of which rows are kept is kept whole: words of merged cells are repeated here and not there."""
+    for step in (range(1, len(passages)), range(len(passages) - 2, -1, -1)):
+        for index in step:
+            before = index - 1 if step.step > 0 else index + 1
+            if kept[before] and passages[before].block.kind == passages[index].block.kind == "row":
+                kept[index] = kept[index] or not aside[index]
 
 
 def _fill_gaps(passages: Sequence[Passage], kept: list[bool], aside: Sequence[bool]) -> None:

@@ -36,7 +36,7 @@ _BREAK = "\x0b"  # stands for <br>; text itself never keeps one
 class Block:
     """One block of a page: `kind` is `heading`, `text`, `item`, `row` or `code`.
 
-    `level` is that of a heading; of a row, the number of its cells.
+    `level` is that of a heading; of a row, the number of its cells; of an item, its number, 0 where it has none.
     """
 
     kind: str
@@ -97,8 +97,10 @@ def html_blocks(page: str) -> list[Block]:
 def to_markdown(blocks: Sequence[Block]) -> str:
     """Blocks as Markdown: `#` headings, `-` items, `|` rows, fenced code."""
     lines: list[str] = []
-    before = ""
+    before, width = "", 0
     for block in blocks:
+        if block.kind == "row" and block.level != width:
+            before, width = "", block.level  # another table
         if lines and not (block.kind == before and block.kind in ("item", "row")):
             lines.append("")
         if block.kind == "heading":
@@ -107,7 +109,7 @@ def to_markdown(blocks: Sequence[Block]) -> str:
             fence = "````" if "```" in block.text else "```"
             lines += [fence, block.text, fence]
         elif block.kind == "item":
-            lines.append("- " + block.text)
+            lines.append(f"{block.level}. {block.text}" if block.level else f"- {block.text}")
         elif block.kind == "row":
             lines.append(block.text)
             if before != "row":
@@ -165,6 +167,7 @@ class _State:
         self.code = 0
         self.tables: list[Grid | None] = []  # of each open table, if it is a table of data
         self.rows = 0
+        self.numbers: list[int] = []  # of each open list, that of its next item; 0 where items have none
 
     def in_cell(self, tag: str) -> bool:
         """Inside a row of a data table blocks only separate words."""
@@ -181,8 +184,13 @@ class _State:
             self.code += 1
         elif tag in _HEADINGS:
             self.kind, self.level = "heading", _HEADINGS[tag]
+        elif tag in ("ol", "ul", "menu"):
+            self.numbers.append(_count(node, "start", 1) if tag == "ol" else 0)
         elif tag == "li":
-            self.kind = "item"
+            self.kind, self.level = "item", 0
+            if self.numbers and self.numbers[-1]:
+                self.level = _count(node, "value", self.numbers[-1])
+                self.numbers[-1] = self.level + 1
         elif tag == "br":
             words.append("\n" if self.code else _BREAK if self.kind == "text" else " ")
 
@@ -203,6 +211,8 @@ class _State:
             yield from (Block("row", row_line(row), len(row)) for row in (full_rows(grid.rows) if grid else ()))
         if _is_block(tag):
             yield from self.flush(words)
+        if tag in ("ol", "ul", "menu") and self.numbers:
+            self.numbers.pop()
         if tag == "pre":
             self.code = max(0, self.code - 1)
         if tag in _HEADINGS or tag == "li":
@@ -221,6 +231,12 @@ class _State:
             yield Block(self.kind, text, self.level)
             if self.kind == "item":
                 self.kind = "text"
+
+
+def _count(node: Any, attribute: str, otherwise: int) -> int:
+    """A whole number above 0 that an attribute states."""
+    stated = (node.attributes.get(attribute) or "").strip()
+    return int(stated) if re.fullmatch(r"[1-9]\d{0,8}", stated) else otherwise
 
 
 def _is_data_table(table: Any) -> bool:

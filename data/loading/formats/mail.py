@@ -57,6 +57,8 @@ def load_mail(raw: bytes, charset: str = "") -> Draft:
 def messages(raw: bytes) -> list[bytes]:
     """The messages of a mailbox (mbox), each of which begins with a line `From sender date`."""
     starts = list(_SEPARATOR.finditer(raw))
+    if not starts:
+        return [raw]
     ends = [start.start() for start in starts[1:]] + [len(raw)]
     return [_QUOTED_SEPARATOR.sub(rb"\1", raw[start.end() : end]) for start, end in zip(starts, ends, strict=True)]
 

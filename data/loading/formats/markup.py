@@ -38,13 +38,34 @@ def shown_markdown(text: str) -> tuple[str, dict[str, int]]:
     left_out: Counter[str] = Counter()
     code: list[str] = []
     prose = "".join(_prose(text, code, left_out))
+    for name, kind in (("svg", "embedded files"), ("style", "hidden"), ("script", "hidden")):
+        prose = _without_elements(prose, name, kind, left_out)
     for pattern, kind in ((_HIDDEN, "hidden"), (_STRUCK, "struck out"), (_TILDES, "struck out")):
         if pattern is _TILDES or "<" in prose:
             prose, count = pattern.subn(_GONE, prose)
             left_out[kind] += count
-    prose = _RAISED.sub(lambda found: raised(found[2]) if found[1].lower() == "sup" else lowered(found[2]), prose)
+    prose = _RAISED.sub(lambda mark: raised(mark[2]) if mark[1].lower() == "sup" else lowered(mark[2]), prose)
     prose = _GONE_WITH_ITS_SPACE.sub("", prose).replace(_GONE, "")
     return _PLACE.sub(lambda place: code[int(place[1])], prose), dict(+left_out)
+
+
+def _without_elements(text: str, name: str, kind: str, left_out: Counter[str]) -> str:
+    """The text without elements whose content is no text."""
+    if f"</{name}" not in text.lower():
+        return text
+    parts: list[str] = []
+    position = 0
+    closing = re.compile(rf"</{name}\s*>", re.IGNORECASE)
+    for opening in re.finditer(rf"<{name}(?=[\s>])", text, re.IGNORECASE):
+        if opening.start() < position:
+            continue
+        end = closing.search(text, opening.end())
+        if not end:
+            break
+        parts += [text[position : opening.start()], _GONE]
+        position = end.end()
+        left_out[kind] += 1
+    return "".join(parts) + text[position:]
 
 
 def _prose(text: str, code: list[str], left_out: Counter[str]) -> Iterator[str]:

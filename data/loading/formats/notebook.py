@@ -49,6 +49,6 @@ def _cell(cell: dict[str, Any], language: str, left_out: Counter[str]) -> str:
         return f"{fence}{language}\n{words}\n{fence}"
     if cell.get("cell_type") != "markdown":
         return words
-    words, gone = shown_markdown(words)
-    left_out.update(gone)
+    words, counts = shown_markdown(words)
+    left_out.update(counts)
     return words.strip("\n")

@@ -83,7 +83,7 @@ class _Reader:
             elif child.tag in (TEXT + "h", TEXT + "p"):
                 yield from self.paragraph(child)
             elif child.tag == TEXT + "list":
-                if items := list(self.items(child, 0)):
+                if items := list(self.items(child, 0, "")):
                     yield "\n".join(items)
             elif child.tag == TABLE + "table":
                 yield from self.table(child, is_sheet=node.tag == OFFICE + "spreadsheet")
@@ -98,14 +98,22 @@ class _Reader:
         for frame in _frames(node):
             yield from self.blocks(frame)
 
-    def items(self, node: Element, depth: int) -> Iterator[str]:
-        """The items of a list, inner ones indented."""
+    def items(self, node: Element, depth: int, style: str) -> Iterator[str]:
+        """The items of a list with their numbers, inner ones indented."""
+        style = node.get(TEXT + "style-name") or style  # inner lists have that of the outer one
+        is_numbered = self.styles.is_numbered(style, depth)
+        number = 0
         for item in node:
+            mark = "- "
+            if item.tag == TEXT + "list-item":
+                number = number_of(item, TEXT + "start-value") if item.get(TEXT + "start-value") else number + 1
+                mark = f"{number}. " if is_numbered else mark
             for child in item:
                 if child.tag == TEXT + "list":
-                    yield from self.items(child, depth + 1)
+                    yield from self.items(child, depth + 1, style)
                 elif child.tag in (TEXT + "p", TEXT + "h") and (text := self.inline(child).strip()):
-                    yield "  " * min(depth, 20) + "- " + text
+                    yield "  " * min(depth, 20) + mark + text
+                    mark = " " * len(mark)  # further paragraphs of the item
 
     def table(self, table: Element, *, is_sheet: bool) -> Iterator[str]:
         """A table, in spreadsheets under the name of its sheet."""
@@ -143,12 +151,12 @@ class _Reader:
         shown = []
         for number, cells_of_row in enumerate(grid.rows):
             kept = [words for column, words in enumerate(cells_of_row) if column not in hidden_columns]
-            gone = (
+            hidden_words = (
                 cells_of_row
                 if number in hidden_rows
                 else [w for c, w in enumerate(cells_of_row) if c in hidden_columns]
             )
-            self.left_out["cells in hidden rows and columns"] += sum(map(bool, gone))
+            self.left_out["cells in hidden rows and columns"] += sum(map(bool, hidden_words))
             if number not in hidden_rows:
                 shown.append(kept)
         return shown
@@ -160,7 +168,7 @@ class _Reader:
             if child.tag in (TEXT + "p", TEXT + "h"):
                 parts.append(self.inline(child))
             elif child.tag == TEXT + "list":
-                parts += [item.strip().removeprefix("- ") for item in self.items(child, 0)]
+                parts += [item.strip().removeprefix("- ") for item in self.items(child, 0, "")]
             elif child.tag == TABLE + "table":
                 parts.append(write_inside_a_cell(self.rows(child)))
             elif child.tag == OFFICE + "annotation":

@@ -19,16 +19,25 @@ class Styles:
 
     def __init__(self, content: Element, named: Element | None) -> None:
         self._own: dict[tuple[str, str], Element] = {}
+        self._numbered: set[tuple[str, str]] = set()  # list styles by name and level
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
         for root in (named, content):
             for style in root.iter(_STYLE + "style") if root is not None else ():
                 self._own[style.get(_STYLE + "family", ""), style.get(_STYLE + "name", "")] = style
+            for style in root.iter(TEXT + "list-style") if root is not None else ():
+                for level in style.iter(TEXT + "list-level-style-number"):
+                    if level.get(_STYLE + "num-format"):
+                        self._numbered.add((style.get(_STYLE + "name", ""), level.get(TEXT + "level", "1")))
 
     def of(self, node: Element) -> dict[str, Any]:
         """`hidden` and `struck` where they hold, and `height` (`up` or `down`)."""
         family = _FAMILIES.get(str(node.tag))
         name = node.get(TEXT + "style-name")
         return self._looks(family, name, 0) if family and name else {}
+
+    def is_numbered(self, style: str, depth: int) -> bool:
+        """Whether the items of a list have numbers at a depth from 0."""
+        return (style, str(depth + 1)) in self._numbered
 
     def is_hidden_table(self, table: Element) -> bool:
         """Whether it is a sheet that is not shown."""

@@ -40,6 +40,8 @@ def show(tree: Any) -> dict[str, int]:
         node.decompose()
     for node in _outermost(tree, "math"):
         node.replace_with(_equation(node))
+    for node in tree.css("script[type^='math/tex']"):  # MathJax draws it where it stands
+        node.replace_with(f"${_bare(node.text())}$")
     _mark_raised(tree)
     return dict(sorted(Counter(kind for _, kind in unseen).items()))
 

@@ -30,7 +30,7 @@ class Grid:
         repeat = words if len(words) <= _LONGEST_REPEAT else ""
         for number in range(max(1, min(columns, _MOST_COLUMNS))):
             self._hanging.pop(len(self._row), None)
-            if rows > 1:
+            if rows > 1 and len(self._row) < _MOST_COLUMNS:
                 self._hanging[len(self._row)] = (rows - 1, repeat)
             self._row.append(repeat if number else words)
 

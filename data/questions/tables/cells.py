@@ -55,8 +55,8 @@ def texts(value: Any) -> list[str]:
     if isinstance(value, Mapping):
         inner = next((value[name] for name in _INNER if name in value), None)
         return [*texts(inner), *texts(value.get("aliases"))]
-    if (plain := _plain(value)) is not None:
-        return [plain]
+    if (scalar := _plain(value)) is not None:
+        return [scalar]
     if isinstance(value, Iterable):
         return [text for item in value for text in texts(item)]
     return [str(value)]

@@ -56,7 +56,7 @@ def ask(
     if base or compare:
         adapters["base"] = None
     model = run.models["base"]
-    chat = chat_of(contract) if "chat_template" in contract else dict(model.chat)
+    chat = chat_of(contract) if "export" in built else dict(model.chat)
     out = Console(highlight=False)
     texts = [p["text"] for p in passages]
     answers = {}

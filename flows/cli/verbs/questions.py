@@ -128,18 +128,18 @@ def _outlook(preview: Preview, priced: bool) -> list[str]:
     """What the whole run will need, in words."""
     left = preview.planned - preview.answered
     lines = [f"{preview.planned} questions are planned; {preview.answered} of them are answered and cost nothing more."]
-    told = preview.estimate
-    if told is None:
+    rest = preview.estimate
+    if rest is None:
         return lines + (["Nothing was answered, so nothing can be told of the rest."] if left else [])
     lines.append(f"The other {left} will need about (in nine runs of ten between):")
     unknown = "unknown (the teacher counts no tokens)"
     price = "unknown (set questions.price_prompt and questions.price_completion)" if not priced else unknown
     rows: tuple[tuple[str, Span | None, Callable[[float], str], str], ...] = (
-        ("calls", told.calls, "{:,.0f}".format, ""),
-        ("tokens read", told.prompt_tokens, "{:,.0f}".format, unknown),
-        ("tokens written", told.completion_tokens, "{:,.0f}".format, unknown),
-        ("price", told.cost, "{:,.3g}".format, price),
-        ("time", told.seconds, _time, "unknown (nothing was asked just now)"),
+        ("calls", rest.calls, "{:,.0f}".format, ""),
+        ("tokens read", rest.prompt_tokens, "{:,.0f}".format, unknown),
+        ("tokens written", rest.completion_tokens, "{:,.0f}".format, unknown),
+        ("price", rest.cost, _price, price),
+        ("time", rest.seconds, _time, "unknown (nothing was asked just now)"),
     )
     for name, span, words, missing in rows:
         text = f"{words(span.middle)} ({words(span.low)} to {words(span.high)})" if span else missing
@@ -150,8 +150,12 @@ def _outlook(preview: Preview, priced: bool) -> list[str]:
 def _time(seconds: float) -> str:
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
-            return f"{seconds / length:,.3g} {unit}"
-    return f"{seconds:.2g} s"
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _price(amount: float) -> str:
+    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.2g}"
 
 
 def _dropped(config: RunConfig, as_json: bool) -> None:

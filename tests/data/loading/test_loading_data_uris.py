@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from data.loading.data_uris import without_data_uris
+from data.loading.data_uris import without_base64, without_data_uris
 
 DATA = base64.b64encode(random.Random(3).randbytes(900)).decode()
 WRAPPED = "\n".join(DATA[n : n + 76] for n in range(0, len(DATA), 76))
@@ -42,3 +42,13 @@ def test_many_beginnings_without_an_end_cost_no_time():
         "data:a/b" + ";a=b" * 200_000,
     ):
         assert without_data_uris(text)[1] == 0
+
+
+@pytest.mark.parametrize("data", [DATA, WRAPPED])
+def test_bare_base64_is_taken_out_too(data):
+    assert without_base64(f"picture = '\n{data}\n'\nplt.show()") == ("picture = '\n…\n'\nplt.show()", 1)
+
+
+@pytest.mark.parametrize("text", ["ACGT" * 500, "0123456789abcdef" * 100, DATA[:400], "word " * 500, "a/b" * 400])
+def test_long_sequences_that_are_no_base64_stay(text):
+    assert without_base64(text) == (text, 0)

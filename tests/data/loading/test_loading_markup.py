@@ -31,6 +31,7 @@ def load(tmp_path: Path, name: str, text: str) -> Document:
         ("The limit is ~~50~~ 80 and <del>5</del><s class='x'>6</s> 7.", "The limit is 80 and 7."),
         ("A <span style='display: none'>secret</span><b hidden>secret</b> word.", "A word."),
         ("10<sup>6</sup> and H<sub>2</sub>O", "10^6 and H2O"),
+        ("A <svg width='3'>\n<path d='M1 2'/>\n</svg> B<style>p {}</style>.", "A B."),
         ("* item\n\n    goes on ~~old~~\n", "* item\n\n    goes on\n"),
     ],
 )
@@ -51,6 +52,7 @@ def test_what_a_reader_of_markdown_does_not_see_is_left_out(text, shown):
         "Approximately ~~ or ~5 or a~~b.",
         "\\<!-- literal -->",
         "E = mc^2^ and x~1~",
+        "The <svg> element is drawn.",
     ],
 )
 def test_code_and_other_signs_stay(text):

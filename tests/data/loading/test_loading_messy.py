@@ -132,6 +132,18 @@ def test_an_outlook_message_gives_its_subject_and_body(shared_data: Path):
     assert body in text
 
 
+def test_an_outlook_message_with_a_page_for_a_body_gives_its_words(tmp_path: Path, shared_data: Path):
+    raw = (shared_data / "messy_docs" / "other" / "markitdown_test_outlook_msg.msg").read_bytes()
+    plain, page, rtf = (f"__substg1.0_{tag}".encode("utf-16-le") for tag in ("1000001F", "1013001F", "1009001F"))
+    assert raw.count(plain) == 1
+    (tmp_path / "page.msg").write_bytes(raw.replace(plain, page))
+    (tmp_path / "rtf.msg").write_bytes(raw.replace(plain, rtf))
+    words_of_it = words(text_of(shared_data / "messy_docs" / "other" / "markitdown_test_outlook_msg.msg"))
+    assert words(text_of(tmp_path / "page.msg")) == words_of_it
+    (document,), _, _ = load_file(tmp_path / "rtf.msg", "rtf.msg", LoadOptions())
+    assert document.metadata["left_out"] == {"body in RTF": 1}
+
+
 def test_equations_of_a_docx_are_latex_though_one_cannot_be_turned(shared_data: Path):
     folder = shared_data / "messy_docs" / "docx"
     alone = text_of(folder / "word_sample.docx")

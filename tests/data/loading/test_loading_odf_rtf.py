@@ -23,6 +23,8 @@ STYLES = """
 <style:style style:name="gone" style:family="text"><style:text-properties text:display="none"/></style:style>
 <style:style style:name="old" style:family="paragraph">
 <style:text-properties style:text-line-through-style="solid"/></style:style>
+<text:list-style style:name="steps"><text:list-level-style-number text:level="1" style:num-format="1"/>
+<text:list-level-style-bullet text:level="2"/></text:list-style>
 <style:style style:name="away" style:family="table"><style:table-properties table:display="false"/></style:style>
 """
 
@@ -79,6 +81,17 @@ def test_notes_and_text_boxes_stand_apart(tmp_path):
     box = "<draw:frame><draw:text-box><text:p>Call 4711.</text:p></draw:text-box></draw:frame>"
     body = f"<text:p>The gate{note}</text:note> opens.{box}</text:p><text:p>End.</text:p>"
     assert open_document(tmp_path, body).text == "The gate [See X.] opens.\n\nCall 4711.\n\nEnd."
+
+
+def test_items_of_an_open_document_keep_their_numbers(tmp_path):
+    def item(content: str, marks: str = "") -> str:
+        return f"<text:list-item {marks}>{content}</text:list-item>"
+
+    inner = f"<text:list>{item('<text:p>fore</text:p>')}</text:list>"
+    steps = item(f"<text:p>moor</text:p>{inner}") + item("<text:p>unload</text:p><text:p>slowly</text:p>")
+    steps += item("<text:p>leave</text:p>", 'text:start-value="7"')
+    document = open_document(tmp_path, f'<text:list text:style-name="steps">{steps}</text:list>')
+    assert document.text.splitlines() == ["1. moor", "  - fore", "2. unload", "   slowly", "7. leave"]
 
 
 def test_merged_repeated_and_nested_cells_of_an_open_document(tmp_path):

@@ -147,6 +147,10 @@ def test_merged_late_and_nested_cells_of_a_word_table_keep_their_columns(tmp_pat
     ]
 
 
+def test_a_noncharacter_in_the_text_means_nothing(tmp_path):
+    assert text(tmp_path, paragraph(run("a\ufdd47\ufdd5b"))) == "a7b"
+
+
 def test_a_table_of_one_cell_is_a_frame(tmp_path):
     inner = table(row(*words("a", "b")), row(*words("c", "d")))
     assert text(tmp_path, table(row(cell(paragraph(run("Before.")) + inner + paragraph())))) == (
@@ -166,8 +170,8 @@ def test_text_boxes_stand_once_behind_their_paragraph(tmp_path):
     assert text(tmp_path, paragraph(run("Notice."), f"<w:r>{box(inside)}</w:r>") + paragraph(run("End."))) == (
         "Notice.\n\nCall 4711.\n\n| day | 5 |\n| --- | --- |\n\nEnd."
     )
-    for fallback in ("", f"<w:pict><v:shape><v:textbox><w:txbxContent>{paragraph(run('Call 4711.'))}"
-                         "</w:txbxContent></v:textbox></v:shape></w:pict>"):  # fmt: skip
+    old = f"<v:textbox><w:txbxContent>{paragraph(run('Call 4711.'))}</w:txbxContent></v:textbox>"
+    for fallback in ("", f"<w:pict><v:shape>{old}</v:shape></w:pict>", f"<w:pict><v:oval>{old}</v:oval></w:pict>"):
         both = (
             f"<mc:AlternateContent><mc:Choice Requires='wps'>{box(paragraph(run('Call 4711.')))}</mc:Choice>"
             f"<mc:Fallback>{fallback}</mc:Fallback></mc:AlternateContent>"

@@ -7,9 +7,9 @@ from pdf_writer import Line, Page, write_pdf
 from test_loading_encodings import SENTENCES
 
 from data.loading import LoadOptions, Quarantined, load_corpus
-from data.loading.formats.cipher import is_cipher
-from data.loading.formats.pdf_rtl import Glyph, plain_letters, put_in_order
-from data.loading.formats.pdf_title import SizedLine, largest_text
+from data.loading.formats.pdf_pages.cipher import is_cipher
+from data.loading.formats.pdf_pages.right_to_left import Glyph, plain_letters, put_in_order
+from data.loading.formats.pdf_pages.title import SizedLine, largest_text
 from data.loading.pages import join_divided_words
 from data.loading.parse import load_file
 from data.loading.report import corpus_report
@@ -111,6 +111,7 @@ FORM = [
     widget("form1[0].page[0].berth[0]", "Tx", "/V (4711)"),
     widget("ship", "Tx", "/V (Maria)", "/TU (Name of the ship)"),
     widget("insured", "Btn", "/V /Yes /AS /Yes", "/AP << /N << /Yes null /Off null >> >>"),
+    widget("masts", "Btn", "/V /1 /AS /1", "/Ff 32768 /AP << /N << /1 null /Off null >> >>"),
     widget("sunk", "Btn", "/V /Off /AS /Off", "/AP << /N << /Yes null /Off null >> >>"),
     widget("cargo", "Ch", "/V (s)", "/Opt [[(s) (salt)] [(t) (tar)]] /Ff 131072"),
     widget("pin", "Tx", "/V (9876)", "/Ff 8192"),
@@ -123,9 +124,9 @@ FORM = [
 @pytest.mark.parametrize("words", [["Berth:", "Keep this sheet with the ship."], []], ids=["words", "no words"])
 def test_what_was_typed_into_a_form_is_text(tmp_path, words):
     document = one(tmp_path, write_pdf([Page(lines(words), FORM)]))
-    typed = ["berth: 4711", "Name of the ship: Maria", "insured: yes", "cargo: salt", "Paid on the spot"]
+    typed = ["berth: 4711", "Name of the ship: Maria", "insured: yes", "masts: 1", "cargo: salt", "Paid on the spot"]
     assert document.text.split("\n") == [*words, *typed]
-    assert document.metadata["form_fields"] == 5
+    assert document.metadata["form_fields"] == 6
 
 
 def test_a_field_is_told_once_and_on_its_page(tmp_path):
@@ -146,6 +147,13 @@ def test_a_text_layer_in_cipher_is_refused_with_advice(tmp_path, shift):
     assert refusal.reason == "no-text"
     assert "cipher" in refusal.detail
     assert "OCR" in refusal.detail
+
+
+def test_few_words_in_cipher_are_enough_and_few_clear_ones_are_not_taken_for_it(tmp_path):
+    words = ["The lamp of the tower was lit by oil for many years."]
+    documents, _ = load(tmp_path, write_pdf([Page(lines(words, "F2"))], fonts={"F2": caesar(1)}))
+    assert not documents
+    assert one(tmp_path, write_pdf([Page(lines(words))])).text == words[0]
 
 
 def test_a_page_in_cipher_is_left_out_and_named(tmp_path):

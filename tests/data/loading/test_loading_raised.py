@@ -28,6 +28,8 @@ from data.loading.raised import lowered, raised, write_raised
         ("<sup>2</sup>See the annex.", "2 See the annex."),
         ("<sup>14</sup>C", "^14C"),
         ("10<span style='vertical-align: super'>6</span>", "10^6"),
+        ("5<sup>1</sup>/<sub>2</sub> inches", "5 1/2 inches"),
+        ("<sup>3</sup>⁄<sub>4</sub>", "3/4"),
         ("10<sup></sup>", "10"),
     ],
 )
@@ -57,6 +59,7 @@ def test_an_exponent_in_several_runs_is_one():
             "$10^{6}$",
         ),
         ("<math alttext='{\\displaystyle x^{2}}'><msup><mi>x</mi><mn>2</mn></msup></math>", "$x^{2}$"),
+        ("<script type='math/tex'>10^{6}</script> cells", "$10^{6}$ cells"),
     ],
 )
 def test_equations_of_a_page_keep_their_exponents(page, written):

@@ -2,7 +2,9 @@
 
 import pytest
 
+from data.loading import LoadOptions, corpus_report, load_corpus
 from data.loading.formats.html import render_html
+from data.loading.formats.tables import Grid
 
 
 def seen(page: str) -> str:
@@ -87,3 +89,49 @@ def test_a_small_table_in_a_cell_becomes_words_of_the_row():
     inner = "<table><tr><td>low</td><td>12 km/h</td></tr><tr><td>high</td><td>40 km/h</td></tr></table>"
     table = f"<table><tr><th>Model</th><th>Speeds</th></tr><tr><td>Ant</td><td>{inner}</td></tr></table>"
     assert rows(table) == ["| Model | Speeds |", "| Ant | low, 12 km/h; high, 40 km/h |"]
+
+
+def test_a_page_keeps_the_head_of_a_table_with_merged_cells_and_tables_stay_apart():
+    page = (
+        "<h1>Rates</h1><table><tr><th>Place</th><th colspan=3>Rates of the whole year</th></tr>"
+        "<tr><td>Mill</td><td>4</td><td>5</td><td>6</td></tr><tr><td>Barn</td><td>9</td><td>8</td><td>7</td></tr></table>"
+        "<table><tr><th>Gate</th><th>Hours</th></tr><tr><td>North</td><td>six to nine in the evening</td></tr></table>"
+    )
+    text = "".join(render_html(f"<html><body>{page}</body></html>").parts)
+    assert text.splitlines()[2:] == [
+        "| Place | Rates of the whole year | Rates of the whole year | Rates of the whole year |",
+        "| --- | --- | --- | --- |",
+        "| Mill | 4 | 5 | 6 |",
+        "| Barn | 9 | 8 | 7 |",
+        "",
+        "| Gate | Hours |",
+        "| --- | --- |",
+        "| North | six to nine in the evening |",
+    ]
+
+
+def test_items_keep_their_numbers():
+    assert seen(
+        "<ol><li>moor<ul><li>fore</li></ul></li><li>unload</li></ol><ol start=5><li>a</li><li value=9>b</ol>"
+    ) == ("The mill stands beside the river.\n\n1. moor\n- fore\n2. unload\n5. a\n9. b")
+
+
+def test_the_report_sums_up_what_was_left_out_and_is_silent_where_nothing_was(tmp_path):
+    (tmp_path / "a.md").write_text("The mill <!-- old --> ~~grinds~~ rye.\n\n<!-- more -->\n")
+    (tmp_path / "b.md").write_text("The barn <!-- old --> is full.\n")
+    report = corpus_report(load_corpus([str(tmp_path)], options=LoadOptions(workers=1)))
+    assert report["left_out"] == {"comments": 3, "struck out": 1}
+    plain = corpus_report(load_corpus([str(tmp_path / "b.md")], options=LoadOptions(workers=1)))
+    assert plain["left_out"] == {"comments": 1}
+    (tmp_path / "c.txt").write_text("The gate is shut.\n")
+    silent = corpus_report(load_corpus([str(tmp_path / "c.txt")], options=LoadOptions(workers=1)))
+    assert not {"left_out", "damaged_characters"} & silent.keys()
+
+
+def test_cells_that_hang_down_for_ever_cost_no_more_than_their_table():
+    grid = Grid()
+    for _ in range(5000):
+        grid.add("a", rows=60_000)
+        grid.add("b")
+        grid.end_row()
+    assert max(map(len, grid.rows)) <= 202

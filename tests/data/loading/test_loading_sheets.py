@@ -171,3 +171,26 @@ def test_a_far_cell_costs_no_time_and_an_empty_book_is_empty(tmp_path):
     assert lines(load(tmp_path, saved(book))) == ["| a | b |  |", "|  |  | far |"]
     (tmp_path / "e.xlsx").write_bytes(saved(openpyxl.Workbook()))
     assert load_file(tmp_path / "e.xlsx", "e.xlsx", LoadOptions())[1][0].reason == "empty"
+
+
+def test_a_text_box_stands_below_the_table_of_its_sheet(tmp_path):
+    book, _ = sheet_of(("a", "b"), (1, 2))
+    book.create_sheet("Second").append(["c"])
+    main = "http://schemas.openxmlformats.org/drawingml/2006/main"
+    sheet_drawing = "http://schemas.openxmlformats.org/drawingml/2006/spreadsheetDrawing"
+    drawing = (
+        f'<d:wsDr xmlns:d="{sheet_drawing}" xmlns:a="{main}"><d:twoCellAnchor><d:sp><d:txBody><a:p><a:r>'
+        "<a:t>Call </a:t></a:r><a:r><a:t>4711.</a:t></a:r></a:p><a:p/></d:txBody></d:sp></d:twoCellAnchor></d:wsDr>"
+    )
+    links = (
+        '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="d1" '
+        'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/drawing" '
+        'Target="../drawings/drawing1.xml"/></Relationships>'
+    )
+    buffer = io.BytesIO(saved(book))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("xl/drawings/drawing1.xml", drawing)
+        archive.writestr("xl/worksheets/_rels/sheet1.xml.rels", links)
+    assert load(tmp_path, buffer.getvalue()).text == (
+        "## Sheet\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\nCall 4711.\n\n## Second\n\n| c |\n| --- |"
+    )

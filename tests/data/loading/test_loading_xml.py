@@ -77,6 +77,13 @@ def test_one_damaged_character_does_not_make_a_declared_charset_void(tmp_path):
     assert text.count("\ufffd") <= 2
 
 
+def test_a_file_that_is_cut_inside_a_character_keeps_its_declared_charset(tmp_path):
+    raw = f'<?xml version="1.0" encoding="Big5"?><log><line>{KEEPER["zh-Hant"]}</line><line>燈塔'.encode("cp950")[:-1]
+    document = one(tmp_path, raw)
+    assert document.text == f"{KEEPER['zh-Hant']}\n燈"
+    assert document.metadata["encoding"] == "big5"
+
+
 @pytest.mark.parametrize(
     "doctype",
     [

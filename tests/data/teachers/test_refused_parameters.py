@@ -196,3 +196,15 @@ def test_the_trial_learns_whether_an_endpoint_can_be_used(endpoint, monkeypatch)
         endpoint.script = lambda _, answer=answer: answer
         with pytest.raises(BadInput, match=words):
             teacher_of(endpoint).try_out(**settings)
+
+
+def test_a_fault_that_passes_while_a_parameter_is_learnt_does_not_stop_the_learning(endpoint):
+    def answer(request):
+        if "seed" in request:
+            return 400, refusal("Unsupported parameter: seed")
+        return (503, refusal("busy")) if len(endpoint.bodies) < 4 else (200, completion("yes"))
+
+    endpoint.script = answer
+    replies = complete(teacher_of(endpoint, concurrency=1), "a", "b", "c")
+    assert replies[1:] == ["yes", "yes"]
+    assert "seed" not in endpoint.bodies[-1]

@@ -18,7 +18,7 @@ from xml.etree.ElementTree import ParseError
 
 from data.loading.draft import Draft, draft_without
 from data.loading.formats.html import declared_encoding
-from data.loading.formats.office.markdown_of_html import SeenHtml
+from data.loading.formats.office.markdown_of_html import PageConverter
 from data.loading.options import Refused
 from data.loading.text import decode
 
@@ -45,7 +45,7 @@ def load_epub(raw: bytes) -> Draft:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             stated, chapters = _package(archive)
-            converter = SeenHtml()
+            converter = PageConverter()
             parts = [converter.convert_string(as_html(archive.read(name))).markdown.strip() for name in chapters]
     except (zipfile.BadZipFile, KeyError, ParseError, ValueError, RecursionError) as error:
         raise Refused("unreadable", f"its e-book package is damaged ({error}); save it anew") from error

@@ -18,13 +18,15 @@ from dataclasses import replace
 from typing import Any
 
 from data.loading.draft import Draft, draft_without
+from data.loading.formats.html import declared_encoding, render_html
 from data.loading.formats.office.epub import load_epub
-from data.loading.formats.office.markdown_of_html import SeenHtml
+from data.loading.formats.office.markdown_of_html import PageConverter
 from data.loading.formats.office.sheets import load_xlsx
 from data.loading.formats.office.slides_xml import mend_pptx
 from data.loading.formats.office.word_xml import mend_docx
 from data.loading.formats.zipped import check_zip
 from data.loading.options import LoadOptions, Refused
+from data.loading.text import decode
 
 _OOXML = "application/vnd.openxmlformats-officedocument."
 MEDIA_TYPES = {
@@ -39,6 +41,8 @@ _LINK = re.compile(r"\[([^\[\]\n]*)\]\([^()\s]*(?:\s\"[^\"\n]*\")?\)")
 _ESCAPED = re.compile(r"\\([*_])")
 _SLIDE = re.compile(r"<!-- Slide number: \d+ -->\n?")
 _BETWEEN = "_html_converter"  # what turns the HTML that a converter makes into Markdown
+_NO_BODY = "## Content"  # how markitdown ends a message without text
+_HTML_BODIES = {"__substg1.0_10130102": "", "__substg1.0_1013001F": "utf-16-le"}  # PidTagBodyHtml, as bytes and as text
 _EQUATION_STEPS = ("_pre_process_math", "_convert_omath_to_latex")
 _MSG_SUBJECT = re.compile(r"^\*\*Subject:\*\* (.+)$", re.MULTILINE)
 
@@ -58,20 +62,26 @@ def load_office(raw: bytes, kind: str, options: LoadOptions) -> Draft:
 
 
 def _load_by_markitdown(raw: bytes, kind: str) -> Draft:
-    left_out: dict[str, int] = {}
+    left_out: Counter[str] = Counter()
     hidden: set[int] = set()
     try:
         if kind == "docx":
-            raw, left_out = mend_docx(raw)
+            raw, counts = mend_docx(raw)
+            left_out.update(counts)
         elif kind == "pptx":
-            raw, left_out, hidden = mend_pptx(raw)
+            raw, counts, hidden = mend_pptx(raw)
+            left_out.update(counts)
     except (zipfile.BadZipFile, KeyError, ValueError, zlib.error) as error:
         raise Refused("unreadable", f"its parts are damaged ({error}); save it anew") from error
     text, title, more = _convert(raw, kind)
-    left_out = Counter(left_out) + Counter(more)
+    left_out.update(more)
     parts = _SLIDE.split(text) if kind == "pptx" else [text]
     if len(parts) > 1 and not parts[0].strip():
         parts = parts[1:]
+    if kind == "msg" and text.rstrip().endswith(_NO_BODY):
+        body = _html_body(raw)
+        parts = [f"{text}\n\n{body}"]
+        left_out["body in RTF"] += not body
     if kind == "msg" and not title and (subject := _MSG_SUBJECT.search(text[:4000])):
         title = subject[1]
     draft = Draft(
@@ -83,6 +93,19 @@ def _load_by_markitdown(raw: bytes, kind: str) -> Draft:
         metadata={"loader": "markitdown"},
     )
     return draft_without(draft, left_out)
+
+
+def _html_body(raw: bytes) -> str:
+    """The body of an Outlook message that has it as HTML and not as text."""
+    import olefile
+
+    with contextlib.suppress(OSError, ValueError), olefile.OleFileIO(io.BytesIO(raw)) as message:
+        for stream, encoding in _HTML_BODIES.items():
+            if message.exists(stream):
+                content = message.openstream(stream).read()
+                page = content.decode(encoding) if encoding else decode(content, declared_encoding(content))[0]
+                return "".join(render_html(page, whole=True).parts)
+    return ""
 
 
 @contextlib.contextmanager
@@ -127,8 +150,8 @@ def _convert(raw: bytes, kind: str) -> tuple[str, str, Mapping[str, int]]:
         "pptx": converters.PptxConverter,
         "msg": converters.OutlookMsgConverter,
     }[kind]()
-    seen = SeenHtml()
-    setattr(converter, _BETWEEN, seen)
+    html = PageConverter()
+    setattr(converter, _BETWEEN, html)
     info = StreamInfo(extension=f".{kind}", mimetype=MEDIA_TYPES[kind])
     try:
         try:
@@ -143,4 +166,4 @@ def _convert(raw: bytes, kind: str) -> tuple[str, str, Mapping[str, int]]:
     except Exception as error:  # third-party parsers raise anything on damaged files
         what = f"{type(error).__name__}: {error}"[:200]
         raise Refused("unreadable", f"the {kind} converter failed on it ({what}); save it anew") from error
-    return result.markdown or "", result.title or "", seen.left_out
+    return result.markdown or "", result.title or "", html.left_out

@@ -14,7 +14,7 @@ _MARK, _MARK_END = "\ufdd4", "\ufdd5"  # noncharacters around the number of a ta
 _PLACE = re.compile(rf"\s*{_MARK}(\d+){_MARK_END}\s*")
 
 
-class SeenHtml:
+class PageConverter:
     """Stands in for the HTML converter inside markitdown's converters, and counts what it leaves out."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class SeenHtml:
         from markitdown import StreamInfo
         from selectolax.lexbor import LexborHTMLParser
 
-        tree = LexborHTMLParser(html_content)
+        tree = LexborHTMLParser(re.sub(f"[{_MARK}{_MARK_END}]", "", html_content))
         self.left_out.update(show(tree))
         tables: list[str] = []
         for box in tree.css("input[type=checkbox]"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 from data.loading.draft import Draft, draft_without
 from data.loading.formats.office.cell_values import shown_value
+from data.loading.formats.office.sheet_boxes import text_boxes
 from data.loading.formats.office.word_xml import drawn
 from data.loading.formats.tables import write_table
 from data.loading.options import Refused
@@ -36,24 +38,27 @@ def load_xlsx(raw: bytes) -> Draft:
 
     try:
         raw, names, without_value = _look_inside(raw)
-        book = load_workbook(io.BytesIO(raw), data_only=True, rich_text=True, keep_links=False)
-        formulas = load_workbook(io.BytesIO(raw), keep_links=False) if without_value else None
-        left_out: Counter[str] = Counter(drawn(names, "charts/chart", "drawings/drawing"))
+        with warnings.catch_warnings(action="ignore"):  # of shapes and extensions that openpyxl leaves out
+            book = load_workbook(io.BytesIO(raw), data_only=True, rich_text=True, keep_links=False)
+            formulas = load_workbook(io.BytesIO(raw), keep_links=False) if without_value else None
+        left_out: Counter[str] = Counter(drawn(names, "charts/chart", "diagrams/data"))
         sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
         if hidden := len(book.worksheets) - len(sheets):
             left_out["hidden sheets"] += hidden
+        boxes = text_boxes(raw)
         parts = []
         for sheet in sheets:
             table = _table(sheet, formulas[sheet.title] if formulas else None, left_out)
-            parts.append(f"## {sheet.title}\n\n{table}" if table else f"## {sheet.title}")
+            blocks = [f"## {sheet.title}", table, *boxes.get(sheet.title, ())]
+            parts.append("\n\n".join(block for block in blocks if block))
         title = (book.properties.title or "") if book.properties else ""
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # openpyxl raises anything on damaged files
         what = f"{type(error).__name__}: {error}"[:200]
         raise Refused("unreadable", f"it cannot be read as a workbook ({what}); save it anew") from error
-    if not any("|" in part for part in parts):
-        parts = []
+    if not any("\n" in part for part in parts):
+        parts = []  # names of empty sheets
     return draft_without(
         Draft(["\n\n".join(parts)], _XLSX, markup="markdown", title=title, metadata={"loader": "openpyxl"}), left_out
     )

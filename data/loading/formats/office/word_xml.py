@@ -17,6 +17,8 @@ _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 _PARTS = re.compile(r"word/(document\d*|footnotes|endnotes)\.xml")
 _MARGINS = re.compile(r"word/(header|footer)\d*\.xml")
+_V = "{urn:schemas-microsoft-com:vml}"
+_SHAPES = [_V + name for name in ("oval", "line", "polyline", "arc", "curve")]
 _UNWRAPPED = [_W + name for name in ("moveTo", "customXml", "fldSimple", "dir", "bdo", "smartTag")]
 _RAISED_BY = 4  # half points from which a raised position is an exponent
 
@@ -114,6 +116,8 @@ def _mend(root: Any, styles: _Styles) -> Counter[str]:
         if change.getparent().tag not in (_W + "rPr", _W + "trPr"):  # there it marks the paragraph or row
             left_out["deleted"] += change.tag == _W + "del" and change.find(".//" + _W + "delText") is not None
             remove(change)
+    for shape in root.iter(*_SHAPES):
+        shape.tag = _V + "rect"  # mammoth knows the words of some shapes only
     for wrapper in [*root.iter(*_UNWRAPPED)]:
         unwrap(wrapper)
     for field in root.iter(_W + "sdt"):

@@ -6,7 +6,7 @@ import ctypes
 from collections import defaultdict
 from typing import Any
 
-from data.loading.formats.cipher import is_cipher, may_hold_cipher
+from data.loading.formats.pdf_pages.cipher import is_cipher, may_hold_cipher
 
 
 def without_cipher_fonts(textpage: Any, text: str) -> tuple[str, bool]:

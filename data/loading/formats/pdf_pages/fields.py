@@ -85,7 +85,8 @@ def _field(raw: Any, form: Any, annotation: Any) -> tuple[str, str]:
         if not raw.FPDFAnnot_IsChecked(form, annotation):
             return name, ""
         value = _string(raw.FPDFAnnot_GetFormFieldExportValue, form, annotation)
-        return name, "yes" if value in ("", "Yes", "On", "1") else value
+        is_plain = kind == _CHECK_BOX and value in ("", "Yes", "On", "1")
+        return name, "yes" if is_plain else value
     if kind == _TEXT and raw.FPDFAnnot_GetFormFieldFlags(form, annotation) & _PASSWORD:
         return name, ""
     if kind in _CHOICES and (chosen := _chosen(raw, form, annotation)):

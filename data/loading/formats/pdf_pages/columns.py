@@ -16,6 +16,7 @@ from typing import Any
 _LEAST_ROWS = 4
 _NARROWEST_GUTTER = 7.0  # points
 _NARROWEST_COLUMN = 9.0  # times the height of a line: some twenty letters
+_LOOK_AT = 600  # pieces of lines, which are words where a page is justified
 _FULL_SHARE = 0.5  # of a column's lines that reach into its last fifth
 
 Box = tuple[float, float, float, float]
@@ -24,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 def in_reading_order(textpage: Any, text: str) -> str:
     """`text` of a page of pypdfium2, its columns one after the other where they were drawn across."""
-    gutters = find_gutters(_boxes(textpage))
+    gutters = find_gutters(_boxes(textpage, _LOOK_AT))  # columns show early, and most pages have none
     if not gutters or len(text) != textpage.count_chars():
         return text
     columns: list[list[str]] = [[] for _ in range(len(gutters) + 1)]
@@ -49,12 +50,12 @@ def in_reading_order(textpage: Any, text: str) -> str:
     return "\n".join(lines)
 
 
-def _boxes(textpage: Any) -> list[Box]:
+def _boxes(textpage: Any, most: int) -> list[Box]:
     import pypdfium2.raw as raw
 
     left, top, right, bottom = (ctypes.c_double() for _ in range(4))
     boxes = []
-    for number in range(textpage.count_rects()):
+    for number in range(min(textpage.count_rects(), most)):
         raw.FPDFText_GetRect(textpage.raw, number, left, top, right, bottom)
         boxes.append((left.value, bottom.value, right.value, top.value))
     return boxes

@@ -21,10 +21,12 @@ _FREQUENCIES = {
 _LENGTH = math.sqrt(sum(n * n for n in _FREQUENCIES.values()))
 _LEAST_LIKENESS = 0.78
 _SUSPECT_LIKENESS = 0.75
-_FEWEST_LETTERS = 80
+_LEAST_LIKENESS_OF_FEW = 0.62
+_FEWEST_LETTERS, _ENOUGH_LETTERS = 40, 80
 _WORD = re.compile(r"[^\W\d_]+")
 _NO_CHARACTERS = re.compile("[\ue000-\uf8ff\ufffd\x01-\x08\x0e-\x1f]|\\(cid:\\d+\\)")
 _LATIN = re.compile("[a-zA-Z]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _WINDOW = 250
 
 
@@ -35,16 +37,17 @@ def is_cipher(text: str) -> bool:
         is_cipher("Uif wbmwf dmptft xifo uif xbufs jt ipuufs uibo ojofuz efhsfft, boe pqfot bt ju dppmt epxo bhbjo.")
     """
     solid = len("".join(text.split()))
-    if solid >= _FEWEST_LETTERS / 2 and sum(map(len, _NO_CHARACTERS.findall(text))) > 0.3 * solid:
+    if solid >= _FEWEST_LETTERS and sum(map(len, _NO_CHARACTERS.findall(text))) > 0.3 * solid:
         return True
-    letters = [char for char in text if char.isalpha()]
-    foreign = sum(char > "\x7f" for char in letters)
-    if len(letters) < _FEWEST_LETTERS or (foreign <= len(letters) / 2 and likeness(text) >= _LEAST_LIKENESS):
+    foreign = [char for char in _NOT_ASCII.findall(text) if char.isalpha()]
+    letters = len(_LATIN.findall(text)) + len(foreign)
+    least = _LEAST_LIKENESS if letters >= _ENOUGH_LETTERS else _LEAST_LIKENESS_OF_FEW
+    if letters < _FEWEST_LETTERS or (len(foreign) <= letters / 2 and likeness(text) >= least):
         return False
-    latin = sum("LATIN" in unicodedata.name(char, "") for char in letters)
-    if latin < 0.8 * len(letters) or not _looks_like_words(text, len(letters), solid):
+    other = sum("LATIN" not in unicodedata.name(char, "") for char in foreign)
+    if other > 0.2 * letters or not _looks_like_words(text, letters, solid):
         return False
-    return foreign > len(letters) / 2 or language_of(text) is None  # the first: Cyrillic in letters of Windows-1252
+    return len(foreign) > letters / 2 or language_of(text) is None  # the first: Cyrillic in letters of Windows-1252
 
 
 def may_hold_cipher(text: str) -> bool:
@@ -64,7 +67,7 @@ def likeness(text: str) -> float:
 def _windows(text: str) -> Iterator[str]:
     for start in range(0, len(text), _WINDOW):
         part = text[start : start + _WINDOW]
-        if len(_LATIN.findall(part)) >= _FEWEST_LETTERS:
+        if len(_LATIN.findall(part)) >= _ENOUGH_LETTERS:
             yield part
 
 
