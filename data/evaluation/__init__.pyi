@@ -2,7 +2,7 @@ from data.evaluation.advice import Advice as Advice
 from data.evaluation.advice import Probe as Probe
 from data.evaluation.advice import advise as advise
 from data.evaluation.advice import probe_from as probe_from
-from data.evaluation.answer_metrics import check_quotes as check_quotes
+from data.evaluation.metrics import check_quotes as check_quotes
 from data.evaluation.comparison import HEADLINE as HEADLINE
 from data.evaluation.comparison import LEAST_GROUPS as LEAST_GROUPS
 from data.evaluation.comparison import resampled_units as resampled_units
