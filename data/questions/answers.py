@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from data.questions.filters import Fault
@@ -119,7 +120,7 @@ def full_answer(question: str, reply: str, text: str, *, max_words: int, languag
     A quote that is nearly in the text is replaced by the exact words; where none is, the sentence that supports the
     final answer becomes the quote. A final answer that the quotes and the text do not support drops the item.
     """
-    reply = as_written(reply)
+    reply = unicodedata.normalize("NFC", as_written(reply))  # as the letters of the documents are
     if is_refusal(reply):
         return Fault("unanswerable", "the teacher found no answer in the chunk")
     match = max(_FINAL.finditer(reply), key=lambda m: m.start(), default=None)

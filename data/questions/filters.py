@@ -8,6 +8,7 @@ teacher or searches an index.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -63,7 +64,7 @@ _FRAME = content_words(
 
 def tidy(reply: str) -> str:
     """The first line of a teacher's reply without numbering, labels, bullets or outer quotation marks."""
-    for line in reply.strip().splitlines():
+    for line in unicodedata.normalize("NFC", reply).strip().splitlines():
         line = re.sub(r"^\s*(?:[-*•]+|\(?\d{1,2}[.):]\)?|#+)\s*", "", line.strip())
         line = _PREAMBLE.sub("", line.replace("**", "")).strip()
         if line.startswith(('"', "“")) and line.endswith(('"', "”")) and line.count('"') <= 2 and "?" in line[-3:]:

@@ -1,11 +1,13 @@
 """A teacher's questions are asked for, and checked, in the language of the corpus."""
 
+import unicodedata
+
 import pytest
 from made_up import chunk_of
 
 from data.nouns import Hit
 from data.questions.answers import full_answer, supported
-from data.questions.filters import Fault, copies, grounded, well_formed
+from data.questions.filters import Fault, copies, grounded, tidy, well_formed
 from data.questions.generate import QuestionOptions, generate_questions
 from data.questions.selection import statements
 from data.questions.wording import content_words
@@ -119,3 +121,11 @@ def test_english_prompts_stay_as_they_are_and_the_small_style_says_that_it_is_fo
     chinese = [chunk_of("A", CASES[0][1] * 3)]
     with pytest.raises(BadInput, match="English sentences alone"):
         generate_questions(chinese, teacher, lambda q, k: [[] for _ in q], options=QuestionOptions(style="small"))
+
+
+def test_a_teachers_decomposed_letters_become_those_of_the_documents():
+    text = "Der Preis der Stadt geht an das Café Zürich an der Brücke."
+    reply = unicodedata.normalize("NFD", f"<quote>{text}</quote>\nSo steht es da.\nAnswer: Café Zürich")
+    answer = full_answer("Wer bekommt den Preis der Stadt?", reply, text, max_words=9, language="de")
+    assert (answer.final, answer.quotes) == ("Café Zürich", (text,))
+    assert tidy(unicodedata.normalize("NFD", "Wer führt das Café?")) == "Wer führt das Café?"
