@@ -223,6 +223,9 @@ class Duplicates:
         form, own = " ".join(stems(question)), names(question)
         if (form, own) in self._exact:
             return self._exact[form, own]
+        if is_unspaced(question):  # one other character of thirty can make it another question
+            self._exact[form, own] = question
+            return None
         if self._may_repeat(form, own) and (earlier := self._repeated(form, own)):
             return earlier
         self._exact[form, own] = question

@@ -7,7 +7,7 @@ from made_up import chunk_of
 
 from data.nouns import Hit
 from data.questions.answers import full_answer, supported
-from data.questions.filters import Fault, copies, grounded, tidy, well_formed
+from data.questions.filters import Duplicates, Fault, copies, grounded, tidy, well_formed
 from data.questions.generate import QuestionOptions, generate_questions
 from data.questions.selection import statements
 from data.questions.wording import content_words
@@ -129,3 +129,11 @@ def test_a_teachers_decomposed_letters_become_those_of_the_documents():
     answer = full_answer("Wer bekommt den Preis der Stadt?", reply, text, max_words=9, language="de")
     assert (answer.final, answer.quotes) == ("Café Zürich", (text,))
     assert tidy(unicodedata.normalize("NFD", "Wer führt das Café?")) == "Wer führt das Café?"
+
+
+def test_one_other_character_makes_another_question_where_no_space_parts_words():
+    duplicates = Duplicates()
+    first = "公司总部地下二层停车场对外来访客开放的月票每个月应当支付多少钱？"
+    assert duplicates.first(first) is None
+    assert duplicates.first(first.replace("月票", "日票")) is None
+    assert duplicates.first(first.replace("？", "?")) == first
