@@ -72,38 +72,40 @@ def supporting_sentence(
 ) -> Span | None:
     """The sentence of `text` that shares most with question and answer, the answer's words counting double; None where
     even the best shares less than `min_overlap` of them. Ties go to the shorter, then the earlier sentence."""
-    asked, told = content_words(question, language), content_words(answer, language)
+    question_words, answer_words = content_words(question, language), content_words(answer, language)
     best: tuple[float, int, int] | None = None
-    found = None
+    sentence = None
     for span in sentences(text):
         own = content_words(span.of(text), language)
-        whole = len(asked) + 2 * len(told)
-        share = (len(own & asked) + 2 * len(own & told)) / whole if whole else 0.0
+        whole = len(question_words) + 2 * len(answer_words)
+        share = (len(own & question_words) + 2 * len(own & answer_words)) / whole if whole else 0.0
         if answer.strip() and locate_quote(answer, span.of(text)):
             share += 0.5
         rank = (round(share, 6), -len(own), -span.start)
         if share >= min_overlap and (best is None or rank > best):
-            best, found = rank, span
-    return found
+            best, sentence = rank, span
+    return sentence
 
 
 def supported(final: str, evidence: str, question: str, language: str = "en") -> bool:
     """Whether the final answer says nothing that the evidence does not: content words, numbers and negation."""
-    said = content_words(final, language)
+    final_words = content_words(final, language)
     have = content_words(evidence, language)
-    asked = content_words(question, language)
+    question_words = content_words(question, language)
     if flat(final).lower().strip(" .。") in _YES_NO:
-        return bool(asked & have)
-    if not said:
+        return bool(question_words & have)
+    if not final_words:
         return alike(flat(final)).lower() in alike(flat(evidence)).lower()
-    if any(any(c.isdigit() for c in w) and w not in have for w in said) or not numerals(final) <= numerals(evidence):
+    if any(any(c.isdigit() for c in w) and w not in have for w in final_words) or not numerals(final) <= numerals(
+        evidence
+    ):
         return False
-    told, own = {w.lower() for w in words(final)}, {w.lower() for w in words(evidence)}
-    if (told & _NEGATION) and not (own & _NEGATION):
+    answer_words, own = {w.lower() for w in words(final)}, {w.lower() for w in words(evidence)}
+    if (answer_words & _NEGATION) and not (own & _NEGATION):
         return False
     if not final.isascii() and holds(comparable(evidence), final):  # pieces of runs differ with what stands beside
         return True
-    return len(said & (have | asked)) >= 0.8 * len(said) and bool(said & have)
+    return len(final_words & (have | question_words)) >= 0.8 * len(final_words) and bool(final_words & have)
 
 
 NOT_ANSWERABLE = "NOT ANSWERABLE"
@@ -135,8 +137,8 @@ def full_answer(question: str, reply: str, text: str, *, max_words: int, languag
     if count > max_words:
         return Fault("answer_too_long", f"{count} words")
     body, repairs, quotes = reply[: match.start()], [], []
-    for said in _QUOTED.finditer(body):
-        located = locate_quote(said.group(1) or said.group(2) or "", text)
+    for mark in _QUOTED.finditer(body):
+        located = locate_quote(mark.group(1) or mark.group(2) or "", text)
         if located and len(located.of(text)) >= 4:
             quotes.append(located.of(text))
             if located.how == "repaired":
@@ -173,11 +175,11 @@ def as_written(reply: str) -> str:
     """A reply in the form of `ANSWER_SHAPE` as the text that `full_answer` reads; any other reply as it is."""
     begin, end = reply.find("{"), reply.rfind("}")
     try:
-        said = json.loads(reply[begin : end + 1])
-        answer, quotes, reasoning = str(said["answer"]), [str(q) for q in said["quotes"]], str(said["reasoning"])
+        fields = json.loads(reply[begin : end + 1])
+        answer, quotes, reasoning = str(fields["answer"]), [str(q) for q in fields["quotes"]], str(fields["reasoning"])
     except (ValueError, KeyError, TypeError):
         return reply
-    if said.get("answerable") is False:
+    if fields.get("answerable") is False:
         return NOT_ANSWERABLE
     lines = [f"<quote>{quote}</quote>" for quote in quotes if quote.strip()]
     return "\n".join([*lines, reasoning, f"Answer: {flat(answer)}"])

@@ -90,24 +90,26 @@ def import_questions(
         if progress and done % 50 == 0:
             progress(done, len(rows), "placing questions")
         own = hits.get(row.number, ())
-        wrong = _check(row, seen)
-        found: list[Place] | Chunk | Fault
-        if wrong or row.answerable:
-            found = wrong or find_places(row, library, own, depth=options.depth, min_score=options.min_score)
+        fault_of_row = _check(row, seen)
+        placement: list[Place] | Chunk | Fault
+        if fault_of_row or row.answerable:
+            placement = fault_of_row or find_places(row, library, own, depth=options.depth, min_score=options.min_score)
         else:
-            found = asked_of(row, library, own)
-        if isinstance(found, Fault):
-            dropped.append(Dropped("", row.question[:300], found.reason, found.detail[:300], row.id))
-        elif isinstance(found, Chunk):
+            placement = asked_of(row, library, own)
+        if isinstance(placement, Fault):
+            dropped.append(Dropped("", row.question[:300], placement.reason, placement.detail[:300], row.id))
+        elif isinstance(placement, Chunk):
             how["unanswerable"] += 1
-            questions.append(_to_refuse(row, found, own))
+            questions.append(_to_refuse(row, placement, own))
         else:
-            question = _question(row, found, hits.get(row.number), options.max_answer_words, library.language)
+            question = _question(row, placement, hits.get(row.number), options.max_answer_words, library.language)
             if question is None:
                 fault = "none of the answer's sentences stands in its chunks"
-                dropped.append(Dropped(found[0].chunk.id, row.question[:300], "answer_not_supported", fault, row.id))
+                dropped.append(
+                    Dropped(placement[0].chunk.id, row.question[:300], "answer_not_supported", fault, row.id)
+                )
             else:
-                how[_how(found)] += 1
+                how[_how(placement)] += 1
                 questions.append(question)
     if not questions:
         reasons = Counter(d.reason for d in dropped).most_common(3)

@@ -88,9 +88,9 @@ def _nearest(
 ) -> list[Place]:
     """The passage of a named document that a free answer seems to rest on: one that shares a quarter of its words, or
     the retriever's best hit in the document, if it has the answer's numbers."""
-    told, figures = content_words(row.answers[0], language), numbers(row.answers[0])
+    answer_words, figures = content_words(row.answers[0], language), numbers(row.answers[0])
     pages = {p.chunk.id: p for pool in pools for p in pool}
-    near = [p for p in places if len(pages[p.chunk.id].words & told) >= 0.25 * len(told)]
+    near = [p for p in places if len(pages[p.chunk.id].words & answer_words) >= 0.25 * len(answer_words)]
     if not near and (page := next((pages[i] for i in trusted if i in pages), None)):
         near = _in_pool(row, [page], language)
     return [p for p in near if figures <= pages[p.chunk.id].numbers][:1]
@@ -122,9 +122,9 @@ def _by_passages(row: Row, library: Library, pools: Sequence[Sequence[Page]]) ->
     missing = ""
     for text, answer in row.passages[:_MOST_GOLD]:
         wanted = replace(row, answers=(answer,)) if answer else row
-        found = _in_pool(wanted, _within(library.sharing(text), pools), library.language)
-        places += [Place(p.chunk, p.span, "quote") for p in found[:1]]
-        missing = missing or ("" if found else text)
+        matches = _in_pool(wanted, _within(library.sharing(text), pools), library.language)
+        places += [Place(p.chunk, p.span, "quote") for p in matches[:1]]
+        missing = missing or ("" if matches else text)
     if places and missing:
         return Fault("gold_not_found", f"a passage it needs is not in this corpus: {missing[:80]!r}")
     return _distinct(places)
@@ -146,40 +146,44 @@ def _within(pages: Sequence[Page], pools: Sequence[Sequence[Page]]) -> Sequence[
 
 def _in_context(row: Row, language: str) -> str:
     """The sentence of the row's own context that holds the answer and shares most with the question."""
-    asked = content_words(row.question, language)
+    question_words = content_words(row.question, language)
     spans = [s.of(row.context) for s in sentences(row.context)]
     holding = [s for s in spans if any(holds(comparable(s), a) for a in row.answers)]
-    return max(holding, key=lambda s: len(content_words(s, language) & asked), default="")
+    return max(holding, key=lambda s: len(content_words(s, language) & question_words), default="")
 
 
 def _in_pool(row: Row, pool: Sequence[Page], language: str) -> list[Place]:
     """The chunks of one document that hold the answer: the best one, or several for an answer of many sentences."""
-    asked = content_words(row.question, language)
-    told = content_words(" ".join((*row.answers[:1], row.reasoning)), language)
+    question_words = content_words(row.question, language)
+    answer_words = content_words(" ".join((*row.answers[:1], row.reasoning)), language)
     figures = numbers(" ".join(row.answers[:1]))
-    if row.answers and word_count(row.answers[0]) >= LONG_ANSWER and (places := _long_answer(row, asked, told, pool)):
+    if (
+        row.answers
+        and word_count(row.answers[0]) >= LONG_ANSWER
+        and (places := _long_answer(row, question_words, answer_words, pool))
+    ):
         return places
     if is_yes_no(row):
-        return _verdict(asked, told, pool)
+        return _verdict(question_words, answer_words, pool)
     best: tuple[float, Place] | None = None
     for page in pool:
         holding = any(holds(page.lower, a) for a in row.answers)
-        ranked = _ranked(page, asked, told)
+        ranked = _ranked(page, question_words, answer_words)
         if holding:
             text = page.chunk.text
             ranked = [s for s in ranked if any(holds(comparable(s.of(text)), a) for a in row.answers)] or ranked
         if not ranked:
             continue
-        share = len(page.words & told) / max(1, len(told))
+        share = len(page.words & answer_words) / max(1, len(answer_words))
         # another number is another answer, however many of its words are there
         how = "answer" if holding else "overlap" if share >= 0.5 and figures <= page.numbers else "document"
-        score = 10.0 * holding + share + len(page.words & asked) / max(1, len(asked))
+        score = 10.0 * holding + share + len(page.words & question_words) / max(1, len(question_words))
         if best is None or score > best[0] + 1e-9:
             best = score, Place(page.chunk, ranked[0], how)
     return [best[1]] if best else []
 
 
-def _verdict(asked: frozenset[str], told: frozenset[str], pool: Sequence[Page]) -> list[Place]:
+def _verdict(question_words: frozenset[str], answer_words: frozenset[str], pool: Sequence[Page]) -> list[Place]:
     """The sentence that a "yes" or "no" rests on: a finding that shares words with the reasoning, not the aim that
     only says the question again, nor, where an abstract names its sections, how the study was done."""
     best: tuple[float, Place] | None = None
@@ -187,7 +191,9 @@ def _verdict(asked: frozenset[str], told: frozenset[str], pool: Sequence[Page]) 
         text = page.chunk.text
         heads = [(m.start(), m["name"]) for m in _SECTION.finditer(text)]
         for span, own in page.sentences:
-            score = (2 * len(own & told - asked) + 0.5 * len(own & asked)) / (len(own) + 5) ** 0.5
+            score = (2 * len(own & answer_words - question_words) + 0.5 * len(own & question_words)) / (
+                len(own) + 5
+            ) ** 0.5
             section = next((name for at, name in reversed(heads) if at <= span.start), "")
             if _AIM.search(span.of(text)):
                 score *= 0.4
@@ -198,27 +204,29 @@ def _verdict(asked: frozenset[str], told: frozenset[str], pool: Sequence[Page]) 
     return [best[1]] if best else []
 
 
-def _long_answer(row: Row, asked: frozenset[str], told: frozenset[str], pool: Sequence[Page]) -> list[Place]:
+def _long_answer(
+    row: Row, question_words: frozenset[str], answer_words: frozenset[str], pool: Sequence[Page]
+) -> list[Place]:
     """The chunks whose sentences stand in the answer, in the document's order, if together they hold half of it.
 
     Of each, the quote is the sentence that shares most with the question; of equals, the one the answer tells first.
     """
     answer = comparable(row.answers[0])
-    found: list[tuple[Place, frozenset[str]]] = []
+    matches: list[tuple[Place, frozenset[str]]] = []
     for page in pool:
         inside = [
-            (-len(own & asked), at.dest_start, span, own)
+            (-len(own & question_words), at.dest_start, span, own)
             for span, own in page.sentences
-            if len(own & told) >= max(4, 0.8 * len(own))
+            if len(own & answer_words) >= max(4, 0.8 * len(own))
             and (at := fuzz.partial_ratio_alignment(comparable(span.of(page.chunk.text)), answer, score_cutoff=85))
         ]
         if inside:
             span = min(inside, key=lambda item: (item[0], item[1], item[2].start))[2]
-            held = frozenset(w for *_, own in inside for w in own & told)
-            found.append((Place(page.chunk, span, "answer"), held))
-    most = sorted(found, key=lambda item: -len(item[1]))[:_MOST_GOLD]
+            held = frozenset(w for *_, own in inside for w in own & answer_words)
+            matches.append((Place(page.chunk, span, "answer"), held))
+    most = sorted(matches, key=lambda item: -len(item[1]))[:_MOST_GOLD]
     together = frozenset(w for _, held in most for w in held)
-    if len(together) < 0.5 * len(told):
+    if len(together) < 0.5 * len(answer_words):
         return []
     return sorted((p for p, _ in most), key=lambda p: (p.chunk.document_id, p.chunk.ordinal))
 
@@ -305,11 +313,14 @@ def _shown(row: Row) -> str:
     return repr(row.answers[0][:80]) if row.answers else "an answer"
 
 
-def _ranked(page: Page, asked: frozenset[str], told: frozenset[str]) -> list[Span]:
+def _ranked(page: Page, question_words: frozenset[str], answer_words: frozenset[str]) -> list[Span]:
     """Sentences of a chunk, those first that share most with the question, and twice so with what the answer adds."""
 
     def score(item: tuple[Span, frozenset[str]]) -> tuple[float, int]:
         span, own = item
-        return (-(len(own & asked) + 2 * len(own & told - asked)) / (len(own) + 5) ** 0.5, span.start)
+        return (
+            -(len(own & question_words) + 2 * len(own & answer_words - question_words)) / (len(own) + 5) ** 0.5,
+            span.start,
+        )
 
     return [span for span, _ in sorted(page.sentences, key=score)]

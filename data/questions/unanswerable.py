@@ -23,8 +23,8 @@ def asked_of(row: Row, library: Library, hits: Sequence[Hit]) -> Chunk | Fault:
         pages = [library.pages[h.chunk_id] for h in hits[:1] if h.chunk_id in library.pages]
     if not pages:
         return Fault("gold_not_found", "no passage is near a question that is marked as having no answer")
-    asked = content_words(row.question, library.language)
-    return max(pages, key=lambda p: len(p.words & asked)).chunk
+    question_words = content_words(row.question, library.language)
+    return max(pages, key=lambda p: len(p.words & question_words)).chunk
 
 
 def _alike(context: str, library: Library) -> list[Page]:
