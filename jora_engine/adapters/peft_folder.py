@@ -174,6 +174,7 @@ def vllm_rank(rank: int) -> int | None:
 
 
 def _model_card(config: Mapping[str, Any], base_name: str) -> str:
+    max_rank = max(vllm_rank(config["r"]) or config["r"], 16)
     return f"""---
 library_name: peft
 base_model: {base_name}
@@ -195,6 +196,6 @@ base = AutoModelForCausalLM.from_pretrained("{base_name}")
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 ```
 
-Serve it with vLLM: `vllm serve {base_name} --enable-lora --max-lora-rank {max(vllm_rank(config["r"]) or config["r"], 16)} \\
+Serve it with vLLM: `vllm serve {base_name} --enable-lora --max-lora-rank {max_rank} \\
 --lora-modules raft=path/to/this/folder`.
 """
