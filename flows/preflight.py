@@ -1,4 +1,4 @@
-"""What can be known to be wrong before hours of work are spent: base, questions, teacher, template, room on the disk."""
+"""What can be known to be wrong before hours of work are spent: base, questions, teacher, template, disk space."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@ from data.evaluation.advice import Advice as Advice
 from data.evaluation.advice import Probe as Probe
 from data.evaluation.advice import advise as advise
 from data.evaluation.advice import probe_from as probe_from
-from data.evaluation.answer_metrics import check_quotes as check_quotes
 from data.evaluation.comparison import HEADLINE as HEADLINE
 from data.evaluation.comparison import LEAST_GROUPS as LEAST_GROUPS
 from data.evaluation.comparison import resampled_units as resampled_units
@@ -13,6 +12,7 @@ from data.evaluation.conditions import with_passages as with_passages
 from data.evaluation.general_skills import Instruction as Instruction
 from data.evaluation.general_skills import compare_general_skills as compare_general_skills
 from data.evaluation.general_skills import instructions as instructions
+from data.evaluation.metrics import check_quotes as check_quotes
 from data.evaluation.promotion import Check as Check
 from data.evaluation.promotion import Decision as Decision
 from data.evaluation.promotion import Rival as Rival

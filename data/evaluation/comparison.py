@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data.evaluation.answer_metrics import classification_scores, closed_label, mean_defined, refusal_scores
+from data.evaluation.metrics import classification_scores, closed_label, mean_defined, refusal_scores
 from data.evaluation.scoring import CLOSED, METRICS
 from data.statistics import TOO_FEW, bootstrap_mean, detectable_difference, holm, paired_bootstrap
 from data.text.normalisation import normalise

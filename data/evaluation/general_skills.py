@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.evaluation.answer_metrics import contains_answer
+from data.evaluation.metrics import contains_answer
 from data.statistics import TOO_FEW, paired_bootstrap
 
 LEAST_FOR_VERDICT = 10

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from data.evaluation.answer_metrics import (
+from data.evaluation.metrics import (
     check_quotes,
     citation_scores,
     closed_label,

@@ -10,9 +10,11 @@ import re
 from dataclasses import dataclass
 
 from data.questions.filters import Fault
+from data.questions.library import comparable
 from data.questions.wording import content_words, flat, numerals, words
 from data.teachers.protocol import Shape
 from data.text.alike import alike
+from data.text.holding import holds
 from data.text.question_words import VERDICTS
 from data.text.quotes import Span, locate_quote, sentences
 from data.text.unspaced import is_unspaced, word_count
@@ -98,6 +100,8 @@ def supported(final: str, evidence: str, question: str, language: str = "en") ->
     told, own = {w.lower() for w in words(final)}, {w.lower() for w in words(evidence)}
     if (told & _NEGATION) and not (own & _NEGATION):
         return False
+    if not final.isascii() and holds(comparable(evidence), final):  # pieces of runs differ with what stands beside
+        return True
     return len(said & (have | asked)) >= 0.8 * len(said) and bool(said & have)
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from rapidfuzz import fuzz, process
 
 from data.nouns import Chunk
-from data.questions.wording import content_words, flat, stems, words
+from data.questions.wording import content_words, flat, has_stop_words, stems, words
 from data.text.alike import MARKS, alike
 from data.text.question_words import ASKS_WITHOUT_MARK, IN_RUNS
 from data.text.unspaced import LETTER, RUN, is_unspaced, pieces, word_count
@@ -162,6 +162,8 @@ def grounded(
     in_runs, foreign_in_runs = _run_words(question, text, title)
     foreign = [*sorted(own - have), *foreign_in_runs]
     count = len(own) + in_runs
+    if own and not has_stop_words(language):  # some of them carry no meaning
+        min_share -= 0.2
     if not count:
         return Fault("unspecific", "no word of its own")
     if count - len(foreign) < min_share * count:

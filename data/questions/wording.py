@@ -65,6 +65,11 @@ def _stop_words(language: str) -> frozenset[str]:
     return frozenset(word.lower() for word in lists.get(language, ())) | QUESTION_WORDS.get(language, frozenset())
 
 
+def has_stop_words(language: str) -> bool:
+    """Whether the words of a language that carry no meaning are known."""
+    return bool(_stop_words(language))
+
+
 def words(text: str) -> list[str]:
     """The words in order, as written; of a run without spaces its pieces."""
     return _WORD.findall(text if text.isascii() else in_pieces(_as_typed(text)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jora_engine.adapters.peft_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, sets_of_weights
+from jora_engine.adapters.peft_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, sets_of_weights, vllm_rank
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.parameters import linear_layers
 from jora_engine.config.peft_fields import faults_of
@@ -22,7 +22,6 @@ from raft_errors import BadInput
 
 CONSUMERS = ("peft", "vllm", "lorax", "tgi", "sglang", "llama.cpp")
 OK, MENDED, REFUSED = "ok", "mended", "refused"
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 BGMV_RANK = 128  # the largest that LoRAX and TGI have a kernel for
 
 _FACTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<letter>[AB])\.weight")
@@ -130,11 +129,6 @@ def verdict(findings: Sequence[Finding], consumer: str) -> str:
     """The worst of a program's verdicts; flags count as `ok`."""
     all_of_it = [finding.verdicts[consumer] for finding in findings]
     return REFUSED if REFUSED in all_of_it else MENDED if MENDED in all_of_it else OK
-
-
-def vllm_rank(rank: int) -> int | None:
-    """The smallest `--max-lora-rank` that holds a rank; None above all of them."""
-    return next((limit for limit in VLLM_RANKS if limit >= rank), None)
 
 
 # ---- rules

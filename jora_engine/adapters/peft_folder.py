@@ -27,6 +27,7 @@ from jora_engine.files.tensor_files import (
 from raft_errors import BadInput
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, RAFT_JSON = "adapter_config.json", "adapter_model.safetensors", "raft.json"
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _WEIGHTS = re.compile(
     r"(?P<name>(?:adapter_model|adapter_weights|pytorch_model|model)(?:\.[\w.-]+?)?)(?P<shard>-\d+-of-\d+)?"
     r"\.(?P<kind>safetensors|bin|pt|pth|npz)(?P<index>\.index\.json)?"
@@ -167,7 +168,13 @@ def read_adapter(
     return lora, config
 
 
+def vllm_rank(rank: int) -> int | None:
+    """The smallest `--max-lora-rank` of vLLM that holds a rank; None above all that it knows."""
+    return next((limit for limit in VLLM_RANKS if limit >= rank), None)
+
+
 def _model_card(config: Mapping[str, Any], base_name: str) -> str:
+    max_rank = max(vllm_rank(config["r"]) or config["r"], 16)
     return f"""---
 library_name: peft
 base_model: {base_name}
@@ -189,6 +196,6 @@ base = AutoModelForCausalLM.from_pretrained("{base_name}")
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 ```
 
-Serve it with vLLM: `vllm serve {base_name} --enable-lora --max-lora-rank {max(config["r"], 16)} \\
+Serve it with vLLM: `vllm serve {base_name} --enable-lora --max-lora-rank {max_rank} \\
 --lora-modules raft=path/to/this/folder`.
 """

@@ -131,7 +131,7 @@ def _answer(
 
     `show` receives the text while it is being written.
     """
-    from data.evaluation.answer_metrics import check_quotes
+    from data.evaluation.metrics import check_quotes
     from data.prompting.contract import parse_answer
     from data.prompting.copying import QuoteCopier, TokenBytes
     from jora_engine.generation.generator import Generator

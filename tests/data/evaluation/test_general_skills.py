@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from data.evaluation.answer_metrics import contains_answer
 from data.evaluation.general_skills import compare_general_skills, instructions
+from data.evaluation.metrics import contains_answer
 
 
 def test_every_instruction_is_different_and_its_own_answer_is_accepted():

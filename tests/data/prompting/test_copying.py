@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.evaluation.answer_metrics import check_quotes
+from data.evaluation.metrics import check_quotes
 from data.prompting.contract import CitedQuote, load_template, parse_answer, render_output
 from data.prompting.copying import QuoteCopier, TokenBytes
 

@@ -223,7 +223,7 @@ def test_passages_that_hold_the_answer_or_overlap_the_oracle_are_no_distractors(
     questions = ask_all(chunks)
     bad = [overlapping, telling, quoting]
     mined = {questions[0].id: [SimpleNamespace(chunk_id=c.id, rank=1, score=1.0, mined_by="dense") for c in bad]}
-    splits = split_by_document(chunks, questions, options=SplitOptions(near_duplicate=1.0))
+    splits = split_by_document(chunks, questions, options=SplitOptions(validation=0.1, test=0.1, near_duplicate=1.0))
     result = compose([*chunks, *bad], questions, mined=mined, splits=splits)
     record = next(r for r in everything(result) if r.metadata["question_id"] == questions[0].id)
     assert not {c.id for c in bad} & {row["chunk_id"] for row in record.metadata["passages"]}

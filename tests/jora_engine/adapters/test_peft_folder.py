@@ -126,6 +126,13 @@ def test_the_adapter_folder_has_pefts_keys_and_shapes(model_folder, tmp_path):
     assert "base_model: org/base" in (tmp_path / "a" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("rank", "limit"), [(4, 16), (16, 16), (24, 32), (200, 256)])
+def test_the_card_names_a_limit_that_vllm_takes(rank, limit, model_folder, tmp_path):
+    model, config = read_model_config(model_folder("llama")), LoraConfig(rank=rank, target_modules=("q_proj",))
+    write_adapter(tmp_path / "a", random_lora(config, model), config, model, "org/base")
+    assert f"--max-lora-rank {limit} " in (tmp_path / "a" / "README.md").read_text()
+
+
 def test_the_same_input_gives_the_same_bytes_and_replaces_an_older_export(model_folder, tmp_path):
     folder = model_folder("smollm2")
     model, config = read_model_config(folder), LoraConfig(rank=2)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.evaluation.answer_metrics import (
+from data.evaluation.metrics import (
     check_quotes,
     citation_scores,
     classification_scores,
