@@ -56,7 +56,7 @@ def test_debug_shows_where_it_happened(tmp_path):
 
 
 def test_the_version_is_that_of_the_package(tmp_path):
-    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).resolve().parents[3] / "pyproject.toml").read_text())["project"]
     done = raft(tmp_path, "--version")
     assert (done.stdout, done.stderr, done.returncode) == (f"raft {project['version']}\n", "", 0)
 

@@ -15,7 +15,7 @@ from flows.cli.app import command
 from raft_names import NAMES, environment_of_the_user, keep_working_folder_out
 from tasks.adapters.smoke import run_command
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RAFT = Path(sys.executable).with_name("raft")
 HOSTILE = "import os\nopen(os.environ['HOSTILE_MARK'], 'a').write(__name__ + '\\n')\n"
 DRIVER = """

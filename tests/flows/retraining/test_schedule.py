@@ -18,7 +18,7 @@ from tasks.runtime.folders import write_json
 from tasks.store.manifest import Link
 from tasks.store.store import Store
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def stopped():
     """Starts a verb of `signal_program` and, once it is ready, sends it signals until it has ended."""
 
     def run(*arguments: str, numbers=(signal.SIGTERM, signal.SIGINT, signal.SIGTERM)) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "tasks")}
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / "tasks")}
         process = subprocess.Popen(
             [sys.executable, str(HERE / "signal_program.py"), *arguments],
             env=environment,

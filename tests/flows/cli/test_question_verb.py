@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "data"))
 from faulty_endpoint import Endpoint, completion, refusal
 from tiny import TOWNS
 

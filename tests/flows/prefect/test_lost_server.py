@@ -110,7 +110,11 @@ def start(tmp_path):
 
     def start(*options: str, seconds: float = 2.0, **settings: str) -> subprocess.Popen:
         environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
-        environment |= {**settings, "PYTHONPATH": str(HERE.parent / "tasks"), "PREFECT_HOME": str(tmp_path / "home")}
+        environment |= {
+            **settings,
+            "PYTHONPATH": str(HERE.parents[1] / "tasks"),
+            "PREFECT_HOME": str(tmp_path / "home"),
+        }
         process = subprocess.Popen(
             [
                 sys.executable,
