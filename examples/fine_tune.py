@@ -42,7 +42,7 @@ def main() -> None:
             epochs=options.epochs,
             learning_rate=options.learning_rate,
             sequence_length=options.sequence_length,
-            accumulation=1,
+            micro_batch_rows=1,
         ),
     )
     fine_tune(job, report=show)

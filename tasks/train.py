@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from jora_engine.config.lora import LoraConfig
+from jora_engine.config.recipe import TrainConfig
 from tasks.build.section import Section, setting
 from tasks.build.stage import Stage
 from tasks.inputs.device import one_training
@@ -11,36 +13,51 @@ from tasks.work.train import build
 
 
 class TrainSection(Section):
-    """How the adapter is trained."""
+    """How the adapter is trained. What the engine's own configuration has as well has its name and its default."""
 
-    rank: int = setting(16, "LoRA rank", ge=1, le=1024)
-    alpha: float = setting(16.0, "LoRA scale is alpha / rank", gt=0, le=4096)
+    rank: int = setting(LoraConfig.rank, "LoRA rank", ge=1, le=1024)
+    alpha: float = setting(LoraConfig.alpha, "LoRA scale is alpha / rank", gt=0, le=4096)
     target_modules: str | tuple[str, ...] = setting(
-        "all-linear", "Linear layers that carry an adapter: all-linear, a list of names, or a regular expression"
+        LoraConfig.target_modules,
+        "Linear layers that carry an adapter: all-linear, a list of names, or a regular expression",
     )
     layers_to_transform: tuple[int, ...] | None = setting(
-        None, "Numbers of the decoder layers that carry an adapter, from 0; null = all"
+        LoraConfig.layers_to_transform, "Numbers of the decoder layers that carry an adapter, from 0; null = all"
     )
-    dropout: float = setting(0.0, "LoRA dropout", ge=0, lt=1)
-    use_rslora: bool = setting(False, "Scale by alpha / sqrt(rank) instead")
+    dropout: float = setting(LoraConfig.dropout, "LoRA dropout", ge=0, lt=1)
+    use_rslora: bool = setting(LoraConfig.use_rslora, "Scale by alpha / sqrt(rank) instead")
     learning_rate: float | None = setting(
-        None,
+        TrainConfig.learning_rate,
         "Peak learning rate; null = by the base's size: 1e-3 below 1 B parameters, 5e-4 below 7 B, else 2e-4",
         gt=0,
         le=0.1,
     )
-    schedule: Literal["cosine", "linear", "constant"] = setting("cosine", "Learning rate after the warm-up")
-    warmup_ratio: float = setting(0.03, "Share of the steps spent warming up", ge=0, le=1)
-    weight_decay: float = setting(0.0, "AdamW weight decay", ge=0, le=1)
-    clip_norm: float = setting(1.0, "Gradients are clipped to this norm", gt=0)
-    epochs: int = setting(3, "Passes over the training records", ge=1, le=1000)
-    max_steps: int | None = setting(None, "Optimiser steps at most; null = as many as the epochs have", ge=1)
-    micro_batch_rows: int = setting(2, "Rows in one forward and backward pass", unit="rows", ge=1, le=4096)
-    accumulation: int = setting(1, "Forward and backward passes per optimiser step", ge=1, le=4096)
-    sequence_length: int = setting(2048, "Tokens in a row of packed records", unit="tokens", ge=64, le=131072)
-    eval_every_steps: int = setting(0, "Steps between validations; 0 = none", unit="steps", ge=0)
-    early_stopping_patience: int = setting(0, "Validations without improvement before stopping; 0 = never", ge=0)
-    checkpoint_every_steps: int = setting(10, "Steps between checkpoints", unit="steps", ge=1, result=False)
+    schedule: Literal["cosine", "linear", "constant"] = setting(TrainConfig.schedule, "Learning rate after the warm-up")
+    warmup_ratio: float = setting(TrainConfig.warmup_ratio, "Share of the steps spent warming up", ge=0, le=1)
+    weight_decay: float = setting(TrainConfig.weight_decay, "AdamW weight decay", ge=0, le=1)
+    clip_norm: float = setting(TrainConfig.clip_norm, "Gradients are clipped to this norm", gt=0)
+    epochs: int = setting(TrainConfig.epochs, "Passes over the training records", ge=1, le=1000)
+    max_steps: int | None = setting(
+        TrainConfig.max_steps, "Optimiser steps at most; null = as many as the epochs have", ge=1
+    )
+    micro_batch_rows: int = setting(
+        TrainConfig.micro_batch_rows, "Rows in one forward and backward pass", unit="rows", ge=1, le=4096
+    )
+    accumulation: int = setting(
+        TrainConfig.accumulation, "Forward and backward passes per optimiser step", ge=1, le=4096
+    )
+    sequence_length: int = setting(
+        TrainConfig.sequence_length, "Tokens in a row of packed records", unit="tokens", ge=64, le=131072
+    )
+    eval_every_steps: int = setting(
+        TrainConfig.eval_every_steps, "Steps between validations; 0 = none", unit="steps", ge=0
+    )
+    early_stopping_patience: int = setting(
+        TrainConfig.early_stopping_patience, "Validations without improvement before stopping; 0 = never", ge=0
+    )
+    checkpoint_every_steps: int = setting(
+        TrainConfig.checkpoint_every_steps, "Steps between checkpoints", unit="steps", ge=1, result=False
+    )
     silent_minutes: float | None = setting(
         60.0,
         "A trainer silent for so long (compiling included) hangs: it is stopped and tried again; null = wait",
@@ -55,14 +72,16 @@ class TrainSection(Section):
         gt=0,
         result=False,
     )
-    dtype: Literal["bfloat16", "float32"] = setting("bfloat16", "Precision of the frozen base and the activations")
+    dtype: Literal["bfloat16", "float32"] = setting(
+        TrainConfig.dtype, "Precision of the frozen base and the activations"
+    )
     remat: Literal["auto", "none", "names", "layer", "offload"] = setting(
-        "names",
+        TrainConfig.remat,
         "What the backward pass computes again, from nothing (most memory) to each layer, its input kept on the host; "
         "auto = the first that fits",
     )
     mesh: Literal["auto"] | tuple[int, int, int, int] = setting(
-        "auto",
+        TrainConfig.mesh,
         "Devices along data, fsdp, tensor and context, one of them may be -1; auto = all on fsdp (a CPU's cores: data)",
         result=False,
     )

@@ -1,7 +1,11 @@
-"""The recipe of a training as a frozen value: optimiser, schedule, rows and steps, checked when it is made."""
+"""The recipe of a training as a frozen value: optimiser, schedule, rows and steps, checked when it is made.
+
+Its names and defaults are also those of the pipeline's `train` section, which reads them here.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +18,7 @@ class TrainConfig:
     """The optimiser (AdamW) and the loop.
 
     Attributes:
+        learning_rate: the peak; None = by the size of the base, see `for_base`.
         micro_batch_rows: rows of `sequence_length` tokens in one forward and backward pass, over all devices.
         accumulation: micro batches per optimiser step; the loss is the token mean over all of them.
         epochs, max_steps: training ends at whichever comes first.
@@ -26,7 +31,7 @@ class TrainConfig:
         mesh: devices along (data, fsdp, tensor, context), one of them may be -1; `auto` puts all on fsdp.
     """
 
-    learning_rate: float = 5e-4
+    learning_rate: float | None = None
     schedule: str = "cosine"
     warmup_ratio: float = 0.03
     min_lr_ratio: float = 0.1
@@ -35,14 +40,14 @@ class TrainConfig:
     beta2: float = 0.999
     eps: float = 1e-8
     clip_norm: float = 1.0
-    epochs: int = 1
+    epochs: int = 3
     max_steps: int | None = None
-    micro_batch_rows: int = 1
-    accumulation: int = 8
-    sequence_length: int = 1024
+    micro_batch_rows: int = 2
+    accumulation: int = 1
+    sequence_length: int = 2048
     seed: int = 0
     eval_every_steps: int = 0
-    checkpoint_every_steps: int = 50
+    checkpoint_every_steps: int = 10
     early_stopping_patience: int = 0
     keep_checkpoints: int = 2
     dtype: str = "bfloat16"
@@ -56,7 +61,8 @@ class TrainConfig:
             isinstance(self.mesh, tuple) and len(self.mesh) == 4 and all(map(whole, self.mesh))
         )
         require(ok, "mesh", self.mesh, "auto, or four sizes: data, fsdp, tensor, context")
-        require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "above 0 and below 1")
+        rate = self.learning_rate
+        require(rate is None or 0 < rate < 1, "learning_rate", rate, "above 0 and below 1, or none")
         for name, choices in (
             ("schedule", ("cosine", "linear", "constant")),
             ("dtype", ("bfloat16", "float32")),
@@ -79,6 +85,13 @@ class TrainConfig:
             require(whole(value) and value >= 0, name, value, "a whole number of at least 0")
         require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "at least 1, or none")
         require(self.sequence_length >= 8, "sequence_length", self.sequence_length, "at least 8 tokens")
+
+    def for_base(self, parameters: int) -> TrainConfig:
+        """The recipe for a base of so many parameters: where no peak rate is given, smaller models take larger ones."""
+        if self.learning_rate is not None:
+            return self
+        rate = 1e-3 if parameters < 1e9 else 5e-4 if parameters < 7e9 else 2e-4
+        return dataclasses.replace(self, learning_rate=rate)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:

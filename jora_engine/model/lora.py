@@ -89,8 +89,8 @@ def linear(
     """The linear layers `names`, which share the input `x`, each with its adapter if it has one.
 
     Args:
-        x: `[batch, seq, in]`; where nothing is trained also `[tokens, in]`, for which XLA:CPU does not transpose a
-            weight that a loop leaves alone once a call.
+        x: `[batch, seq, in]`, or `[tokens, in]` where nothing is trained: with three dimensions XLA:CPU would transpose
+            a weight that a loop does not change, once per call.
         layer: one decoder layer's parameters, `name` -> `[out, in]` and optionally `name_bias` -> `[out]`, or `joined`.
         lora: one layer of a prepared adapter (`prepare`), `{"q": {"a": [r, in], "b": [out, r]}}`.
         dropout: probability of zeroing an input of an adapter (each adapter draws its own mask, as in PEFT).

@@ -16,8 +16,9 @@ from jora_engine.adapters.peft_folder import ADAPTER_WEIGHTS
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
 from jora_engine.files.weights import model_digest
-from jora_engine.training.loop import Progress, TrainState
+from jora_engine.training.loop import Progress
 from jora_engine.training.packing import Example
+from jora_engine.training.step import TrainState
 
 HOW_IT_IS_RUN = ("checkpoint_every_steps", "keep_checkpoints", "mesh")
 DIGITS = 32  # hex digits of a digest

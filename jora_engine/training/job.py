@@ -32,6 +32,7 @@ from jora_engine.files.prompt_check import check_prompt
 from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.files.weights import load_params, read_model_config
 from jora_engine.model.lora import Adapter, parameter_count
+from jora_engine.model.parameters import parameter_total
 from jora_engine.model.sharding import place, use_cores
 from jora_engine.training.checkpoint import Checkpoints
 from jora_engine.training.identity import training_identity
@@ -115,6 +116,7 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     use_cores(job.training.micro_batch_rows)
     model = read_model_config(job.model)
+    job = dataclasses.replace(job, training=job.training.for_base(parameter_total(model)))
     tokenizer = Tokenizer.load(job.model, **job.chat)
     for sentence in check_prompt(tokenizer, job.base_name or job.model.name):
         report({"event": "warning", "what": sentence})

@@ -1,8 +1,7 @@
 """The training loop: packed rows in, adapter out, with evaluation, checkpoints and an exact resume.
 
-One compiled function adds a micro batch's gradient, a second one updates the adapter; the loss is the token mean over
-the whole effective batch. `Trainer.run` can be stopped at any micro batch and goes on, bit for bit, from the last
-checkpoint. Files of the run and the process around it are the business of `job`.
+What a step computes stands in `step`. `Trainer.run` can be stopped at any micro batch and goes on, bit for bit, from
+the last checkpoint. Files of the run and the process around it are the business of `job`.
 """
 
 from __future__ import annotations
@@ -11,39 +10,32 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import struct
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
 from jora_engine.model.attention_backends import Choice, Shape, choose
-from jora_engine.model.decoder import Params, forward, head_matrix
-from jora_engine.model.lora import Adapter, init_lora, prepare
+from jora_engine.model.lora import Adapter, init_lora
+from jora_engine.model.parameters import Params, parameter_total
 from jora_engine.model.sharding import Placement, with_shardings
 from jora_engine.training.checkpoint import Checkpoints
-from jora_engine.training.loss import supervised_loss
 from jora_engine.training.optimizer import learning_rate, make_optimizer
 from jora_engine.training.packing import Batch, Example, Packing, fitting, make_batch, pack, split_steps
+from jora_engine.training.step import StepOptions, TrainState, add_gradient, train_step, validation_loss
 from raft_errors import BadInput, Interrupted, RaftError
 
 DIVERGED_AFTER = 5  # consecutive steps far above the first loss
 
 
-@struct.dataclass
-class TrainState:
-    """What a checkpoint holds besides the step number: float32 adapter and optimiser state."""
-
-    lora: Adapter
-    optimizer: Any
-    best_lora: Adapter
+class _Stopped(Exception):
+    """A step is given up for somebody who said stop."""
 
 
 @dataclass
@@ -117,6 +109,7 @@ class Trainer:
                 expected=f"a multiple of {placement.rows}",
                 do="set train.micro_batch_rows to one, or lower data and fsdp in train.mesh",
             )
+        config = config.for_base(parameter_total(model))
         self.placement, self.start = placement, start
         self.params, self.model, self.lora_config, self.config = params, model, lora, config
         self.examples = [examples[i] for i in fitting(examples, config.sequence_length)]
@@ -125,11 +118,9 @@ class Trainer:
         self.validation_packing = pack(self.validation, config.sequence_length, seed=config.seed, epoch=0)
         self.optimizer = make_optimizer(config, len(self.schedule.steps))
         self.rate = learning_rate(config, len(self.schedule.steps))
-        self._gradient = jax.jit(self._micro_gradient, donate_argnums=(0,))
-        self._update = jax.jit(self._apply, donate_argnums=(0, 1))
-        self._loss = jax.jit(self._micro_loss)
-        self._compiled: jax.stages.Compiled | None = None
         self.backend = self._attention()
+        self.options = StepOptions(model, lora, config.remat, self.backend.backend, placement)
+        self._compiled: jax.stages.Compiled | None = None
 
     def compile(self) -> jax.stages.Compiled:
         """The gradient of a micro batch, compiled from shapes alone (`params` may be abstract); steps then use it."""
@@ -140,8 +131,8 @@ class Trainer:
             if self.placement:
                 lora = with_shardings(lora, self.placement.adapters(lora))
                 batch = with_shardings(batch, self.placement.batch(batch))
-            lowered = self._gradient.lower(lora, lora, self.params, batch, np.float32(1), jax.random.key(0))
-            self._compiled = lowered.compile()
+            like = (lora, lora, self.params, batch, np.float32(1), jax.random.key(0))
+            self._compiled = add_gradient.lower(*like, options=self.options).compile()
         return self._compiled
 
     def _attention(self) -> Choice:
@@ -167,11 +158,7 @@ class Trainer:
     def initial_state(self) -> TrainState:
         lora = self.start or init_lora(self.lora_config, self.model, self.config.seed)
         lora = jax.tree.map(jnp.copy, lora)  # the update consumes its state
-        return self._place(TrainState(lora, self.optimizer.init(lora), jax.tree.map(jnp.copy, lora)))
-
-    def _place(self, tree: Any) -> Any:
-        """Adapter-shaped trees where the compiled functions leave them: placed otherwise, they compile twice."""
-        return jax.device_put(tree, self.placement.adapters(tree) if self.placement else jax.devices()[0])
+        return self.options.place(TrainState(lora, self.optimizer.init(lora), jax.tree.map(jnp.copy, lora)))
 
     def run(
         self,
@@ -244,7 +231,7 @@ class Trainer:
             part = list(packing.rows[at : at + rows])
             part += [()] * (rows - len(part))
             batch = self._put(make_batch(self.validation, part, packing.length, packing.capacity))
-            total += float(self._loss(lora, self.params, batch))
+            total += float(validation_loss(lora, self.params, batch, options=self.options))
             weight += float(batch.supervision.weight.sum())
         return total / max(weight, 1.0)
 
@@ -259,62 +246,37 @@ class Trainer:
             for part in parts
         ]
         weight = np.float32(sum(float(b.supervision.weight.sum()) for b in batches))
-        gradient = self._place(jax.tree.map(jnp.zeros_like, state.lora))
-        add, losses = self._compiled or self._gradient, []
-        for micro, batch in enumerate(batches):
+
+        def micro_batches() -> Iterator[Batch]:
+            for micro, batch in enumerate(batches, 1):
+                if stop():
+                    raise _Stopped
+                yield self._put(batch)
+                if len(batches) > 1:
+                    report({"event": "micro", "step": step + 1, "micro": micro, "micros": len(batches)})
             if stop():
-                return None
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.config.seed), step), micro)
-            gradient, loss = add(gradient, state.lora, self.params, self._put(batch), weight, key)
-            losses.append(loss)
-            if len(batches) > 1:
-                jax.block_until_ready(loss)
-                report({"event": "micro", "step": step + 1, "micro": micro + 1, "micros": len(batches)})
-        if stop():
+                raise _Stopped
+
+        key = jax.random.fold_in(jax.random.key(self.config.seed), step)
+        try:
+            state, taken = train_step(
+                state, self.params, micro_batches(), weight, key, self.optimizer, self.options, self._compiled
+            )
+        except _Stopped:
             return None
-        lora, optimizer, norm = self._update(state.lora, state.optimizer, gradient)
         row = {
             "step": step + 1,
             "epoch": epoch + 1,
-            "loss": float(sum(losses)),
+            "loss": taken.loss,
             "learning_rate": float(self.rate(step)),
-            "gradient_norm": float(norm),
+            "gradient_norm": taken.gradient_norm,
             "tokens": int(sum((b.mask.segments > 0).sum() for b in batches)),
             "supervised_tokens": int(weight),
         }
-        return dataclasses.replace(state, lora=lora, optimizer=optimizer), row
+        return state, row
 
     def _put(self, batch: Batch) -> Batch:
         return jax.device_put(batch, self.placement.batch(batch)) if self.placement else batch
-
-    def _micro_gradient(self, gradient, lora, params, batch, weight, key):
-        loss, more = jax.value_and_grad(self._micro_loss)(lora, params, batch, key)
-        return self._pin(jax.tree.map(lambda a, b: a + b / weight, gradient, more)), loss / weight
-
-    def _micro_loss(self, lora: Adapter, params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
-        """Summed loss of the supervised tokens; dropout only where a key is given."""
-        hidden = forward(
-            params,
-            prepare(lora, self.lora_config.scale, jnp.float32),
-            batch.tokens,
-            batch.mask,
-            self.model,
-            remat=self.config.remat,
-            dropout=self.lora_config.dropout,
-            dropout_key=key if self.lora_config.dropout else None,
-            backend=self.backend.backend,
-            placement=self.placement,
-        )
-        head = head_matrix(params, self.placement)  # gathered once, not once for every chunk of the loss
-        return supervised_loss(hidden, head, batch.supervision)
-
-    def _apply(self, lora, optimizer, gradient):
-        norm = optax.global_norm(gradient)
-        updates, optimizer = self.optimizer.update(gradient, optimizer, lora)
-        return self._pin(optax.apply_updates(lora, updates)), self._pin(optimizer), norm
-
-    def _pin(self, tree: Any) -> Any:
-        return jax.lax.with_sharding_constraint(tree, self.placement.adapters(tree)) if self.placement else tree
 
     def _evaluation_due(self, step: int) -> bool:
         every = self.config.eval_every_steps

@@ -12,17 +12,19 @@ def learning_rate(config: TrainConfig, steps: int) -> optax.Schedule:
 
     The last step runs at `min_lr_ratio` of the peak (cosine and linear).
     """
+    peak = config.learning_rate
+    assert peak is not None, "TrainConfig.for_base gives it one"
     warmup = min(steps, max(1, round(config.warmup_ratio * steps))) if config.warmup_ratio > 0 else 0
-    rest, floor = max(1, steps - warmup - 1), config.learning_rate * config.min_lr_ratio
+    rest, floor = max(1, steps - warmup - 1), peak * config.min_lr_ratio
     if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(config.learning_rate, rest, config.min_lr_ratio)
+        after = optax.cosine_decay_schedule(peak, rest, config.min_lr_ratio)
     elif config.schedule == "linear":
-        after = optax.linear_schedule(config.learning_rate, floor, rest)
+        after = optax.linear_schedule(peak, floor, rest)
     else:
-        after = optax.constant_schedule(config.learning_rate)
+        after = optax.constant_schedule(peak)
     if not warmup:
         return after
-    ramp = optax.linear_schedule(config.learning_rate / warmup, config.learning_rate * (warmup + 1) / warmup, warmup)
+    ramp = optax.linear_schedule(peak / warmup, peak * (warmup + 1) / warmup, warmup)
     return optax.join_schedules([ramp, after], [warmup])
 
 

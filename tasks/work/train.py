@@ -71,7 +71,6 @@ def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Pat
     settings = config.model_dump(mode="json", exclude={"writers"})
     lora = {name: settings.pop(name) for name in LORA_FIELDS}
     settings = {name: value for name, value in settings.items() if name not in LIMITS}
-    settings["learning_rate"] = config.learning_rate or rate_for(base.folder)
     return {
         "model": str(base.folder),
         "chat": dict(base.chat),
@@ -79,15 +78,6 @@ def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Pat
         "lora": lora,
         "training": {**settings, "seed": seed},
     }
-
-
-def rate_for(folder: Path) -> float:
-    """A peak rate for LoRA by the size of the base; smaller models take larger ones."""
-    from jora_engine.files.weights import read_model_config
-    from jora_engine.model.parameters import parameter_total
-
-    parameters = parameter_total(read_model_config(folder))
-    return 1e-3 if parameters < 1e9 else 5e-4 if parameters < 7e9 else 2e-4
 
 
 def show(event: dict[str, Any], progress: Progress) -> None:

@@ -35,6 +35,7 @@ from jora_engine.config.recipe import TrainConfig
 from jora_engine.training.packing import Example, make_batch
 from jora_engine.model.sharding import Placement, make_mesh
 from jora_engine.training.loop import Trainer
+from jora_engine.training.step import add_gradient
 from jora_engine.files.weights import load_params, read_model_config
 from jora_engine.model.parameters import param_shapes
 
@@ -58,7 +59,8 @@ def train(placement):
         trainer.examples, trainer.schedule.packings[0].rows[:8], 128, trainer.schedule.capacity))
     gradient = jax.tree.map(jax.numpy.zeros_like, state.lora)
     key = jax.random.key(0)
-    text = trainer._gradient.lower(gradient, state.lora, params, batch, np.float32(1), key).compile().as_text()
+    lowered = add_gradient.lower(gradient, state.lora, params, batch, np.float32(1), key, options=trainer.options)
+    text = lowered.compile().as_text()
     census = {}
     kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
     for kind in re.findall(rf" ({kinds})(?:-start)?\\(", text):

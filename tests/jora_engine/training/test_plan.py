@@ -32,7 +32,7 @@ from jora_engine.training.plan import (
 from jora_engine.training.plan_job import outlook
 
 LORA = LoraConfig(rank=4, alpha=8.0)
-TRAIN = TrainConfig(learning_rate=1e-2, accumulation=1, sequence_length=64, dtype="float32", max_steps=2)
+TRAIN = TrainConfig(learning_rate=1e-2, micro_batch_rows=1, sequence_length=64, dtype="float32", max_steps=2)
 LLAMA_2_7B = ModelConfig("llama", 32000, 4096, 11008, 32, 32, 32, 128)
 
 
@@ -156,7 +156,7 @@ def test_the_planner_plans_for_a_stated_memory(model_folder, monkeypatch):
     job = {
         "model": str(model_folder("llama")),
         "lora": {"rank": 4},
-        "training": {"sequence_length": 64, "accumulation": 1, "dtype": "float32"},
+        "training": {"sequence_length": 64, "micro_batch_rows": 1, "dtype": "float32"},
         "memory_gib": 1000 / GIB,
         "tokens_per_second": 64.0,
     }

@@ -30,7 +30,13 @@ from raft_errors import BadInput, Interrupted, RaftError
 LORA = LoraConfig(rank=4, alpha=8.0)
 SOME_LAYERS = dataclasses.replace(LORA, layers_to_transform=(0, 2))
 TRAIN = TrainConfig(
-    learning_rate=1e-2, epochs=2, accumulation=2, sequence_length=64, dtype="float32", checkpoint_every_steps=3
+    learning_rate=1e-2,
+    epochs=2,
+    micro_batch_rows=1,
+    accumulation=2,
+    sequence_length=64,
+    dtype="float32",
+    checkpoint_every_steps=3,
 )
 
 
@@ -195,7 +201,7 @@ def job(model_folder, bpe, tmp_path):
             "out": str(tmp_path / name / "out"),
             "work": str(tmp_path / name / "work"),
             "lora": {"r": 4, "lora_alpha": 8},
-            "training": {"sequence_length": 256, "accumulation": 1, "epochs": 2, "dtype": "float32", **training},
+            "training": {"sequence_length": 256, "micro_batch_rows": 1, "epochs": 2, "dtype": "float32", **training},
             "compile_cache": str(tmp_path / "compiled"),
         }
         file = tmp_path / f"{name}.json"

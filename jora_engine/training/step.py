@@ -1,0 +1,130 @@
+"""One step of training as pure functions: the loss of a micro batch, its gradient, the update of the adapter.
+
+The loss is the token mean over the whole effective batch, so that N micro batches are one large batch, also when their
+token counts differ. Knows nothing of epochs, checkpoints or files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from jora_engine.config.architecture import ModelConfig
+from jora_engine.config.lora import LoraConfig
+from jora_engine.model.decoder import forward, head_matrix
+from jora_engine.model.lora import Adapter, prepare
+from jora_engine.model.parameters import Params
+from jora_engine.model.sharding import Placement
+from jora_engine.training.loss import supervised_loss
+from jora_engine.training.packing import Batch
+
+
+@struct.dataclass
+class TrainState:
+    """What a checkpoint holds besides the step number: float32 adapter and optimiser state."""
+
+    lora: Adapter
+    optimizer: Any
+    best_lora: Adapter
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What a step is compiled for; hashable, a static argument of its programs."""
+
+    model: ModelConfig
+    lora: LoraConfig
+    remat: str
+    backend: str
+    placement: Placement | None
+
+    def pin(self, tree: Any) -> Any:
+        """Adapter-shaped arrays where they belong on the mesh."""
+        return jax.lax.with_sharding_constraint(tree, self.placement.adapters(tree)) if self.placement else tree
+
+    def place(self, tree: Any) -> Any:
+        """Adapter-shaped trees where the compiled functions leave them: placed otherwise, they compile twice."""
+        return jax.device_put(tree, self.placement.adapters(tree) if self.placement else jax.devices()[0])
+
+
+class Taken(NamedTuple):
+    """A step's loss per supervised token, and the norm of its gradient before clipping."""
+
+    loss: float
+    gradient_norm: float
+
+
+def train_step(
+    state: TrainState,
+    params: Params,
+    batches: Iterable[Batch],
+    weight: np.float32,
+    key: jax.Array,
+    optimizer: optax.GradientTransformation,
+    options: StepOptions,
+    add: Callable[..., tuple[Adapter, jax.Array]] | None = None,
+) -> tuple[TrainState, Taken]:
+    """The state after one optimiser step; `state` is consumed once all gradients are there, not before.
+
+    Args:
+        batches: micro batches, each asked for when the one before has been computed.
+        weight: supervised tokens of all of them.
+        key: of the step, for dropout.
+        add: `add_gradient` compiled ahead of time.
+    """
+    add = add or functools.partial(add_gradient, options=options)
+    gradient, losses = options.place(jax.tree.map(jnp.zeros_like, state.lora)), []
+    for micro, batch in enumerate(batches):
+        gradient, loss = add(gradient, state.lora, params, batch, weight, jax.random.fold_in(key, micro))
+        losses.append(jax.block_until_ready(loss))
+    lora, moments, norm = apply_gradient(state.lora, state.optimizer, gradient, optimizer=optimizer, options=options)
+    return dataclasses.replace(state, lora=lora, optimizer=moments), Taken(float(sum(losses)), float(norm))
+
+
+@functools.partial(jax.jit, static_argnames="options", donate_argnums=0)
+def add_gradient(gradient, lora, params, batch, weight, key, *, options: StepOptions):
+    """(the gradient with this micro batch's share, its share of the loss)."""
+    loss, more = jax.value_and_grad(summed_loss)(lora, params, batch, key, options)
+    return options.pin(jax.tree.map(lambda a, b: a + b / weight, gradient, more)), loss / weight
+
+
+def summed_loss(lora: Adapter, params: Params, batch: Batch, key: jax.Array | None, options: StepOptions) -> jax.Array:
+    """Summed loss of the supervised tokens; dropout only where a key is given."""
+    placement, dropout = options.placement, options.lora.dropout
+    hidden = forward(
+        params,
+        prepare(lora, options.lora.scale, jnp.float32),
+        batch.tokens,
+        batch.mask,
+        options.model,
+        remat=options.remat,
+        dropout=dropout,
+        dropout_key=key if dropout else None,
+        backend=options.backend,
+        placement=placement,
+    )
+    head = head_matrix(params, placement)  # gathered once, not once for every chunk of the loss
+    return supervised_loss(hidden, head, batch.supervision)
+
+
+@functools.partial(jax.jit, static_argnames=("optimizer", "options"), donate_argnums=(0, 1))
+def apply_gradient(lora, moments, gradient, *, optimizer: optax.GradientTransformation, options: StepOptions):
+    """(adapter and optimiser state after the update, the gradient's norm)."""
+    norm = optax.global_norm(gradient)
+    updates, moments = optimizer.update(gradient, moments, lora)
+    return options.pin(optax.apply_updates(lora, updates)), options.pin(moments), norm
+
+
+@functools.partial(jax.jit, static_argnames="options")
+def validation_loss(lora: Adapter, params: Params, batch: Batch, *, options: StepOptions) -> jax.Array:
+    """Summed loss of the supervised tokens, without dropout."""
+    return summed_loss(lora, params, batch, None, options)
