@@ -24,6 +24,7 @@ from raft_errors import BadInput
 # The HTTP library's own errors for a body that stops half way. They are known by name, not by module, since the openai
 # client can sit on more than one library.
 _BROKEN_OFF = frozenset({"RemoteProtocolError", "ReadError", "DecodingError", "IncompleteRead"})
+_NO_WAY = frozenset({"ConnectError"})
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ class Connection:
 
     def _lost(self, error: BaseException) -> Retry:
         words = one_line(str(error), self._key())
-        return Retry("connection", f"{type(error).__name__}{words and f': {words}'}")
+        reason = "unreachable" if type(error).__name__ in _NO_WAY else "connection"
+        return Retry(reason, f"{type(error).__name__}{words and f': {words}'}")
 
     def _exception(self, problem: Problem, headers: Mapping[str, str], accepted: bool) -> Exception:
         return exception_of(

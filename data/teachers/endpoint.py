@@ -30,6 +30,7 @@ from data.teachers.protocol import (
     Shape,
     TeacherFailure,
     TeacherUnavailable,
+    TeacherUnreachable,
 )
 from data.teachers.refusals import Rejected, Retry
 from data.teachers.replies import Problem, read_completion, token_counts
@@ -165,7 +166,7 @@ class OpenAITeacher:
         Raises:
             BadInput: key, model, address or request refused.
             BudgetReached: the account has no credit.
-            TeacherUnavailable: no answer after all attempts.
+            TeacherUnavailable: no answer after all attempts; TeacherUnreachable where nobody listens at the address.
         """
         settings = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
 
@@ -207,7 +208,8 @@ class OpenAITeacher:
             return
         detail = f"{reply.reason}, {reply.detail}" if reply.detail else reply.reason
         if reply.transient:
-            raise TeacherUnavailable(
+            kind = TeacherUnreachable if reply.reason == "unreachable" else TeacherUnavailable
+            raise kind(
                 f"the teacher {self.name} at {self._line.where} gives no answer: {detail}",
                 do="see that the endpoint is up and run again: what was answered so far is kept",
             )

@@ -21,9 +21,10 @@ class TeacherFailure:
     """What stands in the place of a reply that could not be had.
 
     Attributes:
-        reason: `timeout`, `connection`, `rate_limit`, `server_error`, `rejected`, `content_filter` (the endpoint will
-            not speak about this prompt), `broken`, `html`, `too_long`, `empty`, `cut_off` (the ceiling of tokens was
-            reached before anything was said), `no_replay`, `not_asked`.
+        reason: `timeout`, `unreachable` (nobody listens there), `connection` (lost on the way), `rate_limit`,
+            `server_error`, `rejected`, `content_filter` (the endpoint will not speak about this prompt), `broken`,
+            `html`, `too_long`, `empty`, `cut_off` (the ceiling of tokens was reached before anything was said),
+            `no_replay`, `not_asked`.
         detail: one line for people, with the server's own words and without secrets.
         transient: True where the same request may work later (the endpoint, not the item, was at fault).
     """
@@ -86,6 +87,10 @@ class BudgetReached(RaftError):
 
 class TeacherUnavailable(RaftError):
     """The endpoint could not be used for any prompt of a batch; a new run goes on with what is left."""
+
+
+class TeacherUnreachable(TeacherUnavailable):
+    """Nobody listens at the endpoint's address, so no prompt will fare better."""
 
 
 class CeilingReached(RaftError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from tasks.work.questions import options_of, teacher_of
 
 if TYPE_CHECKING:
     from tasks.questions import QuestionsConfig
+
+log = logging.getLogger("raft.tasks")
 
 
 def require_questions(config: QuestionsConfig, seed: int, *, call: bool = True) -> None:
@@ -20,7 +23,7 @@ def require_questions(config: QuestionsConfig, seed: int, *, call: bool = True) 
     Raises:
         BadInput: the file, a template, the endpoint's address, key, model or settings cannot be used.
         BudgetReached: the account has no credit, or the budget does not pay for one call.
-        TeacherUnavailable: the endpoint gives no answer.
+        TeacherUnreachable: nobody listens at the endpoint's address.
     """
     from data.questions.readiness import require_prompts, require_question_file
 
@@ -31,9 +34,17 @@ def require_questions(config: QuestionsConfig, seed: int, *, call: bool = True) 
     require_prompts(options)
     if config.teacher == "openai":
         from data.teachers.endpoint import OpenAITeacher
+        from data.teachers.protocol import TeacherUnavailable, TeacherUnreachable
 
         teacher = teacher_of(config, None)
         assert isinstance(teacher, OpenAITeacher)
         if call:
             tokens = options.question_tokens or 96
-            teacher.try_out(max_tokens=tokens, temperature=config.temperature, seed=seed)
+            try:
+                teacher.try_out(max_tokens=tokens, temperature=config.temperature, seed=seed)
+            except TeacherUnreachable:
+                raise
+            except (
+                TeacherUnavailable
+            ) as error:  # busy, or at a loss with this one prompt: the run's own may fare better
+                log.warning("%s; the run goes on, and asks it once more when its turn comes", error.what)

@@ -1,5 +1,6 @@
 """Where questions come from is looked at before a run: the file, the templates, the teacher's address and key."""
 
+import socket
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[2] / "data"))
 from faulty_endpoint import Endpoint, completion, refusal
 
+from data.teachers.protocol import TeacherUnreachable
 from raft_errors import BadInput
 from tasks.inputs.question_source import require_questions
 from tasks.questions import QuestionsConfig
@@ -60,6 +62,22 @@ def test_a_wrong_key_address_or_file_is_told(endpoint, tmp_path, monkeypatch):
         require_questions(QuestionsConfig(file=str(tmp_path / "own.csv")), 0)
     with pytest.raises(BadInput, match="no template folder"):
         require_questions(QuestionsConfig(templates=str(tmp_path / "own")), 0)
+
+
+@pytest.mark.parametrize("fault", ["503", "disconnect", "broken"])
+def test_a_teacher_that_fails_at_the_trial_alone_stops_no_run(endpoint, caplog, fault):
+    """Busy, or it hangs up: the run's own prompts may fare better."""
+    endpoint.always = fault
+    require_questions(asking(endpoint), 0)
+    assert "the run goes on" in caplog.text
+
+
+def test_an_address_at_which_nobody_listens_is_told_before_the_run(endpoint):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+    with pytest.raises(TeacherUnreachable, match="gives no answer: unreachable"):
+        require_questions(asking(endpoint, teacher_url=url), 0)
 
 
 def test_a_local_teacher_needs_nothing_of_all_that(endpoint):
