@@ -114,6 +114,24 @@ QWEN3 = Family(
     only={"attention_bias": (False,)},
     **_QWEN,
 )
+GRANITE = Family(
+    "granite",
+    "GraniteForCausalLM",
+    {
+        "max_position_embeddings": 2048,
+        "embedding_multiplier": 1.0,
+        "attention_multiplier": 1.0,
+        "residual_multiplier": 1.0,
+        "logits_scaling": 1.0,
+    },
+    {
+        "embedding_multiplier": "embedding_scale",
+        "attention_multiplier": "attention_scale",
+        "residual_multiplier": "residual_scale",
+        "logits_scaling": "logit_divisor",
+    },
+    only={"attention_bias": (False,), "mlp_bias": (False,)},
+)
 
 
 def _read_smollm3(config: Raw) -> dict[str, Any]:
@@ -283,5 +301,5 @@ PHI3 = Family(
 
 FAMILIES = {
     family.name: family
-    for family in (LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, OLMO2, GEMMA, GEMMA2, GEMMA3, PHI3)
+    for family in (LLAMA, MISTRAL, QWEN2, QWEN3, GRANITE, SMOLLM3, OLMO2, GEMMA, GEMMA2, GEMMA3, PHI3)
 }

@@ -50,6 +50,16 @@ FAMILIES = {
         transformers.Qwen2Config,
         {"use_sliding_window": True, "sliding_window": 5, "layer_types": [FULL, SLIDING, FULL]},
     ),
+    "granite": (
+        transformers.GraniteConfig,
+        {
+            "tie_word_embeddings": True,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.6,
+            "logits_scaling": 2.0,
+        },
+    ),
     "smollm3": (transformers.SmolLM3Config, {"no_rope_layers": [1, 0, 1]}),
     "olmo2": (transformers.Olmo2Config, {}),
     "gemma": (transformers.GemmaConfig, {"head_dim": 16}),

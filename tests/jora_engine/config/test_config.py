@@ -73,6 +73,9 @@ def test_smollm2_is_read_with_derived_head_dim():
         transformers.Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=9, max_window_layers=0),
         transformers.Qwen3Config(**SMALL),
         transformers.Qwen3Config(**SMALL, use_sliding_window=True, sliding_window=9, max_window_layers=1),
+        transformers.GraniteConfig(
+            **SMALL, embedding_multiplier=12, attention_multiplier=0.015625, residual_multiplier=0.22, logits_scaling=8
+        ),
         transformers.SmolLM3Config(**SMALL, no_rope_layer_interval=2),
         transformers.SmolLM3Config(**SMALL, no_rope_layers=[1, 0], use_sliding_window=True, sliding_window=7),
         transformers.Olmo2Config(**SMALL),
@@ -142,6 +145,8 @@ def test_options_that_would_change_the_result_are_refused(change, named):
         ("Gemma2", {"hidden_activation": "silu"}, "hidden_activation"),
         ("Gemma2", {"layer_types": ["full_attention", "chunked_attention"]}, "chunked_attention"),
         ("Gemma3Text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+        ("Granite", {"mlp_bias": True}, "mlp_bias"),
+        ("Granite", {"shared_intermediate_size": 64}, "shared_intermediate_size"),  # the mixtures' and hybrids'
         ("Phi3", {"resid_pdrop": 0.1}, "resid_pdrop"),
         ("Phi3", {"rope_parameters": {"partial_rotary_factor": 0.75}}, "partial_rotary_factor"),  # Phi-4-mini
         ("SmolLM3", {"no_rope_layers": [1, 0, 1]}, "no_rope_layers"),
@@ -202,7 +207,7 @@ _WINDOWS = [{}, {"use_sliding_window": True, "max_window_layers": 0}, {"sliding_
     [
         *itertools.product(["Qwen2", "Qwen3"], _WINDOWS),
         *itertools.product(["Llama", "Mistral", "Phi3"], [{}, {"sliding_window": None}]),
-        *((kind, {}) for kind in ("SmolLM3", "Olmo2", "Gemma", "Gemma2", "Gemma3Text")),
+        *((kind, {}) for kind in ("Granite", "SmolLM3", "Olmo2", "Gemma", "Gemma2", "Gemma3Text")),
     ],
 )
 def test_a_key_that_is_not_there_means_what_it_means_to_transformers(kind, more):
