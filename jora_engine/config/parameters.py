@@ -66,9 +66,10 @@ def parameters(config: ModelConfig) -> tuple[Parameter, ...]:
         return Parameter(name, path, (vocab, d), ("vocab", "embed"), per_layer=False)
 
     def norm(name: str, path: str, size: int = d, *, per_layer: bool = True) -> Parameter:
-        return Parameter(name, f"{path}.weight", (size,), (None,), "ones", per_layer=per_layer)
+        initial: Initial = "zeros" if config.norm_kind == "one_plus" else "ones"
+        return Parameter(name, f"{path}.weight", (size,), (None,), initial, per_layer=per_layer)
 
-    def linear(name: str, path: str, out: tuple[int, Axis], into: tuple[int, Axis]) -> Parameter:
+    def linear(name: str, path: str, out: tuple[int, Axis | None], into: tuple[int, Axis]) -> Parameter:
         (rows, out_axis), (columns, in_axis) = out, into
         shape, axes = (rows, columns), (out_axis, in_axis)
         return Parameter(name, f"{path}.weight", shape, axes, lora=True, quantisable=True)
@@ -76,15 +77,34 @@ def parameters(config: ModelConfig) -> tuple[Parameter, ...]:
     def bias(name: str, path: str, size: int, axis: Axis) -> Parameter:
         return Parameter(f"{name}_bias", f"{path}.bias", (size,), (axis,), "zeros")
 
+    norms = {  # what the attention reads and gives, then the MLP; a layer has those that stand here
+        "before": {"input_norm": "input_layernorm", "post_norm": "post_attention_layernorm"},
+        "after": {"attention_out_norm": "post_attention_layernorm", "mlp_out_norm": "post_feedforward_layernorm"},
+        "around": {
+            "input_norm": "input_layernorm",
+            "attention_out_norm": "post_attention_layernorm",
+            "post_norm": "pre_feedforward_layernorm",
+            "mlp_out_norm": "post_feedforward_layernorm",
+        },
+    }[config.norms]
+    if config.fused:  # cut over devices, a part would hold rows of q, k and v in no order that attention wants
+        into_heads = [linear("qkv", "self_attn.qkv_proj", (q + 2 * kv, None), (d, "embed"))]
+        into_ffn = [linear("gate_up", "mlp.gate_up_proj", (2 * f, None), (d, "embed"))]
+    else:
+        into_heads = [
+            linear("q", "self_attn.q_proj", (q, "heads"), (d, "embed")),
+            linear("k", "self_attn.k_proj", (kv, "kv_heads"), (d, "embed")),
+            linear("v", "self_attn.v_proj", (kv, "kv_heads"), (d, "embed")),
+        ]
+        into_ffn = [
+            linear("gate", "mlp.gate_proj", (f, "ffn"), (d, "embed")),
+            linear("up", "mlp.up_proj", (f, "ffn"), (d, "embed")),
+        ]
     layer = [
-        norm("input_norm", "input_layernorm"),
-        norm("post_norm", "post_attention_layernorm"),
-        linear("q", "self_attn.q_proj", (q, "heads"), (d, "embed")),
-        linear("k", "self_attn.k_proj", (kv, "kv_heads"), (d, "embed")),
-        linear("v", "self_attn.v_proj", (kv, "kv_heads"), (d, "embed")),
+        *(norm(name, path) for name, path in norms.items()),
+        *into_heads,
         linear("o", "self_attn.o_proj", (d, "embed"), (q, "heads")),
-        linear("gate", "mlp.gate_proj", (f, "ffn"), (d, "embed")),
-        linear("up", "mlp.up_proj", (f, "ffn"), (d, "embed")),
+        *into_ffn,
         linear("down", "mlp.down_proj", (d, "embed"), (f, "ffn")),
     ]
     if config.qkv_bias:
@@ -95,8 +115,8 @@ def parameters(config: ModelConfig) -> tuple[Parameter, ...]:
         ]
     if config.qk_norm:
         layer += [
-            norm("q_norm", "self_attn.q_norm", width),
-            norm("k_norm", "self_attn.k_norm", width),
+            norm("q_norm", "self_attn.q_norm", q if config.qk_norm_whole else width),
+            norm("k_norm", "self_attn.k_norm", kv if config.qk_norm_whole else width),
         ]
     head = [] if config.tie_embeddings else [table("head", HEAD)]
     return (

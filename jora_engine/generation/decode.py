@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jora_engine.config.architecture import ModelConfig
+from jora_engine.config.architecture import LayerKind, ModelConfig
 from jora_engine.generation.sampling import NEGATIVE, pick
-from jora_engine.model.decoder import decoder_layer, embed, head_logits
+from jora_engine.model.decoder import Attend, decoder_layer, embed, head_logits
 from jora_engine.model.kv_cache import Cache, PromptCache, ReplyCache, Stretch, attend_cached, new_cache, write
 from jora_engine.model.lora import joined
 from jora_engine.model.ops_cpu import beside
-from jora_engine.model.rope_table import rope_table
+from jora_engine.model.rope_table import layer_table
 
 
 class Rows(NamedTuple):
@@ -44,20 +44,27 @@ class Rows(NamedTuple):
 
 def prepare_layer(layer: Mapping[str, Any], join: Callable[[list[Any]], Any]) -> dict[str, Any]:
     """One layer's parameters as the programs here want them: q, k and v as one matrix, gate and up as one."""
-    return joined(layer, (("q", "k", "v"), ("gate", "up")), join)
+    groups = (("q", "k", "v"), ("gate", "up"))
+    return joined(layer, [names for names in groups if names[0] in layer], join)
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnums=2)
-def _prefill_layer(x, layer, cache: tuple[Stretch, ...], start, length, config: ModelConfig):
+def _attend(positions: jax.Array, kind: LayerKind, config: ModelConfig) -> Attend:
+    """How the new tokens at `positions` find their keys in a layer of that kind."""
+    scale, softcap = config.attention_scale, config.attention_softcap
+    return functools.partial(attend_cached, positions=positions, window=kind.window, scale=scale, softcap=softcap)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "kind"), donate_argnums=2)
+def _prefill_layer(x, layer, cache: tuple[Stretch, ...], start, length, config: ModelConfig, kind: LayerKind):
     """One layer over a chunk x `[chunk, embed]`, kept at columns `start...` of a cache of one row."""
     positions = start + jnp.arange(x.shape[0], dtype=jnp.int32)[None]
-    rope = rope_table(config.rope, config.head_dim, positions, jnp.full_like(positions, length))
-    attend = functools.partial(attend_cached, positions=positions, window=config.sliding_window)
+    rope = layer_table(kind.rope, config.head_dim, positions, jnp.full_like(positions, length))
+    attend = _attend(positions, kind, config)
     x, kept = decoder_layer(x, layer, {}, rope, attend, config, cache=PromptCache(cache, start))
     return x, kept.segments
 
 
-embed_tokens = jax.jit(embed)
+embed_tokens = jax.jit(embed, static_argnames="config")
 logits = jax.jit(head_logits, static_argnames="config")
 
 
@@ -82,10 +89,10 @@ def prefill(
     Returns:
         Hidden states before the final norm `[chunk, embed]`, and the cache.
     """
-    x = embed_tokens({"embed": params["embed"]}, jnp.asarray(tokens, jnp.int32))
+    x = embed_tokens({"embed": params["embed"]}, jnp.asarray(tokens, jnp.int32), config=config)
     at, length, out = jnp.int32(start), jnp.int32(length), []
-    for layer, kept in zip(layers, cache, strict=True):
-        x, kept = _prefill_layer(x, layer, kept, at, length, config=config)
+    for layer, kept, kind in zip(layers, cache, config.layer_kinds, strict=True):
+        x, kept = _prefill_layer(x, layer, kept, at, length, config=config, kind=kind)
         out.append(kept)
     return x, out
 
@@ -155,14 +162,14 @@ def decode(
 def _decode_layers(params, layers, cache, recent, rows: Rows, start, index, config: ModelConfig):
     """Logits `[rows, vocab]` after one token per row, and `recent` with its keys and values."""
     table, token = beside(params["embed"], rows.token)
-    x = embed({"embed": table}, token)
+    x = embed({"embed": table}, token, config)
     positions = jnp.asarray(rows.position)[:, None]
     # a row keeps the angles of its prompt's length: the cached keys were turned by them
-    rope = rope_table(config.rope, config.head_dim, positions, (rows.position - rows.made + 1)[:, None])
-    attend = functools.partial(attend_cached, positions=positions, window=config.sliding_window)
+    lengths = (rows.position - rows.made + 1)[:, None]
+    ropes = {kind: layer_table(kind.rope, config.head_dim, positions, lengths) for kind in config.kinds}
     out = []
-    for layer, segments, stretch in zip(layers, cache, recent, strict=True):
-        kept = ReplyCache(segments, stretch, start, index)
-        x, kept = decoder_layer(x, layer, {}, rope, attend, config, cache=kept)
+    for layer, segments, stretch, kind in zip(layers, cache, recent, config.layer_kinds, strict=True):
+        kept, attend = ReplyCache(segments, stretch, start, index), _attend(positions, kind, config)
+        x, kept = decoder_layer(x, layer, {}, ropes[kind], attend, config, cache=kept)
         out.append(kept.recent)
     return head_logits(params, x, config), out

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jora_engine.model.ops import Array, accumulate
+from jora_engine.model.ops import Array, accumulate, soft_cap
 from jora_engine.model.ops_cpu import from_bits, to_bits
 
 NEGATIVE = -1e30  # finite, so that a fully masked row stays finite
@@ -28,7 +28,8 @@ class Mask(NamedTuple):
 
     Attributes:
         segments: `[batch, seq]` int32, 0 = padding; equal numbers are contiguous.
-        positions: `[batch, seq]` int32, restarting at 0 in each segment; padding counts as a segment of its own.
+        positions: `[batch, seq]` int32, restarting at 0 in each segment; padding counts as a segment of its own. A
+            smaller number than that hides what lies further back: a window is its least upper bound.
     """
 
     segments: Array
@@ -53,8 +54,10 @@ def attention(
     window: int | None = None,
     backend: str = "blocked",
     offset: jax.Array | int = 0,
+    scale: float | None = None,
+    softcap: float | None = None,
 ) -> jax.Array:
-    """Softmax attention scaled by `head_dim ** -0.5`.
+    """Softmax attention.
 
     Args:
         q: `[batch, queries, heads, head_dim]`.
@@ -63,12 +66,15 @@ def attention(
         window: a token sees itself and `window - 1` earlier ones (Hugging Face's `sliding_window`), None for all.
         backend: `blocked` or `reference`.
         offset: place of the first query in the sequence, where a device holds a part of the queries.
+        scale: the factor on scores, `head_dim ** -0.5` by default.
+        softcap: c in `c * tanh(scores / c)`, before the mask; None for none.
 
     Returns:
         `[batch, queries, heads, head_dim]` in `q.dtype`. Rows of padding tokens are finite and meaningless.
     """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     if backend == "reference":
-        return _reference(q, k, v, mask, window, offset)
+        return _reference(q, k, v, mask, window, offset, scale, softcap)
     batch, queries, heads, width = q.shape
     length, kv_heads = k.shape[1:3]
     # a part of the queries starts on a block border only if its length is whole blocks
@@ -82,7 +88,8 @@ def attention(
     segments = jnp.pad(mask.segments, ((0, 0), (0, pad)))
     first = _first_visible(mask, window)
     first = jnp.pad(first, ((0, 0), (0, pad)), constant_values=length + pad)
-    out = _blocked(grouped, rows(k), rows(v), segments, first, jnp.asarray(offset, jnp.int32), block)
+    at = jnp.asarray(offset, jnp.int32)
+    out = _blocked(grouped, rows(k), rows(v), segments, first, at, block, scale, softcap)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, -1, heads, width)[:, :queries]
 
 
@@ -95,35 +102,38 @@ def _first_visible(mask: Mask, window: int | None) -> jax.Array:
     return jnp.where(mask.segments > 0, first, mask.segments.shape[1])
 
 
-def _reference(q, k, v, mask, window, offset):
+def _reference(q, k, v, mask, window, offset, scale, softcap):
     group, index = q.shape[2] // k.shape[2], jnp.arange(k.shape[1])
     at = offset + jnp.arange(q.shape[1])
     seen = (jnp.asarray(mask.segments)[:, at][:, :, None] == mask.segments[:, None, :]) & (at[:, None] >= index)
+    seen &= at[:, None] - index <= jnp.asarray(mask.positions)[:, at][:, :, None]
     if window is not None:
         seen &= at[:, None] - index < window
     k, v = jnp.repeat(k, group, axis=2), jnp.repeat(v, group, axis=2)
-    scores = accumulate("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+    scores = soft_cap(accumulate("bqhd,bkhd->bhqk", q, k) * scale, softcap)
     weights = jax.nn.softmax(jnp.where(seen[:, None], scores, NEGATIVE), axis=-1)
     return accumulate("bhqk,bkhd->bqhd", weights.astype(q.dtype), v).astype(q.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _blocked(q, k, v, segments, first, offset, block):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
+def _blocked(q, k, v, segments, first, offset, block, scale, softcap):
     """q [batch, kv, group, queries, d], k and v [batch, kv, seq, d], segments and first [batch, seq] -> like q."""
-    return _blocked_forward(q, k, v, segments, first, offset, block)[0]
+    return _blocked_forward(q, k, v, segments, first, offset, block, scale, softcap)[0]
 
 
-def _blocked_forward(q, k, v, segments, first, offset, block):
-    out, lse = lax.map(functools.partial(_forward_row, offset=offset, block=block), (q, k, v, segments, first))
+def _blocked_forward(q, k, v, segments, first, offset, block, scale, softcap):
+    row = functools.partial(_forward_row, offset=offset, block=block, scale=scale, softcap=softcap)
+    out, lse = lax.map(row, (q, k, v, segments, first))
     # named so that a remat policy can keep them: recomputing them means running all of this again
     bits, lse = checkpoint_name(to_bits(out.astype(q.dtype)), "attention_out"), checkpoint_name(lse, "attention_lse")
     return from_bits(bits), (q, k, v, segments, first, bits, lse, offset)
 
 
-def _blocked_backward(block, saved, g):
+def _blocked_backward(block, scale, softcap, saved, g):
     q, k, v, segments, first, bits, lse, offset = saved
     rows = (q, k, v, segments, first, from_bits(bits), lse, g)
-    dq, dk, dv = lax.map(functools.partial(_backward_row, offset=offset, block=block), rows)
+    row = functools.partial(_backward_row, offset=offset, block=block, scale=scale, softcap=softcap)
+    dq, dk, dv = lax.map(row, rows)
     return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None, None, None
 
 
@@ -148,10 +158,9 @@ def _visible(segments, first, at_q, at_k, block, group):
     return jnp.tile(ok, (group, 1))
 
 
-def _forward_row(row, offset, block):
+def _forward_row(row, offset, block, scale, softcap):
     q, k, v, segments, first = row
     kv, group, queries, width = q.shape
-    scale = width**-0.5
 
     def query_block(index):
         at = index * block
@@ -160,7 +169,7 @@ def _forward_row(row, offset, block):
         def key_block(j, carry):
             top, total, out = carry
             kb, vb = _take(k, j * block, block, 1), _take(v, j * block, block, 1)
-            scores = accumulate("hqd,hkd->hqk", qb, kb) * scale
+            scores = soft_cap(accumulate("hqd,hkd->hqk", qb, kb) * scale, softcap)
             scores = jnp.where(_visible(segments, first, offset + at, j * block, block, group), scores, NEGATIVE)
             new_top = jnp.maximum(top, scores.max(-1))
             weights = jnp.exp(scores - new_top[..., None]).astype(v.dtype)
@@ -182,10 +191,9 @@ def _forward_row(row, offset, block):
     return out.reshape(q.shape), lse
 
 
-def _backward_row(row, offset, block):
+def _backward_row(row, offset, block, scale, softcap):
     q, k, v, segments, first, out, lse, g = row
     kv, group, queries, width = q.shape
-    scale = width**-0.5
     delta = accumulate("hgtd,hgtd->hgt", g, out)
 
     def query_block(grads, index):
@@ -198,11 +206,14 @@ def _backward_row(row, offset, block):
         def key_block(j, carry):
             dq, dk, dv = carry
             kb, vb = _take(k, j * block, block, 1), _take(v, j * block, block, 1)
-            scores = accumulate("hqd,hkd->hqk", qb, kb) * scale
+            scores = soft_cap(accumulate("hqd,hkd->hqk", qb, kb) * scale, softcap)
             seen = _visible(segments, first, offset + at, j * block, block, group)
             weights = jnp.exp(jnp.where(seen, scores - lse[index][..., None], NEGATIVE)).astype(q.dtype)
             d_weights = accumulate("hqd,hkd->hqk", gb, vb)
-            d_scores = (weights * (d_weights - db[..., None]) * scale).astype(q.dtype)
+            d_scores = weights * (d_weights - db[..., None]) * scale
+            if softcap is not None:
+                d_scores *= 1.0 - jnp.square(scores / softcap)  # tanh's own slope
+            d_scores = d_scores.astype(q.dtype)
             dk_b = accumulate("hdq,hqk->hdk", q_t, d_scores)
             dv_b = accumulate("hdq,hqk->hdk", g_t, weights)
             dk = lax.dynamic_update_slice_in_dim(dk, _take(dk, j * block, block, 2) + dk_b, j * block, 2)

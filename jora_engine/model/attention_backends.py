@@ -94,10 +94,15 @@ KERNELS: dict[str, Kernel] = {"cudnn": cudnn, "pallas": pallas, "cudnn_masked": 
 """In the order they are tried; a fixed order, not the clock, so that a resumed run takes the same one."""
 
 
-def attend_with(backend: str, window: int | None) -> Callable[..., jax.Array]:
-    """`attention(q, k, v, mask, offset=0)` for a back end: a kernel by its name, `blocked` or `reference`."""
+def attend_with(
+    backend: str, window: int | None, scale: float | None = None, softcap: float | None = None
+) -> Callable[..., jax.Array]:
+    """`attention(q, k, v, mask, offset=0)` for a back end: a kernel by its name, `blocked` or `reference`.
+
+    Kernels know neither `scale` nor `softcap` (see `attention`): `choose` takes none for models that have one.
+    """
     if backend not in KERNELS:
-        return functools.partial(attention, window=window, backend=backend)
+        return functools.partial(attention, window=window, backend=backend, scale=scale, softcap=softcap)
     kernel = KERNELS[backend]
 
     def run(q, k, v, mask, offset=0):

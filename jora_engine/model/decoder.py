@@ -11,16 +11,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.model.attention import Mask, segment_lengths
 from jora_engine.model.attention_backends import attend_with
 from jora_engine.model.lora import Adapter, linear
-from jora_engine.model.ops import Array, accumulate, rms_norm, rotate, swiglu
+from jora_engine.model.ops import GATED, Array, accumulate, rms_norm, rotate, scaled, soft_cap
 from jora_engine.model.ops_cpu import named
 from jora_engine.model.parameters import Params
 from jora_engine.model.remat import scan_layers
-from jora_engine.model.rope_table import by_length, rope_table
+from jora_engine.model.rope_table import by_length, layer_table
 from jora_engine.model.sharding import Placement
 
 Rope = tuple[jax.Array, jax.Array]
@@ -64,27 +65,52 @@ def forward(
     """
     pin = placement.activations if placement else lambda x: x
     whole = placement.gathered if placement else lambda weights: weights
-    lengths = segment_lengths(mask) if by_length(config.rope) else None
-    rope = rope_table(config.rope, config.head_dim, mask.positions, lengths)
-    attention = place_attention(attend_with(backend, config.sliding_window), placement)
-
-    def attend(q, k, v, cache):
-        return attention(q, k, v, mask), cache
+    view = layer_views(config, mask)
+    window = config.kinds[0].window if len(config.kinds) == 1 else None
+    scores = {"scale": config.attention_scale, "softcap": config.attention_softcap}
+    attention = place_attention(attend_with(backend, window, **scores), placement)
 
     def layer(x, base, trained):
         index, adapter = trained
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+        rope, seen = view(index)
+
+        def attend(q, k, v, cache):
+            return attention(q, k, v, seen), cache
+
         x, _ = decoder_layer(x, whole(base), adapter, rope, attend, config, dropout=dropout, key=key)
         return pin(x)
 
-    x = pin(embed(whole({"embed": params["embed"]}), tokens))
+    x = pin(embed(whole({"embed": params["embed"]}), tokens, config))
     x = scan_layers(layer, x, params["layers"], (jnp.arange(config.num_layers), lora), remat)
     return final_norm(params, x, config)
 
 
-def embed(params: Params, tokens: Array) -> jax.Array:
-    """The rows of the embedding that belong to `tokens`."""
-    return jnp.take(params["embed"], tokens, axis=0)
+def layer_views(config: ModelConfig, mask: Mask) -> Callable[[jax.Array], tuple[Rope, Mask]]:
+    """`view(layer)`: the RoPE table of a layer and what its tokens see, the same for all where all are alike.
+
+    A window that only some layers have is told by the mask: none of its positions looks back further.
+    """
+    lengths = segment_lengths(mask) if any(kind.rope and by_length(kind.rope) for kind in config.kinds) else None
+    ropes = [layer_table(kind.rope, config.head_dim, mask.positions, lengths) for kind in config.kinds]
+    if len(config.kinds) == 1:
+        return lambda layer: (ropes[0], mask)
+    cos, sin = (jnp.stack(tables) for tables in zip(*ropes))
+    farthest = jnp.asarray([mask.segments.shape[1] if k.window is None else k.window - 1 for k in config.kinds])
+    kinds = jnp.asarray([config.kinds.index(kind) for kind in config.layer_kinds])
+
+    def view(layer: jax.Array) -> tuple[Rope, Mask]:
+        kind = kinds[layer]
+        return (cos[kind], sin[kind]), mask._replace(positions=jnp.minimum(mask.positions, farthest[kind]))
+
+    return view
+
+
+def embed(params: Params, tokens: Array, config: ModelConfig) -> jax.Array:
+    """The rows of the embedding that belong to `tokens`, as the first layer takes them."""
+    x = jnp.take(params["embed"], tokens, axis=0)
+    factor = config.embedding_scale
+    return scaled(x, float(np.asarray(factor, x.dtype)) if config.embedding_scale_rounded else factor)
 
 
 def decoder_layer(
@@ -99,7 +125,7 @@ def decoder_layer(
     dropout: float = 0.0,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, Any]:
-    """One pre-norm block: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+    """`x + attention(norm(x))`, then `x + mlp(norm(x))`; some families norm what a sublayer gives, some both.
 
     Args:
         x: `[batch, seq, embed]`, in generation `[batch * seq, embed]`.
@@ -111,31 +137,45 @@ def decoder_layer(
         Like `x`, and the cache with this layer's new keys and values.
     """
     keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
-    eps, width = config.rms_norm_eps, config.head_dim
+    gated = GATED[config.activation]
     keep = named if cache is None else lambda x, name: x  # beside a cache no backward pass follows
 
+    def norm(x: jax.Array, name: str) -> jax.Array:
+        return rms_norm(x, layer[name], config.rms_norm_eps, config.norm_kind) if name in layer else x
+
     with jax.named_scope("attention"):
-        normed = rms_norm(x, layer["input_norm"], eps)
-        q, k, v = linear(normed, ("q", "k", "v"), layer, lora, dropout, keys[0])
-        q, k, v = (y.reshape(*rope[0].shape[:2], -1, width) for y in (q, k, v))
-        if config.qk_norm:
-            q, k = rms_norm(q, layer["q_norm"], eps), rms_norm(k, layer["k_norm"], eps)
+        normed = norm(x, "input_norm")
+        if config.fused:
+            (qkv,) = linear(normed, ("qkv",), layer, lora, dropout, keys[0])
+            ends = config.head_dim * np.cumsum([config.num_heads, config.num_kv_heads])
+            q, k, v = jnp.split(qkv, ends, axis=-1)
+        else:
+            q, k, v = linear(normed, ("q", "k", "v"), layer, lora, dropout, keys[0])
+        if config.qk_norm_whole:
+            q, k = norm(q, "q_norm"), norm(k, "k_norm")
+        q, k, v = (y.reshape(*rope[0].shape[:2], -1, config.head_dim) for y in (q, k, v))
+        if config.qk_norm and not config.qk_norm_whole:
+            q, k = norm(q, "q_norm"), norm(k, "k_norm")
         q, k = rotate(q, *rope), rotate(k, *rope)
         mixed, cache = attend(q, k, v, cache)
         (out,) = linear(mixed.reshape(*x.shape[:-1], -1), ("o",), layer, lora, dropout, keys[1])
-        x = keep(x + out, "attention_residual")
+        x = keep(x + scaled(norm(out, "attention_out_norm"), config.residual_scale), "attention_residual")
 
     with jax.named_scope("mlp"):
-        normed = rms_norm(x, layer["post_norm"], eps)
-        gate, up = linear(normed, ("gate", "up"), layer, lora, dropout, keys[2])
+        normed = norm(x, "post_norm")
+        if config.fused:
+            (both,) = linear(normed, ("gate_up",), layer, lora, dropout, keys[2])
+            gate, up = jnp.split(both, 2, axis=-1)
+        else:
+            gate, up = linear(normed, ("gate", "up"), layer, lora, dropout, keys[2])
         gate, up = keep(gate, "gate"), keep(up, "up")
-        (out,) = linear(swiglu(gate, up), ("down",), layer, lora, dropout, keys[3])
-        return x + out, cache
+        (out,) = linear(gated(gate, up), ("down",), layer, lora, dropout, keys[3])
+        return x + scaled(norm(out, "mlp_out_norm"), config.residual_scale), cache
 
 
 def final_norm(params: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
     """What the head reads, of the last layer's output."""
-    return rms_norm(x, params["final_norm"], config.rms_norm_eps)
+    return rms_norm(x, params["final_norm"], config.rms_norm_eps, config.norm_kind)
 
 
 def head_matrix(params: Params, placement: Placement | None = None) -> jax.Array:
@@ -146,7 +186,12 @@ def head_matrix(params: Params, placement: Placement | None = None) -> jax.Array
 
 def head_logits(params: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
     """Float32 logits `[tokens, vocab]` of the last layer's output `[tokens, embed]`."""
-    return accumulate("td,vd->tv", final_norm(params, x, config), head_matrix(params))
+    return finish_logits(accumulate("td,vd->tv", final_norm(params, x, config), head_matrix(params)), config)
+
+
+def finish_logits(products: jax.Array, config: ModelConfig) -> jax.Array:
+    """Logits from the head's products."""
+    return soft_cap(scaled(products, 1 / config.logit_divisor), config.logit_softcap)
 
 
 def place_attention(attention: Callable[..., jax.Array], placement: Placement | None) -> Callable[..., jax.Array]:

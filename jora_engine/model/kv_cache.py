@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.model.ops import accumulate
+from jora_engine.model.ops import accumulate, soft_cap
 
 NEGATIVE = -1e30
 SEGMENT = 512  # columns; products with more columns take another path on XLA:CPU, with other last digits
@@ -175,28 +175,42 @@ LayerCache = TypeVar("LayerCache", PromptCache, ReplyCache)
 
 
 def attend_cached(
-    q: jax.Array, k: jax.Array, v: jax.Array, cache: LayerCache, *, positions: jax.Array, window: int | None
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    cache: LayerCache,
+    *,
+    positions: jax.Array,
+    window: int | None,
+    scale: float | None = None,
+    softcap: float | None = None,
 ) -> tuple[jax.Array, LayerCache]:
     """Attention of new tokens at `positions` `[rows, seq]` over a layer's cache and themselves; the cache with them."""
     cache = cache.extended(Stretch(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
-    return cached_attention(q, cache.stretches(), positions, window).astype(q.dtype), cache
+    return cached_attention(q, cache.stretches(), positions, window, scale, softcap).astype(q.dtype), cache
 
 
 def cached_attention(
-    q: jax.Array, parts: Sequence[tuple[Stretch, jax.Array]], positions: jax.Array, window: int | None
+    q: jax.Array,
+    parts: Sequence[tuple[Stretch, jax.Array]],
+    positions: jax.Array,
+    window: int | None,
+    scale: float | None = None,
+    softcap: float | None = None,
 ) -> jax.Array:
     """Attention of new tokens over several stretches of cache.
 
     Args:
         q: `[rows, seq, heads, head_dim]` at `positions` `[rows, seq]`.
         parts: stretches, each with the position of its columns, `[rows or 1, columns]` int32, -1 for none.
+        scale, softcap: see `attention.attention`.
 
     Returns:
         `[rows, seq, heads * head_dim]` float32.
     """
     rows, length, heads, width = q.shape
     kind, kv_heads = parts[0][0].k.dtype, parts[0][0].k.shape[1]
-    group = heads // kv_heads
+    group, scale = heads // kv_heads, width**-0.5 if scale is None else scale
     grouped = q.reshape(rows, length, kv_heads, group, width).transpose(0, 2, 3, 1, 4)
     grouped = grouped.reshape(rows, kv_heads, group * length, width).astype(kind)
     scores = []
@@ -205,7 +219,7 @@ def cached_attention(
         seen = (at >= 0) & (at <= of)
         if window is not None:
             seen &= of - at < window
-        part = accumulate("rhqd,rhdc->rhqc", grouped, stretch.k) * width**-0.5
+        part = soft_cap(accumulate("rhqd,rhdc->rhqc", grouped, stretch.k) * scale, softcap)
         scores.append(jnp.where(jnp.tile(seen, (1, group, 1))[:, None], part, NEGATIVE))
     top = functools.reduce(jnp.maximum, [part.max(-1, keepdims=True) for part in scores])
     weights = [jnp.exp(part - top) for part in scores]

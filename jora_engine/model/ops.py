@@ -7,6 +7,7 @@ which leaves the fast matrix units on every back end. Nothing here knows about l
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -51,22 +52,33 @@ def _matmul_backward(saved, g):
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
-    """RMSNorm over the last axis in float32, result in `x.dtype` (arXiv 1910.07467; casts in transformers' order)."""
-    return _rms_norm_forward(x, weight, eps)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def rms_norm(x: jax.Array, weight: jax.Array, eps: float, kind: str = "narrow") -> jax.Array:
+    """RMSNorm over the last axis in float32, result in `x.dtype` (arXiv 1910.07467; casts in transformers' order).
+
+    Args:
+        kind: how the weight comes in: after the cast to `x.dtype` (`narrow`), before it (`wide`), or before it with 1
+            added (`one_plus`).
+    """
+    return _rms_norm_forward(x, weight, eps, kind)[0]
 
 
-def _rms_norm_forward(x, weight, eps):
+def _rms_norm_forward(x, weight, eps, kind):
     f = x.astype(jnp.float32)
     scale = jax.lax.rsqrt(jnp.mean(f * f, axis=-1, keepdims=True) + eps)
-    return weight * (f * scale).astype(x.dtype), (x, weight, scale)
+    if kind == "narrow":
+        return weight * (f * scale).astype(x.dtype), (x, weight, scale)
+    return (_wide(weight, kind) * (f * scale)).astype(x.dtype), (x, weight, scale)
 
 
-def _rms_norm_backward(eps, saved, g):
+def _wide(weight: jax.Array, kind: str) -> jax.Array:
+    return weight.astype(jnp.float32) + (1.0 if kind == "one_plus" else 0.0)
+
+
+def _rms_norm_backward(eps, kind, saved, g):
     # the row sum as a dot product: XLA:CPU takes four times as long for the multiply-and-reduce that autodiff makes
     x, weight, scale = saved
-    gw = g * weight
+    gw = g * weight if kind == "narrow" else g.astype(jnp.float32) * _wide(weight, kind)
     mean = accumulate("...d,...d->...", gw, x)[..., None] / x.shape[-1]
     f = x.astype(jnp.float32)
     dx = (gw.astype(jnp.float32) * scale - f * (mean * scale**3)).astype(x.dtype)
@@ -113,3 +125,22 @@ def _swiglu_backward(saved, g):
 
 
 swiglu.defvjp(lambda gate, up: (swiglu(gate, up), (gate, up)), _swiglu_backward)
+
+
+def geglu(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """`gelu(gate) * up` with gelu's tanh form in float32 (arXiv 2002.05202), result in `gate.dtype`."""
+    return jax.nn.gelu(gate.astype(jnp.float32), approximate=True).astype(gate.dtype) * up
+
+
+GATED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"silu": swiglu, "gelu_tanh": geglu}
+"""The MLP's gated activation by the name of its function."""
+
+
+def scaled(x: jax.Array, factor: float) -> jax.Array:
+    """`factor * x`, multiplied in float32 and rounded once; `x` itself where the factor is 1."""
+    return x if factor == 1.0 else (x.astype(jnp.float32) * factor).astype(x.dtype)
+
+
+def soft_cap(x: jax.Array, cap: float | None) -> jax.Array:
+    """`cap * tanh(x / cap)`, which never leaves (-cap, cap); `x` itself without a cap."""
+    return x if cap is None else cap * jnp.tanh(x / cap)

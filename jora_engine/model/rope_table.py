@@ -62,6 +62,16 @@ def rope_table(
     return jnp.cos(angles) * factor, jnp.sin(angles) * factor
 
 
+def layer_table(
+    rope: RopeConfig | None, head_dim: int, positions: jax.Array | np.ndarray, lengths: jax.Array | np.ndarray | None
+) -> tuple[jax.Array, jax.Array]:
+    """`rope_table` of a layer; one without RoPE has a table that turns nothing."""
+    if rope is None:
+        shape = (*positions.shape, head_dim // 2)
+        return jnp.ones(shape, jnp.float32), jnp.zeros(shape, jnp.float32)
+    return rope_table(rope, head_dim, positions, lengths)
+
+
 def by_length(rope: RopeConfig) -> bool:
     """Whether the angles depend on how long a sequence is: `dynamic` and `longrope`."""
     return rope.kind in ("dynamic", "longrope")

@@ -140,6 +140,9 @@ class Trainer:
         cut = self.placement.size if self.placement else lambda axis: 1
         if cut("context") > 1:
             return Choice("blocked", "the only one for a sequence cut over devices")
+        own = (self.model.attention_scale, self.model.attention_softcap) != (None, None)
+        if own or len(self.model.kinds) > 1:
+            return Choice("blocked", "the only one for layers of several kinds or scores with their own scale or cap")
         tensor = cut("tensor") if self.placement and self.placement.heads_cut else 1
         packings = (*self.schedule.packings, self.validation_packing)
         return choose(

@@ -6,13 +6,14 @@ head is applied chunk by chunk; the forward pass keeps the gradient of the hidde
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jora_engine.model.ops import Array, accumulate
+from jora_engine.model.ops import Array, accumulate, scaled, soft_cap
 
 CHUNK = 128  # positions, over all rows, whose logits exist at one time
 
@@ -31,16 +32,20 @@ class Supervision(NamedTuple):
     weight: Array
 
 
-def supervised_loss(hidden: jax.Array, head: jax.Array, supervision: Supervision) -> jax.Array:
+def supervised_loss(
+    hidden: jax.Array, head: jax.Array, supervision: Supervision, divisor: float = 1.0, softcap: float | None = None
+) -> jax.Array:
     """Sum over supervised positions of `weight * -log p(target)`, float32 scalar.
 
     Args:
         hidden: `[batch, seq, embed]`.
         head: `[vocab, embed]`, frozen: its gradient is not computed.
+        divisor, softcap: what makes logits of the head's products, see `ModelConfig.logit_divisor`, `logit_softcap`.
     """
     gathered = _gather(hidden, supervision.position, supervision.weight)
     size = max(1, CHUNK // hidden.shape[0])
-    return _cross_entropy(*(_chunks(x, size) for x in (gathered, supervision.target, supervision.weight)), head)
+    chunks = (_chunks(x, size) for x in (gathered, supervision.target, supervision.weight))
+    return _cross_entropy(*chunks, head, divisor, softcap)
 
 
 def _chunks(x: Array, size: int) -> jax.Array:
@@ -74,24 +79,29 @@ def _gather_backward(saved, g):
 _gather.defvjp(_gather_forward, _gather_backward)
 
 
-@jax.custom_vjp
-def _cross_entropy(hidden, target, weight, head):
-    return _forward(hidden, target, weight, head)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _cross_entropy(hidden, target, weight, head, divisor, softcap):
+    return _forward(hidden, target, weight, head, divisor, softcap)[0]
 
 
-def _forward(hidden, target, weight, head):
+def _forward(hidden, target, weight, head, divisor, softcap):
     vocab = jnp.arange(head.shape[0])
 
     def chunk(total, xs):
         h, ids, w = xs
-        logits = accumulate("bcd,vd->bcv", h, head)
+        logits = soft_cap(scaled(accumulate("bcd,vd->bcv", h, head), 1 / divisor), softcap)
         lse = jax.nn.logsumexp(logits, axis=-1)
         hot = ids[..., None] == vocab  # a dense compare is faster than a scatter
         nll = lse - jnp.where(hot, logits, 0.0).sum(-1)
-        d_logits = ((jnp.exp(logits - lse[..., None]) - hot) * w[..., None]).astype(h.dtype)
+        d_logits = (jnp.exp(logits - lse[..., None]) - hot) * w[..., None]
+        if softcap is not None:
+            d_logits *= 1.0 - jnp.square(logits / softcap)  # tanh's own slope
+        d_logits = scaled(d_logits, 1 / divisor).astype(h.dtype)
         return total + (w * nll).sum(), accumulate("bcv,vd->bcd", d_logits, head).astype(h.dtype)
 
     return lax.scan(chunk, jnp.float32(0), (hidden, target, weight))
 
 
-_cross_entropy.defvjp(_forward, lambda d_hidden, g: ((d_hidden * g).astype(d_hidden.dtype), None, None, None))
+_cross_entropy.defvjp(
+    _forward, lambda divisor, softcap, d_hidden, g: ((d_hidden * g).astype(d_hidden.dtype), None, None, None)
+)

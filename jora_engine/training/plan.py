@@ -165,8 +165,8 @@ def flops_per_token(model: ModelConfig, lora: LoraConfig, document_tokens: float
     linear = linear_layers(model)
     frozen = model.num_layers * sum(math.prod(parameter.shape) for parameter in linear.values())
     adapter = model.num_layers * lora.rank * sum(sum(linear[name].shape) for name in lora.targets(model))
-    seen = min(document_tokens, 2.0 * model.sliding_window) if model.sliding_window else document_tokens
-    attention = 7 * seen * model.num_heads * model.head_dim * model.num_layers
+    seen = [min(document_tokens, 2.0 * kind.window) if kind.window else document_tokens for kind in model.layer_kinds]
+    attention = 7 * sum(seen) * model.num_heads * model.head_dim
     return 4 * (frozen + supervised * model.vocab_size * model.hidden_size) + 6 * adapter + attention
 
 

@@ -113,7 +113,9 @@ def summed_loss(lora: Adapter, params: Params, batch: Batch, key: jax.Array | No
         placement=placement,
     )
     head = head_matrix(params, placement)  # gathered once, not once for every chunk of the loss
-    return supervised_loss(hidden, head, batch.supervision)
+    return supervised_loss(
+        hidden, head, batch.supervision, divisor=options.model.logit_divisor, softcap=options.model.logit_softcap
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("optimizer", "options"), donate_argnums=(0, 1))

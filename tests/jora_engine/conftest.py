@@ -29,6 +29,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+FULL, SLIDING = "full_attention", "sliding_attention"
 FAMILIES = {
     "llama": (transformers.LlamaConfig, {"rms_norm_eps": 1e-5}),
     "smollm2": (
@@ -45,6 +46,47 @@ FAMILIES = {
     "mistral": (transformers.MistralConfig, {"sliding_window": 5, "head_dim": 16}),
     "qwen2": (transformers.Qwen2Config, {"tie_word_embeddings": True}),
     "qwen3": (transformers.Qwen3Config, {"head_dim": 12}),
+    "qwen2_some_windows": (
+        transformers.Qwen2Config,
+        {"use_sliding_window": True, "sliding_window": 5, "layer_types": [FULL, SLIDING, FULL]},
+    ),
+    "granite": (
+        transformers.GraniteConfig,
+        {
+            "tie_word_embeddings": True,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.6,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "smollm3": (transformers.SmolLM3Config, {"no_rope_layers": [1, 0, 1]}),
+    "olmo2": (transformers.Olmo2Config, {}),
+    "gemma": (transformers.GemmaConfig, {"head_dim": 16}),
+    "gemma2": (
+        transformers.Gemma2Config,
+        {
+            "head_dim": 12,
+            "sliding_window": 5,
+            "query_pre_attn_scalar": 20,
+            "attn_logit_softcapping": 1.5,
+            "final_logit_softcapping": 2.5,
+        },
+    ),
+    "gemma3": (
+        transformers.Gemma3TextConfig,
+        {
+            "head_dim": 12,
+            "sliding_window": 5,
+            "query_pre_attn_scalar": 20,
+            "layer_types": [SLIDING, FULL, SLIDING],
+            "rope_parameters": {
+                FULL: {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0},
+                SLIDING: {"rope_type": "default", "rope_theta": 30.0},
+            },
+        },
+    ),
+    "phi3": (transformers.Phi3Config, {"sliding_window": 9, "rope_parameters": {"rope_theta": 300.0}}),
 }
 
 
@@ -78,9 +120,15 @@ def model_folder(tmp_path_factory):
 
 
 @pytest.fixture(params=list(FAMILIES))
-def any_model(request, model_folder):
+def any_family(request):
+    """The name of each family in turn."""
+    return request.param
+
+
+@pytest.fixture
+def any_model(any_family, model_folder):
     """Folder of a random model of each family in turn."""
-    return model_folder(request.param)
+    return model_folder(any_family)
 
 
 TEXTS = [

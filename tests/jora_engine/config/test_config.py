@@ -1,5 +1,6 @@
 """Model, adapter and training configuration: what is read, what is refused, what is written."""
 
+import itertools
 import json
 
 import pytest
@@ -41,6 +42,8 @@ SMALL = {
     "num_key_value_heads": 2,
 }
 
+MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
+
 
 def layers(count):
     """A small model of so many layers."""
@@ -69,18 +72,37 @@ def test_smollm2_is_read_with_derived_head_dim():
         transformers.Qwen2Config(**SMALL),
         transformers.Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=9, max_window_layers=0),
         transformers.Qwen3Config(**SMALL),
+        transformers.Qwen3Config(**SMALL, use_sliding_window=True, sliding_window=9, max_window_layers=1),
+        transformers.GraniteConfig(
+            **SMALL, embedding_multiplier=12, attention_multiplier=0.015625, residual_multiplier=0.22, logits_scaling=8
+        ),
+        transformers.SmolLM3Config(**SMALL, no_rope_layer_interval=2),
+        transformers.SmolLM3Config(**SMALL, no_rope_layers=[1, 0], use_sliding_window=True, sliding_window=7),
+        transformers.Olmo2Config(**SMALL),
+        transformers.GemmaConfig(**SMALL),
+        transformers.Gemma2Config(**SMALL, query_pre_attn_scalar=144),
+        transformers.Gemma3TextConfig(**SMALL, sliding_window=512, query_pre_attn_scalar=168),
+        transformers.Phi3Config(
+            **SMALL,
+            sliding_window=2047,
+            max_position_embeddings=131072,
+            rope_parameters={"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+        ),
     ],
     ids=lambda c: c.model_type,
 )
 def test_a_written_config_means_the_same_to_transformers(kind, tmp_path):
-    kind.architectures = [type(kind).__name__.replace("Config", "ForCausalLM")]
+    kind.architectures = [type(kind).__name__.replace("TextConfig", "Config").replace("Config", "ForCausalLM")]
     ours = ModelConfig.from_hf(json.loads(kind.to_json_string(use_diff=False)))
     (tmp_path / "config.json").write_text(json.dumps(ours.to_hf()))
     again = transformers.AutoConfig.from_pretrained(tmp_path)
     for key in [*SMALL, "rms_norm_eps", "tie_word_embeddings", "max_position_embeddings", "eos_token_id"]:
         assert getattr(again, key) == getattr(kind, key), key
-    assert getattr(again, "sliding_window", None) == getattr(kind, "sliding_window", None)
-    assert getattr(again, "layer_types", None) == getattr(kind, "layer_types", None)
+    windows = ("sliding_window", "layer_types", "no_rope_layers", "original_max_position_embeddings")
+    scores = ("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping")
+    for key in (*windows, *scores, *MULTIPLIERS, "hidden_act", "hidden_activation"):
+        if hasattr(kind, key):
+            assert getattr(again, key) == getattr(kind, key), key
     for key, value in kind.rope_parameters.items():
         assert again.rope_parameters[key] == value, key
     assert ModelConfig.from_hf(again.to_dict()) == ours
@@ -103,6 +125,12 @@ def test_an_unsupported_architecture_is_named_with_the_supported_ones():
         ({"hidden_size": None}, "hidden_size"),
         ({"num_key_value_heads": 4}, "num_kv_heads"),
         ({"rope_scaling": {"type": "su", "factor": 2.0}}, "su"),
+        ({"sliding_window": 9}, "sliding_window"),
+        ({"attention_dropout": 0.1}, "attention_dropout"),
+        ({"logits_scaling": 8.0}, "logits_scaling=8.0"),  # Granite's
+        ({"frobnication": 0.5}, "frobnication=0.5"),
+        ({"layer_types": ["full_attention"] * 30}, "layer_types"),
+        ({"rope_interleaved": True}, "rope_interleaved"),
     ],
 )
 def test_options_that_would_change_the_result_are_refused(change, named):
@@ -110,27 +138,96 @@ def test_options_that_would_change_the_result_are_refused(change, named):
         ModelConfig.from_hf({**SMOLLM2, **change})
 
 
-def test_a_window_on_some_layers_only_is_refused():
-    config = transformers.Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=9, max_window_layers=1)
-    config.architectures = ["Qwen2ForCausalLM"]
-    with pytest.raises(BadInput, match="some layers"):
-        ModelConfig.from_hf(config.to_dict())
+@pytest.mark.parametrize(
+    ("kind", "change", "named"),
+    [
+        ("Gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("Gemma2", {"hidden_activation": "silu"}, "hidden_activation"),
+        ("Gemma2", {"layer_types": ["full_attention", "chunked_attention"]}, "chunked_attention"),
+        ("Gemma3Text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+        ("Granite", {"mlp_bias": True}, "mlp_bias"),
+        ("Granite", {"shared_intermediate_size": 64}, "shared_intermediate_size"),  # the mixtures' and hybrids'
+        ("Phi3", {"resid_pdrop": 0.1}, "resid_pdrop"),
+        ("Phi3", {"rope_parameters": {"partial_rotary_factor": 0.75}}, "partial_rotary_factor"),  # Phi-4-mini
+        ("SmolLM3", {"no_rope_layers": [1, 0, 1]}, "no_rope_layers"),
+        ("Qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "sliding"),  # use_sliding_window is off
+        ("Olmo2", {"clip_qkv": 8.0}, "clip_qkv"),  # OLMo's
+    ],
+)
+def test_a_field_of_a_family_that_the_engine_does_not_compute_is_refused_by_name(kind, change, named):
+    config = json.loads(getattr(transformers, f"{kind}Config")(**SMALL).to_json_string(use_diff=False))
+    config |= {"architectures": [f"{kind.removesuffix('Text')}ForCausalLM"]}
+    assert ModelConfig.from_hf(config).num_layers == 2
+    with pytest.raises(BadInput, match=named):
+        ModelConfig.from_hf({**config, **change})
 
 
-@pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2", "Qwen3"])
-@pytest.mark.parametrize("more", [{}, {"use_sliding_window": True, "max_window_layers": 0}, {"sliding_window": None}])
+@pytest.mark.parametrize("field", ["unsloth_version", "use_cache", "pretraining_tp", "auto_map", "num_beams"])
+def test_a_field_that_leaves_the_numbers_alone_is_accepted(field):
+    assert ModelConfig.from_hf({**SMOLLM2, field: "whatever"}) == ModelConfig.from_hf(SMOLLM2)
+
+
+def test_a_field_that_is_null_is_one_that_is_not_there():
+    assert ModelConfig.from_hf({**SMOLLM2, "frobnication": None}) == ModelConfig.from_hf(SMOLLM2)
+
+
+def test_layers_that_differ_are_told_apart_by_window_and_rope():
+    small = {**SMALL, "num_hidden_layers": 4}
+    config = json.loads(transformers.Gemma3TextConfig(**small, sliding_window_pattern=2).to_json_string(use_diff=False))
+    model = ModelConfig.from_hf({**config, "architectures": ["Gemma3ForCausalLM"]})
+    assert [kind.window for kind in model.layer_kinds] == [4096, None, 4096, None]
+    assert [kind.rope.theta for kind in model.kinds] == [1e4, 1e6]
+    config = {**SMOLLM2, "architectures": ["SmolLM3ForCausalLM"], "num_hidden_layers": 8}
+    model = ModelConfig.from_hf(config)
+    assert [kind.rope is None for kind in model.layer_kinds] == [False, False, False, True] * 2
+    assert len(ModelConfig.from_hf({**config, "no_rope_layers": [1] * 8}).kinds) == 1
+
+
+def test_a_gemma_3_of_transformers_4_is_read_as_its_successor_is():
+    new = transformers.Gemma3TextConfig(
+        **SMALL,
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    )
+    new = {**json.loads(new.to_json_string(use_diff=False)), "architectures": ["Gemma3ForCausalLM"]}
+    old = {name: value for name, value in new.items() if name not in ("rope_parameters", "layer_types")}
+    old |= {"rope_theta": 1000000, "rope_local_base_freq": 10000, "sliding_window_pattern": 6}
+    old |= {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
+    assert ModelConfig.from_hf(old) == ModelConfig.from_hf(new)
+    assert ModelConfig.from_hf(new).longest_sequence == 131072, "the stretched length already"
+
+
+_WINDOWS = [{}, {"use_sliding_window": True, "max_window_layers": 0}, {"sliding_window": None}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        *itertools.product(["Qwen2", "Qwen3"], _WINDOWS),
+        *itertools.product(["Llama", "Mistral", "Phi3"], [{}, {"sliding_window": None}]),
+        *((kind, {}) for kind in ("Granite", "SmolLM3", "Olmo2", "Gemma", "Gemma2", "Gemma3Text")),
+    ],
+)
 def test_a_key_that_is_not_there_means_what_it_means_to_transformers(kind, more):
     raw = {
-        "architectures": [f"{kind}ForCausalLM"], "vocab_size": 64, "hidden_size": 256, "intermediate_size": 48,
-        "num_hidden_layers": 2, "num_attention_heads": 32, **more,
+        "architectures": [f"{kind.removesuffix('Text')}ForCausalLM"], "vocab_size": 64, "hidden_size": 256,
+        "intermediate_size": 48, "num_hidden_layers": 6, "num_attention_heads": 32, **more,
     }  # fmt: skip
     theirs, ours = getattr(transformers, f"{kind}Config").from_dict(dict(raw)), ModelConfig.from_hf(raw)
+    caps = ("attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "layer_types")
+    written = ours.to_hf()
+    for key in (*MULTIPLIERS, *caps, "no_rope_layers"):
+        assert written.get(key, getattr(theirs, key, None)) == getattr(theirs, key, None), key
     assert ours.num_kv_heads == theirs.num_key_value_heads
     assert ours.head_dim == (getattr(theirs, "head_dim", None) or 256 // 32)
     assert ours.max_position_embeddings == theirs.max_position_embeddings
-    assert ours.sliding_window == getattr(theirs, "sliding_window", None)
+    if kind != "SmolLM3" or theirs.use_sliding_window:
+        assert ours.sliding_window == getattr(theirs, "sliding_window", None)
     assert (ours.rms_norm_eps, ours.tie_embeddings) == (theirs.rms_norm_eps, theirs.tie_word_embeddings)
-    assert ours.rope.theta == theirs.rope_parameters["rope_theta"]
+    rope = theirs.rope_parameters
+    assert ours.rope.theta == rope.get("full_attention", rope)["rope_theta"]
 
 
 @pytest.mark.parametrize(

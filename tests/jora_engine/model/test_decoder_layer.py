@@ -14,34 +14,36 @@ from jora_engine.model.decoder import decoder_layer
 from jora_engine.model.kv_cache import PromptCache, ReplyCache, attend_cached, new_cache
 from jora_engine.model.lora import linear
 from jora_engine.model.parameters import untrained_params
-from jora_engine.model.rope_table import rope_table
+from jora_engine.model.rope_table import layer_table
 
 LENGTH = 12
 
 
-def one_layer(config):
+def one_layer(config, number=0):
     params = untrained_params(config, 1, "float32")
-    return {name: value[0] for name, value in params["layers"].items()}
+    return {name: value[number] for name, value in params["layers"].items()}
 
 
 @pytest.fixture
 def case(any_model):
-    """(config, a layer's parameters, its input, its output over the whole sequence)."""
+    """(config, a layer's parameters, its input, its output over the whole sequence), of the second layer."""
     config = read_model_config(any_model)
-    layer = one_layer(config)
+    layer, kind = one_layer(config, 1), config.layer_kinds[1]
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, LENGTH, config.hidden_size), np.float32))
     positions = np.arange(LENGTH, dtype=np.int32)[None]
     mask = Mask(np.ones_like(positions), positions)
-    mix = attend_with("reference", config.sliding_window)
-    rope = rope_table(config.rope, config.head_dim, positions)
+    mix = attend_with("reference", kind.window, config.attention_scale, config.attention_softcap)
+    rope = layer_table(kind.rope, config.head_dim, positions, None)
     whole, cache = decoder_layer(x, layer, {}, rope, lambda q, k, v, cache: (mix(q, k, v, mask), cache), config)
     assert cache is None
     return config, layer, x[0], whole[0]
 
 
 def run(config, layer, x, positions, cache):
-    rope = rope_table(config.rope, config.head_dim, positions)
-    attend = functools.partial(attend_cached, positions=positions, window=config.sliding_window)
+    kind = config.layer_kinds[1]
+    rope = layer_table(kind.rope, config.head_dim, positions, None)
+    scale, softcap = config.attention_scale, config.attention_softcap
+    attend = functools.partial(attend_cached, positions=positions, window=kind.window, scale=scale, softcap=softcap)
     return decoder_layer(x, layer, {}, rope, attend, config, cache=cache)
 
 
@@ -49,7 +51,7 @@ def run(config, layer, x, positions, cache):
 def test_chunks_of_a_prompt_and_single_tokens_after_it_give_what_the_whole_sequence_gives(case, fused):
     config, layer, x, whole = case
     layer = prepare_layer(layer, jnp.concatenate) if fused else layer
-    assert ("q" in layer) is not fused
+    assert ("q" in layer) is not (fused or config.fused)
     ((segment,),) = [layer[:1] for layer in new_cache(config, 1, 128, jnp.float32)[:1]]
     cache, out = PromptCache((segment,), jnp.int32(0)), []
     for start, end in ((0, 4), (4, 7)):

@@ -80,23 +80,38 @@ print(json.dumps(out))
 """
 
 
-@pytest.fixture(scope="module")
-def results(model_folder):
+def train_on(meshes, folder):
+    """Figures of a training on one device and on each mesh."""
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
     }
-    command = [sys.executable, "-c", PROGRAM, str(model_folder("llama")), json.dumps(MESHES)]
+    command = [sys.executable, "-c", PROGRAM, str(folder), json.dumps(meshes)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.fixture(scope="module")
+def results(model_folder):
+    return train_on(MESHES, model_folder("llama"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MESHES)
 def test_a_mesh_computes_what_one_device_computes(results, name):
-    one, many = results["one"], results[name]
+    judge(results["one"], results[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gemma3", "olmo2", "phi3"])
+def test_layers_of_two_kinds_norms_over_cut_heads_and_fused_matrices_are_right_on_a_mesh(family, model_folder):
+    many = train_on({"mesh": MESHES["data, tensor, context"]}, model_folder(family))
+    judge(many["one"], many["mesh"])
+
+
+def judge(one, many):
     np.testing.assert_allclose(many["losses"], one["losses"], rtol=2e-5)
     np.testing.assert_allclose(many["validation"], one["validation"], rtol=2e-5)
     np.testing.assert_allclose(many["lora"], one["lora"], rtol=5e-3, atol=5e-5)
