@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,12 +35,14 @@ def calls_of(flow: Flow) -> tuple[Call, ...]:
     """The calls in their order.
 
     Raises:
-        ValueError: two calls of one name.
+        ValueError: two calls of one name, or a name that is none.
     """
     calls: dict[str, Call] = {}
 
     def note(stage: Stage, /, *inputs: _Result, name: str = "", **optional: _Result) -> _Result:
         name = name or stage.name
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ValueError(f"{flow.__name__}: a call cannot be named {name!r}, only with small letters, digits and _")
         if name in calls:
             raise ValueError(f"{flow.__name__} calls {name} twice: give one of the calls another name=")
         calls[name] = Call(name, stage, {role: given.call for role, given in stage.bind(*inputs, **optional).items()})

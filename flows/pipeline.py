@@ -33,9 +33,14 @@ class Make(Protocol):
 
 def pipeline(make: Make, corpus: Corpus) -> None:
     """From documents to an adapter and the report about it."""
-    prepared = prepare(make, make(ingest, corpus))
+    prepared = prepare(make, read(make, corpus))
     adapter = make(train, prepared.records)
     assess(make, prepared, adapter)
+
+
+def read(make: Make, corpus: Corpus) -> Any:
+    """The first part: the documents of a corpus."""
+    return make(ingest, corpus)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Prepared:
 
 
 def prepare(make: Make, documents: Any) -> Prepared:
-    """The first part: from documents to an index and to records."""
+    """The second part: from documents to an index and to records."""
     chunks = make(chunk, documents)
     vectors = make(embed, chunks)
     search = make(index, vectors, chunks)

@@ -29,7 +29,7 @@ def check(run: Run, calls: Sequence[Call], *, ask: bool = True) -> None:
     """
     needed = SPARE_BYTES
     stages = {call.stage.name: call.stage for call in calls}
-    if any("base" in stage.models_for(getattr(run.config, name)) for name, stage in stages.items()):
+    if any("base" in stage.models_for(run.section(name)) for name, stage in stages.items()):
         base = run.models["base"]
         for sentence in _of_the_base(base, run.store.cache("checks")):
             run.reporter(Said(sentence))

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from raft_errors import RaftError
 from tasks import ingest
 from tasks.build.events import Reporter, Said, silent, voice_of
 from tasks.build.stage import Request, Stage
@@ -74,8 +77,19 @@ class Run:
 
     def request(self, stage: Stage, inputs: Mapping[str, Any], name: str = "") -> Request:
         """The request for one stage, given its inputs by parameter."""
-        shared = {section: getattr(self.config, section) for section in stage.shared}
-        return Request(stage, getattr(self.config, stage.name), inputs, self.models, self.config.seed, shared, name)
+        shared = {section: self.section(section) for section in stage.shared}
+        return Request(stage, self.section(stage.name), inputs, self.models, self.config.seed, shared, name)
+
+    def section(self, name: str) -> BaseModel:
+        """The section of a stage, or one that stages share."""
+        section = getattr(self.config, name, None)
+        if not isinstance(section, BaseModel):
+            raise RaftError(
+                f"The flow has a stage {name}, and the configuration no section of that name",
+                expected=f"a field `{name}: ...` in {type(self.config).__name__} (tasks/config.py)",
+                do="add the stage's section there",
+            )
+        return section
 
 
 def store_of(config: RunConfig) -> Store:

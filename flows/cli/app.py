@@ -131,6 +131,9 @@ def _register(app: typer.Typer) -> None:
 
 
 def _command(app: typer.Typer, function: Callable[..., Any], example: str, name: str | None = None) -> None:
+    name = name or function.__name__
+    if name in {command.name for command in app.registered_commands}:
+        raise ValueError(f"two verbs are called {name}: name the call in flows/pipeline.py otherwise")
     app.command(name, epilog=f"Example: {example}")(function)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.nouns import Chunk, Document, read_jsonl
+from flows.calls import calls_to
 from flows.retraining.concluding import manifests
 from flows.run import Run
 from flows.walk import Built
@@ -20,8 +21,9 @@ from tasks.build.keys import key_of, result_fields
 from tasks.runtime.recall import recall_then_and_now
 from tasks.store.manifest import Manifest
 
-DECIDING = ("models", "ingest", "chunk", "embed", "index", "retrieval", "questions", "records", "train")
-"""The sections whose change asks for another training."""
+_SECTIONS = [name for call in calls_to("train") for name in (call.stage.name, *call.stage.shared)]
+DECIDING = ("models", *dict.fromkeys(_SECTIONS))
+"""The sections whose change asks for another training: of every stage up to it."""
 
 
 def settings_of(run: Run) -> dict[str, str]:

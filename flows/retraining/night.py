@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 from flows.build import work
 from flows.calls import CALLS
-from flows.pipeline import Prepared, assess, prepare
+from flows.pipeline import Prepared, assess, prepare, read
 from flows.retraining.choice import choose_action, settings_of
 from flows.retraining.concluding import conclude, end_trial, manifests, take_up
 from flows.run import Run, at_work
 from flows.walk import Built, Walk, follow
 from raft_errors import RaftError
-from tasks import gate, ingest, replay, train
+from tasks import gate, replay, train
 from tasks.adapters.decisions import Open, RetrainDecision, append, days_since_training, note, read_decisions, read_open
 from tasks.adapters.policy import choose_start
 from tasks.adapters.registry import Registry, now
@@ -104,7 +104,7 @@ def night(
     Args:
         begun: what an earlier night chose and did not finish.
     """
-    prepared = prepare(make, make(ingest.STAGE, corpus))
+    prepared = prepare(make, read(make, corpus))
     settings, nights = settings_of(run), read_decisions(run.store, registry.name)
     if begun is not None and (begun.night.corpus, begun.night.settings) == (corpus.digest, settings):
         run.reporter(Said(f"taking up the training decided on {begun.night.at}: {begun.night.reason}"))

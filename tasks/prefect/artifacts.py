@@ -6,6 +6,7 @@ The pages are a display: whatever goes wrong with it is logged and never stops a
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -37,15 +38,20 @@ def publish(manifest: Manifest, say: Callable[[str], None] = log.warning) -> Non
         return
     with only_told(say):
         words = markdown(manifest.summary)
-        create_markdown_artifact(summary(manifest), key=manifest.stage, description=words)
+        create_markdown_artifact(summary(manifest), key=_key(manifest.stage), description=words)
         figures = [{"figure": name, "value": value} for name, value in flat(manifest.metrics)]
         if figures:
-            create_table_artifact(figures, key=f"{manifest.stage}-figures", description=words)
+            create_table_artifact(figures, key=_key(manifest.stage, "figures"), description=words)
         for entry in manifest.files:
             name, _, suffix = entry.path.rpartition(".")
             if suffix == "html" and "/" not in name:
                 place = manifest.path(entry.path).as_uri()
-                create_link_artifact(place, entry.path, key=f"{manifest.stage}-{name}", description=words)
+                create_link_artifact(place, entry.path, key=_key(manifest.stage, name), description=words)
+
+
+def _key(*parts: str) -> str:
+    """An artifact's key, in which Prefect takes lower-case letters, digits and dashes alone."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
 def summary(manifest: Manifest) -> str:
@@ -98,7 +104,7 @@ class Pages:
         self._drawn, self._last = None, time.monotonic()
         if not lost():
             with only_told(self._say):
-                self._drawn = create_progress_artifact(0.0, key=f"{stage}-progress", description=stage)  # type: ignore[assignment]
+                self._drawn = create_progress_artifact(0.0, key=_key(stage, "progress"), description=stage)  # type: ignore[assignment]
 
     def _update(self, percent: float, words: str, pause_seconds: float) -> None:
         now = time.monotonic()

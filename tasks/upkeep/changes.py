@@ -11,8 +11,8 @@ from data.loading.keeping import file_of
 from data.nouns import Chunk, Document, read_jsonl
 from tasks.ingest import IngestConfig, corpus_id, corpus_of
 from tasks.inputs.corpus import vanished
-from tasks.store.manifest import Manifest
 from tasks.store.store import Store
+from tasks.upkeep.touched import ancestry
 
 State = Literal["new", "changed", "moved", "vanished", "unchanged"]
 
@@ -59,14 +59,11 @@ def _chunks(store: Store, ingest: str, files: Collection[str]) -> Counter[str]:
     """How many chunks each file has in the newest chunking of an ingest; none where it was never chunked."""
     counts: Counter[str] = Counter()
     held = store.read("ingest", ingest) if ingest else None
-    manifest = next((m for m in store.manifests("chunk") if _parent(m) == ingest), None)
+    parents = {(m.stage, m.key): [(v.stage, v.key) for v in m.lineage.values()] for m in store.manifests()}
+    chunkings = (m for m in store.manifests("chunk") if ("ingest", ingest) in ancestry((m.stage, m.key), parents))
+    manifest = next(chunkings, None)
     if held is None or manifest is None:
         return counts
     owner = {d.id: file_of(d.source, files) for d in read_jsonl(held.path("documents.jsonl"), Document)}
     counts.update(owner.get(c.document_id, "") for c in read_jsonl(manifest.path("chunks.jsonl"), Chunk))
     return counts
-
-
-def _parent(manifest: Manifest) -> str:
-    link = manifest.lineage.get("ingest")
-    return link.key if link else ""

@@ -1,17 +1,23 @@
 """The pipeline's lines, read without running them: what they say is what Prefect draws, `plan` tells and runs do."""
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 import small_chain
+import typer
 
-from flows.calls import CALLS, NAMES, calls_of, calls_to
-from flows.pipeline import pipeline, prepare
-from raft_errors import BadInput
+from flows.calls import CALLS, NAMES, Call, calls_of, calls_to
+from flows.pipeline import assess, pipeline, prepare, read
+from flows.retraining.choice import DECIDING
+from flows.run import Run
+from raft_errors import BadInput, RaftError
 from tasks.chunk import STAGE as CHUNK
+from tasks.config import RunConfig
 from tasks.embed import STAGE as EMBED
 from tasks.ingest import STAGE as INGEST
+from tasks.train import STAGE as TRAIN
 
 
 def test_the_lines_say_which_stage_reads_the_results_of_which():
@@ -44,15 +50,48 @@ def test_a_stage_may_stand_twice_under_two_names():
         calls_of(unnamed)
 
 
+@pytest.mark.parametrize("name", ["lower case", "Lower/Again", "2nd", "embed-again"])
+def test_a_call_has_a_name_that_can_be_a_verb(name):
+    with pytest.raises(ValueError, match="cannot be named"):
+        calls_of(lambda make, corpus: make(INGEST, corpus, name=name))
+
+
+def test_no_call_takes_the_place_of_a_verb(monkeypatch):
+    from flows.cli import app
+    from flows.cli.verbs import run
+
+    monkeypatch.setattr(run, "CALLS", [*CALLS, Call("plan", EMBED, {"chunk": "chunk"})])
+    with pytest.raises(ValueError, match="two verbs are called plan"):
+        app._register(typer.Typer())
+
+
+def test_a_stage_without_a_section_is_told_where_it_goes(tmp_path):
+    run = Run.of(RunConfig(store=str(tmp_path)))
+    with pytest.raises(RaftError, match=r"stage lowercase.*a field `lowercase: ...` in RunConfig"):
+        run.request(dataclasses.replace(CHUNK, name="lowercase"), {})
+
+
+def test_a_night_reads_the_lines_of_the_pipeline_and_asks_for_training_where_their_settings_change():
+    """A stage that is put between the corpus and the training stands in both."""
+    sections = {name for call in calls_to("train") for name in (call.stage.name, *call.stage.shared)}
+    assert {*DECIDING} == {"models", *sections}
+
+    def night(make, corpus):
+        prepared = prepare(make, read(make, corpus))
+        assess(make, prepared, make(TRAIN, prepared.records))
+
+    assert calls_of(night) == CALLS
+
+
 def test_a_part_of_the_pipeline_is_a_flow_too():
     def searching(make, corpus):
-        prepare(make, make(INGEST, corpus))
+        prepare(make, read(make, corpus))
 
     assert calls_of(searching) == calls_to("records")
 
 
 def test_a_stage_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(BadInput, match=r"no stage 'trian'.*ingest, chunk, .*evaluate"):
+    with pytest.raises(BadInput, match=r"no stage 'trian'.*ingest, .*evaluate"):
         calls_to("trian")
 
 

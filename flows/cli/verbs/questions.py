@@ -163,6 +163,7 @@ def _dropped(config: RunConfig, as_json: bool) -> None:
     was stopped."""
     from data.questions.asking import Unasked
     from data.questions.results import Dropped
+    from flows.calls import CALLS
     from flows.run import Run
     from flows.walk import published
     from tasks.work.questions import ask_or_import, teacher_of
@@ -178,7 +179,9 @@ def _dropped(config: RunConfig, as_json: bool) -> None:
         teacher = teacher_of(section, run.models["base"] if section.teacher == "local" else None)
         silent = Unasked(teacher.name, takes_shape=bool(getattr(teacher, "takes_shape", False)))
     retriever = _retriever(run, built, cache)
-    outcome = ask_or_import(section, config.seed, retriever, built["ingest"], silent, cache, traced=True)
+    line = next(call for call in CALLS if call.name == "questions")
+    documents = built[line.inputs["ingest"]]
+    outcome = ask_or_import(section, config.seed, retriever, documents, silent, cache, traced=True)
     sources = {chunk.id: chunk.source for chunk in retriever.chunks.values()}
     traces = [t for t in outcome.traces if not (isinstance(t.verdict, Dropped) and t.verdict.reason == "not_asked")]
     rows: list[tuple[Dropped, Sequence[Exchange]]] = [(row, ()) for row in outcome.dropped]

@@ -75,7 +75,7 @@ def build_to(
 
     display = Display()
     config = load_config(path, overrides or [])
-    names = [call.stage.name for call in calls_to(until)]
+    names = list(dict.fromkeys(call.stage.name for call in calls_to(until)))
     run_ = Run.of(config, display, kept_names(keep, names, force))
     try:
         built = None if force else published(run_, until)

@@ -1,5 +1,7 @@
 """Prefect's pages are a display: they are told enough, not too often, and whatever goes wrong there stops no stage."""
 
+import re
+
 import pytest
 
 from tasks.build.events import Finished, Progressed, Started, silent
@@ -60,6 +62,17 @@ def test_the_progress_of_a_finished_stage_stands_at_its_end(told, clock, tmp_pat
     reporter(Finished(manifest(tmp_path), cached=False))
     assert told[:2] == [("progress", "evaluate-progress"), ("update", 100.0)]
     assert ("markdown", "evaluate") in told
+
+
+def test_a_name_of_two_words_is_a_key_too(told, tmp_path):
+    reporter = pages.Pages(silent)
+    evaluated = manifest(tmp_path)
+    evaluated.stage = "evaluate_again"
+    for event in (Started("evaluate_again"), Finished(evaluated, cached=False)):
+        reporter(event)
+    keys = [key for kind, key in told if kind != "update"]
+    assert keys[:2] == ["evaluate-again-progress", "evaluate-again"]
+    assert all(re.fullmatch(r"[a-z0-9-]+", key) for key in keys)
 
 
 def test_a_cached_stage_leaves_the_pages_of_the_run_that_built_it(told, tmp_path):
