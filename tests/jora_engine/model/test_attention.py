@@ -44,19 +44,44 @@ def test_blocked_equals_reference(case, heads, kv_heads):
     lengths, total, window = CASES[case]
     mask = make_mask(lengths, total)
     q, k, v = draw(total, heads, kv_heads, 16, jnp.float32)
+    blocked, reference = (
+        values_and_gradients(q, k, v, mask, window=window, backend=backend) for backend in ("blocked", "reference")
+    )
+    for ours, theirs in zip(blocked, reference, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=5e-5)
+
+
+def values_and_gradients(q, k, v, mask, **options):
     real = (mask.segments > 0)[:, :, None, None]
     weight = jax.random.normal(jax.random.key(1), q.shape) * real  # padding carries no gradient in training either
 
-    def value(q, k, v, backend):
-        out = attention(q, k, v, mask, window=window, backend=backend)
+    def value(q, k, v):
+        out = attention(q, k, v, mask, **options)
         return (out * weight).sum(), out * real
 
-    results = {
-        backend: jax.value_and_grad(lambda *x, b=backend: value(*x, b), argnums=(0, 1, 2), has_aux=True)(q, k, v)
-        for backend in ("blocked", "reference")
-    }
-    for ours, theirs in zip(jax.tree.leaves(results["blocked"]), jax.tree.leaves(results["reference"])):
+    return jax.tree.leaves(jax.value_and_grad(value, argnums=(0, 1, 2), has_aux=True)(q, k, v))
+
+
+def test_a_scale_and_a_softcap_are_those_of_the_reference_and_bite():
+    mask = make_mask([100, 90, 170], 450)
+    q, k, v = draw(450, 4, 2, 16, jnp.float32)
+    options = {"scale": 0.7, "softcap": 1.5}
+    blocked = values_and_gradients(q, k, v, mask, **options)
+    for ours, theirs in zip(blocked, values_and_gradients(q, k, v, mask, backend="reference", **options), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=5e-5)
+    scores = 1.5 * np.tanh(0.7 * np.einsum("qd,kd->qk", q[0, :3, 0], k[0, :3, 0]) / 1.5)
+    weights = np.exp(scores[2]) / np.exp(scores[2]).sum()
+    np.testing.assert_allclose(attention(q, k, v, mask, **options)[0, 2, 0], weights @ v[0, :3, 0], rtol=1e-4)
+
+
+def test_a_window_can_be_told_by_the_mask_s_positions():
+    mask = make_mask([200, 250], 500)
+    q, k, v = draw(500, 2, 2, 16, jnp.float32)
+    narrow = mask._replace(positions=np.minimum(mask.positions, 139))
+    for backend in ("blocked", "reference"):
+        told = values_and_gradients(q, k, v, narrow, backend=backend)
+        for ours, theirs in zip(told, values_and_gradients(q, k, v, mask, window=140, backend=backend), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_window_counts_the_token_itself():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from jora_engine.model import attention_backends
-from jora_engine.model.attention import attention
+from jora_engine.model.attention import Mask, attention
 from jora_engine.model.attention_backends import (
     Shape,
     attend_with,
@@ -27,7 +27,8 @@ def right(q, k, v, mask, window):
 
 
 def blind_to_segments(q, k, v, mask, window):
-    return right(q, k, v, mask._replace(segments=jnp.ones_like(mask.segments)), window)
+    index = jnp.broadcast_to(jnp.arange(q.shape[1], dtype=jnp.int32), mask.positions.shape)
+    return right(q, k, v, Mask(jnp.ones_like(mask.segments), index), window)
 
 
 def wrong_groups(q, k, v, mask, window):
