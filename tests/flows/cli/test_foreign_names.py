@@ -75,7 +75,7 @@ def test_prefects_pages_show_names_as_words(monkeypatch):
     manifest.metrics = {"n": 1}
     manifest.files = [FileEntry(path=f"{picture}|.txt", size=1, sha256="a" * 64)]
     pages.publish(manifest)
-    reporter = pages.in_pages(silent)
+    reporter = pages.Pages(silent)
     reporter(Started("ingest"))
     reporter(Progressed("ingest", 1, 1, picture))
     assert "![x]" not in str(sent)
