@@ -1,5 +1,6 @@
 """Commands where something is missing, closed, damaged or in the way: they work, or say in one line what to do."""
 
+import json
 import os
 import stat
 import subprocess
@@ -85,7 +86,7 @@ def test_a_result_that_became_a_fifo_is_named_and_built_again(project):
     assert again["chunk"]["digest"] == built["chunk"]["digest"]
 
 
-def test_damaged_caches_fail_no_command_and_change_no_result(project, caplog):
+def test_damaged_caches_fail_no_command_and_change_no_result(project):
     built = {row["stage"]: row["digest"] for row in project.json("chunk", "--no-prefect")["stages"]}
     caches = sorted((project.folder / ".raft" / "cache").glob("*.sqlite"))
     assert caches
@@ -93,10 +94,10 @@ def test_damaged_caches_fail_no_command_and_change_no_result(project, caplog):
         cache.write_bytes(b"\xa5" * 20000)
         for part in ("-wal", "-shm"):
             cache.with_name(cache.name + part).unlink(missing_ok=True)
-    caplog.clear()
-    again = project.json("chunk", "--no-prefect", "--force")
+    done = project.process("chunk", "--no-prefect", "--force", "--json")
+    again = json.loads(done.stdout.splitlines()[-1])
     assert {row["stage"]: row["digest"] for row in again["stages"]} == built
-    warnings = [r.getMessage() for r in caplog.records if "is damaged" in r.getMessage()]
+    warnings = [line for line in done.stderr.splitlines() if "is damaged" in line]
     assert len(warnings) == len({*warnings}), "each is told once"
     assert all(any(str(cache) in text for cache in caches) for text in warnings)
     assert [text for text in warnings if "files.sqlite" in text]
