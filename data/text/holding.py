@@ -10,6 +10,7 @@ import functools
 import re
 
 from data.text.alike import MARKS, alike
+from data.text.number_words import HYPHENATED
 from data.text.unspaced import NUMERALS, spaced_out
 
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:[,' ]\d{3})+|\d+)(?:\.\d+)?")
@@ -33,7 +34,8 @@ def held_as(text: str, answer: str) -> str:
     """The answer as the text writes it, "" where it does not stand there."""
     plain, number = _sought(answer)
     if number is not None:
-        match = number.search(text)
+        matches = (m for m in number.finditer(text) if not _is_joined(text, m.start(), m.end(), alone=True))
+        match = next(matches, None)
         return match.group() if match else ""
     at = text.find(plain) if plain else -1
     while at >= 0:
@@ -59,6 +61,8 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
     if _in_word(before[-1:]) or _in_word(after[:1]) or (after and after[0] in _MARKS):
         return False
+    if _is_joined(text, start, end):
+        return False
     first, last = text[start], text[end - 1]
     if first.isdigit() and before[-1:] in (".", ",") and before[:1].isdigit():
         return False
@@ -67,6 +71,37 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
     if first in NUMERALS and before[-1:] == " " and before[:1] and before[0] in NUMERALS:
         return False
     return not (last in NUMERALS and after[:1] == " " and after[1:] and after[1] in NUMERALS)
+
+
+_YEAR = re.compile(r"[12]\d{3}(?!\d)")
+_NUMBER_BEFORE = re.compile(r"([^\W\d_]+)-$")
+_NUMBER_AFTER = re.compile(r"-([^\W\d_]+)")
+_FIRST_WORD = re.compile(r"[^\W\d_]+")
+_LAST_WORD = re.compile(r"(?<![^\W\d_])[^\W\d_]+$")
+
+
+def _is_joined(text: str, start: int, end: int, *, alone: bool = False) -> bool:
+    """Whether a sign, a hyphen or a slash makes a number at either end part of another: -5, 14-16, 1/4, twenty-four.
+
+    A year closes a span or a date and stands for itself (1998-2003, 12/04/2019). What follows a word and a hyphen may
+    follow a dash (the toll-5 euros), unless the number is `alone` (covid-19).
+    """
+    before, sign = text[max(0, start - 2) : max(0, start - 1)], text[max(0, start - 1) : start]
+    if text[start].isdigit():
+        year = _YEAR.match(text, start) is not None and before.isdigit()
+        if sign == "-" and not year and (alone or not before.isalpha()):
+            return True
+        if sign == "/" and not year and before.isalnum():
+            return True
+    if text[end - 1].isdigit() and text[end : end + 1] == "/" and text[end + 1 : end + 2].isdigit():
+        return re.search(r"(?<!\d)[12]\d{3}$", text[max(0, end - 5) : end]) is None
+    if sign == "-" and (word := _FIRST_WORD.match(text, start)) and word.group() in HYPHENATED:
+        other = _NUMBER_BEFORE.search(text[max(0, start - 20) : start])
+        return other is not None and other[1] in HYPHENATED
+    if (after := _NUMBER_AFTER.match(text, end)) and after[1] in HYPHENATED:
+        word = _LAST_WORD.search(text[max(start, end - 20) : end])
+        return word is not None and word.group() in HYPHENATED
+    return False
 
 
 _MARKS = frozenset(MARKS)
