@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from rapidfuzz import fuzz
 
 from data.nouns import Chunk, Hit
+from data.questions.figures import has_another_number, has_other_numbers, missing_numbers
 from data.questions.files import Row
 from data.questions.filters import Fault
 from data.questions.library import Library, Page, comparable
@@ -20,6 +21,7 @@ from data.questions.wording import content_words, flat, numbers
 from data.text.holding import held_as, holds, is_value
 from data.text.question_words import VERDICTS
 from data.text.quotes import Span, locate_quote, sentences
+from data.text.statements import below_heading, is_statement
 from data.text.unspaced import is_unspaced, word_count
 
 YES_NO = frozenset({"yes", "no", "maybe", "true", "false", "support", "contradict"}) | VERDICTS
@@ -57,8 +59,11 @@ def find_places(
     named = {name: library.named(name) for name in row.documents}
     pools = [[p for i in ids for p in library.by_document[i]] for ids in named.values() if ids]
     quotes = [*row.quotes, *_facts(row, library)]
-    if quotes and (places := _by_quotes(quotes, pools or [list(library.pages.values())])):
+    contradicted = has_other_numbers(row.answers, " ".join(quotes), library.language)
+    if quotes and not contradicted and (places := _by_quotes(quotes, pools or [list(library.pages.values())])):
         return places
+    if contradicted and not (pools or row.passages or row.context or row.retrieved or row.documents):
+        return Fault("answer_not_supported", f"its quote holds another number than {_shown(row)}")
     if row.passages and (by_passages := _by_passages(row, library, pools)):
         return by_passages
     if row.context and (places := _by_context(row, library, pools)):
@@ -93,6 +98,7 @@ def _nearest(
     near = [p for p in places if len(pages[p.chunk.id].words & answer_words) >= 0.25 * len(answer_words)]
     if not near and (page := next((pages[i] for i in trusted if i in pages), None)):
         near = _in_pool(row, [page], language)
+    near = [p for p in near if not has_another_number(row.answers, p.span.of(p.chunk.text), language)]
     return [p for p in near if figures <= pages[p.chunk.id].numbers][:1]
 
 
@@ -164,33 +170,63 @@ def _in_pool(row: Row, pool: Sequence[Page], language: str) -> list[Place]:
     ):
         return places
     if is_yes_no(row):
-        return _verdict(question_words, answer_words, pool)
+        # the verdict's own word is no evidence: where it is no stop word, any sentence with a "no" would do
+        reasons = content_words(row.reasoning, language) - content_words(" ".join((*VERDICTS, "yes", "no")), language)
+        return _verdict(question_words, reasons, pool, language)
     best: tuple[float, Place] | None = None
     for page in pool:
         holding = any(holds(page.lower, a) for a in row.answers)
         ranked = _ranked(page, question_words, answer_words)
+        text = page.chunk.text
         if holding:
-            text = page.chunk.text
-            ranked = [s for s in ranked if any(holds(comparable(s.of(text)), a) for a in row.answers)] or ranked
+            ranked = [s for s in ranked if any(holds(comparable(s.of(text)), a) for a in row.answers)]
+            ranked = ranked or [_widened(page, row.answers)]
         if not ranked:
             continue
+        fitting = ranked
+        if not holding and has_another_number(row.answers, ranked[0].of(text), language):
+            # perhaps it is another sentence that has the answer's number
+            fitting = [s for s in ranked if not missing_numbers(row.answers[0], s.of(text), language)[1]]
         share = len(page.words & answer_words) / max(1, len(answer_words))
         # another number is another answer, however many of its words are there
-        how = "answer" if holding else "overlap" if share >= 0.5 and figures <= page.numbers else "document"
+        how = "answer" if holding else "overlap" if share >= 0.5 and fitting and figures <= page.numbers else "document"
         score = 10.0 * holding + share + len(page.words & question_words) / max(1, len(question_words))
         if best is None or score > best[0] + 1e-9:
-            best = score, Place(page.chunk, ranked[0], how)
+            best = score, Place(page.chunk, (fitting or ranked)[0], how)
     return [best[1]] if best else []
 
 
-def _verdict(question_words: frozenset[str], answer_words: frozenset[str], pool: Sequence[Page]) -> list[Place]:
+def _widened(page: Page, answers: Sequence[str]) -> Span:
+    """The fewest neighbouring sentences that hold an answer between them; all of the chunk where even these do not."""
+    text, spans = page.chunk.text, [span for span, _ in page.sentences]
+
+    def holding(first: int, last: int) -> bool:
+        plain = comparable(text[spans[first].start : spans[last].end])
+        return any(holds(plain, answer) for answer in answers)
+
+    last = next((at for at in range(len(spans)) if holding(0, at)), None)
+    if last is None:
+        return Span(len(text) - len(text.lstrip()), len(text.rstrip()))
+    first = next(at for at in range(last, -1, -1) if holding(at, last))
+    return Span(spans[first].start, spans[last].end)
+
+
+def _verdict(
+    question_words: frozenset[str], answer_words: frozenset[str], pool: Sequence[Page], language: str
+) -> list[Place]:
     """The sentence that a "yes" or "no" rests on: a finding that shares words with the reasoning, not the aim that
-    only says the question again, nor, where an abstract names its sections, how the study was done."""
-    best: tuple[float, Place] | None = None
+    only says the question again, nor, where an abstract names its sections, how the study was done. A heading or a
+    question is taken only where there is nothing else; what follows a question is read as its answer."""
+    best: tuple[tuple[bool, float], Place] | None = None
     for page in pool:
         text = page.chunk.text
         heads = [(m.start(), m["name"]) for m in _SECTION.finditer(text)]
-        for span, own in page.sentences:
+        asked: frozenset[str] = frozenset()
+        for whole, all_words in page.sentences:
+            span = below_heading(text, whole)
+            own = all_words if span == whole else content_words(span.of(text), language)
+            states = is_statement(text, span)
+            own, asked = (own | asked, frozenset()) if states else (own, own)
             score = (2 * len(own & answer_words - question_words) + 0.5 * len(own & question_words)) / (
                 len(own) + 5
             ) ** 0.5
@@ -199,8 +235,8 @@ def _verdict(question_words: frozenset[str], answer_words: frozenset[str], pool:
                 score *= 0.4
             if section and not _FINDINGS.search(section):
                 score *= 0.4
-            if best is None or score > best[0] + 1e-9:
-                best = score, Place(page.chunk, span, "overlap")
+            if best is None or (states, score) > (best[0][0], best[0][1] + 1e-9 * (states == best[0][0])):
+                best = (states, score), Place(page.chunk, span, "overlap")
     return [best[1]] if best else []
 
 

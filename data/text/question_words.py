@@ -68,6 +68,7 @@ ASKS_WITHOUT_MARK = re.compile(
 
 _VERDICT_WORDS = """
 ja nein jein oui non sí no sim não nej nei nee да нет evet hayır 是 否 对 不是 はい いいえ 예 네 아니요 아니오 ใช่ ไม่ใช่
+tak nie ano ne áno так ні igen nem kyllä ei nu ναι όχι jah jā nē taip не نعم لا بله خیر כן לא हाँ नहीं có không ya tidak
 """
 VERDICTS = frozenset(_VERDICT_WORDS.split())
 """Yes and no of languages other than English."""

@@ -259,3 +259,118 @@ def test_answers_are_found_in_every_script(text, question, answer):
     (placed,) = import_questions([{"question": question, "answer": answer, "document": "a.md"}], chunks).questions
     assert placed.metadata["placed_by"] == "answer"
     assert answer in placed.quotes[0].text
+
+
+def placed(text, question, answer, **more):
+    """Quote and way of the one question, asked of a document of this text; the reason where it was dropped."""
+    chunks = [chunk_of("a.md", text), chunk_of("b.md", "The harbour wall is painted white.")]
+    good = {"question": "What is painted white?", "answer": "The harbour wall", "document": "b.md"}
+    result = import_questions([{"question": question, "answer": answer, "document": "a.md", **more}, good], chunks)
+    if result.dropped:
+        return result.dropped[0].reason, ""
+    return result.questions[0].quotes[0].text, result.questions[0].metadata["placed_by"]
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "answer", "quote"),
+    [
+        (
+            "The mill has two wheels. Its owner is Dr. Hill! Grant of Alder bought the mill. It is old.",
+            "Who owns the mill?",
+            "Hill! Grant of Alder",
+            "Its owner is Dr. Hill! Grant of Alder bought the mill.",
+        ),
+        (
+            "Der Turm ist alt. Der Turm steht seit dem Jahr 3. Oktober ist sein Monat. Er ist rot.",
+            "Seit wann steht der Turm?",
+            "Jahr 3. Oktober",
+            "Der Turm steht seit dem Jahr 3. Oktober ist sein Monat.",
+        ),
+        (
+            "ผู้จัดการฝ่ายอาคารและสถานที่ของบริษัทแห่งนี้คือคุณสมชาย ใจดี เป็นผู้ดูแลกุญแจทั้งหมดของอาคารสำนักงานใหญ่",
+            "ผู้จัดการฝ่ายอาคารคือใคร",
+            "คุณสมชาย ใจดี",
+            "ผู้จัดการฝ่ายอาคารและสถานที่ของบริษัทแห่งนี้คือคุณสมชาย ใจดี เป็นผู้ดูแลกุญแจทั้งหมดของอาคารสำนักงานใหญ่",
+        ),
+    ],
+)
+def test_an_answer_that_no_single_sentence_holds_is_quoted_with_all_the_sentences_it_stands_in(
+    text, question, answer, quote
+):
+    assert placed(text, question, answer) == (quote, "answer")
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "answer", "quote"),
+    [
+        ("# Kiln\n\nIs the kiln hot?\n\nThe kiln is fired on Mondays.", "Is the kiln fired daily?", "no",
+         "The kiln is fired on Mondays."),
+        ("# Is the kiln fired daily\nThe kiln is fired on Mondays.", "Is the kiln fired daily?", "no",
+         "The kiln is fired on Mondays."),
+        ("The kiln\n--------\nIt is fired on Mondays.", "Is the kiln hot?", "no", "It is fired on Mondays."),
+        ("The gate is red. Is there a lift? At the back of the hall. There is a stair.", "Is there a lift?", "yes",
+         "At the back of the hall."),
+        ("Is there a lift?", "Is there a lift?", "yes", "Is there a lift?"),  # there is nothing else
+        ("# Piec\n\nPiec stoi w piwnicy. Nie wolno palić.", "Czy piec stoi w piwnicy?", "tak", "Piec stoi w piwnicy."),
+    ],
+)  # fmt: skip
+def test_a_verdict_rests_on_a_statement(text, question, answer, quote):
+    assert placed(text, question, answer) == (quote, "overlap")
+
+
+def test_the_word_of_a_verdict_is_no_evidence_of_it():
+    chunks = [
+        chunk_of("a.md", "Visitors need no ticket. Cats are allowed in the yard alone."),
+        *(chunk_of(f"{i}.md", text) for i, text in enumerate(GERMAN)),
+    ]
+    row = {"question": "Are cats allowed?", "answer": "no", "document": "a.md"}
+    (question,) = import_questions([row], chunks).questions
+    assert question.quotes[0].text == "Cats are allowed in the yard alone."
+
+
+@pytest.mark.parametrize("answer", ["tak", "Nie.", "ano", "ні", "nem", "kyllä", "nu", "όχι", "नहीं", "لا"])
+def test_yes_and_no_of_more_languages_are_verdicts(answer):
+    rows = [{"question": "What of the wall?", "answer": answer, "document": "a.md"}]
+    (question,) = import_questions(rows, [chunk_of("a.md", "The wall is high.")]).questions
+    assert question.kind == "yes_no"
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "answer", "expected"),
+    [
+        ("The firing takes 14–16 hours.", "How long does the firing take?", "three hours", "answer_not_found"),
+        ("The firing takes two hours.", "How long does the firing take?", "three hours", "answer_not_found"),
+        ("The firing takes 3 hours of work.", "How long does the firing take?", "three work hours",
+         "The firing takes 3 hours of work."),
+        ("The mill stops for two weeks. The kiln stops in May for three long weeks.", "How long does the mill stop?",
+         "three weeks in May", "The kiln stops in May for three long weeks."),
+    ],
+)  # fmt: skip
+def test_a_sentence_with_another_number_is_no_evidence(text, question, answer, expected):
+    assert placed(text, question, answer)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "question", "answer"),
+    [
+        (["Die Frist beträgt zwei Wochen nach der Lieferung."], "Wie lang ist die Frist?", "drei Wochen"),
+        (["Le bail dure deux mois dans la ville et la maison."], "Combien dure le bail ?", "trois mois"),
+        (["El plazo es de dos semanas para la entrega de la casa."], "¿Cuánto dura el plazo?", "tres semanas"),
+        (["Termin wynosi dwa tygodnie od dnia, w którym jest dostawa."], "Ile wynosi termin?", "trzy tygodnie"),
+    ],
+)
+def test_number_words_are_those_of_the_corpus_language(texts, question, answer):
+    chunks = [chunk_of("a.md", text * 3) for text in texts]
+    good = {"question": "?? " + question, "answer": texts[0].rstrip("."), "document": "a.md"}
+    result = import_questions([{"question": question, "answer": answer, "document": "a.md"}, good], chunks)
+    assert [d.reason for d in result.dropped] == ["answer_not_found"]
+
+
+def test_a_quote_with_another_number_than_the_answer_is_no_evidence_of_it():
+    text = "The toll is 5 euros for a cart. On feast days a cart pays 7 euros."
+    quote = {"quote": "The toll is 5 euros for a cart."}
+    assert placed(text, "What does a cart pay?", "7 euros", **quote) == ("On feast days a cart pays 7 euros.", "answer")
+    assert placed(text, "What does a cart pay?", "9 euros", **quote) == ("answer_not_found", "")
+    assert placed(text, "What does a cart pay?", "9 euros", document="", **quote) == ("answer_not_supported", "")
+    assert placed(text, "What does a cart pay?", "five euros", **quote) == (quote["quote"], "quote")
+    assert placed(text, "Who pays?", "a cart", **quote) == (quote["quote"], "quote")
