@@ -9,9 +9,11 @@ import json
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 from data.questions.filters import Fault
 from data.questions.library import comparable
+from data.questions.tables.cells import texts, truth
 from data.questions.wording import content_words, flat, numerals, words
 from data.teachers.protocol import Shape
 from data.text.alike import alike
@@ -62,9 +64,14 @@ _YES_NO = frozenset({"yes", "no", "maybe", "true", "false"}) | VERDICTS
 _QUOTED = re.compile(r"<quote>(.*?)(?:</quote>|$)|##begin_quote##(.*?)(?:##end_quote##|$)", re.DOTALL | re.IGNORECASE)
 _FINAL = re.compile(
     r"(?:<ANSWER>|(?:^|\n)\W*(?:(?:final\s+)?answer|答案|回答|答え|정답|คำตอบ|antwort|réponse|respuesta|ответ))"
-    r"\W*[:：][\s*]*(.*)",
+    r"\W*[:：](?=[\s*]*(.*))",  # looked at and not taken: an answer may follow that corrects this one
     re.DOTALL | re.IGNORECASE,
 )
+
+
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_FIGURE = re.compile(r"(?<![\w.,/])(?<!\w-)-?\d+(?:[.,'/-]\d+)*(?!\w)")
+"""A number with its sign, a span, fraction or date whole."""
 
 
 def supporting_sentence(
@@ -89,6 +96,7 @@ def supporting_sentence(
 
 def supported(final: str, evidence: str, question: str, language: str = "en") -> bool:
     """Whether the final answer says nothing that the evidence does not: content words, numbers and negation."""
+    final, evidence = _THOUSANDS.sub("", final), _THOUSANDS.sub("", evidence)
     final_words = content_words(final, language)
     have = content_words(evidence, language)
     question_words = content_words(question, language)
@@ -96,9 +104,13 @@ def supported(final: str, evidence: str, question: str, language: str = "en") ->
         return bool(question_words & have)
     if not final_words:
         return alike(flat(final)).lower() in alike(flat(evidence)).lower()
+    plain = comparable(evidence)
+    have |= {w for w in final_words if any(c.isdigit() for c in w) and holds(plain, w)}
     if any(any(c.isdigit() for c in w) and w not in have for w in final_words) or not numerals(final) <= numerals(
         evidence
     ):
+        return False
+    if not all(holds(plain, figure) for figure in _FIGURE.findall(comparable(final))):
         return False
     answer_words, own = {w.lower() for w in words(final)}, {w.lower() for w in words(evidence)}
     if (answer_words & _NEGATION) and not (own & _NEGATION):
@@ -172,24 +184,43 @@ ANSWER_SHAPE = Shape(
 
 
 def as_written(reply: str) -> str:
-    """A reply in the form of `ANSWER_SHAPE` as the text that `full_answer` reads; any other reply as it is."""
+    """A reply in the form of `ANSWER_SHAPE` as the text that `full_answer` reads; any other reply as it is.
+
+    Not every teacher keeps to the types: a list of one text, a text for a list or for a boolean are taken as meant.
+    """
     begin, end = reply.find("{"), reply.rfind("}")
     try:
         fields = json.loads(reply[begin : end + 1])
-        answer, quotes, reasoning = str(fields["answer"]), [str(q) for q in fields["quotes"]], str(fields["reasoning"])
+        answer, quotes = ", ".join(_texts(fields["answer"])), _texts(fields["quotes"])
+        reasoning = "\n".join(_texts(fields["reasoning"]))
     except (ValueError, KeyError, TypeError):
         return reply
-    if fields.get("answerable") is False:
+    if _is_false(fields.get("answerable")):
         return NOT_ANSWERABLE
     lines = [f"<quote>{quote}</quote>" for quote in quotes if quote.strip()]
     return "\n".join([*lines, reasoning, f"Answer: {flat(answer)}"])
 
 
+def _texts(value: Any) -> list[str]:
+    """The texts of a field: a text as it is, of a list its texts, numbers as a document has them."""
+    if isinstance(value, str):
+        return [value] if value.strip() else []
+    return [text for item in value for text in _texts(item)] if isinstance(value, list) else texts(value)
+
+
+def _is_false(value: Any) -> bool:
+    try:
+        return truth(value) is False
+    except ValueError:  # neither yes nor no
+        return False
+
+
 def _reasoning(body: str, quotes: list[str]) -> str:
-    """The teacher's sentences without lines that only quote; a quote inside a sentence keeps its words."""
+    """The teacher's sentences without lines that only quote, and answers given before the last; a quote inside a
+    sentence keeps its words."""
     kept = []
     for line in _QUOTED.sub(lambda m: f"\0{flat(m.group(1) or m.group(2) or '')}\0", body).splitlines():
         outside = re.sub(r"\0[^\0]*\0", "", line)
-        if len(words(outside)) >= 3:
+        if len(words(outside)) >= 3 and not _FINAL.match(line):
             kept.append(line.replace("\0", '"').strip())
     return flat(" ".join(kept))

@@ -108,5 +108,18 @@ def test_an_answer_as_a_json_object_is_read_like_the_written_one():
     answer = full_answer("When does the red valve close?", reply, RED.text, max_words=9)
     assert (answer.final, answer.quotes, answer.reasoning) == ("90 degrees", tuple(said["quotes"]), "")
     assert is_refusal(json.dumps({**said, "answerable": False, "answer": ""}))
+    loose = {"quotes": said["quotes"][0], "reasoning": ["Named."]}
+    for written in (["90 degrees"], [["90 degrees"]], {"text": "90 degrees"}):
+        answer = full_answer(
+            "When does it close?", json.dumps({**said, **loose, "answer": written}), RED.text, max_words=9
+        )
+        assert (answer.final, answer.quotes) == ("90 degrees", tuple(said["quotes"]))
+    assert as_written(json.dumps({**said, "answer": 12.5})).endswith("Answer: 12.5")
+    assert as_written(json.dumps({**said, "answer": ["a", "b"]})).endswith("Answer: a, b")
+    assert as_written(json.dumps({**said, "answer": None})).endswith("Answer: ")
+    for no in ("false", "False", "no", 0):
+        assert is_refusal(json.dumps({**said, "answerable": no, "answer": "90 degrees"}))
+    for yes in ("true", True, None, "partly"):
+        assert not is_refusal(json.dumps({**said, "answerable": yes, "answer": "90 degrees"}))
     for other in ("{", '{"answer": 3}', "Answer: {x}", NOT_ANSWERABLE, ""):
         assert as_written(other) == other

@@ -372,6 +372,40 @@ def test_the_sentence_that_holds_the_answer_supports_it():
     assert not supported("no pressure", "The red valve closes at some pressure.", "What then?")
 
 
+@pytest.mark.parametrize(
+    ("final", "evidence", "expected"),
+    [
+        ("250 °C", "The kiln is fired at 1,250 °C.", False),
+        ("500 people", "The hall seats 3,500 people.", False),
+        ("-5 °C", "The store is kept at 5 °C.", False),
+        ("5 °C", "The store is kept at -5 °C.", False),
+        ("4 litres", "The can takes 1/4 litres.", False),
+        ("1250 °C", "The kiln is fired at 1,250 °C.", True),
+        ("1,250 °C", "The kiln is fired at 1250 °C.", True),
+        ("1250 people", "Der Saal fasst 1 250 people.", True),
+        ("-5 °C", "The store is kept at −5 °C.", True),
+        ("14-16 hours", "The firing takes 14–16 hours.", True),
+        ("in COVID-19 wards", "It is used in COVID-19 wards.", True),
+        ("at 10:30 on the 3rd", "It begins at 10:30 on the 3rd of May.", True),
+        ("It takes 90 seconds", "It takes 90 seconds, or 1.5 minutes.", True),
+    ],
+)
+def test_a_number_is_supported_by_itself_and_not_by_one_that_it_is_part_of(final, evidence, expected):
+    assert supported(final, evidence, "How much is it?") == expected
+
+
+def test_the_last_of_several_answers_counts():
+    reply = (
+        "<quote>The red valve closes at 90 degrees</quote>\nThe passage names the valve.\nAnswer: at 80 of the degrees"
+        "\nThat was the other valve.\nFinal answer: at 90 degrees"
+    )
+    answer = full_answer("When does the red valve close?", reply, TEXT, max_words=20)
+    assert answer.final == "at 90 degrees"
+    assert answer.reasoning == "The passage names the valve. That was the other valve."
+    below = "<quote>The red valve closes at 90 degrees</quote>\nAnswer:\n at 90 degrees"
+    assert full_answer("When does the red valve close?", below, TEXT, max_words=20).final == "at 90 degrees"
+
+
 def full_teacher():
     def reply(messages):
         last = messages[-1]["content"]
