@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +91,36 @@ def read_rows(source: Path | Iterable[Mapping[str, Any]], *, columns: Mapping[st
         raise BadInput(f"{where} holds no rows", expected="one object with a question and an answer a row")
     names = sorted({str(k) for row in good for k in row})
     chosen = _choose_columns(where, names, columns or {})
-    return [
+    rows = [
         _row(number, row, chosen) if isinstance(row, Mapping) else Row(number, str(number), fault=str(row))
         for number, row in _numbered(raw)
     ]
+    return _with_verdicts(rows)
+
+
+_BOOLEANS = {"true": "yes", "false": "no"}
+_ASKS_WHETHER = re.compile(
+    r"(?:is|are|was|were|am|do|does|did|has|have|had|can|could|may|might|must|shall|should|will|would)(?:n['’]t)? ",
+    re.IGNORECASE,
+)
+_ASKS_FOR = re.compile(r"(?:what|which|who|whom|whose|when|where|why|how)\b|.*\btrue or false\b", re.IGNORECASE)
+
+
+def _with_verdicts(rows: list[Row]) -> list[Row]:
+    """TRUE and FALSE that a table wrote as texts become yes and no, as booleans do: where the question asks whether, or
+    where the column says nothing else and the question does not ask for a thing, which a "true" may well be in code."""
+    answers = {answer.lower() for row in rows for answer in row.answers}
+    alone = bool(answers) and answers <= _BOOLEANS.keys()
+
+    def is_verdict(row: Row) -> bool:
+        if not row.answers or any(answer.lower() not in _BOOLEANS for answer in row.answers):
+            return False
+        return _ASKS_WHETHER.match(row.question) is not None or (alone and not _ASKS_FOR.match(row.question))
+
+    def as_verdict(row: Row) -> Row:
+        return replace(row, answers=tuple(dict.fromkeys(_BOOLEANS[answer.lower()] for answer in row.answers)))
+
+    return [as_verdict(row) if is_verdict(row) else row for row in rows]
 
 
 def _unnested(nested: Any) -> list[Any]:

@@ -190,3 +190,20 @@ def test_what_is_known_to_be_right_comes_before_what_a_system_answered():
 def test_letters_are_composed_as_those_of_the_documents_are():
     (row,) = read_rows([{"question": "Wo?", "answer": "Cafe\u0301 Zu\u0308rich", "document": "Cafe\u0301.md"}])
     assert (row.answers, row.documents) == (("Café Zürich",), ("Café.md",))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([("Is it hot?", "TRUE"), ("Isn't it cold?", "false"), ("Who fires it?", "the smith")],
+         ["yes", "no", "the smith"]),
+        ([("Ist der Ofen heiß?", "TRUE"), ("Brennt er täglich?", "FALSE")], ["yes", "no"]),
+        ([("Ist der Ofen heiß?", "TRUE"), ("Wer heizt ihn?", "der Schmied")], ["TRUE", "der Schmied"]),
+        ([("What is the default of debug?", "True"), ("Is it hot?", "True")], ["True", "yes"]),
+        ([("True or false: the kiln is hot.", "True"), ("Is it hot?", "no")], ["True", "no"]),
+    ],
+)  # fmt: skip
+def test_booleans_that_a_table_wrote_as_texts_are_yes_and_no_where_the_question_asks_whether(tmp_path, pairs, expected):
+    file = tmp_path / "qa.csv"
+    file.write_text("question,answer\n" + "".join(f"{question},{answer}\n" for question, answer in pairs))
+    assert [row.answers for row in read_rows(file)] == [(answer,) for answer in expected]
