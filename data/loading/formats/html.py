@@ -169,6 +169,8 @@ class _State:
         self.rows = 0
         self.numbers: list[int] = []  # of each open list, that of its next item; 0 where items have none
 
+        self.steps: list[int] = []  # of each open list, from one number to the next: 1, or -1 where it counts down
+
     def in_cell(self, tag: str) -> bool:
         """Inside a row of a data table blocks only separate words."""
         return self.rows > 0 and tag != "tr"
@@ -185,12 +187,13 @@ class _State:
         elif tag in _HEADINGS:
             self.kind, self.level = "heading", _HEADINGS[tag]
         elif tag in ("ol", "ul", "menu"):
-            self.numbers.append(_count(node, "start", 1) if tag == "ol" else 0)
+            self.numbers.append(_first_number(node) if tag == "ol" else 0)
+            self.steps.append(-1 if "reversed" in node.attributes else 1)
         elif tag == "li":
             self.kind, self.level = "item", 0
             if self.numbers and self.numbers[-1]:
                 self.level = _count(node, "value", self.numbers[-1])
-                self.numbers[-1] = self.level + 1
+                self.numbers[-1] = self.level + self.steps[-1]
         elif tag == "br":
             words.append("\n" if self.code else _BREAK if self.kind == "text" else " ")
 
@@ -213,6 +216,7 @@ class _State:
             yield from self.flush(words)
         if tag in ("ol", "ul", "menu") and self.numbers:
             self.numbers.pop()
+            self.steps.pop()
         if tag == "pre":
             self.code = max(0, self.code - 1)
         if tag in _HEADINGS or tag == "li":
@@ -231,6 +235,12 @@ class _State:
             yield Block(self.kind, text, self.level)
             if self.kind == "item":
                 self.kind = "text"
+
+
+def _first_number(items: Any) -> int:
+    """Of a numbered list; one that counts down begins with the number of its items."""
+    length = sum(item.tag == "li" for item in items.iter()) if "reversed" in items.attributes else 1
+    return _count(items, "start", max(1, length))
 
 
 def _count(node: Any, attribute: str, otherwise: int) -> int:
