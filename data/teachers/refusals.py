@@ -103,6 +103,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             continue
     try:
         date = parsedate_to_datetime(headers["retry-after"])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return None
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

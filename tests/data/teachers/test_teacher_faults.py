@@ -85,5 +85,6 @@ def test_a_date_to_retry_after_is_waited_for():
         assert 30 < seconds <= 60
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
     assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({"retry-after": f"Wed, 21 Oct {9**30} 07:28:00 GMT"}) is None
     assert retry_after({"retry-after-ms": "1500", "retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 1.5
     assert retry_after({}) is None
