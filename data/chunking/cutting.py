@@ -14,6 +14,7 @@ from unicodedata import east_asian_width
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
+from data.chunking.loose_marks import hide_loose_marks, show_loose_marks
 from data.nouns import Document
 from data.text.alike import MARKS
 
@@ -87,6 +88,16 @@ class Cutter:
             }
             for budget in budgets
         ]
+        self._counting = [
+            {
+                markdown: kind.from_callback(
+                    _counter(budget), budget.max_tokens, min(options.overlap_tokens, budget.max_tokens // 2)
+                )
+                for markdown, kind in ((False, TextSplitter), (True, MarkdownSplitter))
+            }
+            for budget in budgets
+        ]
+        """Splitters of texts with hidden marks, which count the tokens of the text as it stands."""
 
     def cut(self, document: Document) -> list[SizedSpan]:
         """(start, end, tokens) of the document's chunks, in order."""
@@ -141,9 +152,11 @@ class Cutter:
 
     def _split(self, text: str, start: int, end: int, markdown: bool) -> list[Span]:
         """Spans of a text without headings, as the splitters cut it; line ends inside sentences count as spaces."""
-        soft = soft_lines(text[start:end])
+        lines = soft_lines(text[start:end])
+        soft = hide_loose_marks(lines)
+        kinds = self._splitters if soft == lines else self._counting
         spans = [(start, end)]
-        for budget, splitters in zip(self.budgets, self._splitters, strict=True):
+        for budget, splitters in zip(self.budgets, kinds, strict=True):
             whole = spans if budget is not self.budgets[0] else []  # a span may fit this budget already
             sizes = budget.count([text[first:last] for first, last in whole])
             fitting = {span for span, size in zip(whole, sizes, strict=True) if size <= budget.max_tokens}
@@ -214,6 +227,10 @@ class Cutter:
                 spans.append(span)
                 waiting = size < smallest
         return spans
+
+
+def _counter(budget: Budget) -> Callable[[str], int]:
+    return lambda text: budget.count([show_loose_marks(text)])[0]
 
 
 def _middle(text: str, start: int, end: int) -> int:

@@ -25,7 +25,7 @@ from data.loading.formats.notebook import load_notebook
 from data.loading.formats.odf import load_odf
 from data.loading.formats.office.load import MEDIA_TYPES, load_office
 from data.loading.formats.pdf import load_pdf
-from data.loading.formats.rows import csv_rows, json_lines, json_rows, load_rows
+from data.loading.formats.rows import json_lines, json_rows, load_csv, load_rows
 from data.loading.formats.rtf import load_rtf
 from data.loading.formats.xml import load_xml
 from data.loading.options import ArchiveFound, LoadOptions, Quarantined, Refused
@@ -170,7 +170,7 @@ def _parse_text(raw: bytes, source: str, options: LoadOptions) -> Loaded:
     if kind == "jsonl":
         return load_rows(json_lines(text, options), source, "application/jsonl", options, metadata)
     if kind == "csv":
-        return load_rows(csv_rows(text, source), source, "text/csv", options, metadata)
+        return load_csv(text, source, options, metadata)
     if kind == "mailbox":
         return _parse_mailbox(*_bytes_of_mail(raw, text, encoding), source, options)
     if kind == "json":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from data.teachers.protocol import BudgetReached, TeacherFailure
 from data.teachers.replies import Problem
@@ -93,10 +95,14 @@ def _names_parameter(problem: Problem) -> bool:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks us to wait; dates are left to the back-off."""
+    """Seconds that the server asks us to wait, stated in seconds or as a date."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             return max(0.0, float(headers[name]) * unit)
         except (KeyError, ValueError):
             continue
-    return None
+    try:
+        date = parsedate_to_datetime(headers["retry-after"])
+    except (KeyError, ValueError, OverflowError):
+        return None
+    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from rapidfuzz import fuzz
 
 from data.text.alike import alike, alike_with_origins
+from data.text.stops import goes_on
 from data.text.unspaced import LETTER, NUMERALS
 
 
@@ -275,6 +276,8 @@ def _ends_sentence(text: str, begin: int, stop: re.Match[str], end: int) -> bool
     if stop.group()[0] == "." and (last.lower() in _ABBREVIATIONS or re.fullmatch(r"[A-Z]", last)):
         # "etc." can end a sentence; the others are followed by what they abbreviate
         return last.lower() == "etc" and rest[0].isupper()
+    if stop.group() == "." and goes_on(text[begin : stop.start()], last, rest):
+        return False
     # a small letter continues the sentence (names such as "x.y", "`foo`" or "*bar*" are written small as well)
     return not rest[0].islower()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from data.loading.draft import Draft, draft_without
 from data.loading.formats.article import article_of, mark_places, passages_of, whole_page
+from data.loading.formats.numerals import numeral
 from data.loading.formats.page_tree import settle_nested_tables, show, spans
 from data.loading.formats.tables import Grid, full_rows, row_line
 from data.loading.text import decode
@@ -37,11 +38,13 @@ class Block:
     """One block of a page: `kind` is `heading`, `text`, `item`, `row` or `code`.
 
     `level` is that of a heading; of a row, the number of its cells; of an item, its number, 0 where it has none.
+    `style` is the `type` of its list: `a`, `A`, `i` or `I` where items have letters or Roman numbers.
     """
 
     kind: str
     text: str
     level: int = 0
+    style: str = ""
 
 
 def declared_encoding(raw: bytes) -> str | None:
@@ -109,7 +112,7 @@ def to_markdown(blocks: Sequence[Block]) -> str:
             fence = "````" if "```" in block.text else "```"
             lines += [fence, block.text, fence]
         elif block.kind == "item":
-            lines.append(f"{block.level}. {block.text}" if block.level else f"- {block.text}")
+            lines.append(f"{numeral(block.level, block.style)}. {block.text}" if block.level else f"- {block.text}")
         elif block.kind == "row":
             lines.append(block.text)
             if before != "row":
@@ -164,10 +167,14 @@ class _State:
     def __init__(self) -> None:
         self.kind = "text"
         self.level = 0
+        self.style = ""
+        self.styles: list[str] = []  # of each open list, how its numbers are written
         self.code = 0
         self.tables: list[Grid | None] = []  # of each open table, if it is a table of data
         self.rows = 0
         self.numbers: list[int] = []  # of each open list, that of its next item; 0 where items have none
+
+        self.steps: list[int] = []  # of each open list, from one number to the next: 1, or -1 where it counts down
 
     def in_cell(self, tag: str) -> bool:
         """Inside a row of a data table blocks only separate words."""
@@ -185,12 +192,14 @@ class _State:
         elif tag in _HEADINGS:
             self.kind, self.level = "heading", _HEADINGS[tag]
         elif tag in ("ol", "ul", "menu"):
-            self.numbers.append(_count(node, "start", 1) if tag == "ol" else 0)
+            self.numbers.append(_first_number(node) if tag == "ol" else 0)
+            self.styles.append((node.attributes.get("type") or "").strip() if tag == "ol" else "")
+            self.steps.append(-1 if "reversed" in node.attributes else 1)
         elif tag == "li":
-            self.kind, self.level = "item", 0
+            self.kind, self.level, self.style = "item", 0, self.styles[-1] if self.styles else ""
             if self.numbers and self.numbers[-1]:
                 self.level = _count(node, "value", self.numbers[-1])
-                self.numbers[-1] = self.level + 1
+                self.numbers[-1] = self.level + self.steps[-1]
         elif tag == "br":
             words.append("\n" if self.code else _BREAK if self.kind == "text" else " ")
 
@@ -213,6 +222,8 @@ class _State:
             yield from self.flush(words)
         if tag in ("ol", "ul", "menu") and self.numbers:
             self.numbers.pop()
+            self.steps.pop()
+            self.styles.pop()
         if tag == "pre":
             self.code = max(0, self.code - 1)
         if tag in _HEADINGS or tag == "li":
@@ -228,9 +239,15 @@ class _State:
             return
         text = "\n".join(line for part in raw.split(_BREAK) if (line := " ".join(part.split())))
         if text:
-            yield Block(self.kind, text, self.level)
+            yield Block(self.kind, text, self.level, self.style if self.kind == "item" else "")
             if self.kind == "item":
                 self.kind = "text"
+
+
+def _first_number(items: Any) -> int:
+    """Of a numbered list; one that counts down begins with the number of its items."""
+    length = sum(item.tag == "li" for item in items.iter()) if "reversed" in items.attributes else 1
+    return _count(items, "start", max(1, length))
 
 
 def _count(node: Any, attribute: str, otherwise: int) -> int:

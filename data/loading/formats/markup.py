@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 from data.loading.raised import lowered, raised
 
@@ -28,7 +29,7 @@ _HIDDEN = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _RAISED = re.compile(r"<(sup|sub)>([^<>\n]{1,200})</\1>", re.IGNORECASE)
-_RST = re.compile(r"(\s*)\.\.(?:[ \t]+(\S.*))?$")
+_RST = re.compile(r"(\s*)\.\.(?:[ \t]+(\S.*))?[ \t]*$")
 _RST_MARKUP = re.compile(r"[\w:+.-]+(?:\s*)::|\[[^\]]+\](?:\s|$)|__|_[^:]*:|_`[^`]+`:|\|[^|]+\|")
 _RST_LITERAL = re.compile(r"(?:.*(?<!^\.\.)::|\s*\.\.\s+(?:code-block|code|sourcecode|parsed-literal|prompt)::.*)\s*$")
 
@@ -117,7 +118,7 @@ def shown_rst(text: str) -> tuple[str, dict[str, int]]:
     kept: list[str] = []
     count = 0
     literal = comment = -1  # indentation of the line that a literal block or comment belongs to
-    for line in text.split("\n"):
+    for line, after in pairwise([*text.split("\n"), ""]):
         indent = len(line) - len(line.lstrip())
         if comment >= 0 and (not line.strip() or indent > comment):
             continue
@@ -127,7 +128,9 @@ def shown_rst(text: str) -> tuple[str, dict[str, int]]:
             continue
         literal = -1
         start = _RST.match(line)
-        if start and start[2] and not _RST_MARKUP.match(start[2]):
+        # dots alone begin a comment where the next line is indented; before an empty line they are empty themselves
+        is_alone = bool(start and not start[2] and after.strip() and len(after) - len(after.lstrip()) > indent)
+        if start and (is_alone or (start[2] and not _RST_MARKUP.match(start[2]))):
             comment, count = indent, count + 1
             continue
         if _RST_LITERAL.match(line):

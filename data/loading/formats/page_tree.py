@@ -21,6 +21,8 @@ _HIDDEN_STYLE = re.compile(
 )
 _STRUCK_STYLE = re.compile(r"text-decoration(?:-line)?\s*:[^;]*line-through", re.IGNORECASE)
 _RAISED_STYLE = re.compile(r"vertical-align\s*:\s*(super|sub)\b", re.IGNORECASE)
+_NOTE_MARK = re.compile(r"\(?(?:\d{1,4}|[ivxlc]{1,7}|[a-zA-Z]|[*†‡§¶#]{1,3})[.)]?")
+_NOTE_LINK = re.compile(r"note-?ref|footnote|endnote", re.IGNORECASE)
 _RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
 _SIMPLE_SELECTOR = re.compile(r"(?:[a-z][a-z0-9]*)?([.#])(-?[_a-z][\w-]*)", re.IGNORECASE)
 _MEDIA = re.compile(r"@[\w-]+[^{};]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}|@[^{};]*;|/\*.*?\*/", re.DOTALL)
@@ -105,11 +107,23 @@ def _mark_raised(tree: Any) -> None:
                 continue
             up = style[1].lower() == "super"
         words = node.text()
-        reference = up and node.css_first("a") is not None and words.strip() and not words.strip().startswith("[")
-        if reference:
+        linked = up and (node.css_first("a") is not None or _is_link_to_note(node, words.strip()))
+        if linked and words.strip() and not words.strip().startswith("["):
             node.replace_with(f"[{words.strip()}]")  # the number of a note
         else:
             node.replace_with(raised(words) if up else lowered(words))
+
+
+def _is_link_to_note(node: Any, words: str) -> bool:
+    """Whether a raised mark is all that a link around it shows, and the link leads to a note."""
+    link = node.parent
+    while link is not None and link.tag in ("span", "small", "b", "i", "em", "strong"):
+        link = link.parent
+    if link is None or link.tag != "a" or link.text().strip() != words or not _NOTE_MARK.fullmatch(words):
+        return False
+    attributes = link.attributes
+    kinds = " ".join(attributes.get(name) or "" for name in ("role", "class", "epub:type", "rel"))
+    return bool(_NOTE_LINK.search(kinds)) or "#" in (attributes.get("href") or "")
 
 
 def _outermost(tree: Any, tag: str) -> list[Any]:

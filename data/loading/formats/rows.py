@@ -9,14 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
 from data.loading.draft import Draft, finish
+from data.loading.formats.headers import numbered_columns
 from data.loading.formats.office.cell_values import plain_number, shown_value
 from data.loading.options import LoadOptions, Quarantined, Refused
 from data.loading.redaction import redact_name
@@ -27,6 +30,7 @@ TEXT_FIELDS = ("text", "content", "contents", "body", "page_content", "passage",
 TITLE_FIELDS = ("title", "name", "heading", "headline", "subject")
 ID_FIELDS = ("id", "_id", "doc_id", "docid", "document_id", "uuid", "key", "pmid")
 _LOOK_AT = 100
+_SEPARATOR = re.compile(r"\"?sep=([^\n\"\w])\"?[,;\t ]*(?=\n)", re.IGNORECASE)
 _LONG_VALUE = 1000
 
 
@@ -191,12 +195,40 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(entry, Mapping | str) for entry in value)
 
 
-def csv_rows(text: str, name: str) -> Iterator[Row]:
-    """Rows of a CSV or TSV file with a header line; the number is that of the row's last line."""
-    delimiter = "\t" if name.lower().endswith(".tsv") else _delimiter(text)
+def load_csv(
+    text: str, source: str, options: LoadOptions, metadata: Mapping[str, Any]
+) -> tuple[list[Document], list[Quarantined]]:
+    """Makes a document of each row of a CSV or TSV file; where no row names the columns, the first one says so."""
+    text, delimiter = _with_delimiter(text, source)
+    header = numbered_columns(_first_rows(text, delimiter))
+    documents, quarantined = load_rows(_csv_rows(text, delimiter, header), source, "text/csv", options, metadata)
+    if header and documents:
+        warning = "the first row looks like data and not like names: the columns are named column_1, column_2, …"
+        noted = {**documents[0].metadata, "warnings": [*documents[0].metadata.get("warnings", ()), warning]}
+        documents[0] = replace(documents[0], metadata=noted)
+    return documents, quarantined
+
+
+def _with_delimiter(text: str, name: str) -> tuple[str, str]:
+    text = text.lstrip("\ufeff")
+    if instruction := _SEPARATOR.match(text):  # an instruction of Excel's; its line end stays, to count the lines
+        return text[instruction.end() :], instruction[1]
+    return text, "\t" if name.lower().endswith(".tsv") else _delimiter(text)
+
+
+def _first_rows(text: str, delimiter: str) -> list[list[str]]:
     csv.field_size_limit(1 << 30)
-    reader = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter)
-    header: list[str] | None = None
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        return list(islice((row for row in rows if any(cell.strip() for cell in row)), _LOOK_AT))
+    except csv.Error:  # told of when the rows are read
+        return []
+
+
+def _csv_rows(text: str, delimiter: str, header: list[str] | None) -> Iterator[Row]:
+    """Rows of a CSV file, named by its first row where no header is given; the number is that of a row's last line."""
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     while True:
         try:
             cells = next(reader)
@@ -217,5 +249,5 @@ def csv_rows(text: str, name: str) -> Iterator[Row]:
 
 
 def _delimiter(text: str) -> str:
-    head = next((line for line in text.lstrip("\ufeff").split("\n") if line.strip()), "")
+    head = next((line for line in text.split("\n") if line.strip()), "")
     return max((",", ";", "\t", "|"), key=head.count)  # the first of equals: a comma

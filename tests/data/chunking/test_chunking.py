@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from data.chunking.chunks import ChunkOptions, chunk_documents
+from data.chunking.loose_marks import hide_loose_marks, show_loose_marks
 from data.loading.draft import Draft, finish
 from data.loading.options import LoadOptions
 from data.loading.text import clean_text
@@ -252,3 +253,43 @@ def test_what_is_halved_for_its_length_is_halved_between_sentences_or_letters(wo
     halves = [c.text for c in chunk_documents([raw_document(thai)], word_tokenizer_file, options=options)]
     assert "".join(halves) == thai
     assert [unicodedata.category(half[0])[0] for half in halves] == ["L"] * len(halves)
+
+
+@pytest.mark.parametrize("markup", ["markdown", "plain"])
+@pytest.mark.parametrize(
+    ("text", "together"),
+    [
+        ("The basic plan costs $40 a month and the large plan costs $95 a month.", ["$40", "$95"]),
+        (
+            "Fares run from US$1,200 in winter to US$2,400 in summer.",
+            ["US$1,200", "US$2,400"],
+        ),
+        ("It takes ~5 minutes to fill the tank and ~7 minutes to empty it by the valve.", ["~5", "~7"]),
+        ("The names that begin with _hidden are not for the keepers of the lock gates.", ["_hidden"]),
+        ("All of the rooms have a view *except for those that lie behind the old mill.", ["*except"]),
+    ],
+)
+def test_a_sign_is_not_parted_from_its_amount_or_word(tokenizer_file, markup, text, together):
+    for max_tokens in range(12, 60):
+        options = ChunkOptions(max_tokens, min_tokens=0)
+        chunks = chunk_documents([document(text, markup)], tokenizer_file, options=options)
+        for words in together:
+            assert any(words in chunk.text for chunk in chunks), (max_tokens, [chunk.text for chunk in chunks])
+        check_invariants([document(text, markup)], tokenizer_file, options)
+
+
+def test_an_equation_stays_markup_and_other_marks_stay_as_they_are():
+    for text in (
+        "It holds $2^n$ bits.",
+        "*one* and _two_",
+        "snake_case",
+        "a\\$5 b",
+        "~~5 out~~",
+        "* item\n* item",
+        "5 * 6",
+    ):
+        assert hide_loose_marks(text) == text
+    hidden = hide_loose_marks("$5, ~6, and *x")
+    assert len(hidden) == 14
+    assert not set("$~*") & set(hidden)
+    assert show_loose_marks(hidden) == "$5, ~6, and *x"

@@ -233,6 +233,49 @@ def test_csv_rows_in_any_encoding_and_with_any_separator(tmp_path):
     assert [entry.reason for entry in quarantined] == ["bad-line"]
 
 
+@pytest.mark.parametrize("instruction", ["sep=;", '"sep=;"', "SEP=;;;"])
+def test_the_separator_that_excel_is_told_is_no_header(tmp_path, instruction):
+    documents, quarantined = load(tmp_path, "a.csv", f"{instruction}\r\ngate;opens, closes\r\nNorth;6, 9\r\n")
+    assert [document.text for document in documents] == ["gate: North\nopens, closes: 6, 9"]
+    assert [document.source for document in documents] == ["a.csv#3"]
+    assert not quarantined
+
+
+@pytest.mark.parametrize(
+    ("table", "texts"),
+    [
+        (
+            "Ann,34,York\nBen,29,Rome\n",
+            ["column_1: Ann\ncolumn_2: 34\ncolumn_3: York", "column_1: Ben\ncolumn_2: 29\ncolumn_3: Rome"],
+        ),
+        ("mill,1990\nbarn,1985\n", ["column_1: mill\ncolumn_2: 1990", "column_1: barn\ncolumn_2: 1985"]),
+        (
+            "2024-03-01;open\n2024-03-02;shut\n",
+            ["column_1: 2024-03-01\ncolumn_2: open", "column_1: 2024-03-02\ncolumn_2: shut"],
+        ),
+        ("7,7\n8,9\n", ["column_1: 7\ncolumn_2: 7", "column_1: 8\ncolumn_2: 9"]),
+    ],
+)  # fmt: skip
+def test_a_csv_file_without_a_header_keeps_its_first_row(tmp_path, table, texts):
+    documents, quarantined = load(tmp_path, "a.csv", table)
+    assert [document.text for document in documents] == texts
+    assert [len(document.metadata.get("warnings", ())) for document in documents] == [1, 0]
+    assert "column_1" in documents[0].metadata["warnings"][0]
+    assert not quarantined
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["region,2020,2021", "gate,1,2", "age,10,20,30", ",5,9", "name,34,7", "gate,width,height", "grain,0.5,4"],
+)
+def test_numbers_that_name_columns_stay_names(tmp_path, header):
+    rows = "North,17,3\nSouth,12,8\n" if header != "grain,0.5,4" else "North,a,3\nSouth,b,x\n"
+    documents, _ = load(tmp_path, "a.csv", f"{header}\n{rows}")
+    assert len(documents) == 2
+    assert f"{header.split(',')[1]}: {rows.split(',')[1]}" in documents[0].text
+    assert "warnings" not in documents[0].metadata
+
+
 def test_parquet_rows_through_datasets(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

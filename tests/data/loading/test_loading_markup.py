@@ -134,3 +134,17 @@ def test_a_notebook_shows_its_cells(tmp_path):
         "# Mill\n10^6 tons.\n\n````\ndoc = '''```\n<!-- stays -->\n```'''\n````\n\nraw <!-- stays -->"
     )
     assert document.metadata["left_out"] == {"comments": 1, "struck out": 1}
+
+
+def test_a_comment_below_dots_that_stand_alone_is_left_out():
+    text = "Words.\n\n..\n   Ask Ann first.\n\n   _target: x\n\nMore.\n\n- item\n\n  ..  \n    A note.\n\n  Goes on.\n"
+    shown, left_out = shown_rst(text)
+    assert shown == "Words.\n\nMore.\n\n- item\n\n  Goes on.\n"
+    assert left_out == {"comments": 2}
+    for shown_words in (
+        "..\n\n   A quotation.\n",
+        "..\n.. note:: Shown.\n",
+        "Said::\n\n  ..\n     stays\n",
+        "  ..\n  Words.\n",
+    ):
+        assert shown_rst(shown_words) == (shown_words, {})

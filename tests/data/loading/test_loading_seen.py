@@ -116,6 +116,33 @@ def test_items_keep_their_numbers():
     ) == ("The mill stands beside the river.\n\n1. moor\n- fore\n2. unload\n5. a\n9. b")
 
 
+def test_a_list_that_counts_down_keeps_its_numbers():
+    assert seen(
+        "<ol reversed><li>rye<ol><li>red</li><li>black</li></ol></li><li>oats</li><li>flax</li></ol>"
+        "<p>Then:</p><ol reversed start=9><li>a</li><li value=4>b</li><li>c</li></ol>"
+    ) == (
+        "The mill stands beside the river.\n\n3. rye\n1. red\n2. black\n2. oats\n1. flax\n\nThen:\n\n9. a\n4. b\n3. c"
+    )
+
+
+@pytest.mark.parametrize(
+    ("opening", "marks"),
+    [
+        ("<ol type=a>", ["a", "b", "c"]),
+        ("<ol type='A' start=26>", ["Z", "AA", "AB"]),
+        ("<ol type=i start=8>", ["viii", "ix", "x"]),
+        ("<ol type=I start=1990 reversed>", ["MCMXC", "MCMLXXXIX", "MCMLXXXVIII"]),
+        ("<ol type=1>", ["1", "2", "3"]),
+        ("<ul type=a>", ["-", "-", "-"]),
+    ],
+)
+def test_a_list_of_letters_or_roman_numbers_keeps_them(opening, marks):
+    marks = [mark if mark == "-" else f"{mark}." for mark in marks]
+    lines = [f"{mark} {word}" for mark, word in zip(marks, ("rye", "oats", "flax"), strict=True)]
+    page = f"{opening}<li>rye</li><li>oats</li><li>flax</li></{opening[1:3]}>"
+    assert seen(page) == "The mill stands beside the river.\n\n" + "\n".join(lines)
+
+
 def test_the_report_sums_up_what_was_left_out_and_is_silent_where_nothing_was(tmp_path):
     (tmp_path / "a.md").write_text("The mill <!-- old --> ~~grinds~~ rye.\n\n<!-- more -->\n")
     (tmp_path / "b.md").write_text("The barn <!-- old --> is full.\n")

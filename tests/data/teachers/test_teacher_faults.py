@@ -1,6 +1,8 @@
 """An endpoint that fails in every way costs no question and no second payment."""
 
 import re
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from faulty_endpoint import Endpoint
@@ -9,6 +11,7 @@ from made_up import chunk_of
 from data.nouns import Hit, MemoryCache
 from data.questions import QuestionOptions, generate_questions
 from data.teachers import OpenAITeacher
+from data.teachers.refusals import retry_after
 
 PASSING = ["429", "500", "503", "sleep", "broken", "drip", "disconnect", "cut"]
 LASTING = ["html", "huge", "empty", "400"]
@@ -72,3 +75,16 @@ def test_an_item_that_gets_junk_is_dropped_alone_and_asked_again_by_the_next_run
     assert second.questions == undisturbed.questions
     twice = {text for text, count in endpoint.answered.items() if count > 1}
     assert twice <= {text for text, fault in hit.items() if fault == "empty"}  # paid for, and nothing was in it
+
+
+def test_a_date_to_retry_after_is_waited_for():
+    in_a_minute = datetime.now(UTC) + timedelta(seconds=60)
+    for written in (format_datetime(in_a_minute, usegmt=True), in_a_minute.strftime("%A, %d-%b-%y %H:%M:%S GMT")):
+        seconds = retry_after({"retry-after": written})
+        assert seconds is not None
+        assert 30 < seconds <= 60
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    assert retry_after({"retry-after": "soon"}) is None
+    assert retry_after({"retry-after": f"Wed, 21 Oct {9**30} 07:28:00 GMT"}) is None
+    assert retry_after({"retry-after-ms": "1500", "retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 1.5
+    assert retry_after({}) is None

@@ -126,3 +126,54 @@ def test_sentences_end_as_their_script_ends_them():
     first = "พนักงานมีสิทธิลาพักร้อนปีละสิบห้าวันตามระเบียบของบริษัท"
     second = "ใบลาต้องส่งให้หัวหน้าล่วงหน้าสองสัปดาห์เป็นอย่างน้อย"
     assert cut(f"{first} {second}") == [first, second]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Die Brücke wurde am 3. Oktober 1990 geöffnet.",
+        "Das Büro liegt im 3. Stock des Hauses.",
+        "Sie stammt aus dem 19. Jahrhundert und steht noch.",
+        "Im 19. Jahrhundert fuhr hier die erste Bahn.",
+        "Er kam am 12. August mit dem 2. Zug.",
+        "Die Frist endet am 30. September 2024.",
+        "Das Fest dauert vom 1. bis 3. Mai und kostet nichts.",
+        "Der 2. Weltkrieg begann damals.",
+        "Geöffnet ist vom 1. April bis 31. Oktober.",
+        "Frau Dr. Meier nimmt z. B. Äpfel, z.B. Boskop.",
+        "Vgl. Abs. 2 und Art. 5 der Ordnung.",
+        "Die Miete gem. § 5 bzw. Nr. 7 ist fällig.",
+        "Das gilt i. d. R. Montags, u. U. Dienstags.",
+        "Il faut demander à Mme. Dupont, qui a la clé.",
+        "La carta es de la Sra. Gómez, del núm. 4.",
+        "Biuro jest przy ul. Długiej, zob. ust. 3 umowy.",
+        "Mødet er den 3. oktober og den 4. November.",
+    ],
+)
+def test_ordinals_and_abbreviations_of_other_languages_end_no_sentence(sentence):
+    text = f"{sentence} {sentence}"
+    assert [span.of(text) for span in sentences(text)] == [sentence, sentence]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("The lock was built in 1990.", "April was wet."),
+        ("She has 3.", "August is his friend."),
+        ("I am 12.", "April is my sister."),
+        ("There were 12.", "Stock was low."),
+        ("He teaches art.", "It pays little."),
+        ("It is a gem.", "Keep it."),
+        ("He did his abs.", "They hurt."),
+        ("They left Washington D.C.", "The road was long."),
+        ("Put it in a ul.", "Items follow."),
+        ("It suits ages 10-12.", "April is best."),
+        ("Press Tab.", "3 windows open."),
+        ("We bought 12.", "Band members came."),
+        ("Take option d.", "Roads are closed."),
+        ("Die Brücke hat 12.", "Er zählte sie."),
+    ],
+)
+def test_the_sentences_of_english_end_where_they_did(first, second):
+    text = f"{first} {second}"
+    assert [span.of(text) for span in sentences(text)] == [first, second]
