@@ -30,7 +30,7 @@ MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.catego
 
 _JOINING = rf"{MARKS}{_UNSEEN}\u1160-\u11ff\uff9e\uff9f"  # what may compose with what stands before it
 _CLUSTER = re.compile(rf"[^{_JOINING}]?[{_JOINING}]+|\s+|[^\x00-\x7f]")
-_RUN = r"\u3005-\u3007\u3040-\u3098\u309b-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"  # Han and kana, without marks
+_RUN = r"\u3005-\u3007\u3040-\u3098\u309b-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"  # Han, kana
 _INNER_SPACE = re.compile(rf"(?<=[{_RUN}，。、；：？！]) (?=[{_RUN}，。、；：？！])")
 
 
