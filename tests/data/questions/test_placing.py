@@ -30,7 +30,7 @@ SOURCES = ("guide/de/start.md", "guide/C# notes.md", "start.md", "https://www.la
         ("docs/guide/de/start.md", 0),
         ("/home/me/docs/guide/de/start.md", 0),
         ("C:\\work\\docs\\guide\\de\\start.md", 0),
-        ("file:///work/guide/de/start.md", 0),
+        ("file:///srv/guide/de/start.md", 0),
         ("Guide/DE/Start.md", 0),
         ("de/start", 0),
         ("de/start.md#chapter-2", 0),
