@@ -49,8 +49,8 @@ class Block:
 
 def declared_encoding(raw: bytes) -> str | None:
     """The encoding that an HTML or XML file states about itself, true or not."""
-    found = _XML.search(raw[:300]) or _META.search(raw[:4096])
-    return found[1].decode("ascii", "replace") if found else None
+    declaration = _XML.search(raw[:300]) or _META.search(raw[:4096])
+    return declaration[1].decode("ascii", "replace") if declaration else None
 
 
 def load_html(raw: bytes) -> Draft:

@@ -108,10 +108,10 @@ def _pdfium(raw: bytes, options: LoadOptions) -> _Reading:
         if pdf.get_formtype():
             pdf.init_forms()
         reading = _Reading("pypdfium2", title=pdf.get_metadata_dict().get("Title", ""), outline=_outline(pdf))
-        told: set[tuple[str, str]] = set()
+        known: set[tuple[str, str]] = set()
         for number in range(count):
             try:
-                _read_page(pdf, number, reading, told, options)
+                _read_page(pdf, number, reading, known, options)
             except pdfium.PdfiumError:  # one damaged page is an empty page
                 reading.pages.append("")
                 reading.typed.append([])
@@ -122,7 +122,7 @@ def _pdfium(raw: bytes, options: LoadOptions) -> _Reading:
     return reading
 
 
-def _read_page(pdf: Any, number: int, reading: _Reading, told: set[tuple[str, str]], options: LoadOptions) -> None:
+def _read_page(pdf: Any, number: int, reading: _Reading, known: set[tuple[str, str]], options: LoadOptions) -> None:
     page = pdf[number]
     textpage = page.get_textpage()
     text = textpage.get_text_range()
@@ -145,7 +145,7 @@ def _read_page(pdf: Any, number: int, reading: _Reading, told: set[tuple[str, st
             reading.recognised[number + 1], text = lines, words
         elif is_picture and not options.ocr:
             reading.pictures.append(number + 1)
-    typed = typed_lines(pdf, page, told)
+    typed = typed_lines(pdf, page, known)
     if number == 0 and is_no_title(reading.title) and is_clear:
         reading.title = shown_title(page, textpage, text)
     textpage.close()

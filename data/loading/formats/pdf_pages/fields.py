@@ -19,13 +19,13 @@ _PART = re.compile(r"\[\d+\]$")
 _MOST = 10_000  # annotations of one page
 
 
-def typed_lines(pdf: Any, page: Any, told: set[tuple[str, str]]) -> list[str]:
+def typed_lines(pdf: Any, page: Any, known: set[tuple[str, str]]) -> list[str]:
     """`name: value` for each filled field of a page of pypdfium2, and the texts typed on it.
 
     Args:
-        told: fields that an earlier page showed; a field may stand on several.
+        known: fields that an earlier page showed; a field may stand on several.
     """
-    return list(_lines(pdf, page, told))
+    return list(_lines(pdf, page, known))
 
 
 def fields_without_place(raw: bytes) -> list[str]:
@@ -50,7 +50,7 @@ def _plain_value(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
-def _lines(pdf: Any, page: Any, told: set[tuple[str, str]]) -> Iterator[str]:
+def _lines(pdf: Any, page: Any, known: set[tuple[str, str]]) -> Iterator[str]:
     import pypdfium2.raw as raw
 
     form = pdf.formenv.raw if pdf.formenv else None
@@ -68,8 +68,8 @@ def _lines(pdf: Any, page: Any, told: set[tuple[str, str]]) -> Iterator[str]:
                     yield words.strip()
             elif kind == _WIDGET and form is not None:
                 name, value = _field(raw, form, annotation)
-                if value and (name, value) not in told:
-                    told.add((name, value))
+                if value and (name, value) not in known:
+                    known.add((name, value))
                     yield f"{name}: {value}" if name else value
         finally:
             raw.FPDFPage_CloseAnnot(annotation)

@@ -89,12 +89,12 @@ def is_covered_by_picture(page: Any) -> bool:
 
 
 def _lines(picture: Any, scale: float) -> list[TextLine]:
-    found = _engine()(picture)
-    if found.boxes is None or not found.txts:
+    page = _engine()(picture)
+    if page.boxes is None or not page.txts:
         return []
     return [
         TextLine(text.strip(), _box(corners, scale), float(score))
-        for corners, text, score in zip(found.boxes, found.txts, found.scores, strict=True)
+        for corners, text, score in zip(page.boxes, page.txts, page.scores, strict=True)
         if text.strip()
     ]
 
