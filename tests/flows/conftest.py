@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -122,7 +123,9 @@ def finished(tmp_path_factory, domain) -> tuple[Project, Said]:
 
 @pytest.fixture
 def warm(project, finished) -> Project:
-    """A project of its own that shares the store of the finished one: what it does not change is cached."""
-    project.values["store"] = str(finished[0].folder / ".raft")
-    project.write()
+    """A project of its own with a copy of the finished one's store: what it does not change is cached.
+
+    A copy, so that what one test builds is never found by another.
+    """
+    shutil.copytree(finished[0].folder / ".raft", project.folder / ".raft", symlinks=True)
     return project

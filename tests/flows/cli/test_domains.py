@@ -108,19 +108,19 @@ def test_domains_run_side_by_side_and_one_that_fails_stops_no_other(tmp_path, mo
     assert Path(row["domains"][0]["report"]).read_text() == "the report"
 
 
-def built(finished, stage: str) -> set[str]:
-    """The keys of a stage in the finished project's store."""
-    return {path.parent.name for path in (finished[0].folder / ".raft" / "store" / stage).glob("*/manifest.json")}
+def built(project, stage: str) -> set[str]:
+    """The keys of a stage in the project's store."""
+    return {path.parent.name for path in (project.folder / ".raft" / "store" / stage).glob("*/manifest.json")}
 
 
 @pytest.mark.slow
-def test_two_domains_share_what_they_have_in_common_and_each_gets_its_adapter(warm, finished):
+def test_two_domains_share_what_they_have_in_common_and_each_gets_its_adapter(warm):
     values = {
         "common": warm.values,
         "domains": {"short": {"train": {"max_steps": 2, "warmup_ratio": 0.5}}, "whole": {}},
     }
     (warm.folder / "domains.yaml").write_text(yaml.safe_dump(values))
-    before = {stage: built(finished, stage) for stage in ("records", "train")}
+    before = {stage: built(warm, stage) for stage in ("records", "train")}
     done = warm.process("domains", "domains.yaml", "--jobs", "2", "--json")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout.splitlines()[-1])
@@ -130,5 +130,5 @@ def test_two_domains_share_what_they_have_in_common_and_each_gets_its_adapter(wa
     reports = [Path(d["report"]).read_text() for d in row["domains"]]
     assert all("<html" in page for page in reports)
     assert reports[0] != reports[1]
-    assert built(finished, "records") == before["records"]
-    assert len(built(finished, "train") - before["train"]) == 1
+    assert built(warm, "records") == before["records"]
+    assert len(built(warm, "train") - before["train"]) == 1
