@@ -44,8 +44,8 @@ class Manifest(BaseModel):
     `digest` covers the result files (path and sha256), so equal results are equal wherever and whenever they were made.
     `ingredients` is what the key was computed from; `machine` is what computed it, which is not part of key or digest;
     `kept` names the stages behind it that a person accepted although other code had made them; `call` is what its flow
-    called it, where that is not the stage's name; `checksum` covers the whole file, against damage (manifests of earlier
-    versions have none); `folder` is derived from the store and never stored.
+    called it, where that is not the stage's name; `checksum` covers the whole file, against damage (manifests of
+    earlier versions have none); `folder` is derived from the store and never stored.
     """
 
     stage: str
