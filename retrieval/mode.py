@@ -1,7 +1,7 @@
-"""The ways to search, and the one that is taken where nobody names one; imports nothing, so that settings can read it.
+"""The ways to search, and the one taken where nobody names one; imports nothing, so that settings can read it.
 
-`hybrid` is ahead of `dense` or level with it on every set of docs/retrieval.md, whatever the constant of its fusion, and
-finds a sentence that was added later by its rare words.
+`hybrid` is ahead of `dense` or level with it on every set of docs/retrieval.md, whatever the constant of its fusion,
+and finds a sentence that was added later by its rare words.
 """
 
 from typing import Literal
