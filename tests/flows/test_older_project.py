@@ -53,7 +53,11 @@ class Older(Project):
 
 @pytest.fixture
 def older(tmp_path) -> Older:
-    return Older(tmp_path)
+    """With the search mode that was the default then, which its configuration does not name."""
+    project = Older(tmp_path)
+    project.values["retrieval"] = {"mode": "dense"}
+    project.write()
+    return project
 
 
 def files(manifest: dict) -> dict[str, str]:
@@ -77,6 +81,16 @@ def test_what_only_looks_reads_the_older_store_as_it_is(older):
     assert f"adapter {PROMOTED[:8]}" in story
     assert TRAINED in story
     assert "made by other code" in story
+
+
+def test_where_no_search_mode_was_named_the_new_default_is_told_as_a_change(older):
+    del older.values["retrieval"]
+    older.write()
+    plan = {row["stage"]: row["why"] for row in older.json("plan")["stages"]}
+    for stage in ("questions", "records", "evaluate"):
+        assert "retrieval.mode: dense → hybrid" in plan[stage]
+        assert "--keep" not in plan[stage]
+    assert all("retrieval.mode" not in plan[stage] for stage in ("ingest", "chunk", "embed", "index", "train"))
 
 
 @pytest.mark.slow
