@@ -33,13 +33,20 @@ class Models(Mapping[str, ModelFiles]):
         }
         self._chat = (config.chat_template, config.prefill)
         self._find = find
+        self._plain: dict[str, Any] = {}
         self._files: dict[str, Any] = {}
 
     def __getitem__(self, role: str) -> ModelFiles:
         if role not in self._files:
-            files = self._find(*self._wanted[role])
+            files = self._plain[role] = self._find(*self._wanted[role])
             self._files[role] = files.with_chat(*self._chat) if files is not None and role == "base" else files
         return self._files[role]
+
+    def plain(self, role: str) -> ModelFiles:
+        """The model as its files are, whatever its chat template is told."""
+        self[role]  # finds it
+        plain: ModelFiles = self._plain[role]
+        return plain
 
     def name(self, role: str) -> str:
         return self._wanted[role][0]

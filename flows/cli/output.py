@@ -109,6 +109,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     return grid
 
 
+def warn(stale: object) -> None:
+    """That what follows is behind its corpus or configuration, if it is: one line on standard error."""
+    if stale is not None:
+        Console(stderr=True, highlight=False).print(shown(str(stale)), style="yellow", markup=False, soft_wrap=True)
+
+
 def emit(value: Any) -> None:
     """One JSON object on standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")

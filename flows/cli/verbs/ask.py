@@ -11,8 +11,8 @@ from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
-from flows.cli.output import emit
-from flows.ready import ready
+from flows.cli.output import emit, warn
+from flows.ready import facts, ready
 from raft_errors import BadInput
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def ask(
         raise BadInput("The question is empty", expected="a question in words")
     if base and compare:
         raise BadInput("--base and --compare were both given", expected="one of them: --compare asks both models")
-    run, built = ready(config, set_, "index" if base else "export")
+    run, built, stale = ready(config, set_, "index" if base else "export")
+    warn(stale)
     contract = _contract(run, built)
     template = template_from_contract(contract)
     retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
@@ -69,7 +70,8 @@ def ask(
             out.print("\n")
     if json:
         first = answers[next(iter(adapters))]
-        emit({"ok": True, "question": question, **first, "answers": answers, "passages": passages})
+        told = {"answers": answers, "passages": passages}
+        emit({"ok": True, **facts(stale), "question": question, **first, **told})
         return
     for name, answer in answers.items():
         if compare:

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.output import emit, table
+from flows.cli.output import emit, table, warn
 from flows.cli.verbs.run import build_to
-from flows.ready import ready
+from flows.ready import facts, ready
 from raft_errors import BadInput
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def _check(
     consumers = CONSUMERS if whom == "all" else (whom,)
     if whom != "all" and whom not in CONSUMERS:
         raise BadInput(f"--check {whom}", expected=f"one of {', '.join(CONSUMERS)}, all")
-    run, built = ready(config, set_, "index" if adapter else "export")
+    run, built, stale = ready(config, set_, "index" if adapter else "export")
+    warn(None if adapter else stale)
     folder = adapter or built["export"].path("adapter")
     model = read_model_config(run.models["base"].folder)
     findings = write_canonical(folder, model, out) if out else check_consumers(read_facts(folder, model))
@@ -71,6 +72,7 @@ def _check(
         emit(
             {
                 "ok": all(one == OK for one in verdicts.values()),
+                **facts(None if adapter else stale),
                 "adapter": str(out or folder),
                 "verdicts": verdicts,
                 "found": rows,

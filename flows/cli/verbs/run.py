@@ -70,6 +70,7 @@ def build_to(
 ) -> None:
     from flows.build import build
     from flows.calls import calls_to
+    from flows.finished import remember
     from flows.run import Run
     from flows.walk import published
 
@@ -80,6 +81,7 @@ def build_to(
     try:
         built = None if force else published(run_, until)
         if built is not None:
+            remember(run_, built)
             display(Said("Nothing had to run: every stage is cached."))
         else:
             built = build(run_, until, direct=direct, force=force)

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
-from flows.cli.output import emit, plain
-from flows.ready import ready
+from flows.cli.output import emit, plain, warn
+from flows.ready import facts, ready
 from raft_errors import BadInput
 
 
@@ -25,14 +25,15 @@ def search(
     """Search the index: chunk, score, source, page and span."""
     from tasks.runtime.retriever import open_retriever
 
-    run, built = ready(config, set_, "index")
+    run, built, stale = ready(config, set_, "index")
     if not query.strip():
         raise BadInput("The query is empty", expected="a question or some words")
+    warn(stale)
     retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
     hits = retriever.search([query], k, where=where_filter(where))[0]
     rows = [retriever.cite(hit).to_dict() for hit in hits]
     if json:
-        emit({"ok": True, "query": query, "hits": rows})
+        emit({"ok": True, **facts(stale), "query": query, "hits": rows})
         return
     out = Console(highlight=False)
     for row in rows:
