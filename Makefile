@@ -7,7 +7,7 @@ VENV := .venv
 PINS := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(PINS)
 
-.PHONY: run test check lint setup clean
+.PHONY: run test check lint setup release clean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -26,6 +26,10 @@ lint: $(STAMP)
 	$(VENV)/bin/lint-imports
 
 setup: $(STAMP)
+
+# sdist and wheel in dist/, tried in an empty environment
+release:
+	.ci/release "$(PYTHON)"
 
 # The stamp is written last, so an installation that was cut short is done again.
 $(STAMP):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
-import importlib.metadata
 import logging
 import os
 import signal
@@ -26,12 +25,12 @@ from data.text.urls import text_without_secrets
 from flows.cli.output import emit
 from raft_errors import Interrupted, RaftError
 from raft_names import keep_working_folder_out
+from raft_version import VERSION
 from tasks.store.places import settle_home
 
 # The base of typer's own messages about arguments; it has moved between typer's releases.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
-DISTRIBUTION = "jora-raft"
 _TYPERS_INTERRUPT = 130  # what typer makes of a KeyboardInterrupt
 
 
@@ -45,13 +44,7 @@ class PlainFormatter(logging.Formatter):
 def _show_version(on: bool) -> None:
     if not on:
         return
-    try:
-        number = importlib.metadata.version(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise RaftError(
-            f"{DISTRIBUTION} runs from its sources and has no installed version", do="pip install -e . in its folder"
-        ) from error
-    typer.echo(f"raft {number}")
+    typer.echo(f"raft {VERSION}")
     raise typer.Exit
 
 

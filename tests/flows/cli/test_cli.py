@@ -1,6 +1,7 @@
 """The `raft` command as a user meets it: help, messages, exit codes, JSON."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,7 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from raft_version import VERSION
 
+ROOT = Path(__file__).resolve().parents[3]
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
 LATER = ["promote", "rollback", "adapters", "explain", "card", "forget", "gc", "domains", "schedule", "server"]
 VERBS = ["run", "plan", *STAGES, "search", "ask", *LATER, "init", "schema", "models"]
@@ -55,16 +58,14 @@ def test_debug_shows_where_it_happened(tmp_path):
     assert done.returncode != 0
 
 
-def test_the_version_is_that_of_the_package(tmp_path):
-    project = tomllib.loads((Path(__file__).resolve().parents[3] / "pyproject.toml").read_text())["project"]
+def test_the_version_is_the_one_of_the_sources_and_heads_the_changelog(tmp_path):
     done = raft(tmp_path, "--version")
-    assert (done.stdout, done.stderr, done.returncode) == (f"raft {project['version']}\n", "", 0)
-
-
-def test_from_sources_that_are_not_installed_it_says_why_there_is_no_version(monkeypatch, capsys):
-    monkeypatch.setattr(app, "DISTRIBUTION", "jora-raft-not-installed")
-    assert app.invoke(["--version"]) == 1
-    assert "pip install -e ." in capsys.readouterr().err
+    assert (done.stdout, done.stderr, done.returncode) == (f"raft {VERSION}\n", "", 0)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "raft_version.VERSION"}
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == VERSION
 
 
 def test_an_unknown_verb_or_option_is_bad_input(tmp_path):
