@@ -28,7 +28,7 @@ def search(
     run, built = ready(config, set_, "index")
     if not query.strip():
         raise BadInput("The query is empty", expected="a question or some words")
-    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
+    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models)
     hits = retriever.search([query], k, where=where_filter(where))[0]
     rows = [retriever.cite(hit).to_dict() for hit in hits]
     if json:
