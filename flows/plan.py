@@ -37,7 +37,7 @@ def plan(config: RunConfig, until: str, keep: Collection[str] = ()) -> list[Plan
     Raises:
         BadInput: one of them has no result that could be kept.
     """
-    run = Run(config, store_of(config), Models(config.models, on_this_machine), silent)
+    run = Run(config, store_of(config), Models(config, on_this_machine), silent)
     kept.require_finished(keep, run.store)
     outlook = Outlook(run, keep)
     pipeline(outlook, run.corpus())
@@ -70,7 +70,7 @@ class Outlook:
         stage, store, models = request.stage, self._run.store, self._run.models
         last = store.latest(stage.name, request.call)
         seconds = last.seconds if last else None
-        absent = [role for role in stage.models_for(request.config) if models[role] is None]
+        absent = [role for role in request.roles if models[role] is None]
         if absent:
             why = "; ".join(f"model {models.name(role)} is not fetched yet" for role in absent)
             return Planned(request.name, "run", why, seconds), None
@@ -79,7 +79,7 @@ class Outlook:
             return Planned(request.name, state, why, seconds), None
         manifest, wrong = store.inspect(stage.name, request.key())
         if manifest:
-            foreign = elsewhere(manifest.machine) if stage.models_for(request.config) else ""
+            foreign = elsewhere(manifest.machine) if request.roles else ""
             why = f"{foreign}: {manifest.summary}" if foreign else manifest.summary
             return Planned(request.name, "cached", why, manifest.seconds), manifest
         if manifest := _kept(request, store, self._keep):
@@ -89,7 +89,7 @@ class Outlook:
             return Planned(request.name, "kept", why, manifest.seconds), manifest
         if store.share and (manifest := store.share.look(stage.name, request.key())):
             size = sum(entry.size for entry in manifest.files) / 2**20
-            foreign = elsewhere(manifest.machine) if stage.models_for(request.config) else ""
+            foreign = elsewhere(manifest.machine) if request.roles else ""
             why = f"{size:.1f} MiB from {store.share.shown}{foreign and f', {foreign}'}"
             return Planned(request.name, "fetch", why, None), manifest
         why = wrong or (
@@ -125,7 +125,20 @@ def notices_of(config: RunConfig) -> list[str]:
     """Who can reach or change the results, where that should be known before a run."""
     store = store_of(config)
     about_store = [store.notice] if store.root.is_dir() and store.notice else []
-    return about_store + ([store.share.notice] if store.share and store.share.notice else [])
+    about_share = [store.share.notice] if store.share and store.share.notice else []
+    return about_store + about_share + ([_rerank_notice(config, store)] if config.retrieval.rerank else [])
+
+
+def _rerank_notice(config: RunConfig, store: Store) -> str:
+    """What the reranker costs a question, as last measured here."""
+    section, last = config.retrieval, store.latest("records")
+    figures = last.metrics.get("rerank", {}) if last else {}
+    seconds = figures.get("seconds_per_question")
+    if seconds is None:
+        cost = "its time has not been measured in this store"
+    else:
+        cost = f"{seconds * section.candidates / figures['candidates']:.2f} s a question when records were last made"
+    return f"Reranking with {section.rerank}: {section.candidates} candidates a question, {cost}"
 
 
 def changed(request: Request, last: Manifest | None, store: Store) -> list[str]:

@@ -15,7 +15,7 @@ from raft_errors import RaftError
 from tasks import ingest
 from tasks.build.events import Reporter, Said, silent, voice_of
 from tasks.build.stage import Request, Stage
-from tasks.config import ModelsConfig, RunConfig
+from tasks.config import RunConfig
 from tasks.inputs.corpus import Corpus
 from tasks.inputs.models import ModelFiles, resolve
 from tasks.store.locks import locked
@@ -24,14 +24,14 @@ from tasks.store.store import Store
 
 
 class Models(Mapping[str, ModelFiles]):
-    """The run's models by role, each resolved (and fetched, if need be) when it is first asked for."""
+    """The run's models by role, each resolved (and fetched, if need be) when it is first asked for.
 
-    def __init__(self, config: ModelsConfig, find: Callable[..., ModelFiles | None]) -> None:
-        self._wanted = {
-            "base": (config.base, config.base_revision),
-            "embedder": (config.embedder, config.embedder_revision),
-        }
-        self._chat = (config.chat_template, config.prefill)
+    A role that the configuration names no model for (`reranker`) is not in it.
+    """
+
+    def __init__(self, config: RunConfig, find: Callable[..., ModelFiles | None]) -> None:
+        self._wanted = config.model_names
+        self._chat = (config.models.chat_template, config.models.prefill)
         self._find = find
         self._plain: dict[str, Any] = {}
         self._files: dict[str, Any] = {}
@@ -47,6 +47,9 @@ class Models(Mapping[str, ModelFiles]):
         self[role]  # finds it
         plain: ModelFiles = self._plain[role]
         return plain
+
+    def __contains__(self, role: object) -> bool:
+        return role in self._wanted
 
     def name(self, role: str) -> str:
         return self._wanted[role][0]
@@ -75,7 +78,7 @@ class Run:
     @classmethod
     def of(cls, config: RunConfig, reporter: Reporter | None = None, keep: Collection[str] = ()) -> Run:
         reporter = reporter or silent
-        models = Models(config.models, functools.partial(resolve, say=voice_of(reporter)))
+        models = Models(config, functools.partial(resolve, say=voice_of(reporter)))
         return cls(config, store_of(config), models, reporter, frozenset(keep))
 
     def corpus(self) -> Corpus:

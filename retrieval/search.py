@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from retrieval.lexical import LexicalIndex
 
 FUSION_DEPTH = 100  # hits taken from each side before fusion
-RERANK_DEPTH = 20  # a cross-encoder reads tens of pairs a second on a CPU
+CANDIDATES = 30  # hits that a cross-encoder reads: tens of pairs a second on a CPU
 
 
 class QueryEncoder(Protocol):
@@ -42,7 +42,7 @@ class QueryEncoder(Protocol):
 class PairScorer(Protocol):
     """What the retriever needs from a cross-encoder."""
 
-    def scores(self, query: str, passages: Sequence[str]) -> list[float]: ...
+    def score(self, pairs: Sequence[tuple[str, str]], *, cache: ItemCache | None = None) -> list[float]: ...
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Retriever:
         language: of stemmer and stop words in the modes that use BM25; `auto` = that of the corpus.
         columns: document id -> the columns of its row (JSON Lines, CSV), for filters on them.
         where: filter for every search, in addition to that of the search itself.
-        reranker: puts the first `rerank_depth` hits of every search in a new order.
-        query_cache: keeps query vectors between runs.
+        reranker: puts the first `candidates` hits of every search in a new order.
+        query_cache: keeps query vectors, and the scores of pairs, between runs.
 
     Raises:
         BadInput: index, chunks and embedder do not belong together.
@@ -106,7 +106,7 @@ class Retriever:
         columns: Mapping[str, Mapping[str, Any]] | None = None,
         where: Where | None = None,
         reranker: PairScorer | None = None,
-        rerank_depth: int = RERANK_DEPTH,
+        candidates: int = CANDIDATES,
         query_cache: ItemCache | None = None,
     ) -> None:
         if mode not in get_args(Mode):
@@ -114,7 +114,7 @@ class Retriever:
         self.mode = mode
         self.chunks = {chunk.id: chunk for chunk in chunks}
         self._index, self._embedder, self._cache = index, embedder, query_cache
-        self.reranker, self._rerank_depth = reranker, rerank_depth
+        self.reranker, self.candidates = reranker, candidates
         self._columns = columns or {}
         self._names = (*FIELDS, *sorted({name for row in self._columns.values() for name in row} - set(FIELDS)))
         check_where(where, self._names)
@@ -155,8 +155,8 @@ class Retriever:
             return [[] for _ in queries]
         if self.reranker is None:
             return self._first(queries, k, exact)
-        rankings = self._first(queries, max(k, self._rerank_depth), exact)
-        return [self._reranked(query, hits)[:k] for query, hits in zip(queries, rankings, strict=True)]
+        rankings = self._first(queries, max(k, self.candidates), exact)
+        return [hits[:k] for hits in self._reranked(queries, rankings)]
 
     def in_mode(self, mode: Mode, *, reranked: bool = True) -> Retriever:
         """The same corpus, searched in another mode; a hybrid retriever has the parts for all three."""
@@ -201,11 +201,16 @@ class Retriever:
         both = zip(self._words(queries, depth, where), self._dense(queries, depth, where))
         return [reciprocal_rank_fusion(pair, k) for pair in both]
 
-    def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
+    def _reranked(self, queries: Sequence[str], rankings: Sequence[list[Hit]]) -> list[list[Hit]]:
         assert self.reranker is not None
-        near, far = hits[: self._rerank_depth], hits[self._rerank_depth :]
-        scores = self.reranker.scores(query, [passage_text(self.chunks[hit.chunk_id]) for hit in near])
-        return reordered(near, scores, far)
+        depth = self.candidates
+        pairs = [
+            (query, passage_text(self.chunks[hit.chunk_id]))
+            for query, hits in zip(queries, rankings, strict=True)
+            for hit in hits[:depth]
+        ]
+        scores = iter(self.reranker.score(pairs, cache=self._cache))
+        return [reordered(hits[:depth], [next(scores) for _ in hits[:depth]], hits[depth:]) for hits in rankings]
 
     def _exact(self, where: Where | None) -> dict[str, Any] | None:
         """The retriever's own filter and that of a search as one of plain values, which every store understands.

@@ -96,6 +96,15 @@ class RunConfig(Section):
     gate: GateConfig = setting(GateConfig(), "raft retrain, when a new adapter takes the place of the one in use")
 
     @property
+    def model_names(self) -> dict[str, tuple[str, str | None]]:
+        """Role -> name and revision of each model that the run uses."""
+        models, retrieval = self.models, self.retrieval
+        names = {"base": (models.base, models.base_revision), "embedder": (models.embedder, models.embedder_revision)}
+        if retrieval.rerank is not None:
+            names["reranker"] = (retrieval.rerank, retrieval.rerank_revision)
+        return names
+
+    @property
     def store_mode(self) -> int:
         """The mode of the store's folder where it is made now."""
         return GROUP if self.store_access == "group" else PRIVATE

@@ -82,6 +82,7 @@ STAGE = Stage(
     build,
     help="Compose the training records.",
     models=("embedder", "base"),
+    models_if_set=("reranker",),
     shared=("retrieval",),
     seeded=True,
     cache="questions",  # the vectors of its questions

@@ -55,7 +55,7 @@ def choose_action(
     }
     choice = choose(config, **facts)
     if choice.action == "refresh" and change.passages > 0:
-        recall = recall_then_and_now(then, built, run.config.retrieval, run.models["embedder"])
+        recall = recall_then_and_now(then, built, run.config.retrieval, run.models)
         choice = choose(config, **facts, recall=recall)
     return choice, change
 
@@ -68,7 +68,7 @@ def _chosen_anew(run: Run, then: Mapping[str, Manifest], name: str) -> bool:
     """
     if name == "models":
         earlier = {n: digest for m in then.values() for n, digest in m.ingredients["models"].items()}
-        return any(run.models[n].digest != digest for n, digest in earlier.items())
+        return any(n not in run.models or run.models[n].digest != digest for n, digest in earlier.items())
     ingredients = then["records"].ingredients["shared"] if name == "retrieval" else {}
     if name in then:
         ingredients = {name: then[name].ingredients["config"]}

@@ -61,6 +61,7 @@ class Stage:
             that reaches everything that decides its result and nothing else. Its inputs are its own positional
             parameters, and those with a default may be left out; models and shared sections are keywords.
         models: names of the models it uses (`base`, `embedder`), or a function of the section that tells them.
+        models_if_set: further ones that it uses where the run has them (`reranker`).
         shared: names of the sections it reads beside its own (`retrieval`).
         seeded: whether the run's seed is part of the key.
         modules: further modules that its work runs, where neither an import nor a string in its code names them.
@@ -75,6 +76,7 @@ class Stage:
     build: Callable[..., Outcome]
     help: str = ""
     models: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
+    models_if_set: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     seeded: bool = False
     version: str = "1"
@@ -149,6 +151,12 @@ class Request:
         """What the stage is called in its flow."""
         return self.call or self.stage.name
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The models that it is built with."""
+        stage = self.stage
+        return (*stage.models_for(self.config), *(name for name in stage.models_if_set if name in self.models))
+
     def ingredients(self) -> dict[str, Any]:
         """What the key is computed from, kept in the manifest so that `raft plan` can tell what changed."""
         stage = self.stage
@@ -157,7 +165,7 @@ class Request:
             "inputs": {n: _digest(value, n) for n, value in self.inputs.items()},
             "config": result_fields(self.config),
             "shared": {name: result_fields(self.shared[name]) for name in stage.shared},
-            "models": {name: _digest(self.models[name], name) for name in stage.models_for(self.config)},
+            "models": {name: _digest(self.models[name], name) for name in self.roles},
             "seed": self.seed if stage.seeded else None,
             **stage.making(),
         }
@@ -248,7 +256,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
             calibration=calibration_file(),
             compiled=compile_cache(),
         )
-        models = {n: request.models[n] for n in stage.models_for(request.config)}
+        models = {n: request.models[n] for n in request.roles}
         shared = {n: request.shared[n] for n in stage.shared}
         with _device_of(stage, bench):
             outcome = stage.build(bench, request.config, **request.inputs, **models, **shared)

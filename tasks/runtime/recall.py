@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def recall_then_and_now(
-    then: Mapping[str, StageFiles], now: Mapping[str, StageFiles], config: RetrievalConfig, embedder: ModelFolder
+    then: Mapping[str, StageFiles],
+    now: Mapping[str, StageFiles],
+    config: RetrievalConfig,
+    models: Mapping[str, ModelFolder],
 ) -> tuple[float, float] | None:
     """Shares of the earlier version's test questions with an oracle among the passages shown: in its index and now.
 
@@ -23,9 +26,10 @@ def recall_then_and_now(
 
     Args:
         then, now: manifests of `records`, `index` and `chunk`.
+        models: by role, as `open_retriever` takes them.
     """
     config = config.model_copy(update={"store": None})  # a team's store holds one corpus; this compares two
-    present = open_retriever(config, now["index"], now["chunk"], embedder)
+    present = open_retriever(config, now["index"], now["chunk"], models)
     test = [
         r
         for r in read_jsonl(then["records"].path("test.jsonl"), Record)
@@ -34,7 +38,7 @@ def recall_then_and_now(
     if not test:
         return None
     passages = read_json(then["records"].path("contract.json"))["passages"]
-    earlier = open_retriever(config, then["index"], then["chunk"], embedder)
+    earlier = open_retriever(config, then["index"], then["chunk"], models)
     return _recall(earlier, test, passages), _recall(present, test, passages)
 
 

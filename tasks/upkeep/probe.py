@@ -5,7 +5,7 @@ Its answers land in the item cache of `evaluate`, so that the evaluation does no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from data.nouns import ItemCache, Progress, Record, read_jsonl
@@ -30,8 +30,7 @@ def probe_base(
     records: Manifest,
     index: Manifest,
     chunk: Manifest,
-    embedder: ModelFiles,
-    base: ModelFiles,
+    models: Mapping[str, ModelFiles],
     retrieval: RetrievalConfig,
     settings: Sequence[str],
     count: int,
@@ -46,10 +45,10 @@ def probe_base(
     if not used:
         raise BadInput("There is no held-out record to probe with", do="ask more questions, or raise records.test")
     contract = read_json(records.path("contract.json"))
-    retriever = open_retriever(retrieval, index, chunk, embedder)
+    retriever = open_retriever(retrieval, index, chunk, models)
     hits = retriever.search([r.metadata["question"] for r in used], depth_for(settings, contract["passages"]))
     asked = contexts(used, hits, retriever.chunks, contract, settings, seed)
-    who = make_answerer(base, None, base.digest, config.model_dump(), contract)
+    who = make_answerer(models["base"], None, models["base"].digest, config.model_dump(), contract)
     rows, _ = answer_and_score("base", who, asked, contract, cache, progress)
     figures = recall_figures(used, hits, contract["passages"])
     probe = probe_from(

@@ -33,6 +33,7 @@ def build(
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
+    reranker: ModelFolder | None = None,
 ) -> Outcome:
     """Writes rows.jsonl, rows.parquet, metrics.json, summary.md and report.html."""
     from data.evaluation.comparison import summarise
@@ -47,7 +48,9 @@ def build(
         )
     contract = read_json(records.path("contract.json"))
     who = contenders(base, export.path("adapter"), train.digest, contract, config.earlier)
-    retriever = open_retriever(retrieval, index, chunk, embedder)
+    retriever = open_retriever(
+        retrieval, index, chunk, {"embedder": embedder, "reranker": reranker}, queries=bench.cache
+    )
     depth = depth_for(config.settings, contract["passages"])
     hits = retriever.search([r.metadata["question"] for r in sample], depth)
     questions = contexts(sample, hits, retriever.chunks, contract, config.settings, bench.seed)
@@ -66,7 +69,8 @@ def build(
     settings = {m.stage: m.ingredients["config"] for m in (chunk, records, train, export)} | value_without_secrets(
         {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")}
     )
-    _write(bench, f"{base.name}: base against adapter", rows, findings, _training(train), settings)
+    cost = records.metrics.get("rerank", {})
+    _write(bench, f"{base.name}: base against adapter", rows, findings, _training(train), settings, cost)
     headline = summary.get("headline") or {}
     figures = {"records": len(sample), "answers": len(rows), "headline": headline, **recall, **seconds}
     return Outcome(
@@ -143,7 +147,11 @@ def _write(
     findings: Mapping[str, Any],
     training: Mapping[str, Any],
     settings: Mapping[str, Any],
+    rerank: Mapping[str, Any],
 ) -> None:
+    """Args:
+    rerank: what reranking cost when the records were made, where there is a reranker.
+    """
     from data.evaluation.row_table import write_rows
     from data.reports.report import summary_markdown, write_report
 
@@ -158,7 +166,7 @@ def _write(
         title=title,
         summary=summary,
         rows=rows,
-        retrieval=findings["retrieval"],
+        retrieval={**findings["retrieval"], **({"rerank": rerank} if rerank else {})},
         training=training,
         config=settings,
         lineage={n: f"{v} (kept: made by other code)" if n in bench.kept else v for n, v in bench.lineage.items()},

@@ -40,7 +40,7 @@ def build(
     base: ModelFolder | None = None,
 ) -> Outcome:
     """Writes questions.jsonl, dropped.jsonl and report.json."""
-    retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
+    retriever = open_retriever(retrieval, index, chunk, {"embedder": embedder}, reranked=False, queries=bench.cache)
     teacher = teacher_of(config, base) if config.file is None else None
     outcome = ask_or_import(config, bench.seed, retriever, ingest, teacher, bench.cache, bench.progress)
     counts = dict(outcome.counts)

@@ -12,7 +12,7 @@ from data.memo import Memo
 from data.nouns import Chunk, ItemCache, Question, Record, read_jsonl, write_jsonl
 from data.records.token_check import TokenCheck, check_tokens
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
-from tasks.runtime.retriever import open_retriever
+from tasks.runtime.retriever import open_retriever, rerank_figures
 from tasks.work.bench import Bench, Outcome, balanced
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def build(
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
+    reranker: ModelFolder | None = None,
 ) -> Outcome:
     """Writes the records of each split in Alpaca and other forms, contract.json, splits.json, the card, the preflight.
 
@@ -47,7 +48,9 @@ def build(
     from jora_engine.files.tokenizer import Tokenizer
 
     rows = list(read_jsonl(questions.path("questions.jsonl"), Question))
-    retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
+    retriever = open_retriever(
+        retrieval, index, chunk, {"embedder": embedder, "reranker": reranker}, queries=bench.cache
+    )
     tokenizer = Tokenizer.load(base.folder, **base.chat)
     splits = _split(rows, retriever, config, bench)
     mining: Counter[str] = Counter()
@@ -70,7 +73,7 @@ def build(
         extra=_origin(read_json(questions.path("report.json")), check),
         samples=_examples(record_set.train),
     )
-    return _outcome(len(rows), record_set, check)
+    return _outcome(len(rows), record_set, check, rerank_figures(retriever))
 
 
 def _split(rows: list[Question], retriever: Retriever, config: RecordsConfig, bench: Bench) -> Splits:
@@ -159,7 +162,7 @@ def _write(
     write_json(folder / "contract.json", contract)
 
 
-def _outcome(questions: int, record_set: RecordSet, check: TokenCheck) -> Outcome:
+def _outcome(questions: int, record_set: RecordSet, check: TokenCheck, rerank: dict[str, Any]) -> Outcome:
     report, dropped = record_set.report, len(record_set.dropped)
     parts = " + ".join(f"{n} {split}" for split, n in report["records"].items())
     extra = report["extra_arrangements"]
@@ -173,6 +176,7 @@ def _outcome(questions: int, record_set: RecordSet, check: TokenCheck) -> Outcom
             "dropped": dropped,
             "records": report,
             "preflight": check.figures,
+            **({"rerank": rerank} if rerank else {}),
         },
     )
 

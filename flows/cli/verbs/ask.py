@@ -47,7 +47,7 @@ def ask(
     warn(stale)
     contract = _contract(run, built)
     template = template_from_contract(contract)
-    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
+    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models)
     hits = retriever.search([question], k or contract["passages"], where=where_filter(where))[0]
     chunks = [retriever.chunks[hit.chunk_id] for hit in hits]
     instruction, passages_text = render(question, chunks, template=template, may_refuse=contract["may_refuse"])

@@ -109,7 +109,9 @@ def _own(run: Run, built: Mapping[str, Any]) -> Comparison:
     from tasks.runtime.retriever import open_retriever
 
     section = run.config.retrieval.model_copy(update={"mode": "hybrid"})
-    retriever = open_retriever(section, built["index"], built["chunk"], run.models["embedder"])
+    retriever = open_retriever(
+        section, built["index"], built["chunk"], run.models, queries=run.store.cache("questions")
+    )
     questions = list(read_jsonl(built["questions"].path("questions.jsonl"), Question))
     lost = _not_found_again(built["questions"].path("dropped.jsonl"), retriever)
     types = {d.id: d.media_type for d in read_jsonl(built["ingest"].path("documents.jsonl"), Document)}
@@ -164,7 +166,7 @@ def _set(run: Run, folder: Path, split: str, progress: Progress) -> Comparison:
     if settings.rerank is not None:
         from retrieval.rerank import Reranker
 
-        reranker = Reranker.load(Path(settings.rerank))
+        reranker = Reranker.load(run.models["reranker"].folder, precision=model.info.precision)
     retriever = Retriever(
         index,
         model,
@@ -172,7 +174,8 @@ def _set(run: Run, folder: Path, split: str, progress: Progress) -> Comparison:
         mode="hybrid",
         language=settings.bm25_language,
         reranker=reranker,
-        rerank_depth=settings.rerank_depth,
+        candidates=settings.candidates,
+        query_cache=run.store.cache("questions"),
     )
     about = f"{len(judged_set.questions)} queries over {len(judged_set.chunks)} documents of {folder.name}."
     return Comparison(retriever, judged_set.questions, about, grades=judged_set.grades)

@@ -68,11 +68,8 @@ def _findings(chain: Chain, store: Store, config: RunConfig) -> list[Finding]:
     from flows.calls import STAGES
     from tasks.ingest import corpus_of
 
-    names = {
-        "base": (chain.contract.get("base_model") or config.models.base, config.models.base_revision),
-        "embedder": (config.models.embedder, config.models.embedder_revision),
-    }
-
+    names = dict(config.model_names)
+    names["base"] = (chain.contract.get("base_model") or config.models.base, config.models.base_revision)
     chat = {"variables": {}, "prefill": "", **chat_of(chain.contract.get("prompt", {}))}
 
     @functools.cache

@@ -61,11 +61,11 @@ def _results(config) -> list[Link]:
     from tasks.build.stage import Request, find
     from tasks.inputs.models import on_this_machine
 
-    run = Run(config, Store(Path(config.store)), Models(config.models, on_this_machine), silent)
+    run = Run(config, Store(Path(config.store)), Models(config, on_this_machine), silent)
     links: list[Link] = []
 
     def look(request: Request):
-        if any(run.models[role] is None for role in request.stage.models_for(request.config)):
+        if any(run.models[role] is None for role in request.roles):
             return None
         if manifest := find(request, run.store, silent):
             links.append(manifest.link)

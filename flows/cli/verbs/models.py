@@ -23,13 +23,10 @@ def models(
     """List the models of a run, verify their bytes, and fetch them."""
     from tasks.inputs.models import forget, on_this_machine, resolve
 
-    section = load_config(config, set_ or []).models
+    names = load_config(config, set_ or []).model_names
     say = Console(stderr=True, highlight=False).print
     rows = []
-    for role, name, revision in (
-        ("base", section.base, section.base_revision),
-        ("embedder", section.embedder, section.embedder_revision),
-    ):
+    for role, (name, revision) in names.items():
         if refresh and not Path(name).is_dir():
             forget(name, revision)
         files = resolve(name, revision, say=say) if fetch or refresh else on_this_machine(name, revision)

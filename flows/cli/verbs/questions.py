@@ -121,8 +121,8 @@ def _preview(config: RunConfig, count: int, as_json: bool) -> None:
 def _retriever(run: Run, built: Built, cache: ItemCache) -> Retriever:
     from tasks.runtime.retriever import open_retriever
 
-    models, retrieval = run.models, run.config.retrieval
-    return open_retriever(retrieval, built["index"], built["chunk"], models["embedder"], queries=cache)
+    retrieval = run.config.retrieval
+    return open_retriever(retrieval, built["index"], built["chunk"], run.models, reranked=False, queries=cache)
 
 
 def _outlook(preview: Preview, priced: bool) -> list[str]:

@@ -29,7 +29,7 @@ def search(
     if not query.strip():
         raise BadInput("The query is empty", expected="a question or some words")
     warn(stale)
-    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
+    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models)
     hits = retriever.search([query], k, where=where_filter(where))[0]
     rows = [retriever.cite(hit).to_dict() for hit in hits]
     if json:
