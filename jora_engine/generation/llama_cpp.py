@@ -73,10 +73,18 @@ def ask_llama_cpp(
         raise RaftError("llama.cpp is not installed", do=f"pip install 'jora-raft[{EXTRA}]'")
     with tempfile.TemporaryDirectory() as scratch:
         job, out, log = (Path(scratch, name) for name in ("job.json", "out.json", "log.txt"))
-        values = {"model": str(model), "adapter": None if adapter is None else str(adapter), "out": str(out)}
         longest = max(map(len, prompts), default=0)
-        values |= {"chats": chats, "prompts": prompts, "tokens": new_tokens, "context": longest + new_tokens + 8}
-        write_json(job, {**values, "threads": threads or len(os.sched_getaffinity(0))})
+        work: dict[str, Any] = {
+            "model": str(model),
+            "adapter": None if adapter is None else str(adapter),
+            "out": str(out),
+            "chats": chats,
+            "prompts": prompts,
+            "tokens": new_tokens,
+            "context": longest + new_tokens + 8,
+            "threads": threads or len(os.sched_getaffinity(0)),
+        }
+        write_json(job, work)
         command = [sys.executable, "-P", "-m", "jora_engine.generation.llama_cpp", str(job)]
         path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("w") as sink:

@@ -18,6 +18,7 @@ from jora_engine.files.gguf_writer import write_gguf
 from jora_engine.files.weights import read_model_config
 from jora_engine.generation.generator import Generator
 from jora_engine.generation.llama_cpp import ask_llama_cpp, available
+from jora_engine.generation.llama_cpp_check import compare_with_llama_cpp
 from jora_engine.model.lora import init_lora
 from raft_errors import RaftError
 
@@ -146,6 +147,25 @@ def test_a_template_that_writes_bos_gives_one_bos(folder, tmp_path):
     got = ask_llama_cpp(write_gguf(base, tmp_path / "base.gguf"), CHATS, prompts, new_tokens=4, threads=1)
     assert got.rendered == prompts
     assert got.counted == [len(prompt) for prompt in prompts]
+
+
+@pytest.mark.slow
+def test_the_check_tells_an_adapter_that_llama_cpp_reads_otherwise(folder, tmp_path, monkeypatch):
+    needs_llama_cpp()
+    base = folder(transformers.LlamaConfig)
+    model, config = read_model_config(base), LoraConfig(rank=4, alpha=12.0)
+    random_adapter(model, config, tmp_path / "adapter")
+    right = compare_with_llama_cpp(base, tmp_path / "adapter", CHATS, new_tokens=6, threads=1)
+    assert right.agree
+    assert (right.chats, right.same_prompts) == (2, 2)
+
+    def halves(config, name, values):  # as if the two halves of a head were not interleaved
+        return values
+
+    monkeypatch.setattr("jora_engine.adapters.gguf_adapter.to_gguf", halves)
+    wrong = compare_with_llama_cpp(base, tmp_path / "adapter", CHATS, new_tokens=6, threads=1)
+    assert not wrong.agree
+    assert wrong.same_answers < 2
 
 
 @pytest.mark.slow
