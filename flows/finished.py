@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def remember(run: Run, built: Built) -> None:
         return
     if words:
         run.reporter(Said(words))
+
+
+def stable(run: Run, built: Built, label: str) -> Path:
+    """The path to one of `PLACES` that stays the same over runs, where it leads to these results; else their own."""
+    place = places_of(built)[label]
+    for folder in (finished.LATEST, f"{finished.FOLDER}/{run.config.name}"):
+        path = run.store.root / folder / label
+        with contextlib.suppress(OSError):
+            if path.resolve(strict=True) == place.resolve(strict=True):
+                return path
+    return place
 
 
 def last_finished(run: Run, until: str) -> Built | None:

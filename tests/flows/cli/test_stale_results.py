@@ -13,6 +13,7 @@ READERS = {
     "search": (["search", QUESTION], "raft index"),
     "ask": (["ask", QUESTION, "--max-tokens", "8"], "raft run"),
     "promote": (["promote"], "raft run"),
+    "report": (["report"], "raft run"),
     "records": (["records", "--show", "1"], "raft records"),
     "check": (["export", "--check", "peft"], "raft run"),
     "retrieval": (["evaluate retrieval"], "raft questions"),
@@ -140,3 +141,32 @@ def test_the_paths_of_a_run_lead_to_its_results(edited):
     places = {row["stage"]: Path(row["folder"]) for row in edited.json("run", "--no-prefect")["stages"]}
     assert (latest / "adapter").resolve() == (places["export"] / "adapter").resolve()
     assert (latest / "report.html").resolve() == (places["evaluate"] / "report.html").resolve()
+
+
+def test_the_report_is_named_by_its_stable_path_and_opened_where_there_is_a_browser(edited, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or True)
+    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    page = edited.folder / ".raft" / "latest" / "report.html"
+    text = edited.raft("report", "--open").stdout
+    assert "report  .raft/latest/report.html" in text
+    assert page.as_uri() in text
+    assert opened == []
+    monkeypatch.setenv("DISPLAY", ":0")
+    row = edited.json("report", "--open")
+    assert (row["report"], row["opened"], opened) == (str(page), True, [page.as_uri()])
+
+
+def test_a_run_ends_with_stable_paths_and_what_to_do_next(edited):
+    (edited.folder / "docs" / "elm.md").write_bytes((edited.domain / "docs" / "elm.md").read_bytes())
+    lines = edited.raft("run", "raft.yaml", "--no-prefect").stdout.splitlines()
+    tail = lines[lines.index("") + 1 :]
+    assert tail == [
+        "adapter       .raft/latest/adapter",
+        "merged model  .raft/latest/merged",
+        "records       .raft/latest/records",
+        "report        .raft/latest/report.html",
+        'Next: raft ask "..." -c raft.yaml          ask the adapter',
+        "      raft report --open -c raft.yaml      read how it compares with the base",
+    ]
