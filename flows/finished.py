@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def remember(run: Run, built: Built) -> None:
         run.reporter(Said(words))
 
 
+def stable(run: Run, built: Built, label: str) -> Path:
+    """The path to one of `PLACES` that stays the same over runs, where it leads to these results; else their own."""
+    place = places_of(built)[label]
+    for folder in (finished.LATEST, f"{finished.FOLDER}/{run.config.name}"):
+        path = run.store.root / folder / label
+        with contextlib.suppress(OSError):
+            if path.resolve(strict=True) == place.resolve(strict=True):
+                return path
+    return place
+
+
 def last_finished(run: Run, until: str) -> Built | None:
     """The results up to a call of the newest run of the domain that reached it and is whole in the store.
 
@@ -51,12 +63,13 @@ def last_finished(run: Run, until: str) -> Built | None:
     """
     names = [call.name for call in calls_to(until)]
     sources = {finished.without_root(source, run.store) for source in _sources(run)}
-    for one in finished.finished_runs(run.store, run.config.name):
+    runs = finished.finished_runs(run.store, run.config.name)
+    for one in runs:
         if until in one.results and sources & {*one.sources}:
             built = _load(run, {name: one.results[name] for name in names if name in one.results})
             if built is not None:
                 return built
-    return _of_earlier_release(run, until)
+    return _of_last_ingest(run, until) or (None if runs else _of_version_in_use(run, until))
 
 
 def in_use(run: Run, index: Built) -> Built | None:
@@ -83,9 +96,9 @@ def _load(run: Run, links: Mapping[str, Link]) -> Built | None:
     return built
 
 
-def _of_earlier_release(run: Run, until: str) -> Built | None:
-    """The same in a store whose runs were not written down: the newest result that was made from the last ingest of
-    this corpus, which the store has always known."""
+def _of_last_ingest(run: Run, until: str) -> Built | None:
+    """The same where no run was written down (by an earlier release): the newest result that was made from the last
+    ingest of this corpus, which the store has always known."""
     ingest = run.store.sources.read(corpus_id(run.config.corpus, run.config.ingest)).ingest
     stages = {call.name: call.stage.name for call in CALLS}
     for manifest in run.store.manifests(stages[until]) if ingest else []:
@@ -95,6 +108,15 @@ def _of_earlier_release(run: Run, until: str) -> Built | None:
             if built is not None:
                 return built
     return None
+
+
+def _of_version_in_use(run: Run, until: str) -> Built | None:
+    """The same from the registry, which knows domains by their name."""
+    version = Registry(run.store, run.config.name).read().in_use
+    names = [call.name for call in calls_to(until)]
+    if version is None or not version.stages.keys() >= {*names}:
+        return None
+    return _load(run, {name: version.stages[name] for name in names})
 
 
 def _behind(run: Run, call: str, manifest: Manifest) -> dict[str, Link]:

@@ -147,7 +147,8 @@ def _changes(run: Run, built: Built, request: Request) -> str:
         return f"the corpus has changed{_files(run, before)}"
     if words.choices:
         return f"the configuration has changed ({'; '.join(words.choices[:3])})"
-    return f"raft itself has changed ({'; '.join(words.installation[:2])})"
+    installation = sorted(words.installation, key=lambda one: not one.startswith("code of"))
+    return f"raft or one of its libraries has changed ({'; '.join(installation[:2])})"
 
 
 def _files(run: Run, ingest: Manifest) -> str:

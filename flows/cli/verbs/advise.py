@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
-from flows.cli.output import Display, emit, warn
+from flows.cli.output import Display, Terminal, emit, warn
 from flows.ready import facts, ready
 from tasks.build.events import Started, progress_of
 
@@ -51,7 +50,7 @@ def advise(
     if json:
         emit({"ok": True, **facts(stale), "probe": probe.to_dict(), "advice": [a.to_dict() for a in advice]})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     for name, value in probe.to_dict().items():
         if value is not None:
             text = f"{value:.3f}" if isinstance(value, float) else str(value)

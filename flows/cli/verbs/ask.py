@@ -11,7 +11,7 @@ from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
-from flows.cli.output import emit, warn
+from flows.cli.output import Terminal, emit, warn
 from flows.ready import facts, ready
 from raft_errors import BadInput
 
@@ -58,7 +58,7 @@ def ask(
         adapters["base"] = None
     model = run.models["base"]
     chat = chat_of(contract) if "export" in built else dict(model.chat)
-    out = Console(highlight=False)
+    out = Terminal()
     texts = [p["text"] for p in passages]
     answers = {}
     for name, adapter in adapters.items():

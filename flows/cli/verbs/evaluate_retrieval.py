@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from data.nouns import Document, Progress, Question, Search, digest, read_jsonl
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
-from flows.cli.output import Display, emit, plain, table, warn
+from flows.cli.output import Display, Terminal, emit, plain, table, warn
 from flows.ready import facts as freshness
 from flows.ready import ready
 from tasks.build.events import progress_of
@@ -94,7 +93,7 @@ def evaluate_retrieval(
     if json:
         emit({"ok": True, **freshness(stale), **facts, **result, "report": str(page)})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     out.print(plain(f"{comparison.about} {comparison.caution}".strip(), lines=True), soft_wrap=True)
     rows = [(_mark(n, configured), *(f"{row[m]:.3f}" for m in METRICS)) for n, row in result["modes"].items()]
     out.print(table("", ("search", *METRICS), rows))

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.output import emit, table, warn
+from flows.cli.output import Terminal, emit, table, warn
 from flows.cli.verbs.run import build_to
 from flows.ready import facts, ready
 from raft_errors import BadInput
@@ -132,7 +131,7 @@ def _chats(built: Built) -> list[list[dict[str, str]]]:
 def _show(findings: list[Finding], consumers: tuple[str, ...], verdicts: dict[str, str], folder: Path) -> None:
     rows: list[tuple[Any, ...]] = [(shown(f.what), *(f.verdicts[name] for name in consumers)) for f in findings]
     rows.append(("in all", *(verdicts[name] for name in consumers)))
-    console = Console(highlight=False)
+    console = Terminal()
     console.print(table("", ("the adapter has", *consumers), rows))
     console.print(shown(f"adapter: {folder}"), markup=False, soft_wrap=True)
     if "mended" in verdicts.values():

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from data.text.shown import few
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.output import emit, table
+from flows.cli.output import Terminal, emit, table
 from flows.cli.verbs.run import build_to
 from flows.plan import plan
 from tasks.config import RunConfig, load_config
@@ -47,7 +46,7 @@ def ingest(
     if json:
         emit({"ok": True, **outlook})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     rows = [
         (state, str(len(part["files"])), str(part["chunks"] or ""), part["what"], few(part["files"]))
         for state, part in outlook["files"].items()

@@ -8,14 +8,13 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import (
     ConfigOption,
     JsonOption,
     SetOption,
 )
-from flows.cli.output import emit, table, warn
+from flows.cli.output import Terminal, emit, table, warn
 from tasks.adapters.decisions import RetrainDecision, read_decisions
 from tasks.adapters.registry import Registry
 from tasks.adapters.registry import adapters as all_adapters
@@ -66,7 +65,7 @@ def adapters(
     if json:
         emit({"ok": True, "adapters": [{**_row(r, r.read()), "nights": _nights(r)} for r in registries]})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     if not registries:
         out.print("No adapter is registered yet: raft retrain registers what it trains, raft promote what was run.")
     for registry in registries:
@@ -100,7 +99,7 @@ def _show(
     if as_json:
         emit({"ok": True, **freshness, **_row(registry, adapter)})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     if adapter.promoted is None:
         out.print(f"{adapter.name}: no version is in use, the base model answers alone.")
     else:

@@ -13,7 +13,7 @@ from rich.console import Console
 from data.nouns import ItemCache, Question
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.output import Display, emit, table, warn
+from flows.cli.output import Display, Terminal, emit, table, warn
 from flows.cli.verbs.run import build_to
 from raft_errors import BadInput
 from tasks.config import RunConfig, load_config
@@ -108,7 +108,7 @@ def _preview(config: RunConfig, count: int, as_json: bool) -> None:
             }
         )
         return
-    out = Console(highlight=False)
+    out = Terminal()
     for number, trace in enumerate(preview.traces, 1):
         out.rule(f"{number} of {len(preview.traces)}: {shown(trace.chunk.source)}")
         _print_exchanges(out, trace.exchanges, prompts=True)
@@ -204,7 +204,7 @@ def _dropped(config: Path | None, overrides: list[str] | None, as_json: bool) ->
             }
         )
         return
-    out = Console(highlight=False)
+    out = Terminal()
     for row, exchanges in rows:
         out.rule(shown(sources.get(row.chunk_id) or f"row {row.row}"))
         if row.question:

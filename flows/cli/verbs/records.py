@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from data.nouns import Record, read_jsonl
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.output import emit, warn
+from flows.cli.output import Terminal, emit, warn
 from flows.cli.verbs.run import build_to
 from flows.ready import facts, ready
 from raft_errors import BadInput
@@ -64,7 +63,7 @@ def _show(config: Path | None, overrides: list[str] | None, count: int, as_json:
     if as_json:
         emit({"ok": True, **facts(stale), "samples": samples, "figures": figures, "folder": str(manifest.folder)})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     for number, (sample, row) in enumerate(zip(samples, rows, strict=True), 1):
         out.rule(f"record {number}: {row.metadata['label']}, oracle at {row.metadata['oracle_positions'] or 'none'}")
         out.print(shown(sample, lines=True), markup=False, soft_wrap=True)
@@ -95,7 +94,7 @@ def _diff(store: Store, names: tuple[str, str], as_json: bool) -> None:
         emit({"ok": True, "before": str(before), "after": str(after), **difference.to_dict()})
         return
     for line in (f"{before.name} → {after.name}", *difference.lines()):
-        Console(highlight=False).print(shown(line, lines=True), markup=False, soft_wrap=True)
+        Terminal().print(shown(line, lines=True), markup=False, soft_wrap=True)
 
 
 def _data_set(store: Store, name: str) -> Path:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
-from flows.cli.output import emit, plain, warn
+from flows.cli.output import Terminal, emit, plain, warn
 from flows.ready import facts, ready
 from raft_errors import BadInput
 
@@ -35,7 +34,7 @@ def search(
     if json:
         emit({"ok": True, **facts(stale), "query": query, "hits": rows})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     for row in rows:
         page = f", page {row['page']}" if row["page"] else ""
         out.print(

@@ -109,3 +109,31 @@ def test_models_are_listed_without_fetching_anything(tmp_path, monkeypatch):
     rows = json.loads(raft(tmp_path, "models", "--json").stdout)["models"]
     assert {row["role"]: row["state"] for row in rows} == {"base": "not fetched", "embedder": "not fetched"}
     assert not list((tmp_path / "cache").glob("models/*"))
+
+
+def test_help_lists_every_verb_once_under_what_one_is_up_to(command):
+    lines = CliRunner().invoke(command, ["--help"], env={"COLUMNS": "80"}).stdout.splitlines()
+    headings = [line for line in lines if line.endswith(":") and not line.startswith((" ", "Usage"))]
+    assert headings == ["Options:", "Begin:", "Build:", "Look:", "Use:", "Keep up:"]
+    verbs = [registered.name for registered in command.registered_commands]
+    assert sorted(verbs) == sorted({*VERBS, "report", "advise", "retrain", "evaluate retrieval"})
+    for verb in verbs:
+        assert len([line for line in lines if line.startswith(f"  {verb}  ")]) == 1
+    assert not any(len(line) > 80 or "..." in line for line in lines[1:])
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "report", "advise", "retrain", "evaluate retrieval"])
+def test_every_verb_takes_the_configuration_as_an_option(command, verb):
+    assert "-c, --config" in CliRunner().invoke(command, [verb, "--help"]).stdout
+
+
+def test_the_option_means_what_the_argument_means_and_both_are_one_too_many(tmp_path):
+    (tmp_path / "a.md").write_text("# A\n\nSome words about something.\n")
+    (tmp_path / "my.yaml").write_text("corpus: [a.md]\nname: mine\n")
+    assert json.loads(raft(tmp_path, "plan", "-c", "my.yaml", "--json").stdout)["ok"]
+    twice = raft(tmp_path, "plan", "my.yaml", "--config", "my.yaml")
+    assert (twice.returncode, "Two configurations" in twice.stderr) == (2, True)
+    assert "Nothing can go" in raft(tmp_path, "gc", "-c", "my.yaml").stdout
+    assert raft(tmp_path, "init", "-c", "new.yaml").returncode == 0
+    assert (tmp_path / "new.yaml").is_file()
+    assert "--config FILE" in raft(tmp_path, "domains").stderr
