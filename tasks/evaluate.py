@@ -74,6 +74,6 @@ STAGE = Stage(
     build,
     help="Compare base and adapter on held-out documents.",
     models=("embedder", "base"),
-    shared=("retrieval",),
+    shared=("retrieval", "gate"),  # the verdict goes by the gate's rule
     seeded=True,
 )
