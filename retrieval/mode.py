@@ -4,8 +4,9 @@
 and finds a sentence that was added later by its rare words.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 Mode = Literal["dense", "lexical", "hybrid"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 DEFAULT_MODE: Mode = "hybrid"

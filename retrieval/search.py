@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from data.nouns import Chunk, Hit, ItemCache
 from raft_errors import BadInput
 from retrieval.fusion import reciprocal_rank_fusion
 from retrieval.index.faiss_index import Index
-from retrieval.mode import DEFAULT_MODE, Mode
+from retrieval.mode import DEFAULT_MODE, MODES, Mode
 from retrieval.rerank import reordered
 from retrieval.stores.vector_store import FIELDS, VectorStore, Where, check_where, matches, payload
 
@@ -109,7 +109,7 @@ class Retriever:
         candidates: int = CANDIDATES,
         query_cache: ItemCache | None = None,
     ) -> None:
-        if mode not in get_args(Mode):
+        if mode not in MODES:
             raise BadInput(f"Retrieval mode {mode!r} is unknown", expected="dense, lexical or hybrid", do="choose one")
         self.mode = mode
         self.chunks = {chunk.id: chunk for chunk in chunks}

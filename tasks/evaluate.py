@@ -75,6 +75,6 @@ STAGE = Stage(
     help="Compare base and adapter on held-out documents.",
     models=("embedder", "base"),
     models_if_set=("reranker",),
-    shared=("retrieval",),
+    shared=("retrieval", "gate"),  # the verdict goes by the gate's rule
     seeded=True,
 )

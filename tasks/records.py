@@ -21,8 +21,8 @@ class RecordsConfig(Section):
     )
     p_oracle: Annotated[float, annotated_types.Ge(0), annotated_types.Le(1)] | Literal["measured"] = setting(
         0.8,
-        "Share of answerable questions whose oracle is shown; measured = the share that the retriever finds "
-        "(use it with your own questions, or with questions.round_trip_k 0)",
+        "Share of answerable questions whose oracle is shown; measured = the share for which the retriever finds one "
+        "(any-hit; use it with your own questions, or with questions.round_trip_k 0)",
     )
     absent: Literal["answer", "refuse", "mix"] = setting("refuse", "What a record without oracle teaches")
     refuse_share: float = setting(0.5, "Under mix: share of the records without oracle that refuse", ge=0, le=1)

@@ -25,8 +25,9 @@ def chat_row(record: Record) -> dict[str, Any]:
 def write_records(folder: Path, by_split: Mapping[str, Sequence[Record]], *, formats: Iterable[str]) -> list[Path]:
     """Writes `<split>.jsonl` (alpaca), `<split>.chat.jsonl` and `<split>.parquet`, and how to load them elsewhere.
 
-    `dataset_info.json` is LLaMA-Factory's registry for the folder; `axolotl.yaml` holds the `datasets` section for
-    Axolotl. In Parquet and the chat form `metadata` is kept. Empty splits are not written. Returns the files, sorted.
+    `dataset_info.json` is LLaMA-Factory's registry for the folder, from which a training chooses by name;
+    `axolotl.yaml` holds the sections `datasets` and `test_datasets` for Axolotl, which trains on all that they list.
+    In Parquet and the chat form `metadata` is kept. Empty splits are not written. Returns the files, sorted.
     """
     kinds = list(dict.fromkeys(formats))
     unknown = [f for f in kinds if f not in FORMATS]
@@ -85,13 +86,22 @@ def _llama_factory(names: Sequence[str]) -> str:
 
 
 def _axolotl(names: Sequence[str]) -> str:
-    """The `datasets` section for the training files: YAML written as text, since it is three lines per file."""
-    lines = ["# for an Axolotl configuration; put the folder before each path", "datasets:"]
-    for name in names:
-        if name.startswith("train."):
-            kind = "parquet" if name.endswith(".parquet") else "json"
-            lines += [f"  - path: {name}", f"    ds_type: {kind}"]
-            lines.append("    type: chat_template" if name.endswith(".chat.jsonl") else "    type: alpaca")
-            if name.endswith(".chat.jsonl"):
-                lines += ["    field_messages: messages", "    roles_to_train: [assistant]"]
+    """The `datasets` and `test_datasets` of an Axolotl configuration: every record once, in the form that keeps the
+    prompt. Axolotl trains on all that is listed, and its type `alpaca` puts a preamble of its own before the prompt."""
+    form = "chat.jsonl" if any(name.endswith(".chat.jsonl") for name in names) else "jsonl"
+    if not any(name.endswith(".jsonl") for name in names):
+        form = "parquet"
+    lines = ["# for an Axolotl configuration; put the folder before each path"]
+    if form != "chat.jsonl":
+        lines.append("# type alpaca adds a preamble to the prompt: with `chat` among records.formats there is none")
+    for section, split in (("datasets", "train"), ("test_datasets", "validation")):
+        name = f"{split}.{form}"
+        if name in names:
+            kind = "parquet" if form == "parquet" else "json"
+            # a file has one split, which `datasets` calls train; Axolotl wants it named for a test set
+            lines += [f"{section}:", f"  - path: {name}", f"    ds_type: {kind}", "    split: train"]
+            if form == "chat.jsonl":
+                lines += ["    type: chat_template", "    field_messages: messages", "    roles_to_train: [assistant]"]
+            else:
+                lines.append("    type: alpaca")
     return "\n".join(lines) + "\n"

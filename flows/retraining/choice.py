@@ -18,7 +18,7 @@ from tasks.adapters.policy import Change, Choice, choose, compare
 from tasks.adapters.versions import Adapter
 from tasks.build.kept import setting_differences
 from tasks.build.keys import key_of, result_fields
-from tasks.runtime.recall import recall_then_and_now
+from tasks.runtime.any_hit import any_hit_then_and_now
 from tasks.store.manifest import Manifest
 
 _SECTIONS = [name for call in calls_to("train") for name in (call.stage.name, *call.stage.shared)]
@@ -55,8 +55,8 @@ def choose_action(
     }
     choice = choose(config, **facts)
     if choice.action == "refresh" and change.passages > 0:
-        recall = recall_then_and_now(then, built, run.config.retrieval, run.models)
-        choice = choose(config, **facts, recall=recall)
+        any_hit = any_hit_then_and_now(then, built, run.config.retrieval, run.models)
+        choice = choose(config, **facts, any_hit=any_hit)
     return choice, change
 
 

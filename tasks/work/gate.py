@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.evaluation.promotion import Check, Decision, Rival, Rule, decide
+from data.evaluation.promotion import Check, Decision, Rival, decide, general_check
 from data.nouns import Chunk, Record, read_jsonl, write_jsonl
 from raft_errors import BadInput
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
@@ -55,7 +55,8 @@ def build(
 
     contract = read_json(records.path("contract.json"))
     settings = evaluate.ingredients["config"]
-    notes = [_general(evaluate, config.general_loss)]
+    general = read_json(evaluate.path("metrics.json")).get("general") or {}
+    notes = [general_check(general, config.rule)]
     adapters: dict[str, tuple[Path | None, str]] = {
         "base": (None, base.digest),
         CANDIDATE: (export.path("adapter"), f"{base.digest}+{train.digest}"),
@@ -88,8 +89,7 @@ def build(
         rival: summarise(rows, base=rival, other=CANDIDATE, samples=settings["samples"], seed=bench.seed)["settings"]
         for rival in rivals
     }
-    rule = Rule(margin=config.margin, gain=config.gain, least_questions=config.least_questions)
-    decision = decide(comparisons, rule, notes=notes)
+    decision = decide(comparisons, config.rule, notes=notes)
     _write(bench.out, decision, comparisons, rows)
     return Outcome(
         f"{decision.verdict}: {decision.reason}",
@@ -165,18 +165,6 @@ def _documents(records: StageFiles) -> set[str]:
         r for split in ("train", "validation", "test") for r in read_jsonl(records.path(f"{split}.jsonl"), Record)
     )
     return {d for r in rows for d in r.metadata["document_ids"]}
-
-
-def _general(evaluate: StageFiles, most: float) -> Check:
-    """What the adapter has forgotten outside the domain, by the figures of the evaluation."""
-    general = read_json(evaluate.path("metrics.json")).get("general") or {}
-    if "loss" not in general:
-        return Check("general skills", True, "hold", "general skills were not measured (evaluate.general)")
-    rise = general["loss"]["difference"]
-    why = (
-        f"loss on general instructions {rise:+.3f} nats per token against the base model, at most {most:+g} is allowed"
-    )
-    return Check("general skills", rise <= most, "hold", why)
 
 
 def as_markdown(decision: Decision) -> str:

@@ -23,7 +23,8 @@ MADE_IN = "/tmp/oldproject"
 FOLLOW_THE_FOLDER = {  # and therefore differ here, in nothing but that name
     "train": {"adapter/README.md", "adapter/adapter_config.json", "adapter/raft.json"},
     "export": {"adapter/adapter_config.json", "adapter/raft.json"},
-    "evaluate": {"report.html", "summary.md"},  # the report also tells when and by what code all was made
+    # the report also tells when and by what code all was made; all three give a verdict, any-hit and other advice now
+    "evaluate": {"report.html", "summary.md", "metrics.json"},
 }
 SAME = ("ingest", "chunk", "embed", "index", "questions", "records")
 PROMOTED = "480c5775b8604dab786cde1c00f13af6"
@@ -114,11 +115,17 @@ def test_every_stage_is_built_once_more_and_comes_to_what_it_came_to(older):
         before, after = files(then), files(older.manifest(stage, key))
         assert before.keys() == after.keys()
         assert {name for name in before if before[name] != after[name]} == following
-        for name in following - {"report.html"}:
+        for name in following - {"report.html", "summary.md", "metrics.json"}:
             moved = older.text(stage, key, name).replace(str(older.folder), MADE_IN)
             if stage == "export" and name == "adapter/raft.json":
                 moved = moved.replace(built["train"]["digest"], older.before("train")["digest"])
             assert moved == older.text(stage, then["key"], name)
+        if stage == "evaluate":  # what was measured is what was measured then
+            measured, earlier = (json.loads(older.text(stage, k, "metrics.json")) for k in (key, then["key"]))
+            assert {n: measured[n] for n in ("summary", "general", "judge")} == {
+                n: earlier[n] for n in ("summary", "general", "judge")
+            }
+            assert measured["retrieval"].items() >= earlier["retrieval"].items()
 
     assert in_use(older)["stages"]["export"]["key"] == PROMOTED, "an upgrade changes nothing about what is served"
     night = older.json("retrain", "--no-prefect")

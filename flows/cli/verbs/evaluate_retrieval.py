@@ -19,14 +19,15 @@ from flows.cli.options import ConfigArgument, JsonOption, SetOption
 from flows.cli.output import Display, Terminal, emit, plain, table, warn
 from flows.ready import facts as freshness
 from flows.ready import ready
+from retrieval.mode import MODES
 from tasks.build.events import progress_of
 
 if TYPE_CHECKING:
     from flows.run import Run
     from retrieval.search import Retriever
 
-METRICS = ("nDCG@10", "recall@1", "recall@5", "recall@10", "MRR", "MAP")
-MODES = ("dense", "lexical", "hybrid")
+METRICS = ("nDCG@10", "any_hit@1", "any_hit@5", "any_hit@10", "recall@5", "recall@10", "MRR", "MAP")
+IN_THE_TERMINAL = ("nDCG@10", "any_hit@5", "recall@5", "recall@10", "MRR")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def evaluate_retrieval(
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare dense, lexical and hybrid search: recall, nDCG, MRR, MAP, and the worst questions. Builds nothing."""
+    """Compare dense, lexical and hybrid search: any-hit, recall, nDCG, MRR, MAP, worst questions. Builds nothing."""
     from flows.run import Run
     from retrieval.evaluation import evaluate_retrieval as compare
 
@@ -95,8 +96,9 @@ def evaluate_retrieval(
         return
     out = Terminal()
     out.print(plain(f"{comparison.about} {comparison.caution}".strip(), lines=True), soft_wrap=True)
-    rows = [(_mark(n, configured), *(f"{row[m]:.3f}" for m in METRICS)) for n, row in result["modes"].items()]
-    out.print(table("", ("search", *METRICS), rows))
+    rows = [(_mark(n, configured), *(f"{row[m]:.3f}" for m in IN_THE_TERMINAL)) for n, row in result["modes"].items()]
+    out.print(table("", ("search", *IN_THE_TERMINAL), rows))
+    out.print("any_hit: questions with a right passage among the first; recall: share of all right passages there")
     for line in _verdicts(differences, configured):
         out.print(line, soft_wrap=True)
     out.print(f"report  {page}", soft_wrap=True)
@@ -184,7 +186,7 @@ def _searches(retriever: Retriever, mode: str) -> dict[str, Search]:
     """The three modes by name, and the configured one with reranking if there is a cross-encoder."""
     searches: dict[str, Search] = {}
     for name in MODES:
-        searches[name] = retriever.in_mode(name, reranked=False).search  # type: ignore[arg-type]
+        searches[name] = retriever.in_mode(name, reranked=False).search
     if retriever.reranker is not None:
         searches[f"{mode}, reranked"] = retriever.in_mode(mode).search  # type: ignore[arg-type]
     return searches
@@ -232,7 +234,7 @@ def _page(comparison: Comparison, result: dict[str, Any], facts: dict[str, Any])
     def passage(chunk: str) -> dict[str, Any]:
         return comparison.retriever.chunks[chunk].to_dict()
 
-    chart = {m: {name: row[m] for name, row in result["modes"].items()} for m in ("nDCG@10", "recall@1", "recall@5")}
+    chart = {m: {name: row[m] for name, row in result["modes"].items()} for m in ("nDCG@10", "any_hit@5", "recall@5")}
     worst = [
         {
             **row,

@@ -88,7 +88,7 @@ def _check(
     else:
         _show(findings, consumers, verdicts, out or folder)
         if asked:
-            Console(highlight=False).print(shown(f"llama.cpp: {asked}"), markup=False, soft_wrap=True)
+            Terminal().print(shown(f"llama.cpp: {asked}"), markup=False, soft_wrap=True)
     if any(one != OK for one in verdicts.values()):
         raise typer.Exit(1)
 

@@ -40,9 +40,33 @@ def test_the_registries_of_other_trainers_name_files_that_exist(result, tmp_path
     assert info["raft_train"]["columns"] == {"prompt": "instruction", "query": "input", "response": "output"}
     assert info["raft_train_chat"]["formatting"] == "sharegpt"
     assert all((tmp_path / entry["file_name"]).is_file() for entry in info.values())
-    datasets = yaml.safe_load((tmp_path / "axolotl.yaml").read_text())["datasets"]
-    assert {d["type"] for d in datasets} == {"alpaca", "chat_template"}
-    assert all((tmp_path / d["path"]).is_file() for d in datasets)
+    forms = [(entry["file_name"].split(".")[0], entry["formatting"]) for entry in info.values()]
+    assert len(info) == len({entry["file_name"] for entry in info.values()})
+    assert set(forms) == {(split, form) for split in ("train", "test") for form in ("alpaca", "sharegpt")}
+
+
+@pytest.mark.parametrize(
+    ("formats", "file", "kind"),
+    [
+        (FORMATS, "chat.jsonl", "chat_template"),
+        (("alpaca", "parquet"), "jsonl", "alpaca"),
+        (("parquet",), "parquet", "alpaca"),
+    ],
+)
+def test_axolotl_is_given_every_training_record_once(result, tmp_path, formats, file, kind):
+    """It trains on all that is listed; the validation is its test set, and the test is kept from it."""
+    write_records(
+        tmp_path, {"train": result.train, "validation": result.validation, "test": result.test}, formats=formats
+    )
+    text = (tmp_path / "axolotl.yaml").read_text()
+    sections = yaml.safe_load(text)
+    assert set(sections) == {"datasets", "test_datasets"}
+    for section, split in (("datasets", "train"), ("test_datasets", "validation")):
+        (entry,) = sections[section]
+        assert (entry["path"], entry["type"], entry["split"]) == (f"{split}.{file}", kind, "train")
+        assert (tmp_path / entry["path"]).is_file()
+    assert ("adds a preamble" in text) == (kind == "alpaca")
+    assert "test." not in text
 
 
 def test_the_same_records_give_the_same_bytes(result, tmp_path):

@@ -1,4 +1,4 @@
-"""How often the retriever finds the oracles of test questions, in an earlier index and in the present one."""
+"""How many test questions have an oracle among their passages (any-hit), in an earlier index and in the present one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from data.nouns import Record, read_jsonl
+from tasks.runtime.exam import retrieval_figures
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json
 from tasks.runtime.retriever import open_retriever
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from tasks.retrieval import RetrievalConfig
 
 
-def recall_then_and_now(
+def any_hit_then_and_now(
     then: Mapping[str, StageFiles],
     now: Mapping[str, StageFiles],
     config: RetrievalConfig,
@@ -39,10 +40,9 @@ def recall_then_and_now(
         return None
     passages = read_json(then["records"].path("contract.json"))["passages"]
     earlier = open_retriever(config, then["index"], then["chunk"], models)
-    return _recall(earlier, test, passages), _recall(present, test, passages)
+    return _any_hit(earlier, test, passages), _any_hit(present, test, passages)
 
 
-def _recall(retriever: Retriever, test: Sequence[Record], passages: int) -> float:
+def _any_hit(retriever: Retriever, test: Sequence[Record], passages: int) -> float:
     hits = retriever.search([r.metadata["question"] for r in test], passages)
-    successes = [any(h.chunk_id in r.metadata["oracle_ids"] for h in some) for r, some in zip(test, hits, strict=True)]
-    return sum(successes) / len(successes)
+    return retrieval_figures(test, hits, passages)[f"any_hit@{passages}"]
