@@ -155,6 +155,7 @@ def _train(run: Run, registry: Registry, make: Walk, prepared: Prepared, decisio
         promoted_train=rival.get("train"),
         promoted_records=rival.get("records"),
         frozen=_frozen(run, adapter),
+        adapt=prepared.adapt,
     )
     outcome["stages"] = _links({**stages, gate.STAGE.name: verdict})
     judged = decision.model_copy(

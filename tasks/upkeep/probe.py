@@ -30,6 +30,7 @@ def probe_base(
     records: Manifest,
     index: Manifest,
     chunk: Manifest,
+    adapt: Manifest | None = None,
     models: Mapping[str, ModelFiles],
     retrieval: RetrievalConfig,
     settings: Sequence[str],
@@ -45,7 +46,7 @@ def probe_base(
     if not used:
         raise BadInput("There is no held-out record to probe with", do="ask more questions, or raise records.test")
     contract = read_json(records.path("contract.json"))
-    retriever = open_retriever(retrieval, index, chunk, models)
+    retriever = open_retriever(retrieval, index, chunk, models, adapt=adapt)
     hits = retriever.search([r.metadata["question"] for r in used], depth_for(settings, contract["passages"]))
     asked = contexts(used, hits, retriever.chunks, contract, settings, seed)
     who = make_answerer(models["base"], None, models["base"].digest, config.model_dump(), contract)

@@ -29,6 +29,7 @@ def build(
     records: StageFiles,
     index: StageFiles,
     chunk: StageFiles,
+    adapt: StageFiles | None = None,
     *,
     embedder: ModelFolder,
     base: ModelFolder,
@@ -49,7 +50,12 @@ def build(
     contract = read_json(records.path("contract.json"))
     who = contenders(base, export.path("adapter"), train.digest, contract, config.earlier)
     retriever = open_retriever(
-        retrieval, index, chunk, {"embedder": embedder, "reranker": reranker}, queries=bench.cache
+        retrieval,
+        index,
+        chunk,
+        {"embedder": embedder, "reranker": reranker},
+        adapt=adapt,
+        queries=bench.cache,
     )
     depth = depth_for(config.settings, contract["passages"])
     hits = retriever.search([r.metadata["question"] for r in sample], depth)
@@ -69,8 +75,9 @@ def build(
     settings = {m.stage: m.ingredients["config"] for m in (chunk, records, train, export)} | value_without_secrets(
         {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")}
     )
-    cost = records.metrics.get("rerank", {})
-    _write(bench, f"{base.name}: base against adapter", rows, findings, _training(train), settings, cost)
+    about = {"rerank": records.metrics.get("rerank"), "fitted": None if adapt is None else adapt.metrics}
+    retriever_facts = {name: facts for name, facts in about.items() if facts}
+    _write(bench, f"{base.name}: base against adapter", rows, findings, _training(train), settings, retriever_facts)
     headline = summary.get("headline") or {}
     figures = {"records": len(sample), "answers": len(rows), "headline": headline, **recall, **seconds}
     return Outcome(
@@ -147,10 +154,10 @@ def _write(
     findings: Mapping[str, Any],
     training: Mapping[str, Any],
     settings: Mapping[str, Any],
-    rerank: Mapping[str, Any],
+    retriever: Mapping[str, Any],
 ) -> None:
     """Args:
-    rerank: what reranking cost when the records were made, where there is a reranker.
+    retriever: what reranking cost when the records were made, and what fitting the retriever came to.
     """
     from data.evaluation.row_table import write_rows
     from data.reports.report import summary_markdown, write_report
@@ -166,7 +173,7 @@ def _write(
         title=title,
         summary=summary,
         rows=rows,
-        retrieval={**findings["retrieval"], **({"rerank": rerank} if rerank else {})},
+        retrieval={**findings["retrieval"], **retriever},
         training=training,
         config=settings,
         lineage={n: f"{v} (kept: made by other code)" if n in bench.kept else v for n, v in bench.lineage.items()},

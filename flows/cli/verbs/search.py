@@ -10,7 +10,7 @@ from rich.console import Console
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
 from flows.cli.output import emit, plain
-from flows.ready import ready
+from flows.ready import open_search, ready
 from raft_errors import BadInput
 
 
@@ -23,12 +23,10 @@ def search(
     json: JsonOption = False,
 ) -> None:
     """Search the index: chunk, score, source, page and span."""
-    from tasks.runtime.retriever import open_retriever
-
     run, built = ready(config, set_, "index")
     if not query.strip():
         raise BadInput("The query is empty", expected="a question or some words")
-    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models)
+    retriever = open_search(run, built)
     hits = retriever.search([query], k, where=where_filter(where))[0]
     rows = [retriever.cite(hit).to_dict() for hit in hits]
     if json:
