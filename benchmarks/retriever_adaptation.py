@@ -147,7 +147,7 @@ def fitted(
         max_likeness=section.max_likeness,
         seed=0,
     )
-    options = TrainingOptions(section.epochs, section.batch, section.learning_rate, 0)
+    options = TrainingOptions(section.epochs, section.batch, section.rate, 0)
     pools = pools_of(sides.validation, weighted)
     searches: dict[str, Retriever] = {}
     for role in args.adapt:

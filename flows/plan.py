@@ -70,7 +70,7 @@ class Outlook:
 
     def _row(self, request: Request, inputs: Mapping[str, Any]) -> tuple[Planned, Manifest | None]:
         stage, store, models = request.stage, self._run.store, self._run.models
-        last = store.latest(stage.name)
+        last = store.latest(stage.name, request.call)
         seconds = last.seconds if last else None
         absent = [role for role in request.roles if models[role] is None]
         if absent:

@@ -33,13 +33,20 @@ class Models(Mapping[str, ModelFiles]):
         self._wanted = config.model_names
         self._chat = (config.models.chat_template, config.models.prefill)
         self._find = find
+        self._plain: dict[str, Any] = {}
         self._files: dict[str, Any] = {}
 
     def __getitem__(self, role: str) -> ModelFiles:
         if role not in self._files:
-            files = self._find(*self._wanted[role])
+            files = self._plain[role] = self._find(*self._wanted[role])
             self._files[role] = files.with_chat(*self._chat) if files is not None and role == "base" else files
         return self._files[role]
+
+    def plain(self, role: str) -> ModelFiles:
+        """The model as its files are, whatever its chat template is told."""
+        self[role]  # finds it
+        plain: ModelFiles = self._plain[role]
+        return plain
 
     def __contains__(self, role: object) -> bool:
         return role in self._wanted

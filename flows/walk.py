@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from data.text.shown import shown
+from data.text.shown import few
 from flows.calls import STAGES, calls_to
 from flows.pipeline import ONLY_ADAPTED, pipeline
 from flows.run import Run
@@ -101,18 +101,24 @@ def _tell_vanished(corpus: Corpus, reporter: Reporter) -> None:
         (corpus.lost, "their documents are dropped: the store does not hold them as they would be read today"),
     ):
         if names:
-            few = ", ".join(map(shown, names[:3])) + (", …" if len(names) > 3 else "")
             have = "file has" if len(names) == 1 else "files have"
-            reporter(Said(f"{len(names)} {have} vanished ({few}); {what}"))
+            reporter(Said(f"{len(names)} {have} vanished ({few(names)}); {what}"))
 
 
-def published(run: Run, until: str) -> Built | None:
-    """The finished stages if every one up to `until` is in the store; starts nothing."""
+def published(run: Run, until: str, missing: list[Request] | None = None) -> Built | None:
+    """The finished stages if every one up to `until` is in the store; starts nothing.
+
+    Args:
+        missing: is given the first request that has no result.
+    """
     require_wanted(run, until)
     if run.keep:
         kept.require_finished(run.keep, run.store)
 
     def look(request: Request) -> Manifest | None:
-        return (take_kept(request, run) if run.keep else None) or stage.find(request, run.store, silent)
+        manifest = (take_kept(request, run) if run.keep else None) or stage.find(request, run.store, silent)
+        if manifest is None and missing is not None:
+            missing.append(request)
+        return manifest
 
     return walk(run, look, until)

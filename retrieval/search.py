@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 
@@ -19,13 +19,13 @@ from data.nouns import Chunk, Hit, ItemCache
 from raft_errors import BadInput
 from retrieval.fusion import reciprocal_rank_fusion
 from retrieval.index.faiss_index import Index
+from retrieval.mode import DEFAULT_MODE, Mode
 from retrieval.rerank import reordered
 from retrieval.stores.vector_store import FIELDS, VectorStore, Where, check_where, matches, payload
 
 if TYPE_CHECKING:
     from retrieval.lexical import LexicalIndex
 
-Mode = Literal["dense", "lexical", "hybrid"]
 FUSION_DEPTH = 100  # hits taken from each side before fusion
 CANDIDATES = 30  # hits that a cross-encoder reads: tens of pairs a second on a CPU
 
@@ -102,7 +102,7 @@ class Retriever:
         embedder: QueryEncoder | None,
         chunks: Sequence[Chunk],
         *,
-        mode: Mode = "dense",
+        mode: Mode = DEFAULT_MODE,
         language: str = "auto",
         columns: Mapping[str, Mapping[str, Any]] | None = None,
         where: Where | None = None,

@@ -25,7 +25,7 @@ class AdaptConfig(Section):
     batch: int = setting(
         32, "Questions in a batch of the embedder; each is told from the others' passages", ge=2, le=512
     )
-    learning_rate: float = setting(2e-5, "Peak learning rate", gt=0, le=0.01)
+    rate: float = setting(2e-5, "Peak learning rate", gt=0, le=0.01)
     negatives: int = setting(
         4, "Passages that look right and are not, a question; the embedder reads the first", ge=1, le=20
     )

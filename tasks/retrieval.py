@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from pydantic import field_validator
 
+from retrieval.mode import DEFAULT_MODE, Mode
 from tasks.build.section import Section, setting
 from tasks.inputs.model_catalog import DEFAULT_RERANKER
 
 Value = str | int | float | bool
-Mode = Literal["dense", "lexical", "hybrid"]
 
 
 class VectorStoreConfig(Section):
@@ -43,7 +43,7 @@ class RetrievalConfig(Section):
     """How passages are found, for training and serving alike."""
 
     mode: Mode = setting(
-        "dense", "dense = vectors; lexical = words (BM25); hybrid = both, fused by rank (best where words are rare)"
+        DEFAULT_MODE, "hybrid = vectors and words (BM25), fused by rank; dense = vectors alone; lexical = words alone"
     )
     language: str = setting(
         "english",

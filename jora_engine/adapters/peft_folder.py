@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.config.lora import LoraConfig
+from jora_engine.config.lora import LoraConfig, vllm_rank
 from jora_engine.config.parameters import linear_layers
 from jora_engine.files.tensor_files import (
     TensorFolder,
@@ -27,7 +27,6 @@ from jora_engine.files.tensor_files import (
 from raft_errors import BadInput
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, RAFT_JSON = "adapter_config.json", "adapter_model.safetensors", "raft.json"
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _WEIGHTS = re.compile(
     r"(?P<name>(?:adapter_model|adapter_weights|pytorch_model|model)(?:\.[\w.-]+?)?)(?P<shard>-\d+-of-\d+)?"
     r"\.(?P<kind>safetensors|bin|pt|pth|npz)(?P<index>\.index\.json)?"
@@ -166,11 +165,6 @@ def read_adapter(
             do="use the base model that the adapter was trained on",
         )
     return lora, config
-
-
-def vllm_rank(rank: int) -> int | None:
-    """The smallest `--max-lora-rank` of vLLM that holds a rank; None above all that it knows."""
-    return next((limit for limit in VLLM_RANKS if limit >= rank), None)
 
 
 def _model_card(config: Mapping[str, Any], base_name: str) -> str:

@@ -273,7 +273,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
         manifest.lineage = {n: value.link for n, value in parents.items()}
         manifest.ingredients = request.ingredients()
         manifest.machine = this_machine(outcome.machine)
-        manifest.kept = list(bench.kept)
+        manifest.kept, manifest.call = list(bench.kept), request.call
         manifest.seconds = round(time.monotonic() - began, 3)
     shutil.rmtree(scratch, ignore_errors=True)
     if store.share:

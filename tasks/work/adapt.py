@@ -190,7 +190,7 @@ def _embedder(
     from retrieval.search import passage_text
 
     place = bench.scratch / "embedder"
-    options = TrainingOptions(config.epochs, config.batch, config.learning_rate, bench.seed)
+    options = TrainingOptions(config.epochs, config.batch, config.rate, bench.seed)
     trained = adapt_embedder(
         embedder.folder,
         examples.examples,
@@ -250,7 +250,7 @@ def _reranker(
     from retrieval.rerank import Reranker
 
     place = bench.scratch / "reranker"
-    options = TrainingOptions(config.epochs, config.batch, config.learning_rate, bench.seed)
+    options = TrainingOptions(config.epochs, config.batch, config.rate, bench.seed)
     trained = adapt_reranker(
         reranker.folder,
         _some(examples.examples, config.reranker_questions, bench.seed),

@@ -17,6 +17,7 @@ from data.evaluation.conditions import condition_words, setting_words
 from data.evaluation.scoring import METRICS
 from data.prompting.contract import chat_of
 from data.statistics import TOO_FEW
+from tasks.work.serving_flags import serving_flags
 
 README = "README.md"
 
@@ -53,6 +54,7 @@ def model_card(
         f"augmented fine-tuning): it answers a question from numbered passages{quotes} and says so when none does.",
     ]
     lines += ["", "## How to ask it", "", *_asking(contract)]
+    lines += ["", "## How to serve it", "", *serving_flags(contract, name=name, rank=training.get("rank"))]
     lines += ["", "## How it did", "", *_results(summary, (evaluation or {}).get("retrieval") or {})]
     lines += ["", "## How it was trained", "", *_training(training, figures)]
     lines += ["", "## What it was made from", "", *_lineage(contract, evaluated)]

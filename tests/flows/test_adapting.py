@@ -12,7 +12,7 @@ from retrieval.embedding.embedder import Embedder
 pytestmark = pytest.mark.slow
 QUERY = "Who opens the gates of Elm every morning?"
 ADAPT = {
-    "embedder": True, "epochs": 1, "batch": 8, "learning_rate": 0.01, "least_questions": 8, "max_likeness": 1.0,
+    "embedder": True, "epochs": 1, "batch": 8, "rate": 0.01, "least_questions": 8, "max_likeness": 1.0,
 }  # fmt: skip
 
 

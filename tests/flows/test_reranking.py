@@ -77,7 +77,7 @@ def test_contract_and_report_name_it_and_a_copy_of_it_is_the_same(reranked, cros
     assert contract["retrieval"]["search"]["candidates"] == 6
     report = (built["evaluate"] / "report.html").read_text()
     assert "seconds_per_question" in report
-    assert reranked.json("evaluate", "retrieval")["configured"] == "dense, reranked"
+    assert reranked.json("evaluate", "retrieval")["configured"] == "hybrid, reranked"
     reranked.values["retrieval"]["rerank"] = str(shutil.copytree(crosses[0], tmp_path / "copied"))
     reranked.write()
     assert {row["state"] for row in reranked.json("plan")["stages"]} == {"cached"}

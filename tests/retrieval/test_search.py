@@ -30,7 +30,7 @@ def ids(hits):
 
 
 def test_a_passage_finds_itself_and_is_cited(embedder, index, town):
-    retriever = Retriever(index, embedder, town)
+    retriever = Retriever(index, embedder, town, mode="dense")
     hits = retriever.search([passage_text(c) for c in town], 3)
     assert [ranking[0].chunk_id for ranking in hits] == [c.id for c in town]
     citation = retriever.cite(hits[2][0])

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
-from flows.cli.output import Display, emit
-from flows.ready import ready
+from flows.cli.output import Display, Terminal, emit, warn
+from flows.ready import facts, ready
 from tasks.build.events import Started, progress_of
 
 SETTINGS = ("retrieved", "oracle_only", "closed_book")
@@ -28,7 +27,8 @@ def advise(
     """Say whether fine-tuning is likely to pay, and what to change first: asks the base model, trains nothing."""
     from tasks.upkeep.probe import probe_base
 
-    run, built = ready(config, set_, "records")
+    run, built, stale = ready(config, set_, "records")
+    warn(stale)
     display = Display()
     display(Started("probe"))
     try:
@@ -49,9 +49,9 @@ def advise(
     finally:
         display.close()
     if json:
-        emit({"ok": True, "probe": probe.to_dict(), "advice": [a.to_dict() for a in advice]})
+        emit({"ok": True, **facts(stale), "probe": probe.to_dict(), "advice": [a.to_dict() for a in advice]})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     for name, value in probe.to_dict().items():
         if value is not None:
             text = f"{value:.3f}" if isinstance(value, float) else str(value)

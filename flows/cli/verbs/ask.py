@@ -11,8 +11,8 @@ from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
-from flows.cli.output import emit
-from flows.ready import open_search, ready
+from flows.cli.output import Terminal, emit, warn
+from flows.ready import facts, open_search, ready
 from raft_errors import BadInput
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def ask(
         raise BadInput("The question is empty", expected="a question in words")
     if base and compare:
         raise BadInput("--base and --compare were both given", expected="one of them: --compare asks both models")
-    run, built = ready(config, set_, "index" if base else "export")
+    run, built, stale = ready(config, set_, "index" if base else "export")
+    warn(stale)
     contract = _contract(run, built)
     template = template_from_contract(contract)
     retriever = open_search(run, built)
@@ -56,7 +57,7 @@ def ask(
         adapters["base"] = None
     model = run.models["base"]
     chat = chat_of(contract) if "export" in built else dict(model.chat)
-    out = Console(highlight=False)
+    out = Terminal()
     texts = [p["text"] for p in passages]
     answers = {}
     for name, adapter in adapters.items():
@@ -68,7 +69,8 @@ def ask(
             out.print("\n")
     if json:
         first = answers[next(iter(adapters))]
-        emit({"ok": True, "question": question, **first, "answers": answers, "passages": passages})
+        told = {"answers": answers, "passages": passages}
+        emit({"ok": True, **facts(stale), "question": question, **first, **told})
         return
     for name, answer in answers.items():
         if compare:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from data.nouns import Document, Progress, Question, Search, digest, read_jsonl
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
-from flows.cli.output import Display, emit, plain, table
+from flows.cli.output import Display, Terminal, emit, plain, table, warn
+from flows.ready import facts as freshness
 from flows.ready import open_search, ready
 from tasks.build.events import progress_of
 
@@ -56,8 +56,10 @@ def evaluate_retrieval(
     from retrieval.evaluation import evaluate_retrieval as compare
 
     display = Display()
+    stale = None
     if data is None:
-        run, built = ready(config, set_, "questions")
+        run, built, stale = ready(config, set_, "questions")
+        warn(stale)
         comparison = _own(run, built)
     else:
         from tasks.config import load_config
@@ -89,9 +91,9 @@ def evaluate_retrieval(
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(_page(comparison, result, facts), encoding="utf-8")
     if json:
-        emit({"ok": True, **facts, **result, "report": str(page)})
+        emit({"ok": True, **freshness(stale), **facts, **result, "report": str(page)})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     out.print(plain(f"{comparison.about} {comparison.caution}".strip(), lines=True), soft_wrap=True)
     rows = [(_mark(n, configured), *(f"{row[m]:.3f}" for m in METRICS)) for n, row in result["modes"].items()]
     out.print(table("", ("search", *METRICS), rows))

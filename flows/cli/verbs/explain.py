@@ -14,7 +14,7 @@ from rich.tree import Tree
 
 from data.prompting.contract import chat_of
 from flows.cli.options import AdapterArgument, ConfigOption, JsonOption, SetOption, chosen_adapter
-from flows.cli.output import emit, plain
+from flows.cli.output import Terminal, emit, plain
 from tasks.build.origin import elsewhere, in_words
 from tasks.config import RunConfig, load_config
 from tasks.inputs.models import ModelFiles, on_this_machine
@@ -56,7 +56,7 @@ def explain(
     elif mermaid:
         typer.echo(flowchart(chain))
     else:
-        out = Console(highlight=False)
+        out = Terminal()
         out.print(_tree(chain, making))
         if findings is not None:
             _tell(out, chain, findings)

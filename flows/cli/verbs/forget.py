@@ -10,7 +10,7 @@ from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption
-from flows.cli.output import emit, plain, table
+from flows.cli.output import Terminal, emit, plain, table
 from tasks.config import load_config
 from tasks.store.store import Store
 from tasks.upkeep.forget import carry_out, plan
@@ -42,7 +42,7 @@ def forget(
     if json:
         emit({"ok": True, "deleted": yes, **traces.to_dict(), "plan": steps})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     _show(out, traces)
     if yes:
         freed = sum(thing.bytes for thing in traces.folders)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import JsonOption, SetOption
-from flows.cli.output import emit, table
+from flows.cli.output import Terminal, emit, table
 from tasks.config import load_config
 from tasks.store.manifest import Link
 from tasks.store.store import Store
@@ -38,7 +37,7 @@ def gc(
         rows = {"keep": [t.to_dict() for t in outcome.keep], "drop": [t.to_dict() for t in outcome.drop]}
         emit({"ok": True, "deleted": yes, "bytes": outcome.freed, **rows})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     columns = ("stage", "key", "what", "size", "why")
     for title, things in (("stays", outcome.keep), ("goes" if not yes else "deleted", outcome.drop)):
         rows_ = [(t.stage, t.key[:8], t.kind, f"{t.bytes / 1e6:.1f} MB", t.why) for t in things]

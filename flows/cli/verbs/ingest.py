@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from data.text.shown import shown
+from data.text.shown import few
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.output import emit, table
+from flows.cli.output import Terminal, emit, table
 from flows.cli.verbs.run import build_to
 from flows.plan import plan
 from tasks.config import RunConfig, load_config
@@ -47,9 +46,9 @@ def ingest(
     if json:
         emit({"ok": True, **outlook})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     rows = [
-        (state, str(len(part["files"])), str(part["chunks"] or ""), part["what"], _few(part["files"]))
+        (state, str(len(part["files"])), str(part["chunks"] or ""), part["what"], few(part["files"]))
         for state, part in outlook["files"].items()
         if part["files"]
     ]
@@ -73,7 +72,3 @@ def _fate(config: RunConfig, names: Collection[str]) -> str:
     if config.ingest.prune:
         return "dropped, with the chunks (--prune)"
     return "kept (--prune drops them)" if names else "dropped: the store does not hold them as they would be read today"
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(map(shown, names[:3])) + (", …" if len(names) > 3 else "")

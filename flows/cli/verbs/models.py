@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import ConfigOption, JsonOption, SetOption
-from flows.cli.output import emit, table
+from flows.cli.output import Terminal, emit, table
 from tasks.config import load_config
 
 
@@ -24,7 +23,7 @@ def models(
     from tasks.inputs.models import forget, on_this_machine, resolve
 
     names = load_config(config, set_ or []).model_names
-    say = Console(stderr=True, highlight=False).print
+    say = Terminal(stderr=True).print
     rows = []
     for role, (name, revision) in names.items():
         if refresh and not Path(name).is_dir():
@@ -41,4 +40,4 @@ def models(
         (r["role"], r["name"], r["state"], r.get("source", ""), r.get("digest", "")[:12], r.get("folder", ""))
         for r in rows
     ]
-    Console(highlight=False).print(table("", ("role", "model", "state", "source", "digest", "folder"), cells))
+    Terminal().print(table("", ("role", "model", "state", "source", "digest", "folder"), cells))

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import ConfigArgument, JsonOption, KeepOption, SetOption, kept_names
-from flows.cli.output import emit, table
+from flows.cli.output import Terminal, emit, table
 from tasks.config import RunConfig, load_config
 
 
@@ -41,9 +40,9 @@ def plan(
     words = {"cached": "cached", "kept": "kept", "fetch": "will be fetched", "run": "will run", "maybe": "may run"}
     took = [f"{row.seconds:.0f} s" if row.seconds is not None else "" for row in rows]
     cells = [(row.stage, words[row.state], t, row.why) for row, t in zip(rows, took)]
-    Console(highlight=False).print(table("", ("stage", "state", "last took", "why"), cells))
+    Terminal().print(table("", ("stage", "state", "last took", "why"), cells))
     for notice in notices:
-        Console(highlight=False).print(notice, soft_wrap=True, markup=False)
+        Terminal().print(notice, soft_wrap=True, markup=False)
 
 
 def _engine_plan(config: RunConfig, devices: int | None, memory: float | None, json: bool) -> None:
@@ -54,4 +53,4 @@ def _engine_plan(config: RunConfig, devices: int | None, memory: float | None, j
         emit({"ok": True, "fits": attempts[-1]["fits"], "tried": attempts})
         return
     for line in lines(attempts):
-        Console(highlight=False).print(line, soft_wrap=True)
+        Terminal().print(line, soft_wrap=True)

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from flows.calls import CALLS
 from flows.cli.options import (
     ConfigArgument,
@@ -18,7 +16,8 @@ from flows.cli.options import (
     SetOption,
     kept_names,
 )
-from flows.cli.output import Display, emit, table
+from flows.cli.output import Display, Terminal, below_here, emit, plain, table
+from flows.finished import places_of, remember, stable
 from tasks.build.events import Said
 from tasks.config import load_config
 
@@ -80,6 +79,7 @@ def build_to(
     try:
         built = None if force else published(run_, until)
         if built is not None:
+            remember(run_, built)
             display(Said("Nothing had to run: every stage is cached."))
         else:
             built = build(run_, until, direct=direct, force=force)
@@ -103,30 +103,50 @@ def build_to(
         ]
         emit({"ok": True, "ran": [n for n, s in states.items() if s == "built"], "stages": stages, **results})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     rows = [(name, states[name], f"{m.seconds:.1f} s", m.summary) for name, m in built.items()]
     out.print(table("", ("stage", "state", "took", "what it did"), rows))
     out.print()
-    for label, place in results.items():
-        out.print(f"{label:<13} {_short(place)}", soft_wrap=True)
+    paths = {label: stable(run_, built, file) for label, file in _LABELS.items() if file in places_of(built)}
+    if until not in ("export", "evaluate"):
+        paths |= {until: built[until].folder}
+    for label, place in paths.items():
+        out.print(f"{label:<13} {plain(below_here(place))}", soft_wrap=True)
+    steps = next_steps(until, path)
+    width = max((len(command) for command, _ in steps), default=0)
+    for number, (command, what) in enumerate(steps):
+        out.print(f"{'' if number else 'Next:':<6}{command:<{width}}  {what}", soft_wrap=True, markup=False)
+
+
+_LABELS = {"adapter": "adapter", "merged model": "merged", "records": "records", "report": "report.html"}
+
+
+def next_steps(until: str, config: Path | None) -> list[tuple[str, str]]:
+    """What people do next, once the results up to a call are there: commands, and what each is for."""
+    here, option = (f" {config}", f" -c {config}") if config else ("", "")
+    steps = {
+        "ingest": [(f"raft plan{here}", "what the rest will take")],
+        "index": [(f'raft search "..."{option}', "what is found for a question")],
+        "questions": [(f"raft questions --dropped{option}", "what was left out, and why")],
+        "records": [
+            (f"raft records --show 3{option}", "as the model will see them"),
+            (f"raft advise{here}", "whether training is likely to pay"),
+        ],
+        "export": [
+            (f'raft ask "..."{option}', "ask the adapter"),
+            (f"raft evaluate{here}", "compare it with the base"),
+        ],
+        "evaluate": [
+            (f'raft ask "..."{option}', "ask the adapter"),
+            (f"raft report --open{option}", "read how it compares with the base"),
+        ],
+    }
+    return steps.get(until, [(f"raft run{here}", "go on to the adapter and its report")])
 
 
 def _results(built: dict[str, Any]) -> dict[str, str]:
     """What people want from a run, as far as it went."""
-    places = {
-        "adapter": ("export", "adapter"),
-        "merged model": ("export", "merged"),
-        "records": ("records", ""),
-        "report": ("evaluate", "report.html"),
-    }
-    results = {label: str(built[s].path(name)) for label, (s, name) in places.items() if s in built}
+    places = places_of(built)
+    results = {label: str(places[file]) for label, file in _LABELS.items() if file in places}
     last = list(built)[-1]
     return results if "evaluate" in built else {**results, last: str(built[last].folder)}
-
-
-def _short(place: str) -> str:
-    """Relative to the working directory if it lies below it."""
-    try:
-        return str(Path(place).relative_to(Path.cwd()))
-    except ValueError:
-        return place

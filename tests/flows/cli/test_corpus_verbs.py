@@ -71,10 +71,10 @@ def test_the_modes_are_compared_on_the_questions_of_the_run(project, docs, tmp_p
     assert reply["questions"] == 24
     assert set(reply["modes"]) == {"dense", "lexical", "hybrid"}
     assert reply["modes"]["lexical"]["recall@5"] > reply["modes"]["dense"]["recall@5"]  # random weights
-    assert reply["configured"] == "dense"
-    assert reply["differences"]["lexical"]["low"] > 0
+    assert reply["configured"] == "hybrid"
+    assert reply["differences"]["dense"]["high"] < 0
     page = Path(reply["report"]).read_text()
-    assert all(word in page for word in ("lexical is better than dense", "Every question is answered"))
+    assert all(word in page for word in ("dense is worse than hybrid", "Every question is answered"))
     assert not set(re.findall(r'(?:src|href)="([^"]*)"', page))
     before = page
     project.raft("questions", "--no-prefect", "--set", "retrieval.mode=lexical")
@@ -99,11 +99,11 @@ def test_a_judged_set_is_compared_without_building_anything(project, docs, tmp_p
 
 
 def test_the_retriever_of_the_configuration_is_that_of_the_training_data(project, docs):
-    first = project.json("records", "--no-prefect")
-    planned = stages(project.json("plan", "--set", "retrieval.mode=hybrid"))
+    first = project.json("records", "--no-prefect", "--set", "retrieval.mode=dense")
+    planned = stages(project.json("plan"))
     assert [planned[name]["state"] for name in ("ingest", "chunk", "embed", "index")] == ["cached"] * 4
     assert planned["questions"]["why"] == "retrieval.mode: dense → hybrid"
-    second = project.json("records", "--no-prefect", "--set", "retrieval.mode=hybrid")
+    second = project.json("records", "--no-prefect")
     assert second["ran"] == ["questions", "records"]
     assert stages(first)["records"]["key"] != stages(second)["records"]["key"]
 

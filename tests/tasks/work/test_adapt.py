@@ -27,7 +27,7 @@ from tasks.work.bench import Bench
 
 pytestmark = pytest.mark.slow
 SPLITS = SplitsConfig(validation=0.3, test=0.2)
-QUICK = {"epochs": 2, "batch": 8, "learning_rate": 1e-3, "negatives": 2, "least_questions": 8, "max_likeness": 1.0}
+QUICK = {"epochs": 2, "batch": 8, "rate": 1e-3, "negatives": 2, "least_questions": 8, "max_likeness": 1.0}
 DOCUMENTS = 24
 
 
