@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.text.urls import without_secrets
-from flows.calls import CALLS, calls_to
+from flows.calls import CALLS, Call, calls_of, calls_to
+from flows.pipeline import ONLY_ADAPTED, pipeline
 from flows.run import Run
 from flows.walk import Built
 from raft_errors import RaftError
@@ -113,7 +114,8 @@ def _of_last_ingest(run: Run, until: str) -> Built | None:
 def _of_version_in_use(run: Run, until: str) -> Built | None:
     """The same from the registry, which knows domains by their name."""
     version = Registry(run.store, run.config.name).read().in_use
-    names = [call.name for call in calls_to(until)]
+    there = version.stages.keys() if version is not None else set()
+    names = [call.name for call in calls_to(until) if call.name in there or call.name not in ONLY_ADAPTED]
     if version is None or not version.stages.keys() >= {*names}:
         return None
     return _load(run, {name: version.stages[name] for name in names})
@@ -121,14 +123,21 @@ def _of_version_in_use(run: Run, until: str) -> Built | None:
 
 def _behind(run: Run, call: str, manifest: Manifest) -> dict[str, Link]:
     """The links of a result and of all it was built from, by the names of their calls."""
-    lines = {line.name: line for line in CALLS}
-    links = {call: manifest.link}
+    links, fitted = _along(run, call, manifest, calls_of(pipeline, adapted=call in ONLY_ADAPTED))
+    return _along(run, call, manifest, CALLS)[0] if fitted else links
+
+
+def _along(run: Run, call: str, manifest: Manifest, lines_of_flow: Sequence[Call]) -> tuple[dict[str, Link], bool]:
+    """The same by these lines, and whether something was made with a retriever that was fitted."""
+    lines = {line.name: line for line in lines_of_flow}
+    links, fitted = {call: manifest.link}, False
     queue = [(call, manifest)]
     while queue:
         name, here = queue.pop(0)
+        fitted = fitted or "adapt" in here.lineage
         for role, parent in lines[name].inputs.items():
             link = here.lineage.get(role)
             if link is not None and parent not in links:
                 links[parent] = link
                 queue += [(parent, m) for m in [run.store.read(link.stage, link.key)] if m]
-    return links
+    return links, fitted

@@ -60,7 +60,9 @@ class Outlook:
         self.rows: list[Planned] = []
         self._run, self._keep = run, keep
 
-    def __call__(self, stage: Stage, /, *inputs: Any, name: str = "", **optional: Any) -> Manifest | Unknown:
+    def __call__(self, stage: Stage, /, *inputs: Any, name: str = "", **optional: Any) -> Any:
+        if not self._run.wants(stage):
+            return None
         request = self._run.request(stage, stage.bind(*inputs, **optional), name)
         row, manifest = self._row(request, request.inputs)
         self.rows.append(row)
@@ -138,7 +140,7 @@ def _rerank_notice(config: RunConfig, store: Store) -> str:
         cost = "its time has not been measured in this store"
     else:
         cost = f"{seconds * section.candidates / figures['candidates']:.2f} s a question when records were last made"
-    return f"Reranking with {section.rerank}: {section.candidates} candidates a question, {cost}"
+    return f"Reranking with {section.reranker}: {section.candidates} candidates a question, {cost}"
 
 
 def changed(request: Request, last: Manifest | None, store: Store) -> list[str]:

@@ -6,12 +6,14 @@ the last finished run, with a word about what has changed and which command brin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.prompting.contract import chat_of
 from data.text.shown import few
+from flows.calls import STAGES
 from flows.finished import in_use, last_finished
 from flows.run import Run
 from flows.walk import Built, published
@@ -23,6 +25,10 @@ from tasks.config import load_config
 from tasks.ingest import corpus_id
 from tasks.store.manifest import Manifest
 from tasks.store.store import read_json
+
+if TYPE_CHECKING:
+    from retrieval.search import Retriever
+    from tasks.retrieval import RetrievalConfig
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,12 @@ def ready_of(run: Run, until: str, command: str) -> Ready:
     missing: list[Request] = []
     trouble: RaftError | None = None
     try:
+        # what is fitted serves as soon as it is there
+        if until == "index" and _index(run) != until and (built := published(run, _index(run))):
+            return Ready(run, built, None)
         if built := published(run, until, missing):
             return Ready(run, built, None)
-        if until == "export" and (index := published(run, "index")) and (built := in_use(run, index)):
+        if until == "export" and (index := published(run, _index(run))) and (built := in_use(run, index)):
             return Ready(run, built, None)
     except RaftError as error:  # the documents cannot be read, or a file that the settings name
         trouble = error
@@ -102,13 +111,32 @@ def ready_of(run: Run, until: str, command: str) -> Ready:
     return Ready(run, built, Stale(kept.day(built[until]), why, command))
 
 
+def open_search(run: Run, built: Mapping[str, Manifest], *, where: RetrievalConfig | None = None) -> Retriever:
+    """The retriever over what is finished: the one that was fitted to the domain, where there is one.
+
+    Args:
+        where: its settings, where they are not the run's own.
+    """
+    from tasks.runtime.retriever import open_retriever
+
+    index = built.get("index_adapted", built["index"])
+    cache = run.store.cache("questions")
+    section = where or run.config.retrieval
+    return open_retriever(section, index, built["chunk"], run.models, adapt=built.get("adapt"), queries=cache)
+
+
+def _index(run: Run) -> str:
+    """The call whose index the run's passages come from."""
+    return "index_adapted" if run.wants(STAGES["adapt"]) else "index"
+
+
 def _before(run: Run, until: str) -> Built | None:
     """What was answered from before the change: the last run that went so far, or a newer index and the adapter in
     use."""
     whole = last_finished(run, until)
     if until != "export":
         return whole
-    index = last_finished(run, "index")
+    index = last_finished(run, _index(run))
     if index is None or (whole is not None and whole["index"].link == index["index"].link):
         return whole
     return in_use(run, index) or whole
@@ -120,6 +148,8 @@ def _unfit(run: Run, built: Built, until: str) -> str:
         return ""
     made_with = {role: digest for m in built.values() for role, digest in m.ingredients.get("models", {}).items()}
     for role, digest in made_with.items():
+        if role not in run.models:  # a reranker that is set no more: the first search goes without it
+            continue
         model = run.models[role]
         told_as_then = run.models.plain(role).with_chat(**_chat(built)) if role == "base" else model
         if digest not in (model.digest, told_as_then.digest):

@@ -90,6 +90,11 @@ class Run:
         shared = {section: self.section(section) for section in stage.shared}
         return Request(stage, self.section(stage.name), inputs, self.models, self.config.seed, shared, name)
 
+    def wants(self, stage: Stage) -> bool:
+        """Whether the configuration asks for a stage's result."""
+        shared = {section: self.section(section) for section in stage.shared}
+        return stage.wanted is None or stage.wanted(self.section(stage.name), shared)
+
     def section(self, name: str) -> BaseModel:
         """The section of a stage, or one that stages share."""
         section = getattr(self.config, name, None)

@@ -90,6 +90,7 @@ class Retriever:
         where: filter for every search, in addition to that of the search itself.
         reranker: puts the first `candidates` hits of every search in a new order.
         query_cache: keeps query vectors, and the scores of pairs, between runs.
+        lexical_share: weight of BM25 in `hybrid` mode, 0 to 1; that of the vectors is the rest.
 
     Raises:
         BadInput: index, chunks and embedder do not belong together.
@@ -108,13 +109,14 @@ class Retriever:
         reranker: PairScorer | None = None,
         candidates: int = CANDIDATES,
         query_cache: ItemCache | None = None,
+        lexical_share: float = 0.5,
     ) -> None:
         if mode not in MODES:
             raise BadInput(f"Retrieval mode {mode!r} is unknown", expected="dense, lexical or hybrid", do="choose one")
         self.mode = mode
         self.chunks = {chunk.id: chunk for chunk in chunks}
         self._index, self._embedder, self._cache = index, embedder, query_cache
-        self.reranker, self.candidates = reranker, candidates
+        self.reranker, self.candidates, self.lexical_share = reranker, candidates, lexical_share
         self._columns = columns or {}
         self._names = (*FIELDS, *sorted({name for row in self._columns.values() for name in row} - set(FIELDS)))
         check_where(where, self._names)
@@ -158,14 +160,37 @@ class Retriever:
         rankings = self._first(queries, max(k, self.candidates), exact)
         return [hits[:k] for hits in self._reranked(queries, rankings)]
 
-    def in_mode(self, mode: Mode, *, reranked: bool = True) -> Retriever:
-        """The same corpus, searched in another mode; a hybrid retriever has the parts for all three."""
+    def in_mode(self, mode: Mode, *, reranked: bool = True, lexical_share: float | None = None) -> Retriever:
+        """The same corpus, searched in another mode or with another weight; a hybrid one has the parts for all."""
         if (mode != "lexical" and self._index is None) or (mode != "dense" and self._lexical is None):
             raise BadInput(f"A {self.mode} retriever cannot search in mode {mode}", do="open it in mode hybrid")
         other = copy.copy(self)
         other.mode = mode
         other.reranker = self.reranker if reranked else None
+        other.lexical_share = self.lexical_share if lexical_share is None else lexical_share
         return other
+
+    def with_embedder(self, index: Index | VectorStore, embedder: QueryEncoder) -> Retriever:
+        """The same corpus, searched with other vectors.
+
+        Raises:
+            BadInput: the index holds the vectors of another embedder, or other chunks.
+        """
+        _check_pair(index, embedder, self.chunks)
+        other = copy.copy(self)
+        other._index, other._embedder = index, embedder
+        return other
+
+    def with_reranker(self, reranker: PairScorer | None) -> Retriever:
+        """The same search, its first hits ordered by another cross-encoder."""
+        other = copy.copy(self)
+        other.reranker = reranker
+        return other
+
+    @property
+    def embedder(self) -> QueryEncoder | None:
+        """What makes the query vectors; None if it searches words alone."""
+        return self._embedder
 
     @property
     def embed(self) -> Callable[[Sequence[str]], np.ndarray] | None:
@@ -199,7 +224,8 @@ class Retriever:
             return self._words(queries, k, where)
         depth = max(k, FUSION_DEPTH)
         both = zip(self._words(queries, depth, where), self._dense(queries, depth, where))
-        return [reciprocal_rank_fusion(pair, k) for pair in both]
+        weights = (2 * self.lexical_share, 2 - 2 * self.lexical_share)  # equal ones are 1, as without weights
+        return [reciprocal_rank_fusion(pair, k, weights=weights) for pair in both]
 
     def _reranked(self, queries: Sequence[str], rankings: Sequence[list[Hit]]) -> list[list[Hit]]:
         assert self.reranker is not None

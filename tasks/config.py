@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from data.text.urls import value_without_secrets
 from raft_errors import BadInput
+from tasks.adapt import AdaptConfig
 from tasks.adapters.policy import RetrainConfig
 from tasks.build.section import Section, setting
 from tasks.chunk import ChunkConfig
@@ -31,6 +32,7 @@ from tasks.questions import QuestionsConfig
 from tasks.records import RecordsConfig
 from tasks.replay import ReplayConfig
 from tasks.retrieval import RetrievalConfig
+from tasks.splits import SplitsConfig
 from tasks.store.access import GROUP, PRIVATE
 from tasks.train import TrainSection
 
@@ -87,6 +89,7 @@ class RunConfig(Section):
     index: IndexConfig = setting(IndexConfig(), "Vectors into an index")
     retrieval: RetrievalConfig = setting(RetrievalConfig(), "How passages are found, in training and when asked")
     questions: QuestionsConfig = setting(QuestionsConfig(), "Questions with checked answers")
+    adapt: AdaptConfig = setting(AdaptConfig(), "Embedder and reranker fitted to the domain")
     records: RecordsConfig = setting(RecordsConfig(), "RAFT records")
     train: TrainSection = setting(TrainSection(), "LoRA training")
     export: ExportConfig = setting(ExportConfig(), "PEFT folder and merged model")
@@ -101,8 +104,13 @@ class RunConfig(Section):
         models, retrieval = self.models, self.retrieval
         names = {"base": (models.base, models.base_revision), "embedder": (models.embedder, models.embedder_revision)}
         if retrieval.rerank is not None:
-            names["reranker"] = (retrieval.rerank, retrieval.rerank_revision)
+            names["reranker"] = (retrieval.reranker, retrieval.rerank_revision)
         return names
+
+    @property
+    def splits(self) -> SplitsConfig:
+        """What decides the sides of the corpus, for the stages that share it with `records`."""
+        return SplitsConfig(**{name: getattr(self.records, name) for name in SplitsConfig.model_fields})
 
     @property
     def store_mode(self) -> int:
@@ -117,6 +125,7 @@ class RunConfig(Section):
             raise ValueError(f"chunk.overlap_tokens ({chunk.overlap_tokens}) is above half of chunk.max_tokens")
         if chunk.min_tokens > chunk.max_tokens:
             raise ValueError(f"chunk.min_tokens ({chunk.min_tokens}) is above chunk.max_tokens ({chunk.max_tokens})")
+        self._agree_on_adapting()
         passages = records.distractors + 1
         if passages * (chunk.max_context_tokens or 0) > records.max_tokens:
             raise ValueError(
@@ -133,6 +142,23 @@ class RunConfig(Section):
                 "so the longest records could not be trained on: raise the one or lower the other"
             )
         return self
+
+    def _agree_on_adapting(self) -> None:
+        adapt, retrieval = self.adapt, self.retrieval
+        if adapt.embedder and retrieval.mode == "lexical":
+            raise ValueError("adapt.embedder is set, and retrieval.mode lexical uses no embedder: set another mode")
+        if adapt.embedder and retrieval.store is not None:
+            raise ValueError("adapt.embedder is set, and retrieval.store holds the vectors of the embedder as it is")
+        if adapt.reranker and retrieval.rerank is None:
+            raise ValueError("adapt.reranker is set without a reranker: set retrieval.rerank")
+        if self.splits_are_measured and not self.records.validation:
+            raise ValueError("what is fitted to the domain is judged on validation questions: raise records.validation")
+
+    @property
+    def splits_are_measured(self) -> bool:
+        """Whether something is chosen by validation questions."""
+        adapt, retrieval = self.adapt, self.retrieval
+        return adapt.embedder or adapt.reranker or retrieval.rerank == "auto" or retrieval.weights == "measured"
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:

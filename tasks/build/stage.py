@@ -68,6 +68,7 @@ class Stage:
         packages: distributions whose version is part of the key, beside those that its code imports.
         alone: the lock of a device that only one build at a time may use.
         cache: the stage whose item cache it shares; by default its own.
+        wanted: whether a run makes it at all, from its section and the shared ones; by default always.
         describing: files that describe the build (times, curves) and are no part of the result's digest.
     """
 
@@ -84,6 +85,7 @@ class Stage:
     packages: tuple[str, ...] = ()
     alone: Callable[[], FileLock] | None = None
     cache: str = ""
+    wanted: Callable[[BaseModel, Mapping[str, BaseModel]], bool] | None = None
     describing: tuple[str, ...] = ()
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from data.nouns import Chunk, ItemCache, read_jsonl
+from tasks.runtime.adapted import adapted, choice_of
 from tasks.runtime.embedder import load_embedder
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json
 from tasks.runtime.vector_store import open_vector_store
@@ -26,6 +27,7 @@ def open_retriever(
     chunk: StageFiles,
     models: Mapping[str, ModelFolder | None],
     *,
+    adapt: StageFiles | None = None,
     reranked: bool = True,
     device: str = "auto",
     queries: ItemCache | None = None,
@@ -36,6 +38,8 @@ def open_retriever(
 
     Args:
         models: by role: `embedder`, and `reranker` where the section names one.
+        adapt: what was fitted to the domain and kept: models that take the place of these, the weights of the fusion,
+            and whether reranking is worth its time. `index` must hold the vectors of the embedder that was kept.
         reranked: False leaves the reranker out: the first search alone, with its own scores.
         queries: keeps the vectors of queries and the scores of pairs, for a stage that repeats most of them after a
             change.
@@ -45,11 +49,12 @@ def open_retriever(
     from retrieval.stores.vector_store import VectorStore
 
     chunks = list(read_jsonl(chunk.path("chunks.jsonl"), Chunk))
+    choice = choice_of(adapt)
     vectors: Index | VectorStore | None = None
     model = None
     precision = read_json(index.path("index.json"))["embedder"]["precision"]
     if config.mode != "lexical":
-        embedder = models["embedder"]
+        embedder = adapted(adapt, "embedder") or models["embedder"]
         assert embedder is not None
         model = load_embedder(embedder, device=device, precision=precision)
         if config.store is None:
@@ -57,10 +62,10 @@ def open_retriever(
         else:
             vectors = open_vector_store(config.store, model.info.to_dict())
     reranker = None
-    if reranked and config.rerank is not None:
+    if reranked and config.rerank is not None and choice.get("rerank", True):
         from retrieval.rerank import Reranker
 
-        files = models["reranker"]
+        files = adapted(adapt, "reranker") or models["reranker"]
         assert files is not None
         reranker = Reranker.load(files.folder, device=device, precision=precision)
     return Retriever(
@@ -74,6 +79,7 @@ def open_retriever(
         reranker=reranker,
         candidates=config.candidates,
         query_cache=queries,
+        lexical_share=choice.get("lexical_share", 0.5),
     )
 
 

@@ -31,6 +31,7 @@ def probe_base(
     records: Manifest,
     index: Manifest,
     chunk: Manifest,
+    adapt: Manifest | None = None,
     models: Mapping[str, ModelFiles],
     retrieval: RetrievalConfig,
     settings: Sequence[str],
@@ -56,7 +57,7 @@ def probe_base(
     if not used:
         raise BadInput("There is no held-out record to probe with", do="ask more questions, or raise records.test")
     contract = read_json(records.path("contract.json"))
-    every_mode = open_retriever(retrieval.model_copy(update={"mode": "hybrid"}), index, chunk, models)
+    every_mode = open_retriever(retrieval.model_copy(update={"mode": "hybrid"}), index, chunk, models, adapt=adapt)
     retriever, passages = every_mode.in_mode(retrieval.mode), contract["passages"]
     hits = retriever.search([r.metadata["question"] for r in used], depth_for(settings, passages))
     asked = contexts(used, hits, retriever.chunks, contract, settings, seed)

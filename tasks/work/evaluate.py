@@ -38,6 +38,7 @@ def build(
     records: StageFiles,
     index: StageFiles,
     chunk: StageFiles,
+    adapt: StageFiles | None = None,
     *,
     embedder: ModelFolder,
     base: ModelFolder,
@@ -64,6 +65,7 @@ def build(
         index,
         chunk,
         {"embedder": embedder, "reranker": reranker},
+        adapt=adapt,
         queries=bench.cache,
     )
     retriever = every_mode.in_mode(retrieval.mode)
@@ -99,8 +101,9 @@ def build(
     settings = {m.stage: m.ingredients["config"] for m in (chunk, records, train, export)} | value_without_secrets(
         {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")}
     )
-    cost = records.metrics.get("rerank", {})
-    _write(bench, f"{base.name}: base against adapter", rows, findings, training, settings, cost)
+    about = {"rerank": records.metrics.get("rerank"), "fitted": None if adapt is None else adapt.metrics}
+    retriever_facts = {name: facts for name, facts in about.items() if facts}
+    _write(bench, f"{base.name}: base against adapter", rows, findings, training, settings, retriever_facts)
     headline = summary.get("headline") or {}
     metrics = {"records": len(sample), "answers": len(rows), "headline": headline, **figures, **seconds}
     if decision:
@@ -190,10 +193,10 @@ def _write(
     findings: Mapping[str, Any],
     training: Mapping[str, Any],
     settings: Mapping[str, Any],
-    rerank: Mapping[str, Any],
+    retriever: Mapping[str, Any],
 ) -> None:
     """Args:
-    rerank: what reranking cost when the records were made, where there is a reranker.
+    retriever: what reranking cost when the records were made, and what fitting the retriever came to.
     """
     from data.evaluation.row_table import write_rows
     from data.reports.report import summary_markdown, write_report
@@ -213,7 +216,7 @@ def _write(
         summary=summary,
         decision=decision,
         rows=rows,
-        retrieval={**findings["retrieval"], **({"rerank": rerank} if rerank else {})},
+        retrieval={**findings["retrieval"], **retriever},
         training=training,
         config=settings,
         lineage={n: f"{v} (kept: made by other code)" if n in bench.kept else v for n, v in bench.lineage.items()},

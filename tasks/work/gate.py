@@ -38,6 +38,7 @@ def build(
     promoted_train: StageFiles | None = None,
     promoted_records: StageFiles | None = None,
     frozen: StageFiles | None = None,
+    adapt: StageFiles | None = None,
     *,
     embedder: ModelFolder,
     base: ModelFolder,
@@ -69,7 +70,12 @@ def build(
             adapters["promoted"] = (promoted_export.path("adapter"), f"{base.digest}+{promoted_train.digest}")
             rivals.insert(0, "promoted")
     retriever = open_retriever(
-        retrieval, index, chunk, {"embedder": embedder, "reranker": reranker}, queries=bench.cache
+        retrieval,
+        index,
+        chunk,
+        {"embedder": embedder, "reranker": reranker},
+        adapt=adapt,
+        queries=bench.cache,
     )
     test = list(read_jsonl(records.path("test.jsonl"), Record))[: settings["limit"]]
     hits = retriever.search([r.metadata["question"] for r in test], depth_for(("retrieved",), contract["passages"]))

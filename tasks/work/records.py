@@ -13,6 +13,7 @@ from data.nouns import Chunk, ItemCache, Question, Record, read_jsonl, write_jso
 from data.records.token_check import TokenCheck, check_tokens
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.runtime.retriever import open_retriever, rerank_figures
+from tasks.runtime.sides import split_corpus
 from tasks.work.bench import Bench, Outcome, balanced
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def build(
     questions: StageFiles,
     chunk: StageFiles,
     index: StageFiles,
+    adapt: StageFiles | None = None,
     *,
     embedder: ModelFolder,
     base: ModelFolder,
@@ -49,10 +51,15 @@ def build(
 
     rows = list(read_jsonl(questions.path("questions.jsonl"), Question))
     retriever = open_retriever(
-        retrieval, index, chunk, {"embedder": embedder, "reranker": reranker}, queries=bench.cache
+        retrieval,
+        index,
+        chunk,
+        {"embedder": embedder, "reranker": reranker},
+        adapt=adapt,
+        queries=bench.cache,
     )
     tokenizer = Tokenizer.load(base.folder, **base.chat)
-    splits = _split(rows, retriever, config, bench)
+    splits = split_corpus(rows, list(retriever.chunks.values()), config, bench.seed, bench.cache)
     mining: Counter[str] = Counter()
     record_set = _compose(rows, retriever, splits, config, tokenizer, base, bench, mining)
     both = record_set.train + record_set.validation
@@ -74,20 +81,6 @@ def build(
         samples=_examples(record_set.train),
     )
     return _outcome(len(rows), record_set, check, rerank_figures(retriever))
-
-
-def _split(rows: list[Question], retriever: Retriever, config: RecordsConfig, bench: Bench) -> Splits:
-    """The sides of the corpus, decided before anything else; those of an earlier run where the section names one."""
-    from data.records.splits import FrozenSplits, SplitOptions, split_by_document
-
-    return split_by_document(
-        list(retriever.chunks.values()),
-        rows,
-        options=SplitOptions(validation=config.validation, test=config.test, near_duplicate=config.near_duplicate),
-        seed=bench.seed,
-        previous=FrozenSplits.read(Path(config.frozen_splits)) if config.frozen_splits else None,
-        cache=bench.cache,
-    )
 
 
 def _compose(

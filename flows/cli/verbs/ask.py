@@ -12,7 +12,7 @@ from rich.console import Console
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
 from flows.cli.output import Terminal, emit, warn
-from flows.ready import facts, ready
+from flows.ready import facts, open_search, ready
 from raft_errors import BadInput
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def ask(
 ) -> None:
     """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
     from data.prompting.contract import chat_of, render, template_from_contract, to_messages
-    from tasks.runtime.retriever import open_retriever
 
     if not question.strip():
         raise BadInput("The question is empty", expected="a question in words")
@@ -47,7 +46,7 @@ def ask(
     warn(stale)
     contract = _contract(run, built)
     template = template_from_contract(contract)
-    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models)
+    retriever = open_search(run, built)
     hits = retriever.search([question], k or contract["passages"], where=where_filter(where))[0]
     chunks = [retriever.chunks[hit.chunk_id] for hit in hits]
     instruction, passages_text = render(question, chunks, template=template, may_refuse=contract["may_refuse"])

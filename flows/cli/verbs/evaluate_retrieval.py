@@ -18,7 +18,7 @@ from data.nouns import Document, Progress, Question, Search, digest, read_jsonl
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
 from flows.cli.output import Display, Terminal, emit, plain, table, warn
 from flows.ready import facts as freshness
-from flows.ready import ready
+from flows.ready import open_search, ready
 from retrieval.mode import MODES
 from tasks.build.events import progress_of
 
@@ -107,12 +107,8 @@ def evaluate_retrieval(
 def _own(run: Run, built: Mapping[str, Any]) -> Comparison:
     """The run's questions on the run's index, with those of a teacher that were dropped because the retriever did not
     find their chunk: without these the retriever that did the choosing would look better than it is."""
-    from tasks.runtime.retriever import open_retriever
-
     section = run.config.retrieval.model_copy(update={"mode": "hybrid"})
-    retriever = open_retriever(
-        section, built["index"], built["chunk"], run.models, queries=run.store.cache("questions")
-    )
+    retriever = open_search(run, built, where=section)
     questions = list(read_jsonl(built["questions"].path("questions.jsonl"), Question))
     lost = _not_found_again(built["questions"].path("dropped.jsonl"), retriever)
     types = {d.id: d.media_type for d in read_jsonl(built["ingest"].path("documents.jsonl"), Document)}

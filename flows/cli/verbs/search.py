@@ -9,7 +9,7 @@ import typer
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
 from flows.cli.output import Terminal, emit, plain, warn
-from flows.ready import facts, ready
+from flows.ready import facts, open_search, ready
 from raft_errors import BadInput
 
 
@@ -22,13 +22,11 @@ def search(
     json: JsonOption = False,
 ) -> None:
     """Search the index: chunk, score, source, page and span."""
-    from tasks.runtime.retriever import open_retriever
-
     run, built, stale = ready(config, set_, "index")
     if not query.strip():
         raise BadInput("The query is empty", expected="a question or some words")
     warn(stale)
-    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models)
+    retriever = open_search(run, built)
     hits = retriever.search([query], k, where=where_filter(where))[0]
     rows = [retriever.cite(hit).to_dict() for hit in hits]
     if json:

@@ -16,7 +16,20 @@ from raft_version import VERSION
 ROOT = Path(__file__).resolve().parents[3]
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
 LATER = ["promote", "rollback", "adapters", "explain", "card", "forget", "gc", "domains", "schedule", "server"]
-VERBS = ["run", "plan", *STAGES, "search", "ask", *LATER, "init", "schema", "models"]
+VERBS = [
+    "run",
+    "plan",
+    *STAGES,
+    "adapt",
+    "embed_adapted",
+    "index_adapted",
+    "search",
+    "ask",
+    *LATER,
+    "init",
+    "schema",
+    "models",
+]
 
 
 @pytest.fixture(scope="module")
