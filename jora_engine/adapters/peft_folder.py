@@ -117,7 +117,15 @@ def sets_of_weights(folder: Path) -> list[str]:
 def read_adapter(
     folder: Path, model_config: ModelConfig, base_digest: str | None = None
 ) -> tuple[dict[str, dict[str, jax.Array]], LoraConfig]:
-    """Reads a PEFT adapter folder, ours or PEFT's, as (lora tree in float32, its configuration).
+    """Reads a PEFT adapter folder, ours or PEFT's, as (lora tree in float32, its configuration); see `read_factors`."""
+    lora, config = read_factors(folder, model_config, base_digest)
+    return jax.tree.map(jnp.asarray, lora), config
+
+
+def read_factors(
+    folder: Path, model_config: ModelConfig, base_digest: str | None = None
+) -> tuple[dict[str, dict[str, np.ndarray]], LoraConfig]:
+    """`read_adapter` into host memory: the device is not touched.
 
     Args:
         base_digest: `model_digest` of the base in use, compared with the one in raft.json where there is one.
@@ -135,7 +143,7 @@ def read_adapter(
                 do="use the base model that the adapter was trained on",
             )
     tensors = TensorFolder(folder / ADAPTER_WEIGHTS)
-    lora: dict[str, dict[str, jax.Array]] = {}
+    lora: dict[str, dict[str, np.ndarray]] = {}
     wanted: set[str] = set()
     layers = config.layers(model_config.num_layers)
     for name in config.targets(model_config):
@@ -155,7 +163,7 @@ def read_adapter(
             stacked = np.zeros((model_config.num_layers, *shape), np.float32)  # a layer without an adapter adds 0
             for layer, key in zip(layers, keys):
                 stacked[layer] = tensors.read(key)
-            pair[part] = jnp.asarray(stacked)
+            pair[part] = stacked
         lora[name] = pair
     unknown = sorted(set(tensors.names()) - wanted)
     if unknown:
