@@ -45,9 +45,8 @@ def test_the_registries_of_other_trainers_name_files_that_exist(result, tmp_path
     assert all((tmp_path / d["path"]).is_file() for d in datasets)
 
 
-def test_the_same_records_give_the_same_bytes(result, tmp_path):
+def test_the_same_records_give_the_same_bytes_in_folders_that_are_made(result, tmp_path):
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
         write_records(tmp_path / name, {"train": result.train}, formats=FORMATS)
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
