@@ -81,7 +81,7 @@ STAGE = Stage(
     # what the stages after this one do not read: another card or layout trains nothing anew
     describing=(
         *("card.md", "card.html", "card.json", "preflight.json", "preflight.txt", "splits.json", "dropped.jsonl"),
-        *("dataset_info.json", "axolotl.yaml"),
+        *("dataset_info.json", "axolotl.yaml", "README.md"),
         *(f"{split}.{form}" for split in ("train", "validation", "test") for form in ("chat.jsonl", "parquet")),
     ),
 )

@@ -27,6 +27,7 @@ def write_records(folder: Path, by_split: Mapping[str, Sequence[Record]], *, for
 
     `dataset_info.json` is LLaMA-Factory's registry for the folder, from which a training chooses by name;
     `axolotl.yaml` holds the sections `datasets` and `test_datasets` for Axolotl, which trains on all that they list.
+    `README.md` tells `datasets.load_dataset(folder)` which files are one set: Alpaca and chat are two configurations.
     In Parquet and the chat form `metadata` is kept. Empty splits are not written, a folder that is not there is made.
     Returns the files, sorted.
     """
@@ -49,7 +50,8 @@ def write_records(folder: Path, by_split: Mapping[str, Sequence[Record]], *, for
             paths.append(folder / f"{split}.parquet")
             _write_parquet(paths[-1], records)
     names = [p.name for p in paths]
-    for name, text in (("dataset_info.json", _llama_factory(names)), ("axolotl.yaml", _axolotl(names))):
+    registries = {"dataset_info.json": _llama_factory, "axolotl.yaml": _axolotl, "README.md": _datasets}
+    for name, text in ((name, write(names)) for name, write in registries.items()):
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
         paths.append(folder / name)
     return sorted(paths)
@@ -107,3 +109,21 @@ def _axolotl(names: Sequence[str]) -> str:
             else:
                 lines.append("    type: alpaca")
     return "\n".join(lines) + "\n"
+
+
+def _datasets(names: Sequence[str]) -> str:
+    """The header of a data-set card by which `datasets` finds the splits, and does not take several forms of the same
+    records for one set: the first form is the default, the other is loaded by its name. It reads all with one loader,
+    so Parquet is named only where it stands alone."""
+    forms = [("alpaca", "jsonl"), ("chat", "chat.jsonl")]
+    if not any(name.endswith(".jsonl") for name in names):
+        forms = [("parquet", "parquet")]
+    configs: list[str] = []
+    for config, ending in forms:
+        splits = [split for split in ("train", "validation", "test") if f"{split}.{ending}" in names]
+        if splits:
+            configs += [f"- config_name: {config}", *([] if configs else ["  default: true"]), "  data_files:"]
+        for split in splits:
+            configs += [f"  - split: {split}", f"    path: {split}.{ending}"]
+    header = ["---", "configs:", *configs, "---"] if configs else []
+    return "\n".join([*header, "", "RAFT records; card.md describes them."]).lstrip() + "\n"

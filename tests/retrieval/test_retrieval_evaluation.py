@@ -1,11 +1,13 @@
 """Retrievers are compared on the same questions, by group, and the worst questions are named."""
 
+import dataclasses
+
 import pytest
 from retrieval_samples import make_question
 
 from data.nouns import Hit
 from raft_errors import BadInput
-from retrieval.evaluation import evaluate_retrieval
+from retrieval.evaluation import about_documents, by_document, evaluate_retrieval
 from retrieval.search import Retriever
 
 
@@ -34,9 +36,19 @@ def test_means_groups_and_worst_questions(town):
     assert report["worst"][0]["question"] == "About 3?"
 
 
-def test_questions_without_gold_cannot_judge(town):
-    import dataclasses
+def test_any_chunk_of_the_right_document_counts_where_documents_are_judged(town):
+    parts = [dataclasses.replace(c, document_id=f"d{i // 2}") for i, c in enumerate(town)]
+    chunks = {c.id: c for c in parts}
+    question = make_question("About 1?", "x", parts[1])
+    (judged,), grades = about_documents([question], chunks, {question.id: {parts[1].id: 2}})
+    assert (judged.gold_chunk_ids, grades) == (("d0",), {question.id: {"d0": 2}})
+    search = by_document(fixed([parts[2], parts[3], parts[0], parts[1]]), chunks)
+    assert [(h.chunk_id, h.rank) for h in search(["?"], 2)[0]] == [("d1", 1), ("d0", 2)]
+    report = evaluate_retrieval([judged], {"documents": search}, grades=grades)
+    assert (report["modes"]["documents"]["any_hit@1"], report["modes"]["documents"]["MRR"]) == (0, 0.5)
 
+
+def test_questions_without_gold_cannot_judge(town):
     question = dataclasses.replace(make_question("Who?", "x", town[0]), gold_chunk_ids=())
     for questions, searches in (([], {"a": fixed(town)}), ([question], {"a": fixed(town)}), ([question], {})):
         with pytest.raises(BadInput):

@@ -34,6 +34,24 @@ def test_every_file_loads_in_datasets_and_says_the_same(result, tmp_path):
     assert not (tmp_path / "validation.jsonl").exists()
 
 
+def test_the_folder_is_one_data_set_in_which_no_record_stands_twice(result, tmp_path):
+    from datasets import load_dataset
+
+    splits = {"train": result.train, "validation": result.validation, "test": result.test}
+    (tmp_path / "records").mkdir()
+    write_records(tmp_path / "records", splits, formats=FORMATS)
+    (tmp_path / "alone").mkdir()
+    write_records(tmp_path / "alone", splits, formats=["parquet"])
+    for folder, config, column in (
+        ("records", None, "instruction"),
+        ("records", "chat", "messages"),
+        ("alone", None, "instruction"),
+    ):
+        loaded = load_dataset(str(tmp_path / folder), config, cache_dir=str(tmp_path / "cache"))
+        assert {name: part.num_rows for name, part in loaded.items()} == {n: len(rows) for n, rows in splits.items()}
+        assert column in loaded["train"].column_names
+
+
 def test_the_registries_of_other_trainers_name_files_that_exist(result, tmp_path):
     write_records(tmp_path, {"train": result.train, "test": result.test}, formats=FORMATS)
     info = json.loads((tmp_path / "dataset_info.json").read_text())

@@ -76,6 +76,10 @@ def test_the_modes_are_compared_on_the_questions_of_the_run(project, docs, tmp_p
     page = Path(reply["report"]).read_text()
     assert all(word in page for word in ("dense is worse than hybrid", "Every question is answered"))
     assert not set(re.findall(r'(?:src|href)="([^"]*)"', page))
+    by_document = project.json("evaluate", "retrieval", "--gold", "document", "--html", "documents.html")
+    assert (reply["gold"], by_document["gold"]) == ("chunk", "document")
+    assert by_document["modes"]["dense"]["any_hit@1"] > reply["modes"]["dense"]["any_hit@1"], "another part will do"
+    assert "any passage of the right document counts" in by_document["about"]
     before = page
     project.raft("questions", "--no-prefect", "--set", "retrieval.mode=lexical")
     output = project.raft("evaluate", "retrieval", "--set", "retrieval.mode=lexical", "--html", "other.html").stdout
@@ -95,6 +99,16 @@ def test_a_judged_set_is_compared_without_building_anything(project, docs, tmp_p
     reply = project.json("evaluate", "retrieval", "--data", str(folder))
     assert reply["questions"] == 1
     assert reply["modes"]["lexical"]["recall@1"] == 1.0
+    assert reply["cut_passages"] == 8
+    assert "saw only the first 24 tokens of 8 of 8 passages" in reply["caution"]
+    assert "saw only the first 24 tokens of 8 of 8 passages" in Path(reply["report"]).read_text()
+    chunks = ("--chunk", "--set", "chunk.max_tokens=16", "--set", "chunk.min_tokens=4")
+    cut = project.json("evaluate", "retrieval", "--data", str(folder), *chunks)
+    assert (cut["cut_passages"], cut["caution"], cut["gold"]) == (0, "", "document")
+    assert "in 8 chunks" not in cut["about"]
+    assert cut["modes"]["lexical"]["recall@1"] == 1.0
+    refused = project.raft("evaluate", "retrieval", "--chunk", check=False)
+    assert refused.returncode == 2
     assert not (tmp_path / ".raft" / "store").exists() or not list((tmp_path / ".raft" / "store").iterdir())
 
 
