@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from data.nouns import Chunk, Hit, ItemCache
+from data.text.source_names import names_of
 from raft_errors import BadInput
 from retrieval.fusion import reciprocal_rank_fusion
 from retrieval.index.faiss_index import Index
@@ -252,7 +253,8 @@ class Retriever:
             field = name if name in FIELDS else "document_id"
             values = exact[field] if field in exact else dict.fromkeys(getattr(c, field) for c in self.chunks.values())
             if name in FIELDS:
-                exact[field] = [value for value in values if all(_allows(a, value) for a in allowed)]
+                known = {v: names_of(v) if field == "source" else (v,) for v in values}
+                exact[field] = [v for v in values if all(any(_allows(a, n) for n in known[v]) for a in allowed)]
             else:
                 exact[field] = [value for value in values if self._column_allows(value, name, allowed)]
         return exact

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import annotated_types
-import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
@@ -28,6 +27,7 @@ from tasks.gate import GateConfig
 from tasks.index import IndexConfig
 from tasks.ingest import IngestConfig
 from tasks.inputs.model_catalog import DEFAULT_BASE, DEFAULT_EMBEDDER
+from tasks.inputs.yaml_text import NoYaml, parse_yaml
 from tasks.questions import QuestionsConfig
 from tasks.records import RecordsConfig
 from tasks.replay import ReplayConfig
@@ -196,18 +196,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty one.
 
     Raises:
-        BadInput: no such file, no YAML, or something else in it.
+        BadInput: no such file, no YAML, a key that stands twice, or something else in it.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(
             f"The configuration {path} cannot be read ({error.strerror})",
             expected="a YAML file",
             do="write one with `raft init`",
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"The configuration {path} is no YAML: {error}", do="correct the file") from error
+    except (NoYaml, UnicodeDecodeError) as error:
+        raise BadInput(f"The configuration {path} cannot be used: {error}", do="correct the file") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -222,8 +222,8 @@ def _override(values: dict[str, Any], text: str) -> None:
     if not equals or not name.strip():
         raise BadInput(f"--set {text!r}", expected="section.field=value, e.g. train.max_steps=20")
     try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
+        value = parse_yaml(raw)
+    except NoYaml as error:
         raise BadInput(f"--set {name}: {raw!r} is no YAML value ({error})") from error
     *parents, last = name.strip().split(".")
     place = values
@@ -241,25 +241,53 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 def _explained(error: ValidationError, source: str) -> BadInput:
     """All problems of a configuration as one message."""
-    problems = dict.fromkeys(_problem(detail) for detail in error.errors())  # a union complains once for each member
+    details = error.errors()
+    inner = {tuple(d["loc"][:-1]) for d in details if isinstance(d["loc"][-1:][0] if d["loc"] else "", int)}
+    problems = dict.fromkeys(  # a union complains once for each member, and a list beside its item
+        _problem(detail) for detail in details if tuple(detail["loc"]) not in inner
+    )
     return BadInput(
         f"{source}: " + "; ".join(problems), do="correct the configuration (`raft schema` lists every field)"
     )
 
 
 def _problem(detail: Mapping[str, Any]) -> str:
-    where = [str(part) for part in detail["loc"]]
+    where = [str(part) for part in detail["loc"] if part != "[key]"]
     name = ".".join(where)
-    if detail["type"] == "extra_forbidden":
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown key {name}{_suggestion(where)}"
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
     path, field = _field(where)
+    if detail["type"] == "missing":
+        return f"{name} is missing" + (f", expected {describe_values(field)}" if field else "")
     value = detail["input"]
-    if field is None or isinstance(value, (dict, BaseModel)):
-        return f"{name}: {detail['msg']}"
-    places = [part for part in where[len(path) :] if part.isdigit()]
-    return f"{'.'.join([*path, *places])} is {value_without_secrets(value)!r}, expected {describe_values(field)}"
+    text = "a mapping" if isinstance(value, (dict, BaseModel)) else repr(value_without_secrets(value))
+    if field is None:
+        return f"{name} is {text}, expected {_section_of(where)}"
+    places = [int(part) + 1 for part in where[len(path) :] if part.isdigit()]
+    if places and (item := _item(field)):
+        return f"item {places[0]} of {'.'.join(path)} is {text}, expected {item}"
+    return f"{'.'.join(path)} is {text}, expected {describe_values(field)}"
+
+
+def _section_of(where: Sequence[str]) -> str:
+    """What stands in the place of a section, in words."""
+    kind: Any = RunConfig
+    for part in where:
+        info = getattr(kind, "model_fields", {}).get(part)
+        kind = next((k for k in _members(info.annotation) if _is_section(k)), None) if info else None
+    return f"a section with {', '.join(kind.model_fields)}" if _is_section(kind) else "a section of fields"
+
+
+def _item(info: FieldInfo) -> str:
+    """What an item of a list is, in words; "" where the field is no list."""
+    for kind in _members(info.annotation):
+        if get_origin(kind) in (tuple, list):
+            inner = get_args(kind)[0]
+            choices = get_args(inner) if get_origin(inner) is Literal else ()
+            return f"one of {', '.join(map(str, choices))}" if choices else _TYPES.get(inner, "another value")
+    return ""
 
 
 def _suggestion(where: list[str]) -> str:
@@ -273,7 +301,7 @@ def _suggestion(where: list[str]) -> str:
     leaves = {k: k.split(".")[-1] for k in known}
     if near := difflib.get_close_matches(where[-1], list(leaves.values()), n=1, cutoff=0.75):
         return f" (did you mean {next(k for k, leaf in leaves.items() if leaf == near[0])}?)"
-    return f" (known here: {', '.join(siblings)})" if siblings else ""
+    return f" (known here: {', '.join(dict.fromkeys(siblings))})" if siblings else ""
 
 
 def fields(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
@@ -354,7 +382,9 @@ def _limits(limits: Sequence[Any]) -> str:
         elif isinstance(limit, annotated_types.Lt):
             high = f"below {limit.lt}"
         elif isinstance(limit, annotated_types.MinLen):
-            low = f"of at least {limit.min_length}"
+            low = "that is not empty" if limit.min_length == 1 else f"of at least {limit.min_length}"
+        elif pattern := getattr(limit, "pattern", None):
+            low = f"of the form {pattern}"
     return " and ".join(filter(None, (low, high)))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from data.nouns import Chunk, read_jsonl
+from data.text.counts import counted
 from tasks.runtime.adapted import adapted
 from tasks.runtime.embedder import load_embedder
 from tasks.runtime.folders import ModelFolder, StageFiles, write_json
@@ -51,7 +52,7 @@ def build(
     device = info.pop("device")
     write_json(bench.out / "embedder.json", info)
     return Outcome(
-        f"{len(chunks)} chunks → {len(done.vectors)} vectors of {model.info.dim} "
+        f"{counted(len(chunks), 'chunk')} → {counted(len(done.vectors), 'vector')} of {model.info.dim} "
         f"({computed} computed, {reused} reused, {done.truncated} cut) in {model.info.precision} on {device}",
         {
             "chunks": len(chunks),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data.memo import Memo
 from data.nouns import Chunk, ItemCache, Question, Record, read_jsonl, write_jsonl
 from data.records.token_check import TokenCheck, check_tokens
+from data.text.counts import counted
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.runtime.retriever import open_retriever, rerank_figures
 from tasks.runtime.sides import split_corpus
@@ -161,8 +162,8 @@ def _outcome(questions: int, record_set: RecordSet, check: TokenCheck, rerank: d
     extra = report["extra_arrangements"]
     further = f" ({extra} of them further arrangements)" if extra else ""
     return Outcome(
-        f"{questions} questions = {parts} + {dropped} dropped{further}; "
-        f"{check.figures['trained_share']:.0%} of the tokens are trained",
+        f"{counted(questions, 'question')} = {parts} + {dropped} dropped{further}; "
+        f"{check.figures['trained_share']:.0%} of the tokens are trained{_level(report['splits'])}",
         {
             "questions": questions,
             **report["records"],
@@ -172,6 +173,11 @@ def _outcome(questions: int, record_set: RecordSet, check: TokenCheck, rerank: d
             **({"rerank": rerank} if rerank else {}),
         },
     )
+
+
+def _level(splits: dict[str, Any]) -> str:
+    """That documents could not be held out, and why."""
+    return f"; passages are held out, not documents: {splits['because']}" if splits.get("because") else ""
 
 
 def contract_of(config: RecordsConfig, chunks: Iterable[Chunk], *, may_refuse: bool | None = None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from data.prompting.contract import chat_of
+from data.text.counts import counted
 from flows.cli.options import AdapterArgument, ConfigOption, JsonOption, SetOption, chosen_adapter
 from flows.cli.output import Terminal, emit, plain
 from tasks.build.origin import elsewhere, in_words
@@ -95,7 +96,10 @@ def _tell(out: Console, chain: Chain, findings: list[Finding]) -> None:
     if faults:
         out.print(f"[red]The chain does not hold: {len(faults)} of its links are broken.[/red]")
     else:
-        out.print(f"[green]The chain holds[/green]: {len(chain.steps)} steps, {files} files read again, byte by byte.")
+        out.print(
+            f"[green]The chain holds[/green]: {counted(len(chain.steps), 'step')}, {counted(files, 'file')} "
+            "read again, byte by byte."
+        )
 
 
 def _making(chain: Chain, store: Store) -> dict[tuple[str, str], tuple[bool, list[str]]]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from data.text.counts import counted
 from flows.cli.options import JsonOption, SetOption
 from flows.cli.output import Terminal, emit, table
 from tasks.config import load_config
@@ -47,7 +48,7 @@ def gc(
     if not outcome.drop:
         out.print("Nothing can go.")
     else:
-        words = f"{len(outcome.drop)} folders, {outcome.freed / 1e6:.1f} MB"
+        words = f"{counted(len(outcome.drop), 'folder')}, {outcome.freed / 1e6:.1f} MB"
         out.print(f"Deleted {words}." if yes else f"Would delete {words}. Nothing was touched: --yes deletes.")
 
 

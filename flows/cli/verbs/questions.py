@@ -213,7 +213,11 @@ def _dropped(config: Path | None, overrides: list[str] | None, as_json: bool) ->
         out.print(_verdict(row), markup=False, soft_wrap=True)
     out.rule()
     if reasons:
-        out.print(table("", ("dropped", "number"), [(reason, str(count)) for reason, count in reasons.items()]))
+        out.print(
+            table(
+                "", ("dropped", "number"), [(reason.replace("_", " "), str(count)) for reason, count in reasons.items()]
+            )
+        )
     rest = f", {waiting} not asked yet" if waiting else ""
     out.print(f"{len(outcome.questions)} kept, {len(rows)} dropped{rest}.")
 
@@ -236,4 +240,4 @@ def _print_exchanges(out: Console, exchanges: Sequence[Exchange], *, prompts: bo
 def _verdict(verdict: Question | Dropped) -> str:
     if isinstance(verdict, Question):
         return f"→ kept: {shown(verdict.question)} {shown(verdict.answer) or '(to be refused)'}"
-    return f"→ dropped: {verdict.reason}" + (f": {shown(verdict.detail)}" if verdict.detail else "")
+    return f"→ dropped: {verdict.reason.replace('_', ' ')}" + (f": {shown(verdict.detail)}" if verdict.detail else "")

@@ -167,6 +167,6 @@ def test_a_run_ends_with_stable_paths_and_what_to_do_next(edited):
         "merged model  .raft/latest/merged",
         "records       .raft/latest/records",
         "report        .raft/latest/report.html",
-        'Next: raft ask "..." -c raft.yaml          ask the adapter',
-        "      raft report --open -c raft.yaml      read how it compares with the base",
+        'Next: raft ask "..." -c raft.yaml      ask the adapter',
+        "      raft report --open -c raft.yaml  read how it compares with the base",
     ]
