@@ -139,8 +139,8 @@ def _rerank_notice(config: RunConfig, store: Store) -> str:
     if seconds is None:
         cost = "its time has not been measured in this store"
     else:
-        cost = f"{seconds * section.candidates / figures['candidates']:.2f} s a question when records were last made"
-    return f"Reranking with {section.reranker}: {section.candidates} candidates a question, {cost}"
+        cost = f"{seconds * section.rerank_depth / figures['candidates']:.2f} s a question when records were last made"
+    return f"Reranking with {section.reranker}: {section.rerank_depth} candidates a question, {cost}"
 
 
 def changed(request: Request, last: Manifest | None, store: Store) -> list[str]:

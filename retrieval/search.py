@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from retrieval.lexical import LexicalIndex
 
 FUSION_DEPTH = 100  # hits taken from each side before fusion
-CANDIDATES = 30  # hits that a cross-encoder reads: tens of pairs a second on a CPU
+RERANK_DEPTH = 30  # hits that a cross-encoder reads: tens of pairs a second on a CPU
 
 
 class QueryEncoder(Protocol):
@@ -89,7 +89,7 @@ class Retriever:
         language: of stemmer and stop words in the modes that use BM25; `auto` = that of the corpus.
         columns: document id -> the columns of its row (JSON Lines, CSV), for filters on them.
         where: filter for every search, in addition to that of the search itself.
-        reranker: puts the first `candidates` hits of every search in a new order.
+        reranker: puts the first `rerank_depth` hits of every search in a new order.
         query_cache: keeps query vectors, and the scores of pairs, between runs.
         lexical_share: weight of BM25 in `hybrid` mode, 0 to 1; that of the vectors is the rest.
 
@@ -108,7 +108,7 @@ class Retriever:
         columns: Mapping[str, Mapping[str, Any]] | None = None,
         where: Where | None = None,
         reranker: PairScorer | None = None,
-        candidates: int = CANDIDATES,
+        rerank_depth: int = RERANK_DEPTH,
         query_cache: ItemCache | None = None,
         lexical_share: float = 0.5,
     ) -> None:
@@ -117,7 +117,7 @@ class Retriever:
         self.mode = mode
         self.chunks = {chunk.id: chunk for chunk in chunks}
         self._index, self._embedder, self._cache = index, embedder, query_cache
-        self.reranker, self.candidates, self.lexical_share = reranker, candidates, lexical_share
+        self.reranker, self.rerank_depth, self.lexical_share = reranker, rerank_depth, lexical_share
         self._columns = columns or {}
         self._names = (*FIELDS, *sorted({name for row in self._columns.values() for name in row} - set(FIELDS)))
         check_where(where, self._names)
@@ -158,7 +158,7 @@ class Retriever:
             return [[] for _ in queries]
         if self.reranker is None:
             return self._first(queries, k, exact)
-        rankings = self._first(queries, max(k, self.candidates), exact)
+        rankings = self._first(queries, max(k, self.rerank_depth), exact)
         return [hits[:k] for hits in self._reranked(queries, rankings)]
 
     def in_mode(self, mode: Mode, *, reranked: bool = True, lexical_share: float | None = None) -> Retriever:
@@ -230,7 +230,7 @@ class Retriever:
 
     def _reranked(self, queries: Sequence[str], rankings: Sequence[list[Hit]]) -> list[list[Hit]]:
         assert self.reranker is not None
-        depth = self.candidates
+        depth = self.rerank_depth
         pairs = [
             (query, passage_text(self.chunks[hit.chunk_id]))
             for query, hits in zip(queries, rankings, strict=True)

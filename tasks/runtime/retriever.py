@@ -77,7 +77,7 @@ def open_retriever(
         columns=_columns(chunk),
         where=config.where or None,
         reranker=reranker,
-        candidates=config.candidates,
+        rerank_depth=config.rerank_depth,
         query_cache=queries,
         lexical_share=choice.get("lexical_share", 0.5),
     )
@@ -95,10 +95,10 @@ def rerank_figures(retriever: Retriever) -> dict[str, Any]:
         return {}
     a_pair = effort.seconds_per_pair
     return {
-        "candidates": retriever.candidates,
+        "candidates": retriever.rerank_depth,
         "pairs": effort.pairs,
         "computed": effort.computed,
-        "seconds_per_question": None if a_pair is None else round(a_pair * retriever.candidates, 4),
+        "seconds_per_question": None if a_pair is None else round(a_pair * retriever.rerank_depth, 4),
     }
 
 

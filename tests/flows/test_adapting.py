@@ -86,7 +86,7 @@ def test_settings_that_do_not_go_together_are_bad_input(project, settings, words
 
 def test_weights_and_a_reranker_are_chosen_without_training(project, tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.retrieval.DEFAULT_RERANKER", str(make_tiny_reranker(tmp_path / "cross", seed=0)))
-    project.values["retrieval"] = {"mode": "hybrid", "rerank": "auto", "weights": "measured", "candidates": 4}
+    project.values["retrieval"] = {"mode": "hybrid", "rerank": "auto", "weights": "measured", "rerank_depth": 4}
     project.write()
     reply = rows(project.json("records", "--no-prefect"))
     choice = json.loads((Path(reply["adapt"]["folder"]) / "retriever.json").read_text())

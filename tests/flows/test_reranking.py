@@ -26,7 +26,7 @@ def crosses(tmp_path_factory):
 def reranked(project, crosses):
     """A project with a finished plain run up to the records, and the reranker set afterwards."""
     project.raft("records", "--no-prefect")
-    project.values["retrieval"] = {"rerank": str(crosses[0]), "candidates": 6}
+    project.values["retrieval"] = {"rerank": str(crosses[0]), "rerank_depth": 6}
     project.write()
     return project
 
@@ -74,7 +74,7 @@ def test_contract_and_report_name_it_and_a_copy_of_it_is_the_same(reranked, cros
     built = {row["stage"]: Path(row["folder"]) for row in reranked.json("run", "--no-prefect")["stages"]}
     contract = json.loads((built["export"] / "adapter" / "raft.json").read_text())
     assert contract["retrieval"]["reranker"]["digest"] == resolve(str(crosses[0])).digest
-    assert contract["retrieval"]["search"]["candidates"] == 6
+    assert contract["retrieval"]["search"]["rerank_depth"] == 6
     report = (built["evaluate"] / "report.html").read_text()
     assert "seconds_per_question" in report
     assert reranked.json("evaluate", "retrieval")["configured"] == "hybrid, reranked"

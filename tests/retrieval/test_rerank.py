@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 def test_the_first_hits_are_reordered_and_the_rest_keep_their_place(town):
     query = ["ships, the bridge and the railway tunnel"]
     (found,) = Retriever(None, None, town, mode="lexical").search(query, 8)
-    retriever = Retriever(None, None, town, mode="lexical", reranker=ByLength(), candidates=3)
+    retriever = Retriever(None, None, town, mode="lexical", reranker=ByLength(), rerank_depth=3)
     (hits,) = retriever.search(query, 8)
     near, far = found[:3], found[3:]
     first = sorted(near, key=lambda hit: -len(passage_text(retriever.chunks[hit.chunk_id])))

@@ -222,7 +222,7 @@ def _set(run: Run, folder: Path, split: str, progress: Progress, chunk: bool) ->
         mode="hybrid",
         language=settings.bm25_language,
         reranker=reranker,
-        candidates=settings.candidates,
+        rerank_depth=settings.rerank_depth,
         query_cache=run.store.cache("questions"),
     )
     about = f"{len(judged_set.questions)} queries over {len(judged_set.chunks)} documents of {folder.name}"

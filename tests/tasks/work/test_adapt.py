@@ -143,7 +143,7 @@ def test_no_held_out_question_nor_one_that_repeats_it_nor_its_passage_is_trained
     ]
     outcome, _ = run(
         questions=[*domain.questions, *planted], embedder=True, reranker=True, epochs=1, reranker_questions=10_000,
-        retrieval={"rerank": "here", "candidates": 4},
+        retrieval={"rerank": "here", "rerank_depth": 4},
     )  # fmt: skip
     texts = {c.id: passage_text(c) for c in domain.chunks}
     assert seen.questions
@@ -170,7 +170,7 @@ def test_what_helps_is_kept_with_its_digest_and_serves(domain, run, monkeypatch)
     from tasks.runtime.retriever import open_retriever
 
     monkeypatch.setattr(judgement, "compare", always(True))
-    outcome, out = run(embedder=True, reranker=True, retrieval={"rerank": "here", "candidates": 4})
+    outcome, out = run(embedder=True, reranker=True, retrieval={"rerank": "here", "rerank_depth": 4})
     choice = json.loads((out / "retriever.json").read_text())
     result = Stage(folder=out)
     assert choice["rerank"] is True
@@ -191,7 +191,7 @@ def test_what_helps_is_kept_with_its_digest_and_serves(domain, run, monkeypatch)
 
 def test_what_does_not_help_is_dropped_and_the_report_says_so(run, monkeypatch):
     monkeypatch.setattr(judgement, "compare", always(False))
-    outcome, out = run(embedder=True, reranker=True, epochs=1, retrieval={"rerank": "auto", "candidates": 4})
+    outcome, out = run(embedder=True, reranker=True, epochs=1, retrieval={"rerank": "auto", "rerank_depth": 4})
     choice = json.loads((out / "retriever.json").read_text())
     assert not {"embedder", "reranker"} & {*choice}
     assert choice["rerank"] is False
@@ -237,7 +237,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(run, monkeypatch
 
 
 def test_reranking_is_judged_alone_where_nothing_is_fine_tuned(run):
-    outcome, out = run(retrieval={"rerank": "auto", "candidates": 4, "weights": "measured"})
+    outcome, out = run(retrieval={"rerank": "auto", "rerank_depth": 4, "weights": "measured"})
     choice = json.loads((out / "retriever.json").read_text())
     assert choice["rerank"] in (True, False)
     assert choice["lexical_share"] in judgement.SHARES
@@ -247,14 +247,14 @@ def test_reranking_is_judged_alone_where_nothing_is_fine_tuned(run):
 
 def test_a_reranker_that_helps_and_takes_too_long_is_dropped(run, monkeypatch):
     monkeypatch.setattr(judgement, "compare", always(True))
-    outcome, out = run(retrieval={"rerank": "auto", "candidates": 4, "rerank_seconds": 1e-6})
+    outcome, out = run(retrieval={"rerank": "auto", "rerank_depth": 4, "rerank_seconds": 1e-6})
     assert json.loads((out / "retriever.json").read_text())["rerank"] is False
     assert "though it helps" in outcome.summary
 
 
 def test_too_few_questions_change_nothing_and_say_how_many_are_needed(run, monkeypatch):
     monkeypatch.setattr(judgement, "LEAST_QUESTIONS", 500)
-    outcome, out = run(retrieval={"rerank": "auto", "candidates": 4, "weights": "measured"})
+    outcome, out = run(retrieval={"rerank": "auto", "rerank_depth": 4, "weights": "measured"})
     choice = json.loads((out / "retriever.json").read_text())
     assert (choice["rerank"], choice["lexical_share"]) == (False, 0.5)
     assert outcome.summary.count("500") == 2
