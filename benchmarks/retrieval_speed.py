@@ -53,12 +53,11 @@ PLANS: dict[int, tuple[Kind, ...]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="64 passages in two rounds, and an index of 10,000 vectors"
-    )
+    parser.add_argument("--quick", action="store_true", help="64 passages in two rounds, 10,000 vectors")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--embedder", default="sentence-transformers/all-MiniLM-L6-v2", help="Hub id or folder")
     parser.add_argument("--threads", type=int, help="threads of torch; all by default")
+    parser.add_argument("--passages", type=int, default=2048, help="to embed (2048)")
     parser.add_argument("--skip-embedding", action="store_true")
     parser.add_argument("--sizes", type=int, nargs="*", help="vectors in the indexes; none given = no index")
     args = parser.parse_args()
@@ -66,7 +65,8 @@ def main() -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     if not args.skip_embedding:
-        figures["embedding"] = embedding_speed(resolve(args.embedder).folder, *((64, 2) if args.quick else (2048, 3)))
+        passages, rounds = (64, 2) if args.quick else (args.passages, 3)
+        figures["embedding"] = embedding_speed(resolve(args.embedder).folder, passages, rounds)
     sizes = args.sizes if args.sizes is not None else [10_000] if args.quick else list(PLANS)
     figures["index"] = [row for size in sizes for row in index_speed(size)]
     figures["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
