@@ -116,7 +116,7 @@ def _datasets(names: Sequence[str]) -> str:
     forms = [("alpaca", "jsonl"), ("chat", "chat.jsonl")]
     if not any(name.endswith(".jsonl") for name in names):
         forms = [("parquet", "parquet")]
-    configs = []
+    configs: list[str] = []
     for config, ending in forms:
         splits = [split for split in ("train", "validation", "test") if f"{split}.{ending}" in names]
         if splits:
