@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flows.pipeline import pipeline
@@ -16,17 +16,24 @@ from tasks.config import RunConfig
 from tasks.inputs.models import on_this_machine
 from tasks.store.manifest import Manifest
 from tasks.store.store import Store
+from tasks.upkeep.estimates import Estimate, Workload, estimate, workload
 
 
 @dataclass(frozen=True)
 class Planned:
     """One stage's outlook: `cached`, `kept` (made by other code), `fetch` (from the share), `run`, or `maybe` (it
-    depends on how its inputs come out)."""
+    depends on how its inputs come out).
+
+    Attributes:
+        seconds: what its last result took.
+        estimate: what it will take where it runs.
+    """
 
     stage: str
     state: str
     why: str
     seconds: float | None = None
+    estimate: Estimate | None = None
 
 
 def plan(config: RunConfig, until: str, keep: Collection[str] = ()) -> list[Planned]:
@@ -39,10 +46,22 @@ def plan(config: RunConfig, until: str, keep: Collection[str] = ()) -> list[Plan
     """
     run = Run(config, store_of(config), Models(config, on_this_machine), silent)
     kept.require_finished(keep, run.store)
-    outlook = Outlook(run, keep)
-    pipeline(outlook, run.corpus())
+    outlook, corpus = Outlook(run, keep), run.corpus()
+    pipeline(outlook, corpus)
     names = [row.stage for row in outlook.rows]
-    return outlook.rows[: names.index(until) + 1]
+    rows = outlook.rows[: names.index(until) + 1]
+    work = workload(config, corpus, outlook.built, run.models["base"])
+    return [replace(row, estimate=_estimate(row, run, work)) for row in rows]
+
+
+def _estimate(row: Planned, run: Run, work: Workload) -> Estimate | None:
+    """Of a stage that will or may run; by the rate of its last result if that was made with the same models."""
+    if row.state not in ("run", "maybe"):
+        return None
+    last = run.store.latest(row.stage)
+    models = last.ingredients.get("models", {}) if last else {}
+    now = {role: files.digest for role in models if (files := run.models[role])}
+    return estimate(row.stage, run.config, work, last if models == now else None)
 
 
 @dataclass(frozen=True)
@@ -58,6 +77,7 @@ class Outlook:
 
     def __init__(self, run: Run, keep: Collection[str]) -> None:
         self.rows: list[Planned] = []
+        self.built: dict[str, Manifest] = {}
         self._run, self._keep = run, keep
 
     def __call__(self, stage: Stage, /, *inputs: Any, name: str = "", **optional: Any) -> Any:
@@ -66,6 +86,8 @@ class Outlook:
         request = self._run.request(stage, stage.bind(*inputs, **optional), name)
         row, manifest = self._row(request, request.inputs)
         self.rows.append(row)
+        if manifest:
+            self.built[row.stage] = manifest
         return manifest or Unknown(request.name)
 
     def _row(self, request: Request, inputs: Mapping[str, Any]) -> tuple[Planned, Manifest | None]:

@@ -102,6 +102,11 @@ def test_init_writes_a_file_once_and_the_plan_reads_it(tmp_path):
     row = json.loads(raft(tmp_path, "plan", "--json").stdout)
     assert [r["stage"] for r in row["stages"]] == STAGES
     assert row["stages"][0]["why"] == "never built"
+    assert all(r["estimate"]["seconds"] > 0 and r["estimate"]["basis"].startswith("rough") for r in row["stages"])
+    assert sum(r["estimate"]["bytes"] for r in row["stages"]) > 500e6, "the merged model alone"
+    words = " ".join(raft(tmp_path, "plan").stdout.split())
+    assert "≈ is an estimate: " in words
+    assert "on disk in all; rough, from the size of corpus and models at the rates of two CPU cores" in words
     assert not (tmp_path / ".raft").exists(), "a plan starts nothing"
 
 
