@@ -125,7 +125,7 @@ class Outlook:
         """State and reason of a call some of whose inputs are not built yet."""
         changes = changed(request, last, self._run.store)
         if {request.stage.name, kept.ALL} & {*self._keep} and kept.fitting(request, self._run.store):
-            return "maybe", f"kept if {' and '.join(missing)} come out the same"
+            return "maybe", f"kept if {' and '.join(missing)} come{'' if missing[1:] else 's'} out the same"
         if last is None:
             return "run", "never built"
         if changes:
@@ -176,6 +176,6 @@ def changed(request: Request, last: Manifest | None, store: Store) -> list[str]:
     differ = kept.differences(request, last)
     if differ.words and (earlier := kept.fitting(request, store)) is not None:
         unknown = [n for n, value in request.inputs.items() if isinstance(value, Unknown)]
-        condition = f", if {' and '.join(unknown)} come out the same" if unknown else ""
+        condition = f", if {' and '.join(unknown)} come{'' if unknown[1:] else 's'} out the same" if unknown else ""
         return [*differ.words, f"--keep {name} would keep the result of {kept.day(earlier)}{condition}"]
     return differ.words

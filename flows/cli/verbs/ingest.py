@@ -19,10 +19,10 @@ from tasks.upkeep.changes import file_changes
 
 STATES = {
     "new": "will be read",
-    "changed": "will be read again; its chunks are replaced",
+    "changed": "will be read again; their chunks are replaced",
     "moved": "same bytes under a new name",
     "vanished": "",
-    "unchanged": "costs a look at its time stamps",
+    "unchanged": "only their time stamps are looked at",
 }
 
 
@@ -53,6 +53,7 @@ def ingest(
         if part["files"]
     ]
     out.print(table("", ("files", "number", "chunks now", "what happens", "which"), rows))
+    out.print()
     out.print(table("", ("stage", "state", "why"), [(r["stage"], r["state"], r["why"]) for r in outlook["stages"]]))
     out.print("Nothing was changed.")
 

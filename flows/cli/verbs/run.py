@@ -6,6 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data.loading.options import Quarantined
+from data.nouns import read_jsonl
+from data.text.counts import counted
+from data.text.shown import shown
 from flows.calls import CALLS
 from flows.cli.options import (
     ConfigArgument,
@@ -20,6 +24,7 @@ from flows.cli.output import Display, Terminal, below_here, emit, plain, table
 from flows.finished import places_of, remember, stable
 from tasks.build.events import Said
 from tasks.config import load_config
+from tasks.store.manifest import Manifest
 
 
 def run(
@@ -87,6 +92,7 @@ def build_to(
         display.close()
     states = {name: "kept" if m._kept else display.states.get(name, "cached") for name, m in built.items()}
     results = _results(built)
+    refused = _refused(built["ingest"]) if states["ingest"] == "built" or until == "ingest" else None
     if as_json:
         stages = [
             {
@@ -101,12 +107,15 @@ def build_to(
             }
             for name, m in built.items()
         ]
-        emit({"ok": True, "ran": [n for n, s in states.items() if s == "built"], "stages": stages, **results})
+        ran = [n for n, s in states.items() if s == "built"]
+        emit({"ok": True, "ran": ran, "stages": stages, **results, **({"quarantined": refused} if refused else {})})
         return
     out = Terminal()
     rows = [(name, states[name], f"{m.seconds:.1f} s", m.summary) for name, m in built.items()]
     out.print(table("", ("stage", "state", "took", "what it did"), rows))
     out.print()
+    if refused:
+        _tell_refused(out, refused)
     paths = {label: stable(run_, built, file) for label, file in _LABELS.items() if file in places_of(built)}
     if until not in ("export", "evaluate"):
         paths |= {until: built[until].folder}
@@ -118,6 +127,26 @@ def build_to(
         out.print(f"{'' if number else 'Next:':<6}{command:<{width}}  {what}", soft_wrap=True, markup=False)
 
 
+def _refused(ingest: Manifest) -> dict[str, Any] | None:
+    """The files that could not be read: how many, the first with their reasons, and where all of them stand."""
+    path = ingest.path("quarantine.jsonl")
+    rows = list(read_jsonl(path, Quarantined))
+    first = [{"source": row.source, "reason": row.reason, "detail": row.detail} for row in rows[:REFUSED_SHOWN]]
+    return {"number": len(rows), "first": first, "list": str(path)} if rows else None
+
+
+def _tell_refused(out: Terminal, refused: dict[str, Any]) -> None:
+    """One line a file, a few of them, and where the list is."""
+    out.print(f"{counted(refused['number'], 'source')} could not be used:")
+    for row in refused["first"]:
+        out.print(f"  {shown(row['source'])}: {shown(row['detail'])} ({row['reason']})", soft_wrap=True, markup=False)
+    more = refused["number"] - len(refused["first"])
+    words = f"and {more} more; all of them" if more else "the list"
+    out.print(f"  {words}: {plain(below_here(refused['list']))}", soft_wrap=True)
+    out.print()
+
+
+REFUSED_SHOWN = 10
 _LABELS = {"adapter": "adapter", "merged model": "merged", "records": "records", "report": "report.html"}
 
 
