@@ -89,7 +89,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     shardings = placement.params(param_shapes(model)) if placement else None
     params = load_params(folder, model, job["dtype"], shardings, bits=bits_here())  # as the trainer does
     trainer = Trainer(params, model, lora, config, examples, (), placement)
-    trainer.schedule = Schedule((packing,), tuple(steps))
+    trainer.schedule = Schedule((packing,), tuple(steps), len(steps))
     trainer.optimizer, trainer.rate = make_rates(job)
     state, losses, seconds = trainer.initial_state(), [], []
     assert all(np.array_equal(a, b) for a, b in zip(leaves(state.lora), leaves(init_lora(lora, model, job["seed"]))))

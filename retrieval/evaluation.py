@@ -6,14 +6,16 @@ out as JSON values; drawing them is left to the caller.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from data.nouns import Hit, Progress, Question, Search
+from data.nouns import Chunk, Hit, Progress, Question, Search
 from raft_errors import BadInput
 from retrieval.metrics import query_metrics
 
 _QUERIES_A_CALL = 1024
+_CHUNKS_PER_DOCUMENT = 5  # hits looked at for each document that is wanted
 
 
 def evaluate_retrieval(
@@ -68,6 +70,36 @@ def evaluate_retrieval(
         },
         "worst": _worst(questions, runs, depth, worst, group_of),
     }
+
+
+def by_document(search: Search, chunks: Mapping[str, Chunk]) -> Search:
+    """The search with documents as its hits, each at the place of its best chunk: any chunk of the right document
+    counts. A hit's `chunk_id` is then a document's id."""
+
+    def documents(queries: Sequence[str], k: int) -> list[list[Hit]]:
+        rankings = []
+        for hits in search(queries, _CHUNKS_PER_DOCUMENT * k):
+            best: dict[str, Hit] = {}
+            for hit in hits:
+                best.setdefault(chunks[hit.chunk_id].document_id, hit)
+            ranked = enumerate(list(best.items())[:k], 1)
+            rankings.append([dataclasses.replace(hit, chunk_id=document, rank=n) for n, (document, hit) in ranked])
+        return rankings
+
+    return documents
+
+
+def about_documents(
+    questions: Sequence[Question], chunks: Mapping[str, Chunk], grades: Mapping[str, Mapping[str, int]] | None = None
+) -> tuple[list[Question], dict[str, dict[str, int]] | None]:
+    """Questions and grades for searches `by_document`: the gold chunks' documents in place of the chunks."""
+    judged = [
+        dataclasses.replace(q, gold_chunk_ids=tuple(dict.fromkeys(chunks[c].document_id for c in q.gold_chunk_ids)))
+        for q in questions
+    ]
+    if grades is None:
+        return judged, None
+    return judged, {q: {chunks[chunk].document_id: g for chunk, g in row.items()} for q, row in grades.items()}
 
 
 def gold_rank(question: Question, hits: Sequence[Hit]) -> int | None:

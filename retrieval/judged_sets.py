@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.nouns import Chunk, Question, digest, text_sha256
+from data.nouns import Chunk, Document, Question, digest, text_sha256
 from raft_errors import BadInput
 
 _LAYOUT = "corpus.jsonl (_id, title, text), queries.jsonl (_id, text) and qrels/test.tsv or qrels.tsv"
@@ -28,6 +28,11 @@ class JudgedSet:
     chunks: list[Chunk]
     questions: list[Question]
     grades: dict[str, dict[str, int]]
+
+    @property
+    def documents(self) -> list[Document]:
+        """The documents, for those who cut them into chunks of their own: a chunk's `document_id` is then judged."""
+        return [Document(c.document_id, c.source, c.title, c.text, "text/plain", c.sha256) for c in self.chunks]
 
 
 def read_judged_set(folder: Path, *, split: str = "test") -> JudgedSet:

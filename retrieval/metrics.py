@@ -1,4 +1,7 @@
-"""Ranking metrics by ir_measures (trec_eval's own figures): recall@k, nDCG@10, MRR, MAP.
+"""Ranking metrics by ir_measures (trec_eval's own figures): recall@k, any_hit@k, nDCG@10, MRR, MAP.
+
+`recall@k` is the share of a query's relevant documents among its first k hits, `any_hit@k` is 1 where at least one of
+them is there (trec_eval's success). They differ where a query has several, and are computed nowhere else.
 
 Every judged question counts: one without hits scores 0. The order of the hits decides, not their scores, so that our
 rule for ties holds.
@@ -9,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import ir_measures
-from ir_measures import AP, RR, R, nDCG
+from ir_measures import AP, RR, R, Success, nDCG
 
 from data.nouns import Hit
 from raft_errors import BadInput
@@ -21,7 +24,7 @@ Qrels = Mapping[str, Mapping[str, int] | Iterable[str]]
 def ranking_metrics(
     run: Mapping[str, Sequence[Hit]], qrels: Qrels, *, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[str, float]:
-    """Means over the judged queries: `recall@k` for each k, `nDCG@10`, `MRR`, `MAP`, and `queries` (their number).
+    """Means over the judged queries: `recall@k` and `any_hit@k` for each k, `nDCG@10`, `MRR`, `MAP`, and `queries`.
 
     Args:
         run: query id -> hits, best first. Queries without judgement are ignored.
@@ -43,7 +46,8 @@ def query_metrics(
             "There is no judged query to measure on", expected="at least one relevant document", do="check qrels"
         )
     scores = {query: {hit.chunk_id: -float(place) for place, hit in enumerate(run.get(query, ()))} for query in grades}
-    measures = {**{f"recall@{k}": R @ k for k in ks}, "nDCG@10": nDCG @ 10, "MRR": RR, "MAP": AP}
+    by_depth = {f"recall@{k}": R @ k for k in ks} | {f"any_hit@{k}": Success @ k for k in ks}
+    measures = {**by_depth, "nDCG@10": nDCG @ 10, "MRR": RR, "MAP": AP}
     names = {str(measure): name for name, measure in measures.items()}
     rows = {query: dict.fromkeys(measures, 0.0) for query in grades}
     with_hits = {query: row for query, row in scores.items() if row}

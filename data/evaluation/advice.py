@@ -1,22 +1,26 @@
-"""Says whether fine-tuning is likely to pay, and what to change first, from a short probe of the base model.
+"""Says whether fine-tuning is likely to pay, and what to change first: from a short probe of the base model before a
+training, and from an evaluation after one.
 
-Rules over figures that `summarise` and the records report already hold; each piece of advice carries the figures it
-rests on, so that a reader can disagree. It promises nothing: the evaluation decides.
+Rules over figures that `summarise`, the records report and the search already hold; each piece of advice carries the
+figures it rests on, so that a reader can disagree, and none proposes what is set already. It promises nothing: the
+evaluation decides, and where there is one, its verdict is the advice's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+from data.evaluation.coverage import seen_share, unseen_records
+from data.evaluation.promotion import GENERAL, Decision
 from data.evaluation.scoring import CLOSED
 from data.statistics import detectable_difference
 from data.text.normalisation import normalise
 
 FEW_RECORDS = 500
-GOOD_RECALL = 0.85
+GOOD_ANY_HIT = 0.85
 READS_WELL = 0.75
 CLEAR_GAP = 0.1
 LONG_ANSWER_WORDS = 25
@@ -39,26 +43,55 @@ class Advice:
 
 
 @dataclass(frozen=True)
+class SearchTrial:
+    """What other ways to search bring, tried on questions that no test rests on.
+
+    Attributes:
+        questions: how many were tried; passages: how many each is shown.
+        any_hit: questions with an oracle among these passages, as the run searches.
+        by_mode: the same for every other mode; by_passages: as the run searches, with more passages.
+    """
+
+    questions: int
+    passages: int
+    any_hit: int
+    by_mode: Mapping[str, int]
+    by_passages: Mapping[int, int]
+
+
+@dataclass(frozen=True)
 class Probe:
-    """What is known before (or after a first) training; None where it was not measured. Shares and scores 0 to 1.
+    """What is known before (or after) a training; None where it was not measured. Shares and scores 0 to 1.
 
     Attributes:
         retrieved, oracle_only, closed_book: token F1 of the base model in these settings.
         contained: share of its replies with retrieved passages that hold an accepted answer.
-        recall: of the retriever, at the number of passages shown.
+        any_hit: share of the questions with at least one oracle among the passages shown.
+        recall: share of the oracles, of which a question may have several, among the passages shown.
+        passages: how many are shown.
+        trial: other ways to search, on the validation questions.
+        presupposing: share of the questions that presuppose their document; presupposing_example: one of them.
         refused: share of answerable questions (oracle shown) that it refuses.
         answer_words: median length of the accepted answers.
         training_records, test_questions: counts.
         tokens_p90, max_tokens: 90th percentile of record lengths, and the budget.
         oracle_without_quote: share of the records that show an oracle and quote nothing.
         verdicts: share of the answers that are yes, no or maybe. Both None where the template asks for no quotes.
+        settings: what is set, `section.field` -> value.
+        training: figures of the training; empty before there is one.
+        decision: the verdict on the adapter, after an evaluation.
     """
 
     retrieved: float | None = None
     oracle_only: float | None = None
     closed_book: float | None = None
     contained: float | None = None
+    any_hit: float | None = None
     recall: float | None = None
+    passages: int | None = None
+    trial: SearchTrial | None = None
+    presupposing: float | None = None
+    presupposing_example: str = ""
     refused: float | None = None
     answer_words: float | None = None
     training_records: int | None = None
@@ -67,22 +100,41 @@ class Probe:
     max_tokens: int | None = None
     oracle_without_quote: float | None = None
     verdicts: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    decision: Decision | None = None
+
+    @property
+    def figures(self) -> dict[str, float | int | None]:
+        """What was measured or counted, by name."""
+        others = ("trial", "presupposing_example", "settings", "training", "decision")
+        return {name: value for name, value in vars(self).items() if name not in others}
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The figures, the trial and the verdict as JSON values."""
+        trial = asdict(self.trial) if self.trial else None
+        return {**self.figures, "trial": trial, "verdict": self.decision.verdict if self.decision else None}
 
 
 def probe_from(
     summary: Mapping[str, Any],
     records: Mapping[str, Any],
     *,
-    recall: float | None = None,
+    retrieval: Mapping[str, float] | None = None,
+    passages: int | None = None,
+    trial: SearchTrial | None = None,
+    presupposing: Sequence[str] = (),
+    questions: int = 0,
     answers: Sequence[Sequence[str]] = (),
+    settings: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    decision: Decision | None = None,
 ) -> Probe:
     """A probe from `summarise` of the base model's rows and the report of `compose_records`.
 
     Args:
-        recall: of the retriever, at the number of passages shown.
+        retrieval: figures of the retriever (`any_hit@k`, `recall@k`), among them those at `passages`.
+        presupposing: those of the `questions` questions that presuppose their document.
         answers: the accepted answers of each question.
     """
 
@@ -97,12 +149,18 @@ def probe_from(
     oracles = sum(figures["oracle_present"] for figures in per.values())
     asks_for_quotes = records["citation"] != "unquoted"
     verdicts = [normalise(a[0]) in CLOSED for a in answers if a]
+    hits = retrieval or {}
     return Probe(
         retrieved=score("retrieved", "f1"),
         oracle_only=score("oracle_only", "f1"),
         closed_book=score("closed_book", "f1"),
         contained=score("retrieved", "contains"),
-        recall=recall,
+        any_hit=hits.get(f"any_hit@{passages}"),
+        recall=hits.get(f"recall@{passages}"),
+        passages=passages,
+        trial=trial,
+        presupposing=len(presupposing) / questions if questions else None,
+        presupposing_example=presupposing[0] if presupposing else "",
         answer_words=median(len(a[0].split()) for a in answers if a) if any(answers) else None,
         refused=refusals["refused"] / refusals["n"] if refusals and refusals["n"] else None,
         training_records=per["train"]["records"],
@@ -111,33 +169,96 @@ def probe_from(
         max_tokens=records["max_tokens"],
         oracle_without_quote=no_quote / oracles if oracles and asks_for_quotes else None,
         verdicts=sum(verdicts) / len(verdicts) if verdicts and asks_for_quotes else None,
+        settings=settings or {},
+        training=training or {},
+        decision=decision,
     )
 
 
 def advise(probe: Probe) -> list[Advice]:
     """Advice, most pressing first; empty if no measurement speaks for or against."""
-    advice = [*_retrieval(probe), *_reading(probe), *_records(probe), *_measuring(probe)]
+    advice = [*_verdict(probe), *_retrieval(probe), *_reading(probe), *_records(probe), *_measuring(probe)]
     return sorted(advice, key=lambda a: -a.weight)
+
+
+def _verdict(probe: Probe) -> list[Advice]:
+    """What the verdict on the adapter asks for; questions too few to decide are `_measuring`'s business."""
+    decision = probe.decision
+    advice: list[Advice] = []
+    if clause := unseen_records(probe.training):
+        cut = probe.settings.get("train.max_steps")
+        do = f"train on all records: leave out train.max_steps (now {cut})" if cut else "raise train.epochs"
+        weight = 3 if (seen_share(probe.training) or 1) < MOSTLY else 2
+        if cut:
+            advice.append(Advice("training", do, clause, weight))
+    if decision is None:
+        return advice
+    if decision.verdict == "promote":
+        return [*advice, Advice("training", "nothing speaks against the adapter", decision.reason, 1)]
+    failures = {check.name: check.why for check in decision.checks if not check.passed}
+    if forgotten := failures.pop(GENERAL, ""):
+        rate = probe.training.get("learning_rate")
+        now = f" (now {rate:g})" if rate else ""
+        do = f"train more gently: a lower train.learning_rate{now} or fewer train.epochs"
+        advice.append(Advice("training", do, forgotten, 3))
+    failures.pop("enough questions", "")
+    if failures:
+        words = "do not use it" if decision.verdict == "reject" else "do not promote it yet"
+        advice.append(Advice("training", words, "; ".join(failures.values()), 3))
+    return advice
 
 
 def _retrieval(probe: Probe) -> list[Advice]:
     advice = []
-    if probe.recall is not None and probe.recall < GOOD_RECALL:
-        text = f"the retriever finds the right passage for {probe.recall:.0%} of the questions; no adapter can read "
-        text += "what is not there"
-        advice.append(
-            Advice("retrieval", "improve retrieval first: hybrid search, smaller chunks, more passages", text, 3)
+    if probe.presupposing and probe.presupposing >= CLEAR_GAP:
+        text = f"{probe.presupposing:.0%} of the questions cannot be answered without their document, which they "
+        text += f"presuppose ({probe.presupposing_example!r}): no search over all documents can know which is meant"
+        advice.append(Advice("records", "name in each question what it is about", text, 3))
+    if probe.any_hit is not None and probe.any_hit < GOOD_ANY_HIT:
+        do, outcome = _search_step(probe)
+        text = f"{probe.any_hit:.0%} of the questions have an oracle among the passages shown (any-hit); no adapter "
+        advice.append(Advice("retrieval", do, f"{text}can read what is not there; {outcome}", 3))
+    elif probe.any_hit is not None and probe.recall is not None and probe.recall < probe.any_hit - CLEAR_GAP:
+        text = f"{probe.any_hit:.0%} of the questions have an oracle among the passages shown (any-hit), but only "
+        text += (
+            f"{probe.recall:.0%} of all oracles are there (recall): where an answer rests on several, some are missing"
         )
+        do = f"show more passages (records.distractors, now {(probe.passages or 1) - 1}) if answers rest on several"
+        advice.append(Advice("retrieval", do, text, 1))
     gap = _gap(probe.oracle_only, probe.retrieved)
-    if gap is not None and gap > 2 * CLEAR_GAP and (probe.recall or 0) >= GOOD_RECALL:
+    if gap is not None and gap > 2 * CLEAR_GAP and (probe.any_hit or 0) >= GOOD_ANY_HIT:
         text = f"F1 is {gap:.0%} higher with the oracle alone than with retrieved passages, though these hold it"
-        advice.append(Advice("records", "train with as many distractors as production shows", text, 2))
+        ordered = probe.settings.get("records.order") == "retrieved"
+        do = "compare records.order: retrieved, which teaches how far the first hits can be trusted"
+        advice.append(Advice("records", "compare fewer passages (records.distractors)" if ordered else do, text, 2))
     return advice
+
+
+def _search_step(probe: Probe) -> tuple[str, str]:
+    """The next step for a retriever that misses much, and what it brought; never what is set already."""
+    trial, mode = probe.trial, probe.settings.get("retrieval.mode")
+    if trial is None:
+        steps = [] if mode == "hybrid" else ["hybrid search (retrieval.mode)"]
+        steps += ["smaller chunks (chunk.max_tokens)", "more passages (records.distractors)"]
+        return f"improve retrieval first: {', '.join(steps)}", "raft evaluate retrieval compares the modes"
+    tried = f"this run's {trial.questions} validation questions"
+    ways = [(hits, f"search in mode {name} (retrieval.mode)") for name, hits in trial.by_mode.items()]
+    ways += [
+        (hits, f"show {count} passages (records.distractors: {count - 1})")
+        for count, hits in sorted(trial.by_passages.items())
+    ]
+    best, do = max(ways, key=lambda way: way[0], default=(0, ""))  # the first of equals: a mode costs no tokens
+    if best <= trial.any_hit:
+        return (
+            "look at what is missed: raft evaluate retrieval lists the worst questions",
+            f"on {tried} ({trial.any_hit} have one) neither another mode nor more passages found more",
+        )
+    return do, f"on {tried} that brings it from {trial.any_hit} to {best}; raft evaluate retrieval asks all of them"
 
 
 def _reading(probe: Probe) -> list[Advice]:
     advice = []
-    if probe.oracle_only is not None:
+    if probe.oracle_only is not None and probe.decision is None:  # after a training, its verdict says it
         if probe.oracle_only >= READS_WELL:
             text = f"with the right passage the base model already reaches F1 {probe.oracle_only:.0%}"
             advice.append(Advice("training", "expect little from fine-tuning; a better prompt may do", text, 3))
@@ -156,7 +277,11 @@ def _reading(probe: Probe) -> list[Advice]:
         advice.append(Advice("evaluation", "test on text that the base model cannot have read", text, 2))
     if probe.refused is not None and probe.refused > REFUSES_TOO_MUCH:
         text = f"it refuses {probe.refused:.0%} of the questions whose answer is before it"
-        advice.append(Advice("records", "raise p_oracle, or choose the policy `mix` or `answer`", text, 2))
+        share, absent = probe.settings.get("records.p_oracle"), probe.settings.get("records.absent")
+        steps = [] if share == 1 else [f"raise records.p_oracle (now {share})" if share else "raise records.p_oracle"]
+        steps += [f"set records.absent to {policy}" for policy in ("mix", "answer") if absent not in (policy, "answer")]
+        if steps:
+            advice.append(Advice("records", ", or ".join(steps), text, 2))
     return advice
 
 

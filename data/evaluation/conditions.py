@@ -114,3 +114,14 @@ def setting_words(setting: str) -> str:
 def condition_words(condition: str) -> str:
     """How a report names a condition."""
     return {"base": "Base model", "adapter": "Adapter"}.get(condition, condition)
+
+
+def measure_words(measure: str) -> str:
+    """How a report names a figure of the retriever: the share of the oracles and any of them are told apart."""
+    name, _, depth = measure.partition("@")
+    words = {
+        "recall": f"Oracles among the first {depth} (recall@{depth})",
+        "any_hit": f"Questions with an oracle among the first {depth} (any-hit@{depth})",
+        "queries": "Questions with an oracle in the corpus",
+    }
+    return words.get(name, measure)

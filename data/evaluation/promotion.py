@@ -1,7 +1,8 @@
 """The rule by which a candidate adapter is promoted, held or rejected, from paired comparisons; every check says why.
 
 Promote: not worse anywhere by more than a margin, better where it matters, citations not worse, enough questions.
-Hold: a check failed that a person may overrule. Reject: clearly worse than no adapter at all. Knows no models or files.
+Hold: a check failed that a person may overrule. Reject: clearly worse than no adapter at all. An evaluation, which has
+the base as its only rival, is judged by the same checks as a night's gate. Knows no models or files.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ class Rule:
     margin: how far a mean may fall below a rival's (metrics run from 0 to 1).
     gain: how far the mean of `f1` on the fresh test set must rise above the promoted version's.
     least_questions: with fewer fresh questions nothing is decided.
+    general_loss: how far the loss on instructions outside the domain may rise above the base's, in nats a token.
     """
 
     margin: float = 0.05
     gain: float = 0.0
     least_questions: int = 20
+    general_loss: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,43 @@ class Decision:
             return "; ".join(c.why for c in failures)
         return "; ".join(c.why for c in self.checks if c.name.startswith("better")) or "every check passed"
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Decision:
+        """What `to_dict` wrote."""
+        return cls(values["verdict"], tuple(Check(**check) for check in values["checks"]))
+
     def to_dict(self) -> dict[str, Any]:
         return {"verdict": self.verdict, "reason": self.reason, "checks": [asdict(c) for c in self.checks]}
+
+
+GENERAL = "general skills"
+"""The name of the check on what was forgotten."""
+
+
+def decide_evaluation(
+    summary: Mapping[str, Any], general: Mapping[str, Any] | None, rule: Rule, *, notes: Sequence[Check] = ()
+) -> Decision | None:
+    """The verdict on an evaluation's adapter against its base: what a gate says while no version is in use.
+
+    Args:
+        summary: what `data.evaluation.comparison.summarise` returned; its headline's setting is judged.
+        general: what `data.evaluation.general_skills.compare_general_skills` returned.
+
+    None where nothing was answered by both, so that there is nothing to judge.
+    """
+    part = summary["settings"].get(summary["headline_setting"], {})
+    if not part.get("differences"):
+        return None
+    return decide({"base": {"fresh": part}}, rule, notes=[*notes, general_check(general or {}, rule)])
+
+
+def general_check(general: Mapping[str, Any], rule: Rule) -> Check:
+    """What the adapter has forgotten outside the domain, against what the rule allows."""
+    if "loss" not in general:
+        return Check(GENERAL, True, "hold", "general skills were not measured (evaluate.general)")
+    rise = general["loss"]["difference"]
+    words = f"loss on general instructions {rise:+.3f} nats per token against the base model"
+    return Check(GENERAL, rise <= rule.general_loss, "hold", f"{words}, at most {rule.general_loss:+g} is allowed")
 
 
 def decide(

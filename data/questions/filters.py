@@ -97,12 +97,18 @@ def well_formed(question: str, language: str = "en") -> Fault | None:
         return Fault("list_or_preamble")
     if question.count('"') % 2 or question.count("(") != question.count(")"):
         return Fault("not_language", "an unpaired quotation mark or bracket")
-    if match := _DEIXIS.search(question):
-        return Fault("points_at_text", match.group())
+    if pointer := points_at_text(question):
+        return Fault("points_at_text", pointer)
     first = re.match(r"\W*([a-zA-Z]+)", question)
     if language == "en" and question.isascii() and (not first or first.group(1).lower() not in _OPENERS):
         return Fault("not_a_question", "does not begin like a question")
     return _repeats(question)
+
+
+def points_at_text(question: str) -> str:
+    """The words with which a question points at a text that its reader does not see; "" if it does not."""
+    match = _DEIXIS.search(question)
+    return match.group() if match else ""
 
 
 _MARK = re.compile("[?？؟՞፧]")

@@ -183,7 +183,7 @@ def _warn_of_refusals(records: Sequence[Record]) -> None:
 
 
 def measured_p(questions: Sequence[Question], *, passages: int) -> float:
-    """The share of answerable questions whose gold chunk the retriever finds among its first `passages` hits.
+    """The share of answerable questions with a gold chunk among the retriever's first `passages` hits (any-hit).
 
     Used as `p_oracle`, it lets oracles be missing in training as often as they are in production. Needs
     `Question.difficulty`; raises BadInput if no question has one (nothing was searched).

@@ -25,9 +25,11 @@ def chat_row(record: Record) -> dict[str, Any]:
 def write_records(folder: Path, by_split: Mapping[str, Sequence[Record]], *, formats: Iterable[str]) -> list[Path]:
     """Writes `<split>.jsonl` (alpaca), `<split>.chat.jsonl` and `<split>.parquet`, and how to load them elsewhere.
 
-    `dataset_info.json` is LLaMA-Factory's registry for the folder; `axolotl.yaml` holds the `datasets` section for
-    Axolotl. In Parquet and the chat form `metadata` is kept. Empty splits are not written, a folder that is not there is
-    made. Returns the files, sorted.
+    `dataset_info.json` is LLaMA-Factory's registry for the folder, from which a training chooses by name;
+    `axolotl.yaml` holds the sections `datasets` and `test_datasets` for Axolotl, which trains on all that they list.
+    `README.md` tells `datasets.load_dataset(folder)` which files are one set: Alpaca and chat are two configurations.
+    In Parquet and the chat form `metadata` is kept. Empty splits are not written, a folder that is not there is made.
+    Returns the files, sorted.
     """
     kinds = list(dict.fromkeys(formats))
     unknown = [f for f in kinds if f not in FORMATS]
@@ -48,7 +50,8 @@ def write_records(folder: Path, by_split: Mapping[str, Sequence[Record]], *, for
             paths.append(folder / f"{split}.parquet")
             _write_parquet(paths[-1], records)
     names = [p.name for p in paths]
-    for name, text in (("dataset_info.json", _llama_factory(names)), ("axolotl.yaml", _axolotl(names))):
+    registries = {"dataset_info.json": _llama_factory, "axolotl.yaml": _axolotl, "README.md": _datasets}
+    for name, text in ((name, write(names)) for name, write in registries.items()):
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
         paths.append(folder / name)
     return sorted(paths)
@@ -87,13 +90,40 @@ def _llama_factory(names: Sequence[str]) -> str:
 
 
 def _axolotl(names: Sequence[str]) -> str:
-    """The `datasets` section for the training files: YAML written as text, since it is three lines per file."""
-    lines = ["# for an Axolotl configuration; put the folder before each path", "datasets:"]
-    for name in names:
-        if name.startswith("train."):
-            kind = "parquet" if name.endswith(".parquet") else "json"
-            lines += [f"  - path: {name}", f"    ds_type: {kind}"]
-            lines.append("    type: chat_template" if name.endswith(".chat.jsonl") else "    type: alpaca")
-            if name.endswith(".chat.jsonl"):
-                lines += ["    field_messages: messages", "    roles_to_train: [assistant]"]
+    """The `datasets` and `test_datasets` of an Axolotl configuration: every record once, in the form that keeps the
+    prompt. Axolotl trains on all that is listed, and its type `alpaca` puts a preamble of its own before the prompt."""
+    form = "chat.jsonl" if any(name.endswith(".chat.jsonl") for name in names) else "jsonl"
+    if not any(name.endswith(".jsonl") for name in names):
+        form = "parquet"
+    lines = ["# for an Axolotl configuration; put the folder before each path"]
+    if form != "chat.jsonl":
+        lines.append("# type alpaca adds a preamble to the prompt: with `chat` among records.formats there is none")
+    for section, split in (("datasets", "train"), ("test_datasets", "validation")):
+        name = f"{split}.{form}"
+        if name in names:
+            kind = "parquet" if form == "parquet" else "json"
+            # a file has one split, which `datasets` calls train; Axolotl wants it named for a test set
+            lines += [f"{section}:", f"  - path: {name}", f"    ds_type: {kind}", "    split: train"]
+            if form == "chat.jsonl":
+                lines += ["    type: chat_template", "    field_messages: messages", "    roles_to_train: [assistant]"]
+            else:
+                lines.append("    type: alpaca")
     return "\n".join(lines) + "\n"
+
+
+def _datasets(names: Sequence[str]) -> str:
+    """The header of a data-set card by which `datasets` finds the splits, and does not take several forms of the same
+    records for one set: the first form is the default, the other is loaded by its name. It reads all with one loader,
+    so Parquet is named only where it stands alone."""
+    forms = [("alpaca", "jsonl"), ("chat", "chat.jsonl")]
+    if not any(name.endswith(".jsonl") for name in names):
+        forms = [("parquet", "parquet")]
+    configs: list[str] = []
+    for config, ending in forms:
+        splits = [split for split in ("train", "validation", "test") if f"{split}.{ending}" in names]
+        if splits:
+            configs += [f"- config_name: {config}", *([] if configs else ["  default: true"]), "  data_files:"]
+        for split in splits:
+            configs += [f"  - split: {split}", f"    path: {split}.{ending}"]
+    header = ["---", "configs:", *configs, "---"] if configs else []
+    return "\n".join([*header, "", "RAFT records; card.md describes them."]).lstrip() + "\n"

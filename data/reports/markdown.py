@@ -9,7 +9,7 @@ from data.evaluation.comparison import HEADLINE
 from data.evaluation.conditions import condition_words, setting_words
 from data.evaluation.scoring import METRICS
 from data.reports.page import percent
-from data.reports.tables import general_table, setting_tables, warning_lines
+from data.reports.tables import change_words, cut_short, general_table, setting_tables, warning_lines
 from data.statistics import TOO_FEW
 
 
@@ -17,22 +17,30 @@ def summary_markdown(
     summary: Mapping[str, Any],
     *,
     title: str,
+    decision: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
     advice: Sequence[Mapping[str, Any]] = (),
     general: Mapping[str, Any] | None = None,
 ) -> str:
-    """The comparison as Markdown: the headline, then a table per setting."""
+    """The comparison as Markdown: the verdict, the headline, then a table per setting."""
     base, other = condition_words(summary["base"]), condition_words(summary["other"])
     lines = [f"## {_cell(title)}", ""]
+    if decision:
+        lines += [
+            f"Verdict by the rule of the promotion gate: **{decision['verdict']}**. {_cell(decision['reason'])}",
+            "",
+        ]
     headline = summary.get("headline")
     if headline:
+        change = change_words(headline["verdict"])
         lines += [
-            f"{other} against {base.lower()} with {setting_words(summary['headline_setting'])}: "
-            f"**{headline['verdict']}**. {METRICS[HEADLINE]} {percent(headline['base'])} → "
+            f"{METRICS[HEADLINE]} of {other.lower()} against {base.lower()} with "
+            f"{setting_words(summary['headline_setting'])}: **{change}**. {percent(headline['base'])} → "
             f"{percent(headline['other'])}, difference {_points(headline)} points on {headline['n']} questions.",
         ]
     else:
         lines.append("No question was answered by both.")
-    lines += ["", *(f"- {line}" for line in warning_lines(summary))]
+    lines += ["", *(f"- {line}" for line in [*warning_lines(summary), *cut_short(training or {})])]
     if summary["against"]:
         lines += ["", f"### {other} against others", "", _row(["", METRICS[HEADLINE], "Difference (95 %)", "Verdict"])]
         lines.append("|" + "---|" * 4)

@@ -13,13 +13,13 @@ from typing import Any
 from markupsafe import Markup
 
 from data.evaluation.comparison import HEADLINE, LEAST_GROUPS, summarise
-from data.evaluation.conditions import condition_words, setting_words
+from data.evaluation.conditions import condition_words, measure_words, setting_words
 from data.evaluation.scoring import METRICS, score_row
 from data.reports.charts import bar_chart, line_chart
 from data.reports.examples import example_groups
 from data.reports.markdown import summary_markdown
 from data.reports.page import colour, render_page
-from data.reports.tables import general_table, plain, setting_tables, warning_lines
+from data.reports.tables import change_words, cut_short, general_table, plain, setting_tables, warning_lines
 
 __all__ = ["score_row", "summarise", "summary_markdown", "write_report"]
 
@@ -29,6 +29,7 @@ def write_report(
     *,
     title: str,
     summary: Mapping[str, Any],
+    decision: Mapping[str, Any] | None = None,
     rows: Sequence[Mapping[str, Any]],
     retrieval: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
@@ -42,6 +43,7 @@ def write_report(
 
     Args:
         summary: what `summarise` returned for the rows.
+        decision: what `data.evaluation.promotion.decide_evaluation` returned, as a dict: the verdict of the page.
         retrieval: figures of the retriever; keys like `recall@5` are also drawn.
         training: figures of the training; lists of [step, value] pairs (`loss`, `validation_loss`) are drawn.
         config: nested values are flattened to `section.field`.
@@ -60,10 +62,13 @@ def write_report(
         other_name=condition_words(other),
         setting_words=setting_words(summary["headline_setting"]),
         metric_name=METRICS[HEADLINE],
+        decision=decision,
+        decision_class=decision and {"promote": "good"}.get(decision["verdict"], "bad"),
         verdict=headline and headline["verdict"],
+        change=headline and change_words(headline["verdict"]),
         verdict_class=headline and colour(headline),
         level=f"{100 * headline['level']:g} %" if headline else "95 %",
-        warnings=warning_lines(summary),
+        warnings=[*warning_lines(summary), *cut_short(training or {})],
         against=[(condition_words(name), difference) for name, difference in summary["against"].items()],
         advice=list(advice),
         judge=judge,
@@ -76,7 +81,7 @@ def write_report(
         least_groups=LEAST_GROUPS,
         samples=f"{summary['samples']:,}",
         seed=summary["seed"],
-        retrieval=_flatten(retrieval or {}),
+        retrieval=[(measure_words(name), value) for name, value in _flatten(retrieval or {})],
         retrieval_chart=_recall_chart(retrieval or {}),
         training=[(k, v) for k, v in _flatten(_without_curves(training or {}))],
         training_chart=line_chart(_curves(training or {}), title="Loss", x_label="step"),
@@ -108,7 +113,10 @@ def _recall_chart(retrieval: Mapping[str, Any]) -> Markup:
     for key, value in retrieval.items():
         name, at, depth = str(key).partition("@")
         if at and depth.isdigit() and isinstance(value, (int, float)):
-            by_depth.setdefault(int(depth), {})[name] = float(value)
+            words = {"recall": "oracles found (recall)", "any_hit": "questions with an oracle (any-hit)"}.get(
+                name, name
+            )
+            by_depth.setdefault(int(depth), {})[words] = float(value)
     groups = {f"@{depth}": by_depth[depth] for depth in sorted(by_depth)}
     return bar_chart(groups, title="Retriever", x_label="passages retrieved") if groups else Markup("")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from data.evaluation.comparison import HEADLINE
 from data.evaluation.conditions import condition_words, setting_words
+from data.evaluation.coverage import unseen_records
 from data.evaluation.scoring import METRICS
 from data.reports.charts import bar_chart, interval_chart
 from data.statistics import TOO_FEW
@@ -41,6 +42,17 @@ def warning_lines(summary: Mapping[str, Any]) -> list[str]:
                     "left out of every mean."
                 )
     return lines + _perhaps_form_alone(summary)
+
+
+def cut_short(training: Mapping[str, Any]) -> list[str]:
+    """A warning where the training saw only some of its records."""
+    clause = unseen_records(training)
+    return [f"The training was cut short: {clause}."] if clause else []
+
+
+def change_words(verdict: str) -> str:
+    """What happened to one metric; `better` is a word for an adapter, whose verdict rests on more than one."""
+    return {"better": "higher", "worse": "lower"}.get(verdict, verdict)
 
 
 def _perhaps_form_alone(summary: Mapping[str, Any]) -> list[str]:

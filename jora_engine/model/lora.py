@@ -6,6 +6,7 @@ adapted and at which scale is `LoraConfig`'s business; reading and writing PEFT 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import operator
@@ -21,6 +22,7 @@ from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.parameters import linear_layers
 from jora_engine.model.ops import accumulate, matmul
+from jora_engine.model.ops_cpu import from_bits
 
 Adapter = dict[str, dict[str, jax.Array]]
 
@@ -65,6 +67,49 @@ class Joined:
     outs: tuple[int, ...] = struct.field(pytree_node=False)
 
 
+@struct.dataclass
+class Slotted:
+    """Adapters of the linear layers that share an input, one in each slot, for generation.
+
+    Attributes:
+        a: `[slots, modules, rank, in]`, as bits on a CPU (`ops_cpu.to_bits`).
+        b: of each module `[slots, rank, out]`, the scale in it, as bits on a CPU.
+        own: `[tokens, slots]` bool, the slot of each token; None where there is one slot and it is everybody's.
+        names: the modules, in the order of `a`.
+    """
+
+    a: jax.Array
+    b: tuple[jax.Array, ...]
+    own: jax.Array | None
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+
+    def of_slot(self, slot: jax.Array) -> Slotted:
+        """One slot's adapter alone."""
+        a, *b = (lax.dynamic_slice_in_dim(x, slot, 1, 0) for x in (self.a, *self.b))
+        return dataclasses.replace(self, a=a, b=tuple(b), own=None)
+
+    def deltas(self, x: jax.Array) -> dict[str, jax.Array]:
+        """What each module's adapter adds for x `[tokens, in]`, float32 `[tokens, out]`.
+
+        One product over the factors of all slots, with what is another slot's set to 0: a slot of zeros adds 0 exactly,
+        and a token's sum does not depend on what the other slots hold.
+        """
+        slots, modules, rank, width = self.a.shape
+        low = accumulate("ti,ri->tr", x, from_bits(self.a).astype(x.dtype).reshape(-1, width))
+        low = low.reshape(-1, slots, modules, rank)
+        if self.own is not None:
+            low = jnp.where(self.own[:, :, None, None], low, 0.0)
+        low = low.astype(x.dtype)
+        return {
+            name: accumulate(
+                "tr,ro->to",
+                low[:, :, number].reshape(-1, slots * rank),
+                from_bits(b).astype(x.dtype).reshape(slots * rank, -1),
+            )
+            for number, (name, b) in enumerate(zip(self.names, self.b, strict=True))
+        }
+
+
 def joined(
     layer: Mapping[str, Any], groups: Sequence[Sequence[str]], join: Callable[[list[Any]], Any]
 ) -> dict[str, Any]:
@@ -92,16 +137,29 @@ def linear(
         x: `[batch, seq, in]`, or `[tokens, in]` where nothing is trained: with three dimensions XLA:CPU would transpose
             a weight that a loop does not change, once per call.
         layer: one decoder layer's parameters, `name` -> `[out, in]` and optionally `name_bias` -> `[out]`, or `joined`.
-        lora: one layer of a prepared adapter (`prepare`), `{"q": {"a": [r, in], "b": [out, r]}}`.
+        lora: one layer of a prepared adapter (`prepare`), `{"q": {"a": [r, in], "b": [out, r]}}`, or in generation
+            `{"q+k+v": Slotted}`, by the names joined.
         dropout: probability of zeroing an input of an adapter (each adapter draws its own mask, as in PEFT).
 
     Returns:
         One `[..., out]` per name. The A factors of the group are multiplied as one matrix.
     """
-    if (whole := layer.get("+".join(names))) is not None and isinstance(whole, Joined):
-        (y,) = _adapted(x, {"": whole.weight}, {}).values()
-        y = y if whole.bias is None else y + whole.bias
+    together = "+".join(names)
+    slotted: Any = lora.get(together)
+    if isinstance(whole := layer.get(together), Joined):
+        y = accumulate("...i,oi->...o", x, whole.weight)
+        if slotted is not None:
+            deltas = slotted.deltas(x)
+            outs = zip(names, whole.outs, strict=True)
+            y += jnp.concatenate([deltas.get(n, jnp.zeros((*x.shape[:-1], o))) for n, o in outs], axis=-1)
+        y = y.astype(x.dtype) if whole.bias is None else y.astype(x.dtype) + whole.bias
         return jnp.split(y, list(itertools.accumulate(whole.outs[:-1])), axis=-1)
+    if isinstance(slotted, Slotted):
+        deltas, out = slotted.deltas(x), {}
+        for name in names:
+            y = accumulate("...i,oi->...o", x, layer[name])
+            out[name] = (y + deltas[name] if name in deltas else y).astype(x.dtype)
+        return [out[name] + layer[f"{name}_bias"] if f"{name}_bias" in layer else out[name] for name in names]
     group = {name: lora[name] for name in names if name in lora}
     if group and dropout > 0.0 and key is not None:
         out = {name: matmul(x, layer[name]) for name in names}

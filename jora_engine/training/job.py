@@ -168,6 +168,7 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         "rows": len(packing.rows),
         "fill": round(packing.fill, 4),
         "steps": len(trainer.schedule.steps),
+        "steps_of_all_epochs": trainer.schedule.steps_of_all_epochs,
         "trainable_parameters": parameter_count(job.lora, model),
         "prompt_tokens": int(sum(len(e.prompt) for e in trainer.examples)),
         "completion_tokens": int(sum(len(e.completion) for e in trainer.examples)),
@@ -196,6 +197,7 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         trackers.close()
     job.out.mkdir(parents=True, exist_ok=True)
     write_adapter(job.out / "adapter", lora, job.lora, model, job.base_name or job.model.name)
+    facts |= {"steps_taken": progress.step, "records_seen": trainer.schedule.examples_seen(progress.step)}
     facts |= {"machine": machine, **other_machines(checkpoints.machines)}
     write_results(job.out, job.lora, job.training, progress, facts)
     report({"event": "done", "step": progress.step, **summary(progress)})

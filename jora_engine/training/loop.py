@@ -53,14 +53,24 @@ class Progress:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Every optimiser step of the run: (epoch, rows of that epoch's packing)."""
+    """Every optimiser step of the run: (epoch, rows of that epoch's packing).
+
+    Attributes:
+        steps_of_all_epochs: how many there would be without `max_steps`.
+    """
 
     packings: tuple[Packing, ...]
     steps: tuple[tuple[int, range], ...]
+    steps_of_all_epochs: int
 
     @property
     def capacity(self) -> int:
         return max(p.capacity for p in self.packings)
+
+    def examples_seen(self, steps: int) -> int:
+        """How many different examples the first `steps` steps hold."""
+        rows = ((self.packings[epoch].rows, numbers) for epoch, numbers in self.steps[:steps])
+        return len({example for packed, numbers in rows for i in numbers for example in packed[i]})
 
 
 def plan_steps(examples: Sequence[Example], config: TrainConfig) -> Schedule:
@@ -83,9 +93,7 @@ def plan_steps(examples: Sequence[Example], config: TrainConfig) -> Schedule:
             )
         packings.append(packing)
         steps += [(epoch, rows) for rows in split_steps(len(packing.rows), per_step)]
-    if config.max_steps:
-        steps = steps[: config.max_steps]
-    return Schedule(tuple(packings), tuple(steps))
+    return Schedule(tuple(packings), tuple(steps[: config.max_steps]), len(steps))
 
 
 class Trainer:

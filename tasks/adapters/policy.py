@@ -24,7 +24,11 @@ class RetrainConfig(Section):
         30.0, "Retrain when the last training is older than this; null = never for its age", unit="days", ge=0
     )
     recall_drop: float = setting(
-        0.05, "Retrain when the retriever finds this much less of what the last test questions rest on", ge=0, le=1
+        0.05,
+        "Retrain when the share of the last test questions with an oracle among their passages (any-hit) has fallen by "
+        "this",
+        ge=0,
+        le=1,
     )
     start: Literal["promoted", "base"] = setting(
         "promoted", "Training goes on from the promoted version (warm start), or starts from the base model"
@@ -90,7 +94,7 @@ def choose(
     *,
     change: Change | None,
     age_days: float | None,
-    recall: tuple[float, float] | None = None,
+    any_hit: tuple[float, float] | None = None,
     settings: Sequence[str] = (),
     forced: bool = False,
 ) -> Choice:
@@ -99,7 +103,8 @@ def choose(
     Args:
         change: since the last training; None = there was none, or its files are gone.
         age_days: of the last training.
-        recall: of the retriever on the last test questions, then and now; None = not measured.
+        any_hit: share of the last test questions with an oracle among their passages, in the index of then and in
+            that of now; None = not measured.
         settings: names of the sections that were changed since the last training.
     """
     if forced:
@@ -112,8 +117,9 @@ def choose(
         return Choice("retrain", f"{change}, the limit is {config.min_change:.1%}")
     if config.max_age_days is not None and age_days is not None and age_days >= config.max_age_days:
         return Choice("retrain", f"the last training is {age_days:.1f} days old, the limit is {config.max_age_days:g}")
-    if recall is not None and recall[0] - recall[1] >= config.recall_drop and recall[0] > recall[1]:
-        return Choice("retrain", f"the retriever's recall fell from {recall[0]:.3f} to {recall[1]:.3f}")
+    if any_hit is not None and any_hit[0] - any_hit[1] >= config.recall_drop and any_hit[0] > any_hit[1]:
+        words = "the share of the test questions with an oracle among their passages fell"
+        return Choice("retrain", f"{words} from {any_hit[0]:.3f} to {any_hit[1]:.3f}")
     if change.passages > 0 or change.added or change.edited or change.removed:
         return Choice("refresh", f"{change}, below {config.min_change:.1%}: index and records only")
     return Choice("nothing", str(change))

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.nouns import Chunk, Hit, ItemCache, Progress, Record
 from tasks.runtime.answers import Answerer, Clock, answer
 from tasks.runtime.folders import ModelFolder
+
+if TYPE_CHECKING:
+    from data.evaluation.advice import SearchTrial
+    from retrieval.search import Retriever
+
+TRIAL_QUESTIONS = 200
+TRIAL_QUESTIONS_RERANKED = 50  # a cross-encoder reads tens of passages a second
 
 
 def depth_for(settings: Sequence[str], passages: int) -> int:
@@ -98,10 +105,40 @@ def answer_and_score(
     return rows, clock.mean
 
 
-def recall_figures(records: Sequence[Record], hits: Sequence[Any], passages: int) -> dict[str, float]:
-    """How often the retriever finds an oracle of the test questions that have one, at the usual depths and at ours."""
+def retrieval_figures(records: Sequence[Record], hits: Sequence[Any], passages: int) -> dict[str, float]:
+    """`retrieval.metrics.ranking_metrics` of the questions that have an oracle, at the usual depths and at ours; none
+    where no question has one. `queries` is their number."""
     from retrieval.metrics import ranking_metrics
 
     gold = {r.metadata["record_id"]: r.metadata["oracle_ids"] for r in records if r.metadata["oracle_ids"]}
     run = {r.metadata["record_id"]: ranking for r, ranking in zip(records, hits, strict=True)}
     return ranking_metrics(run, gold, ks=sorted({1, 5, 10, passages})) if gold else {}
+
+
+def try_searches(retriever: Retriever, mode: str, records: Sequence[Record], passages: int) -> SearchTrial | None:
+    """What other modes and more passages would bring on the validation records; None where none has an oracle.
+
+    Args:
+        retriever: opened in mode `hybrid`, which has the parts for all modes; `mode`: the one that is configured.
+        passages: how many a question is shown.
+    """
+    from data.evaluation.advice import SearchTrial
+    from retrieval.mode import MODES
+
+    limit = TRIAL_QUESTIONS if retriever.reranker is None else TRIAL_QUESTIONS_RERANKED
+    sample = [record for record in records if record.metadata["oracle_ids"]][:limit]
+    if not sample:
+        return None
+    questions, depth = [record.metadata["question"] for record in sample], max(2 * passages, 10)
+
+    def any_hits(hits: Sequence[Any], count: int) -> int:
+        return round(retrieval_figures(sample, hits, count)[f"any_hit@{count}"] * len(sample))
+
+    hits: dict[str, Any] = {name: retriever.in_mode(name).search(questions, depth) for name in MODES}
+    return SearchTrial(
+        questions=len(sample),
+        passages=passages,
+        any_hit=any_hits(hits[mode], passages),
+        by_mode={name: any_hits(some, passages) for name, some in hits.items() if name != mode},
+        by_passages={n: any_hits(hits[mode], n) for n in sorted({passages + 2, 2 * passages})},
+    )

@@ -10,14 +10,23 @@ from data.teachers.protocol import Teacher
 from data.text.urls import value_without_secrets
 from raft_errors import BadInput
 from tasks.runtime.contenders import Contender, contenders
-from tasks.runtime.exam import answer_and_score, contexts, depth_for, make_answerer, recall_figures
+from tasks.runtime.exam import (
+    answer_and_score,
+    contexts,
+    depth_for,
+    make_answerer,
+    retrieval_figures,
+    try_searches,
+)
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.runtime.general_replies import measure_general_skills
 from tasks.runtime.retriever import open_retriever
 from tasks.work.bench import Bench, Outcome
 
 if TYPE_CHECKING:
+    from data.evaluation.promotion import Decision
     from tasks.evaluate import EvaluateConfig
+    from tasks.gate import GateConfig
     from tasks.retrieval import RetrievalConfig
 
 
@@ -29,13 +38,17 @@ def build(
     records: StageFiles,
     index: StageFiles,
     chunk: StageFiles,
+    adapt: StageFiles | None = None,
     *,
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
+    gate: GateConfig,
+    reranker: ModelFolder | None = None,
 ) -> Outcome:
     """Writes rows.jsonl, rows.parquet, metrics.json, summary.md and report.html."""
     from data.evaluation.comparison import summarise
+    from data.evaluation.promotion import decide_evaluation
 
     test = list(read_jsonl(records.path("test.jsonl"), Record))
     sample = test[: config.limit]
@@ -47,7 +60,15 @@ def build(
         )
     contract = read_json(records.path("contract.json"))
     who = contenders(base, export.path("adapter"), train.digest, contract, config.earlier)
-    retriever = open_retriever(retrieval, index, chunk, embedder)
+    every_mode = open_retriever(
+        retrieval.model_copy(update={"mode": "hybrid"}),
+        index,
+        chunk,
+        {"embedder": embedder, "reranker": reranker},
+        adapt=adapt,
+        queries=bench.cache,
+    )
+    retriever = every_mode.in_mode(retrieval.mode)
     depth = depth_for(config.settings, contract["passages"])
     hits = retriever.search([r.metadata["question"] for r in sample], depth)
     questions = contexts(sample, hits, retriever.chunks, contract, config.settings, bench.seed)
@@ -55,23 +76,42 @@ def build(
     general = _general_skills(who, config, base, bench)
     rows, judge = _with_verdicts(rows, config, base, bench)
     summary = summarise(rows, samples=config.samples, seed=bench.seed)
-    recall = recall_figures(sample, hits, contract["passages"])
+    decision = decide_evaluation(summary, general, gate.rule)
+    passages, training = contract["passages"], _training(train)
+    figures = retrieval_figures(sample, hits, passages)
+    validation = list(read_jsonl(records.path("validation.jsonl"), Record))
+    known = {
+        "retrieval": figures,
+        "passages": passages,
+        "trial": try_searches(every_mode, retrieval.mode, validation, passages),
+        "settings": _flat(
+            {m.stage: m.ingredients["config"] for m in (records, train)} | {"retrieval": retrieval.model_dump()}
+        ),
+        "training": training,
+        "decision": decision,
+    }
     findings = {
         "summary": summary,
-        "retrieval": recall,
+        "decision": decision.to_dict() if decision else None,
+        "retrieval": figures,
         "general": general,
         "judge": judge,
-        "advice": _advice(summary, records, recall.get(f"recall@{contract['passages']}"), sample),
+        "advice": _advice(summary, records, sample, known),
     }
     settings = {m.stage: m.ingredients["config"] for m in (chunk, records, train, export)} | value_without_secrets(
         {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")}
     )
-    _write(bench, f"{base.name}: base against adapter", rows, findings, _training(train), settings)
+    about = {"rerank": records.metrics.get("rerank"), "fitted": None if adapt is None else adapt.metrics}
+    retriever_facts = {name: facts for name, facts in about.items() if facts}
+    _write(bench, f"{base.name}: base against adapter", rows, findings, training, settings, retriever_facts)
     headline = summary.get("headline") or {}
-    figures = {"records": len(sample), "answers": len(rows), "headline": headline, **recall, **seconds}
+    metrics = {"records": len(sample), "answers": len(rows), "headline": headline, **figures, **seconds}
+    if decision:
+        metrics |= {"verdict": decision.verdict, "reason": decision.reason}
     return Outcome(
-        f"{len(sample)} of {len(test)} test records, {len(who)} × {len(questions)} answers{_in_words(headline)}",
-        figures | ({"general_skills": general.get("verdict")} if general else {}),
+        f"{len(sample)} of {len(test)} test records, {len(who)} × {len(questions)} answers"
+        f"{_in_words(headline, decision)}",
+        metrics | ({"general_skills": general.get("verdict")} if general else {}),
     )
 
 
@@ -126,14 +166,24 @@ def _with_verdicts(
 
 
 def _advice(
-    summary: Mapping[str, Any], records: StageFiles, recall: float | None, sample: Sequence[Record]
+    summary: Mapping[str, Any], records: StageFiles, sample: Sequence[Record], known: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     from data.evaluation.advice import advise, probe_from
+    from data.evaluation.presupposing import presupposing_questions
 
-    answers = [r.metadata["answers"] for r in sample]
-    return [
-        a.to_dict() for a in advise(probe_from(summary, records.metrics["records"], recall=recall, answers=answers))
-    ]
+    probe = probe_from(
+        summary,
+        records.metrics["records"],
+        presupposing=presupposing_questions(sample),
+        questions=len(sample),
+        answers=[r.metadata["answers"] for r in sample],
+        **known,
+    )
+    return [a.to_dict() for a in advise(probe)]
+
+
+def _flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{name}.{field}": value for name, section in sections.items() for field, value in section.items()}
 
 
 def _write(
@@ -143,7 +193,11 @@ def _write(
     findings: Mapping[str, Any],
     training: Mapping[str, Any],
     settings: Mapping[str, Any],
+    retriever: Mapping[str, Any],
 ) -> None:
+    """Args:
+    retriever: what reranking cost when the records were made, and what fitting the retriever came to.
+    """
     from data.evaluation.row_table import write_rows
     from data.reports.report import summary_markdown, write_report
 
@@ -151,14 +205,18 @@ def _write(
     write_rows(bench.out / "rows.parquet", rows)
     write_json(bench.out / "metrics.json", findings)
     summary, advice, general = findings["summary"], findings["advice"], findings["general"]
-    markdown = summary_markdown(summary, title=title, advice=advice, general=general)
+    decision = findings["decision"]
+    markdown = summary_markdown(
+        summary, title=title, decision=decision, training=training, advice=advice, general=general
+    )
     (bench.out / "summary.md").write_text(markdown, encoding="utf-8", newline="\n")
     write_report(
         bench.out / "report.html",
         title=title,
         summary=summary,
+        decision=decision,
         rows=rows,
-        retrieval=findings["retrieval"],
+        retrieval={**findings["retrieval"], **retriever},
         training=training,
         config=settings,
         lineage={n: f"{v} (kept: made by other code)" if n in bench.kept else v for n, v in bench.lineage.items()},
@@ -168,13 +226,16 @@ def _write(
     )
 
 
-def _in_words(headline: Mapping[str, Any]) -> str:
+def _in_words(headline: Mapping[str, Any], decision: Decision | None) -> str:
     from data.statistics import with_interval
 
     if not headline:
         return ""
     change = with_interval(headline["difference"], headline)
-    return f"; token F1 base {headline['base']:.3f} → adapter {headline['other']:.3f}, difference {change}"
+    words = f"; token F1 base {headline['base']:.3f} → adapter {headline['other']:.3f}, difference {change}"
+    if decision is None or decision.verdict == "promote":
+        return words + ("" if decision is None else "; verdict: promote")
+    return f"{words}; verdict: {decision.verdict}, {decision.reason}"
 
 
 def _judge(config: EvaluateConfig, base: ModelFolder) -> Teacher:
@@ -188,11 +249,12 @@ def _judge(config: EvaluateConfig, base: ModelFolder) -> Teacher:
 
 
 def _training(train: StageFiles) -> dict[str, Any]:
-    """The loss curves and the figures of the training, for the report."""
+    """The loss curves, the figures and the peak rate of the training, for report and advice."""
     import json
 
     rows = [json.loads(line) for line in train.path("metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     curves = {
         name: [[r["step"], r[name]] for r in rows if r.get(name) is not None] for name in ("loss", "validation_loss")
     }
-    return {**train.metrics, **{name: points for name, points in curves.items() if points}}
+    rate = read_json(train.path("training.json"))["training"]["learning_rate"]
+    return {**train.metrics, "learning_rate": rate, **{name: points for name, points in curves.items() if points}}

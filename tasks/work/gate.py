@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.evaluation.promotion import Check, Decision, Rival, Rule, decide
+from data.evaluation.promotion import Check, Decision, Rival, decide, general_check
 from data.nouns import Chunk, Record, read_jsonl, write_jsonl
 from raft_errors import BadInput
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
@@ -38,10 +38,12 @@ def build(
     promoted_train: StageFiles | None = None,
     promoted_records: StageFiles | None = None,
     frozen: StageFiles | None = None,
+    adapt: StageFiles | None = None,
     *,
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
+    reranker: ModelFolder | None = None,
 ) -> Outcome:
     """Writes decision.json, decision.md, comparisons.json and rows.jsonl.
 
@@ -54,7 +56,8 @@ def build(
 
     contract = read_json(records.path("contract.json"))
     settings = evaluate.ingredients["config"]
-    notes = [_general(evaluate, config.general_loss)]
+    general = read_json(evaluate.path("metrics.json")).get("general") or {}
+    notes = [general_check(general, config.rule)]
     adapters: dict[str, tuple[Path | None, str]] = {
         "base": (None, base.digest),
         CANDIDATE: (export.path("adapter"), f"{base.digest}+{train.digest}"),
@@ -66,7 +69,14 @@ def build(
         else:
             adapters["promoted"] = (promoted_export.path("adapter"), f"{base.digest}+{promoted_train.digest}")
             rivals.insert(0, "promoted")
-    retriever = open_retriever(retrieval, index, chunk, embedder)
+    retriever = open_retriever(
+        retrieval,
+        index,
+        chunk,
+        {"embedder": embedder, "reranker": reranker},
+        adapt=adapt,
+        queries=bench.cache,
+    )
     test = list(read_jsonl(records.path("test.jsonl"), Record))[: settings["limit"]]
     hits = retriever.search([r.metadata["question"] for r in test], depth_for(("retrieved",), contract["passages"]))
     fresh = contexts(test, hits, retriever.chunks, contract, ("retrieved",), bench.seed)
@@ -85,8 +95,7 @@ def build(
         rival: summarise(rows, base=rival, other=CANDIDATE, samples=settings["samples"], seed=bench.seed)["settings"]
         for rival in rivals
     }
-    rule = Rule(margin=config.margin, gain=config.gain, least_questions=config.least_questions)
-    decision = decide(comparisons, rule, notes=notes)
+    decision = decide(comparisons, config.rule, notes=notes)
     _write(bench.out, decision, comparisons, rows)
     return Outcome(
         f"{decision.verdict}: {decision.reason}",
@@ -162,18 +171,6 @@ def _documents(records: StageFiles) -> set[str]:
         r for split in ("train", "validation", "test") for r in read_jsonl(records.path(f"{split}.jsonl"), Record)
     )
     return {d for r in rows for d in r.metadata["document_ids"]}
-
-
-def _general(evaluate: StageFiles, most: float) -> Check:
-    """What the adapter has forgotten outside the domain, by the figures of the evaluation."""
-    general = read_json(evaluate.path("metrics.json")).get("general") or {}
-    if "loss" not in general:
-        return Check("general skills", True, "hold", "general skills were not measured (evaluate.general)")
-    rise = general["loss"]["difference"]
-    why = (
-        f"loss on general instructions {rise:+.3f} nats per token against the base model, at most {most:+g} is allowed"
-    )
-    return Check("general skills", rise <= most, "hold", why)
 
 
 def as_markdown(decision: Decision) -> str:

@@ -14,9 +14,11 @@ from typing import Any
 import yaml
 
 from data.evaluation.conditions import condition_words, setting_words
+from data.evaluation.coverage import unseen_records
 from data.evaluation.scoring import METRICS
 from data.prompting.contract import chat_of
 from data.statistics import TOO_FEW
+from tasks.work.serving_flags import serving_flags
 
 README = "README.md"
 
@@ -53,7 +55,8 @@ def model_card(
         f"augmented fine-tuning): it answers a question from numbered passages{quotes} and says so when none does.",
     ]
     lines += ["", "## How to ask it", "", *_asking(contract)]
-    lines += ["", "## How it did", "", *_results(summary, (evaluation or {}).get("retrieval") or {})]
+    lines += ["", "## How to serve it", "", *serving_flags(contract, name=name, rank=training.get("rank"))]
+    lines += ["", "## How it did", "", *_results(summary, evaluation or {})]
     lines += ["", "## How it was trained", "", *_training(training, figures)]
     lines += ["", "## What it was made from", "", *_lineage(contract, evaluated)]
     lines += ["", "## Limits", "", *_limits(contract)]
@@ -117,7 +120,8 @@ def _asking(contract: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _results(summary: Mapping[str, Any], retrieval: Mapping[str, Any]) -> Iterator[str]:
+def _results(summary: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Iterator[str]:
+    retrieval, decision = evaluation.get("retrieval") or {}, evaluation.get("decision")
     headline = summary.get("headline")
     if not headline:
         yield "Not measured yet: `raft evaluate` compares it with its base, and `raft card` writes the result here."
@@ -129,13 +133,18 @@ def _results(summary: Mapping[str, Any], retrieval: Mapping[str, Any]) -> Iterat
         f"{METRICS.get(summary['headline_metric'], summary['headline_metric'])} {headline['base']:.3f} (base) against "
         f"{headline['other']:.3f} (adapter), difference {headline['difference']:+.3f}{sure}: {headline['verdict']}."
     )
+    if decision:
+        yield from ("", f"Verdict by the rule of the promotion gate: **{decision['verdict']}**. {decision['reason']}")
     base = dict(_scores(summary, "base"))
     rows = [(key, base[key]["value"], row["value"]) for key, row in _scores(summary, "adapter") if key in base]
     if rows:
         yield from ("", f"| | {condition_words('base')} | {condition_words('adapter')} |", "|---|---|---|")
         yield from (f"| {METRICS[key]} | {one:.3f} | {other:.3f} |" for key, one, other in rows)
-    if "recall@5" in retrieval:
-        yield from ("", f"The retriever found the right passage among the first five for {retrieval['recall@5']:.0%}.")
+    if "any_hit@5" in retrieval:
+        share, whole = retrieval["any_hit@5"], retrieval["recall@5"]
+        yield ""
+        yield f"At least one right passage was among the retriever's first five for {share:.0%} of the test questions"
+        yield f"(any-hit); {whole:.0%} of all right passages were (recall)."
 
 
 def _training(training: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterator[str]:
@@ -143,6 +152,8 @@ def _training(training: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterat
     yield "| setting | value |"
     yield "|---|---|"
     yield from (f"| {name} | {training[name]} |" for name in names if training.get(name) is not None)
+    if clause := unseen_records(figures):
+        yield f"| cut short | {clause} |"
     for name, words in (("records", "training records"), ("steps", "steps"), ("final_loss", "last loss")):
         if figures.get(name) is not None:
             value = figures[name]

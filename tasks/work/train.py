@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.evaluation.coverage import unseen_records
 from data.nouns import Progress, Record, read_jsonl, write_jsonl
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.work.bench import Bench, Outcome
@@ -54,9 +55,11 @@ def build(
     )
     shutil.copytree(bench.scratch / "out", bench.out, dirs_exist_ok=True)
     facts = read_json(bench.out / "training.json")
+    cut_short = unseen_records(facts)
     return Outcome(
         f"{facts['records']} records ({facts['records_too_long']} too long) in {facts['rows']} rows, "
-        f"{facts['steps']} steps: loss {facts['first_loss']:.3f} → {facts['final_loss']:.3f}",
+        f"{facts['steps']} steps: loss {facts['first_loss']:.3f} → {facts['final_loss']:.3f}"
+        f"{cut_short and f'; {cut_short}'}",
         {name: value for name, value in facts.items() if not isinstance(value, dict)},
         machine=facts.get("machine") or {},
     )

@@ -39,6 +39,38 @@ def test_rows_are_left_as_json_lines_and_as_parquet_and_the_summary_as_markdown(
     assert "General skills" in (folder / "report.html").read_text()
 
 
+def test_stage_line_report_metrics_and_advice_give_one_verdict(finished):
+    project, _ = finished
+    rows = {row["stage"]: row for row in project.json("run", "--no-prefect")["stages"]}
+    folder = Path(rows["evaluate"]["folder"])
+    decision = json.loads((folder / "metrics.json").read_text())["decision"]
+    assert decision["verdict"] == "hold", "six questions decide nothing"
+    assert "20 are needed" in decision["reason"]
+    assert rows["evaluate"]["metrics"]["verdict"] == "hold"
+    assert f"verdict: hold, {decision['reason']}" in rows["evaluate"]["summary"]
+    report = (folder / "report.html").read_text()
+    assert report.index(">hold</strong>") < report.index("</header>")
+    assert decision["reason"] in (folder / "summary.md").read_text()
+    reply = project.json("advise", "--questions", "4")
+    assert reply["probe"]["verdict"] == "hold"
+    assert not any("likely to pay" in row["do"] for row in reply["advice"]), "it was measured"
+
+
+def test_a_training_that_was_cut_short_says_so_wherever_it_is_told(warm):
+    warm.values["train"]["max_steps"] = 1
+    warm.write()
+    rows = {row["stage"]: row for row in warm.json("run", "--no-prefect")["stages"]}
+    figures = rows["train"]["metrics"]
+    assert figures["records_seen"] < figures["records"]
+    clause = f"only {figures['records_seen']} of 9 records were seen, in 1 of 9 steps (train.max_steps)"
+    assert rows["train"]["summary"].endswith(f"; {clause}")
+    folder = Path(rows["evaluate"]["folder"])
+    advice = json.loads((folder / "metrics.json").read_text())["advice"]
+    assert any(row["why"] == clause and "leave out train.max_steps (now 1)" in row["do"] for row in advice)
+    for name in ("report.html", "summary.md"):
+        assert f"The training was cut short: {clause}." in (folder / name).read_text()
+
+
 def test_settings_and_earlier_adapters_are_measured_in_one_pass_and_a_no_op_adapter_equals_the_base(warm, tmp_path):
     adapter = folder_of(warm, "export") / "adapter"
     settings = ["retrieved", "oracle_only", "oracle_with_2", "closed_book"]
@@ -90,7 +122,10 @@ def test_an_adapter_for_another_prompt_is_refused_with_what_differs(warm, tmp_pa
 def test_advice_comes_before_any_training_and_its_answers_are_the_evaluations(warm):
     reply = warm.json("advise", "--questions", "4")
     assert reply["probe"]["oracle_only"] is not None
-    assert reply["probe"]["recall"] is not None
+    assert reply["probe"]["any_hit"] >= reply["probe"]["recall"] > 0
+    trial = reply["probe"]["trial"]
+    assert (trial["questions"], trial["passages"], set(trial["by_mode"])) == (3, 3, {"dense", "lexical"})
+    assert not any("hybrid" in row["do"] for row in reply["advice"]), "it is the mode of the run"
     assert reply["advice"]
     words = warm.raft("advise", "--questions", "4").stdout
     assert reply["advice"][0]["do"].split()[0] in words

@@ -25,6 +25,14 @@ def test_two_gold_passages_at_ranks_one_and_three():
     assert metrics["queries"] == 1
 
 
+def test_the_share_of_the_oracles_and_any_of_them_are_two_measures():
+    metrics = ranking_metrics(
+        {"q": hits("x", "a", "y"), "r": hits("x", "y", "z")}, {"q": ["a", "b"], "r": ["c"]}, ks=(1, 3)
+    )
+    assert (metrics["recall@1"], metrics["any_hit@1"]) == (0, 0)
+    assert (metrics["recall@3"], metrics["any_hit@3"]) == (0.25, 0.5)
+
+
 def test_a_question_for_which_nothing_was_found_scores_zero_and_counts():
     metrics = ranking_metrics({"q1": hits("a"), "q2": []}, {"q1": ["a"], "q2": ["a"], "q3": ["b"]})
     assert metrics["queries"] == 3

@@ -1,6 +1,7 @@
 """A setting has one default, whether it comes through raft.yaml or a library is called from Python."""
 
 import dataclasses
+import inspect
 
 import pytest
 
@@ -10,6 +11,7 @@ from data.questions.options import QuestionOptions
 from data.records.compose import RecordOptions
 from data.records.split_sides import SplitOptions
 from retrieval.mining import MiningOptions
+from retrieval.search import Retriever
 from tasks.config import RunConfig
 
 ELSEWHERE = {
@@ -39,3 +41,9 @@ def test_a_library_and_its_section_agree(section, options):
     both = (plain.keys() & chosen.keys()) - ELSEWHERE.keys()
     assert both
     assert {name: plain[name] for name in both} == {name: chosen[name] for name in both}
+
+
+def test_words_and_vectors_are_searched_where_nobody_says_otherwise():
+    assert RunConfig().retrieval.mode == "hybrid"
+    assert inspect.signature(Retriever).parameters["mode"].default == "hybrid"
+    assert RunConfig(retrieval={"mode": "dense"}).retrieval.mode == "dense"

@@ -9,14 +9,21 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
-from flows.cli.output import Display, emit
-from flows.ready import ready
+from flows.cli.output import Display, Terminal, emit, warn
+from flows.ready import facts, ready
 from tasks.build.events import Started, progress_of
 
 SETTINGS = ("retrieved", "oracle_only", "closed_book")
+NAMES = {
+    "retrieved": "F1 as retrieved",
+    "oracle_only": "F1 with the oracle alone",
+    "closed_book": "F1 without passages",
+    "any_hit": "questions with an oracle",
+    "recall": "oracles found (recall)",
+}
+"""Figures whose names say too little beside the others."""
 
 
 def advise(
@@ -26,9 +33,13 @@ def advise(
     json: JsonOption = False,
 ) -> None:
     """Say whether fine-tuning is likely to pay, and what to change first: asks the base model, trains nothing."""
+    from flows.walk import published
     from tasks.upkeep.probe import probe_base
 
-    run, built = ready(config, set_, "records")
+    run, built, stale = ready(config, set_, "records")
+    warn(stale)
+    finished = published(run, "evaluate") or {}
+    sections = {name: getattr(run.config, name).model_dump() for name in ("retrieval", "records", "train")}
     display = Display()
     display(Started("probe"))
     try:
@@ -37,25 +48,30 @@ def advise(
             run.store.cache("evaluate"),
             progress_of("probe", display),
             records=built["records"],
-            index=built["index"],
+            index=built.get("index_adapted", built["index"]),
             chunk=built["chunk"],
-            embedder=run.models["embedder"],
-            base=run.models["base"],
+            adapt=built.get("adapt"),
+            models=run.models,
             retrieval=run.config.retrieval,
             settings=SETTINGS,
             count=questions,
             seed=run.config.seed,
+            sections={f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()},
+            train=finished.get("train"),
+            evaluate=finished.get("evaluate"),
         )
     finally:
         display.close()
     if json:
-        emit({"ok": True, "probe": probe.to_dict(), "advice": [a.to_dict() for a in advice]})
+        emit({"ok": True, **facts(stale), "probe": probe.to_dict(), "advice": [a.to_dict() for a in advice]})
         return
-    out = Console(highlight=False)
-    for name, value in probe.to_dict().items():
+    out = Terminal()
+    for name, value in probe.figures.items():
         if value is not None:
             text = f"{value:.3f}" if isinstance(value, float) else str(value)
-            out.print(f"{name.replace('_', ' '):<22} {text}")
+            out.print(f"{NAMES.get(name, name.replace('_', ' ')):<26} {text}")
+    if probe.decision:
+        out.print(f"{'verdict of the evaluation':<26} {probe.decision.verdict}")
     out.print()
     for number, item in enumerate(advice, 1):
         out.print(f"[bold]{number}. {item.do}[/bold] ({item.about})")

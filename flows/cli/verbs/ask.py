@@ -11,8 +11,8 @@ from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
-from flows.cli.output import emit
-from flows.ready import ready
+from flows.cli.output import Terminal, emit, warn
+from flows.ready import facts, open_search, ready
 from raft_errors import BadInput
 
 if TYPE_CHECKING:
@@ -37,16 +37,16 @@ def ask(
 ) -> None:
     """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
     from data.prompting.contract import chat_of, render, template_from_contract, to_messages
-    from tasks.runtime.retriever import open_retriever
 
     if not question.strip():
         raise BadInput("The question is empty", expected="a question in words")
     if base and compare:
         raise BadInput("--base and --compare were both given", expected="one of them: --compare asks both models")
-    run, built = ready(config, set_, "index" if base else "export")
+    run, built, stale = ready(config, set_, "index" if base else "export")
+    warn(stale)
     contract = _contract(run, built)
     template = template_from_contract(contract)
-    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
+    retriever = open_search(run, built)
     hits = retriever.search([question], k or contract["passages"], where=where_filter(where))[0]
     chunks = [retriever.chunks[hit.chunk_id] for hit in hits]
     instruction, passages_text = render(question, chunks, template=template, may_refuse=contract["may_refuse"])
@@ -57,7 +57,7 @@ def ask(
         adapters["base"] = None
     model = run.models["base"]
     chat = chat_of(contract) if "export" in built else dict(model.chat)
-    out = Console(highlight=False)
+    out = Terminal()
     texts = [p["text"] for p in passages]
     answers = {}
     for name, adapter in adapters.items():
@@ -69,7 +69,8 @@ def ask(
             out.print("\n")
     if json:
         first = answers[next(iter(adapters))]
-        emit({"ok": True, "question": question, **first, "answers": answers, "passages": passages})
+        told = {"answers": answers, "passages": passages}
+        emit({"ok": True, **facts(stale), "question": question, **first, **told})
         return
     for name, answer in answers.items():
         if compare:

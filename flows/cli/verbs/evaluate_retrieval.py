@@ -6,6 +6,8 @@ pipeline depends on the result.
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,25 +15,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from data.nouns import Document, Progress, Question, Search, digest, read_jsonl
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
-from flows.cli.output import Display, emit, plain, table
-from flows.ready import ready
+from flows.cli.output import Display, Terminal, emit, plain, table, warn
+from flows.ready import facts as freshness
+from flows.ready import open_search, ready
+from raft_errors import BadInput
+from retrieval.mode import MODES
 from tasks.build.events import progress_of
+from tasks.runtime.folders import read_json
 
 if TYPE_CHECKING:
     from flows.run import Run
     from retrieval.search import Retriever
 
-METRICS = ("nDCG@10", "recall@1", "recall@5", "recall@10", "MRR", "MAP")
-MODES = ("dense", "lexical", "hybrid")
+
+class Gold(enum.StrEnum):
+    """What counts as found."""
+
+    CHUNK = "chunk"
+    DOCUMENT = "document"
+
+
+METRICS = ("nDCG@10", "any_hit@1", "any_hit@5", "any_hit@10", "recall@5", "recall@10", "MRR", "MAP")
+IN_THE_TERMINAL = ("nDCG@10", "any_hit@5", "recall@5", "recall@10", "MRR")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared: a retriever with all modes, on which questions, and, in words, where these come from."""
+    """What is compared: a retriever with all modes, on which questions, and, in words, where these come from.
+
+    Attributes:
+        gold: what has to be found: the very `chunk`, or any chunk of its `document`.
+        cut: how many passages the embedder read only the beginning of; `max_tokens`: how far it reads.
+    """
 
     retriever: Retriever
     questions: list[Question]
@@ -39,6 +57,19 @@ class Comparison:
     caution: str = ""
     grades: Mapping[str, Mapping[str, int]] | None = None
     group_of: Callable[[Question], str] | None = None
+    gold: str = "chunk"
+    cut: int = 0
+    max_tokens: int = 0
+
+    @property
+    def cut_short(self) -> str:
+        """That a mode saw less than the others, in words; "" where all saw the same."""
+        if not self.cut:
+            return ""
+        return (
+            f"dense (and its half of hybrid) saw only the first {self.max_tokens} tokens of {self.cut} of "
+            f"{len(self.retriever.chunks)} passages, the embedder's limit; lexical saw them whole."
+        )
 
 
 def evaluate_retrieval(
@@ -47,26 +78,39 @@ def evaluate_retrieval(
         Path | None, typer.Option(help="Folder with corpus.jsonl, queries.jsonl and qrels (BEIR) to judge by instead")
     ] = None,
     split: Annotated[str, typer.Option(help="Judgements of --data: qrels/SPLIT.tsv")] = "test",
+    chunk: Annotated[
+        bool, typer.Option("--chunk", help="Cut the documents of --data as the section chunk says; gold = document")
+    ] = False,
+    gold: Annotated[
+        Gold, typer.Option(help="What counts as found: the passage itself, or any passage of its document")
+    ] = Gold.CHUNK,
     html: Annotated[Path | None, typer.Option(help="Report; by default reports/retrieval.html in the store")] = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare dense, lexical and hybrid search: recall, nDCG, MRR, MAP, and the worst questions. Builds nothing."""
+    """Compare dense, lexical and hybrid search: any-hit, recall, nDCG, MRR, MAP, worst questions. Builds nothing."""
     from flows.run import Run
     from retrieval.evaluation import evaluate_retrieval as compare
 
+    if chunk and data is None:
+        raise BadInput("--chunk cuts the documents of --data", do="name a set; the run's own are cut already")
     display = Display()
+    stale = None
     if data is None:
-        run, built = ready(config, set_, "questions")
+        run, built, stale = ready(config, set_, "questions")
+        warn(stale)
         comparison = _own(run, built)
     else:
         from tasks.config import load_config
 
         run = Run.of(load_config(config, set_ or []), display)
         run.store.prepare()
-        comparison = _set(run, data, split, progress_of("embed", display))
+        comparison = _set(run, data, split, progress_of("embed", display), chunk)
+    comparison = dataclasses.replace(comparison, gold=Gold.DOCUMENT if chunk else gold)
     try:
         searches = _searches(comparison.retriever, run.config.retrieval.mode)
+        if comparison.gold == Gold.DOCUMENT:
+            comparison, searches = _by_document(comparison, searches)
         result = compare(
             comparison.questions,
             searches,
@@ -81,7 +125,9 @@ def evaluate_retrieval(
     differences = _differences(comparison.questions, scores, configured)
     facts = {
         "about": comparison.about,
-        "caution": comparison.caution,
+        "caution": " ".join(filter(None, (comparison.caution, comparison.cut_short))),
+        "gold": str(comparison.gold),
+        "cut_passages": comparison.cut,
         "configured": configured,
         "differences": differences,
     }
@@ -89,12 +135,13 @@ def evaluate_retrieval(
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(_page(comparison, result, facts), encoding="utf-8")
     if json:
-        emit({"ok": True, **facts, **result, "report": str(page)})
+        emit({"ok": True, **freshness(stale), **facts, **result, "report": str(page)})
         return
-    out = Console(highlight=False)
-    out.print(plain(f"{comparison.about} {comparison.caution}".strip(), lines=True), soft_wrap=True)
-    rows = [(_mark(n, configured), *(f"{row[m]:.3f}" for m in METRICS)) for n, row in result["modes"].items()]
-    out.print(table("", ("search", *METRICS), rows))
+    out = Terminal()
+    out.print(plain(f"{comparison.about} {facts['caution']}".strip(), lines=True), soft_wrap=True)
+    rows = [(_mark(n, configured), *(f"{row[m]:.3f}" for m in IN_THE_TERMINAL)) for n, row in result["modes"].items()]
+    out.print(table("", ("search", *IN_THE_TERMINAL), rows))
+    out.print("any_hit: questions with a right passage among the first; recall: share of all right passages there")
     for line in _verdicts(differences, configured):
         out.print(line, soft_wrap=True)
     out.print(f"report  {page}", soft_wrap=True)
@@ -103,10 +150,8 @@ def evaluate_retrieval(
 def _own(run: Run, built: Mapping[str, Any]) -> Comparison:
     """The run's questions on the run's index, with those of a teacher that were dropped because the retriever did not
     find their chunk: without these the retriever that did the choosing would look better than it is."""
-    from tasks.runtime.retriever import open_retriever
-
     section = run.config.retrieval.model_copy(update={"mode": "hybrid"})
-    retriever = open_retriever(section, built["index"], built["chunk"], run.models["embedder"])
+    retriever = open_search(run, built, where=section)
     questions = list(read_jsonl(built["questions"].path("questions.jsonl"), Question))
     lost = _not_found_again(built["questions"].path("dropped.jsonl"), retriever)
     types = {d.id: d.media_type for d in read_jsonl(built["ingest"].path("documents.jsonl"), Document)}
@@ -121,6 +166,8 @@ def _own(run: Run, built: Mapping[str, Any]) -> Comparison:
         if lost
         else "",
         group_of=lambda question: types.get(question.document_ids[0], "unknown"),
+        cut=built["embed"].metrics.get("truncated", 0),
+        max_tokens=read_json(built["index"].path("index.json"))["embedder"]["max_tokens"],
     )
 
 
@@ -136,9 +183,11 @@ def _not_found_again(file: Path, retriever: Retriever) -> list[Question]:
     return list(lost.values())
 
 
-def _set(run: Run, folder: Path, split: str, progress: Progress) -> Comparison:
-    """A judged set, embedded now; the store's cache keeps its vectors."""
+def _set(run: Run, folder: Path, split: str, progress: Progress, chunk: bool) -> Comparison:
+    """A judged set, embedded now, on request in chunks; the store's cache keeps its vectors."""
+    from data.chunking.chunks import ChunkOptions, chunk_documents
     from retrieval.embedding.embedder import Embedder
+    from retrieval.evaluation import about_documents
     from retrieval.index.faiss_index import build_index, open_index
     from retrieval.judged_sets import read_judged_set
     from retrieval.search import Retriever, passage_text
@@ -151,35 +200,64 @@ def _set(run: Run, folder: Path, split: str, progress: Progress) -> Comparison:
         precision=run.config.embed.precision,
         calibration=calibration_file(),
     )
-    texts = [passage_text(chunk) for chunk in judged_set.chunks]
-    vectors = model.encode(texts, cache=run.store.cache("embed"), progress=progress)
+    passages = judged_set.chunks
+    if chunk:
+        options = ChunkOptions(**{**run.config.chunk.model_dump(), "max_context_tokens": None})
+        tokenizer, cache = run.models["embedder"].folder / "tokenizer.json", run.store.cache("chunk")
+        passages = chunk_documents(judged_set.documents, tokenizer, options=options, cache=cache)
+    done = model.embed([passage_text(p) for p in passages], cache=run.store.cache("embed"), progress=progress)
     with tempfile.TemporaryDirectory() as place:
-        build_index(vectors, [c.id for c in judged_set.chunks], Path(place), embedder=model.info.to_dict())
+        build_index(done.vectors, [p.id for p in passages], Path(place), embedder=model.info.to_dict())
         index = open_index(Path(place), expect_embedder=model.info.digest)
     settings = run.config.retrieval
     reranker = None
     if settings.rerank is not None:
         from retrieval.rerank import Reranker
 
-        reranker = Reranker.load(Path(settings.rerank))
+        reranker = Reranker.load(run.models["reranker"].folder, precision=model.info.precision)
     retriever = Retriever(
         index,
         model,
-        judged_set.chunks,
+        passages,
         mode="hybrid",
         language=settings.bm25_language,
         reranker=reranker,
         rerank_depth=settings.rerank_depth,
+        query_cache=run.store.cache("questions"),
     )
-    about = f"{len(judged_set.questions)} queries over {len(judged_set.chunks)} documents of {folder.name}."
-    return Comparison(retriever, judged_set.questions, about, grades=judged_set.grades)
+    about = f"{len(judged_set.questions)} queries over {len(judged_set.chunks)} documents of {folder.name}"
+    comparison = Comparison(
+        retriever,
+        judged_set.questions,
+        f"{about} in {len(passages)} chunks of at most {run.config.chunk.max_tokens} tokens." if chunk else f"{about}.",
+        grades=judged_set.grades,
+        cut=done.truncated,
+        max_tokens=model.info.max_tokens,
+    )
+    if not chunk:
+        return comparison
+    wholes = {whole.id: whole for whole in judged_set.chunks}
+    questions, grades = about_documents(judged_set.questions, wholes, judged_set.grades)
+    return dataclasses.replace(comparison, questions=questions, grades=grades)
+
+
+def _by_document(comparison: Comparison, searches: dict[str, Search]) -> tuple[Comparison, dict[str, Search]]:
+    """The same with any chunk of the right document as a success; the questions' gold may be documents already."""
+    from retrieval.evaluation import about_documents, by_document
+
+    chunks = comparison.retriever.chunks
+    if all(gold in chunks for question in comparison.questions for gold in question.gold_chunk_ids):
+        questions, grades = about_documents(comparison.questions, chunks, comparison.grades)
+        comparison = dataclasses.replace(comparison, questions=questions, grades=grades)
+    about = comparison.about.rstrip(".") + "; any passage of the right document counts."
+    return dataclasses.replace(comparison, about=about), {n: by_document(s, chunks) for n, s in searches.items()}
 
 
 def _searches(retriever: Retriever, mode: str) -> dict[str, Search]:
     """The three modes by name, and the configured one with reranking if there is a cross-encoder."""
     searches: dict[str, Search] = {}
     for name in MODES:
-        searches[name] = retriever.in_mode(name, reranked=False).search  # type: ignore[arg-type]
+        searches[name] = retriever.in_mode(name, reranked=False).search
     if retriever.reranker is not None:
         searches[f"{mode}, reranked"] = retriever.in_mode(mode).search  # type: ignore[arg-type]
     return searches
@@ -224,10 +302,14 @@ def _page(comparison: Comparison, result: dict[str, Any], facts: dict[str, Any])
     from data.reports.charts import bar_chart
     from data.reports.page import render_page
 
-    def passage(chunk: str) -> dict[str, Any]:
-        return comparison.retriever.chunks[chunk].to_dict()
+    chunks = comparison.retriever.chunks
+    first = {chunk.document_id: chunk for chunk in reversed(chunks.values())}
 
-    chart = {m: {name: row[m] for name, row in result["modes"].items()} for m in ("nDCG@10", "recall@1", "recall@5")}
+    def passage(identity: str) -> dict[str, Any]:
+        """A chunk, or the first one of a document."""
+        return (chunks.get(identity) or first[identity]).to_dict()
+
+    chart = {m: {name: row[m] for name, row in result["modes"].items()} for m in ("nDCG@10", "any_hit@5", "recall@5")}
     worst = [
         {
             **row,

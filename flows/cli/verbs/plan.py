@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import ConfigArgument, JsonOption, KeepOption, SetOption, kept_names
-from flows.cli.output import emit, table
+from flows.cli.output import Terminal, emit, table
 from tasks.config import RunConfig, load_config
+
+if TYPE_CHECKING:
+    from flows.plan import Planned
+
+
+ROUGH = "rough, from the size of corpus and models at the rates of two CPU cores"
 
 
 def plan(
@@ -36,14 +43,47 @@ def plan(
     rows = outlook(run_config, "evaluate", kept_names(keep, NAMES))
     notices = notices_of(run_config)
     if json:
-        emit({"ok": True, "stages": [row.__dict__ for row in rows], "notices": notices})
+        emit({"ok": True, "stages": [dataclasses.asdict(row) for row in rows], "notices": notices})
         return
     words = {"cached": "cached", "kept": "kept", "fetch": "will be fetched", "run": "will run", "maybe": "may run"}
-    took = [f"{row.seconds:.0f} s" if row.seconds is not None else "" for row in rows]
-    cells = [(row.stage, words[row.state], t, row.why) for row, t in zip(rows, took)]
-    Console(highlight=False).print(table("", ("stage", "state", "last took", "why"), cells))
+    cells = [(row.stage, words[row.state], _time(row), row.why) for row in rows]
+    Terminal().print(table("", ("stage", "state", "time", "why"), cells))
+    if words_of_all := _total(rows):
+        Terminal().print(words_of_all, markup=False)
     for notice in notices:
-        Console(highlight=False).print(notice, soft_wrap=True, markup=False)
+        Terminal().print(notice, soft_wrap=True, markup=False)
+
+
+def _time(row: Planned) -> str:
+    """What a stage will take, with a mark that it is a guess, or what its result took."""
+    if row.estimate:
+        return f"≈ {_duration(row.estimate.seconds)}"
+    return _duration(row.seconds) if row.seconds is not None else ""
+
+
+def _total(rows: Sequence[Planned]) -> str:
+    """Time and disk space of all that will or may run, and what the figures rest on."""
+    estimates = [row.estimate for row in rows if row.estimate]
+    if not estimates:
+        return ""
+    may = any(row.state == "maybe" for row in rows)
+    rough = sum(one.basis.startswith("rough") for one in estimates)
+    measured = f"{len(estimates) - rough} of {len(estimates)} by measured rates of this store"
+    basis = {0: "by measured rates of this store", len(estimates): ROUGH}.get(rough, f"{measured}, the others {ROUGH}")
+    seconds, size = sum(one.seconds for one in estimates), sum(one.bytes for one in estimates)
+    return (
+        f"≈ is an estimate: {_duration(seconds)} and {_size(size)} on disk{' at most' if may else ''} in all; {basis}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
 
 
 def _engine_plan(config: RunConfig, devices: int | None, memory: float | None, json: bool) -> None:
@@ -54,4 +94,4 @@ def _engine_plan(config: RunConfig, devices: int | None, memory: float | None, j
         emit({"ok": True, "fits": attempts[-1]["fits"], "tried": attempts})
         return
     for line in lines(attempts):
-        Console(highlight=False).print(line, soft_wrap=True)
+        Terminal().print(line, soft_wrap=True)

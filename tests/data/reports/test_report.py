@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from made_up import ask_all, compose, corpus, make_chunk, make_question
 
+from data.evaluation.promotion import Rule, decide_evaluation
 from data.evaluation.row_table import write_rows
 from data.nouns import Record
 from data.records.compose import RecordOptions
@@ -221,7 +222,7 @@ def page_of(path) -> tuple[str, Page]:
 
 
 FULL = {
-    "retrieval": {"recall@1": 0.5, "recall@5": 0.8, "mrr": 0.61},
+    "retrieval": {"recall@1": 0.5, "recall@5": 0.8, "any_hit@5": 0.9, "mrr": 0.61},
     "training": {"loss": [[1, 3.0], [2, 2.0], [3, 1.5]], "validation_loss": [[3, 1.7]], "steps": 3},
     "config": {"train": {"rank": 16, "targets": ["q", "v"]}},
     "lineage": {"ingest": "abc", "train": "def"},
@@ -237,6 +238,8 @@ def test_the_page_is_well_formed_self_contained_and_shows_every_part(records, tm
     assert not re.search(r"https?://|@import|url\(", text)
     assert "script" not in page.tags
     for part in ("Exact match", "Citation precision", "By oracle", "Retriever", "Loss"):
+        assert part in text
+    for part in ("Oracles among the first 5 (recall@5)", "Questions with an oracle among the first 5 (any-hit@5)"):
         assert part in text
     for part in ("train.rank", "abc", "gained most", "<mark>", "prefers-color-scheme", "width=device-width"):
         assert part in text
@@ -273,7 +276,7 @@ def test_the_markdown_summary_states_headline_and_failures(records):
     rows = rows_for(records)
     rows[1] = score_row(records[0], None, condition="adapter")
     text = summary_markdown(summarise(rows, samples=200), title="Trial <b>")
-    assert "**better**" in text
+    assert "**higher**" in text
     assert "1 of" in text
     assert "| Token F1 |" in text
     assert "<b>" not in text
@@ -336,3 +339,25 @@ def test_rows_are_written_as_a_table_of_flat_columns(records, tmp_path):
     write_rows(tmp_path / "again.parquet", rows)
     assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "rows.parquet").read_bytes()
     write_rows(tmp_path / "none.parquet", [])
+
+
+def test_page_and_summary_give_the_verdict_of_the_gate_and_no_other(records, tmp_path):
+    """Answers that are better are no better adapter where it has forgotten what the base could."""
+    rows = rows_for(records, 0.2, 0.9)
+    summary = summarise(rows, samples=500)
+    general = {"loss": {"difference": 0.7}}
+    decision = decide_evaluation(summary, general, Rule(margin=1, least_questions=1)).to_dict()
+    assert (summary["headline"]["verdict"], decision["verdict"]) == ("better", "hold")
+    training = {"records": 120, "records_too_long": 0, "records_seen": 12}
+    training |= {"steps": 4, "steps_taken": 4, "steps_of_all_epochs": 54}
+    write_report(tmp_path / "r.html", title="T", summary=summary, decision=decision, training=training, rows=rows)
+    text = page_of(tmp_path / "r.html")[0]
+    head = text[text.index('<div class="headline">') : text.index("</header>")]
+    assert '<strong class="bad">hold</strong>' in head
+    assert "better" not in re.sub(r"<[^>]*>", "", head)
+    assert "+0.700 nats per token" in head
+    assert "only 12 of 120 records were seen" in head
+    markdown = summary_markdown(summary, title="T", decision=decision, training=training)
+    assert "**hold**" in markdown
+    assert "**better**" not in markdown
+    assert "only 12 of 120 records were seen" in markdown

@@ -62,6 +62,44 @@ def test_a_search_is_filtered_by_a_column_of_a_table(project, docs):
     assert "built, region" in refused.stderr
 
 
+def test_what_could_not_be_read_is_named_with_its_reason_and_where_the_list_is(project, docs):
+    for number in range(12):
+        (docs / f"broken {number:02}.pdf").write_bytes(b"%PDF-1.4 broken")
+    lines = project.raft("ingest", "--no-prefect").stdout.splitlines()
+    at = lines.index("12 sources could not be used:")
+    assert (
+        len([line for line in lines[at:] if re.fullmatch(r"  broken \d\d\.pdf: it is damaged .* \(unreadable\)", line)])
+        == 10
+    )
+    (rest,) = [line for line in lines if line.startswith("  and 2 more; all of them: ")]
+    listed = (project.folder / rest.partition(": ")[2]).read_text()
+    assert listed.count("broken") >= 12
+    told = project.json("ingest", "--no-prefect")["quarantined"]
+    assert (told["number"], len(told["first"]), told["first"][0]["reason"]) == (12, 10, "unreadable")
+    assert "quarantined" not in project.json("index", "--no-prefect"), "it was told when they were read"
+
+
+def test_every_name_that_is_shown_can_be_given_back(project, docs):
+    (docs / "towns.csv").write_text("title,text\nAsh,The town of Ash has a mill.\nOak,The town of Oak has a forge.\n")
+    (docs / "z copy of elm.md").write_bytes((docs / "elm.md").read_bytes())
+    (docs / "scan.pdf").write_bytes(b"%PDF-1.4 broken")
+    project.values["questions"]["file"] = str(docs.parent / "questions.jsonl")
+    row = {"question": "What is the town of Elm known for?", "answer": "a wool hall", "document": "z copy of elm.md"}
+    (docs.parent / "questions.jsonl").write_text(json.dumps(row) + "\n")
+    project.write()
+    shown = project.json("ingest", "--dry-run")["files"]["new"]["files"]
+    assert "towns.csv" in shown
+    assert stages(project.json("questions", "--no-prefect"))["questions"]["metrics"]["kept"] == 1
+    for name in sorted({*shown} - {"scan.pdf", "z copy of elm.md"}):
+        sources = project.json("forget", name)["sources"]
+        hits = project.json("search", "the town", "-k", "50", "--where", f"source={name}")["hits"]
+        assert {hit["source"] for hit in hits} == {*sources}
+    refused = project.raft("forget", "towns.csv", "--yes", check=False)
+    assert (refused.returncode, "The corpus still has towns.csv" in refused.stderr) == (2, True)
+    assert project.json("forget", "z copy of elm.md")["sources"] == ["elm.md"]
+    assert "unreadable" in project.raft("forget", "scan.pdf", check=False).stderr
+
+
 def test_the_modes_are_compared_on_the_questions_of_the_run(project, docs, tmp_path):
     refused = project.raft("evaluate", "retrieval", check=False)
     assert refused.returncode == 2
@@ -71,11 +109,15 @@ def test_the_modes_are_compared_on_the_questions_of_the_run(project, docs, tmp_p
     assert reply["questions"] == 24
     assert set(reply["modes"]) == {"dense", "lexical", "hybrid"}
     assert reply["modes"]["lexical"]["recall@5"] > reply["modes"]["dense"]["recall@5"]  # random weights
-    assert reply["configured"] == "dense"
-    assert reply["differences"]["lexical"]["low"] > 0
+    assert reply["configured"] == "hybrid"
+    assert reply["differences"]["dense"]["high"] < 0
     page = Path(reply["report"]).read_text()
-    assert all(word in page for word in ("lexical is better than dense", "Every question is answered"))
+    assert all(word in page for word in ("dense is worse than hybrid", "Every question is answered"))
     assert not set(re.findall(r'(?:src|href)="([^"]*)"', page))
+    by_document = project.json("evaluate", "retrieval", "--gold", "document", "--html", "documents.html")
+    assert (reply["gold"], by_document["gold"]) == ("chunk", "document")
+    assert by_document["modes"]["dense"]["any_hit@1"] > reply["modes"]["dense"]["any_hit@1"], "another part will do"
+    assert "any passage of the right document counts" in by_document["about"]
     before = page
     project.raft("questions", "--no-prefect", "--set", "retrieval.mode=lexical")
     output = project.raft("evaluate", "retrieval", "--set", "retrieval.mode=lexical", "--html", "other.html").stdout
@@ -95,15 +137,25 @@ def test_a_judged_set_is_compared_without_building_anything(project, docs, tmp_p
     reply = project.json("evaluate", "retrieval", "--data", str(folder))
     assert reply["questions"] == 1
     assert reply["modes"]["lexical"]["recall@1"] == 1.0
+    assert reply["cut_passages"] == 8
+    assert "saw only the first 24 tokens of 8 of 8 passages" in reply["caution"]
+    assert "saw only the first 24 tokens of 8 of 8 passages" in Path(reply["report"]).read_text()
+    chunks = ("--chunk", "--set", "chunk.max_tokens=16", "--set", "chunk.min_tokens=4")
+    cut = project.json("evaluate", "retrieval", "--data", str(folder), *chunks)
+    assert int(re.search(r"in (\d+) chunks of at most 16 tokens", cut["about"])[1]) > 8
+    assert cut["gold"] == "document"
+    assert cut["modes"]["lexical"]["recall@1"] == 1.0
+    refused = project.raft("evaluate", "retrieval", "--chunk", check=False)
+    assert refused.returncode == 2
     assert not (tmp_path / ".raft" / "store").exists() or not list((tmp_path / ".raft" / "store").iterdir())
 
 
 def test_the_retriever_of_the_configuration_is_that_of_the_training_data(project, docs):
-    first = project.json("records", "--no-prefect")
-    planned = stages(project.json("plan", "--set", "retrieval.mode=hybrid"))
+    first = project.json("records", "--no-prefect", "--set", "retrieval.mode=dense")
+    planned = stages(project.json("plan"))
     assert [planned[name]["state"] for name in ("ingest", "chunk", "embed", "index")] == ["cached"] * 4
     assert planned["questions"]["why"] == "retrieval.mode: dense → hybrid"
-    second = project.json("records", "--no-prefect", "--set", "retrieval.mode=hybrid")
+    second = project.json("records", "--no-prefect")
     assert second["ran"] == ["questions", "records"]
     assert stages(first)["records"]["key"] != stages(second)["records"]["key"]
 

@@ -24,8 +24,8 @@ def test_the_change_counts_documents_and_passages():
         ({"change": SMALL, "age_days": 1}, "refresh", "2.0% of the passages are new or gone, below 5.0%"),
         ({"change": Change(added=("b",), passages=0.05), "age_days": 1}, "retrain", "1 added; 5.0%"),
         ({"change": Change(), "age_days": 30}, "retrain", "30.0 days old"),
-        ({"change": SMALL, "age_days": 1, "recall": (0.9, 0.8)}, "retrain", "fell from 0.900 to 0.800"),
-        ({"change": SMALL, "age_days": 1, "recall": (0.9, 0.89)}, "refresh", "below"),
+        ({"change": SMALL, "age_days": 1, "any_hit": (0.9, 0.8)}, "retrain", "fell from 0.900 to 0.800"),
+        ({"change": SMALL, "age_days": 1, "any_hit": (0.9, 0.89)}, "refresh", "below"),
         ({"change": Change(), "age_days": 1, "settings": ("train",)}, "retrain", "settings were changed: train"),
         # a document renamed or a blank line added: no passage differs, the index still has to follow
         ({"change": Change(edited=("a.md",)), "age_days": 1}, "refresh", "1 edited; 0.0%"),

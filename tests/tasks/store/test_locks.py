@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 
 from tasks.store.locks import FileLock, locked
 
@@ -41,10 +40,13 @@ def test_kill_9_of_the_holder_frees_the_lock(tmp_path):
     path = tmp_path / "a.lock"
     other = hold_elsewhere(path)
     holders = []
-    timer = threading.Timer(0.3, lambda: os.kill(other.pid, signal.SIGKILL))
-    timer.start()
+
+    def kill(holder):
+        holders.append(holder)
+        os.kill(holder.pid, signal.SIGKILL)
+
     lock = FileLock(path)
-    assert lock.acquire(timeout_seconds=30, on_wait=holders.append)
+    assert lock.acquire(timeout_seconds=30, on_wait=kill)
     assert [h.pid for h in holders] == [other.pid]
     assert lock.holder().pid == os.getpid()
     lock.release()

@@ -1,4 +1,4 @@
-"""How often the retriever finds the oracles of test questions, in an earlier index and in the present one."""
+"""How many test questions have an oracle among their passages (any-hit), in an earlier index and in the present one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from data.nouns import Record, read_jsonl
+from tasks.runtime.exam import retrieval_figures
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json
 from tasks.runtime.retriever import open_retriever
 
@@ -14,18 +15,22 @@ if TYPE_CHECKING:
     from tasks.retrieval import RetrievalConfig
 
 
-def recall_then_and_now(
-    then: Mapping[str, StageFiles], now: Mapping[str, StageFiles], config: RetrievalConfig, embedder: ModelFolder
+def any_hit_then_and_now(
+    then: Mapping[str, StageFiles],
+    now: Mapping[str, StageFiles],
+    config: RetrievalConfig,
+    models: Mapping[str, ModelFolder],
 ) -> tuple[float, float] | None:
     """Shares of the earlier version's test questions with an oracle among the passages shown: in its index and now.
 
     Only questions whose oracles are still in the corpus count; None if there are none.
 
     Args:
-        then, now: manifests of `records`, `index` and `chunk`.
+        then, now: manifests of `records`, `index` and `chunk`, and those of an adapted retriever where there is one.
+        models: by role, as `open_retriever` takes them.
     """
     config = config.model_copy(update={"store": None})  # a team's store holds one corpus; this compares two
-    present = open_retriever(config, now["index"], now["chunk"], embedder)
+    present = _open(config, now, models)
     test = [
         r
         for r in read_jsonl(then["records"].path("test.jsonl"), Record)
@@ -34,11 +39,15 @@ def recall_then_and_now(
     if not test:
         return None
     passages = read_json(then["records"].path("contract.json"))["passages"]
-    earlier = open_retriever(config, then["index"], then["chunk"], embedder)
-    return _recall(earlier, test, passages), _recall(present, test, passages)
+    earlier = _open(config, then, models)
+    return _any_hit(earlier, test, passages), _any_hit(present, test, passages)
 
 
-def _recall(retriever: Retriever, test: Sequence[Record], passages: int) -> float:
+def _open(config: RetrievalConfig, built: Mapping[str, StageFiles], models: Mapping[str, ModelFolder]) -> Retriever:
+    index = built.get("index_adapted", built["index"])
+    return open_retriever(config, index, built["chunk"], models, adapt=built.get("adapt"))
+
+
+def _any_hit(retriever: Retriever, test: Sequence[Record], passages: int) -> float:
     hits = retriever.search([r.metadata["question"] for r in test], passages)
-    successes = [any(h.chunk_id in r.metadata["oracle_ids"] for h in some) for r, some in zip(test, hits, strict=True)]
-    return sum(successes) / len(successes)
+    return retrieval_figures(test, hits, passages)[f"any_hit@{passages}"]
