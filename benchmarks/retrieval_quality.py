@@ -81,12 +81,13 @@ QUICK = dataclasses.replace(
     queries=50,
     documents=150,
     baseline={
-        "dense": (0.0, 0.0, 0.0, 0.0),
-        "lexical": (0.0, 0.0, 0.0, 0.0),
-        "hybrid": (0.0, 0.0, 0.0, 0.0),
+        "dense": (0.904, 0.81, 0.98, 0.98),
+        "lexical": (0.859, 0.77, 0.89, 0.93),
+        "hybrid": (0.918, 0.81, 0.98, 1.0),
     },
 )
-"""Measured with this script on 2026-11-29."""
+"""Measured with this script on 2026-11-29, in float32."""
+OF_A_QUESTION = 0.025  # what quick figures may fall by: one of 50 questions, which another processor may rank otherwise
 
 
 def main() -> int:
@@ -120,7 +121,9 @@ def main() -> int:
             print(f"{name:9} hybrid, constant {constant}: " + " / ".join(f"{row[metric]:.3f}" for metric in METRICS))
         for mode, row in figures[name].items():
             below = [
-                metric for metric, wanted in zip(METRICS, data.baseline[mode]) if row[metric] < wanted - TOLERANCE[mode]
+                metric
+                for metric, wanted in zip(METRICS, data.baseline[mode])
+                if row[metric] < wanted - (OF_A_QUESTION if args.quick else TOLERANCE[mode])
             ]
             short += [f"{name} {mode} {metric}" for metric in below]
             wanted = " / ".join(f"{value:.3f}" for value in data.baseline[mode])
