@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 
 from data.evaluation.conditions import condition_words, setting_words
-from data.evaluation.coverage import unseen_records
 from data.evaluation.promotion import verdict_in_markdown
 from data.evaluation.scoring import METRICS
 from data.prompting.contract import chat_of
 from data.statistics import TOO_FEW
+from data.training_coverage import unseen_records
 
 README = "README.md"
 
