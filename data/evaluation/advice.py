@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from data.evaluation.coverage import seen_share, unseen_records
 from data.evaluation.promotion import GENERAL, Decision
 from data.evaluation.scoring import CLOSED
 from data.statistics import detectable_difference
 from data.text.normalisation import normalise
+from data.training_coverage import seen_share, unseen_records
 
 FEW_RECORDS = 500
 GOOD_ANY_HIT = 0.85

@@ -7,12 +7,12 @@ from made_up import ask_all, compose, corpus
 from data.evaluation.advice import Probe, SearchTrial, advise, probe_from
 from data.evaluation.comparison import summarise
 from data.evaluation.conditions import conditions
-from data.evaluation.coverage import unseen_records
 from data.evaluation.presupposing import presupposing_questions
 from data.evaluation.promotion import Rule, decide_evaluation
 from data.evaluation.scoring import score_row
 from data.nouns import Hit
 from data.prompting.contract import load_template
+from data.training_coverage import unseen_records
 
 
 def test_nothing_measured_means_nothing_said():
