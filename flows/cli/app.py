@@ -99,6 +99,7 @@ def _register(app: typer.Typer) -> None:
         run,
         schedule,
         search,
+        serve,
         server,
     )
 
@@ -114,6 +115,7 @@ def _register(app: typer.Typer) -> None:
     _command(app, advise.advise, "raft advise my.yaml --questions 40")
     _command(app, search.search, 'raft search "How do closures work?" -k 3')
     _command(app, ask.ask, 'raft ask "How do closures work?"')
+    _command(app, serve.serve, "raft serve my.yaml --port 8000")
     _command(app, retrain.retrain, "raft retrain my.yaml --no-prefect")
     _command(app, promote.promote, 'raft promote 3 --reason "looked at by hand"')
     _command(app, promote.rollback, 'raft rollback --reason "complaints"')

@@ -13,7 +13,7 @@ from flows.cli import app
 
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
 LATER = ["promote", "rollback", "adapters", "explain", "card", "forget", "gc", "domains", "schedule", "server"]
-VERBS = ["run", "plan", *STAGES, "search", "ask", *LATER, "init", "schema", "models"]
+VERBS = ["run", "plan", *STAGES, "search", "ask", "serve", *LATER, "init", "schema", "models"]
 
 
 @pytest.fixture(scope="module")
