@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import chaos_cases as acts
-from chaos_field import STAGES, VARIANTS, Case, Field
+from disturbances import cases as acts
+from disturbances.field import STAGES, VARIANTS, Case, Field
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "flows"))
 import tiny
@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--few", action="store_true", help="10 kills and one or two of every other kind")
     parser.add_argument("--kills", type=int, help="random kills; default 50, with --few 10")
     parser.add_argument("--only-kills", action="store_true", help="leave out the other kinds of disturbance")
-    parser.add_argument("--only", action="append", help="only cases of this function of chaos_cases; may be repeated")
+    parser.add_argument("--only", action="append", help="only cases of this function of disturbances/cases.py")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     args = parser.parse_args()

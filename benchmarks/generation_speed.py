@@ -29,6 +29,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+NEEDS = "data HuggingFaceTB/SmolLM2-135M-Instruct"
+KEYS = """
+    over_transformers prefill_over_transformers decode_over_transformers single_over_transformers cpu/over_transformers
+    decode_tokens_per_cpu_second/engine equal_tokens"""
 SIDES = ("engine", "transformers")
 PARTS = {"over": "batch", "prefill_over": "prefill", "decode_over": "decode", "single_over": "single"}
 

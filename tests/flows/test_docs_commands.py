@@ -122,7 +122,7 @@ def test_a_command_in_a_sentence_names_what_there_is(command, monkeypatch, capsy
         ["make", "rum"],
         ["python", "benchmarks/scalling.py"],
         ["python", "benchmarks/scaling.py", "--quik"],
-        ["python", "-m", "jora_engine.no_such_module"],
+        ["python", "-m", "no_such_module"],
         ["pip", "install", "-e", ".[orc]"],
     ],
     ids=" ".join,

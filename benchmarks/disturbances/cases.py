@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from chaos_field import VARIANTS, Case, Field, heard, kill_session, orphans_of, session_of
-
+from disturbances.field import VARIANTS, Case, Field, heard, kill_session, orphans_of, session_of
 from tasks.adapters.registry import Registry
 from tasks.store.store import Store
 

@@ -1,0 +1,1 @@
+"""What `chaos.py` disturbs, and how."""
