@@ -34,6 +34,8 @@ def search(
         emit({"ok": True, **facts(stale), "query": query, "hits": rows})
         return
     out = Terminal()
+    if not rows:
+        out.print(f"No passage passes --where {' '.join(where)}." if where else "Nothing was found.", markup=False)
     for row in rows:
         page = f", page {row['page']}" if row["page"] else ""
         out.print(
