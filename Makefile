@@ -2,12 +2,18 @@
 # again when the pins (constraints.txt, pyproject.toml) or the Python change.
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
+# The engine alone, as on a bare JAX image: a newer Python and jax, and none of prefect, faiss and datasets.
+PYTHON312 ?= $(shell for p in python3.12 $(HOME)/.pyenv/versions/3.12.*/bin/python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo $$p && break; done)
+BARE := .venv-bare
+BARE_PACKAGES := jax==0.11.2 flax==0.12.12 optax orbax-checkpoint safetensors tokenizers sentencepiece gguf matplotlib \
+	jinja2 pytest pytest-xdist hypothesis torch transformers peft
 PINS := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(PINS)
 
-.PHONY: run test check lint setup clean
+.PHONY: run test test-bare check lint docs setup release clean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -15,6 +21,18 @@ run: $(STAMP)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -m "not heavy" -n 2 --dist loadfile $(TESTS)
+
+test-bare: $(BARE)/.installed-$(PINS)
+	JAX_PLATFORMS=cpu $(BARE)/bin/python -m pytest -m "not heavy" -n 2 --dist loadfile $(or $(TESTS),tests/jora_engine)
+
+$(BARE)/.installed-$(PINS):
+	@test -n "$(PYTHON312)" || { echo "Python 3.12 is needed and was not found: set PYTHON312"; exit 1; }
+	@echo "Setting up $(BARE) with $(PYTHON312) (once; a few minutes)"
+	@rm -f $(BARE)/.installed-*
+	@test -x $(BARE)/bin/python || $(PYTHON312) -m venv $(BARE)
+	@grep -vE '^(jax|jaxlib|flax)==' constraints.txt > $(BARE)/constraints.txt
+	@$(BARE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(BARE)/constraints.txt $(BARE_PACKAGES)
+	@touch $@
 
 check: lint
 	$(VENV)/bin/python -m pytest -q -m "not heavy and not slow" -n 2 --dist loadfile $(TESTS)
@@ -25,16 +43,27 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+docs: $(VENV)/.docs-$(PINS)
+	$(VENV)/bin/python .ci/site.py
+
 setup: $(STAMP)
+
+# sdist and wheel in dist/, tried in an empty environment
+release:
+	.ci/release "$(PYTHON)"
 
 # The stamp is written last, so an installation that was cut short is done again.
 $(STAMP):
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and was not found"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11.5 or newer is needed and was not found"; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON) (once; a few minutes)"
 	@rm -f $(VENV)/.installed-*
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	@touch $@
 
+$(VENV)/.docs-$(PINS): $(STAMP)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,docs]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .raft
+	rm -rf $(VENV) $(BARE) .raft

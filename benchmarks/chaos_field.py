@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,17 +119,18 @@ class Field:
         lines = out.getvalue().splitlines()
         return {"code": code, "said": err.getvalue(), **(json.loads(lines[-1]) if lines else {})}
 
-    def learn(self) -> None:
-        """The undisturbed run and night."""
+    def learn(self, variants: Iterable[str] = VARIANTS, night: bool = True) -> None:
+        """The undisturbed run, trainings of `variants`, and the undisturbed `night`."""
         done = self.again("run")
         assert done["code"] == 0, done["said"]
         self.seconds = {row["stage"]: row["seconds"] for row in done["stages"]}
-        self.trainings = {name: self.training(name) for name in VARIANTS}
-        self.take_out("train")
-        night = self.again("retrain")
-        assert night["result"] == "promoted", night
-        self.seconds["retrain"] = night["seconds"]
-        shutil.rmtree(self.store / "registry")
+        self.trainings = {name: self.training(name) for name in variants}
+        if night:
+            self.take_out("train")
+            done = self.again("retrain")
+            assert done["result"] == "promoted", done
+            self.seconds["retrain"] = done["seconds"]
+            shutil.rmtree(self.store / "registry")
         self.truth = self.digests()
 
     def training(self, variant: str) -> dict[str, str]:

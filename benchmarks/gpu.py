@@ -33,6 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a bare checkout
 
+KEYS = "model rows/*/side"  # a row that failed has `error` and makes the exit code 1
 GIB = 2**30
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 MODELS: dict[str, dict[str, int]] = {

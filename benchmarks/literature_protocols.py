@@ -11,7 +11,7 @@ from typing import Any
 from data.nouns import digest
 
 RIVAL_FIELDS = ("epochs", "learning_rate", "rank", "shuffled", "trainer")  # that leave records and prompts as they are
-TRAINERS = {"jora": "jora_engine.training.job", "peft": "benchmarks.peft_reference"}
+TRAINERS = {"jora": "jora_engine.training.job", "peft": "peft_reference"}
 TEST_ARTICLES = 14  # of SQuAD's 48; the other 34 are trained on
 
 

@@ -4,44 +4,91 @@
     python benchmarks/loss_by_part.py ADAPTER train.jsonl --records 24 --json
 
 Tells a model that has not learnt the form, or to copy, from one that does not know what to choose. transformers and
-PEFT read the records in float32, the right output before each token given; only records that quote are read. `--quick`
-reads four. The last line with --json is one object: part -> nats and tokens a record, share right by greedy choice.
+PEFT read the records in float32, the right output before each token given; only records that quote are read, by the
+prompt contract in the adapter's raft.json, else by the template that they name. `--quick` reads four, and without an
+adapter those of a random model in miniature. The last line with --json is one object: part -> nats and tokens a
+record, share right by greedy choice.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import tempfile
 from collections import Counter, defaultdict
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
+from goals import Goals, finish
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.nouns import Record, read_jsonl
-from data.prompting.contract import PromptTemplate, load_template, to_messages
+from data.prompting.contract import PromptTemplate, closing, load_template, template_from_contract, to_messages
+from raft_errors import BadInput
 from tasks.inputs.models import resolve
 
+KEYS = "records parts/*/nats parts/*/tokens parts/*/right"
+GOALS: Goals = {
+    "records": (">=", 1),
+    "parts/quote, rest/tokens": (">=", 1),
+    "parts/answer, first token/tokens": (">=", 1),
+}
 PARTS = ("passage number", "markup", "quote, 3 first tokens", "quote, rest", "answer, first token", "answer, rest")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("adapter", type=Path, help="PEFT folder")
-    parser.add_argument("file", type=Path, help="records (JSON Lines) in a built-in template")
+    parser.add_argument("adapter", type=Path, nargs="?", help="PEFT folder")
+    parser.add_argument("file", type=Path, nargs="?", help="its records (JSON Lines)")
     parser.add_argument("--base", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="Hub id or folder")
     parser.add_argument("--records", type=int, default=24, help="the first so many that quote")
     parser.add_argument("--quick", action="store_true", help="four records")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     args = parser.parse_args()
-    folder = resolve(args.base).folder
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model = PeftModel.from_pretrained(base, args.adapter).eval()
-    quoting = (record for record in read_jsonl(args.file, Record) if record.metadata["quotes"])
-    records = list(islice(quoting, 4 if args.quick else args.records))
+    if args.file is None and not args.quick:
+        parser.error("an adapter and its records are needed, or --quick")
+    count = 4 if args.quick else args.records
+    if args.file is None:
+        import miniature
+
+        with tempfile.TemporaryDirectory() as place:
+            base = miniature.write_base(Path(place, "base"))
+            adapter = miniature.write_adapter(base, Path(place, "adapter"))
+            figures = measure(base, adapter, miniature.write_records(Path(place, "records.jsonl")), count)
+    else:
+        figures = measure(resolve(args.base).folder, args.adapter, args.file, count)
+    print(f"{figures['records']} records, {sum(row['nats'] for row in figures['parts'].values()):.2f} nats a record")
+    for part, row in figures["parts"].items():
+        print(f"{part:22} {row['nats']:6.2f} nats {row['tokens']:6.1f} tokens {row['right']:6.1%} right")
+    return finish(figures, GOALS, args.json)
+
+
+def template_of(record: Record, adapter: Path) -> PromptTemplate:
+    """The template by which a record was written; BadInput where neither the adapter nor this release has it."""
+    contract = adapter / "raft.json"
+    if contract.is_file() and "prompt" in (facts := json.loads(contract.read_text(encoding="utf-8"))):
+        template = template_from_contract(facts["prompt"])
+    else:
+        template = load_template(record.metadata["template"])
+    if template.version != record.metadata["template_version"]:
+        raise BadInput(
+            f"the records were written by another template than {template.id!r} is now",
+            expected="the adapter's folder with its raft.json, and the records that it was trained on",
+        )
+    return template
+
+
+def measure(base: Path, adapter: Path, file: Path, count: int) -> dict[str, Any]:
+    """Nats and tokens a record, and the share right by greedy choice, of each of PARTS, in `count` records."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    whole = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = PeftModel.from_pretrained(whole, adapter).eval()
+    quoting = (record for record in read_jsonl(file, Record) if record.metadata["quotes"])
+    records = list(islice(quoting, count))
     nats: defaultdict[str, float] = defaultdict(float)
     tokens: Counter[str] = Counter()
     right: Counter[str] = Counter()
@@ -54,7 +101,7 @@ def main() -> None:
         with torch.no_grad():
             log = torch.log_softmax(model(ids).logits[0, :-1], -1)
         seen: Counter[str] = Counter()
-        template = load_template(record.metadata["template"])
+        template = template_of(record, adapter)
         for place, start in enumerate(starts):
             if start >= 0:
                 token = ids[0, place]
@@ -62,27 +109,24 @@ def main() -> None:
                 nats[part] -= log[place - 1, token].item()
                 tokens[part] += 1
                 right[part] += int(log[place - 1].argmax() == token)
-    count = max(1, len(records))
-    found = {
+    number = max(1, len(records))
+    parts = {
         part: {
-            "nats": round(nats[part] / count, 3),
-            "tokens": round(tokens[part] / count, 2),
+            "nats": round(nats[part] / number, 3),
+            "tokens": round(tokens[part] / number, 2),
             "right": round(right[part] / max(1, tokens[part]), 3),
         }
         for part in PARTS
     }
-    print(f"{len(records)} records, {sum(nats.values()) / count:.2f} nats a record")
-    for part, row in found.items():
-        print(f"{part:22} {row['nats']:6.2f} nats {row['tokens']:6.1f} tokens {row['right']:6.1%} right")
-    if args.json:
-        print(json.dumps({"records": len(records), "parts": found}))
+    return {"records": len(records), "parts": parts}
 
 
 def part_of(output: str, start: int, token: str, template: PromptTemplate, seen: Counter[str]) -> str:
     """Which of PARTS the token at character `start` of the output is; counts what it has `seen` of each."""
     answer = output.rindex(template.answer_marker) + len(template.answer_marker)
     opened = output.rfind(template.begin_quote, 0, start + 1)
-    inside = opened >= 0 and opened + len(template.begin_quote) <= start < output.index(template.end_quote, opened)
+    first = opened + len(template.begin_quote)
+    inside = opened >= 0 and first <= start < closing(output, first, template.begin_quote, template.end_quote)
     if start >= answer:
         part = "answer, rest" if seen["answer"] else "answer, first token"
         seen["answer"] += 1
@@ -95,4 +139,4 @@ def part_of(output: str, start: int, token: str, template: PromptTemplate, seen:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,24 +1,31 @@
 """LoRA training of RAFT records by transformers + PEFT alone: what the engine's adapters are compared with.
 
     python benchmarks/peft_reference.py job.json
+    python benchmarks/peft_reference.py --quick --json      # a random model in miniature: does it run?
 
 Written as their documentation does it, with none of the engine's code: their chat template, their initial values,
 padded micro batches of two, AdamW with a cosine from `learning_rate`, bfloat16 base under autocast, float32 adapter,
-the loss of a step over its completion tokens. `raft_literature.py --vary trainer=peft` runs it.
+the loss of a step over its completion tokens. `raft_literature.py --vary trainer=peft` runs it. The last line with
+--json is one object: first_loss, final_loss (nats a completion token), steps, records.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import peft
 import torch
+from goals import Goals, finish
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_cosine_schedule_with_warmup
 
+KEYS = "first_loss final_loss steps records"
+GOALS: Goals = {"steps": (">=", 1)}
 MICRO_BATCH = 2
 
 
@@ -95,5 +102,29 @@ def one_step(model: Any, chosen: list[tuple[list[int], int]]) -> float:
     return total
 
 
+def miniature_job(place: Path) -> dict[str, Any]:
+    """Six epochs over four records, in which even a random model of two layers learns something."""
+    import miniature
+
+    training = {"rank": 4, "learning_rate": 5e-2, "epochs": 6, "steps": 12, "seed": 0}
+    train_file = miniature.write_records(place / "train.jsonl", 4)
+    return {"model": str(miniature.write_base(place / "base")), "train": str(train_file), "out": str(place), **training}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", type=Path, nargs="?", help="the job (JSON)")
+    parser.add_argument("--quick", action="store_true", help="a random model in miniature and four records, no job")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
+    args = parser.parse_args()
+    if args.job is not None:
+        return finish(train(json.loads(args.job.read_text())), GOALS, args.json)
+    if not args.quick:
+        parser.error("a job is needed, or --quick")
+    with tempfile.TemporaryDirectory() as place:
+        figures = train(miniature_job(Path(place)))
+    return finish(figures, {**GOALS, "final_loss": ("<=", 0.99 * figures["first_loss"])}, args.json)
+
+
 if __name__ == "__main__":
-    train(json.loads(Path(sys.argv[1]).read_text()))
+    sys.exit(main())

@@ -8,6 +8,7 @@ Imports the questions, mines distractors, composes records, trains an adapter an
 questions over the passages that the retriever finds, with the pipeline's own code. Everything is kept in the work
 folder: a killed run goes on, and a run with other settings makes only what they change. `--vary epochs=2` tries a
 change of the protocol. The last line with --json is one object: set -> base, adapter, difference, ci95 and the rest.
+--quick only shows that it runs: a random base of two layers, word search, a few questions, a work folder of its own.
 Exits 1 where a goal is missed (not with --quick): on SQuAD 25 points of F1 with an interval above zero, citation
 precision 0.9, quotes verbatim 0.95; on PubMedQA more than the majority class.
 """
@@ -21,6 +22,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from literature_protocols import PROTOCOLS, RIVAL_FIELDS, TRAINERS, Protocol, draw, unit_of, varied
+from miniature import write_base
 
 from data.evaluation.comparison import summarise
 from data.evaluation.conditions import conditions
@@ -54,8 +57,16 @@ from tasks.store.store import read_json
 
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
-GOALS = {"difference": 0.25, "ci95_low": 0.0, "citation_precision": 0.9, "verbatim": 0.95}  # of SQuAD
+NEEDS = "data"
+KEYS = """
+    */base */adapter */difference */ci95 */questions */oracle_retrieved */adapter_citation_precision */adapter_verbatim
+    */train_records */protocol"""
+LEAST = {"difference": 0.25, "ci95_low": 0.0, "citation_precision": 0.9, "verbatim": 0.95}  # of SQuAD
 ROWS = 2  # packed rows of a step
+QUICK: dict[str, Any] = {
+    **{"train": 24, "test": 8, "epochs": 1, "max_new_tokens": 16, "mode": "lexical"},
+    **{"max_tokens": 4096, "row_tokens": 4096},  # the tokenizer of the base in miniature writes nearly every byte
+}
 
 
 def main() -> int:
@@ -63,11 +74,12 @@ def main() -> int:
     default_data = here.parent / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", action="append", choices=list(PROTOCOLS), help="may be given again; default: all")
-    parser.add_argument("--quick", action="store_true", help="24 training and 16 test questions: does it run?")
+    parser.add_argument("--quick", action="store_true", help="SQuAD alone unless --set says more, in miniature")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--vary", action="append", default=[], metavar="FIELD=VALUE", help="change the protocol")
     parser.add_argument("--rival", action="append", default=[], metavar="FIELD=VALUE", help="a second adapter's change")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
+    parser.add_argument("--base", default=BASE, help="Hub id or folder; with --quick a random one of two layers")
     parser.add_argument("--work", type=Path, default=here / ".raft" / "benchmarks" / "literature")
     args = parser.parse_args()
     if not args.data.is_dir():
@@ -77,13 +89,14 @@ def main() -> int:
     for name in args.set or PROTOCOLS:
         varied(PROTOCOLS[name], [*args.vary, *args.rival])  # a wrong name or value is said before anything is trained
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compile_cache()))
-    figures = {}
-    for name in args.set or PROTOCOLS:
-        protocol = varied(PROTOCOLS[name], args.vary)
-        if args.quick:
-            protocol = dataclasses.replace(protocol, train=24, test=16, epochs=1)
-        figures[name] = run(name, protocol, args.rival, args.data, args.work / name)
-        print(f"{name}: " + json.dumps(figures[name]), flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        base, work = (write_base(Path(place, "base")), Path(place)) if args.quick else (args.base, args.work)
+        figures = {}
+        for name in args.set or (["squad"] if args.quick else PROTOCOLS):
+            protocol = varied(PROTOCOLS[name], args.vary)
+            protocol = dataclasses.replace(protocol, **QUICK) if args.quick else protocol
+            figures[name] = run(name, protocol, args.rival, args.data, work / name, resolve(str(base)))
+            print(f"{name}: " + json.dumps(figures[name]), flush=True)
     missed = [line for name, found in figures.items() for line in goals_missed(name, found)]
     print(f"goals missed: {'; '.join(missed) or 'none'}")
     if args.json:
@@ -102,15 +115,17 @@ def goals_missed(name: str, found: Mapping[str, Any]) -> list[str]:
         return []
     values = {"difference": found["difference"], "ci95_low": found["ci95"][0]}
     values |= {m: (found[f"adapter_{m}"] or {}).get("value", 0.0) for m in ("citation_precision", "verbatim")}
-    return [f"squad {goal} {values[goal]:.3f}, goal {least}" for goal, least in GOALS.items() if values[goal] < least]
+    return [f"squad {goal} {values[goal]:.3f}, goal {least}" for goal, least in LEAST.items() if values[goal] < least]
 
 
-def run(name: str, protocol: Protocol, rivals: Sequence[str], data: Path, work: Path) -> dict[str, Any]:
+def run(
+    name: str, protocol: Protocol, rivals: Sequence[str], data: Path, work: Path, base: ModelFiles
+) -> dict[str, Any]:
     """Figures of one set; `rivals` are changes of the protocol, each for a further adapter."""
     begin = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
     cache = SqliteCache(work / "items.sqlite")
-    base, template = resolve(BASE), load_template(protocol.template)
+    template = load_template(protocol.template)
     chunks, documents = read_corpus(data / protocol.folder / protocol.corpus)
     rows = draw(name, protocol, read(data / protocol.folder / "questions.jsonl"))
     retriever = make_retriever(chunks, protocol.mode, work, cache)
@@ -155,7 +170,7 @@ def run(name: str, protocol: Protocol, rivals: Sequence[str], data: Path, work: 
     write_jsonl(folder / "rows.jsonl", scored)
     write_report(
         folder / "report.html",
-        title=f"{name}: {BASE.split('/')[-1]} against its RAFT adapter",
+        title=f"{name}: {base.name.split('/')[-1]} against its RAFT adapter",
         summary=summary,
         rows=scored,
         training=training,
@@ -314,7 +329,7 @@ def train(protocol: Protocol, records: Sequence[Record], base: ModelFiles, work:
             tokens = sum(int(r.metadata["tokens"]) for r in records) * protocol.epochs
             job |= {**training, "rank": protocol.rank, "steps": max(1, tokens // (ROWS * protocol.row_tokens))}
         write_json(place / "job.json", job)
-        here = {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+        here = {"PYTHONPATH": str(Path(__file__).resolve().parent)}  # for peft_reference.py
         child = [str(place / "job.json")]
         run_child(TRAINERS[protocol.trainer], child, log_file=place / "trainer.log", on_event=show, environment=here)
     return place / "out" / "adapter", read_json(place / "out" / "training.json")

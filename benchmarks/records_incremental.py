@@ -27,6 +27,10 @@ from data.records.diff import diff_records
 from retrieval.mining import mine_distractors
 from retrieval.search import Retriever
 
+NEEDS = "data"
+KEYS = """
+    documents changed_documents full/teacher_calls same/calls_share edited/calls_share edited/records_same
+    edited/why deleted/teacher_calls missed"""
 SHARE = 0.03
 LIMIT = 0.035
 

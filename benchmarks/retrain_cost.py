@@ -7,8 +7,8 @@
 2,000 paragraphs of SQuAD stand as files in a folder; a teacher behind a loopback endpoint answers by rule and counts
 its calls. After a full run, each case starts from a copy of its store: nothing changed; 1, 3 and 10 % of the documents
 edited; 3 % deleted. `raft records --no-prefect` runs as a user runs it, in a process of its own. The last line with
---json is one object. Exits 1 where an unchanged corpus takes 10 s or more, or 3 % more than 5 % of the full run's
-teacher calls, embedded chunks or CPU time.
+--json is one object. Exits 1 where an unchanged corpus takes 10 s of CPU time or more, or 3 % more than 5 % of the full
+run's teacher calls, embedded chunks or, but for --quick, where starting is most of the work, CPU time.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ from records_incremental import CountingTeacher
 
 from data.nouns import digest
 
+NEEDS = "data sentence-transformers/all-MiniLM-L6-v2"
+KEYS = "documents full/teacher_calls full/embedded_chunks cases/*/teacher_calls cases/*/shares/cpu_seconds missed"
 CASES = {"0 %": ("edit", 0.0), "1 %": ("edit", 0.01), "3 %": ("edit", 0.03), "10 %": ("edit", 0.1)}
 CASES["3 % deleted"] = ("delete", 0.03)
+QUICK = ("0 %", "3 %")
 UNCHANGED_SECONDS, LIMIT = 10.0, 0.05
 
 
@@ -74,7 +77,7 @@ class Endpoint:
 def main() -> int:
     default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="200 documents")
+    parser.add_argument("--quick", action="store_true", help="100 documents, and only the cases 0 %% and 3 %%")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--teacher-seconds", type=float, default=0.0, help="how long the teacher takes for a call")
     parser.add_argument("--case", choices=CASES, action="append", help="only this change; may be repeated")
@@ -84,7 +87,7 @@ def main() -> int:
         parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
     lines = (args.data / "squad_v1_dev" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
     texts = {f"{number:04d}.txt": json.loads(line)["text"] for number, line in enumerate(lines)}
-    texts = dict(list(texts.items())[: 200 if args.quick else 2000])
+    texts = dict(list(texts.items())[: 100 if args.quick else 2000])
     endpoint = Endpoint(args.teacher_seconds)
     with tempfile.TemporaryDirectory(prefix="raft-cost-") as folder:
         home = Path(folder)
@@ -93,16 +96,17 @@ def main() -> int:
         print_row("full", full, full)
         shutil.copytree(home / ".raft", home / "after-full", symlinks=True)
         cases = {}
-        for name in args.case or CASES:
+        for name in args.case or (QUICK if args.quick else CASES):
             kind, share = CASES[name]
             shutil.rmtree(home / ".raft")
             shutil.copytree(home / "after-full", home / ".raft", symlinks=True)
             cases[name] = measure(home, changed(texts, kind, share), endpoint)
             cases[name]["shares"] = shares(cases[name], full)
             print_row(name, cases[name], full)
-    late = "0 %" in cases and cases["0 %"]["wall_seconds"] >= UNCHANGED_SECONDS
-    missed = ["0 % within 10 s"] if late else []
-    for part in ("teacher_calls", "embedded_chunks", "cpu_seconds") if "3 %" in cases else ():
+    late = "0 %" in cases and cases["0 %"]["cpu_seconds"] >= UNCHANGED_SECONDS
+    missed = ["0 % within 10 s of CPU time"] if late else []
+    parts = ("teacher_calls", "embedded_chunks", *(() if args.quick else ("cpu_seconds",)))
+    for part in parts if "3 %" in cases else ():
         if cases["3 %"]["shares"][part] > LIMIT:
             missed.append(f"3 %: {cases['3 %']['shares'][part]:.1%} of the full run's {part}, {LIMIT:.0%} is the goal")
     print(f"goals missed: {', '.join(missed) or 'none'}")

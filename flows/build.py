@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from flows.calls import Call, calls_to
+from flows.finished import remember
 from flows.run import Run, at_work
 from flows.step import Builder, Step
-from flows.walk import Built, published, walk
+from flows.walk import Built, published, require_wanted, walk
 from tasks.build import kept
 from tasks.inputs.models import compile_cache
 
@@ -23,8 +24,10 @@ def build(run: Run, until: str, *, direct: bool = False, force: bool = False) ->
         direct: without Prefect.
         force: build each stage anew.
     """
+    require_wanted(run, until)
     built = work(run, calls_to(until), lambda step: walk(run, step, until), direct=direct, force=force)
     assert built is not None  # a builder gives a result or raises
+    remember(run, built)
     return built
 
 

@@ -31,15 +31,20 @@ class _Result:
     call: str
 
 
-def calls_of(flow: Flow) -> tuple[Call, ...]:
+def calls_of(flow: Flow, *, adapted: bool = True) -> tuple[Call, ...]:
     """The calls in their order.
+
+    Args:
+        adapted: False leaves out what only some configurations ask for (`Stage.wanted`).
 
     Raises:
         ValueError: two calls of one name, or a name that is none.
     """
     calls: dict[str, Call] = {}
 
-    def note(stage: Stage, /, *inputs: _Result, name: str = "", **optional: _Result) -> _Result:
+    def note(stage: Stage, /, *inputs: _Result, name: str = "", **optional: _Result) -> _Result | None:
+        if stage.wanted is not None and not adapted:
+            return None
         name = name or stage.name
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise ValueError(f"{flow.__name__}: a call cannot be named {name!r}, only with small letters, digits and _")

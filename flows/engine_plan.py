@@ -30,7 +30,7 @@ def engine_plan(config: RunConfig, devices: int | None, memory_gib: float | None
     Raises:
         BadInput: the base is not on this machine, or the mesh does not fit the devices.
     """
-    models = Models(config.models, on_this_machine)
+    models = Models(config, on_this_machine)
     run = Run(config, Store(Path(config.store)), models, silent)
     base = models["base"]
     if base is None:

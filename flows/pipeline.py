@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tasks.adapt import STAGE as adapt
 from tasks.chunk import STAGE as chunk
 from tasks.embed import STAGE as embed
 from tasks.evaluate import STAGE as evaluate
@@ -21,9 +22,13 @@ from tasks.questions import STAGE as questions
 from tasks.records import STAGE as records
 from tasks.train import STAGE as train
 
+ONLY_ADAPTED = ("adapt", "embed_adapted", "index_adapted")
+"""Calls that a run makes only where its configuration fits the retriever to the domain."""
+
 
 class Make(Protocol):
-    """Gives the result of a stage whose inputs are given in the order of its parameters.
+    """Gives the result of a stage whose inputs are given in the order of its parameters, or None for a stage that the
+    configuration does not ask for (`Stage.wanted`).
 
     A stage that stands in a flow a second time has a `name` there; by default a call is named after its stage.
     """
@@ -50,6 +55,7 @@ class Prepared:
     chunks: Any
     index: Any
     records: Any
+    adapt: Any = None
 
 
 def prepare(make: Make, documents: Any) -> Prepared:
@@ -58,11 +64,16 @@ def prepare(make: Make, documents: Any) -> Prepared:
     vectors = make(embed, chunks)
     search = make(index, vectors, chunks)
     asked = make(questions, documents, chunks, search)
-    return Prepared(chunks, search, make(records, asked, chunks, search))
+    fitted = make(adapt, asked, chunks, search)
+    if fitted is not None:  # the configuration asks for a retriever that is fitted to the domain
+        vectors = make(embed, chunks, adapt=fitted, name="embed_adapted")
+        search = make(index, vectors, chunks, name="index_adapted")
+    return Prepared(chunks, search, make(records, asked, chunks, search, adapt=fitted), fitted)
 
 
 def assess(make: Make, prepared: Prepared, adapter: Any) -> tuple[Any, Any]:
     """The last part: the exported adapter, and its evaluation on documents that were not trained on."""
-    exported = make(export, adapter, prepared.records, prepared.index, prepared.chunks)
-    report = make(evaluate, exported, adapter, prepared.records, prepared.index, prepared.chunks)
+    fitted = prepared.adapt
+    exported = make(export, adapter, prepared.records, prepared.index, prepared.chunks, adapt=fitted)
+    report = make(evaluate, exported, adapter, prepared.records, prepared.index, prepared.chunks, adapt=fitted)
     return exported, report

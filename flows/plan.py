@@ -44,7 +44,7 @@ def plan(config: RunConfig, until: str, keep: Collection[str] = ()) -> list[Plan
     Raises:
         BadInput: one of them has no result that could be kept.
     """
-    run = Run(config, store_of(config), Models(config.models, on_this_machine), silent)
+    run = Run(config, store_of(config), Models(config, on_this_machine), silent)
     kept.require_finished(keep, run.store)
     outlook, corpus = Outlook(run, keep), run.corpus()
     pipeline(outlook, corpus)
@@ -80,7 +80,9 @@ class Outlook:
         self.built: dict[str, Manifest] = {}
         self._run, self._keep = run, keep
 
-    def __call__(self, stage: Stage, /, *inputs: Any, name: str = "", **optional: Any) -> Manifest | Unknown:
+    def __call__(self, stage: Stage, /, *inputs: Any, name: str = "", **optional: Any) -> Any:
+        if not self._run.wants(stage):
+            return None
         request = self._run.request(stage, stage.bind(*inputs, **optional), name)
         row, manifest = self._row(request, request.inputs)
         self.rows.append(row)
@@ -90,9 +92,9 @@ class Outlook:
 
     def _row(self, request: Request, inputs: Mapping[str, Any]) -> tuple[Planned, Manifest | None]:
         stage, store, models = request.stage, self._run.store, self._run.models
-        last = store.latest(stage.name)
+        last = store.latest(stage.name, request.call)
         seconds = last.seconds if last else None
-        absent = [role for role in stage.models_for(request.config) if models[role] is None]
+        absent = [role for role in request.roles if models[role] is None]
         if absent:
             why = "; ".join(f"model {models.name(role)} is not fetched yet" for role in absent)
             return Planned(request.name, "run", why, seconds), None
@@ -101,7 +103,7 @@ class Outlook:
             return Planned(request.name, state, why, seconds), None
         manifest, wrong = store.inspect(stage.name, request.key())
         if manifest:
-            foreign = elsewhere(manifest.machine) if stage.models_for(request.config) else ""
+            foreign = elsewhere(manifest.machine) if request.roles else ""
             why = f"{foreign}: {manifest.summary}" if foreign else manifest.summary
             return Planned(request.name, "cached", why, manifest.seconds), manifest
         if manifest := _kept(request, store, self._keep):
@@ -111,7 +113,7 @@ class Outlook:
             return Planned(request.name, "kept", why, manifest.seconds), manifest
         if store.share and (manifest := store.share.look(stage.name, request.key())):
             size = sum(entry.size for entry in manifest.files) / 2**20
-            foreign = elsewhere(manifest.machine) if stage.models_for(request.config) else ""
+            foreign = elsewhere(manifest.machine) if request.roles else ""
             why = f"{size:.1f} MiB from {store.share.shown}{foreign and f', {foreign}'}"
             return Planned(request.name, "fetch", why, None), manifest
         why = wrong or (
@@ -123,7 +125,7 @@ class Outlook:
         """State and reason of a call some of whose inputs are not built yet."""
         changes = changed(request, last, self._run.store)
         if {request.stage.name, kept.ALL} & {*self._keep} and kept.fitting(request, self._run.store):
-            return "maybe", f"kept if {' and '.join(missing)} come out the same"
+            return "maybe", f"kept if {' and '.join(missing)} come{'' if missing[1:] else 's'} out the same"
         if last is None:
             return "run", "never built"
         if changes:
@@ -147,7 +149,20 @@ def notices_of(config: RunConfig) -> list[str]:
     """Who can reach or change the results, where that should be known before a run."""
     store = store_of(config)
     about_store = [store.notice] if store.root.is_dir() and store.notice else []
-    return about_store + ([store.share.notice] if store.share and store.share.notice else [])
+    about_share = [store.share.notice] if store.share and store.share.notice else []
+    return about_store + about_share + ([_rerank_notice(config, store)] if config.retrieval.rerank else [])
+
+
+def _rerank_notice(config: RunConfig, store: Store) -> str:
+    """What the reranker costs a question, as last measured here."""
+    section, last = config.retrieval, store.latest("records")
+    figures = last.metrics.get("rerank", {}) if last else {}
+    seconds = figures.get("seconds_per_question")
+    if seconds is None:
+        cost = "its time has not been measured in this store"
+    else:
+        cost = f"{seconds * section.rerank_depth / figures['candidates']:.2f} s a question when records were last made"
+    return f"Reranking with {section.reranker}: {section.rerank_depth} candidates a question, {cost}"
 
 
 def changed(request: Request, last: Manifest | None, store: Store) -> list[str]:
@@ -161,6 +176,6 @@ def changed(request: Request, last: Manifest | None, store: Store) -> list[str]:
     differ = kept.differences(request, last)
     if differ.words and (earlier := kept.fitting(request, store)) is not None:
         unknown = [n for n, value in request.inputs.items() if isinstance(value, Unknown)]
-        condition = f", if {' and '.join(unknown)} come out the same" if unknown else ""
+        condition = f", if {' and '.join(unknown)} come{'' if unknown[1:] else 's'} out the same" if unknown else ""
         return [*differ.words, f"--keep {name} would keep the result of {kept.day(earlier)}{condition}"]
     return differ.words

@@ -15,7 +15,7 @@ from raft_errors import RaftError
 from tasks import ingest
 from tasks.build.events import Reporter, Said, silent, voice_of
 from tasks.build.stage import Request, Stage
-from tasks.config import ModelsConfig, RunConfig
+from tasks.config import RunConfig
 from tasks.inputs.corpus import Corpus
 from tasks.inputs.models import ModelFiles, resolve
 from tasks.store.locks import locked
@@ -24,22 +24,32 @@ from tasks.store.store import Store
 
 
 class Models(Mapping[str, ModelFiles]):
-    """The run's models by role, each resolved (and fetched, if need be) when it is first asked for."""
+    """The run's models by role, each resolved (and fetched, if need be) when it is first asked for.
 
-    def __init__(self, config: ModelsConfig, find: Callable[..., ModelFiles | None]) -> None:
-        self._wanted = {
-            "base": (config.base, config.base_revision),
-            "embedder": (config.embedder, config.embedder_revision),
-        }
-        self._chat = (config.chat_template, config.prefill)
+    A role that the configuration names no model for (`reranker`) is not in it.
+    """
+
+    def __init__(self, config: RunConfig, find: Callable[..., ModelFiles | None]) -> None:
+        self._wanted = config.model_names
+        self._chat = (config.models.chat_template, config.models.prefill)
         self._find = find
+        self._plain: dict[str, Any] = {}
         self._files: dict[str, Any] = {}
 
     def __getitem__(self, role: str) -> ModelFiles:
         if role not in self._files:
-            files = self._find(*self._wanted[role])
+            files = self._plain[role] = self._find(*self._wanted[role])
             self._files[role] = files.with_chat(*self._chat) if files is not None and role == "base" else files
         return self._files[role]
+
+    def plain(self, role: str) -> ModelFiles:
+        """The model as its files are, whatever its chat template is told."""
+        self[role]  # finds it
+        plain: ModelFiles = self._plain[role]
+        return plain
+
+    def __contains__(self, role: object) -> bool:
+        return role in self._wanted
 
     def name(self, role: str) -> str:
         return self._wanted[role][0]
@@ -68,7 +78,7 @@ class Run:
     @classmethod
     def of(cls, config: RunConfig, reporter: Reporter | None = None, keep: Collection[str] = ()) -> Run:
         reporter = reporter or silent
-        models = Models(config.models, functools.partial(resolve, say=voice_of(reporter)))
+        models = Models(config, functools.partial(resolve, say=voice_of(reporter)))
         return cls(config, store_of(config), models, reporter, frozenset(keep))
 
     def corpus(self) -> Corpus:
@@ -79,6 +89,11 @@ class Run:
         """The request for one stage, given its inputs by parameter."""
         shared = {section: self.section(section) for section in stage.shared}
         return Request(stage, self.section(stage.name), inputs, self.models, self.config.seed, shared, name)
+
+    def wants(self, stage: Stage) -> bool:
+        """Whether the configuration asks for a stage's result."""
+        shared = {section: self.section(section) for section in stage.shared}
+        return stage.wanted is None or stage.wanted(self.section(stage.name), shared)
 
     def section(self, name: str) -> BaseModel:
         """The section of a stage, or one that stages share."""

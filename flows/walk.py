@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from data.text.shown import shown
-from flows.calls import calls_to
-from flows.pipeline import pipeline
+from data.text.shown import few
+from flows.calls import STAGES, calls_to
+from flows.pipeline import ONLY_ADAPTED, pipeline
 from flows.run import Run
 from flows.step import take_kept
+from raft_errors import BadInput
 from tasks import ingest
 from tasks.build import kept, stage
 from tasks.build.events import Reporter, Said, silent
@@ -29,7 +30,9 @@ class Walk:
         self.results: Built = {}
         self._run, self._step, self._until = run, step, until
 
-    def __call__(self, stage: Stage, /, *inputs: Any, name: str = "", **optional: Any) -> Manifest:
+    def __call__(self, stage: Stage, /, *inputs: Any, name: str = "", **optional: Any) -> Any:
+        if not self._run.wants(stage):
+            return None
         request = self._run.request(stage, stage.bind(*inputs, **optional), name)
         manifest = self._step(request)
         if manifest is None:
@@ -81,24 +84,41 @@ def walk(
     return steps.results
 
 
+def require_wanted(run: Run, until: str) -> None:
+    """Raises BadInput where the pipeline has no such call, or the run's configuration does not ask for it."""
+    calls_to(until)
+    if until in ONLY_ADAPTED and not run.wants(STAGES["adapt"]):
+        raise BadInput(
+            f"{until}: this configuration does not fit the retriever to the domain",
+            expected="adapt.embedder, adapt.reranker, retrieval.rerank: auto or retrieval.weights: measured",
+            do="set one of them",
+        )
+
+
 def _tell_vanished(corpus: Corpus, reporter: Reporter) -> None:
     for names, what in (
         (corpus.kept, "their documents are kept (raft ingest --prune drops them)"),
         (corpus.lost, "their documents are dropped: the store does not hold them as they would be read today"),
     ):
         if names:
-            few = ", ".join(map(shown, names[:3])) + (", …" if len(names) > 3 else "")
             have = "file has" if len(names) == 1 else "files have"
-            reporter(Said(f"{len(names)} {have} vanished ({few}); {what}"))
+            reporter(Said(f"{len(names)} {have} vanished ({few(names)}); {what}"))
 
 
-def published(run: Run, until: str) -> Built | None:
-    """The finished stages if every one up to `until` is in the store; starts nothing."""
-    calls_to(until)  # or there is no such stage
+def published(run: Run, until: str, missing: list[Request] | None = None) -> Built | None:
+    """The finished stages if every one up to `until` is in the store; starts nothing.
+
+    Args:
+        missing: is given the first request that has no result.
+    """
+    require_wanted(run, until)
     if run.keep:
         kept.require_finished(run.keep, run.store)
 
     def look(request: Request) -> Manifest | None:
-        return (take_kept(request, run) if run.keep else None) or stage.find(request, run.store, silent)
+        manifest = (take_kept(request, run) if run.keep else None) or stage.find(request, run.store, silent)
+        if manifest is None and missing is not None:
+            missing.append(request)
+        return manifest
 
     return walk(run, look, until)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from data.nouns import Chunk, Hit, ItemCache
+from data.text.source_names import names_of
 from raft_errors import BadInput
 from retrieval.fusion import reciprocal_rank_fusion
 from retrieval.index.faiss_index import Index
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from retrieval.lexical import LexicalIndex
 
 FUSION_DEPTH = 100  # hits taken from each side before fusion
-RERANK_DEPTH = 20  # a cross-encoder reads tens of pairs a second on a CPU
+RERANK_DEPTH = 30  # hits that a cross-encoder reads: tens of pairs a second on a CPU
 
 
 class QueryEncoder(Protocol):
@@ -42,7 +43,7 @@ class QueryEncoder(Protocol):
 class PairScorer(Protocol):
     """What the retriever needs from a cross-encoder."""
 
-    def scores(self, query: str, passages: Sequence[str]) -> list[float]: ...
+    def score(self, pairs: Sequence[tuple[str, str]], *, cache: ItemCache | None = None) -> list[float]: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Retriever:
         columns: document id -> the columns of its row (JSON Lines, CSV), for filters on them.
         where: filter for every search, in addition to that of the search itself.
         reranker: puts the first `rerank_depth` hits of every search in a new order.
-        query_cache: keeps query vectors between runs.
+        query_cache: keeps query vectors, and the scores of pairs, between runs.
+        lexical_share: weight of BM25 in `hybrid` mode, 0 to 1; that of the vectors is the rest.
 
     Raises:
         BadInput: index, chunks and embedder do not belong together.
@@ -108,13 +110,14 @@ class Retriever:
         reranker: PairScorer | None = None,
         rerank_depth: int = RERANK_DEPTH,
         query_cache: ItemCache | None = None,
+        lexical_share: float = 0.5,
     ) -> None:
         if mode not in MODES:
             raise BadInput(f"Retrieval mode {mode!r} is unknown", expected="dense, lexical or hybrid", do="choose one")
         self.mode = mode
         self.chunks = {chunk.id: chunk for chunk in chunks}
         self._index, self._embedder, self._cache = index, embedder, query_cache
-        self.reranker, self._rerank_depth = reranker, rerank_depth
+        self.reranker, self.rerank_depth, self.lexical_share = reranker, rerank_depth, lexical_share
         self._columns = columns or {}
         self._names = (*FIELDS, *sorted({name for row in self._columns.values() for name in row} - set(FIELDS)))
         check_where(where, self._names)
@@ -155,17 +158,40 @@ class Retriever:
             return [[] for _ in queries]
         if self.reranker is None:
             return self._first(queries, k, exact)
-        rankings = self._first(queries, max(k, self._rerank_depth), exact)
-        return [self._reranked(query, hits)[:k] for query, hits in zip(queries, rankings, strict=True)]
+        rankings = self._first(queries, max(k, self.rerank_depth), exact)
+        return [hits[:k] for hits in self._reranked(queries, rankings)]
 
-    def in_mode(self, mode: Mode, *, reranked: bool = True) -> Retriever:
-        """The same corpus, searched in another mode; a hybrid retriever has the parts for all three."""
+    def in_mode(self, mode: Mode, *, reranked: bool = True, lexical_share: float | None = None) -> Retriever:
+        """The same corpus, searched in another mode or with another weight; a hybrid one has the parts for all."""
         if (mode != "lexical" and self._index is None) or (mode != "dense" and self._lexical is None):
             raise BadInput(f"A {self.mode} retriever cannot search in mode {mode}", do="open it in mode hybrid")
         other = copy.copy(self)
         other.mode = mode
         other.reranker = self.reranker if reranked else None
+        other.lexical_share = self.lexical_share if lexical_share is None else lexical_share
         return other
+
+    def with_embedder(self, index: Index | VectorStore, embedder: QueryEncoder) -> Retriever:
+        """The same corpus, searched with other vectors.
+
+        Raises:
+            BadInput: the index holds the vectors of another embedder, or other chunks.
+        """
+        _check_pair(index, embedder, self.chunks)
+        other = copy.copy(self)
+        other._index, other._embedder = index, embedder
+        return other
+
+    def with_reranker(self, reranker: PairScorer | None) -> Retriever:
+        """The same search, its first hits ordered by another cross-encoder."""
+        other = copy.copy(self)
+        other.reranker = reranker
+        return other
+
+    @property
+    def embedder(self) -> QueryEncoder | None:
+        """What makes the query vectors; None if it searches words alone."""
+        return self._embedder
 
     @property
     def embed(self) -> Callable[[Sequence[str]], np.ndarray] | None:
@@ -199,13 +225,19 @@ class Retriever:
             return self._words(queries, k, where)
         depth = max(k, FUSION_DEPTH)
         both = zip(self._words(queries, depth, where), self._dense(queries, depth, where))
-        return [reciprocal_rank_fusion(pair, k) for pair in both]
+        weights = (2 * self.lexical_share, 2 - 2 * self.lexical_share)  # equal ones are 1, as without weights
+        return [reciprocal_rank_fusion(pair, k, weights=weights) for pair in both]
 
-    def _reranked(self, query: str, hits: list[Hit]) -> list[Hit]:
+    def _reranked(self, queries: Sequence[str], rankings: Sequence[list[Hit]]) -> list[list[Hit]]:
         assert self.reranker is not None
-        near, far = hits[: self._rerank_depth], hits[self._rerank_depth :]
-        scores = self.reranker.scores(query, [passage_text(self.chunks[hit.chunk_id]) for hit in near])
-        return reordered(near, scores, far)
+        depth = self.rerank_depth
+        pairs = [
+            (query, passage_text(self.chunks[hit.chunk_id]))
+            for query, hits in zip(queries, rankings, strict=True)
+            for hit in hits[:depth]
+        ]
+        scores = iter(self.reranker.score(pairs, cache=self._cache))
+        return [reordered(hits[:depth], [next(scores) for _ in hits[:depth]], hits[depth:]) for hits in rankings]
 
     def _exact(self, where: Where | None) -> dict[str, Any] | None:
         """The retriever's own filter and that of a search as one of plain values, which every store understands.
@@ -221,7 +253,8 @@ class Retriever:
             field = name if name in FIELDS else "document_id"
             values = exact[field] if field in exact else dict.fromkeys(getattr(c, field) for c in self.chunks.values())
             if name in FIELDS:
-                exact[field] = [value for value in values if all(_allows(a, value) for a in allowed)]
+                known = {v: names_of(v) if field == "source" else (v,) for v in values}
+                exact[field] = [v for v in values if all(any(_allows(a, n) for n in known[v]) for a in allowed)]
             else:
                 exact[field] = [value for value in values if self._column_allows(value, name, allowed)]
         return exact

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import annotated_types
-import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from data.text.urls import value_without_secrets
 from raft_errors import BadInput
+from tasks.adapt import AdaptConfig
 from tasks.adapters.policy import RetrainConfig
 from tasks.build.section import Section, setting
 from tasks.chunk import ChunkConfig
@@ -27,10 +27,12 @@ from tasks.gate import GateConfig
 from tasks.index import IndexConfig
 from tasks.ingest import IngestConfig
 from tasks.inputs.model_catalog import DEFAULT_BASE, DEFAULT_EMBEDDER
+from tasks.inputs.yaml_text import NoYaml, parse_yaml
 from tasks.questions import QuestionsConfig
 from tasks.records import RecordsConfig
 from tasks.replay import ReplayConfig
 from tasks.retrieval import RetrievalConfig
+from tasks.splits import SplitsConfig
 from tasks.store.access import GROUP, PRIVATE
 from tasks.train import TrainSection
 
@@ -87,6 +89,7 @@ class RunConfig(Section):
     index: IndexConfig = setting(IndexConfig(), "Vectors into an index")
     retrieval: RetrievalConfig = setting(RetrievalConfig(), "How passages are found, in training and when asked")
     questions: QuestionsConfig = setting(QuestionsConfig(), "Questions with checked answers")
+    adapt: AdaptConfig = setting(AdaptConfig(), "Embedder and reranker fitted to the domain")
     records: RecordsConfig = setting(RecordsConfig(), "RAFT records")
     train: TrainSection = setting(TrainSection(), "LoRA training")
     export: ExportConfig = setting(ExportConfig(), "PEFT folder and merged model")
@@ -94,6 +97,20 @@ class RunConfig(Section):
     retrain: RetrainConfig = setting(RetrainConfig(), "raft retrain, when a changed corpus is trained on")
     replay: ReplayConfig = setting(ReplayConfig(), "raft retrain, what a warm start is trained on")
     gate: GateConfig = setting(GateConfig(), "raft retrain, when a new adapter takes the place of the one in use")
+
+    @property
+    def model_names(self) -> dict[str, tuple[str, str | None]]:
+        """Role -> name and revision of each model that the run uses."""
+        models, retrieval = self.models, self.retrieval
+        names = {"base": (models.base, models.base_revision), "embedder": (models.embedder, models.embedder_revision)}
+        if retrieval.rerank is not None:
+            names["reranker"] = (retrieval.reranker, retrieval.rerank_revision)
+        return names
+
+    @property
+    def splits(self) -> SplitsConfig:
+        """What decides the sides of the corpus, for the stages that share it with `records`."""
+        return SplitsConfig(**{name: getattr(self.records, name) for name in SplitsConfig.model_fields})
 
     @property
     def store_mode(self) -> int:
@@ -108,6 +125,7 @@ class RunConfig(Section):
             raise ValueError(f"chunk.overlap_tokens ({chunk.overlap_tokens}) is above half of chunk.max_tokens")
         if chunk.min_tokens > chunk.max_tokens:
             raise ValueError(f"chunk.min_tokens ({chunk.min_tokens}) is above chunk.max_tokens ({chunk.max_tokens})")
+        self._agree_on_adapting()
         passages = records.distractors + 1
         if passages * (chunk.max_context_tokens or 0) > records.max_tokens:
             raise ValueError(
@@ -124,6 +142,23 @@ class RunConfig(Section):
                 "so the longest records could not be trained on: raise the one or lower the other"
             )
         return self
+
+    def _agree_on_adapting(self) -> None:
+        adapt, retrieval = self.adapt, self.retrieval
+        if adapt.embedder and retrieval.mode == "lexical":
+            raise ValueError("adapt.embedder is set, and retrieval.mode lexical uses no embedder: set another mode")
+        if adapt.embedder and retrieval.store is not None:
+            raise ValueError("adapt.embedder is set, and retrieval.store holds the vectors of the embedder as it is")
+        if adapt.reranker and retrieval.rerank is None:
+            raise ValueError("adapt.reranker is set without a reranker: set retrieval.rerank")
+        if self.splits_are_measured and not self.records.validation:
+            raise ValueError("what is fitted to the domain is judged on validation questions: raise records.validation")
+
+    @property
+    def splits_are_measured(self) -> bool:
+        """Whether something is chosen by validation questions."""
+        adapt, retrieval = self.adapt, self.retrieval
+        return adapt.embedder or adapt.reranker or retrieval.rerank == "auto" or retrieval.weights == "measured"
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -161,18 +196,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty one.
 
     Raises:
-        BadInput: no such file, no YAML, or something else in it.
+        BadInput: no such file, no YAML, a key that stands twice, or something else in it.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(
             f"The configuration {path} cannot be read ({error.strerror})",
             expected="a YAML file",
             do="write one with `raft init`",
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"The configuration {path} is no YAML: {error}", do="correct the file") from error
+    except (NoYaml, UnicodeDecodeError) as error:
+        raise BadInput(f"The configuration {path} cannot be used: {error}", do="correct the file") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -187,8 +222,8 @@ def _override(values: dict[str, Any], text: str) -> None:
     if not equals or not name.strip():
         raise BadInput(f"--set {text!r}", expected="section.field=value, e.g. train.max_steps=20")
     try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
+        value = parse_yaml(raw)
+    except NoYaml as error:
         raise BadInput(f"--set {name}: {raw!r} is no YAML value ({error})") from error
     *parents, last = name.strip().split(".")
     place = values
@@ -206,25 +241,53 @@ def _override(values: dict[str, Any], text: str) -> None:
 
 def _explained(error: ValidationError, source: str) -> BadInput:
     """All problems of a configuration as one message."""
-    problems = dict.fromkeys(_problem(detail) for detail in error.errors())  # a union complains once for each member
+    details = error.errors()
+    inner = {tuple(d["loc"][:-1]) for d in details if isinstance(d["loc"][-1:][0] if d["loc"] else "", int)}
+    problems = dict.fromkeys(  # a union complains once for each member, and a list beside its item
+        _problem(detail) for detail in details if tuple(detail["loc"]) not in inner
+    )
     return BadInput(
         f"{source}: " + "; ".join(problems), do="correct the configuration (`raft schema` lists every field)"
     )
 
 
 def _problem(detail: Mapping[str, Any]) -> str:
-    where = [str(part) for part in detail["loc"]]
+    where = [str(part) for part in detail["loc"] if part != "[key]"]
     name = ".".join(where)
-    if detail["type"] == "extra_forbidden":
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown key {name}{_suggestion(where)}"
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
     path, field = _field(where)
+    if detail["type"] == "missing":
+        return f"{name} is missing" + (f", expected {describe_values(field)}" if field else "")
     value = detail["input"]
-    if field is None or isinstance(value, (dict, BaseModel)):
-        return f"{name}: {detail['msg']}"
-    places = [part for part in where[len(path) :] if part.isdigit()]
-    return f"{'.'.join([*path, *places])} is {value_without_secrets(value)!r}, expected {describe_values(field)}"
+    text = "a mapping" if isinstance(value, (dict, BaseModel)) else repr(value_without_secrets(value))
+    if field is None:
+        return f"{name} is {text}, expected {_section_of(where)}"
+    places = [int(part) + 1 for part in where[len(path) :] if part.isdigit()]
+    if places and (item := _item(field)):
+        return f"item {places[0]} of {'.'.join(path)} is {text}, expected {item}"
+    return f"{'.'.join(path)} is {text}, expected {describe_values(field)}"
+
+
+def _section_of(where: Sequence[str]) -> str:
+    """What stands in the place of a section, in words."""
+    kind: Any = RunConfig
+    for part in where:
+        info = getattr(kind, "model_fields", {}).get(part)
+        kind = next((k for k in _members(info.annotation) if _is_section(k)), None) if info else None
+    return f"a section with {', '.join(kind.model_fields)}" if _is_section(kind) else "a section of fields"
+
+
+def _item(info: FieldInfo) -> str:
+    """What an item of a list is, in words; "" where the field is no list."""
+    for kind in _members(info.annotation):
+        if get_origin(kind) in (tuple, list):
+            inner = get_args(kind)[0]
+            choices = get_args(inner) if get_origin(inner) is Literal else ()
+            return f"one of {', '.join(map(str, choices))}" if choices else _TYPES.get(inner, "another value")
+    return ""
 
 
 def _suggestion(where: list[str]) -> str:
@@ -238,7 +301,7 @@ def _suggestion(where: list[str]) -> str:
     leaves = {k: k.split(".")[-1] for k in known}
     if near := difflib.get_close_matches(where[-1], list(leaves.values()), n=1, cutoff=0.75):
         return f" (did you mean {next(k for k, leaf in leaves.items() if leaf == near[0])}?)"
-    return f" (known here: {', '.join(siblings)})" if siblings else ""
+    return f" (known here: {', '.join(dict.fromkeys(siblings))})" if siblings else ""
 
 
 def fields(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
@@ -319,7 +382,9 @@ def _limits(limits: Sequence[Any]) -> str:
         elif isinstance(limit, annotated_types.Lt):
             high = f"below {limit.lt}"
         elif isinstance(limit, annotated_types.MinLen):
-            low = f"of at least {limit.min_length}"
+            low = "that is not empty" if limit.min_length == 1 else f"of at least {limit.min_length}"
+        elif pattern := getattr(limit, "pattern", None):
+            low = f"of the form {pattern}"
     return " and ".join(filter(None, (low, high)))
 
 

@@ -74,6 +74,7 @@ STAGE = Stage(
     build,
     help="Compare base and adapter on held-out documents.",
     models=("embedder", "base"),
+    models_if_set=("reranker",),
     shared=("retrieval", "gate"),  # the verdict goes by the gate's rule
     seeded=True,
 )

@@ -26,6 +26,7 @@ STAGE = Stage(
     build,
     help="Write the PEFT adapter and the merged model, and check that both agree with the engine.",
     models=("base",),
+    models_if_set=("reranker",),
     packages=("jax", "jaxlib", "torch", "transformers", "peft", "safetensors"),
     describing=("adapter/README.md",),
 )

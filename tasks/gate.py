@@ -46,6 +46,7 @@ STAGE = Stage(
     build,
     help="Judge a candidate against the version in use.",
     models=("embedder", "base"),
+    models_if_set=("reranker",),
     shared=("retrieval",),
     seeded=True,
     cache="evaluate",

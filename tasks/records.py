@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 import annotated_types
 from pydantic import model_validator
 
-from tasks.build.section import Section, setting
+from tasks.build.section import setting
 from tasks.build.stage import Stage
+from tasks.splits import SplitsConfig
 from tasks.work.records import build
 
 
-class RecordsConfig(Section):
+class RecordsConfig(SplitsConfig):
     """How records are composed and split."""
 
     distractors: int = setting(3, "Distractor passages beside the oracle", unit="passages", ge=0, le=50)
@@ -42,9 +43,6 @@ class RecordsConfig(Section):
         path="or name",
         result="content",
     )
-    validation: float = setting(0.1, "Share of the documents for validation", ge=0, lt=1)
-    test: float = setting(0.2, "Share of the documents for the test", ge=0, lt=1)
-    near_duplicate: float = setting(0.8, "Texts this alike (Jaccard of word 5-grams) stay in one split", gt=0, le=1)
     order: Literal["hashed", "retrieved"] = setting(
         "hashed",
         "Order of the passages: hashed = the oracle at any place; retrieved = as the retriever ranks them, which "
@@ -55,12 +53,6 @@ class RecordsConfig(Section):
     )
     formats: tuple[Literal["chat", "parquet"], ...] = setting(
         ("chat", "parquet"), "Layouts written beside the Alpaca files, for other trainers"
-    )
-    frozen_splits: str | None = setting(
-        None,
-        "splits.json of an earlier records stage: its documents keep their side, so the test stays the test",
-        path=True,
-        result="content",
     )
     random_share: float = setting(0.2, "Share of the distractors drawn at random instead of mined", ge=0, le=1)
     first_rank: int = setting(1, "First rank from which distractors are mined", ge=1, le=1000)
@@ -82,6 +74,7 @@ STAGE = Stage(
     build,
     help="Compose the training records.",
     models=("embedder", "base"),
+    models_if_set=("reranker",),
     shared=("retrieval",),
     seeded=True,
     cache="questions",  # the vectors of its questions

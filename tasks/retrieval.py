@@ -12,6 +12,7 @@ from pydantic import field_validator
 
 from retrieval.mode import DEFAULT_MODE, Mode
 from tasks.build.section import Section, setting
+from tasks.inputs.model_catalog import DEFAULT_RERANKER
 
 Value = str | int | float | bool
 
@@ -60,11 +61,27 @@ class RetrievalConfig(Section):
     )
     rerank: str | None = setting(
         None,
-        "Folder of a cross-encoder that orders the first hits anew (slow on a CPU); null = none",
-        path=True,
-        result="content",
+        f"Cross-encoder that orders the first hits anew, wherever passages are found: a folder or a Hub id, such as "
+        f"{DEFAULT_RERANKER}; auto = that one, where validation questions show that it helps; null = none",
+        path="or name",
+        result="auto",
     )
-    rerank_depth: int = setting(20, "Hits that the cross-encoder reads", unit="passages", ge=1, le=1000)
+    rerank_revision: str | None = setting(
+        None, "Commit, tag or branch of the cross-encoder on the Hub; none = the pinned one", result=False
+    )
+    rerank_seconds: float = setting(
+        1.0, "Under auto: longest time that reranking may take a question", unit="seconds", gt=0, le=60
+    )
+    weights: Literal["equal", "measured"] = setting(
+        "equal",
+        "Of BM25 and vectors in hybrid search; measured = as validation questions show, equal where they are too few",
+    )
+    rerank_depth: int = setting(30, "Hits that the cross-encoder reads", unit="passages", ge=2, le=1000)
+
+    @property
+    def reranker(self) -> str:
+        """The cross-encoder's name."""
+        return DEFAULT_RERANKER if self.rerank in (None, "auto") else self.rerank
 
     @property
     def bm25_language(self) -> str:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from data.loading.languages import main_language
@@ -61,6 +62,7 @@ def import_questions(
     search: Search | None = None,
     *,
     documents: Sequence[Document] = (),
+    copies: Mapping[str, str] = MappingProxyType({}),
     options: ImportOptions = ImportOptions(),
     progress: Progress | None = None,
 ) -> QuestionSet:
@@ -72,6 +74,7 @@ def import_questions(
         search: the retriever; without it only rows that name a document or a quote can be placed, and `difficulty` is
             None.
         documents: where given, a row may name a document by any id or title in its metadata as well.
+        copies: source -> the source whose document stands for it, because their texts are the same.
 
     Returns:
         Questions in file order, origin `user`; `counts` adds `placed_by`, and `merged` where rows asked the same.
@@ -80,7 +83,7 @@ def import_questions(
         BadInput: the file cannot be understood, or not one of its rows could be placed.
     """
     rows, merged = merge_rows(read_rows(source, columns=options.columns)[: options.max_questions])
-    library = Library(chunks, documents, language=main_language([c.text for c in chunks]))
+    library = Library(chunks, documents, language=main_language([c.text for c in chunks]), copies=copies)
     hits = _search(rows, search, options.depth)
     seen: dict[str, int] = {}
     questions: list[Question] = []

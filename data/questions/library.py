@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from urllib.parse import unquote
 
 from data.nouns import Chunk, Document
@@ -56,10 +57,18 @@ class Library:
 
     Names are the document's id and source, the part of the source after `#` or `:`, every end of its path with and
     without ending, its title, and, where documents are given, ids and titles among their metadata. `language` is the
-    corpus' ISO 639 code.
+    corpus' ISO 639 code. `copies` are sources that were left out because another one has the same text: they name its
+    document, where they do not name one of their own.
     """
 
-    def __init__(self, chunks: Sequence[Chunk], documents: Sequence[Document] = (), *, language: str = "en") -> None:
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        documents: Sequence[Document] = (),
+        *,
+        language: str = "en",
+        copies: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.language = language
         self.pages = {c.id: Page(c, language) for c in sorted(chunks, key=lambda c: (c.document_id, c.ordinal, c.id))}
         self.by_document: dict[str, list[Page]] = {}
@@ -75,6 +84,12 @@ class Library:
         for document in documents:
             if document.id in self.by_document:
                 self._learn(document)
+        for copy, original in copies.items():
+            ids = self._exact.get(original, {})
+            self._exact.setdefault(copy, ids)
+            self._paths.setdefault(_path(copy), ids)
+            for end in _ends(_path(copy)):
+                self._loose.setdefault(_loose(end), ids)
         for names in (self._exact, self._paths, self._loose):
             names.pop("", None)
 

@@ -28,12 +28,14 @@ def write_records(folder: Path, by_split: Mapping[str, Sequence[Record]], *, for
     `dataset_info.json` is LLaMA-Factory's registry for the folder, from which a training chooses by name;
     `axolotl.yaml` holds the sections `datasets` and `test_datasets` for Axolotl, which trains on all that they list.
     `README.md` tells `datasets.load_dataset(folder)` which files are one set: Alpaca and chat are two configurations.
-    In Parquet and the chat form `metadata` is kept. Empty splits are not written. Returns the files, sorted.
+    In Parquet and the chat form `metadata` is kept. Empty splits are not written, a folder that is not there is made.
+    Returns the files, sorted.
     """
     kinds = list(dict.fromkeys(formats))
     unknown = [f for f in kinds if f not in FORMATS]
     if unknown:
         raise BadInput(f"records: unknown format {unknown[0]!r}", expected=f"one of {', '.join(FORMATS)}")
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for split, records in by_split.items():
         if not records:

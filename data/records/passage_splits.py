@@ -22,6 +22,7 @@ from data.records.split_sides import (
     unit_draw,
     wanted_shares,
 )
+from data.text.counts import counted
 from data.text.unspaced import spaced_out
 from raft_errors import BadInput
 
@@ -60,7 +61,8 @@ def split_by_passage(
     shares = wanted_shares(options)
     if len(weight) < len(shares):
         raise BadInput(
-            f"the questions are about {len(weight)} independent part(s) of the corpus, for {len(shares)} splits",
+            f"the questions are about {counted(len(weight), 'independent part')} of the corpus, for "
+            f"{len(shares)} splits",
             expected=f"at least {len(shares)} documents with questions, or parts of {BLOCK_CHUNKS} chunks",
             do="add documents or questions, or set the share of validation (or test) to 0",
         )

@@ -31,6 +31,7 @@ from data.records.split_sides import (
     wanted_shares,
 )
 from data.text.alike import alike
+from data.text.counts import counted
 from data.text.unspaced import spaced_out
 
 log = logging.getLogger("raft.data")
@@ -38,6 +39,7 @@ log = logging.getLogger("raft.data")
 __all__ = ["SPLITS", "FrozenSplits", "SplitOptions", "Splits", "near_duplicates", "split_by_document"]
 
 SHINGLE_WORDS = 5
+_SHOWN = 3  # ties in a message
 PERMUTATIONS = 64
 
 
@@ -69,7 +71,8 @@ def split_by_document(
         return split_by_passage(chunks, questions, options=options, seed=seed, previous=previous.chunks)
     documents = sorted({c.document_id for c in chunks} | {d for q in questions for d in q.document_ids})
     together = works_of(chunks) if together is None else together
-    groups, joins = _groups(documents, chunks, questions, options, together, cache)
+    groups, ties = _groups(documents, chunks, questions, options, together, cache)
+    joins = {why: len(pairs) for why, pairs in ties.items()}
     question_documents = {d for q in questions for d in q.document_ids}
     draw = {g: unit_draw(seed, g) for g in groups}
     side = {g: drawn_side(draw[g], options) for g in groups}
@@ -84,12 +87,16 @@ def split_by_document(
     weight = Counter(group_of[q.document_ids[0]] for q in questions if q.document_ids)
     moves = balance(side, weight, draw, options, fixed) if len(weight) >= len(wanted_shares(options)) else []
     if not fixed and too_lopsided(side, weight, options):
+        because = _why_not(chunks, ties, groups, weight)
         log.warning(
-            "%d independent document(s) with questions are too few or too uneven to hold some out: splitting by "
-            "passage instead, so the test shows other passages of the same documents",
-            len(weight),
+            "%s. So passages are held out, not documents, and the test shows other passages of documents that were "
+            "trained on. %s",
+            because,
+            _remedy(ties),
         )
-        return split_by_passage(chunks, questions, options=options, seed=seed)
+        by_passage = split_by_passage(chunks, questions, options=options, seed=seed)
+        by_passage.report["because"] = because
+        return by_passage
     of = {d: side[g] for g in groups for d in groups[g]}
     of = dict(sorted(of.items()))
     # The side of a question is that of its documents, which are in one group.
@@ -134,8 +141,8 @@ def _groups(
     options: SplitOptions,
     together: Mapping[str, str],
     cache: ItemCache | None,
-) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """Connected documents: representative (smallest id) -> members, and the number of joins by reason."""
+) -> tuple[dict[str, list[str]], dict[str, list[tuple[str, str]]]]:
+    """Connected documents: representative (smallest id) -> members, and by reason the pairs that connect them."""
     parent = {d: d for d in documents}
 
     def find(item: str) -> str:
@@ -144,13 +151,14 @@ def _groups(
             item = parent[item]
         return item
 
-    def join(pairs: Iterable[tuple[str, str]]) -> int:
-        count = 0
-        for a, b in pairs:
-            a, b = sorted((find(a), find(b)))
-            count += a != b
+    def join(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        ties = []
+        for pair in pairs:
+            a, b = sorted(map(find, pair))
+            if a != b:
+                ties.append(pair)
             parent[b] = a
-        return count
+        return ties
 
     joins = {"shared_question": join((q.document_ids[0], d) for q in questions for d in q.document_ids[1:])}
     first: dict[str, str] = {}
@@ -171,6 +179,53 @@ def _groups(
     for document in documents:
         groups.setdefault(find(document), []).append(document)
     return groups, joins
+
+
+_TIES = {
+    "shared_question": "answers a question together with",
+    "given": "is a part of the same work as",
+    "near_duplicate_document": "is a near-copy of",
+    "near_duplicate_of_oracle": "repeats a passage, about which a question is, of",
+}
+
+
+def _why_not(
+    chunks: Sequence[Chunk],
+    ties: Mapping[str, Sequence[tuple[str, str]]],
+    groups: Mapping[str, Sequence[str]],
+    weight: Mapping[str, int],
+) -> str:
+    """Why no document can be held out, in words: how few are independent, what ties them together, or which outweighs.
+
+    Args:
+        ties: the pairs that connect documents, by reason.
+        groups: representative -> members. weight: representative -> questions.
+    """
+    source = {c.document_id: c.source for c in chunks}
+    largest = max(sorted(weight), key=lambda group: weight[group], default="")
+    members = {*groups.get(largest, ())}
+    words = [
+        f"{source.get(b, b)} {_TIES[why]} {source.get(a, a)}"
+        for why, pairs in ties.items()
+        for a, b in pairs
+        if {a, b} <= members
+    ]
+    most = f"{source.get(largest, largest)}{f' and {len(members) - 1} tied to it' if len(members) > 1 else ''}"
+    few = f"{counted(len(weight), 'independent document')} with questions"
+    have = "have" if len(members) > 1 else "has"
+    share = f"{most} alone {have} {weight[largest]} of the {sum(weight.values())} questions"
+    shown = "; ".join(words[:_SHOWN]) + (f"; and {len(words) - _SHOWN} more such ties" if len(words) > _SHOWN else "")
+    return f"{few} cannot be split, since {share}" + (f": {shown}" if shown else "")
+
+
+def _remedy(ties: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    """What to set or add so that documents can be held out."""
+    ways = ["add documents that have questions of their own"]
+    if ties.get("near_duplicate_document"):
+        ways.insert(0, "set ingest.near_duplicates to drop, which keeps one of such copies")
+    elif ties.get("near_duplicate_of_oracle"):
+        ways.insert(0, "raise records.near_duplicate, if these passages do not say the same")
+    return f"To hold out documents, {' or '.join(ways)}"
 
 
 def near_duplicates(

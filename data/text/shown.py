@@ -7,6 +7,7 @@ a terminal obeys, `\\u202e` instead of a mark that turns the reading order round
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _HIDDEN = (
@@ -28,6 +29,12 @@ def shown(text: str, *, lines: bool = False) -> str:
         lines: line breaks and tabs may stay, as in a passage; in a name they are written out too.
     """
     return (_IN_LINES if lines else _IN_NAMES).sub(lambda match: _SHORT.get(match.group(), _code(match.group())), text)
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first of a list of names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(shown, names[:most])) + more
 
 
 def markdown(text: str) -> str:

@@ -6,9 +6,9 @@ Each verb parses its arguments and calls one function of `flows`; errors become 
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
-import importlib.metadata
 import logging
 import os
 import signal
@@ -18,19 +18,21 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from data.text.shown import shown
 from data.text.urls import text_without_secrets
-from flows.cli.output import emit
+from flows.calls import CALLS
+from flows.cli.grouped_help import GroupedHelp
+from flows.cli.options import with_config_option
+from flows.cli.output import Terminal, emit
 from raft_errors import Interrupted, RaftError
 from raft_names import keep_working_folder_out
+from raft_version import VERSION
 from tasks.store.places import settle_home
 
 # The base of typer's own messages about arguments; it has moved between typer's releases.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
-DISTRIBUTION = "jora-raft"
 _TYPERS_INTERRUPT = 130  # what typer makes of a KeyboardInterrupt
 
 
@@ -44,26 +46,22 @@ class PlainFormatter(logging.Formatter):
 def _show_version(on: bool) -> None:
     if not on:
         return
-    try:
-        number = importlib.metadata.version(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise RaftError(
-            f"{DISTRIBUTION} runs from its sources and has no installed version", do="pip install -e . in its folder"
-        ) from error
-    typer.echo(f"raft {number}")
+    typer.echo(f"raft {VERSION}")
     raise typer.Exit
 
 
 @functools.cache
 def command() -> typer.Typer:
     """The command with all its verbs."""
+    GroupedHelp.groups.clear()
     app = typer.Typer(
+        cls=GroupedHelp,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         help="From a folder of documents to a domain-adapted language model.",
-        epilog="Example: raft init && raft plan && raft run",
+        epilog="Example: raft init && raft plan && raft run. Every verb explains itself: raft VERB --help",
     )
     app.callback()(_options)
     _register(app)
@@ -95,50 +93,84 @@ def _register(app: typer.Typer) -> None:
         promote,
         questions,
         records,
+        report,
         retrain,
         run,
         schedule,
         search,
+        serve,
         server,
     )
 
-    _command(app, run.run, "raft run my.yaml --set train.max_steps=50")
-    _command(app, plan.plan, "raft plan my.yaml")
-    _command(app, ingest.ingest, "raft ingest my.yaml --dry-run")
-    for name, verb in run.stage_verbs().items():
-        _command(app, verb, f"raft {name} my.yaml", name=name)
-    _command(app, questions.questions, "raft questions my.yaml --preview 5; raft questions my.yaml --dropped")
-    _command(app, export.export, "raft export my.yaml; raft export my.yaml --check all")
-    _command(app, records.records, "raft records my.yaml --show 3; raft records --diff previous latest")
-    _command(app, evaluate_retrieval.evaluate_retrieval, "raft evaluate retrieval my.yaml", name="evaluate retrieval")
-    _command(app, advise.advise, "raft advise my.yaml --questions 40")
-    _command(app, search.search, 'raft search "How do closures work?" -k 3')
-    _command(app, ask.ask, 'raft ask "How do closures work?"')
-    _command(app, retrain.retrain, "raft retrain my.yaml --no-prefect")
-    _command(app, promote.promote, 'raft promote 3 --reason "looked at by hand"')
-    _command(app, promote.rollback, 'raft rollback --reason "complaints"')
-    _command(app, promote.adapters, "raft adapters")
-    _command(app, explain.explain, "raft explain --verify")
-    _command(app, card.card, "raft card --out my-adapter")
-    _command(app, forget.forget, "raft forget handbook/leave.md")
-    _command(app, gc.gc, "raft gc --days 7 --yes")
-    _command(app, domains.domains, "raft domains domains.yaml --jobs 2")
-    _command(app, schedule.schedule, 'raft schedule --cron "0 3 * * *" --watch 60')
-    _command(app, server.server, "raft server")
-    _command(app, init.init, "raft init --corpus docs/")
-    _command(app, init.schema, "raft schema > raft.schema.json")
-    _command(app, models.models, "raft models --fetch")
+    begin = functools.partial(_command, app, "Begin")
+    begin(init.init, "raft init --corpus docs/", "write a configuration, each field explained")
+    begin(plan.plan, "raft plan my.yaml", "what a run would do, and why; starts nothing")
+    begin(models.models, "raft models --fetch", "the models of a run: list, verify, fetch")
+    begin(init.schema, "raft schema > raft.schema.json", "the configuration's JSON schema")
+    build = functools.partial(_command, app, "Build")
+    build(run.run, "raft run my.yaml --set train.max_steps=50", "everything, from the corpus to the report")
+    verbs = run.stage_verbs() | {
+        verb.__name__: verb for verb in (ingest.ingest, questions.questions, records.records, export.export)
+    }
+    for call in CALLS:
+        help_ = call.stage.help[:1].lower() + call.stage.help[1:].rstrip(".")
+        short = _SHORT.get(call.name, help_)
+        build(verbs[call.name], _EXAMPLES.get(call.name, f"raft {call.name} my.yaml"), short, name=call.name)
+    look = functools.partial(_command, app, "Look")
+    look(report.report, "raft report --open", "the report on the adapter, in the browser")
+    look(
+        evaluate_retrieval.evaluate_retrieval,
+        "raft evaluate retrieval my.yaml",
+        "dense, lexical and hybrid search compared",
+        name="evaluate retrieval",
+    )
+    look(advise.advise, "raft advise my.yaml --questions 40", "will fine-tuning pay? asks the base model")
+    look(explain.explain, "raft explain --verify", "what an adapter was made from")
+    use = functools.partial(_command, app, "Use")
+    use(search.search, 'raft search "How do closures work?" -k 3', "look something up in the index")
+    use(ask.ask, 'raft ask "How do closures work?"', "ask the adapter; it answers with citations")
+    use(serve.serve, "raft serve my.yaml --port 8000", "the adapter in use behind the API that everybody speaks")
+    use(card.card, "raft card --out my-adapter", "the adapter with its model card, to upload")
+    keep = functools.partial(_command, app, "Keep up")
+    keep(retrain.retrain, "raft retrain my.yaml --no-prefect", "do what the changes of the corpus require")
+    keep(schedule.schedule, 'raft schedule --cron "0 3 * * *" --watch 60', "retrain by the clock and on changes")
+    keep(server.server, "raft server", "Prefect's server with its pages")
+    keep(domains.domains, "raft domains domains.yaml --jobs 2", "several domains from one file")
+    keep(promote.adapters, "raft adapters", "the versions of every adapter")
+    keep(promote.promote, 'raft promote 3 --reason "looked at by hand"', "put a version into use")
+    keep(promote.rollback, 'raft rollback --reason "complaints"', "go back to the version before")
+    keep(forget.forget, "raft forget handbook/leave.md", "what a document is in, and its removal")
+    keep(gc.gc, "raft gc --days 7 --yes", "what the store no longer needs, and its removal")
 
 
-def _command(app: typer.Typer, function: Callable[..., Any], example: str, name: str | None = None) -> None:
+_SHORT = {
+    "questions": "import questions, or ask the teacher for them",
+    "records": "compose RAFT records",
+    "export": "the PEFT adapter and the merged model",
+    "evaluate": "base against adapter on held-out documents",
+}
+_EXAMPLES = {
+    "ingest": "raft ingest my.yaml --dry-run",
+    "questions": "raft questions my.yaml --preview 5; raft questions my.yaml --dropped",
+    "records": "raft records my.yaml --show 3; raft records --diff previous latest",
+    "export": "raft export my.yaml; raft export my.yaml --check all",
+}
+
+
+def _command(
+    app: typer.Typer, group: str, function: Callable[..., Any], example: str, short: str, name: str | None = None
+) -> None:
     name = name or function.__name__
     if name in {command.name for command in app.registered_commands}:
         raise ValueError(f"two verbs are called {name}: name the call in flows/pipeline.py otherwise")
-    app.command(name, epilog=f"Example: {example}")(function)
+    GroupedHelp.groups.setdefault(group, []).append(name)
+    app.command(name, epilog=f"Example: {example}", short_help=short)(with_config_option(function))
 
 
 def main() -> NoReturn:
     """Entry point of the `raft` command."""
+    ending = _Ending()
+    atexit.register(ending)  # first, so that it is called last
     _listen()
     try:
         code = _prepare_and_run()
@@ -148,7 +180,31 @@ def main() -> NoReturn:
         code = _interrupted("--json" in sys.argv)
     if link := sys.modules.get("tasks.prefect.link"):
         link.leave(code)
+    ending.code = code
     sys.exit(code)
+
+
+class _Ending:
+    """The last thing this process does, after Prefect has sent its events and stopped its server: it goes at once.
+
+    Python would first take down every library that was loaded, object by object, which after a run takes JAX, torch
+    and Prefect ten seconds and more, for nothing. Without a code (an error before the end) it leaves Python to it.
+    """
+
+    code: int | None = None
+
+    def __call__(self) -> None:
+        if self.code is None:
+            return
+        code = self.code
+        try:
+            logging.shutdown()
+            sys.stdout.flush()
+        except BrokenPipeError:  # nobody reads our output any more
+            pass
+        except OSError:  # a full disk: what was printed is not all there
+            code = code or 1
+        os._exit(code)
 
 
 def _prepare_and_run() -> int:
@@ -230,7 +286,7 @@ def _failed(error: RaftError, as_json: bool) -> int:
             "do": error.do,
         }
         emit(row)
-    console = Console(stderr=True, highlight=False)
+    console = Terminal(stderr=True)
     word = "Stopped" if error.exit_code == 75 else "Error"
     what = shown(text_without_secrets(error.what.rstrip(".")), lines=True)
     console.print(f"{word}: {what}.", style="red", markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,11 +24,29 @@ from tasks.build.events import Damaged, Event, Finished, Progressed, Said, Start
 LINE_SECONDS = 15.0  # between progress lines where no bar can be drawn
 
 
+class Terminal(Console):
+    """Standard output (or error), for sentences and tables.
+
+    A line with `soft_wrap=True` is one line of the output; on a terminal it is wrapped between words, unless it has a
+    path that is longer than the terminal is wide, which stays whole so that it can be copied.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"highlight": False, **settings})
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, end: str = "\n", **settings: Any) -> None:
+        """See `rich.console.Console.print`."""
+        words = [word for text in objects if isinstance(text, str) for word in text.split()]
+        if self.is_terminal and end == "\n" and max(map(len, words), default=0) <= self.width:
+            soft_wrap = None
+        super().print(*objects, soft_wrap=soft_wrap, end=end, **settings)
+
+
 class Display:
     """A reporter for people: draws a run's events on the terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or Terminal(stderr=True)
         self.states: dict[str, str] = {}
         self._sentences: set[str] = set()
         self._bar: Progress | None = None
@@ -107,6 +126,20 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         grid.add_row(*(Text(shown(cell, lines=True)) for cell in row))
     return grid
+
+
+def warn(stale: object) -> None:
+    """That what follows is behind its corpus or configuration, if it is: one line on standard error."""
+    if stale is not None:
+        Terminal(stderr=True).print(shown(str(stale)), style="yellow", markup=False, soft_wrap=True)
+
+
+def below_here(path: Path | str) -> str:
+    """A path relative to the working directory, if it lies below it."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
 
 
 def emit(value: Any) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.prefect.guard import Application, Scope, guarded
+from flows.prefect.pages import with_pages
 from flows.prefect.server import LOOPBACK, auth_string
 from tasks.store.store import Store
 
@@ -27,8 +28,9 @@ def main() -> None:
     parser.add_argument("--name", action="append", default=[])
     arguments = parser.parse_args()
     os.chdir(os.environ["PREFECT_HOME"])  # Prefect's database tool searches the folder it is started in for modules
+    store = Store(arguments.store)
     # before Prefect is imported, which reads its settings then
-    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = auth_string(Store(arguments.store))
+    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = auth_string(store)
     configured = "PREFECT_SERVER_UI_API_URL" in os.environ or "PREFECT_UI_API_URL" in os.environ
 
     import uvicorn
@@ -39,8 +41,9 @@ def main() -> None:
     loopback = arguments.host in LOOPBACK
     names = [*arguments.name, *([] if loopback else [arguments.host, socket.gethostname(), socket.getfqdn()])]
     application: Application = create_app(final=True)
+    pages = with_pages(application if configured else at_home(application), store, auth_string(store))
     uvicorn.run(
-        guarded(application if configured else at_home(application), loopback=loopback, names=names),
+        guarded(pages, loopback=loopback, names=names),
         host=arguments.host,
         port=arguments.port,
         timeout_keep_alive=prefect.api.keepalive_timeout,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.nouns import Chunk, Document, read_jsonl
-from flows.calls import calls_to
+from flows.calls import STAGES, calls_to
 from flows.retraining.concluding import manifests
 from flows.run import Run
 from flows.walk import Built
@@ -18,17 +18,19 @@ from tasks.adapters.policy import Change, Choice, choose, compare
 from tasks.adapters.versions import Adapter
 from tasks.build.kept import setting_differences
 from tasks.build.keys import key_of, result_fields
+from tasks.config import RunConfig
 from tasks.runtime.any_hit import any_hit_then_and_now
 from tasks.store.manifest import Manifest
 
 _SECTIONS = [name for call in calls_to("train") for name in (call.stage.name, *call.stage.shared)]
-DECIDING = ("models", *dict.fromkeys(_SECTIONS))
+DECIDING = ("models", *dict.fromkeys(name for name in _SECTIONS if name in RunConfig.model_fields))
 """The sections whose change asks for another training: of every stage up to it."""
 
 
 def settings_of(run: Run) -> dict[str, str]:
     """Digests of the sections that decide a training; files named in them count by their bytes."""
-    digests = {name: key_of(result_fields(getattr(run.config, name))) for name in DECIDING}
+    off = {name for name, stage in STAGES.items() if not run.wants(stage)}
+    digests = {name: key_of(result_fields(getattr(run.config, name))) for name in DECIDING if name not in off}
     return {**digests, "seed": key_of({"seed": run.config.seed})}
 
 
@@ -55,7 +57,7 @@ def choose_action(
     }
     choice = choose(config, **facts)
     if choice.action == "refresh" and change.passages > 0:
-        any_hit = any_hit_then_and_now(then, built, run.config.retrieval, run.models["embedder"])
+        any_hit = any_hit_then_and_now(then, built, run.config.retrieval, run.models)
         choice = choose(config, **facts, any_hit=any_hit)
     return choice, change
 
@@ -68,7 +70,7 @@ def _chosen_anew(run: Run, then: Mapping[str, Manifest], name: str) -> bool:
     """
     if name == "models":
         earlier = {n: digest for m in then.values() for n, digest in m.ingredients["models"].items()}
-        return any(run.models[n].digest != digest for n, digest in earlier.items())
+        return any(n not in run.models or run.models[n].digest != digest for n, digest in earlier.items())
     ingredients = then["records"].ingredients["shared"] if name == "retrieval" else {}
     if name in then:
         ingredients = {name: then[name].ingredients["config"]}

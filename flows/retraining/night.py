@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flows.build import work
-from flows.calls import CALLS
-from flows.pipeline import Prepared, assess, prepare, read
+from flows.calls import CALLS, STAGES, calls_to
+from flows.finished import remember
+from flows.pipeline import ONLY_ADAPTED, Prepared, assess, prepare, read
 from flows.retraining.choice import choose_action, settings_of
 from flows.retraining.concluding import conclude, end_trial, manifests, take_up
 from flows.run import Run, at_work
@@ -67,7 +68,18 @@ def retrain(run: Run, *, direct: bool = False, force: bool = False) -> RetrainDe
             decision = work(run, CALLS, lambda step: follow(run, flow, Walk(run, step)), direct=direct)
         decision = decision.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
         append(run.store, registry.name, decision)
+        _remember(run, decision)
     return decision
+
+
+def _remember(run: Run, night: RetrainDecision) -> None:
+    """What is in use after the night counts as finished: all of it, or all but an adapter that was not taken."""
+    taken = night.result in ("promoted", "the same adapter")
+    fitted = run.wants(STAGES["adapt"])
+    calls = [call for call in (CALLS if taken else calls_to("records")) if fitted or call.name not in ONLY_ADAPTED]
+    links = {call.name: night.stages[call.name] for call in calls if call.name in night.stages}
+    if len(built := manifests(run, links)) == len(calls):
+        remember(run, built)
 
 
 def _begun(run: Run, registry: Registry) -> Open | None:
@@ -155,6 +167,7 @@ def _train(run: Run, registry: Registry, make: Walk, prepared: Prepared, decisio
         promoted_train=rival.get("train"),
         promoted_records=rival.get("records"),
         frozen=_frozen(run, adapter),
+        adapt=prepared.adapt,
     )
     outcome["stages"] = _links({**stages, gate.STAGE.name: verdict})
     judged = decision.model_copy(

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jora_engine.adapters.peft_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, sets_of_weights, vllm_rank
+from jora_engine.adapters.peft_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, sets_of_weights
 from jora_engine.config.architecture import ModelConfig
+from jora_engine.config.lora import BGMV_RANK, vllm_rank
 from jora_engine.config.parameters import linear_layers
 from jora_engine.config.peft_fields import faults_of
 from jora_engine.files.tensor_files import TensorFolder, read_json
@@ -22,7 +23,6 @@ from raft_errors import BadInput
 
 CONSUMERS = ("peft", "vllm", "lorax", "tgi", "sglang", "llama.cpp")
 OK, MENDED, REFUSED = "ok", "mended", "refused"
-BGMV_RANK = 128  # the largest that LoRAX and TGI have a kernel for
 
 _FACTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<letter>[AB])\.weight")
 

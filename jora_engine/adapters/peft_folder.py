@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.config.lora import LoraConfig
+from jora_engine.config.lora import LoraConfig, vllm_rank
 from jora_engine.config.parameters import linear_layers
 from jora_engine.files.tensor_files import (
     TensorFolder,
@@ -27,7 +27,6 @@ from jora_engine.files.tensor_files import (
 from raft_errors import BadInput
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, RAFT_JSON = "adapter_config.json", "adapter_model.safetensors", "raft.json"
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _WEIGHTS = re.compile(
     r"(?P<name>(?:adapter_model|adapter_weights|pytorch_model|model)(?:\.[\w.-]+?)?)(?P<shard>-\d+-of-\d+)?"
     r"\.(?P<kind>safetensors|bin|pt|pth|npz)(?P<index>\.index\.json)?"
@@ -118,7 +117,15 @@ def sets_of_weights(folder: Path) -> list[str]:
 def read_adapter(
     folder: Path, model_config: ModelConfig, base_digest: str | None = None
 ) -> tuple[dict[str, dict[str, jax.Array]], LoraConfig]:
-    """Reads a PEFT adapter folder, ours or PEFT's, as (lora tree in float32, its configuration).
+    """Reads a PEFT adapter folder, ours or PEFT's, as (lora tree in float32, its configuration); see `read_factors`."""
+    lora, config = read_factors(folder, model_config, base_digest)
+    return jax.tree.map(jnp.asarray, lora), config
+
+
+def read_factors(
+    folder: Path, model_config: ModelConfig, base_digest: str | None = None
+) -> tuple[dict[str, dict[str, np.ndarray]], LoraConfig]:
+    """`read_adapter` into host memory: the device is not touched.
 
     Args:
         base_digest: `model_digest` of the base in use, compared with the one in raft.json where there is one.
@@ -136,7 +143,7 @@ def read_adapter(
                 do="use the base model that the adapter was trained on",
             )
     tensors = TensorFolder(folder / ADAPTER_WEIGHTS)
-    lora: dict[str, dict[str, jax.Array]] = {}
+    lora: dict[str, dict[str, np.ndarray]] = {}
     wanted: set[str] = set()
     layers = config.layers(model_config.num_layers)
     for name in config.targets(model_config):
@@ -156,7 +163,7 @@ def read_adapter(
             stacked = np.zeros((model_config.num_layers, *shape), np.float32)  # a layer without an adapter adds 0
             for layer, key in zip(layers, keys):
                 stacked[layer] = tensors.read(key)
-            pair[part] = jnp.asarray(stacked)
+            pair[part] = stacked
         lora[name] = pair
     unknown = sorted(set(tensors.names()) - wanted)
     if unknown:
@@ -166,11 +173,6 @@ def read_adapter(
             do="use the base model that the adapter was trained on",
         )
     return lora, config
-
-
-def vllm_rank(rank: int) -> int | None:
-    """The smallest `--max-lora-rank` of vLLM that holds a rank; None above all that it knows."""
-    return next((limit for limit in VLLM_RANKS if limit >= rank), None)
 
 
 def _model_card(config: Mapping[str, Any], base_name: str) -> str:

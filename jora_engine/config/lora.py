@@ -17,6 +17,16 @@ from jora_engine.config.parameters import linear_layers
 from jora_engine.config.peft_fields import require_plain
 from raft_errors import BadInput
 
+BGMV_RANK = 128
+"""The largest rank that LoRAX and TGI have a kernel for."""
+
+_VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def vllm_rank(rank: int) -> int | None:
+    """The smallest `--max-lora-rank` of vLLM that holds a rank; None above all that it knows."""
+    return next((limit for limit in _VLLM_RANKS if limit >= rank), None)
+
 
 @dataclass(frozen=True)
 class LoraConfig:

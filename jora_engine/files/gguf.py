@@ -1,4 +1,4 @@
-"""Converts a GGUF file of a Llama, Qwen2 or Qwen3 model into a Hugging Face folder, once and deterministically.
+"""Converts a GGUF file (Llama, Qwen2, Qwen3, Gemma 3) into a Hugging Face folder, once and deterministically.
 
 Quantised blocks are dequantised by the `gguf` package and stored in one dtype, so that the engine, transformers and
 PEFT read the same numbers afterwards. Nothing else in the engine knows that GGUF exists.
@@ -7,43 +7,22 @@ PEFT read the same numbers afterwards. Nothing else in the engine knows that GGU
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.config.parameters import parameters_by_name
+from jora_engine.config.families import FAMILIES as DECLARATIONS
+from jora_engine.config.families import FULL, SLIDING
 from jora_engine.config.rope import RopeConfig
+from jora_engine.files.gguf_layout import FAMILIES, ROPE_FACTORS, find_parameter, from_gguf
 from jora_engine.files.gguf_tokenizer import build_tokenizer, end_ids, tokenizer_config
 from jora_engine.files.tensor_files import TensorSpec, dtype_named, write_json, write_model, write_text
 from jora_engine.model.rope_table import inv_freq
 from raft_errors import BadInput
 
 log = logging.getLogger("raft.jora_engine")
-
-LEAVES = {
-    "token_embd": "embed",
-    "attn_norm": "input_norm",
-    "ffn_norm": "post_norm",
-    "attn_q": "q",
-    "attn_k": "k",
-    "attn_v": "v",
-    "attn_output": "o",
-    "attn_q_norm": "q_norm",
-    "attn_k_norm": "k_norm",
-    "ffn_gate": "gate",
-    "ffn_up": "up",
-    "ffn_down": "down",
-    "output_norm": "final_norm",
-    "output": "head",
-}
-"""GGUF's name of a module, without the layer's number -> the leaf of our parameter tree."""
-
-_ARCHITECTURES = ("llama", "qwen2", "qwen3")
-_ROPE_FACTORS = "rope_freqs.weight"
 
 
 def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConfig:
@@ -58,11 +37,8 @@ def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConf
     reader = _open(gguf_file)
     meta = {name: field.contents() for name, field in reader.fields.items()}
     config = read_config(meta, {t.name: t for t in reader.tensors})
-    if config.family == "llama":
-        order: Callable[[str, np.ndarray], np.ndarray] = lambda name, w: _unpermute(config, name, w)  # noqa: E731
-    else:
-        order = lambda _, w: w  # noqa: E731
-    tensors = {_hf_name(config, t.name): t for t in reader.tensors if t.name != _ROPE_FACTORS}
+    places = {t.name: find_parameter(config, t.name) for t in reader.tensors if t.name != ROPE_FACTORS}
+    tensors = {places[t.name][0].hf_name(places[t.name][1]): t for t in reader.tensors if t.name in places}
     target = dtype_named(dtype)
     specs = [
         TensorSpec(name, tuple(int(n) for n in reversed(tensors[name].shape)), target)
@@ -70,7 +46,8 @@ def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConf
     ]
 
     def read(name: str) -> np.ndarray:
-        return order(name, _dequantise(gguf_file, tensors[name])).astype(target)
+        parameter, _ = places[tensors[name].name]
+        return from_gguf(config, parameter.name, _dequantise(gguf_file, tensors[name])).astype(target)
 
     folder.mkdir(parents=True, exist_ok=True)
     write_model(folder, specs, read)
@@ -91,10 +68,10 @@ def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConf
 def read_config(meta: dict[str, Any], tensors: dict[str, Any]) -> ModelConfig:
     """The model's shape from GGUF metadata and its tensors by GGUF name."""
     arch = meta.get("general.architecture")
-    if arch not in _ARCHITECTURES:
+    if arch not in FAMILIES:
         raise BadInput(
             f"the GGUF architecture {arch!r} is not supported",
-            expected="one of " + ", ".join(_ARCHITECTURES),
+            expected="one of " + ", ".join(FAMILIES),
             do="choose a base model of one of these families",
         )
 
@@ -112,25 +89,47 @@ def read_config(meta: dict[str, Any], tensors: dict[str, Any]) -> ModelConfig:
         raise BadInput(
             "the GGUF model rotates only a part of each head", expected="all of it", do="choose another base"
         )
-    return ModelConfig(
-        family=arch,
-        vocab_size=len(meta["tokenizer.ggml.tokens"]),
-        hidden_size=width,
-        intermediate_size=key("feed_forward_length"),
-        num_layers=key("block_count"),
-        num_heads=heads,
-        num_kv_heads=key("attention.head_count_kv", heads),
-        head_dim=head_dim,
-        rms_norm_eps=_shortest(key("attention.layer_norm_rms_epsilon")),
-        rope=_rope(meta, arch, tensors, head_dim),
-        tie_embeddings="output.weight" not in tensors,
-        qkv_bias=arch == "qwen2",
-        qk_norm=arch == "qwen3",
-        max_position_embeddings=key("context_length"),
-        bos_id=meta.get("tokenizer.ggml.bos_token_id"),
-        eos_ids=tuple(end_ids(meta)),
-        pad_id=meta.get("tokenizer.ggml.padding_token_id"),
-    )
+    eos = end_ids(meta)
+    hf: dict[str, Any] = {
+        "architectures": [DECLARATIONS[FAMILIES[arch]].architecture],
+        "vocab_size": len(meta["tokenizer.ggml.tokens"]),
+        "hidden_size": width,
+        "intermediate_size": key("feed_forward_length"),
+        "num_hidden_layers": key("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": key("attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "rms_norm_eps": _shortest(key("attention.layer_norm_rms_epsilon")),
+        "tie_word_embeddings": "output.weight" not in tensors,
+        "max_position_embeddings": key("context_length"),
+        "rope_parameters": _rope(meta, arch, tensors, head_dim).to_hf(),
+        "bos_token_id": meta.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": eos[0] if len(eos) == 1 else eos or None,
+        "pad_token_id": meta.get("tokenizer.ggml.padding_token_id"),
+    }
+    if arch == "gemma3":
+        hf |= _gemma3(meta, hf)
+    elif meta.get(f"{arch}.attention.sliding_window"):
+        raise BadInput("the GGUF file gives layers a window", expected="none, or Gemma 3", do="choose another base")
+    return ModelConfig.from_hf(hf)
+
+
+def _gemma3(meta: dict[str, Any], hf: dict[str, Any]) -> dict[str, Any]:
+    """What is Gemma 3's own. What the file does not say is llama.cpp's: a window in five of six layers, where RoPE's
+    base is 10000, and the scale of the 27B model, which is that of its width."""
+    layers, pattern = hf["num_hidden_layers"], meta.get("gemma3.attention.sliding_window_pattern", 6)
+    types = pattern if isinstance(pattern, list) else [bool((i + 1) % pattern) for i in range(layers)]
+    by_width = layers == 62
+    return {
+        "sliding_window": meta.get("gemma3.attention.sliding_window"),
+        "layer_types": [SLIDING if slides else FULL for slides in types],
+        "query_pre_attn_scalar": hf["hidden_size"] // hf["num_attention_heads"] if by_width else hf["head_dim"],
+        "final_logit_softcapping": meta.get("gemma3.final_logit_softcapping"),
+        "rope_parameters": {
+            FULL: hf["rope_parameters"],
+            SLIDING: {"rope_type": "default", "rope_theta": _shortest(meta.get("gemma3.rope.freq_base_swa", 1e4))},
+        },
+    }
 
 
 def _open(gguf_file: Path) -> Any:
@@ -169,28 +168,6 @@ def _dequantise(gguf_file: Path, tensor: Any) -> np.ndarray:
     return values
 
 
-def _unpermute(config: ModelConfig, name: str, weight: np.ndarray) -> np.ndarray:
-    """llama.cpp stores q and k rows of each head in interleaved pairs; Hugging Face keeps the two halves apart."""
-    heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}.get(name.split(".")[-2])
-    if heads is None:
-        return weight
-    pairs = weight.reshape(heads, config.head_dim // 2, 2, *weight.shape[1:])
-    return np.swapaxes(pairs, 1, 2).reshape(weight.shape)
-
-
-def _hf_name(config: ModelConfig, name: str) -> str:
-    """Hugging Face's name of a GGUF tensor."""
-    stem, _, ending = name.rpartition(".")
-    block = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
-    leaf = LEAVES.get(block[2] if block else stem, "") + ("_bias" if ending == "bias" else "")
-    parameter = parameters_by_name(config).get(leaf)
-    if parameter is None or parameter.per_layer != bool(block):
-        raise BadInput(
-            f"the GGUF file holds an unknown tensor {name}", expected="a plain decoder", do="choose another base"
-        )
-    return parameter.hf_name(int(block[1]) if block else None)
-
-
 def _canonical_order(config: ModelConfig, names: set[str]) -> list[str]:
     """Embedding, layers in order, final norm, head."""
     order = ["model.embed_tokens.weight"]
@@ -209,8 +186,8 @@ def _rope(meta: dict[str, Any], arch: str, tensors: dict[str, Any], head_dim: in
     kind = meta.get(f"{arch}.rope.scaling.type", "none")
     factor = meta.get(f"{arch}.rope.scaling.factor")
     original = meta.get(f"{arch}.rope.scaling.original_context_length")
-    if _ROPE_FACTORS in tensors:
-        return _llama3_rope(np.asarray(tensors[_ROPE_FACTORS].data, np.float32), theta, length, head_dim)
+    if ROPE_FACTORS in tensors:
+        return _llama3_rope(np.asarray(tensors[ROPE_FACTORS].data, np.float32), theta, length, head_dim)
     if kind == "none":
         return RopeConfig(theta=theta)
     shape = {"theta": theta, "kind": kind, "factor": _shortest(factor or 1.0), "max_positions": length}

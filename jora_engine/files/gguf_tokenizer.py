@@ -14,7 +14,7 @@ from tokenizers.models import BPE
 
 from raft_errors import BadInput
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # llama.cpp's token types
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama.cpp's token types
 
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -68,12 +68,12 @@ def build_tokenizer(meta: Mapping[str, Any]) -> Tokenizer:
             do="use the model's Hugging Face folder instead of its GGUF",
         )
     tokens, types = meta["tokenizer.ggml.tokens"], meta.get("tokenizer.ggml.token_type") or []
-    for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
+    for kind, special in ((CONTROL, True), (USER_DEFINED, False)):
         added = [AddedToken(t, special=special, normalized=False) for t, k in zip(tokens, types) if k == kind]
         tokenizer.add_special_tokens(added) if special else tokenizer.add_tokens(added)
     if model == "llama":
         # <unk> stands in text as it does in Hugging Face's conversion of the same vocabulary
-        tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == _UNKNOWN])
+        tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == UNKNOWN])
     if meta.get("tokenizer.ggml.add_bos_token", _begins_by_default(meta)):
         bos = meta["tokenizer.ggml.bos_token_id"]
         tokenizer.post_processor = processors.TemplateProcessing(

@@ -1,8 +1,9 @@
 """The key/value cache of generation, and attention over it.
 
 A column is a position, so rows of different lengths share arrays and need no shifting; what lies at or beyond a row's
-position is masked. Wide caches are cut into segments, because XLA:CPU is faster on them and because a row's numbers
-then do not depend on how wide its neighbours make the cache. Knows nothing of prompts or sampling.
+position is masked. The columns are cut into segments, the same ones whatever the width: a row's numbers then do not
+depend on how wide its neighbours make the cache, and a cache grows by one more segment. Knows nothing of prompts or
+sampling.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jora_engine.config.architecture import ModelConfig
+from jora_engine.model.attention import BLOCK
 from jora_engine.model.ops import accumulate, soft_cap
 
 NEGATIVE = -1e30
 SEGMENT = 512  # columns; products with more columns take another path on XLA:CPU, with other last digits
-WIDTHS = (128, 256, 512)
+FIRST = 128  # columns of the narrowest cache, which doubles as it grows
 
 
 class Stretch(NamedTuple):
@@ -39,7 +41,10 @@ Cache = list[tuple[Stretch, ...]]
 
 def columns_for(width: int) -> int:
     """The number of columns to make for `width`: one of few, so that few programs are compiled."""
-    return next((w for w in WIDTHS if w >= width), -(-width // SEGMENT) * SEGMENT)
+    columns = FIRST
+    while columns < width:
+        columns *= 2
+    return columns
 
 
 def columns_of(cache: Cache) -> int:
@@ -47,53 +52,31 @@ def columns_of(cache: Cache) -> int:
     return sum(segment.v.shape[2] for segment in cache[0])
 
 
-def _widths(columns: int) -> list[int]:
-    return [columns] if columns <= SEGMENT else [SEGMENT] * (columns // SEGMENT)
+def _segments(columns: int) -> list[int]:
+    """Columns of each segment: of a doubling width those before it, and no segment above `SEGMENT`."""
+    sizes, base = [min(FIRST, columns)], min(FIRST, columns)
+    while base < columns:
+        sizes.append(min(base, SEGMENT))
+        base += sizes[-1]
+    return sizes
 
 
 def new_cache(config: ModelConfig, rows: int, columns: int, dtype: jnp.dtype) -> Cache:
     """An empty cache; `columns` as `columns_for` gives it."""
+    return resized(config, [()] * config.num_layers, rows, columns, dtype)
+
+
+def resized(
+    config: ModelConfig, cache: Sequence[tuple[Stretch, ...]], rows: int, columns: int, dtype: jnp.dtype
+) -> Cache:
+    """The cache with columns dropped or added at the end; nothing is copied."""
     heads, width = config.num_kv_heads, config.head_dim
+    sizes = _segments(columns)
 
     def stretch(size: int) -> Stretch:
         return Stretch(jnp.zeros((rows, heads, width, size), dtype), jnp.zeros((rows, heads, size, width), dtype))
 
-    return [tuple(stretch(size) for size in _widths(columns)) for _ in range(config.num_layers)]
-
-
-@functools.partial(jax.jit, static_argnames="columns")
-def reshape_cache(cache: Cache, rows: jax.Array, columns: int) -> Cache:
-    """The given rows `[n]` in the given order, with columns dropped or added at the end."""
-
-    def fit(x: jax.Array, axis: int, size: int) -> jax.Array:
-        if size <= x.shape[axis]:
-            return lax.slice_in_dim(x, 0, size, axis=axis)
-        return jnp.pad(x, [(0, size - have if a == axis else 0) for a, have in enumerate(x.shape)])
-
-    out = []
-    for layer in cache:
-        taken = [Stretch(jnp.take(s.k, rows, axis=0), jnp.take(s.v, rows, axis=0)) for s in layer]
-        widths = _widths(columns)
-        empty = jax.tree.map(jnp.zeros_like, taken[0])
-        taken += [empty] * (len(widths) - len(taken))
-        out.append(tuple(Stretch(fit(s.k, 3, w), fit(s.v, 2, w)) for s, w in zip(taken, widths)))
-    return out
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def insert_row(cache: Cache, row: jax.Array, single: Cache) -> Cache:
-    """The cache with one row replaced by a cache of one row that is no wider."""
-    out = []
-    for layer, new in zip(cache, single, strict=True):
-        written = [
-            Stretch(
-                lax.dynamic_update_slice(old.k, part.k, (row, 0, 0, 0)),
-                lax.dynamic_update_slice(old.v, part.v, (row, 0, 0, 0)),
-            )
-            for old, part in zip(layer, new)
-        ]
-        out.append((*written, *layer[len(new) :]))
-    return out
+    return [(*layer[: len(sizes)], *(stretch(size) for size in sizes[len(layer) :])) for layer in cache]
 
 
 def write(layer: Sequence[Stretch], new: Stretch, row, column) -> tuple[Stretch, ...]:
@@ -105,12 +88,13 @@ def write(layer: Sequence[Stretch], new: Stretch, row, column) -> tuple[Stretch,
         if len(layer) == 1:
             part, at = new, column
         else:
-            at = jnp.clip(column - base, 0, width - size)
-            source = jnp.arange(size) + (base + at - column)
+            count = min(size, width)
+            at = jnp.clip(column - base, 0, width - count)
+            source = jnp.arange(count) + (base + at - column)
             inside = (source >= 0) & (source < size)
-            shape = (new.k.shape[0], *segment.k.shape[1:3], size)
+            shape = (new.k.shape[0], *segment.k.shape[1:3], count)
             old_k = lax.dynamic_slice(segment.k, (row, 0, 0, at), shape)
-            old_v = lax.dynamic_slice(segment.v, (row, 0, at, 0), (*shape[:2], size, shape[2]))
+            old_v = lax.dynamic_slice(segment.v, (row, 0, at, 0), (*shape[:2], count, shape[2]))
             part = Stretch(
                 jnp.where(inside, jnp.take(new.k, source, axis=3, mode="clip"), old_k),
                 jnp.where(inside[:, None], jnp.take(new.v, source, axis=2, mode="clip"), old_v),
@@ -136,16 +120,25 @@ def with_positions(layer: Sequence[Stretch], end: jax.Array | None = None) -> li
 
 
 class PromptCache(NamedTuple):
-    """One layer's cache of one row while its prompt is run: new tokens go to the columns from `start` on."""
+    """One layer's cache while a part of one row's prompt is run.
+
+    Attributes:
+        segments: of all rows.
+        row: whose prompt it is.
+        start: the column, and position, of the part's first token.
+        new: the part's own keys and values in the model's dtype, once they are written.
+    """
 
     segments: tuple[Stretch, ...]
+    row: jax.Array
     start: jax.Array
+    new: Stretch | None = None
 
     def extended(self, new: Stretch) -> PromptCache:
-        return self._replace(segments=write(self.segments, new, 0, self.start))
+        return self._replace(segments=write(self.segments, new, self.row, self.start), new=new)
 
-    def stretches(self) -> list[tuple[Stretch, jax.Array]]:
-        return with_positions(self.segments)
+    def attention(self, q, positions, window, scale, softcap) -> jax.Array:
+        return prompt_attention(q, self.segments, self.row, self.start, window, scale, softcap)
 
 
 class ReplyCache(NamedTuple):
@@ -164,6 +157,9 @@ class ReplyCache(NamedTuple):
 
     def extended(self, new: Stretch) -> ReplyCache:
         return self._replace(recent=write([self.recent], new, 0, self.step)[0])
+
+    def attention(self, q, positions, window, scale, softcap) -> jax.Array:
+        return cached_attention(q, self.stretches(), positions, window, scale, softcap)
 
     def stretches(self) -> list[tuple[Stretch, jax.Array]]:
         column = jnp.arange(self.recent.v.shape[2], dtype=jnp.int32)[None]
@@ -187,7 +183,77 @@ def attend_cached(
 ) -> tuple[jax.Array, LayerCache]:
     """Attention of new tokens at `positions` `[rows, seq]` over a layer's cache and themselves; the cache with them."""
     cache = cache.extended(Stretch(k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)))
-    return cached_attention(q, cache.stretches(), positions, window, scale, softcap).astype(q.dtype), cache
+    return cache.attention(q, positions, window, scale, softcap).astype(q.dtype), cache
+
+
+def prompt_attention(
+    q: jax.Array,
+    layer: Sequence[Stretch],
+    row: jax.Array,
+    start: jax.Array,
+    window: int | None,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> jax.Array:
+    """Causal attention of a part of a prompt over its row's columns up to the part's end, block by block.
+
+    Only the blocks that a query block can see are visited, so the cost goes by position and not by the cache's width.
+
+    Args:
+        q: `[1, seq, heads, head_dim]` of the tokens at the positions from `start` on; their own keys lie in `layer`.
+        scale, softcap: see `attention.attention`.
+
+    Returns:
+        `[1, seq, heads * head_dim]` float32.
+    """
+    _, length, heads, width = q.shape
+    kv_heads = layer[0].k.shape[1]
+    group, scale = heads // kv_heads, width**-0.5 if scale is None else scale
+    block = min(BLOCK, length)
+    parts = q[0].reshape(length // block, block, kv_heads, group, width).transpose(0, 2, 3, 1, 4)
+
+    def query_block(item: tuple[jax.Array, jax.Array]) -> jax.Array:
+        index, part = item
+        part = part.reshape(kv_heads, group * block, width)
+        at = start + index * block
+        of = jnp.tile(at + jnp.arange(block, dtype=jnp.int32), group)[:, None]
+        lowest = jnp.int32(0) if window is None else jnp.maximum(at - (window - 1), 0)
+        carry = (
+            jnp.full((kv_heads, group * block), NEGATIVE),
+            jnp.zeros((kv_heads, group * block)),
+            jnp.zeros((kv_heads, group * block, width)),
+        )
+        base = 0
+        for segment in layer:
+            columns = segment.v.shape[2]
+            step = min(BLOCK, columns)
+
+            def key_block(j, carry, segment=segment, base=base, step=step):
+                top, total, out = carry
+                k = lax.dynamic_slice(segment.k, (row, 0, 0, j * step), (1, kv_heads, width, step))[0]
+                v = lax.dynamic_slice(segment.v, (row, 0, j * step, 0), (1, kv_heads, step, width))[0]
+                column = base + j * step + jnp.arange(step, dtype=jnp.int32)
+                seen = column <= of
+                if window is not None:
+                    seen &= of - column < window
+                # the cache holds numbers of the model's dtype, so nothing is rounded here
+                scores = soft_cap(accumulate("hqd,hdc->hqc", part, k.astype(q.dtype)) * scale, softcap)
+                scores = jnp.where(seen, scores, NEGATIVE)
+                new_top = jnp.maximum(top, scores.max(-1))
+                weights = jnp.exp(scores - new_top[..., None]).astype(q.dtype)
+                shrink = jnp.exp(top - new_top)
+                out = out * shrink[..., None] + accumulate("hqc,hcd->hqd", weights, v.astype(q.dtype))
+                return new_top, total * shrink + weights.sum(-1, dtype=jnp.float32), out
+
+            first = jnp.clip((lowest - base) // step, 0, columns // step)
+            last = jnp.clip(-((base - at - block) // step), 0, columns // step)
+            carry = lax.fori_loop(first, last, key_block, carry)
+            base += columns
+        _, total, out = carry
+        return (out / total[..., None]).reshape(kv_heads, group, block, width)
+
+    out = lax.map(query_block, (jnp.arange(length // block, dtype=jnp.int32), parts))
+    return out.transpose(0, 3, 1, 2, 4).reshape(1, length, heads * width)
 
 
 def cached_attention(

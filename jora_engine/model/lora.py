@@ -6,6 +6,7 @@ adapted and at which scale is `LoraConfig`'s business; reading and writing PEFT 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import operator
@@ -20,7 +21,9 @@ from jax import lax
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.parameters import linear_layers
-from jora_engine.model.ops import accumulate, matmul
+from jora_engine.model.dropout import Dropout, drop
+from jora_engine.model.ops import accumulate
+from jora_engine.model.ops_cpu import from_bits
 
 Adapter = dict[str, dict[str, jax.Array]]
 
@@ -65,6 +68,49 @@ class Joined:
     outs: tuple[int, ...] = struct.field(pytree_node=False)
 
 
+@struct.dataclass
+class Slotted:
+    """Adapters of the linear layers that share an input, one in each slot, for generation.
+
+    Attributes:
+        a: `[slots, modules, rank, in]`, as bits on a CPU (`ops_cpu.to_bits`).
+        b: of each module `[slots, rank, out]`, the scale in it, as bits on a CPU.
+        own: `[tokens, slots]` bool, the slot of each token; None where there is one slot and it is everybody's.
+        names: the modules, in the order of `a`.
+    """
+
+    a: jax.Array
+    b: tuple[jax.Array, ...]
+    own: jax.Array | None
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+
+    def of_slot(self, slot: jax.Array) -> Slotted:
+        """One slot's adapter alone."""
+        a, *b = (lax.dynamic_slice_in_dim(x, slot, 1, 0) for x in (self.a, *self.b))
+        return dataclasses.replace(self, a=a, b=tuple(b), own=None)
+
+    def deltas(self, x: jax.Array) -> dict[str, jax.Array]:
+        """What each module's adapter adds for x `[tokens, in]`, float32 `[tokens, out]`.
+
+        One product over the factors of all slots, with what is another slot's set to 0: a slot of zeros adds 0 exactly,
+        and a token's sum does not depend on what the other slots hold.
+        """
+        slots, modules, rank, width = self.a.shape
+        low = accumulate("ti,ri->tr", x, from_bits(self.a).astype(x.dtype).reshape(-1, width))
+        low = low.reshape(-1, slots, modules, rank)
+        if self.own is not None:
+            low = jnp.where(self.own[:, :, None, None], low, 0.0)
+        low = low.astype(x.dtype)
+        return {
+            name: accumulate(
+                "tr,ro->to",
+                low[:, :, number].reshape(-1, slots * rank),
+                from_bits(b).astype(x.dtype).reshape(slots * rank, -1),
+            )
+            for number, (name, b) in enumerate(zip(self.names, self.b, strict=True))
+        }
+
+
 def joined(
     layer: Mapping[str, Any], groups: Sequence[Sequence[str]], join: Callable[[list[Any]], Any]
 ) -> dict[str, Any]:
@@ -83,8 +129,7 @@ def linear(
     names: Sequence[str],
     layer: Mapping[str, Any],
     lora: Adapter,
-    dropout: float = 0.0,
-    key: jax.Array | None = None,
+    dropout: Dropout | None = None,
 ) -> list[jax.Array]:
     """The linear layers `names`, which share the input `x`, each with its adapter if it has one.
 
@@ -92,38 +137,47 @@ def linear(
         x: `[batch, seq, in]`, or `[tokens, in]` where nothing is trained: with three dimensions XLA:CPU would transpose
             a weight that a loop does not change, once per call.
         layer: one decoder layer's parameters, `name` -> `[out, in]` and optionally `name_bias` -> `[out]`, or `joined`.
-        lora: one layer of a prepared adapter (`prepare`), `{"q": {"a": [r, in], "b": [out, r]}}`.
-        dropout: probability of zeroing an input of an adapter (each adapter draws its own mask, as in PEFT).
+        lora: one layer of a prepared adapter (`prepare`), `{"q": {"a": [r, in], "b": [out, r]}}`, or in generation
+            `{"q+k+v": Slotted}`, by the names joined.
+        dropout: what the adapters do not see of `x`; those that share an input drop the same of it, where PEFT draws
+            for each.
 
     Returns:
         One `[..., out]` per name. The A factors of the group are multiplied as one matrix.
     """
-    if (whole := layer.get("+".join(names))) is not None and isinstance(whole, Joined):
-        (y,) = _adapted(x, {"": whole.weight}, {}).values()
-        y = y if whole.bias is None else y + whole.bias
+    together = "+".join(names)
+    slotted: Any = lora.get(together)
+    if isinstance(whole := layer.get(together), Joined):
+        y = accumulate("...i,oi->...o", x, whole.weight)
+        if slotted is not None:
+            deltas = slotted.deltas(x)
+            outs = zip(names, whole.outs, strict=True)
+            y += jnp.concatenate([deltas.get(n, jnp.zeros((*x.shape[:-1], o))) for n, o in outs], axis=-1)
+        y = y.astype(x.dtype) if whole.bias is None else y.astype(x.dtype) + whole.bias
         return jnp.split(y, list(itertools.accumulate(whole.outs[:-1])), axis=-1)
+    if isinstance(slotted, Slotted):
+        deltas, out = slotted.deltas(x), {}
+        for name in names:
+            y = accumulate("...i,oi->...o", x, layer[name])
+            out[name] = (y + deltas[name] if name in deltas else y).astype(x.dtype)
+        return [out[name] + layer[f"{name}_bias"] if f"{name}_bias" in layer else out[name] for name in names]
     group = {name: lora[name] for name in names if name in lora}
-    if group and dropout > 0.0 and key is not None:
-        out = {name: matmul(x, layer[name]) for name in names}
-        for index, (name, ab) in enumerate(group.items()):
-            keep = jax.random.bernoulli(jax.random.fold_in(key, index), 1.0 - dropout, x.shape)
-            dropped = jnp.where(keep, x / (1.0 - dropout), 0).astype(x.dtype)
-            out[name] += matmul(matmul(dropped, ab["a"].astype(x.dtype)), ab["b"].astype(x.dtype))
-    else:
-        out = _adapted(x, {name: layer[name] for name in names}, group)
+    out = _adapted(x, {name: layer[name] for name in names}, group, dropout if group else None)
     return [out[name] + layer[f"{name}_bias"] if f"{name}_bias" in layer else out[name] for name in names]
 
 
 @jax.custom_vjp
-def _adapted(x: jax.Array, weights: dict[str, jax.Array], lora: Adapter) -> dict[str, jax.Array]:
-    """`x @ w.T + (x @ a.T) @ b.T` for each of `weights`, summed in float32 and rounded once, forwards and backwards."""
-    return _adapted_forward(x, weights, lora)[0]
+def _adapted(
+    x: jax.Array, weights: dict[str, jax.Array], lora: Adapter, dropout: Dropout | None
+) -> dict[str, jax.Array]:
+    """`x @ w.T + (drop(x) @ a.T) @ b.T` for each of `weights`, summed in float32 and rounded once, both ways."""
+    return _adapted_forward(x, weights, lora, dropout)[0]
 
 
-def _adapted_forward(x, weights, lora):
+def _adapted_forward(x, weights, lora, dropout):
     low = {}
     if lora:
-        joined = accumulate("bti,ri->btr", x, _joined(lora, x.dtype)).astype(x.dtype)
+        joined = accumulate("bti,ri->btr", drop(x, dropout), _joined(lora, x.dtype)).astype(x.dtype)
         low = dict(zip(lora, jnp.split(joined, len(lora), axis=-1)))
     out = {}
     for name, w in weights.items():
@@ -131,21 +185,21 @@ def _adapted_forward(x, weights, lora):
         if name in lora:
             y += accumulate("btr,or->bto", low[name], lora[name]["b"].astype(x.dtype))
         out[name] = y.astype(x.dtype)
-    return out, (x, weights, lora, low)
+    return out, (x, weights, lora, dropout, low)
 
 
 def _adapted_backward(saved, g):
     # operands stay rank 3: XLA:CPU only takes its fast path for a weight gradient that contracts two dimensions
-    x, weights, lora, low = saved
+    x, weights, lora, dropout, low = saved
     g = {name: g[name].astype(x.dtype) for name in weights}
     dx = functools.reduce(operator.add, (accumulate("bto,oi->bti", g[name], w) for name, w in weights.items()))
     dw = {name: accumulate("bto,bti->oi", g[name], x).astype(w.dtype) for name, w in weights.items()}  # XLA drops these
     if not lora:
-        return dx.astype(x.dtype), dw, {}
+        return dx.astype(x.dtype), dw, {}, None
     d_low = {name: accumulate("bto,or->btr", g[name], ab["b"].astype(x.dtype)) for name, ab in lora.items()}
     joined = jnp.concatenate([d_low[name] for name in lora], axis=-1).astype(x.dtype)
-    dx += accumulate("btr,ri->bti", joined, _joined(lora, x.dtype))
-    da = dict(zip(lora, jnp.split(accumulate("btr,bti->ri", joined, x), len(lora))))
+    dx += drop(accumulate("btr,ri->bti", joined, _joined(lora, x.dtype)), dropout)
+    da = dict(zip(lora, jnp.split(accumulate("btr,bti->ri", joined, drop(x, dropout)), len(lora))))
     d_lora = {
         name: {
             "a": da[name].astype(ab["a"].dtype),
@@ -155,7 +209,7 @@ def _adapted_backward(saved, g):
         }
         for name, ab in lora.items()
     }
-    return dx.astype(x.dtype), dw, d_lora
+    return dx.astype(x.dtype), dw, d_lora, None
 
 
 _adapted.defvjp(_adapted_forward, _adapted_backward)

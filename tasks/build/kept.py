@@ -97,13 +97,14 @@ def setting_differences(
     then: Mapping[str, Any], section: BaseModel, now: Mapping[str, Any] | None = None, *, prefix: str = ""
 ) -> Differences:
     """Compares a section with what a result was made with; a setting that is newer than the result and stands at its
-    default came with the installation, and nobody chose it."""
+    default came with the installation, and nobody chose it; nor did anybody choose that a setting no longer counts."""
     now = result_fields(section) if now is None else now
     choices: list[str] = []
     installation: list[str] = []
     for name in _differing(then, now):
         words = _change(prefix + name, then.get(name), now.get(name))
-        (installation if name not in then and _at_default(section, name) else choices).append(words)
+        with_release = name not in now or (name not in then and _at_default(section, name))
+        (installation if with_release else choices).append(words)
     return Differences(tuple(choices), tuple(installation))
 
 

@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from jora_engine.training.machine import describe, differences
+from raft_version import VERSION
 
 KIND = ("system", "cpu_features")
 """What two machines must have in common to count as of one kind; their accelerators are told by name."""
 
 
 def this_machine(reported: Mapping[str, Any]) -> dict[str, Any]:
-    """What computed a result here: this machine, its JAX devices where JAX was used, and what the stage reported.
+    """What computed a result here: this machine, our version, its JAX devices where JAX was used, and what the stage
+    reported.
 
     Args:
         reported: what a child process told of itself (its devices, its attention), which counts first.
@@ -26,7 +28,7 @@ def this_machine(reported: Mapping[str, Any]) -> dict[str, Any]:
     xla = sys.modules.get("jax._src.xla_bridge")
     started = bool(getattr(xla, "_backends", None))  # asking JAX itself would start it, and take the accelerator
     devices = describe(devices=True) if started and "backend" not in reported else {}
-    return {**devices, **_here(), **reported}
+    return {**devices, **_here(), "raft": VERSION, **reported}
 
 
 def elsewhere(machine: Mapping[str, Any]) -> str:
@@ -50,6 +52,7 @@ def in_words(machine: Mapping[str, Any]) -> str:
     parts += [f"{name} {machine[name]}" for name in ("device", "attention") if machine.get(name)]
     packages = machine.get("packages", {})
     parts += [f"{name} {packages[name]}" for name in ("jax",) if name in packages]
+    parts += [f"raft {machine['raft']}"] if machine.get("raft") else []
     return ", ".join(part for part in parts if part)
 
 

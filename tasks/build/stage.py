@@ -61,12 +61,14 @@ class Stage:
             that reaches everything that decides its result and nothing else. Its inputs are its own positional
             parameters, and those with a default may be left out; models and shared sections are keywords.
         models: names of the models it uses (`base`, `embedder`), or a function of the section that tells them.
+        models_if_set: further ones that it uses where the run has them (`reranker`).
         shared: names of the sections it reads beside its own (`retrieval`).
         seeded: whether the run's seed is part of the key.
         modules: further modules that its work runs, where neither an import nor a string in its code names them.
         packages: distributions whose version is part of the key, beside those that its code imports.
         alone: the lock of a device that only one build at a time may use.
         cache: the stage whose item cache it shares; by default its own.
+        wanted: whether a run makes it at all, from its section and the shared ones; by default always.
         describing: files that describe the build (times, curves) and are no part of the result's digest.
     """
 
@@ -75,6 +77,7 @@ class Stage:
     build: Callable[..., Outcome]
     help: str = ""
     models: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
+    models_if_set: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     seeded: bool = False
     version: str = "1"
@@ -82,6 +85,7 @@ class Stage:
     packages: tuple[str, ...] = ()
     alone: Callable[[], FileLock] | None = None
     cache: str = ""
+    wanted: Callable[[BaseModel, Mapping[str, BaseModel]], bool] | None = None
     describing: tuple[str, ...] = ()
 
     @property
@@ -149,6 +153,12 @@ class Request:
         """What the stage is called in its flow."""
         return self.call or self.stage.name
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The models that it is built with."""
+        stage = self.stage
+        return (*stage.models_for(self.config), *(name for name in stage.models_if_set if name in self.models))
+
     def ingredients(self) -> dict[str, Any]:
         """What the key is computed from, kept in the manifest so that `raft plan` can tell what changed."""
         stage = self.stage
@@ -157,7 +167,7 @@ class Request:
             "inputs": {n: _digest(value, n) for n, value in self.inputs.items()},
             "config": result_fields(self.config),
             "shared": {name: result_fields(self.shared[name]) for name in stage.shared},
-            "models": {name: _digest(self.models[name], name) for name in stage.models_for(self.config)},
+            "models": {name: _digest(self.models[name], name) for name in self.roles},
             "seed": self.seed if stage.seeded else None,
             **stage.making(),
         }
@@ -248,7 +258,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
             calibration=calibration_file(),
             compiled=compile_cache(),
         )
-        models = {n: request.models[n] for n in stage.models_for(request.config)}
+        models = {n: request.models[n] for n in request.roles}
         shared = {n: request.shared[n] for n in stage.shared}
         with _device_of(stage, bench):
             outcome = stage.build(bench, request.config, **request.inputs, **models, **shared)
@@ -263,7 +273,7 @@ def build(request: Request, key: str, store: Store, reporter: Reporter) -> Manif
         manifest.lineage = {n: value.link for n, value in parents.items()}
         manifest.ingredients = request.ingredients()
         manifest.machine = this_machine(outcome.machine)
-        manifest.kept = list(bench.kept)
+        manifest.kept, manifest.call = list(bench.kept), request.call
         manifest.seconds = round(time.monotonic() - began, 3)
     shutil.rmtree(scratch, ignore_errors=True)
     if store.share:

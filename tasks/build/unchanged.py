@@ -46,7 +46,7 @@ def require_unchanged(request: Request, key: str, store: Store) -> None:
     for name, value in request.inputs.items():
         if isinstance(value, Manifest) and (odd := _altered(value, store)):
             raise Changed.while_read(f"the result of stage {name} in the store ({odd})")
-    for name in request.stage.models_for(request.config):
+    for name in request.roles:
         look = getattr(request.models[name], "digest_now", None)
         if look is not None and look() != request.models[name].digest:
             raise ModelChanged.while_read(f"the model {request.models[name].folder} ({name})")

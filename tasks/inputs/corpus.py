@@ -16,7 +16,7 @@ from pathlib import Path
 from data.loading.formats.hf_datasets import folder_files, is_dataset_folder
 from data.loading.options import LoadOptions
 from data.loading.sources import PYDOC, Item, expand, remote_identity
-from data.text.shown import shown
+from data.text.shown import few
 from data.text.urls import text_without_secrets
 from raft_errors import RaftError
 from tasks.build.unchanged import Changed
@@ -111,7 +111,7 @@ def require_as_hashed(corpus: Corpus, digests: Mapping[str, str], options: LoadO
     if PYDOC in corpus.sources and _pydoc_sha256() != corpus.files[PYDOC]:
         odd.add(PYDOC)
     if odd:
-        raise Changed.while_read(f"{_few(sorted(odd))} of the corpus")
+        raise Changed.while_read(f"{few(sorted(odd))} of the corpus")
 
 
 def stamp_of(path: Path) -> str:
@@ -121,10 +121,6 @@ def stamp_of(path: Path) -> str:
         return digest_of({str(one): stamp(one) for one in paths})
     except OSError:
         return ""
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _identity(item: Item) -> str:

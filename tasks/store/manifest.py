@@ -43,9 +43,9 @@ class Manifest(BaseModel):
 
     `digest` covers the result files (path and sha256), so equal results are equal wherever and whenever they were made.
     `ingredients` is what the key was computed from; `machine` is what computed it, which is not part of key or digest;
-    `kept` names the stages behind it that a person accepted although other code had made them; `checksum` covers the
-    whole file, against damage (manifests of earlier versions have none); `folder` is derived from the store and never
-    stored.
+    `kept` names the stages behind it that a person accepted although other code had made them; `call` is what its flow
+    called it, where that is not the stage's name; `checksum` covers the whole file, against damage (manifests of
+    earlier versions have none); `folder` is derived from the store and never stored.
     """
 
     stage: str
@@ -58,6 +58,7 @@ class Manifest(BaseModel):
     ingredients: dict[str, Any] = {}
     machine: dict[str, Any] = {}
     kept: list[str] = []
+    call: str = ""
     seconds: float = 0.0
     checksum: str = ""
     _folder: Path = PrivateAttr(default=Path())
@@ -94,7 +95,8 @@ _TABLES = ("inputs", "config", "shared", "models", "code", "packages")
 
 
 def _checksum(manifest: Manifest) -> str:
-    body = json.loads(manifest.model_dump_json(exclude={"checksum"}))
+    later = set() if manifest.call else {"call"}  # manifests of earlier versions have no such field
+    body = json.loads(manifest.model_dump_json(exclude={"checksum", *later}))
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 

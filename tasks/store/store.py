@@ -224,9 +224,13 @@ class Store:
                 by_age.append((path.stat().st_mtime_ns, read_manifest(path.parent)))
         return [manifest for _, manifest in sorted(by_age, key=lambda row: (-row[0], row[1].stage, row[1].key))]
 
-    def latest(self, stage: str) -> Manifest | None:
-        """The most recently published manifest of a stage, whatever its key and state; it shows what changed."""
-        return next(iter(self.manifests(stage)), None)
+    def latest(self, stage: str, call: str = "") -> Manifest | None:
+        """The most recently published manifest of a stage, whatever its key and state; it shows what changed.
+
+        Args:
+            call: the stage's name in the flow, where that is another one.
+        """
+        return next((m for m in self.manifests(stage) if m.call == call), None)
 
     # ---- writing
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data.loading.sources import expand
+from data.text.counts import counted
+from data.text.source_names import names_of
 from raft_errors import BadInput, RaftError
 from tasks.adapters.registry import Registry, adapters
 from tasks.ingest import IngestConfig, corpus_of
@@ -26,10 +28,10 @@ def plan(touched: Touched, store: Store, source: str, corpus: Sequence[str], ing
     """
     steps = []
     if still := present(touched, corpus, ingest):
-        where = "it is still read by this configuration"
+        where = "still read by this configuration"
         steps.append(f"Remove from the corpus: {', '.join(still)} ({where}), then raft ingest --prune.")
-    elif kept := sorted(set(_kept(store, corpus, ingest)).intersection(touched.sources)):
-        steps.append(f"raft ingest --prune: {', '.join(kept)} has vanished from the corpus, but is kept until then.")
+    elif kept := sorted(set(_kept(store, corpus, ingest)).intersection(_files(touched))):
+        steps.append(f"raft ingest --prune: {', '.join(kept)}, gone from the corpus, would be kept without it.")
     if touched.duplicates:
         steps.append(f"The same text stands in {', '.join(touched.duplicates)}: remove it too if the text must go.")
     used = [a for a in touched.adapters if a.state == "promoted"]
@@ -45,19 +47,24 @@ def plan(touched: Touched, store: Store, source: str, corpus: Sequence[str], ing
     if waiting:
         steps.append(f"Do not promote {', '.join(a.version for a in waiting)}: made with it.")
     steps.append(
-        f"Then raft forget {source!r} --yes deletes the {len(touched.folders)} results it is in; add --caches to empty "
-        "the item caches as well, which hold its text (work that was remembered there is done again)."
+        f"Then raft forget {source!r} --yes deletes the {counted(len(touched.folders), 'result')} it is in; add "
+        "--caches to empty the item caches as well, which hold its text (work that was remembered there is done again)."
     )
     steps.append("Copies of the adapters outside this store (exports, uploads, servers) are yours to withdraw.")
     return steps
 
 
 def present(touched: Touched, corpus: Sequence[str], ingest: IngestConfig) -> list[str]:
-    """The documents that the configured corpus still has."""
+    """The files with the documents that the configured corpus still has."""
     try:
-        return sorted({item.source for item in expand(corpus, options_of(ingest))}.intersection(touched.sources))
+        return sorted({item.source for item in expand(corpus, options_of(ingest))}.intersection(_files(touched)))
     except RaftError:
         return []
+
+
+def _files(touched: Touched) -> set[str]:
+    """The documents by every name that a file of theirs may have."""
+    return {name for source in touched.sources for name in names_of(source)}
 
 
 def _kept(store: Store, corpus: Sequence[str], ingest: IngestConfig) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Garbage collection of the store: what nothing needs any more, and its removal, whole or not at all.
 
 Needed is what the registry keeps (promoted, candidates, the version a rollback returns to), what the given runs would
-take from the store, the newest result of every stage, and everything these were built from. `plan` deletes nothing.
+take from the store, the last finished run of every domain, the newest result of every stage, and everything these were
+built from. `plan` deletes nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from raft_errors import RaftError
 from tasks.adapters.registry import needed
+from tasks.store import finished
 from tasks.store.locks import FileLock
 from tasks.store.manifest import MANIFEST, Link
 from tasks.store.store import Store
@@ -91,7 +93,7 @@ _CHECKPOINT = {True: "an interrupted run goes on from it", False: "a later run w
 
 def wanted(store: Store, runs: Iterable[Link], days: float) -> dict[Entry, str]:
     """`{(stage, key): why}` of all that must stay, parents included."""
-    roots: dict[Entry, str] = dict(needed(store))
+    roots: dict[Entry, str] = {**finished.needed(store), **needed(store)}
     for link in runs:
         roots.setdefault((link.stage, link.key), "the configured run")
     seen: set[str] = set()
@@ -152,6 +154,7 @@ def remove(store: Store, things: Iterable[Thing]) -> None:
                 shutil.rmtree(away, ignore_errors=True)
                 thing.folder.rename(away)
             shutil.rmtree(away, ignore_errors=True)
+    finished.tidy(store)
 
 
 @contextlib.contextmanager

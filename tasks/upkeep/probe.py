@@ -31,8 +31,8 @@ def probe_base(
     records: Manifest,
     index: Manifest,
     chunk: Manifest,
-    embedder: ModelFiles,
-    base: ModelFiles,
+    adapt: Manifest | None = None,
+    models: Mapping[str, ModelFiles],
     retrieval: RetrievalConfig,
     settings: Sequence[str],
     count: int,
@@ -57,11 +57,11 @@ def probe_base(
     if not used:
         raise BadInput("There is no held-out record to probe with", do="ask more questions, or raise records.test")
     contract = read_json(records.path("contract.json"))
-    every_mode = open_retriever(retrieval.model_copy(update={"mode": "hybrid"}), index, chunk, embedder)
+    every_mode = open_retriever(retrieval.model_copy(update={"mode": "hybrid"}), index, chunk, models, adapt=adapt)
     retriever, passages = every_mode.in_mode(retrieval.mode), contract["passages"]
     hits = retriever.search([r.metadata["question"] for r in used], depth_for(settings, passages))
     asked = contexts(used, hits, retriever.chunks, contract, settings, seed)
-    who = make_answerer(base, None, base.digest, config.model_dump(), contract)
+    who = make_answerer(models["base"], None, models["base"].digest, config.model_dump(), contract)
     rows, _ = answer_and_score("base", who, asked, contract, cache, progress)
     probe = probe_from(
         summarise(rows, samples=100, seed=seed),

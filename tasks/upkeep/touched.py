@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.text.source_names import names_of
 from raft_errors import BadInput
 from tasks.adapters.registry import adapters
 from tasks.store.manifest import Manifest
@@ -102,6 +103,8 @@ def touched(store: Store, source: str) -> Touched:
         if names:
             roots.add((manifest.stage, manifest.key))
     if not sources:
+        if refused := _refused(by_stage.get("ingest", []), source):
+            raise BadInput(f"Nothing was made of {refused}, so there is nothing to forget", do="remove the file itself")
         raise BadInput(
             f"No document in {store.root} is called {source!r}",
             expected="a source as `raft search` names it, its last parts, or a pattern such as 'minutes/*.docx'",
@@ -150,8 +153,9 @@ def ancestry(entry: Entry, parents: Mapping[Entry, list[Entry]]) -> set[Entry]:
 
 
 def fits(name: str, source: str) -> bool:
-    """Whether a document's source is meant by a name: equal, ending in it at a slash, or matching its pattern."""
-    return name == source or source.endswith("/" + name) or fnmatch.fnmatchcase(source, name)
+    """Whether a document's source is meant by a name: it, or the file it is a part of, is equal to it, ends in it at a
+    slash, or matches its pattern."""
+    return any(name == own or own.endswith("/" + name) or fnmatch.fnmatchcase(own, name) for own in names_of(source))
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -174,6 +178,15 @@ def _documents(manifest: Manifest, name: str) -> tuple[set[str], set[str]]:
             sources.add(original)  # its text is in the chunks under the other name
             same.add(copy)
     return sources, same
+
+
+def _refused(ingests: Sequence[Manifest], name: str) -> str:
+    """A source that fits and was never read, with the reason; else ""."""
+    for manifest in ingests:
+        for row in rows(manifest.path("quarantine.jsonl")):
+            if fits(name, row["source"]):
+                return f"{row['source']} ({row['reason']}: {row['detail']})"
+    return ""
 
 
 def _records(manifest: Manifest, chunks: set[str]) -> Iterator[tuple[tuple[str, str], TouchedRecord]]:

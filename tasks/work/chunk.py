@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from data.nouns import Document, read_jsonl, write_jsonl
+from data.text.counts import counted
 from tasks.runtime.folders import ModelFolder, StageFiles, write_json
 from tasks.work.bench import Bench, Outcome
 
@@ -33,6 +34,6 @@ def build(
         write_json(bench.out / "columns.json", columns)
     tokens = sum(chunk.tokens for chunk in chunks)
     return Outcome(
-        f"{len(documents)} documents → {len(chunks)} chunks, {tokens} tokens",
+        f"{counted(len(documents), 'document')} → {counted(len(chunks), 'chunk')}, {counted(tokens, 'token')}",
         {"documents": len(documents), "chunks": len(chunks), "tokens": tokens},
     )

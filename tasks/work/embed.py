@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from data.nouns import Chunk, read_jsonl
+from data.text.counts import counted
+from tasks.runtime.adapted import adapted
 from tasks.runtime.embedder import load_embedder
 from tasks.runtime.folders import ModelFolder, StageFiles, write_json
 from tasks.work.bench import Bench, Outcome
@@ -18,13 +20,25 @@ if TYPE_CHECKING:
 log = logging.getLogger("raft.tasks")
 
 
-def build(bench: Bench, config: EmbedConfig, chunk: StageFiles, *, embedder: ModelFolder) -> Outcome:
-    """Writes vectors.npy (float32 [chunks, dim], in the order of chunks.jsonl) and embedder.json."""
+def build(
+    bench: Bench,
+    config: EmbedConfig,
+    chunk: StageFiles,
+    adapt: StageFiles | None = None,
+    *,
+    embedder: ModelFolder,
+) -> Outcome:
+    """Writes vectors.npy (float32 [chunks, dim], in the order of chunks.jsonl) and embedder.json.
+
+    Args:
+        adapt: where it kept an embedder that was fitted to the domain, that one embeds.
+    """
     import numpy as np
 
     from retrieval.embedding.languages import advice
     from retrieval.search import passage_text
 
+    embedder = adapted(adapt, "embedder") or embedder
     chunks = list(read_jsonl(chunk.path("chunks.jsonl"), Chunk))
     if words := advice(embedder.name, embedder.folder, [c.text for c in chunks]):
         log.warning("%s", words)
@@ -38,7 +52,7 @@ def build(bench: Bench, config: EmbedConfig, chunk: StageFiles, *, embedder: Mod
     device = info.pop("device")
     write_json(bench.out / "embedder.json", info)
     return Outcome(
-        f"{len(chunks)} chunks → {len(done.vectors)} vectors of {model.info.dim} "
+        f"{counted(len(chunks), 'chunk')} → {counted(len(done.vectors), 'vector')} of {model.info.dim} "
         f"({computed} computed, {reused} reused, {done.truncated} cut) in {model.info.precision} on {device}",
         {
             "chunks": len(chunks),

@@ -38,11 +38,13 @@ def build(
     records: StageFiles,
     index: StageFiles,
     chunk: StageFiles,
+    adapt: StageFiles | None = None,
     *,
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
     gate: GateConfig,
+    reranker: ModelFolder | None = None,
 ) -> Outcome:
     """Writes rows.jsonl, rows.parquet, metrics.json, summary.md and report.html."""
     from data.evaluation.comparison import summarise
@@ -58,7 +60,14 @@ def build(
         )
     contract = read_json(records.path("contract.json"))
     who = contenders(base, export.path("adapter"), train.digest, contract, config.earlier)
-    every_mode = open_retriever(retrieval.model_copy(update={"mode": "hybrid"}), index, chunk, embedder)
+    every_mode = open_retriever(
+        retrieval.model_copy(update={"mode": "hybrid"}),
+        index,
+        chunk,
+        {"embedder": embedder, "reranker": reranker},
+        adapt=adapt,
+        queries=bench.cache,
+    )
     retriever = every_mode.in_mode(retrieval.mode)
     depth = depth_for(config.settings, contract["passages"])
     hits = retriever.search([r.metadata["question"] for r in sample], depth)
@@ -92,7 +101,9 @@ def build(
     settings = {m.stage: m.ingredients["config"] for m in (chunk, records, train, export)} | value_without_secrets(
         {"retrieval": retrieval.model_dump(mode="json"), "evaluate": config.model_dump(mode="json")}
     )
-    _write(bench, f"{base.name}: base against adapter", rows, findings, training, settings)
+    about = {"rerank": records.metrics.get("rerank"), "fitted": None if adapt is None else adapt.metrics}
+    retriever_facts = {name: facts for name, facts in about.items() if facts}
+    _write(bench, f"{base.name}: base against adapter", rows, findings, training, settings, retriever_facts)
     headline = summary.get("headline") or {}
     metrics = {"records": len(sample), "answers": len(rows), "headline": headline, **figures, **seconds}
     if decision:
@@ -182,7 +193,11 @@ def _write(
     findings: Mapping[str, Any],
     training: Mapping[str, Any],
     settings: Mapping[str, Any],
+    retriever: Mapping[str, Any],
 ) -> None:
+    """Args:
+    retriever: what reranking cost when the records were made, and what fitting the retriever came to.
+    """
     from data.evaluation.row_table import write_rows
     from data.reports.report import summary_markdown, write_report
 
@@ -201,7 +216,7 @@ def _write(
         summary=summary,
         decision=decision,
         rows=rows,
-        retrieval=findings["retrieval"],
+        retrieval={**findings["retrieval"], **retriever},
         training=training,
         config=settings,
         lineage={n: f"{v} (kept: made by other code)" if n in bench.kept else v for n, v in bench.lineage.items()},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.nouns import Record, read_jsonl
 from raft_errors import RaftError
+from tasks.runtime.adapted import adapted, choice_of
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.work.bench import Bench, Outcome
 from tasks.work.model_card import README, model_card
@@ -26,8 +27,10 @@ def build(
     records: StageFiles,
     index: StageFiles,
     chunk: StageFiles,
+    adapt: StageFiles | None = None,
     *,
     base: ModelFolder,
+    reranker: ModelFolder | None = None,
 ) -> Outcome:
     """Writes adapter/ (PEFT and raft.json), merged/ (Hugging Face) and parity.json."""
     from jora_engine.adapters.merged_model import write_merged
@@ -36,7 +39,7 @@ def build(
     from jora_engine.files.weights import read_model_config
 
     bench.progress(0, None, "writing adapter and merged model")
-    _write_adapter(bench, train, records, index, chunk, base)
+    _write_adapter(bench, train, records, index, chunk, base, served_reranker(adapt, reranker), choice_of(adapt))
     model = read_model_config(base.folder)
     lora, lora_config = read_adapter(bench.out / "adapter", model)
     tokenizer = Tokenizer.load(base.folder, **base.chat)
@@ -77,7 +80,14 @@ def build(
 
 
 def _write_adapter(
-    bench: Bench, train: StageFiles, records: StageFiles, index: StageFiles, chunk: StageFiles, base: ModelFolder
+    bench: Bench,
+    train: StageFiles,
+    records: StageFiles,
+    index: StageFiles,
+    chunk: StageFiles,
+    base: ModelFolder,
+    reranker: ModelFolder | None,
+    choice: Mapping[str, Any],
 ) -> None:
     """The PEFT folder with its model card and raft.json: how to serve it, and the digest of every stage behind it."""
     from jora_engine.files.weights import model_digest
@@ -92,12 +102,24 @@ def _write_adapter(
             "embedder": read_json(index.path("index.json"))["embedder"],
             "chunking": chunk.ingredients["config"],
             "search": records.ingredients["shared"]["retrieval"],
+            **({"reranker": reranker_entry(reranker)} if reranker is not None else {}),
+            **({"adapted": choice} if choice else {}),
         },
         "lineage": dict(bench.lineage),
     }
     write_json(bench.out / "adapter" / "raft.json", serving)
     card = model_card(serving, name="adapter", training=train.ingredients["config"], figures=train.metrics)
     (bench.out / "adapter" / README).write_text(card, encoding="utf-8")
+
+
+def served_reranker(adapt: StageFiles | None, reranker: ModelFolder | None) -> ModelFolder | None:
+    """The cross-encoder that chose the passages: the fitted one, the configured one, or none."""
+    return adapted(adapt, "reranker") or (reranker if choice_of(adapt).get("rerank", True) else None)
+
+
+def reranker_entry(reranker: ModelFolder) -> dict[str, str]:
+    """What an adapter's contract says of the cross-encoder that chose its passages."""
+    return {"name": reranker.name, "digest": reranker.digest, "source": reranker.source}
 
 
 def parity_prompts(records: StageFiles, tokenizer: Any, count: int) -> list[list[int]]:

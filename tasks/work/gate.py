@@ -38,10 +38,12 @@ def build(
     promoted_train: StageFiles | None = None,
     promoted_records: StageFiles | None = None,
     frozen: StageFiles | None = None,
+    adapt: StageFiles | None = None,
     *,
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
+    reranker: ModelFolder | None = None,
 ) -> Outcome:
     """Writes decision.json, decision.md, comparisons.json and rows.jsonl.
 
@@ -67,7 +69,14 @@ def build(
         else:
             adapters["promoted"] = (promoted_export.path("adapter"), f"{base.digest}+{promoted_train.digest}")
             rivals.insert(0, "promoted")
-    retriever = open_retriever(retrieval, index, chunk, embedder)
+    retriever = open_retriever(
+        retrieval,
+        index,
+        chunk,
+        {"embedder": embedder, "reranker": reranker},
+        adapt=adapt,
+        queries=bench.cache,
+    )
     test = list(read_jsonl(records.path("test.jsonl"), Record))[: settings["limit"]]
     hits = retriever.search([r.metadata["question"] for r in test], depth_for(("retrieved",), contract["passages"]))
     fresh = contexts(test, hits, retriever.chunks, contract, ("retrieved",), bench.seed)

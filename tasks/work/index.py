@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from data.nouns import Chunk, read_jsonl
+from data.text.counts import counted
 from tasks.runtime.folders import StageFiles, read_json
 from tasks.work.bench import Bench, Outcome
 
@@ -22,4 +23,6 @@ def build(bench: Bench, config: IndexConfig, embed: StageFiles, chunk: StageFile
     ids = [c.id for c in read_jsonl(chunk.path("chunks.jsonl"), Chunk)]
     embedder = read_json(embed.path("embedder.json"))
     made = build_index(vectors, ids, bench.out, embedder=embedder, kind=config.kind, target_recall=config.target_recall)
-    return Outcome(f"{len(ids)} vectors → FAISS index ({made['kind']})", {"vectors": len(ids), "kind": made["kind"]})
+    return Outcome(
+        f"{counted(len(ids), 'vector')} → FAISS index ({made['kind']})", {"vectors": len(ids), "kind": made["kind"]}
+    )

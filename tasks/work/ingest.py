@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from data.loading.keeping import file_of, with_kept
 from data.loading.options import LoadOptions
 from data.nouns import Document, read_jsonl, write_jsonl
+from data.text.counts import counted
 from tasks.runtime.folders import StageFiles, write_json
 from tasks.work.bench import Bench, Outcome, balanced
 
@@ -63,7 +64,7 @@ def build(bench: Bench, config: IngestConfig, corpus: CorpusFiles) -> Outcome:
     kept = f" ({counts['kept']} of files that have vanished)" if counts.get("kept") else ""
     return Outcome(
         f"{counts['found']} found = {counts['loaded']} loaded{kept} + {counts['quarantined']} quarantined "
-        f"+ {counts['duplicates']} duplicates; {_languages(report['by_language'])}{_warnings(report)}",
+        f"+ {counted(counts['duplicates'], 'duplicate')}; {_languages(report['by_language'])}{_warnings(report)}",
         counts,
     )
 

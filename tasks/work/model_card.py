@@ -19,6 +19,7 @@ from data.evaluation.scoring import METRICS
 from data.prompting.contract import chat_of
 from data.statistics import TOO_FEW
 from data.training_coverage import unseen_records
+from tasks.work.serving_flags import serving_flags
 
 README = "README.md"
 
@@ -55,6 +56,7 @@ def model_card(
         f"augmented fine-tuning): it answers a question from numbered passages{quotes} and says so when none does.",
     ]
     lines += ["", "## How to ask it", "", *_asking(contract)]
+    lines += ["", "## How to serve it", "", *serving_flags(contract, name=name, rank=training.get("rank"))]
     lines += ["", "## How it did", "", *_results(summary, evaluation or {})]
     lines += ["", "## How it was trained", "", *_training(training, figures)]
     lines += ["", "## What it was made from", "", *_lineage(contract, evaluated)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from data.nouns import Document, ItemCache, Progress, read_jsonl, write_jsonl
 from data.teachers.protocol import Price, Teacher
 from raft_errors import BadInput
-from tasks.runtime.folders import ModelFolder, StageFiles, write_json
+from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.runtime.retriever import open_retriever
 from tasks.work.bench import Bench, Outcome, balanced
 
@@ -40,7 +40,7 @@ def build(
     base: ModelFolder | None = None,
 ) -> Outcome:
     """Writes questions.jsonl, dropped.jsonl and report.json."""
-    retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
+    retriever = open_retriever(retrieval, index, chunk, {"embedder": embedder}, reranked=False, queries=bench.cache)
     teacher = teacher_of(config, base) if config.file is None else None
     outcome = ask_or_import(config, bench.seed, retriever, ingest, teacher, bench.cache, bench.progress)
     counts = dict(outcome.counts)
@@ -91,6 +91,7 @@ def ask_or_import(
             chunks,
             retriever.search,
             documents=list(read_jsonl(ingest.path("documents.jsonl"), Document)),
+            copies=_copies(ingest),
             options=ImportOptions(columns=config.columns, min_score=config.min_score),
             progress=progress,
         )
@@ -106,6 +107,13 @@ def ask_or_import(
         progress=progress,
         traced=traced,
     )
+
+
+def _copies(ingest: StageFiles) -> dict[str, str]:
+    """Source -> the source whose document stands for it, because their texts are the same."""
+    if not any(entry.path == "report.json" for entry in ingest.files):
+        return {}
+    return {row["source"]: row["same_as"] for row in read_json(ingest.path("report.json")).get("duplicates", [])}
 
 
 def options_of(config: QuestionsConfig, seed: int) -> QuestionOptions:
@@ -176,4 +184,4 @@ def price_of(config: QuestionsConfig) -> Price | None:
 
 
 def _reasons(dropped: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in list(dropped.items())[:4])
+    return ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in list(dropped.items())[:4])

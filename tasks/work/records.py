@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from data.memo import Memo
 from data.nouns import Chunk, ItemCache, Question, Record, read_jsonl, write_jsonl
 from data.records.token_check import TokenCheck, check_tokens
+from data.text.counts import counted
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
-from tasks.runtime.retriever import open_retriever
+from tasks.runtime.retriever import open_retriever, rerank_figures
+from tasks.runtime.sides import split_corpus
 from tasks.work.bench import Bench, Outcome, balanced
 
 if TYPE_CHECKING:
@@ -33,10 +35,12 @@ def build(
     questions: StageFiles,
     chunk: StageFiles,
     index: StageFiles,
+    adapt: StageFiles | None = None,
     *,
     embedder: ModelFolder,
     base: ModelFolder,
     retrieval: RetrievalConfig,
+    reranker: ModelFolder | None = None,
 ) -> Outcome:
     """Writes the records of each split in Alpaca and other forms, contract.json, splits.json, the card, the preflight.
 
@@ -47,9 +51,16 @@ def build(
     from jora_engine.files.tokenizer import Tokenizer
 
     rows = list(read_jsonl(questions.path("questions.jsonl"), Question))
-    retriever = open_retriever(retrieval, index, chunk, embedder, queries=bench.cache)
+    retriever = open_retriever(
+        retrieval,
+        index,
+        chunk,
+        {"embedder": embedder, "reranker": reranker},
+        adapt=adapt,
+        queries=bench.cache,
+    )
     tokenizer = Tokenizer.load(base.folder, **base.chat)
-    splits = _split(rows, retriever, config, bench)
+    splits = split_corpus(rows, list(retriever.chunks.values()), config, bench.seed, bench.cache)
     mining: Counter[str] = Counter()
     record_set = _compose(rows, retriever, splits, config, tokenizer, base, bench, mining)
     both = record_set.train + record_set.validation
@@ -70,21 +81,7 @@ def build(
         extra=_origin(read_json(questions.path("report.json")), check),
         samples=_examples(record_set.train),
     )
-    return _outcome(len(rows), record_set, check)
-
-
-def _split(rows: list[Question], retriever: Retriever, config: RecordsConfig, bench: Bench) -> Splits:
-    """The sides of the corpus, decided before anything else; those of an earlier run where the section names one."""
-    from data.records.splits import FrozenSplits, SplitOptions, split_by_document
-
-    return split_by_document(
-        list(retriever.chunks.values()),
-        rows,
-        options=SplitOptions(validation=config.validation, test=config.test, near_duplicate=config.near_duplicate),
-        seed=bench.seed,
-        previous=FrozenSplits.read(Path(config.frozen_splits)) if config.frozen_splits else None,
-        cache=bench.cache,
-    )
+    return _outcome(len(rows), record_set, check, rerank_figures(retriever))
 
 
 def _compose(
@@ -159,22 +156,28 @@ def _write(
     write_json(folder / "contract.json", contract)
 
 
-def _outcome(questions: int, record_set: RecordSet, check: TokenCheck) -> Outcome:
+def _outcome(questions: int, record_set: RecordSet, check: TokenCheck, rerank: dict[str, Any]) -> Outcome:
     report, dropped = record_set.report, len(record_set.dropped)
     parts = " + ".join(f"{n} {split}" for split, n in report["records"].items())
     extra = report["extra_arrangements"]
     further = f" ({extra} of them further arrangements)" if extra else ""
     return Outcome(
-        f"{questions} questions = {parts} + {dropped} dropped{further}; "
-        f"{check.figures['trained_share']:.0%} of the tokens are trained",
+        f"{counted(questions, 'question')} = {parts} + {dropped} dropped{further}; "
+        f"{check.figures['trained_share']:.0%} of the tokens are trained{_level(report['splits'])}",
         {
             "questions": questions,
             **report["records"],
             "dropped": dropped,
             "records": report,
             "preflight": check.figures,
+            **({"rerank": rerank} if rerank else {}),
         },
     )
+
+
+def _level(splits: dict[str, Any]) -> str:
+    """That documents could not be held out, and why."""
+    return f"; passages are held out, not documents: {splits['because']}" if splits.get("because") else ""
 
 
 def contract_of(config: RecordsConfig, chunks: Iterable[Chunk], *, may_refuse: bool | None = None) -> dict[str, Any]:

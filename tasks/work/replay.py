@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from data.nouns import Record, digest, read_jsonl, write_jsonl
+from data.text.counts import counted
 from tasks.runtime.folders import StageFiles
 from tasks.work.bench import Bench, Outcome, balanced
 
@@ -30,7 +31,7 @@ def build(bench: Bench, config: ReplayConfig, records: StageFiles, earlier: Stag
     left_out = len(rows) - len(new) - len(repeated)
     balanced("replay", len(rows), count, left_out)
     return Outcome(
-        f"{len(rows)} records = {len(new)} new + {len(repeated)} repeated + {left_out} left out",
+        f"{counted(len(rows), 'record')} = {len(new)} new + {len(repeated)} repeated + {left_out} left out",
         {"new": len(new), "repeated": len(repeated), "left_out": left_out},
     )
 

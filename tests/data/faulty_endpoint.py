@@ -78,7 +78,7 @@ class Endpoint:
         elif fault == "huge":
             self.send(handler, 200, b'"' + b"x" * 3_000_000 + b'"')
         elif fault == "sleep":
-            time.sleep(1.0)
+            handler.rfile.read(1)  # until the client hangs up
         elif fault == "disconnect":
             handler.connection.close()
         elif fault == "cut":
@@ -92,7 +92,7 @@ class Endpoint:
             handler.send_response(200)
             handler.send_header("content-length", "1000")
             handler.end_headers()
-            for _ in range(20):
+            for _ in range(1000):  # a client that waits for each byte alone waits for long
                 handler.wfile.write(b" ")
                 handler.wfile.flush()
                 time.sleep(0.05)

@@ -1,6 +1,7 @@
 """A small domain with tiny random models, made once, and a run over it."""
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -19,14 +20,64 @@ from flows.cli.app import invoke
 
 
 @pytest.fixture(scope="session")
-def domain(tmp_path_factory) -> Path:
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`once(name, fill)`: a folder that is filled once a session; the worker that comes second waits for the first."""
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+
+    def get(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, whole = common / f"{name}-of-all", common / f"{name}-is-whole"
+        with (common / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                whole.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def domain(once) -> Path:
     """A folder with documents, questions, base and embedder."""
-    folder = tmp_path_factory.mktemp("domain")
-    tiny.write_documents(folder / "docs")
-    tiny.write_questions(folder / "questions.jsonl")
-    tiny.make_base(folder / "base")
-    tiny.make_embedder(folder / "embedder")
-    return folder
+
+    def fill(folder: Path) -> None:
+        tiny.write_documents(folder / "docs")
+        tiny.write_questions(folder / "questions.jsonl")
+        tiny.make_base(folder / "base")
+        tiny.make_embedder(folder / "embedder")
+
+    return once("domain", fill)
+
+
+DATABASE = """
+import asyncio
+from prefect.server.database import provide_database_interface
+asyncio.run(provide_database_interface().create_db())
+"""
+
+
+@pytest.fixture(scope="session")
+def with_database(once) -> Callable[[Path], None]:
+    """`with_database(home)`: puts Prefect's database there, empty, as its migrations leave it.
+
+    They take longer than a run; what a server does where there is no database yet, tests/flows/prefect shows.
+    """
+
+    def fill(folder: Path) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        command = [sys.executable, "-P", "-c", DATABASE]
+        subprocess.run(command, cwd=folder, env={**environment, "PREFECT_HOME": str(folder)}, check=True)
+
+    def put(home: Path) -> None:
+        if not (home / "prefect.db").exists():
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copy(once("database", fill) / "prefect.db", home)
+
+    return put
 
 
 SMALL = {
@@ -59,6 +110,11 @@ class Project:
             "models": {"base": str(domain / "base"), "embedder": str(domain / "embedder")},
         }
         self.write()
+
+    @property
+    def prefect_home(self) -> Path:
+        """Where a run in a process of its own has Prefect's files."""
+        return self.folder / ".raft" / "prefect"
 
     @property
     def config(self) -> Path:
@@ -115,10 +171,14 @@ def project(tmp_path, domain) -> Project:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, domain) -> tuple[Project, Said]:
-    """A project that was run to its end undisturbed, and what the run said."""
-    project = Project(tmp_path_factory.mktemp("finished"), domain)
-    return project, project.raft("run", "--no-prefect")
+def finished(once, domain) -> tuple[Project, Said]:
+    """A project that was run to its end undisturbed, and what the run said; for reading, see `warm`."""
+
+    def fill(folder: Path) -> None:
+        (folder / "said.json").write_text(json.dumps(Project(folder, domain).raft("run", "--no-prefect")))
+
+    project = Project(once("finished", fill), domain)
+    return project, Said(*json.loads((project.folder / "said.json").read_text()))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import small_chain
 import typer
 
 from flows.calls import CALLS, NAMES, Call, calls_of, calls_to
-from flows.pipeline import assess, pipeline, prepare, read
+from flows.pipeline import ONLY_ADAPTED, assess, pipeline, prepare, read
 from flows.retraining.choice import DECIDING
 from flows.run import Run
 from raft_errors import BadInput, RaftError
@@ -21,15 +21,32 @@ from tasks.train import STAGE as TRAIN
 
 
 def test_the_lines_say_which_stage_reads_the_results_of_which():
-    assert NAMES == small_chain.STAGES
-    said = {call.name: tuple(call.inputs.values()) for call in CALLS}
+    plain = calls_of(pipeline, adapted=False)
+    assert tuple(call.name for call in plain) == small_chain.STAGES
+    said = {call.name: tuple(call.inputs.values()) for call in plain}
     assert said == {"ingest": ("corpus",), **small_chain.INPUTS}
-    assert all(call.name == call.stage.name for call in CALLS)
+    assert all(call.name == call.stage.name for call in plain)
+
+
+def test_a_fitted_retriever_stands_between_questions_and_records():
+    assert [name for name in NAMES if name not in small_chain.STAGES] == [*ONLY_ADAPTED]
+    said = {call.name: dict(call.inputs) for call in CALLS}
+    assert said["adapt"] == {"questions": "questions", "chunk": "chunk", "index": "index"}
+    assert said["embed_adapted"] == {"chunk": "chunk", "adapt": "adapt"}
+    assert said["index_adapted"] == {"embed": "embed_adapted", "chunk": "chunk"}
+    for reader in ("records", "export", "evaluate"):
+        assert (said[reader]["index"], said[reader]["adapt"]) == ("index_adapted", "adapt")
 
 
 def test_a_call_gives_each_parameter_what_the_line_says():
     (export,) = (call for call in CALLS if call.name == "export")
-    assert dict(export.inputs) == {"train": "train", "records": "records", "index": "index", "chunk": "chunk"}
+    assert dict(export.inputs) == {
+        "train": "train",
+        "records": "records",
+        "index": "index_adapted",
+        "chunk": "chunk",
+        "adapt": "adapt",
+    }
 
 
 def test_a_stage_may_stand_twice_under_two_names():
@@ -60,7 +77,8 @@ def test_no_call_takes_the_place_of_a_verb(monkeypatch):
     from flows.cli import app
     from flows.cli.verbs import run
 
-    monkeypatch.setattr(run, "CALLS", [*CALLS, Call("plan", EMBED, {"chunk": "chunk"})])
+    for module in (app, run):
+        monkeypatch.setattr(module, "CALLS", [*CALLS, Call("plan", EMBED, {"chunk": "chunk"})])
     with pytest.raises(ValueError, match="two verbs are called plan"):
         app._register(typer.Typer())
 
@@ -74,7 +92,7 @@ def test_a_stage_without_a_section_is_told_where_it_goes(tmp_path):
 def test_a_night_reads_the_lines_of_the_pipeline_and_asks_for_training_where_their_settings_change():
     """A stage that is put between the corpus and the training stands in both."""
     sections = {name for call in calls_to("train") for name in (call.stage.name, *call.stage.shared)}
-    assert {*DECIDING} == {"models", *sections}
+    assert {*DECIDING} == {"models", *sections} - {"splits"}, "the sides are a part of the section records"
 
     def night(make, corpus):
         prepared = prepare(make, read(make, corpus))

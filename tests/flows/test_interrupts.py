@@ -1,11 +1,12 @@
 """Killed and interrupted runs go on where they were and end with the bytes of an undisturbed one."""
 
+import shutil
 import signal
-import socket
 import time
 from pathlib import Path
 
 import pytest
+from free_port import free_port
 from prefect.exceptions import TerminationSignal
 
 pytestmark = pytest.mark.slow
@@ -66,8 +67,16 @@ def test_kill_9_in_every_stage_and_the_adapter_comes_out_byte_identical(project,
     assert not list((project.folder / ".raft" / "work").glob("*/*"))
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint_and_leaves_no_orphan(project, finished):
-    undisturbed, _ = finished
+@pytest.fixture
+def untrained(warm):
+    """A project with everything that the training reads."""
+    for stage in ("train", "export", "evaluate"):
+        shutil.rmtree(warm.folder / ".raft" / "store" / stage)
+    return warm
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint_and_leaves_no_orphan(untrained, finished):
+    project, (undisturbed, _) = untrained, finished
     project.values["train"]["checkpoint_every_steps"] = 1
     project.write()
     process = project.start("train", "--no-prefect")
@@ -90,11 +99,14 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_leaves_no_orphan(proj
 
 @pytest.mark.parametrize("prefect", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_saves_the_training_and_says_how_to_go_on(project, number, prefect):
+def test_an_interruption_saves_the_training_and_says_how_to_go_on(untrained, number, prefect, with_database):
+    project = untrained
     if prefect and number == signal.SIGINT:
         pytest.skip("the same path as SIGTERM, which is the harder one under Prefect")
     project.values["train"] |= {"checkpoint_every_steps": 1000, "epochs": 1000, "max_steps": None}
     project.write()
+    if prefect:
+        with_database(project.prefect_home)
     process = project.start("train", *([] if prefect else ["--no-prefect"]))
     wait_for(process, "train", "…")
     metrics = project.folder / ".raft" / "work" / "train"
@@ -135,9 +147,7 @@ def test_a_run_stopped_while_its_server_is_gone_was_interrupted_and_did_not_fail
 
 
 def test_a_server_that_cannot_be_reached_is_a_failure(project, monkeypatch):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
     monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
     done = project.process("ingest")

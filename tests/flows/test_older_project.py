@@ -52,6 +52,12 @@ class Older(Project):
         return (self.folder / ".raft" / "store" / stage / key / name).read_text()
 
 
+def without_search(contract: str) -> str:
+    values = json.loads(contract)
+    del values["retrieval"]["search"]
+    return json.dumps(values)
+
+
 @pytest.fixture
 def older(tmp_path) -> Older:
     """With the search mode that was the default then, which its configuration does not name."""
@@ -95,11 +101,10 @@ def test_where_no_search_mode_was_named_the_new_default_is_told_as_a_change(olde
 
 
 @pytest.mark.slow
-def test_the_promoted_adapter_answers_as_soon_as_there_is_an_index_again(older):
+def test_the_promoted_adapter_answers_from_its_own_index_and_from_one_that_is_built_anew(older):
     for verb in ("search", "ask"):
-        refused = older.raft(verb, "Who opens the gates of Elm?", check=False)
-        assert refused.returncode == 2
-        assert "is not built for this configuration" in refused.stderr
+        row = older.json(verb, "Who opens the gates of Elm?")
+        assert row["stale_because"].startswith("raft or one of its libraries has changed (code of ")
     older.raft("index", "--no-prefect")
     assert older.json("search", "Who opens the gates of Elm?")["hits"]
     assert older.json("ask", "Who opens the gates of Elm?")["answers"]["adapter"]
@@ -118,9 +123,14 @@ def test_every_stage_is_built_once_more_and_comes_to_what_it_came_to(older):
         assert {name for name in before if before[name] != after[name]} == following
         for name in following - {"report.html", "summary.md", "metrics.json"}:
             moved = older.text(stage, key, name).replace(str(older.folder), MADE_IN)
+            text = older.text(stage, then["key"], name)
             if stage == "export" and name == "adapter/raft.json":
                 moved = moved.replace(built["train"]["digest"], older.before("train")["digest"])
-            assert moved == older.text(stage, then["key"], name)
+                now, earlier = (json.loads(one)["retrieval"].pop("search") for one in (moved, text))
+                # a reranker counts by its model now, and has settings that it had not
+                assert {n: v for n, v in earlier.items() if not n.startswith("rerank")}.items() <= now.items()
+                moved, text = (without_search(one) for one in (moved, text))
+            assert moved == text
         if stage == "evaluate":  # what was measured is what was measured then
             measured, earlier = (json.loads(older.text(stage, k, "metrics.json")) for k in (key, then["key"]))
             assert {n: measured[n] for n in ("summary", "general", "judge")} == {

@@ -56,6 +56,28 @@ def make_tiny_model(folder: Path, *, seed: int, query_prompt: str = "") -> Path:
     return folder
 
 
+def make_tiny_reranker(folder: Path, *, seed: int) -> Path:
+    """A cross-encoder of the same size, whose tokenizer marks the second text as such."""
+    import torch
+    from tokenizers import Tokenizer, processors
+    from transformers import BertConfig, BertForSequenceClassification
+
+    make_tiny_model(folder, seed=seed)
+    for name in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
+        (folder / name).unlink()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(seed)
+    config = BertConfig.from_pretrained(folder, num_labels=1)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
 def make_chunk(
     text: str, *, document: str = "doc", ordinal: int = 0, title: str = "", page: int | None = None
 ) -> Chunk:

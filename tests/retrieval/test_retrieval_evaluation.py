@@ -1,15 +1,14 @@
-"""Retrievers are compared on the same questions, by group, and the worst questions are named; reranking reorders."""
+"""Retrievers are compared on the same questions, by group, and the worst questions are named."""
 
 import dataclasses
 
 import pytest
-from retrieval_samples import make_question, make_tiny_model
+from retrieval_samples import make_question
 
 from data.nouns import Hit
 from raft_errors import BadInput
 from retrieval.evaluation import about_documents, by_document, evaluate_retrieval
-from retrieval.rerank import Reranker
-from retrieval.search import Retriever, passage_text
+from retrieval.search import Retriever
 
 
 def fixed(order):
@@ -61,48 +60,3 @@ def test_three_modes_of_one_retriever_can_be_compared(town):
     report = evaluate_retrieval([question], {"lexical": Retriever(None, None, town, mode="lexical").search})
     assert report["modes"]["lexical"]["recall@1"] == 1.0
     assert report["worst"] == []
-
-
-class ByLength:
-    """Prefers long passages."""
-
-    def scores(self, query, passages):
-        return [float(len(p)) for p in passages]
-
-
-def test_the_first_hits_are_reordered_and_the_rest_keep_their_place(town):
-    query = ["ships, the bridge and the railway tunnel"]
-    (found,) = Retriever(None, None, town, mode="lexical").search(query, 8)
-    retriever = Retriever(None, None, town, mode="lexical", reranker=ByLength(), rerank_depth=3)
-    (hits,) = retriever.search(query, 8)
-    near, far = found[:3], found[3:]
-    first = sorted(near, key=lambda hit: -len(passage_text(retriever.chunks[hit.chunk_id])))
-    assert len(far) > 0
-    assert [h.chunk_id for h in hits] == [h.chunk_id for h in [*first, *far]]
-    assert [h.rank for h in hits] == list(range(1, len(found) + 1))
-    assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
-    assert retriever.search(query, 2)[0] == hits[:2]
-
-
-def test_a_cross_encoder_scores_pairs_alone_as_in_a_batch(tmp_path, town):
-    import json
-
-    from transformers import BertConfig, BertForSequenceClassification
-
-    folder = make_tiny_model(tmp_path / "cross", seed=0)
-    for leftover in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
-        (folder / leftover).unlink()
-    config = BertConfig.from_pretrained(folder, num_labels=1)
-    BertForSequenceClassification(config).save_pretrained(folder)
-    assert json.loads((folder / "config.json").read_text())["architectures"] == ["BertForSequenceClassification"]
-    reranker = Reranker.load(folder, device="cpu", max_tokens=24)
-    passages = [c.text for c in town]
-    together = reranker.scores("the iron bridge", passages)
-    assert together == pytest.approx([reranker.scores("the iron bridge", [p])[0] for p in passages], abs=1e-5)
-    assert len(set(together)) > 1
-    assert reranker.scores("x", []) == []
-
-
-def test_a_folder_that_is_no_cross_encoder_is_bad_input(tmp_path):
-    with pytest.raises(BadInput, match="safetensors"):
-        Reranker.load(tmp_path)

@@ -170,6 +170,29 @@ def test_bm25_refuses_repeated_ids_and_unknown_languages():
         LexicalIndex(["a"], ["x"], language="klingon")
 
 
+def test_weights_move_hybrid_search_from_one_side_to_the_other(embedder, index, town):
+    query = ["railway tunnel under the mountain"]
+    hybrid = Retriever(index, embedder, town, mode="hybrid")
+    dense, lexical = (hybrid.in_mode(mode).search(query, 8)[0] for mode in ("dense", "lexical"))
+    for share in (0.0, 0.3, 0.5, 1.0):
+        (hits,) = Retriever(index, embedder, town, mode="hybrid", lexical_share=share).search(query, 8)
+        assert hits == reciprocal_rank_fusion([lexical, dense], 8, weights=[2 * share, 2 - 2 * share])
+        assert hits == hybrid.in_mode("hybrid", lexical_share=share).search(query, 8)[0]
+    assert ids(hybrid.in_mode("hybrid", lexical_share=0.0).search(query, 8)[0]) == ids(dense)
+    only_words = ids(hybrid.in_mode("hybrid", lexical_share=1.0).search(query, 8)[0])
+    assert only_words[: len(lexical)] == ids(lexical)
+
+
+def test_weighted_fusion_agrees_with_a_sum_by_hand():
+    first, second = [Hit("a", 0.9, 1), Hit("b", 0.8, 2)], [Hit("b", 7.0, 1), Hit("c", 6.0, 2)]
+    fused = reciprocal_rank_fusion([first, second], 3, weights=[1.8, 0.2])
+    assert [(h.chunk_id, round(h.score, 6)) for h in fused] == [
+        ("b", round(1.8 / 12 + 0.2 / 11, 6)),
+        ("a", round(1.8 / 11, 6)),
+        ("c", round(0.2 / 12, 6)),
+    ]
+
+
 def test_rank_fusion_agrees_with_a_sum_by_hand():
     first = [Hit("a", 9.0, 1), Hit("b", 8.0, 2)]
     second = [Hit("c", 0.5, 1), Hit("b", 0.4, 2), Hit("a", 0.3, 3)]

@@ -1,6 +1,6 @@
 """Three small stages in a row whose bodies say in a log that they ran; also a program, for tests that kill it.
 
-python fake_stages.py STORE LOG [--slow STAGE SECONDS]
+python fake_stages.py STORE LOG [--hold STAGE FILE]
 """
 
 import dataclasses
@@ -34,13 +34,21 @@ class Source:
     digest: str = "source-1"
 
 
+HELD_SECONDS = 300.0  # a test that failed does not leave it behind for ever
+
+
 @dataclasses.dataclass
 class World:
-    """Where the bodies log, and how slowly one of them works."""
+    """Where the bodies log, and which one stays at work until when.
+
+    Attributes:
+        held: a stage that leaves half a result and goes on when `until` is there, so that a test need not hope to be
+            faster than it.
+    """
 
     log: Path = Path("/dev/null")
-    slow: str = ""
-    seconds: float = 0.0
+    held: str = ""
+    until: Path | None = None
     fail: list = dataclasses.field(default_factory=list)
 
     def enter(self, stage: str, bench: Bench) -> None:
@@ -48,9 +56,13 @@ class World:
             log.write(stage + "\n")
         if self.fail:
             raise self.fail.pop(0)
-        if self.slow == stage:
+        if self.held == stage:
             (bench.out / "half.txt").write_text("half a result")
-            time.sleep(self.seconds)
+            began = time.monotonic()
+            while not self.until.exists():
+                if time.monotonic() - began > HELD_SECONDS:
+                    raise TimeoutError(f"{self.until} is not there")
+                time.sleep(0.02)
 
 
 WORLD = World()
@@ -118,7 +130,7 @@ if __name__ == "__main__":
 
     store, log, *options = sys.argv[1:]
     fake_stages.WORLD.log = Path(log)
-    if "--slow" in options:
-        at = options.index("--slow")
-        fake_stages.WORLD.slow, fake_stages.WORLD.seconds = options[at + 1], float(options[at + 2])
+    if options:
+        _, fake_stages.WORLD.held, until = options
+        fake_stages.WORLD.until = Path(until)
     print(fake_stages.walk(Store(Path(store)), fake_stages.print_event)["third"].digest, flush=True)

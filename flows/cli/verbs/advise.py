@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
-from flows.cli.output import Display, emit
-from flows.ready import ready
+from flows.cli.output import Display, Terminal, emit, warn
+from flows.ready import facts, ready
 from tasks.build.events import Started, progress_of
 
 SETTINGS = ("retrieved", "oracle_only", "closed_book")
@@ -37,7 +36,8 @@ def advise(
     from flows.walk import published
     from tasks.upkeep.probe import probe_base
 
-    run, built = ready(config, set_, "records")
+    run, built, stale = ready(config, set_, "records")
+    warn(stale)
     finished = published(run, "evaluate") or {}
     sections = {name: getattr(run.config, name).model_dump() for name in ("retrieval", "records", "train")}
     display = Display()
@@ -48,10 +48,10 @@ def advise(
             run.store.cache("evaluate"),
             progress_of("probe", display),
             records=built["records"],
-            index=built["index"],
+            index=built.get("index_adapted", built["index"]),
             chunk=built["chunk"],
-            embedder=run.models["embedder"],
-            base=run.models["base"],
+            adapt=built.get("adapt"),
+            models=run.models,
             retrieval=run.config.retrieval,
             settings=SETTINGS,
             count=questions,
@@ -63,9 +63,9 @@ def advise(
     finally:
         display.close()
     if json:
-        emit({"ok": True, "probe": probe.to_dict(), "advice": [a.to_dict() for a in advice]})
+        emit({"ok": True, **facts(stale), "probe": probe.to_dict(), "advice": [a.to_dict() for a in advice]})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     for name, value in probe.figures.items():
         if value is not None:
             text = f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import AdapterArgument, ConfigOption, JsonOption, SetOption, chosen_adapter
-from flows.cli.output import emit
+from flows.cli.output import Terminal, emit
 from raft_errors import BadInput
 from tasks.config import load_config
 from tasks.store.store import Store, read_json
@@ -46,7 +45,7 @@ def card(
     elif out is None:
         typer.echo(text)
     else:
-        Console(highlight=False).print(f"Wrote {out}: the adapter, its contract and its card.", soft_wrap=True)
+        Terminal().print(f"Wrote {out}: the adapter, its contract and its card.", soft_wrap=True)
 
 
 def _card(chain: Chain, name: str) -> str:

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import JsonOption
-from flows.cli.output import emit, plain, table
+from flows.cli.output import Terminal, emit, plain, table
 from raft_errors import BadInput
 from tasks.config import RunConfig, config_of, read_yaml
 from tasks.store.access import make_folder
@@ -76,7 +76,7 @@ def domains(
 ) -> None:
     """Run several domains that share a base and an embedder, and report over all of them."""
     configs = read_domains(file, only or [])
-    out = Console(stderr=True, highlight=False)
+    out = Terminal(stderr=True)
     first = next(iter(configs.values()))
     store = Store(Path(first.store), mode=first.store_mode)
     store.prepare()
@@ -88,7 +88,7 @@ def domains(
         emit({"ok": not worst, "exit_code": worst, "domains": [o.to_dict() for o in outcomes], "report": str(page)})
     else:
         rows = [(o.name, f"{o.seconds:.0f} s", _figures(o.headline), o.verdict, o.result) for o in outcomes]
-        terminal = Console(highlight=False)
+        terminal = Terminal()
         terminal.print(table("", ("domain", "took", "token F1, base → adapter", "verdict", "result"), rows))
         terminal.print(f"report {page}", soft_wrap=True)
     if worst:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from data.nouns import Document, Progress, Question, Search, digest, read_jsonl
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
-from flows.cli.output import Display, emit, plain, table
-from flows.ready import ready
+from flows.cli.output import Display, Terminal, emit, plain, table, warn
+from flows.ready import facts as freshness
+from flows.ready import open_search, ready
 from raft_errors import BadInput
 from retrieval.mode import MODES
 from tasks.build.events import progress_of
@@ -95,8 +95,10 @@ def evaluate_retrieval(
     if chunk and data is None:
         raise BadInput("--chunk cuts the documents of --data", do="name a set; the run's own are cut already")
     display = Display()
+    stale = None
     if data is None:
-        run, built = ready(config, set_, "questions")
+        run, built, stale = ready(config, set_, "questions")
+        warn(stale)
         comparison = _own(run, built)
     else:
         from tasks.config import load_config
@@ -133,9 +135,9 @@ def evaluate_retrieval(
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(_page(comparison, result, facts), encoding="utf-8")
     if json:
-        emit({"ok": True, **facts, **result, "report": str(page)})
+        emit({"ok": True, **freshness(stale), **facts, **result, "report": str(page)})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     out.print(plain(f"{comparison.about} {facts['caution']}".strip(), lines=True), soft_wrap=True)
     rows = [(_mark(n, configured), *(f"{row[m]:.3f}" for m in IN_THE_TERMINAL)) for n, row in result["modes"].items()]
     out.print(table("", ("search", *IN_THE_TERMINAL), rows))
@@ -148,10 +150,8 @@ def evaluate_retrieval(
 def _own(run: Run, built: Mapping[str, Any]) -> Comparison:
     """The run's questions on the run's index, with those of a teacher that were dropped because the retriever did not
     find their chunk: without these the retriever that did the choosing would look better than it is."""
-    from tasks.runtime.retriever import open_retriever
-
     section = run.config.retrieval.model_copy(update={"mode": "hybrid"})
-    retriever = open_retriever(section, built["index"], built["chunk"], run.models["embedder"])
+    retriever = open_search(run, built, where=section)
     questions = list(read_jsonl(built["questions"].path("questions.jsonl"), Question))
     lost = _not_found_again(built["questions"].path("dropped.jsonl"), retriever)
     types = {d.id: d.media_type for d in read_jsonl(built["ingest"].path("documents.jsonl"), Document)}
@@ -214,7 +214,7 @@ def _set(run: Run, folder: Path, split: str, progress: Progress, chunk: bool) ->
     if settings.rerank is not None:
         from retrieval.rerank import Reranker
 
-        reranker = Reranker.load(Path(settings.rerank))
+        reranker = Reranker.load(run.models["reranker"].folder, precision=model.info.precision)
     retriever = Retriever(
         index,
         model,
@@ -223,6 +223,7 @@ def _set(run: Run, folder: Path, split: str, progress: Progress, chunk: bool) ->
         language=settings.bm25_language,
         reranker=reranker,
         rerank_depth=settings.rerank_depth,
+        query_cache=run.store.cache("questions"),
     )
     about = f"{len(judged_set.questions)} queries over {len(judged_set.chunks)} documents of {folder.name}"
     comparison = Comparison(

@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from data.prompting.contract import chat_of
+from data.text.counts import counted
 from flows.cli.options import AdapterArgument, ConfigOption, JsonOption, SetOption, chosen_adapter
-from flows.cli.output import emit, plain
+from flows.cli.output import Terminal, emit, plain
 from tasks.build.origin import elsewhere, in_words
 from tasks.config import RunConfig, load_config
 from tasks.inputs.models import ModelFiles, on_this_machine
@@ -56,7 +57,7 @@ def explain(
     elif mermaid:
         typer.echo(flowchart(chain))
     else:
-        out = Console(highlight=False)
+        out = Terminal()
         out.print(_tree(chain, making))
         if findings is not None:
             _tell(out, chain, findings)
@@ -68,11 +69,8 @@ def _findings(chain: Chain, store: Store, config: RunConfig) -> list[Finding]:
     from flows.calls import STAGES
     from tasks.ingest import corpus_of
 
-    names = {
-        "base": (chain.contract.get("base_model") or config.models.base, config.models.base_revision),
-        "embedder": (config.models.embedder, config.models.embedder_revision),
-    }
-
+    names = dict(config.model_names)
+    names["base"] = (chain.contract.get("base_model") or config.models.base, config.models.base_revision)
     chat = {"variables": {}, "prefill": "", **chat_of(chain.contract.get("prompt", {}))}
 
     @functools.cache
@@ -98,7 +96,10 @@ def _tell(out: Console, chain: Chain, findings: list[Finding]) -> None:
     if faults:
         out.print(f"[red]The chain does not hold: {len(faults)} of its links are broken.[/red]")
     else:
-        out.print(f"[green]The chain holds[/green]: {len(chain.steps)} steps, {files} files read again, byte by byte.")
+        out.print(
+            f"[green]The chain holds[/green]: {counted(len(chain.steps), 'step')}, {counted(files, 'file')} "
+            "read again, byte by byte."
+        )
 
 
 def _making(chain: Chain, store: Store) -> dict[tuple[str, str], tuple[bool, list[str]]]:

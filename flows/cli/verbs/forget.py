@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from data.text.counts import counted
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption
-from flows.cli.output import emit, plain, table
+from flows.cli.output import Terminal, emit, plain, table
 from tasks.config import load_config
 from tasks.store.store import Store
 from tasks.upkeep.forget import carry_out, plan
@@ -42,11 +43,13 @@ def forget(
     if json:
         emit({"ok": True, "deleted": yes, **traces.to_dict(), "plan": steps})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     _show(out, traces)
     if yes:
         freed = sum(thing.bytes for thing in traces.folders)
-        out.print(f"Deleted {len(traces.folders)} results ({freed / 1e6:.1f} MB). The next run makes new ones.")
+        out.print(
+            f"Deleted {counted(len(traces.folders), 'result')} ({freed / 1e6:.1f} MB). The next run makes new ones."
+        )
         return
     out.print("What to do:")
     for number, step in enumerate(steps, 1):
@@ -56,19 +59,20 @@ def forget(
 
 def _show(out: Console, traces: Touched) -> None:
     out.print(
-        f"{plain(', '.join(traces.sources))}: {len(traces.chunks)} chunks, {len(traces.questions)} questions",
+        f"{plain(', '.join(traces.sources))}: {counted(len(traces.chunks), 'chunk')}, "
+        f"{counted(len(traces.questions), 'question')}",
         soft_wrap=True,
     )
     records = [(r.split, r.role, r.id, r.question) for r in traces.records]
     if records:
-        out.print(table(f"{len(records)} records", ("split", "as", "record", "question"), records))
+        out.print(table(counted(len(records), "record"), ("split", "as", "record", "question"), records))
     adapters = [
         (a.version or "-", a.state, a.key[:8], str(a.trained_on), str(a.tested_on), _verdict(a.trained_on))
         for a in traces.adapters
     ]
     if adapters:
         columns = ("version", "state", "export", "trained on", "tested on", "what that means")
-        out.print(table(f"{len(adapters)} adapters", columns, adapters))
+        out.print(table(counted(len(adapters), "adapter"), columns, adapters))
     out.print()
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from data.text.counts import counted
 from flows.cli.options import JsonOption, SetOption
-from flows.cli.output import emit, table
+from flows.cli.output import Terminal, emit, table
 from tasks.config import load_config
 from tasks.store.manifest import Link
 from tasks.store.store import Store
@@ -38,7 +38,7 @@ def gc(
         rows = {"keep": [t.to_dict() for t in outcome.keep], "drop": [t.to_dict() for t in outcome.drop]}
         emit({"ok": True, "deleted": yes, "bytes": outcome.freed, **rows})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     columns = ("stage", "key", "what", "size", "why")
     for title, things in (("stays", outcome.keep), ("goes" if not yes else "deleted", outcome.drop)):
         rows_ = [(t.stage, t.key[:8], t.kind, f"{t.bytes / 1e6:.1f} MB", t.why) for t in things]
@@ -48,7 +48,7 @@ def gc(
     if not outcome.drop:
         out.print("Nothing can go.")
     else:
-        words = f"{len(outcome.drop)} folders, {outcome.freed / 1e6:.1f} MB"
+        words = f"{counted(len(outcome.drop), 'folder')}, {outcome.freed / 1e6:.1f} MB"
         out.print(f"Deleted {words}." if yes else f"Would delete {words}. Nothing was touched: --yes deletes.")
 
 
@@ -61,11 +61,11 @@ def _results(config) -> list[Link]:
     from tasks.build.stage import Request, find
     from tasks.inputs.models import on_this_machine
 
-    run = Run(config, Store(Path(config.store)), Models(config.models, on_this_machine), silent)
+    run = Run(config, Store(Path(config.store)), Models(config, on_this_machine), silent)
     links: list[Link] = []
 
     def look(request: Request):
-        if any(run.models[role] is None for role in request.stage.models_for(request.config)):
+        if any(run.models[role] is None for role in request.roles):
             return None
         if manifest := find(request, run.store, silent):
             links.append(manifest.link)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from data.text.shown import shown
+from data.text.shown import few
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.output import emit, table
+from flows.cli.output import Terminal, emit, table
 from flows.cli.verbs.run import build_to
 from flows.plan import plan
 from tasks.config import RunConfig, load_config
@@ -20,10 +19,10 @@ from tasks.upkeep.changes import file_changes
 
 STATES = {
     "new": "will be read",
-    "changed": "will be read again; its chunks are replaced",
+    "changed": "will be read again; their chunks are replaced",
     "moved": "same bytes under a new name",
     "vanished": "",
-    "unchanged": "costs a look at its time stamps",
+    "unchanged": "only their time stamps are looked at",
 }
 
 
@@ -47,13 +46,14 @@ def ingest(
     if json:
         emit({"ok": True, **outlook})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     rows = [
-        (state, str(len(part["files"])), str(part["chunks"] or ""), part["what"], _few(part["files"]))
+        (state, str(len(part["files"])), str(part["chunks"] or ""), part["what"], few(part["files"]))
         for state, part in outlook["files"].items()
         if part["files"]
     ]
     out.print(table("", ("files", "number", "chunks now", "what happens", "which"), rows))
+    out.print()
     out.print(table("", ("stage", "state", "why"), [(r["stage"], r["state"], r["why"]) for r in outlook["stages"]]))
     out.print("Nothing was changed.")
 
@@ -73,7 +73,3 @@ def _fate(config: RunConfig, names: Collection[str]) -> str:
     if config.ingest.prune:
         return "dropped, with the chunks (--prune)"
     return "kept (--prune drops them)" if names else "dropped: the store does not hold them as they would be read today"
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(map(shown, names[:3])) + (", …" if len(names) > 3 else "")

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 import typer
 import yaml
 from pydantic import BaseModel
-from rich.console import Console
 
-from flows.cli.output import emit
+from flows.cli.output import Terminal, emit
 from raft_errors import BadInput
 from tasks.config import CONFIG_NAME, RunConfig, describe_values
 
@@ -31,7 +30,7 @@ def init(
     if json:
         emit({"ok": True, "path": str(path)})
     else:
-        Console(highlight=False).print(f"Wrote {path}. Next: raft plan {path}, then raft run {path}", soft_wrap=True)
+        Terminal().print(f"Wrote {path}. Next: raft plan {path}, then raft run {path}", soft_wrap=True)
 
 
 def commented(corpus: tuple[str, ...] | None = None, questions_file: str | None = None) -> str:

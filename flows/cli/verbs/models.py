@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import ConfigOption, JsonOption, SetOption
-from flows.cli.output import emit, table
+from flows.cli.output import Terminal, emit, plain
 from tasks.config import load_config
 
 
@@ -23,13 +22,10 @@ def models(
     """List the models of a run, verify their bytes, and fetch them."""
     from tasks.inputs.models import forget, on_this_machine, resolve
 
-    section = load_config(config, set_ or []).models
-    say = Console(stderr=True, highlight=False).print
+    names = load_config(config, set_ or []).model_names
+    say = Terminal(stderr=True).print
     rows = []
-    for role, name, revision in (
-        ("base", section.base, section.base_revision),
-        ("embedder", section.embedder, section.embedder_revision),
-    ):
+    for role, (name, revision) in names.items():
         if refresh and not Path(name).is_dir():
             forget(name, revision)
         files = resolve(name, revision, say=say) if fetch or refresh else on_this_machine(name, revision)
@@ -40,8 +36,9 @@ def models(
     if json:
         emit({"ok": True, "models": rows})
         return
-    cells = [
-        (r["role"], r["name"], r["state"], r.get("source", ""), r.get("digest", "")[:12], r.get("folder", ""))
-        for r in rows
-    ]
-    Console(highlight=False).print(table("", ("role", "model", "state", "source", "digest", "folder"), cells))
+    out = Terminal()
+    for row in rows:
+        out.print(f"{row['role']:<9} {plain(row['name'])}: {row['state']}", soft_wrap=True)
+        if "folder" in row:
+            out.print(f"{'':<9} {plain(row['source'])}, digest {row['digest'][:12]}", soft_wrap=True)
+            out.print(f"{'':<9} {plain(row['folder'])}", soft_wrap=True)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import ConfigArgument, JsonOption, KeepOption, SetOption, kept_names
-from flows.cli.output import emit, table
+from flows.cli.output import Terminal, emit, table
 from tasks.config import RunConfig, load_config
 
 if TYPE_CHECKING:
@@ -48,11 +47,11 @@ def plan(
         return
     words = {"cached": "cached", "kept": "kept", "fetch": "will be fetched", "run": "will run", "maybe": "may run"}
     cells = [(row.stage, words[row.state], _time(row), row.why) for row in rows]
-    Console(highlight=False).print(table("", ("stage", "state", "time", "why"), cells))
+    Terminal().print(table("", ("stage", "state", "time", "why"), cells))
     if words_of_all := _total(rows):
-        Console(highlight=False).print(words_of_all, markup=False)
+        Terminal().print(words_of_all, markup=False)
     for notice in notices:
-        Console(highlight=False).print(notice, soft_wrap=True, markup=False)
+        Terminal().print(notice, soft_wrap=True, markup=False)
 
 
 def _time(row: Planned) -> str:
@@ -95,4 +94,4 @@ def _engine_plan(config: RunConfig, devices: int | None, memory: float | None, j
         emit({"ok": True, "fits": attempts[-1]["fits"], "tried": attempts})
         return
     for line in lines(attempts):
-        Console(highlight=False).print(line, soft_wrap=True)
+        Terminal().print(line, soft_wrap=True)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import (
     ConfigOption,
     JsonOption,
     SetOption,
 )
-from flows.cli.output import emit, table
-from raft_errors import BadInput
+from flows.cli.output import Terminal, emit, table, warn
 from tasks.adapters.decisions import RetrainDecision, read_decisions
 from tasks.adapters.registry import Registry
 from tasks.adapters.registry import adapters as all_adapters
@@ -35,21 +35,15 @@ def promote(
     json: JsonOption = False,
 ) -> None:
     """Put a version of the adapter into use; the gate is not asked. Without a number: what `raft run` built."""
-    from flows.run import Run
-    from flows.walk import published
+    from flows.ready import Stale, facts, ready
 
-    run = Run.of(load_config(config, set_ or []))
-    registry = Registry(run.store, run.config.name)
+    registry = _registry(config, set_)
+    stale: Stale | None = None
     if version is None:
-        built = published(run, "evaluate")
-        if built is None:
-            raise BadInput(
-                "This configuration's adapter is not built",
-                expected="a finished run, or the number of a version",
-                do="raft run, or choose from raft adapters",
-            )
+        _, built, stale = ready(config, set_, "evaluate")
+        warn(stale)
         version = registry.register(built, reason="built by raft run").number
-    _show(registry, registry.promote(version, reason=reason), json)
+    _show(registry, registry.promote(version, reason=reason), json, facts(stale))
 
 
 def rollback(
@@ -71,7 +65,7 @@ def adapters(
     if json:
         emit({"ok": True, "adapters": [{**_row(r, r.read()), "nights": _nights(r)} for r in registries]})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     if not registries:
         out.print("No adapter is registered yet: raft retrain registers what it trains, raft promote what was run.")
     for registry in registries:
@@ -83,7 +77,8 @@ def adapters(
             rows = [(e.at, str(e.version), e.action, e.reason) for e in adapter.history]
             out.print(table("", ("when", "version", "what", "why"), rows))
             nights = read_decisions(registry.store, registry.name)
-            out.print(table("", ("night", "choice", "result", "why"), [_night_row(night) for night in nights]))
+            if nights:
+                out.print(table("", ("night", "choice", "result", "why"), [_night_row(night) for night in nights]))
 
 
 def _nights(registry: Registry) -> list[dict[str, Any]]:
@@ -99,11 +94,13 @@ def _registry(config: Path | None, overrides: list[str] | None) -> Registry:
     return Registry(Store(Path(run_config.store), mode=run_config.store_mode), run_config.name)
 
 
-def _show(registry: Registry, adapter: Adapter, as_json: bool) -> None:
+def _show(
+    registry: Registry, adapter: Adapter, as_json: bool, freshness: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     if as_json:
-        emit({"ok": True, **_row(registry, adapter)})
+        emit({"ok": True, **freshness, **_row(registry, adapter)})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     if adapter.promoted is None:
         out.print(f"{adapter.name}: no version is in use, the base model answers alone.")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from rich.console import Console
 from data.nouns import ItemCache, Question
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.output import Display, emit, table
+from flows.cli.output import Display, Terminal, emit, table, warn
 from flows.cli.verbs.run import build_to
 from raft_errors import BadInput
 from tasks.config import RunConfig, load_config
@@ -58,7 +59,7 @@ def questions(
     if preview is not None:
         _preview(loaded, preview, json)
     else:
-        _dropped(loaded, json)
+        _dropped(config, set_, json)
 
 
 def _preview(config: RunConfig, count: int, as_json: bool) -> None:
@@ -107,7 +108,7 @@ def _preview(config: RunConfig, count: int, as_json: bool) -> None:
             }
         )
         return
-    out = Console(highlight=False)
+    out = Terminal()
     for number, trace in enumerate(preview.traces, 1):
         out.rule(f"{number} of {len(preview.traces)}: {shown(trace.chunk.source)}")
         _print_exchanges(out, trace.exchanges, prompts=True)
@@ -120,8 +121,8 @@ def _preview(config: RunConfig, count: int, as_json: bool) -> None:
 def _retriever(run: Run, built: Built, cache: ItemCache) -> Retriever:
     from tasks.runtime.retriever import open_retriever
 
-    models, retrieval = run.models, run.config.retrieval
-    return open_retriever(retrieval, built["index"], built["chunk"], models["embedder"], queries=cache)
+    retrieval = run.config.retrieval
+    return open_retriever(retrieval, built["index"], built["chunk"], run.models, reranked=False, queries=cache)
 
 
 def _outlook(preview: Preview, priced: bool) -> list[str]:
@@ -158,21 +159,22 @@ def _price(amount: float) -> str:
     return f"{amount:,.2f}" if amount >= 1 else f"{amount:.2g}"
 
 
-def _dropped(config: RunConfig, as_json: bool) -> None:
+def _dropped(config: Path | None, overrides: list[str] | None, as_json: bool) -> None:
     """Goes through the replies that are kept once more, asking nothing: also where no question was kept, or the run
     was stopped."""
     from data.questions.asking import Unasked
     from data.questions.results import Dropped
     from flows.calls import CALLS
-    from flows.run import Run
-    from flows.walk import published
+    from flows.ready import NotBuilt, facts, ready
     from tasks.work.questions import ask_or_import, teacher_of
 
-    section = config.questions
-    run = Run.of(config)
-    built = published(run, "index")
-    if built is None:
-        raise BadInput("No question was asked for this configuration yet", do="ask first: raft questions --preview 5")
+    try:
+        run, built, stale = ready(config, overrides, "index")
+    except NotBuilt as error:
+        do = "ask first: raft questions --preview 5"
+        raise BadInput("No question was asked for this configuration yet", do=do) from error
+    warn(stale)
+    section = run.config.questions
     cache = run.store.cache("questions")
     silent = None
     if section.file is None:
@@ -181,7 +183,7 @@ def _dropped(config: RunConfig, as_json: bool) -> None:
     retriever = _retriever(run, built, cache)
     line = next(call for call in CALLS if call.name == "questions")
     documents = built[line.inputs["ingest"]]
-    outcome = ask_or_import(section, config.seed, retriever, documents, silent, cache, traced=True)
+    outcome = ask_or_import(section, run.config.seed, retriever, documents, silent, cache, traced=True)
     sources = {chunk.id: chunk.source for chunk in retriever.chunks.values()}
     traces = [t for t in outcome.traces if not (isinstance(t.verdict, Dropped) and t.verdict.reason == "not_asked")]
     rows: list[tuple[Dropped, Sequence[Exchange]]] = [(row, ()) for row in outcome.dropped]
@@ -193,6 +195,7 @@ def _dropped(config: RunConfig, as_json: bool) -> None:
         emit(
             {
                 "ok": True,
+                **facts(stale),
                 "kept": len(outcome.questions),
                 "dropped": [_row(row, exchanges, sources) for row, exchanges in rows],
                 "reasons": reasons,
@@ -201,7 +204,7 @@ def _dropped(config: RunConfig, as_json: bool) -> None:
             }
         )
         return
-    out = Console(highlight=False)
+    out = Terminal()
     for row, exchanges in rows:
         out.rule(shown(sources.get(row.chunk_id) or f"row {row.row}"))
         if row.question:
@@ -210,7 +213,11 @@ def _dropped(config: RunConfig, as_json: bool) -> None:
         out.print(_verdict(row), markup=False, soft_wrap=True)
     out.rule()
     if reasons:
-        out.print(table("", ("dropped", "number"), [(reason, str(count)) for reason, count in reasons.items()]))
+        out.print(
+            table(
+                "", ("dropped", "number"), [(reason.replace("_", " "), str(count)) for reason, count in reasons.items()]
+            )
+        )
     rest = f", {waiting} not asked yet" if waiting else ""
     out.print(f"{len(outcome.questions)} kept, {len(rows)} dropped{rest}.")
 
@@ -233,4 +240,4 @@ def _print_exchanges(out: Console, exchanges: Sequence[Exchange], *, prompts: bo
 def _verdict(verdict: Question | Dropped) -> str:
     if isinstance(verdict, Question):
         return f"→ kept: {shown(verdict.question)} {shown(verdict.answer) or '(to be refused)'}"
-    return f"→ dropped: {verdict.reason}" + (f": {shown(verdict.detail)}" if verdict.detail else "")
+    return f"→ dropped: {verdict.reason.replace('_', ' ')}" + (f": {shown(verdict.detail)}" if verdict.detail else "")

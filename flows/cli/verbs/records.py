@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from data.nouns import Record, read_jsonl
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.output import emit
+from flows.cli.output import Terminal, emit, warn
 from flows.cli.verbs.run import build_to
+from flows.ready import facts, ready
 from raft_errors import BadInput
-from tasks.config import RunConfig, load_config
+from tasks.config import load_config
 from tasks.store.store import Store, read_json
 
 SPLITS = ("train", "validation", "test")
@@ -45,29 +45,25 @@ def records(
     if show is None:
         build_to(config, set_, "records", force, no_prefect, json, keep)
         return
-    _show(run_config, show, json)
+    _show(config, set_, show, json)
 
 
-def _show(config: RunConfig, count: int, as_json: bool) -> None:
+def _show(config: Path | None, overrides: list[str] | None, count: int, as_json: bool) -> None:
     """Records as the trainer will see them, with the figures of the token check."""
-    from flows.run import Run
-    from flows.walk import published
     from jora_engine.files.tokenizer import Tokenizer
     from tasks.work.records import check_training_tokens
 
-    run = Run.of(config)
-    built = published(run, "records")
-    if built is None:
-        raise BadInput("The records are not built for this configuration", do="build them first: raft records")
+    run, built, stale = ready(config, overrides, "records")
+    warn(stale)
     manifest = built["records"]
     rows = list(islice(read_jsonl(manifest.path("train.jsonl"), Record), count))
     tokenizer = Tokenizer.load(run.models["base"].folder, **run.models["base"].chat)
-    samples = check_training_tokens(rows, tokenizer, config.records.max_tokens, samples=count).samples
+    samples = check_training_tokens(rows, tokenizer, run.config.records.max_tokens, samples=count).samples
     figures = read_json(manifest.path("preflight.json"))["figures"]
     if as_json:
-        emit({"ok": True, "samples": samples, "figures": figures, "folder": str(manifest.folder)})
+        emit({"ok": True, **facts(stale), "samples": samples, "figures": figures, "folder": str(manifest.folder)})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     for number, (sample, row) in enumerate(zip(samples, rows, strict=True), 1):
         out.rule(f"record {number}: {row.metadata['label']}, oracle at {row.metadata['oracle_positions'] or 'none'}")
         out.print(shown(sample, lines=True), markup=False, soft_wrap=True)
@@ -98,7 +94,7 @@ def _diff(store: Store, names: tuple[str, str], as_json: bool) -> None:
         emit({"ok": True, "before": str(before), "after": str(after), **difference.to_dict()})
         return
     for line in (f"{before.name} → {after.name}", *difference.lines()):
-        Console(highlight=False).print(shown(line, lines=True), markup=False, soft_wrap=True)
+        Terminal().print(shown(line, lines=True), markup=False, soft_wrap=True)
 
 
 def _data_set(store: Store, name: str) -> Path:

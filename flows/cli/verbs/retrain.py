@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import ConfigArgument, JsonOption, KeepOption, NoPrefectOption, SetOption, kept_names
-from flows.cli.output import Display, emit, plain
+from flows.cli.output import Display, Terminal, emit, plain
 from tasks.config import load_config
 
 HELD, ROLLED_BACK = 3, 4  # exit codes of a night, for cron: a person should look
@@ -41,7 +40,7 @@ def retrain(
     if json:
         emit({"ok": True, "exit_code": code, **night.model_dump(mode="json")})
     else:
-        out = Console(highlight=False)
+        out = Terminal()
         version = f"version {night.version} of {run.config.name}: " if night.version is not None else ""
         out.print(plain(f"{night.action}: {night.reason}"), soft_wrap=True)
         if night.action == "retrain":

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from data.loading.options import Quarantined
+from data.nouns import read_jsonl
+from data.text.counts import counted
+from data.text.shown import shown
 from flows.calls import CALLS
 from flows.cli.options import (
     ConfigArgument,
@@ -18,9 +20,11 @@ from flows.cli.options import (
     SetOption,
     kept_names,
 )
-from flows.cli.output import Display, emit, table
+from flows.cli.output import Display, Terminal, below_here, emit, plain, table
+from flows.finished import places_of, remember, stable
 from tasks.build.events import Said
 from tasks.config import load_config
+from tasks.store.manifest import Manifest
 
 
 def run(
@@ -80,6 +84,7 @@ def build_to(
     try:
         built = None if force else published(run_, until)
         if built is not None:
+            remember(run_, built)
             display(Said("Nothing had to run: every stage is cached."))
         else:
             built = build(run_, until, direct=direct, force=force)
@@ -87,6 +92,7 @@ def build_to(
         display.close()
     states = {name: "kept" if m._kept else display.states.get(name, "cached") for name, m in built.items()}
     results = _results(built)
+    refused = _refused(built["ingest"]) if states["ingest"] == "built" or until == "ingest" else None
     if as_json:
         stages = [
             {
@@ -101,32 +107,75 @@ def build_to(
             }
             for name, m in built.items()
         ]
-        emit({"ok": True, "ran": [n for n, s in states.items() if s == "built"], "stages": stages, **results})
+        ran = [n for n, s in states.items() if s == "built"]
+        emit({"ok": True, "ran": ran, "stages": stages, **results, **({"quarantined": refused} if refused else {})})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     rows = [(name, states[name], f"{m.seconds:.1f} s", m.summary) for name, m in built.items()]
     out.print(table("", ("stage", "state", "took", "what it did"), rows))
     out.print()
-    for label, place in results.items():
-        out.print(f"{label:<13} {_short(place)}", soft_wrap=True)
+    if refused:
+        _tell_refused(out, refused)
+    paths = {label: stable(run_, built, file) for label, file in _LABELS.items() if file in places_of(built)}
+    if until not in ("export", "evaluate"):
+        paths |= {until: built[until].folder}
+    for label, place in paths.items():
+        out.print(f"{label:<13} {plain(below_here(place))}", soft_wrap=True)
+    steps = next_steps(until, path)
+    width = max((len(command) for command, _ in steps), default=0)
+    for number, (command, what) in enumerate(steps):
+        out.print(f"{'' if number else 'Next:':<6}{command:<{width}}  {what}", soft_wrap=True, markup=False)
+
+
+def _refused(ingest: Manifest) -> dict[str, Any] | None:
+    """The files that could not be read: how many, the first with their reasons, and where all of them stand."""
+    path = ingest.path("quarantine.jsonl")
+    rows = list(read_jsonl(path, Quarantined))
+    first = [{"source": row.source, "reason": row.reason, "detail": row.detail} for row in rows[:REFUSED_SHOWN]]
+    return {"number": len(rows), "first": first, "list": str(path)} if rows else None
+
+
+def _tell_refused(out: Terminal, refused: dict[str, Any]) -> None:
+    """One line a file, a few of them, and where the list is."""
+    out.print(f"{counted(refused['number'], 'source')} could not be used:")
+    for row in refused["first"]:
+        out.print(f"  {shown(row['source'])}: {shown(row['detail'])} ({row['reason']})", soft_wrap=True, markup=False)
+    more = refused["number"] - len(refused["first"])
+    words = f"and {more} more; all of them" if more else "the list"
+    out.print(f"  {words}: {plain(below_here(refused['list']))}", soft_wrap=True)
+    out.print()
+
+
+REFUSED_SHOWN = 10
+_LABELS = {"adapter": "adapter", "merged model": "merged", "records": "records", "report": "report.html"}
+
+
+def next_steps(until: str, config: Path | None) -> list[tuple[str, str]]:
+    """What people do next, once the results up to a call are there: commands, and what each is for."""
+    here, option = (f" {config}", f" -c {config}") if config else ("", "")
+    steps = {
+        "ingest": [(f"raft plan{here}", "what the rest will take")],
+        "index": [(f'raft search "..."{option}', "what is found for a question")],
+        "questions": [(f"raft questions --dropped{option}", "what was left out, and why")],
+        "records": [
+            (f"raft records --show 3{option}", "as the model will see them"),
+            (f"raft advise{here}", "whether training is likely to pay"),
+        ],
+        "export": [
+            (f'raft ask "..."{option}', "ask the adapter"),
+            (f"raft evaluate{here}", "compare it with the base"),
+        ],
+        "evaluate": [
+            (f'raft ask "..."{option}', "ask the adapter"),
+            (f"raft report --open{option}", "read how it compares with the base"),
+        ],
+    }
+    return steps.get(until, [(f"raft run{here}", "go on to the adapter and its report")])
 
 
 def _results(built: dict[str, Any]) -> dict[str, str]:
     """What people want from a run, as far as it went."""
-    places = {
-        "adapter": ("export", "adapter"),
-        "merged model": ("export", "merged"),
-        "records": ("records", ""),
-        "report": ("evaluate", "report.html"),
-    }
-    results = {label: str(built[s].path(name)) for label, (s, name) in places.items() if s in built}
+    places = places_of(built)
+    results = {label: str(places[file]) for label, file in _LABELS.items() if file in places}
     last = list(built)[-1]
     return results if "evaluate" in built else {**results, last: str(built[last].folder)}
-
-
-def _short(place: str) -> str:
-    """Relative to the working directory if it lies below it."""
-    try:
-        return str(Path(place).relative_to(Path.cwd()))
-    except ValueError:
-        return place

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import JsonOption, SetOption
-from flows.cli.output import emit
+from flows.cli.output import Terminal, emit
 from flows.retraining.deployment import connect, deployment, watch_corpus
 from raft_errors import BadInput
 from tasks.config import CONFIG_NAME, load_config
@@ -68,7 +67,7 @@ def schedule(
     else:
         by = [f"at {cron} ({timezone})"] if cron else []
         by += [f"when the corpus changes (looked at every {watch:g} s)"] if watch else []
-        Console(highlight=False).print(
+        Terminal().print(
             f"Serving {words['deployment']} {' and '.join(by) or 'on demand'}; pages: "
             f"{url.removesuffix('/api')}. Ctrl-C pauses the schedule.",
             soft_wrap=True,

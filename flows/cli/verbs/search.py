@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
-from flows.cli.output import emit, plain
-from flows.ready import ready
+from flows.cli.output import Terminal, emit, plain, warn
+from flows.ready import facts, open_search, ready
 from raft_errors import BadInput
 
 
@@ -23,18 +22,17 @@ def search(
     json: JsonOption = False,
 ) -> None:
     """Search the index: chunk, score, source, page and span."""
-    from tasks.runtime.retriever import open_retriever
-
-    run, built = ready(config, set_, "index")
+    run, built, stale = ready(config, set_, "index")
     if not query.strip():
         raise BadInput("The query is empty", expected="a question or some words")
-    retriever = open_retriever(run.config.retrieval, built["index"], built["chunk"], run.models["embedder"])
+    warn(stale)
+    retriever = open_search(run, built)
     hits = retriever.search([query], k, where=where_filter(where))[0]
     rows = [retriever.cite(hit).to_dict() for hit in hits]
     if json:
-        emit({"ok": True, "query": query, "hits": rows})
+        emit({"ok": True, **facts(stale), "query": query, "hits": rows})
         return
-    out = Console(highlight=False)
+    out = Terminal()
     for row in rows:
         page = f", page {row['page']}" if row["page"] else ""
         out.print(

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli.options import ConfigOption, JsonOption, SetOption
-from flows.cli.output import emit
+from flows.cli.output import Terminal, emit
 from flows.prefect.server import AUTH, LOOPBACK, NOTE, auth_string, settings
 from raft_errors import BadInput
 from tasks.config import load_config
@@ -50,7 +49,7 @@ def server(
     if json:
         emit({"ok": True, "url": url, "pages": url.removesuffix("/api"), "auth_file": str(store.root / AUTH)})
     else:
-        out = Console(highlight=False)
+        out = Terminal()
         out.print(f"Pages: {url.removesuffix('/api')}   (Ctrl-C stops the server)", soft_wrap=True)
         out.print(
             f"They ask for the auth string in {store.root / AUTH}; raft's own commands read it themselves.",

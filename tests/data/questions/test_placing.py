@@ -374,3 +374,13 @@ def test_a_quote_with_another_number_than_the_answer_is_no_evidence_of_it():
     assert placed(text, "What does a cart pay?", "9 euros", document="", **quote) == ("answer_not_supported", "")
     assert placed(text, "What does a cart pay?", "five euros", **quote) == (quote["quote"], "quote")
     assert placed(text, "Who pays?", "a cart", **quote) == (quote["quote"], "quote")
+
+
+def test_a_copy_that_was_left_out_names_the_document_that_has_its_text():
+    chunks = [chunk_of("copy of leave.md", "Leave is 28 days."), chunk_of("guide/b.md", "Keys are rotated.")]
+    copies = {"handbook/leave.md": "copy of leave.md", "a.md": "guide/b.md", "guide/b.md": "copy of leave.md"}
+    library = Library(chunks, copies=copies)
+    first, second = (chunk.document_id for chunk in chunks)
+    assert library.named("handbook/leave.md") == library.named("leave.md") == [first]
+    assert library.named("a.md") == [second]
+    assert library.named("guide/b.md") == [second], "its own name counts first"

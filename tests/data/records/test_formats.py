@@ -87,9 +87,8 @@ def test_axolotl_is_given_every_training_record_once(result, tmp_path, formats, 
     assert "test." not in text
 
 
-def test_the_same_records_give_the_same_bytes(result, tmp_path):
+def test_the_same_records_give_the_same_bytes_in_folders_that_are_made(result, tmp_path):
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
         write_records(tmp_path / name, {"train": result.train}, formats=FORMATS)
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()

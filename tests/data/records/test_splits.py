@@ -85,9 +85,23 @@ def test_one_long_document_is_split_by_passage_and_says_so(caplog):
     assert splits.report["level"] == "passage"
     assert all(splits.report["questions"][s] > 0 for s in SPLITS)
     assert set(splits.of_chunk) == {c.id for c in chunks}
-    assert "by passage" in caplog.text
+    assert "1 independent document with questions cannot be split" in caplog.text
+    assert "add documents that have questions of their own" in caplog.text
     sides = [splits.side(c.id, c.document_id) for c in chunks]
     assert sum(a != b for a, b in pairwise(sides)) < 20  # neighbours stay together
+
+
+def test_the_copies_that_tie_a_corpus_together_are_named_with_what_to_set(caplog):
+    texts = [" ".join(f"word{i}x{j}" for j in range(60)) for i in range(8)]
+    first = [make_chunk(0, i, text) for i, text in enumerate(texts)]
+    second = [make_chunk(1, i, text) for i, text in enumerate([*texts[:7], texts[7] + " and one more"])]
+    questions = [make_question([c], c.text.split()[3], f"{c.source}, {c.ordinal}?") for c in [*first, *second]]
+    splits = split_by_document([*first, *second], questions)
+    assert splits.report["level"] == "passage"
+    a, b = first[0].source, second[0].source
+    assert f"{b} is a near-copy of {a}" in splits.report["because"]
+    assert splits.report["because"] in caplog.text
+    assert "set ingest.near_duplicates to drop" in caplog.text
 
 
 def test_a_copy_of_a_held_out_oracle_cut_otherwise_is_held_out_too():

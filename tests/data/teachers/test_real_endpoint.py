@@ -1,7 +1,6 @@
 """The teacher against a real OpenAI-compatible server: `transformers serve` with SmolLM2 on loopback."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from free_port import free_port
 from made_up import chunk_of
 
 from data.nouns import Hit, MemoryCache
@@ -46,9 +46,7 @@ def served(base, tmp_path_factory):
     """(address, model name) of a server that runs while the tests do."""
     name = tmp_path_factory.mktemp("served") / "SmolLM2"  # the server reads an @ in a path as a revision
     name.symlink_to(base)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [Path(sys.executable).with_name("transformers"), "serve", name, "--host", "127.0.0.1", "--port", port]
     process = subprocess.Popen([str(part) for part in command], env={**os.environ, "HF_HUB_OFFLINE": "1"})
     try:

@@ -41,7 +41,7 @@ def endpoint():
 
 def generate(endpoint, cache):
     teacher = OpenAITeacher(
-        "tiny", base_url=endpoint.url, timeout_seconds=0.5, first_wait_seconds=0.01, max_wait_seconds=0.05,
+        "tiny", base_url=endpoint.url, timeout_seconds=2.0, first_wait_seconds=0.01, max_wait_seconds=0.05,
         concurrency=8, max_reply_bytes=100_000,
     )  # fmt: skip
     made = generate_questions(CHUNKS, teacher, search, options=QuestionOptions(), cache=cache)

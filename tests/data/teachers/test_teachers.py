@@ -37,7 +37,7 @@ def teacher_of(endpoint, **settings):
     return OpenAITeacher(
         "tiny",
         base_url=endpoint.url,
-        **{"timeout_seconds": 0.4, "first_wait_seconds": 0.01, "max_wait_seconds": 0.1, "concurrency": 8, **settings},
+        **{"timeout_seconds": 2.0, "first_wait_seconds": 0.01, "max_wait_seconds": 0.1, "concurrency": 8, **settings},
     )
 
 

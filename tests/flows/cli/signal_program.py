@@ -1,4 +1,4 @@
-"""`raft` with verbs of its own, for tests that send it signals: python signal_program.py VERB [FILE]."""
+"""`raft` with verbs of its own, for tests of how it ends: python signal_program.py VERB [FILE]."""
 
 import atexit
 import sys
@@ -42,6 +42,25 @@ def imports() -> None:
 def ends() -> None:
     """Is done, and takes a while to go."""
     atexit.register(lambda: (say("ready"), time.sleep(2)))
+
+
+class Library:
+    """Something large whose end takes long."""
+
+    def __init__(self, note: Path) -> None:
+        self.note = note
+
+    def __del__(self) -> None:
+        self.note.write_text("taken down")
+
+
+@app.command()
+def loads(folder: Path, code: int) -> None:
+    """Loads a library, has something to tell a server at its end, and returns an exit code."""
+    cli.loaded = Library(folder / "library")
+    atexit.register(lambda: (folder / "server").write_text("told"))
+    sys.stdout.write("not flushed")
+    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The `raft` command as a user meets it: help, messages, exit codes, JSON."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,10 +11,26 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from raft_version import VERSION
 
+ROOT = Path(__file__).resolve().parents[3]
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
 LATER = ["promote", "rollback", "adapters", "explain", "card", "forget", "gc", "domains", "schedule", "server"]
-VERBS = ["run", "plan", *STAGES, "search", "ask", *LATER, "init", "schema", "models"]
+VERBS = [
+    "run",
+    "plan",
+    *STAGES,
+    "adapt",
+    "embed_adapted",
+    "index_adapted",
+    "search",
+    "ask",
+    "serve",
+    *LATER,
+    "init",
+    "schema",
+    "models",
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +72,14 @@ def test_debug_shows_where_it_happened(tmp_path):
     assert done.returncode != 0
 
 
-def test_the_version_is_that_of_the_package(tmp_path):
-    project = tomllib.loads((Path(__file__).resolve().parents[3] / "pyproject.toml").read_text())["project"]
+def test_the_version_is_the_one_of_the_sources_and_heads_the_changelog(tmp_path):
     done = raft(tmp_path, "--version")
-    assert (done.stdout, done.stderr, done.returncode) == (f"raft {project['version']}\n", "", 0)
-
-
-def test_from_sources_that_are_not_installed_it_says_why_there_is_no_version(monkeypatch, capsys):
-    monkeypatch.setattr(app, "DISTRIBUTION", "jora-raft-not-installed")
-    assert app.invoke(["--version"]) == 1
-    assert "pip install -e ." in capsys.readouterr().err
+    assert (done.stdout, done.stderr, done.returncode) == (f"raft {VERSION}\n", "", 0)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "raft_version.VERSION"}
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == VERSION
 
 
 def test_an_unknown_verb_or_option_is_bad_input(tmp_path):
@@ -113,3 +128,31 @@ def test_models_are_listed_without_fetching_anything(tmp_path, monkeypatch):
     rows = json.loads(raft(tmp_path, "models", "--json").stdout)["models"]
     assert {row["role"]: row["state"] for row in rows} == {"base": "not fetched", "embedder": "not fetched"}
     assert not list((tmp_path / "cache").glob("models/*"))
+
+
+def test_help_lists_every_verb_once_under_what_one_is_up_to(command):
+    lines = CliRunner().invoke(command, ["--help"], env={"COLUMNS": "80"}).stdout.splitlines()
+    headings = [line for line in lines if line.endswith(":") and not line.startswith((" ", "Usage"))]
+    assert headings == ["Options:", "Begin:", "Build:", "Look:", "Use:", "Keep up:"]
+    verbs = [registered.name for registered in command.registered_commands]
+    assert sorted(verbs) == sorted({*VERBS, "report", "advise", "retrain", "evaluate retrieval"})
+    for verb in verbs:
+        assert len([line for line in lines if line.startswith(f"  {verb}  ")]) == 1
+    assert not any(len(line) > 80 or "..." in line for line in lines[1:])
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "report", "advise", "retrain", "evaluate retrieval"])
+def test_every_verb_takes_the_configuration_as_an_option(command, verb):
+    assert "-c, --config" in CliRunner().invoke(command, [verb, "--help"]).stdout
+
+
+def test_the_option_means_what_the_argument_means_and_both_are_one_too_many(tmp_path):
+    (tmp_path / "a.md").write_text("# A\n\nSome words about something.\n")
+    (tmp_path / "my.yaml").write_text("corpus: [a.md]\nname: mine\n")
+    assert json.loads(raft(tmp_path, "plan", "-c", "my.yaml", "--json").stdout)["ok"]
+    twice = raft(tmp_path, "plan", "my.yaml", "--config", "my.yaml")
+    assert (twice.returncode, "Two configurations" in twice.stderr) == (2, True)
+    assert "Nothing can go" in raft(tmp_path, "gc", "-c", "my.yaml").stdout
+    assert raft(tmp_path, "init", "-c", "new.yaml").returncode == 0
+    assert (tmp_path / "new.yaml").is_file()
+    assert "--config FILE" in raft(tmp_path, "domains").stderr

@@ -62,6 +62,44 @@ def test_a_search_is_filtered_by_a_column_of_a_table(project, docs):
     assert "built, region" in refused.stderr
 
 
+def test_what_could_not_be_read_is_named_with_its_reason_and_where_the_list_is(project, docs):
+    for number in range(12):
+        (docs / f"broken {number:02}.pdf").write_bytes(b"%PDF-1.4 broken")
+    lines = project.raft("ingest", "--no-prefect").stdout.splitlines()
+    at = lines.index("12 sources could not be used:")
+    assert (
+        len([line for line in lines[at:] if re.fullmatch(r"  broken \d\d\.pdf: it is damaged .* \(unreadable\)", line)])
+        == 10
+    )
+    (rest,) = [line for line in lines if line.startswith("  and 2 more; all of them: ")]
+    listed = (project.folder / rest.partition(": ")[2]).read_text()
+    assert listed.count("broken") >= 12
+    told = project.json("ingest", "--no-prefect")["quarantined"]
+    assert (told["number"], len(told["first"]), told["first"][0]["reason"]) == (12, 10, "unreadable")
+    assert "quarantined" not in project.json("index", "--no-prefect"), "it was told when they were read"
+
+
+def test_every_name_that_is_shown_can_be_given_back(project, docs):
+    (docs / "towns.csv").write_text("title,text\nAsh,The town of Ash has a mill.\nOak,The town of Oak has a forge.\n")
+    (docs / "z copy of elm.md").write_bytes((docs / "elm.md").read_bytes())
+    (docs / "scan.pdf").write_bytes(b"%PDF-1.4 broken")
+    project.values["questions"]["file"] = str(docs.parent / "questions.jsonl")
+    row = {"question": "What is the town of Elm known for?", "answer": "a wool hall", "document": "z copy of elm.md"}
+    (docs.parent / "questions.jsonl").write_text(json.dumps(row) + "\n")
+    project.write()
+    shown = project.json("ingest", "--dry-run")["files"]["new"]["files"]
+    assert "towns.csv" in shown
+    assert stages(project.json("questions", "--no-prefect"))["questions"]["metrics"]["kept"] == 1
+    for name in sorted({*shown} - {"scan.pdf", "z copy of elm.md"}):
+        sources = project.json("forget", name)["sources"]
+        hits = project.json("search", "the town", "-k", "50", "--where", f"source={name}")["hits"]
+        assert {hit["source"] for hit in hits} == {*sources}
+    refused = project.raft("forget", "towns.csv", "--yes", check=False)
+    assert (refused.returncode, "The corpus still has towns.csv" in refused.stderr) == (2, True)
+    assert project.json("forget", "z copy of elm.md")["sources"] == ["elm.md"]
+    assert "unreadable" in project.raft("forget", "scan.pdf", check=False).stderr
+
+
 def test_the_modes_are_compared_on_the_questions_of_the_run(project, docs, tmp_path):
     refused = project.raft("evaluate", "retrieval", check=False)
     assert refused.returncode == 2

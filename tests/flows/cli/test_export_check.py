@@ -1,6 +1,8 @@
 """`raft export --check`: a table of the programs that read an adapter as it is meant, and a form that all can read."""
 
+import importlib.util
 import json
+import re
 import shutil
 
 import pytest
@@ -13,6 +15,11 @@ def test_the_adapter_of_a_run_is_read_by_all(finished):
     report = project.json("export", "--check", "all")
     assert report["verdicts"] == dict.fromkeys(("peft", "vllm", "lorax", "tgi", "sglang", "llama.cpp"), "ok")
     assert report["ok"]
+    if importlib.util.find_spec("xllamacpp"):
+        assert re.search(r"(\d) of \1 chats give the engine's tokens, \d of \1 greedy answers", report["llama.cpp"])
+    else:
+        assert "the rules alone" in report["llama.cpp"]
+        assert "llama-cpp" in report["llama.cpp"]
     table = project.raft("export", "--check", "vllm").stdout
     assert "rank 4" in table
     assert "lorax" not in table

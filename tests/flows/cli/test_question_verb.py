@@ -79,7 +79,7 @@ def test_what_was_dropped_can_be_looked_at_even_when_nothing_was_kept(asking, en
     )
     refused = asking.raft("questions", "--no-prefect", check=False)
     assert refused.returncode == 2
-    assert "None of 8 questions survived the checks (7 not_a_question, 1 content_filter; the first: " in refused.stderr
+    assert "None of 8 questions survived the checks (7 not a question, 1 content filter; the first: " in refused.stderr
     assert "raft questions --dropped" in refused.stderr
     requests = len(endpoint.bodies)
     shown = asking.raft("questions", "--dropped").stdout
@@ -116,7 +116,7 @@ def test_rows_of_a_file_are_listed_with_their_reason(project):
     project.raft("questions", "--no-prefect")
     shown = project.raft("questions", "--dropped").stdout
     assert "Who rules the town of Nowhere?" in shown
-    assert "→ dropped: unknown_document" in shown
+    assert "→ dropped: unknown document" in shown
     assert "1 kept, 1 dropped." in shown
     refused = project.raft("questions", "--preview", "5", check=False)
     assert (refused.returncode, "come from a file" in refused.stderr) == (2, True)

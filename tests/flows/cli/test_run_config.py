@@ -57,7 +57,10 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(write, values, words
         ({"train": 5}, "train"),
         ({"retrieval": {"mode": "fuzzy"}}, "retrieval.mode is 'fuzzy', expected one of dense, lexical, hybrid"),
         ({"retrieval": {"where": {"colour": {"is": "red"}}}}, "retrieval.where"),
-        ({"ingest": {"redact": ["emails"]}}, "ingest.redact.0 is 'emails', expected a list of email, phone, iban,"),
+        (
+            {"ingest": {"redact": ["emails"]}},
+            "item 1 of ingest.redact is 'emails', expected one of email, phone, iban,",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_range(write, values, words):
@@ -146,3 +149,52 @@ def test_every_line_of_that_file_may_be_made_live(write):
         is_setting = bare.startswith("# ") and yaml.safe_load(bare[2:]).__class__ is dict and " (" not in bare
         lines.append(line.replace("# ", "", 1) if is_setting else line)
     assert load_config(write("\n".join(lines))) == load_config()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("chunk: 5", "chunk is 5, expected a section with max_tokens, overlap_tokens,"),
+        ("corpus: {a: 1}", "corpus is a mapping, expected a list that is not empty"),
+        ("train: {rank: {a: 1}}", "train.rank is a mapping, expected a whole number"),
+        ("5: 6", "unknown key 5 (known here: corpus, name,"),
+        ("retrieval: {store: {kind: qdrant}}", "retrieval.store.at is missing, expected a text"),
+        ("name: My Name", "name is 'My Name', expected a text of the form ^[a-z0-9]"),
+        ("ingest: {languages: [1]}", "item 1 of ingest.languages is 1, expected a text"),
+        ("train: [", "line 2, column 1: expected the node content"),
+    ],
+)
+def test_nothing_is_said_in_the_words_of_a_library(write, text, words):
+    with pytest.raises(BadInput) as caught:
+        load_config(write(text + "\n"))
+    said = str(caught.value)
+    assert words in said
+    assert not [word for word in ("Input should", "Field required", "Keys should", "<unicode string>") if word in said]
+    assert said.count("expected") <= 2, "one problem is told once"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1\nname: a\nseed: 2\n", "the key seed stands twice, in line 1 and in line 3"),
+        ("chunk:\n  max_tokens: 64\n\n  'max_tokens': 80\n", "the key chunk.max_tokens stands twice, in line 2"),
+        ("train: {rank: 4, rank: 8}\n", "the key train.rank stands twice, in line 1 and in line 1"),
+    ],
+)
+def test_a_key_that_stands_twice_is_named_with_both_lines(write, text, words):
+    with pytest.raises(BadInput) as caught:
+        load_config(write(text))
+    assert words in str(caught.value)
+
+
+def test_two_sections_may_have_a_key_of_the_same_name(write):
+    text = "train: &t {rank: 4}\nchunk: {max_tokens: 64}\nrecords: {max_tokens: 1500}\nseed: 3\n"
+    assert load_config(write(text)).chunk.max_tokens == 64
+
+
+def test_the_same_in_a_file_of_domains(write):
+    from flows.cli.verbs.domains import read_domains
+
+    file = write("common: {seed: 1}\ndomains:\n  law: {corpus: [a]}\n  law: {corpus: [b]}\n", "domains.yaml")
+    with pytest.raises(BadInput, match=r"domains\.law stands twice, in line 3 and in line 4"):
+        read_domains(file, [])

@@ -56,3 +56,12 @@ def test_it_can_be_stopped_before_there_is_anything_to_save(stopped, when):
 
 def test_a_signal_to_a_command_that_is_done_changes_nothing(stopped):
     assert stopped("ends").returncode == 0
+
+
+@pytest.mark.parametrize("code", [0, 4])
+def test_it_goes_as_soon_as_it_is_done_and_leaves_its_libraries_where_they_are(tmp_path, code):
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / "tasks")}
+    command = [sys.executable, str(HERE / "signal_program.py"), "loads", str(tmp_path), str(code)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "not flushed", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["server"], "what is to be told at the end is told, no more"

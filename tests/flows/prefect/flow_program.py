@@ -1,6 +1,6 @@
-"""The three fake stages as a Prefect flow, ended as `raft` ends: python flow_program.py STORE LOG SECONDS [fails]
+"""The three fake stages as a Prefect flow, ended as `raft` ends: python flow_program.py STORE LOG FILE [fails]
 
-The second stage says that it is at work, and waits for so many seconds.
+The second stage says that it is at work, and goes on when the file is there.
 """
 
 import sys
@@ -17,9 +17,9 @@ from tasks.build.events import Event, Finished, Said
 from tasks.prefect import link as prefect_link
 from tasks.store.store import Store
 
-store, log, seconds, *options = sys.argv[1:]
+store, log, until, *options = sys.argv[1:]
 fake_stages.WORLD.log = Path(log)
-fake_stages.WORLD.slow, fake_stages.WORLD.seconds = "second", float(seconds)
+fake_stages.WORLD.held, fake_stages.WORLD.until = "second", Path(until)
 prefect_link.PATIENCE_SECONDS = prefect_link.HEALTH_SECONDS = 3.0
 
 

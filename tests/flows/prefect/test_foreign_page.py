@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from free_port import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -59,9 +59,7 @@ def served(tmp_path_factory):
     (folder / "docs").mkdir()
     (folder / "docs" / "a.md").write_text("# A\n\nSome words about something.\n")
     (folder / "raft.yaml").write_text(yaml.safe_dump({"corpus": ["docs"], "name": "law"}))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
     service = Served(folder, port, environment)
     server = service.start("server", "--port", str(port))

@@ -9,10 +9,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from free_port import free_port
 
 from tasks.adapters.decisions import read_decisions
 from tasks.store.store import Store
@@ -84,12 +86,30 @@ class Server(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def servers(tmp_path_factory, with_database):
+    """Those that this module has started, the one that lives last."""
+    started: list[Server] = []
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (folder / ".raft").mkdir(mode=0o700)
+    with_database(folder / ".raft" / "prefect")
+    yield folder, started
+    for server in started:
+        server.process.kill()
+        server.process.wait()
+
+
+@pytest.fixture
+def server(servers):
+    """A server that lives: one for all tests, until one of them has killed it."""
+    folder, started = servers
+    if not started or started[-1].process.poll() is not None:
+        started.append(new_server(folder))
+    return started[-1]
+
+
+def new_server(folder: Path) -> Server:
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
+    port = free_port()
     command = [sys.executable, "-c", "from flows.cli.app import main; main()", "server", "--port", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, cwd=folder, env=environment, **quiet)
@@ -98,17 +118,16 @@ def server(tmp_path_factory):
     while not answers(f"http://127.0.0.1:{port}/api"):
         assert process.poll() is None
         time.sleep(0.2)
-    yield Server(process, port, (folder / ".raft" / "server.auth").read_text())
-    process.kill()
-    process.wait()
+    return Server(process, port, (folder / ".raft" / "server.auth").read_text())
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, with_database):
     """Starts the flow and waits until its second stage is at work."""
     processes = []
+    with_database(tmp_path / "home")
 
-    def start(*options: str, seconds: float = 2.0, **settings: str) -> subprocess.Popen:
+    def start(*options: str, **settings: str) -> subprocess.Popen:
         environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
         environment |= {
             **settings,
@@ -119,7 +138,7 @@ def start(tmp_path):
             [
                 sys.executable,
                 str(HERE / "flow_program.py"),
-                *map(str, (tmp_path / "raft", tmp_path / "log", seconds)),
+                *map(str, (tmp_path / "raft", tmp_path / "log", tmp_path / "go")),
                 *options,
             ],
             env=environment,
@@ -141,7 +160,18 @@ def start(tmp_path):
         process.wait()
 
 
-def ended(process: subprocess.Popen) -> str:
+@pytest.fixture
+def ended(tmp_path) -> Callable[[subprocess.Popen], str]:
+    """Lets the second stage go on; returns what the flow said to its end."""
+
+    def end(process: subprocess.Popen) -> str:
+        (tmp_path / "go").touch()
+        return last_words(process)
+
+    return end
+
+
+def last_words(process: subprocess.Popen) -> str:
     output, _ = process.communicate(timeout=ENDS)
     for noise in ("Traceback", "ERROR", "Error logging to API"):
         assert noise not in output
@@ -156,7 +186,7 @@ def check_whole(tmp_path: Path, output: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["failing", "silent"])
-def test_a_run_finishes_its_work_says_so_in_one_line_and_ends(server, start, tmp_path, kind):
+def test_a_run_finishes_its_work_says_so_in_one_line_and_ends(server, start, ended, tmp_path, kind):
     between = Between(server.port)
     url = f"http://127.0.0.1:{between.port}/api"
     process = start(PREFECT_API_URL=url, PREFECT_API_AUTH_STRING=server.auth)
@@ -167,7 +197,7 @@ def test_a_run_finishes_its_work_says_so_in_one_line_and_ends(server, start, tmp
     check_whole(tmp_path, output)
 
 
-def test_a_run_that_fails_says_why_and_not_that_its_server_is_gone(server, start, tmp_path):
+def test_a_run_that_fails_says_why_and_not_that_its_server_is_gone(server, start, ended, tmp_path):
     between = Between(server.port)
     url = f"http://127.0.0.1:{between.port}/api"
     process = start("fails", PREFECT_API_URL=url, PREFECT_API_AUTH_STRING=server.auth)
@@ -180,20 +210,23 @@ def test_a_run_that_fails_says_why_and_not_that_its_server_is_gone(server, start
 def test_a_run_whose_server_is_lost_can_be_stopped(server, start, tmp_path):
     between = Between(server.port)
     url = f"http://127.0.0.1:{between.port}/api"
-    process = start(PREFECT_API_URL=url, PREFECT_API_AUTH_STRING=server.auth, seconds=60.0)
+    process = start(PREFECT_API_URL=url, PREFECT_API_AUTH_STRING=server.auth)
     between.become("silent")
     for _ in range(5):
         process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
-    output = ended(process)
+    output = last_words(process)
     assert process.returncode == 75, output
     assert not list((tmp_path / "raft" / "store").glob("*/.*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_an_embedded_server_that_is_killed_or_hangs_leaves_nothing_behind(start, tmp_path, number):
+def test_an_embedded_server_answers_its_own_run_alone_and_leaves_nothing_behind(start, ended, tmp_path, number):
+    """Killed or hanging. Its database may be that of a schedule, with the secrets of notifications."""
     process = start()
     (embedded,) = children_of(process.pid)
+    for path in ("flows/filter", "block_documents/filter"):
+        assert status_for_a_stranger(embedded, path) == 401
     os.kill(embedded, number)
     output = ended(process)
     assert process.returncode == 0, output
@@ -201,32 +234,26 @@ def test_an_embedded_server_that_is_killed_or_hangs_leaves_nothing_behind(start,
     assert not Path(f"/proc/{embedded}").exists()
 
 
-def test_an_embedded_server_answers_its_own_run_alone(start):
-    """Its database may be that of a schedule, with the secrets of notifications."""
-    process = start()
-    (embedded,) = children_of(process.pid)
-    words = Path(f"/proc/{embedded}/cmdline").read_text().split("\0")
-    place = f"http://127.0.0.1:{words[words.index('--port') + 1]}/api"
-    for path in ("flows/filter", "block_documents/filter"):
-        request = urllib.request.Request(f"{place}/{path}", b"{}", {"Content-Type": "application/json"})
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(request, timeout=60)
-        assert caught.value.code == 401
+def status_for_a_stranger(embedded: int, path: str) -> int:
+    """What an embedded server answers to a request without the auth string."""
+    words = cmdline(embedded).split("\0")
+    url = f"http://127.0.0.1:{words[words.index('--port') + 1]}/api/{path}"
+    request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_with_a_server_that_is_well_nothing_is_said_and_it_has_the_history(server, start, ended, tmp_path):
+    process = start(PREFECT_API_URL=f"http://127.0.0.1:{server.port}/api", PREFECT_API_AUTH_STRING=server.auth)
     output = ended(process)
     assert process.returncode == 0, output
     assert "lost" not in output
 
 
-def test_with_a_server_that_is_well_nothing_is_said_and_it_has_the_history(server, start, tmp_path):
-    process = start(
-        PREFECT_API_URL=f"http://127.0.0.1:{server.port}/api", PREFECT_API_AUTH_STRING=server.auth, seconds=0.1
-    )
-    output = ended(process)
-    assert process.returncode == 0, output
-    assert "lost" not in output
-
-
-def test_a_server_that_is_killed_is_lost_as_well(server, start, tmp_path):
+def test_a_server_that_is_killed_is_lost_as_well(server, start, ended, tmp_path):
     process = start(PREFECT_API_URL=f"http://127.0.0.1:{server.port}/api", PREFECT_API_AUTH_STRING=server.auth)
     server.process.kill()
     server.process.wait()
@@ -237,9 +264,7 @@ def test_a_server_that_is_killed_is_lost_as_well(server, start, tmp_path):
 
 @pytest.mark.heavy
 def test_a_night_that_a_schedule_started_is_finished_without_its_server(project):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     store = Store(project.folder / ".raft")
     processes = [project.start("server", "--port", str(port), stderr=subprocess.DEVNULL)]
     try:

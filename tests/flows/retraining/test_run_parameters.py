@@ -36,6 +36,7 @@ FORBIDDEN = {
     "evaluate.earlier": "[/tmp/adapter]",
     "records.template": "/tmp/template",
     "retrieval.rerank": "/tmp/model",
+    "retrieval.rerank_revision": "main",
     "ingest.follow_links": "true",
     "ingest.redact": "[email]",
     "train.writers": "[wandb]",

@@ -16,29 +16,14 @@ from jora_engine.adapters.peft_folder import write_adapter
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.parameters import linear_layers
 from jora_engine.files.weights import load_params, read_model_config
+from jora_engine.generation import batching, decode
 from jora_engine.generation import generator as generate
 from jora_engine.generation.generator import Generator
-from jora_engine.generation.sampling import pick
+from jora_engine.generation.sampling import Sampling, pick
 from jora_engine.model import kv_cache
 from raft_errors import BadInput
 
 PROMPTS = [[5], [7, 8, 9], list(range(3, 40)), [60, 61], [90] * 11, list(range(20, 60)), [4, 4, 4], [33, 2, 1]]
-
-
-@pytest.fixture
-def with_tokenizer(tokenizer_folder, model_folder):
-    """A model folder that has the small tokenizer; its vocabulary is widened to fit."""
-
-    def make(family: str) -> Path:
-        model = AutoModelForCausalLM.from_pretrained(model_folder(family))
-        torch.manual_seed(1)
-        model.resize_token_embeddings(416, mean_resizing=False)
-        model.get_input_embeddings().weight.data.normal_(0, 0.3)
-        model.get_output_embeddings().weight.data.normal_(0, 0.3)
-        model.save_pretrained(tokenizer_folder)
-        return tokenizer_folder
-
-    return make
 
 
 def reference(model, prompt, count):
@@ -65,11 +50,11 @@ def test_greedy_tokens_and_logits_equal_transformers(any_family, with_tokenizer)
 def test_chunks_segments_refilled_rows_and_a_growing_cache_change_nothing(with_tokenizer, monkeypatch):
     folder = with_tokenizer("qwen3")
     want = Generator(folder, dtype="float32").generate(PROMPTS, max_new_tokens=40)
-    monkeypatch.setattr(generate, "CHUNKS", (4, 8))
+    monkeypatch.setattr(batching, "CHUNKS", (4, 8))
+    monkeypatch.setattr(batching, "AHEAD", 0)
     monkeypatch.setattr(generate, "ROW_COUNTS", (4,))
-    monkeypatch.setattr(generate, "AHEAD", 0)
     monkeypatch.setattr(kv_cache, "SEGMENT", 16)
-    monkeypatch.setattr(kv_cache, "WIDTHS", (8, 16))
+    monkeypatch.setattr(kv_cache, "FIRST", 8)
     jax.clear_caches()
     small = Generator(folder, dtype="float32", max_rows=4)
     assert small.generate(PROMPTS, max_new_tokens=40) == want
@@ -97,23 +82,46 @@ def test_samples_follow_the_seed_and_repeats_of_a_prompt_differ(with_tokenizer):
     assert len(set(run(1))) == 3
 
 
+def drawn(rows, keys, temperature=1.0, top_p=1.0, top_k=0):
+    count = len(rows)
+    sampling = Sampling(*(np.full(count, x, t) for x, t in ((temperature, "f4"), (top_p, "f4"), (top_k, "i4"))), keys)
+    return np.asarray(pick(rows, sampling, jnp.zeros(count, jnp.int32)))
+
+
 def test_a_draw_has_the_distribution_it_should():
     logits = jnp.log(jnp.asarray([0.4, 0.3, 0.15, 0.1, 0.05]))
     rows = jnp.tile(logits, (20000, 1))
     keys = np.random.default_rng(0).integers(0, 2**32, (20000, 2), dtype=np.uint32)
-    draws = np.asarray(pick(rows, keys, jnp.zeros(20000, jnp.int32), 1.0, 1.0))
+    draws = drawn(rows, keys)
     np.testing.assert_allclose(np.bincount(draws, minlength=5) / 20000, [0.4, 0.3, 0.15, 0.1, 0.05], atol=0.015)
-    nucleus = np.asarray(pick(rows, keys, jnp.zeros(20000, jnp.int32), 1.0, 0.8))
+    nucleus = drawn(rows, keys, top_p=0.8)
     want = np.asarray([0.4, 0.3, 0.15, 0, 0]) / 0.85
     np.testing.assert_allclose(np.bincount(nucleus, minlength=5) / 20000, want, atol=0.015)
-    cold = np.asarray(pick(rows, keys, jnp.zeros(20000, jnp.int32), 0.5, 1.0))
+    cold = drawn(rows, keys, 0.5)
     sharp = np.square([0.4, 0.3, 0.15, 0.1, 0.05])
     np.testing.assert_allclose(np.bincount(cold, minlength=5) / 20000, sharp / sharp.sum(), atol=0.015)
+    three = drawn(rows, keys, top_k=3)
+    want = np.asarray([0.4, 0.3, 0.15, 0, 0]) / 0.85
+    np.testing.assert_allclose(np.bincount(three, minlength=5) / 20000, want, atol=0.015)
+    both = drawn(rows, keys, top_k=3, top_p=0.8)  # 0.4 and 0.3 are 0.82 of the three
+    want = np.asarray([4, 3, 0, 0, 0]) / 7
+    np.testing.assert_allclose(np.bincount(both, minlength=5) / 20000, want, atol=0.015)
+
+
+def test_each_row_is_drawn_by_its_own_parameters():
+    rng = np.random.default_rng(1)
+    rows = jnp.asarray(rng.normal(0, 2, (6, 50)).astype("f4"))
+    keys = rng.integers(0, 2**32, (6, 2), dtype=np.uint32)
+    options = [(0.0, 1.0, 0), (1.0, 1.0, 0), (1.0, 0.5, 0), (1.0, 1.0, 3), (0.7, 0.9, 5), (0.0, 0.5, 2)]
+    together = Sampling(*(np.asarray(x, t) for x, t in zip(zip(*options), ("f4", "f4", "i4"))), keys)
+    mixed = np.asarray(pick(rows, together, jnp.zeros(6, jnp.int32)))
+    alone = [int(drawn(rows[i : i + 1], keys[i : i + 1], *options[i])[0]) for i in range(6)]
+    assert mixed.tolist() == alone
 
 
 def test_the_lowest_of_equal_tokens_is_taken():
     logits = jnp.asarray([[1.0, 3.0, 3.0, 2.0]])
-    assert pick(logits, jnp.zeros((1, 2), jnp.uint32), jnp.zeros(1, jnp.int32), 0.0, 1.0)[0] == 1
+    assert drawn(logits, np.zeros((1, 2), np.uint32), 0.0)[0] == 1
 
 
 def test_stop_strings_end_a_completion_before_them(with_tokenizer):
@@ -170,9 +178,9 @@ def test_every_completion_is_told_once_as_it_is_done_and_no_prompts_give_none(wi
 def test_few_programs_serve_many_lengths(with_tokenizer):
     generator = Generator(with_tokenizer("smollm2"), dtype="float32")
     generator.generate([[3] * n for n in (1, 30, 60)], max_new_tokens=5)
-    before = generate.engine.decode._cache_size()
+    before = decode.decode._cache_size()
     generator.generate([[4] * n for n in (2, 17, 41, 59)], max_new_tokens=5)
-    assert generate.engine.decode._cache_size() == before
+    assert decode.decode._cache_size() == before
 
 
 @pytest.mark.parametrize(

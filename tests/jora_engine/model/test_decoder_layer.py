@@ -53,7 +53,7 @@ def test_chunks_of_a_prompt_and_single_tokens_after_it_give_what_the_whole_seque
     layer = prepare_layer(layer, jnp.concatenate) if fused else layer
     assert ("q" in layer) is not (fused or config.fused)
     ((segment,),) = [layer[:1] for layer in new_cache(config, 1, 128, jnp.float32)[:1]]
-    cache, out = PromptCache((segment,), jnp.int32(0)), []
+    cache, out = PromptCache((segment,), jnp.int32(0), jnp.int32(0)), []
     for start, end in ((0, 4), (4, 7)):
         positions = jnp.arange(start, end, dtype=jnp.int32)[None]
         y, cache = run(config, layer, x[start:end], positions, cache._replace(start=jnp.int32(start)))

@@ -5,12 +5,12 @@ Each training is stopped after its first step and gone on with from a checkpoint
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from free_port import free_port
 
 PROGRAM = """
 import itertools, json, sys
@@ -58,9 +58,7 @@ print(json.dumps([r["loss"] for r in progress.history] + [progress.best_loss]))
 
 
 def run(folder, processes, states):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     environment.pop("XLA_FLAGS", None)
     started = [

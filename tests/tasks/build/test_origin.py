@@ -5,6 +5,7 @@ import json
 from fake_stages import walk
 
 from jora_engine.training.machine import describe
+from raft_version import VERSION
 from tasks.build import origin
 from tasks.build.origin import elsewhere, in_words
 from tasks.store.manifest import MANIFEST
@@ -18,6 +19,8 @@ def test_a_result_tells_the_machine_that_computed_it(tmp_path):
     machine = json.loads((manifest.folder / MANIFEST).read_text())["machine"]
     assert machine.items() >= {name: value for name, value in describe().items() if name != "cores"}.items()
     assert elsewhere(machine) == ""
+    assert machine["raft"] == VERSION
+    assert in_words(machine).endswith(f"raft {VERSION}")
 
 
 def test_another_machine_has_the_same_key_and_digest(tmp_path, monkeypatch):

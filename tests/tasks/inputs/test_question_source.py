@@ -1,10 +1,10 @@
 """Where questions come from is looked at before a run: the file, the templates, the teacher's address and key."""
 
-import socket
 import sys
 from pathlib import Path
 
 import pytest
+from free_port import free_port
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "data"))
 from faulty_endpoint import Endpoint, completion, refusal
@@ -73,9 +73,7 @@ def test_a_teacher_that_fails_at_the_trial_alone_stops_no_run(endpoint, caplog, 
 
 
 def test_an_address_at_which_nobody_listens_is_told_before_the_run(endpoint):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+    url = f"http://127.0.0.1:{free_port()}/v1"
     with pytest.raises(TeacherUnreachable, match="gives no answer: unreachable"):
         require_questions(asking(endpoint, teacher_url=url), 0)
 

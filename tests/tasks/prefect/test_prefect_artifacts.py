@@ -45,6 +45,13 @@ def test_a_stage_shows_summary_figures_and_its_pages(told, tmp_path):
     assert "rows.jsonl | 3 | `aaaaaaaaaaaaaaaa`" in pages.summary(made)
 
 
+def test_the_link_to_a_page_is_one_that_a_browser_follows_under_any_name_of_the_server(told, tmp_path, monkeypatch):
+    links = []
+    monkeypatch.setattr(pages, "create_link_artifact", lambda link, *_, **__: links.append(link))
+    pages.publish(manifest(tmp_path))
+    assert links == [f"/raft/evaluate/{'b' * 32}/report.html"]
+
+
 def test_progress_is_told_every_few_seconds_and_at_the_end(told, clock):
     reporter = pages.Pages(silent)
     reporter(Started("train"))

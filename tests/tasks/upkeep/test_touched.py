@@ -1,5 +1,7 @@
 """What a document has touched: told from the store's files, whatever the configuration says now."""
 
+import json
+
 import pytest
 import small_chain
 
@@ -59,3 +61,15 @@ def test_names_are_whole_parts_or_patterns():
     assert fits("handbook/*", "handbook/leave.md")
     assert not fits("eave.md", "handbook/leave.md")
     assert not fits("handbook", "handbook/leave.md")
+    assert fits("it.csv", "tables/it.csv#7")
+    assert fits("old.zip", "old.zip/a.md")
+    assert fits("a\\nb.md", "a\nb.md")
+    assert not fits("it", "it.csv#7")
+
+
+def test_a_file_that_could_not_be_read_is_known_by_its_reason(store):
+    built = small_chain.write_chain(store)
+    row = {"source": "scan.pdf", "reason": "no-text", "detail": "its pages hold no text"}
+    built["ingest"].path("quarantine.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(BadInput, match=r"Nothing was made of scan.pdf \(no-text: its pages hold no text\)"):
+        touched(store, "scan.pdf")

@@ -91,3 +91,36 @@ def test_what_the_chat_template_was_told_is_told():
     assert '{"variables": {"enable_thinking": false}}' in text
     assert "chat_template_kwargs" in text
     assert "chat_template_kwargs" not in card()
+
+
+def test_each_server_s_flags_are_told():
+    text = card()
+    for words in (
+        "vllm serve owner/base --enable-lora --max-lora-rank 16 --lora-modules law=",
+        "sglang.launch_server --model-path owner/base --enable-lora --max-lora-rank 8 --lora-paths law=",
+        "lorax-launcher --model-id owner/base",
+        '"adapter_source": "local"',
+        "LORA_ADAPTERS=law=",
+        "llama-server -m base.gguf --lora adapter.gguf",
+    ):
+        assert words in text
+    assert "chat_template.jinja" not in text
+
+
+def test_a_rank_that_a_server_does_not_take_is_told_instead_of_its_flags():
+    text = card(training={"rank": 200})
+    assert "--max-lora-rank 256" in text  # vLLM's next one
+    assert "lorax-launcher" not in text
+    assert "text-generation-launcher" not in text
+    assert text.count("serve the merged model") == 2
+    text = card(training={"rank": 600})
+    assert "vllm serve" not in text
+    assert "--max-lora-rank 600" in text  # SGLang's
+    assert "max-lora-rank" not in card(training={})
+
+
+def test_servers_are_given_the_template_of_the_training_where_the_base_s_own_asks_otherwise():
+    dated = {**CONTRACT, "prompt": {**CONTRACT["prompt"], "template_date": "26 July 2024"}}
+    text = card(contract=dated)
+    assert text.count("--chat-template merged/chat_template.jinja") == 2
+    assert "--chat-template-file merged/chat_template.jinja" in text

@@ -1,0 +1,157 @@
+"""Runs every benchmark with --quick: does it end well, print its keys, and reach its goals?
+
+    python benchmarks/run_quick.py
+    python benchmarks/run_quick.py --only scaling --only records_quality --json
+
+What each script needs, prints and has to reach stands in the script itself (see goals.py). One that needs what this
+machine lacks is left out, with the reason. The last line with --json is one object: script -> state, seconds, CPU
+seconds, why. Exits 1 where a script failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import importlib.util
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from goals import Declaration, declaration, missed, missing
+
+HERE = Path(__file__).resolve().parent
+ELSEWHERE = {
+    "train_vs_peft": Declaration(
+        ("data", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("records_per_second_ratio", "records_per_second_ratio_to_peft_packed", "peak_memory_ratio", "peak_mib/engine"),
+        {},
+    )
+}
+"""Of scripts that declare nothing themselves."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one script: `state` is ok, failed or skipped; times in seconds."""
+
+    state: str
+    why: str = ""
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def scripts(folder: Path = HERE) -> dict[str, Path]:
+    """The benchmarks of a folder by name: files that can be started, but for this one."""
+    paths = (path for path in sorted(folder.glob("*.py")) if path.resolve() != Path(__file__).resolve())
+    return {path.stem: path for path in paths if starts(path)}
+
+
+def starts(path: Path) -> bool:
+    """Whether a file has a `if __name__ == "__main__"`."""
+    tests = (node.test for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.If))
+    return any(isinstance(test, ast.Compare) and ast.unparse(test.left) == "__name__" for test in tests)
+
+
+def lacks(needs: tuple[str, ...], data: Path) -> str:
+    """Why a script cannot run here; "" where it can."""
+    from raft_errors import RaftError
+    from tasks.inputs.models import resolve
+
+    for need in needs:
+        if need == "data":
+            if not data.is_dir():
+                return "shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data"
+        elif "/" not in need:
+            if importlib.util.find_spec(need) is None:
+                return f"the Python package {need} is not installed"
+        else:
+            try:
+                resolve(need)
+            except RaftError as error:
+                return error.what
+    return ""
+
+
+def run(path: Path, declared: Declaration, limit_seconds: float) -> Result:
+    """Runs a script with --quick --json and holds what it printed against its declaration."""
+    before, began = used(), time.monotonic()
+    # a group of its own, so that what it started ends with it
+    process = subprocess.Popen(
+        [sys.executable, str(path), "--quick", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, _ = process.communicate(timeout=limit_seconds)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return Result("failed", f"took more than {limit_seconds:.0f} s", limit_seconds, used() - before)
+    why = fault(process.returncode, out, declared)
+    return Result("failed" if why else "ok", why, round(time.monotonic() - began, 1), round(used() - before, 1))
+
+
+def fault(code: int, out: str, declared: Declaration) -> str:
+    """What is wrong with an exit code and an output; "" where nothing is."""
+    lines = out.strip().splitlines() or [""]
+    try:
+        figures = json.loads(lines[-1])
+    except ValueError:
+        figures = None
+    if code:
+        told = next((line for line in reversed(lines) if line.startswith("goals missed")), lines[-1])
+        return f"exit code {code}: {told[:300]}"
+    if not isinstance(figures, dict):
+        return "the last line is no JSON object"
+    if not declared.keys:
+        return "the script declares no KEYS"
+    if absent := missing(figures, declared.keys):
+        return f"missing in its JSON object: {', '.join(absent)}"
+    return "; ".join(missed(figures, declared.goals))
+
+
+def used() -> float:
+    """CPU seconds of the processes that this one started and that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = scripts()
+    parser.add_argument("--only", action="append", choices=every, help="only this script; may be repeated")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds that one script may take (600)")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the results")
+    default_data = HERE.parents[1] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
+    args = parser.parse_args()
+    os.environ["RAFT_SHARED_DATA"] = str(args.data)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin make a busy machine busier, as in `raft`
+    results = {}
+    for name in args.only or every:
+        declared = declaration(every[name])
+        declared = declared if declared.keys else ELSEWHERE.get(name, declared)
+        reason = lacks(declared.needs, args.data)
+        results[name] = result = Result("skipped", reason) if reason else run(every[name], declared, args.limit)
+        print(f"{name:22} {result.state:8} {result.seconds:6.1f} s {result.cpu_seconds:6.1f} s of CPU  {result.why}")
+    failed = [name for name, result in results.items() if result.state == "failed"]
+    print(f"failed: {', '.join(failed) or 'none'}", flush=True)
+    if args.json:
+        print(json.dumps({name: asdict(result) for name, result in results.items()}))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

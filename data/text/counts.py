@@ -1,0 +1,8 @@
+"""Numbers with their nouns: "1 chunk", "2 chunks"."""
+
+from __future__ import annotations
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and what it counts; the plural is the noun with an s, unless it is given."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

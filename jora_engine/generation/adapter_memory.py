@@ -1,0 +1,159 @@
+"""Adapters by name on their way from disk to the device: read and checked once, then kept in memory up to a bound.
+
+An adapter is registered, in memory, or in a slot: three sets with three limits. One that cannot be used is refused by
+name with its reason, which is remembered, and the others are not touched by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jora_engine.adapters.peft_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_factors
+from jora_engine.config.architecture import ModelConfig
+from jora_engine.files.tensor_files import dtype_named
+from raft_errors import BadInput, RaftError
+
+
+@dataclass(frozen=True)
+class PreparedAdapter:
+    """An adapter as the device takes it.
+
+    Attributes:
+        digest: hex sha256 over its configuration and weights.
+        factors: by module, A `[layers, rank, in]` and B `[layers, rank, out]` with the scale in it, in the model's
+            dtype.
+    """
+
+    digest: str
+    rank: int
+    factors: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def bytes(self) -> int:
+        return sum(x.nbytes for pair in self.factors.values() for x in pair)
+
+
+def prepare_adapter(folder: Path, config: ModelConfig, dtype: str, base_digest: str | None = None) -> PreparedAdapter:
+    """Reads and checks a PEFT folder.
+
+    Raises:
+        BadInput: see `read_factors`.
+    """
+    lora, lora_config = read_factors(folder, config, base_digest)
+    kind, scale = dtype_named(dtype), np.float32(lora_config.scale)
+    factors = {
+        name: (
+            pair["a"].astype(kind, copy=False),
+            np.ascontiguousarray((pair["b"] * scale).astype(kind, copy=False).transpose(0, 2, 1)),
+        )
+        for name, pair in lora.items()
+    }
+    digest = hashlib.sha256()
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return PreparedAdapter(digest.hexdigest(), lora_config.rank, factors)
+
+
+class AdapterMemory:
+    """The adapters that requests may name. Safe to use from several threads.
+
+    Attributes:
+        broken: reason by name of those that could not be used.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        dtype: str,
+        *,
+        max_bytes: int = 1 << 30,
+        max_rank: int = 64,
+        base_digest: str | None = None,
+    ) -> None:
+        self.max_bytes, self.max_rank = max_bytes, max_rank
+        self.broken: dict[str, BadInput] = {}
+        self._config, self._dtype, self._base_digest = config, dtype, base_digest
+        self._folders: dict[str, Path] = {}
+        self._ready: OrderedDict[str, PreparedAdapter] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """All that are registered, broken ones included."""
+        with self._lock:
+            return list(self._folders)
+
+    def register(self, name: str, folder: Path) -> None:
+        """Makes a name mean a folder, from the next request on; nothing is read yet. An old reason is forgotten."""
+        with self._lock:
+            self._folders[name] = folder
+            self.broken.pop(name, None)
+            self._ready.pop(name, None)
+
+    def remove(self, name: str) -> None:
+        """Forgets a name and frees its memory; rows that use the adapter keep it in their slot."""
+        with self._lock:
+            for of in (self._folders, self._ready, self.broken):
+                of.pop(name, None)
+
+    def get(self, name: str) -> PreparedAdapter:
+        """The adapter of a name, from memory or from disk.
+
+        Raises:
+            BadInput: unknown, or broken (again without reading it).
+        """
+        with self._lock:
+            if name in self._ready:
+                self._ready.move_to_end(name)
+                return self._ready[name]
+            if name in self.broken:
+                raise self.broken[name]
+            if name not in self._folders:
+                raise BadInput(f"no adapter {name!r}", expected="the name of a registered adapter")
+            folder = self._folders[name]
+        try:
+            adapter = self._read(name, folder)
+        except BadInput as error:
+            with self._lock:
+                if self._folders.get(name) == folder:
+                    self.broken[name] = error
+            raise
+        with self._lock:
+            if self._folders.get(name) == folder:
+                self._ready[name] = adapter
+                while sum(one.bytes for one in self._ready.values()) > self.max_bytes and len(self._ready) > 1:
+                    self._ready.popitem(last=False)
+        return adapter
+
+    def _read(self, name: str, folder: Path) -> PreparedAdapter:
+        try:
+            adapter = prepare_adapter(folder, self._config, self._dtype, self._base_digest)
+        except (RaftError, OSError, ValueError) as error:
+            told = error if isinstance(error, RaftError) else RaftError(str(error))
+            raise BadInput(
+                f"adapter {name!r} cannot be used: {told.what}", expected=told.expected, do=told.do
+            ) from error
+        if adapter.rank > self.max_rank:
+            raise BadInput(
+                f"adapter {name!r} has rank {adapter.rank}, which is above the limit of {self.max_rank}",
+                expected=f"a rank of at most {self.max_rank}",
+                do="raise the limit, at the cost of memory and time for every request",
+            )
+        return adapter
+
+    def figures(self) -> dict[str, Any]:
+        """For people and metrics."""
+        with self._lock:
+            ready = [one.bytes for one in self._ready.values()]
+            return {
+                "registered": len(self._folders),
+                "in_memory": len(ready),
+                "bytes": sum(ready),
+                "broken": sorted(self.broken),
+            }

@@ -1,0 +1,140 @@
+"""The adapters on the device: one stack with a slot for each, written in place, so that no adapter compiles anything.
+
+Slot 0 is the base: its factors are zeros and add exactly nothing. There are at least as many other slots as rows, so no
+row ever waits for one, and a slot that a row uses is never given to another adapter. The rank is that of the largest
+adapter so far, padded with zeros; a larger one makes the stack anew, with new programs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter, OrderedDict
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from jora_engine.config.architecture import ModelConfig
+from jora_engine.config.parameters import linear_layers
+from jora_engine.files.tensor_files import dtype_named
+from jora_engine.generation.adapter_memory import PreparedAdapter
+from jora_engine.model.lora import Slotted
+
+RANK_STEP = 8
+"""Ranks are padded to a multiple: a product over all slots then cuts each slot's sum at the same places."""
+
+GROUPS = (("q", "k", "v"), ("qkv",), ("o",), ("gate", "up"), ("gate_up",), ("down",))
+"""Linear layers that share their input, as the decoder calls them."""
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(stack: Any, slot: jax.Array, new: Any) -> Any:
+    """The stack with one slot of every leaf replaced."""
+    return jax.tree.map(lambda old, one: lax.dynamic_update_slice_in_dim(old, one, slot, 0), stack, new)
+
+
+class AdapterSlots:
+    """Which adapter is in which slot, and who uses it.
+
+    Attributes:
+        layers: for each decoder layer its groups' `Slotted`; empty until the first adapter comes.
+        rank: padded.
+        users: rows by slot.
+    """
+
+    def __init__(self, config: ModelConfig, dtype: str, rows: int) -> None:
+        self.count = rows + 1
+        self.rank, self._modules = 0, frozenset[str]()
+        self.users: Counter[int] = Counter()
+        self.layers: list[dict[str, Slotted]] = [{} for _ in range(config.num_layers)]
+        self._config, self._dtype = config, dtype
+        self._held: OrderedDict[int, PreparedAdapter] = OrderedDict()  # by slot, least recently used first
+
+    def reserve(self, rank: int, modules: frozenset[str] | None = None) -> None:
+        """Makes room for adapters of a rank on these modules (all linear layers by default), ahead of the first."""
+        self._grow(rank, frozenset(linear_layers(self._config)) if modules is None else modules)
+
+    def acquire(self, adapter: PreparedAdapter | None) -> int:
+        """The slot that holds an adapter, used by one row more; 0 for the base. To be given back by `release`."""
+        if adapter is None:
+            self.users[0] += 1
+            return 0
+        slot = next((s for s, held in self._held.items() if held.digest == adapter.digest), None)
+        if slot is None:
+            self._grow(adapter.rank, frozenset(adapter.factors))
+            slot = self._free_slot()
+            self._held[slot] = adapter
+            self.layers = _put(self.layers, np.int32(slot), self._padded([adapter]))
+        self._held.move_to_end(slot)
+        self.users[slot] += 1
+        return slot
+
+    def warm(self) -> None:
+        """Compiles what writes a slot, by writing the zeros of slot 0 again."""
+        if self._modules:
+            self.layers = _put(self.layers, np.int32(0), self._padded([None]))
+
+    def release(self, slot: int) -> None:
+        """One row less uses a slot; the adapter stays in it until another needs the place."""
+        if self.users[slot] <= 0:
+            raise AssertionError(f"slot {slot} is released more often than it was acquired")
+        self.users[slot] -= 1
+
+    def evict(self, digest: str) -> None:
+        """Frees the slot of an adapter that no row uses, for one that will not come again."""
+        for slot in [s for s, held in self._held.items() if held.digest == digest and not self.users[s]]:
+            del self._held[slot]
+
+    def digests(self) -> dict[int, str]:
+        """What each slot holds."""
+        return {slot: held.digest for slot, held in self._held.items()}
+
+    def _free_slot(self) -> int:
+        """An empty slot, or the one least recently used that nobody uses."""
+        empty = next((slot for slot in range(1, self.count) if slot not in self._held), None)
+        if empty is not None:
+            return empty
+        idle = next(slot for slot in self._held if not self.users[slot])  # there are as many slots as rows
+        del self._held[idle]
+        return idle
+
+    def _grow(self, rank: int, modules: frozenset[str]) -> None:
+        """Makes the stack anew where it is too small; what is in it keeps its slot."""
+        rank = max(self.rank, -(-rank // RANK_STEP) * RANK_STEP)
+        modules = self._modules | modules
+        if (rank, modules) == (self.rank, self._modules):
+            return
+        self.rank, self._modules = rank, modules
+        self.layers = jax.device_put(
+            self._padded([self._held.get(slot) for slot in range(self.count)]), jax.devices()[0]
+        )
+
+    def _padded(self, adapters: list[PreparedAdapter | None]) -> list[dict[str, Slotted]]:
+        """A stack of these adapters in host memory, zeros where there is none."""
+        kind = dtype_named(self._dtype)
+        bits = np.uint16 if jax.default_backend() == "cpu" and self._dtype == "bfloat16" else kind
+        linear = linear_layers(self._config)
+
+        def stack(layer: int, name: str, part: int) -> Any:
+            out = np.zeros((len(adapters), self.rank, linear[name].shape[1 - part]), kind)
+            for slot, adapter in enumerate(adapters):
+                if adapter is not None and name in adapter.factors:
+                    out[slot, : adapter.rank] = adapter.factors[name][part][layer]
+            return out.view(bits)
+
+        layers = []
+        for layer in range(self._config.num_layers):
+            groups = {}
+            for group in GROUPS:
+                names = tuple(name for name in group if name in self._modules)
+                if names:
+                    a: Any = np.stack([stack(layer, name, 0) for name in names], axis=1)
+                    groups["+".join(group)] = Slotted(a, tuple(stack(layer, name, 1) for name in names), None, names)
+            layers.append(groups)
+        return layers
+
+    def figures(self) -> dict[str, Any]:
+        """For people and metrics."""
+        used = sum(1 for slot in self._held if self.users[slot])
+        return {"slots": self.count - 1, "held": len(self._held), "used": used, "rank": self.rank}

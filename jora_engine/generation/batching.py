@@ -1,0 +1,450 @@
+"""Continuous batching: requests of many adapters share one fixed number of rows, and come and go between decode calls.
+
+A prompt enters in chunks of fixed sizes from position 0, some between two decode calls, so that a long one holds nobody
+up; a row that ends is free at once. Rows, chunks and adapter slots have fixed shapes and what a request asks for is
+data, so a request compiles nothing and its tokens are those that it would get alone. One thread calls `step`; `submit`
+and `cancel` may be called from any.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jora_engine.generation import decode as programs
+from jora_engine.generation.adapter_memory import AdapterMemory
+from jora_engine.generation.adapter_slots import AdapterSlots
+from jora_engine.generation.decode import STEPS
+from jora_engine.generation.loaded import LoadedModel
+from jora_engine.generation.prefix_cache import PrefixCache, chunk_key
+from jora_engine.generation.requests import Completion, Job, Request, TokenScore, check_request
+from jora_engine.generation.sampling import Sampling
+from jora_engine.model import kv_cache
+from jora_engine.model.rope_table import by_length
+
+CHUNKS = (32, 64, 128, 256)  # tokens of a prompt run at once
+AHEAD = 128  # new tokens that a fresh row's columns allow for: growing later means another program
+PATIENCE = 32  # decode calls after which columns that no row needs are dropped
+
+
+class Engine:
+    """A model, its rows, and the requests in them.
+
+    Attributes:
+        rows: requests decoded side by side, fixed: with fewer than 8 XLA:CPU is slower and rounds differently.
+        adapters: the adapters that requests may name; None for none.
+        prefixes: chunks kept for later prompts; None for none.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        rows: int,
+        *,
+        adapters: AdapterMemory | None = None,
+        adapter_rank: int = 0,
+        prefix_bytes: int = 0,
+        chunks_between: int | None = None,
+    ) -> None:
+        """Args:
+        adapter_rank: rank that the slots are made for from the start; without it the first adapter makes new programs.
+        prefix_bytes: bound of the prefix cache, 0 for none.
+        chunks_between: prompt chunks run between two decode calls at most; None runs the prompts of all free rows
+            first, which serves a batch fastest and makes a listener wait.
+        """
+        self.model, self.rows, self.adapters = model, rows, adapters
+        self.prefixes = PrefixCache(prefix_bytes) if prefix_bytes else None
+        self.slots = AdapterSlots(model.config, model.dtype, rows)
+        if adapter_rank:
+            self.slots.reserve(adapter_rank)
+        self._chunks_between = chunks_between
+        self._waiting: deque[Job] = deque()
+        self._rows: list[Job | None] = [None] * rows
+        self._lock = threading.Lock()
+        self._cache = self._new_cache(rows, kv_cache.FIRST)
+        self._unneeded = self._admitted = 0
+        self._nothing_barred = jnp.zeros((rows, model.config.vocab_size), bool)
+        self._angles_by_length = any(kind.rope and by_length(kind.rope) for kind in model.config.kinds)
+
+    def submit(
+        self,
+        request: Request,
+        on_text: Callable[[str], None] | None = None,
+        on_done: Callable[[Job], None] | None = None,
+        name: str = "the prompt",
+    ) -> Job:
+        """Puts a request into the queue. Its adapter is read from disk here, in the caller's thread, if need be.
+
+        Args:
+            on_text: called in the engine's thread with the text so far, every few tokens; each text begins with the one
+                before it, and the last one is the completion's.
+            on_done: called in the engine's thread once, with the job ended.
+            name: of the prompt, for messages.
+
+        Raises:
+            BadInput: the request cannot work, or its adapter is unknown or broken.
+        """
+        check_request(request, self.model.config, name)
+        adapter = None
+        if request.adapter is not None:
+            adapter = (self.adapters or AdapterMemory(self.model.config, self.model.dtype)).get(request.adapter)
+        job = Job(request, adapter, on_text, on_done)
+        with self._lock:
+            self._waiting.append(job)
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Ends a job as `abort` before the next decode call; one that has ended stays as it is."""
+        job.cancelled = True
+
+    def pending(self) -> int:
+        """Requests that wait for a row."""
+        return len(self._waiting)
+
+    def running(self) -> int:
+        """Rows in use."""
+        return sum(job is not None for job in self._rows)
+
+    def step(self) -> bool:
+        """Frees rows of cancelled requests, fills free ones, runs prompt chunks and one decode call.
+
+        Returns:
+            Whether there is more to do.
+        """
+        self._drop_cancelled()
+        self._admit()
+        self._fit()
+        self._prefill()
+        self._decode()
+        with self._lock:
+            return bool(self._waiting) or any(self._rows)
+
+    def run(self) -> None:
+        """Steps until nothing is left to do."""
+        while self.step():
+            pass
+
+    def clear(self) -> None:
+        """Cancels everything and gives all rows back."""
+        with self._lock:
+            jobs = [*self._waiting, *filter(None, self._rows)]
+        for job in jobs:
+            self.cancel(job)
+        self._drop_cancelled()
+
+    def fail(self, error: Exception) -> None:
+        """Ends everything with an error after a step that raised, and makes the cache anew: a failed program may have
+        consumed it."""
+        with self._lock:
+            waiting, self._waiting = list(self._waiting), deque()
+        for job in waiting:
+            self._end(job, error)
+        for place, row in enumerate(self._rows):
+            if row:
+                self._free(place, error)
+        self._cache = self._new_cache(self.rows, kv_cache.FIRST)
+
+    def warm(self, longest: int) -> None:
+        """Compiles every program that requests of up to so many tokens, prompt and answer, can need."""
+        model, columns, last = self.model, kv_cache.FIRST, kv_cache.columns_for(longest + STEPS)
+        idle = self._row_arrays()
+        self.slots.warm()
+        while columns <= last:
+            cache = self._new_cache(self.rows, columns)
+            for size in (size for size in CHUNKS if size <= columns):
+                tokens = np.zeros(size, np.int32)
+                _, cache, chunk = self._run_chunk(cache, 0, 0, tokens, size, 0)
+                if self.prefixes is not None:
+                    cache = programs.restore(cache, 0, 0, chunk)
+            programs.decode(
+                model.params, model.layers, self.slots.layers, cache, *idle, self._nothing_barred, config=model.config
+            )
+            columns *= 2
+
+    def logits(self, prompt: Sequence[int], adapter: str | None = None) -> np.ndarray:
+        """Float32 logits `[len(prompt), vocab]` of a prompt, computed as generation computes them."""
+        check_request(Request(tuple(prompt), 0), self.model.config)
+        slot = self.slots.acquire(self.adapters.get(adapter) if adapter is not None and self.adapters else None)
+        try:
+            cache = self._new_cache(1, kv_cache.columns_for(_width(len(prompt), 0)))
+            hidden, start = [], 0
+            while start < len(prompt):
+                part = _chunk(prompt, start, len(prompt))
+                x, cache, _ = self._run_chunk(cache, 0, start, part, len(prompt), slot)
+                hidden.append(x)
+                start += len(part)
+            x = programs.logits(self.model.params, jnp.concatenate(hidden), config=self.model.config)
+            return np.asarray(x[: len(prompt)], np.float32)
+        finally:
+            self.slots.release(slot)
+
+    def figures(self) -> dict[str, Any]:
+        """For people and metrics."""
+        return {
+            "running": self.running(),
+            "waiting": self.pending(),
+            "columns": kv_cache.columns_of(self._cache),
+            "slots": self.slots.figures(),
+            "adapters": self.adapters.figures() if self.adapters else {},
+            "prefixes": self.prefixes.figures() if self.prefixes is not None else {},
+        }
+
+    # ---- rows
+
+    def _drop_cancelled(self) -> None:
+        with self._lock:
+            gone = [job for job in self._waiting if job.cancelled]
+            self._waiting = deque(job for job in self._waiting if not job.cancelled)
+        for job in gone:
+            self._end(job, self._aborted(job))
+        for place, row in enumerate(self._rows):
+            if row and row.cancelled:
+                self._free(place, self._aborted(row))
+
+    def _aborted(self, job: Job) -> Completion:
+        return job.completed(job.settled(self.model.tokenizer), len(job.made), "abort")
+
+    def _admit(self) -> None:
+        """Gives free rows, and slots, to those who have waited longest."""
+        for place, row in enumerate(self._rows):
+            if row is not None:
+                continue
+            with self._lock:
+                job = self._waiting.popleft() if self._waiting else None
+            if job is None:
+                return
+            job.slot = self.slots.acquire(job.adapter)
+            job.number = self._admitted = self._admitted + 1
+            self._rows[place] = job
+
+    def _free(self, place: int, end: Completion | Exception) -> None:
+        """The one way out of a row: its slot is given back, its caller told."""
+        job = self._rows[place]
+        assert job is not None
+        self._rows[place] = None
+        self.slots.release(job.slot)
+        self._end(job, end)
+
+    def _end(self, job: Job, end: Completion | Exception) -> None:
+        if isinstance(end, Completion):
+            job.completion = end
+            if job.on_text and end.finish_reason != "abort":
+                job.on_text(end.text)
+        else:
+            job.error = end
+        if job.on_done:
+            job.on_done(job)
+
+    def _new_cache(self, rows: int, columns: int) -> kv_cache.Cache:
+        cache = kv_cache.new_cache(self.model.config, rows, columns, self.model.cache_dtype)
+        return jax.device_put(cache, jax.devices()[0])  # committed like all later ones, or programs compile twice
+
+    def _fit(self) -> None:
+        """Columns as the rows need them: wider at once, narrower when nobody has needed them for a while."""
+        jobs = [job for job in self._rows if job]
+        if not jobs:
+            return
+        columns = kv_cache.columns_for(max(map(_columns_of, jobs)))
+        have = kv_cache.columns_of(self._cache)
+        self._unneeded = self._unneeded + 1 if columns < have else 0
+        if columns > have or self._unneeded > PATIENCE:
+            cache = kv_cache.resized(self.model.config, self._cache, self.rows, columns, self.model.cache_dtype)
+            self._cache, self._unneeded = jax.device_put(cache, jax.devices()[0]), 0
+
+    # ---- prompts
+
+    def _prefill(self) -> None:
+        """Runs chunks of prompts, the one that was begun first to its end; those from the cache cost nothing."""
+        budget = self._chunks_between if any(job and job.ready for job in self._rows) else None
+        places = [place for place, job in enumerate(self._rows) if job and not job.ready]
+        for place in sorted(places, key=lambda place: self._rows[place].number):  # type: ignore[union-attr]
+            job = self._rows[place]
+            while job and not job.ready:
+                if budget is not None and budget <= 0:
+                    return
+                if self._next_chunk(place, job) and budget is not None:
+                    budget -= 1
+                if budget is None and self._chunks_between is not None and job.ready:
+                    return  # it can be decoded while the next prompt is run
+
+    def _next_chunk(self, place: int, job: Job) -> bool:
+        """Runs the next chunk of a row's prompt, or takes it from the cache; says whether it was computed."""
+        start, prompt = job.prefilled, job.request.prompt
+        part = _chunk(prompt, start, job.waits_for)
+        own = prompt[start : min(start + len(part), job.waits_for)]
+        job.prefilled = start + len(part)
+        chunk = None
+        if self.prefixes is not None:
+            job.parent = self._key(job, own, len(part))
+            chunk = self.prefixes.get(job.parent, len(own))
+        if chunk is not None:
+            self._cache = programs.restore(self._cache, place, start, chunk)
+            job.cached_tokens += len(own)
+            return False
+        _, self._cache, chunk = self._run_chunk(self._cache, place, start, part, len(prompt), job.slot)
+        if self.prefixes is not None:
+            self.prefixes.put(job.parent, chunk, job.adapter.digest if job.adapter else None)
+        return True
+
+    def _key(self, job: Job, own: Sequence[int], padded: int) -> str:
+        return chunk_key(
+            job.parent,
+            own,
+            padded=padded,
+            weights=f"{self.model.identity} {self.model.dtype}",
+            adapter=job.adapter.digest if job.adapter else None,
+            tenant=job.request.tenant,
+            length=len(job.request.prompt) if self._angles_by_length else None,
+        )
+
+    def _run_chunk(self, cache, row: int, start: int, part: np.ndarray, length: int, slot: int):
+        model = self.model
+        return programs.prefill(
+            model.params, model.layers, self.slots.layers, cache, row, start, part, length, slot, model.config
+        )
+
+    # ---- tokens
+
+    def _decode(self) -> None:
+        jobs = [job if job and job.ready else None for job in self._rows]
+        if not any(jobs):
+            return
+        try:
+            barred = self._barred(jobs)
+        except Exception as error:  # noqa: BLE001  a constraint is the caller's code, and its fault that job's alone
+            self._blame(jobs, error)
+            return
+        model = self.model
+        self._cache, made = programs.decode(
+            model.params, model.layers, self.slots.layers, self._cache, *self._row_arrays(), barred, config=model.config
+        )
+        tokens = np.asarray(made.token)
+        scored = any(job and job.request.logprobs is not None for job in jobs)
+        scores = [np.asarray(x) for x in made[1:]] if scored else []
+        for place, job in enumerate(jobs):
+            if job is None:
+                continue
+            try:
+                self._take(place, job, tokens[place].tolist(), [x[place] for x in scores])
+            except _CallerFault as fault:
+                self._free(place, fault.error)
+
+    def _take(self, place: int, job: Job, tokens: list[int], scores: list[np.ndarray]) -> None:
+        """Adds what a row made, tells who listens, and frees the row if that ends it."""
+        try:
+            tokens = job.permitted(tokens)
+        except Exception as error:
+            raise _CallerFault(error) from error
+        wanted = job.request.logprobs
+        own = [] if wanted is None else [_score(t, n, scores, wanted) for n, t in enumerate(tokens) if t >= 0]
+        completion = job.take(tokens, own, self.model.tokenizer)
+        if completion:
+            self._free(place, completion)
+        elif job.on_text:
+            job.on_text(job.settled(self.model.tokenizer))
+
+    def _blame(self, jobs: list[Job | None], error: Exception) -> None:
+        """Ends the jobs whose constraint fails."""
+        for place, job in enumerate(jobs):
+            if job and job.request.allowed:
+                try:
+                    job.request.allowed(job.made)
+                except Exception as own:  # noqa: BLE001
+                    self._free(place, own)
+
+    def _row_arrays(self) -> tuple[programs.Rows, Sampling, np.int32]:
+        ends = self.model.tokenizer.eos_ids
+
+        def column(value: Callable[[Job], Any], empty: Any, dtype: type) -> np.ndarray:
+            return np.asarray([empty if job is None else value(job) for job in self._rows], dtype)
+
+        def request(name: str, empty: Any, dtype: type) -> np.ndarray:
+            return column(lambda job: getattr(job.request, name), empty, dtype)
+
+        rows = programs.Rows(
+            token=column(lambda j: (j.made or j.request.prompt)[-1], 0, np.int32),
+            position=column(_position, 0, np.int32),
+            left=column(lambda j: j.request.max_new_tokens - len(j.made) if j.ready else 0, 0, np.int32),
+            made=column(lambda j: len(j.made), 0, np.int32),
+            slot=column(lambda j: j.slot, 0, np.int32),
+            ends=np.asarray(
+                [[-1] * len(ends) if job is None or job.request.ignore_eos else ends for job in self._rows], np.int32
+            ).reshape(self.rows, len(ends)),
+            scored=column(lambda j: j.request.logprobs is not None, False, bool),
+        )
+        sampling = Sampling(
+            temperature=request("temperature", 0.0, np.float32),
+            top_p=request("top_p", 1.0, np.float32),
+            top_k=request("top_k", 0, np.int32),
+            key=column(lambda j: j.request.key, np.zeros(2, np.uint32), np.uint32),
+        )
+        # who listens hears the first token before it is followed by others
+        first = any(job and job.on_text and job.ready and not job.made for job in self._rows)
+        return rows, sampling, np.int32(1 if first else STEPS)
+
+    def _barred(self, jobs: Sequence[Job | None]) -> Any:
+        """`[rows, vocab]` bool: what may not come next."""
+        allowed = [job.request.allowed(job.made) if job and job.request.allowed else None for job in jobs]
+        if not any(allowed):
+            return self._nothing_barred
+        out = np.zeros(self._nothing_barred.shape, bool)
+        for place, ids in enumerate(allowed):
+            if ids:
+                out[place] = True
+                out[place, [i for i in ids if i < out.shape[1]]] = False
+        return out
+
+
+class _CallerFault(Exception):
+    """What a caller's own function raised."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _position(job: Job) -> int:
+    """Of the next input token; of a prompt that is still run, the first column that nothing was written to."""
+    if not job.ready:
+        return job.prefilled
+    return len(job.request.prompt) + len(job.made) - 1
+
+
+def _score(token: int, number: int, scores: list[np.ndarray], wanted: int) -> TokenScore:
+    logprob, best, ids = (x[number] for x in scores)
+    pairs = tuple((int(i), float(p)) for i, p in zip(ids[:wanted], best[:wanted], strict=True) if i >= 0)
+    return TokenScore(token, float(logprob), pairs)
+
+
+def _chunk(prompt: Sequence[int], start: int, end: int) -> np.ndarray:
+    """The tokens of the chunk from `start` on, padded to one of the sizes; whole ones first, so that what a chunk holds
+    does not depend on what follows."""
+    size = bucket(min(end - start, CHUNKS[-1]), CHUNKS)
+    part = np.zeros(size, np.int32)
+    own = prompt[start : min(start + size, end)]
+    part[: len(own)] = own
+    return part
+
+
+def bucket(size: int, sizes: Sequence[int]) -> int:
+    """The smallest of `sizes` that is at least `size`, else the largest."""
+    return next((s for s in sizes if s >= size), sizes[-1])
+
+
+def _columns_of(job: Job) -> int:
+    ahead = max(len(job.made), min(job.request.max_new_tokens, AHEAD))
+    return _width(job.waits_for, len(job.request.prompt) + ahead)
+
+
+def _width(prefilled: int, used: int) -> int:
+    """Columns that a row needs: its prompt in whole chunks, what an idle row may scribble behind them, the next
+    tokens."""
+    full, rest = divmod(prefilled, CHUNKS[-1])
+    chunks = full * CHUNKS[-1] + (bucket(rest, CHUNKS) if rest else 0)
+    return max(chunks, used + STEPS, CHUNKS[0])

@@ -1,0 +1,1 @@
+"""Fits embedder and reranker to a domain, and judges whether that helped. Nothing here knows of stages."""

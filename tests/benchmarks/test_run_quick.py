@@ -1,0 +1,110 @@
+"""The quick benchmarks: each says what it prints, and the runner passes nothing that is missing, missed or unsaid."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from goals import at, declaration, missed, missing
+from run_quick import ELSEWHERE, lacks, run, scripts, starts
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+SCRIPT = """
+import json, sys
+KEYS = "figure rows/*/rate"
+GOALS = {"rows/*/rate": ("<=", 0.05)}
+if __name__ == "__main__":
+    assert sys.argv[1:] == ["--quick", "--json"]
+    print("some words")
+"""
+GOOD = "    print(json.dumps({'figure': 1, 'rows': [{'rate': 0.05}, {'rate': 0}]}))\n"
+
+
+@pytest.fixture
+def outcome(tmp_path):
+    """What the runner says of a script that ends with these lines."""
+
+    def judge(ending: str, limit_seconds: float = 60) -> tuple[str, str]:
+        path = tmp_path / "fake.py"
+        path.write_text(SCRIPT + ending)
+        result = run(path, declaration(path), limit_seconds)
+        return result.state, result.why
+
+    return judge
+
+
+def test_a_script_that_prints_its_keys_and_reaches_its_goals_is_ok(outcome):
+    assert outcome(GOOD) == ("ok", "")
+
+
+@pytest.mark.parametrize(
+    ("ending", "why"),
+    [
+        (GOOD + "    sys.exit(1)\n", "exit code 1"),
+        (GOOD.replace("print", "print('goals missed: speed'), print") + "    sys.exit(1)\n", "goals missed: speed"),
+        (GOOD + "    print('a last word')\n", "the last line is no JSON object"),
+        ("    print([1])\n", "the last line is no JSON object"),
+        (GOOD.replace("'figure': 1, ", ""), "missing in its JSON object: figure"),
+        (GOOD.replace("'rate': 0}", "'speed': 0}"), "missing in its JSON object: rows/*/rate"),
+        (GOOD.replace("'rate': 0}", "'rate': 0.06}"), "rows/*/rate is 0.06, the goal is <= 0.05"),
+        (GOOD.replace("'rate': 0}", "'rate': None}"), "rows/*/rate is None, the goal is <= 0.05"),
+    ],
+)
+def test_what_is_wrong_makes_it_fail_and_is_said(outcome, ending, why):
+    state, told = outcome(ending)
+    assert state == "failed"
+    assert why in told
+
+
+def test_a_script_that_hangs_is_ended_with_its_children(outcome):
+    child = (
+        "    import os, subprocess, time\n    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])\n"
+    )
+    assert outcome(child + "    time.sleep(99)\n", limit_seconds=2) == ("failed", "took more than 2 s")
+
+
+def test_a_script_that_declares_nothing_fails(tmp_path):
+    path = tmp_path / "fake.py"
+    path.write_text("print('{}')\n")
+    assert run(path, declaration(path), 60).why == "the script declares no KEYS"
+
+
+def test_paths_lead_through_every_key_and_row():
+    figures = {"sets": {"a": {"rate": 1}, "b": {"rate": 2}}, "rows": [], "none": None}
+    assert at(figures, "sets/*/rate") == [1, 2]
+    assert missing(figures, ("sets/*/rate", "sets/*/speed", "rows/*/x", "none")) == ["sets/*/speed", "rows/*/x"]
+    assert missed(figures, {"sets/*/rate": (">=", 2), "other": ("==", 1)}) == [
+        "sets/*/rate is 1, the goal is >= 2",
+        "other is missing, the goal is == 1",
+    ]
+
+
+def test_what_a_machine_lacks_is_the_reason_for_leaving_a_script_out(tmp_path):
+    assert lacks(("json", str(tmp_path)), tmp_path / "none") != ""  # a folder that holds no model
+    assert lacks(("json",), tmp_path) == ""
+    assert "shared data not found" in lacks(("data",), tmp_path / "none")
+    assert lacks(("no_such_package",), tmp_path) == "the Python package no_such_package is not installed"
+
+
+@pytest.mark.parametrize("path", scripts().values(), ids=scripts())
+def test_every_benchmark_says_what_it_prints(path):
+    declared = ELSEWHERE.get(path.stem) or declaration(path)
+    assert declared.keys
+    source = path.read_text()
+    assert '"--quick"' in source
+    assert '"--json"' in source
+
+
+def test_only_what_can_be_started_is_a_benchmark():
+    helpers = {path.stem for path in FOLDER.glob("*.py") if not starts(path)}
+    assert helpers == {"chaos_cases", "chaos_field", "goals", "literature_protocols", "miniature"}
+
+
+def test_the_runner_runs_a_benchmark_and_says_how_it_went():
+    command = [sys.executable, str(FOLDER / "run_quick.py"), "--only", "loss_by_part", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["loss_by_part"]["state"] == "ok"

@@ -1,0 +1,8 @@
+"""A number agrees with its noun."""
+
+from data.text.counts import counted
+
+
+def test_one_is_not_several():
+    assert [counted(n, "chunk") for n in (0, 1, 2)] == ["0 chunks", "1 chunk", "2 chunks"]
+    assert counted(2, "index", "indexes") == "2 indexes"
