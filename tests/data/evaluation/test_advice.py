@@ -123,6 +123,9 @@ def test_the_next_step_of_a_search_is_the_one_that_brought_most_on_the_validatio
     nothing = dataclasses.replace(deeper, by_passages={6: 15})
     (worst,) = advise(Probe(**MISSES, trial=nothing, settings=settings))
     assert "raft evaluate retrieval" in worst.do
+    assert "retrieval.rerank: auto" in worst.do
+    reranked = {**settings, "retrieval.rerank": "auto"}
+    assert "rerank" not in advise(Probe(**MISSES, trial=nothing, settings=reranked))[0].do
     assert "neither another mode nor more passages found more" in worst.why
 
 
