@@ -13,14 +13,21 @@ BARE_PACKAGES := jax==0.11.2 flax==0.12.12 optax orbax-checkpoint safetensors to
 PINS := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(PINS)
 
-.PHONY: run test test-bare check lint docs setup release clean
+# Whole files go to the workers, in the order of tests/conftest.py: the long ones first.
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: run test test-heavy test-bare check lint docs setup release clean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
 	$(VENV)/bin/raft run $(CONFIG)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -m "not heavy" -n 2 --dist loadfile $(TESTS)
+	$(PYTEST) -m "not heavy" $(TESTS)
+
+# Minutes each, some with the real models; before a release.
+test-heavy: $(STAMP)
+	$(VENV)/bin/python -m pytest -m heavy $(TESTS)
 
 test-bare: $(BARE)/.installed-$(PINS)
 	JAX_PLATFORMS=cpu $(BARE)/bin/python -m pytest -m "not heavy" -n 2 --dist loadfile $(or $(TESTS),tests/jora_engine)
@@ -35,7 +42,7 @@ $(BARE)/.installed-$(PINS):
 	@touch $@
 
 check: lint
-	$(VENV)/bin/python -m pytest -q -m "not heavy and not slow" -n 2 --dist loadfile $(TESTS)
+	$(PYTEST) -q -m "not heavy and not slow" $(TESTS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

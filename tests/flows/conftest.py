@@ -74,7 +74,8 @@ def with_database(once) -> Callable[[Path], None]:
 
     def put(home: Path) -> None:
         if not (home / "prefect.db").exists():
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (home.parent, home):
+                folder.mkdir(mode=0o700, exist_ok=True)
             shutil.copy(once("database", fill) / "prefect.db", home)
 
     return put

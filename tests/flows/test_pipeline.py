@@ -90,8 +90,8 @@ def test_search_and_ask_answer_from_what_was_built(finished):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_damaged_file_of_any_stage_is_remade_and_nothing_else_is(finished, stage):
-    project, _ = finished
+def test_a_damaged_file_of_any_stage_is_remade_and_nothing_else_is(warm, stage):
+    project = warm
     folder = folder_of(project, stage)
     before = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     target = max(
@@ -130,13 +130,14 @@ def test_a_changed_document_is_followed_to_the_end_and_told_by_the_plan(project,
     assert "chunk" in project.json("records", "--no-prefect")["ran"]
 
 
-def test_with_prefect_the_same_results_come_out(finished, project, tmp_path):
+def test_with_prefect_the_same_results_come_out(finished, project, with_database):
     done, _ = finished
+    with_database(project.prefect_home)
     reply = json.loads(project.process("records", "--json").stdout.splitlines()[-1])
     digests = {row["stage"]: row["digest"] for row in done.json("run")["stages"]}
     assert {row["stage"]: row["digest"] for row in reply["stages"]} == {s: digests[s] for s in STAGES[:6]}
     assert reply["ran"] == STAGES[:6]
-    name, edges, keys = history(tmp_path / ".raft" / "prefect" / "prefect.db")
+    name, edges, keys = history(project.prefect_home / "prefect.db")
     assert name == "adapter", "a run is named after what it makes"
     plain = calls_of(pipeline, adapted=False)
     lines = {call.name: {p: [] if given == "corpus" else [given] for p, given in call.inputs.items()} for call in plain}

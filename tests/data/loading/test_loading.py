@@ -213,6 +213,7 @@ def work(request):
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_waits_and_uses_no_cpu_is_ended_and_called_too_slow(tmp_path: Path, monkeypatch):
     (tmp_path / "raft_test_idle.py").write_text(IDLE)
     monkeypatch.syspath_prepend(str(tmp_path))

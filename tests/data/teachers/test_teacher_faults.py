@@ -49,6 +49,7 @@ def generate(endpoint, cache):
     return made
 
 
+@pytest.mark.slow
 def test_faults_that_pass_lose_no_question_and_pay_for_none_twice(endpoint):
     undisturbed = generate(endpoint, MemoryCache())
     prompts = list(endpoint.answered)

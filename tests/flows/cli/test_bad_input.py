@@ -105,7 +105,8 @@ def test_a_teacher_none_of_whose_questions_survives_says_what_to_do(warm):
     assert "questions.file" in output
 
 
-def test_under_prefect_it_is_one_message_too(project, tmp_path):
+def test_under_prefect_it_is_one_message_too(project, tmp_path, with_database):
+    with_database(project.prefect_home)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "b.txt").write_bytes(b"")
     project.values["corpus"] = ["broken"]

@@ -36,6 +36,7 @@ def reference(model, prompt, count):
     return (made[:-1], "stop") if made and made[-1] == 2 else (made, "length")
 
 
+@pytest.mark.slow
 def test_greedy_tokens_and_logits_equal_transformers(any_family, with_tokenizer):
     folder = with_tokenizer(any_family)
     generator = Generator(folder, dtype="float32", max_rows=4)
@@ -49,6 +50,7 @@ def test_greedy_tokens_and_logits_equal_transformers(any_family, with_tokenizer)
         np.testing.assert_allclose(ours, theirs, atol=2e-4, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_chunks_segments_refilled_rows_and_a_growing_cache_change_nothing(with_tokenizer, monkeypatch):
     folder = with_tokenizer("qwen3")
     want = Generator(folder, dtype="float32").generate(PROMPTS, max_new_tokens=40)
@@ -160,6 +162,7 @@ def test_an_adapter_gives_what_the_merged_model_gives(with_tokenizer, tmp_path):
         Generator(folder, tmp_path / "adapter", base_digest="y" * 64)
 
 
+@pytest.mark.slow
 def test_parameters_in_memory_generate_as_the_folder_does(with_tokenizer):
     folder = with_tokenizer("mistral")
     loaded = Generator(folder, dtype="bfloat16")

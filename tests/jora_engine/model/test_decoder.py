@@ -137,11 +137,13 @@ def test_packed_rows_have_the_loss_of_rows_of_their_own(any_model):
 
 
 @pytest.mark.parametrize("lora_config", [LORA, SOME_LAYERS], ids=["all layers", "two of three layers"])
+@pytest.mark.slow
 def test_twenty_steps_follow_peft_with_adamw(model_folder, lora_config):
     trainer, model = trainer_and_peft(model_folder("smollm2"), lora_config, 20)
     follow(trainer, model)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_pefts_and_ten_steps_follow_it_for_every_family(any_model):
     """Of the program that trains: records packed into rows, from an adapter that changes the function."""
     start = random_lora(read_model_config(any_model))

@@ -50,6 +50,7 @@ def run(config, layer, x, positions, cache):
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["as trained", "q, k and v as one matrix"])
+@pytest.mark.slow
 def test_chunks_of_a_prompt_and_single_tokens_after_it_give_what_the_whole_sequence_gives(case, fused):
     config, layer, x, whole = case
     layer = prepare_layer(layer, jnp.concatenate) if fused else layer

@@ -60,12 +60,14 @@ def rung_results(model_folder, model):
 
 
 @pytest.mark.parametrize("rung", REMAT_LADDER[1:])
+@pytest.mark.slow
 def test_every_rung_of_remat_computes_the_same(rung_results, rung):
     (losses, lora, _), (expected, same, _) = rung_results[rung], rung_results["none"]
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), lora, same)
 
 
+@pytest.mark.slow
 def test_each_rung_takes_no_more_memory_than_the_one_before(rung_results):
     sizes = [rung_results[rung][2].bytes["temporaries"] for rung in REMAT_LADDER]
     assert sizes == sorted(sizes, reverse=True)
@@ -92,6 +94,7 @@ def test_a_plan_needs_shapes_only_and_counts_what_there_is(model):
     assert json.loads(json.dumps(made.to_json()))["remat"] == "names"
 
 
+@pytest.mark.slow
 def test_the_first_setting_that_fits_is_taken(rung_results, model):
     """By the plans of whole runs: memory for a setting exactly, or for none at all."""
     sizes = {rung: rung_results[rung][2].total for rung in REMAT_LADDER}

@@ -66,6 +66,7 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 def test_micro_batches_add_up_to_one_big_batch(base):
     """Rows with different numbers of supervised tokens weigh by token, not by micro batch."""
     one = dataclasses.replace(TRAIN, accumulation=1, micro_batch_rows=4, max_steps=3)
@@ -76,6 +77,7 @@ def test_micro_batches_add_up_to_one_big_batch(base):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(base, tmp_path, dropout):
     lora = dataclasses.replace(LORA, dropout=dropout)
     validation = examples(5, seed=9)
@@ -274,6 +276,7 @@ def test_a_state_of_another_seed_in_the_work_folder_is_set_aside_and_leaves_no_t
     assert "machines_before" not in record
 
 
+@pytest.mark.slow
 def test_a_trainer_dies_with_its_supervisor(job):
     """SIGKILL of the parent leaves no orphan: the trainer gets SIGTERM from the kernel."""
     file = job("orphan", epochs=2000)
@@ -325,6 +328,7 @@ def test_a_bad_record_is_named(job, tmp_path, line, message):
     assert message in lines[-1]["what"]
 
 
+@pytest.mark.slow
 def test_a_token_beyond_the_embedding_is_refused_where_a_record_has_it_and_only_there(job, tmp_path):
     file = job("spare", max_steps=1)
     tokenizer = tmp_path / "model" / "tokenizer.json"
@@ -353,6 +357,7 @@ def test_a_record_longer_than_the_model_reads_is_refused_before_training(job, tm
     assert "at most 256, the longest sequence" in lines[-1]["expected"]
 
 
+@pytest.mark.slow
 def test_a_training_that_is_gone_on_with_keeps_its_remat(job, tmp_path):
     file = job("auto", remat="auto", max_steps=2)
     work = tmp_path / "auto" / "work"

@@ -155,6 +155,7 @@ EDITS = {
 """File -> the stages whose results an edit in it may change."""
 
 
+@pytest.mark.slow
 def test_an_edit_changes_the_keys_of_the_stages_whose_work_it_is_and_of_no_other(tmp_path):
     """Every file of `tasks` is edited once, and some of the libraries; a remark is written into each of them, too."""
     for folder in ("tasks", "data", "retrieval", "jora_engine", "flows"):
