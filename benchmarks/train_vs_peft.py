@@ -243,9 +243,7 @@ def measure(side: str, job_file: Path) -> dict[str, Any]:
 def main() -> int:
     default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="engine and PEFT, one round of three small steps"
-    )
+    parser.add_argument("--quick", action="store_true", help="engine and PEFT, one round of three small steps")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="Hub id or folder")
