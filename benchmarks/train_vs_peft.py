@@ -1,6 +1,6 @@
 """Training speed and memory of the engine against transformers + PEFT on this machine, in one run, interleaved.
 
-    python benchmarks/train_vs_peft.py --quick      # whether it works and about how fast: small steps, a minute
+    python benchmarks/train_vs_peft.py --quick      # whether it works, and roughly how fast: small steps
     python benchmarks/train_vs_peft.py --json
 
 SQuAD records (question, 4 passages of its article, answer) through SmolLM2-135M-Instruct, LoRA rank 16 on all linear
@@ -243,9 +243,7 @@ def measure(side: str, job_file: Path) -> dict[str, Any]:
 def main() -> int:
     default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="engine and PEFT, one round of three small steps: a minute"
-    )
+    parser.add_argument("--quick", action="store_true", help="engine and PEFT, one round of three small steps")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="Hub id or folder")

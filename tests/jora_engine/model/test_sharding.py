@@ -43,6 +43,7 @@ model = read_model_config(folder)
 rng = np.random.default_rng(0)
 draw = lambda low, high: rng.integers(3, 96, rng.integers(low, high)).astype(np.int32)
 examples = [Example(draw(10, 60), draw(2, 20)) for _ in range(40)]
+adapter = LoraConfig(rank=4, alpha=8.0, dropout=0.25)  # the masks are those of one device
 config = TrainConfig(
     learning_rate=1e-2, max_steps=3, micro_batch_rows=8, accumulation=1, sequence_length=128, dtype="float32", epochs=3
 )
@@ -50,7 +51,7 @@ config = TrainConfig(
 def train(placement):
     shardings = placement and placement.params(param_shapes(model))
     params = load_params(folder, model, "float32", shardings)
-    trainer = Trainer(params, model, LoraConfig(rank=4, alpha=8.0), config, examples, examples[:8], placement)
+    trainer = Trainer(params, model, adapter, config, examples, examples[:8], placement)
     text = trainer.compile().as_text()  # which the steps use
     lora, progress = trainer.run()
     flat = np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(jax.device_get(lora))])
