@@ -2,7 +2,7 @@
 # again when the pins (constraints.txt, pyproject.toml) or the Python change.
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 # The engine alone, as on a bare JAX image: a newer Python and jax, and none of prefect, faiss and datasets.
 PYTHON312 ?= $(shell for p in python3.12 $(HOME)/.pyenv/versions/3.12.*/bin/python; do \
@@ -13,7 +13,7 @@ BARE_PACKAGES := jax==0.11.2 flax==0.12.12 optax orbax-checkpoint safetensors to
 PINS := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(PINS)
 
-.PHONY: run test test-bare check lint setup release clean
+.PHONY: run test test-bare check lint docs setup release clean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -43,6 +43,9 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+docs: $(VENV)/.docs-$(PINS)
+	$(VENV)/bin/python .ci/site.py
+
 setup: $(STAMP)
 
 # sdist and wheel in dist/, tried in an empty environment
@@ -51,11 +54,15 @@ release:
 
 # The stamp is written last, so an installation that was cut short is done again.
 $(STAMP):
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and was not found"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11.5 or newer is needed and was not found"; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON) (once; a few minutes)"
 	@rm -f $(VENV)/.installed-*
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@
+
+$(VENV)/.docs-$(PINS): $(STAMP)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,docs]"
 	@touch $@
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from typing import NoReturn
 
@@ -9,7 +10,10 @@ from raft_names import NAMES, HiddenPackage, require
 
 
 def main() -> NoReturn:
-    """Runs `raft`; where a foreign module hides one of our packages, one line says which and what to do."""
+    """Runs `raft`; one line says what to do on another system, and where a foreign module hides one of our packages."""
+    if importlib.util.find_spec("fcntl") is None:  # its locks keep two runs from building the same thing
+        sys.stderr.write("Error: raft runs on Linux and macOS. Do: on Windows run it under WSL2\n")
+        sys.exit(2)
     try:
         require(*NAMES)
     except HiddenPackage as error:

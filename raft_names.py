@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-NAMES = ("data", "retrieval", "jora_engine", "tasks", "flows")
+NAMES = ("data", "retrieval", "jora_engine", "tasks", "serving", "flows")
 SAFE_PATH = "raft"
 """Our value of PYTHONSAFEPATH (Python asks only whether there is one), by which it is told from a user's own."""
 _HOME = Path(__file__).resolve().parent

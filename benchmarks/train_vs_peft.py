@@ -1,6 +1,6 @@
 """Training speed and memory of the engine against transformers + PEFT on this machine, in one run, interleaved.
 
-    python benchmarks/train_vs_peft.py --quick
+    python benchmarks/train_vs_peft.py --quick      # whether it works and about how fast: small steps, a minute
     python benchmarks/train_vs_peft.py --json
 
 SQuAD records (question, 4 passages of its article, answer) through SmolLM2-135M-Instruct, LoRA rank 16 on all linear
@@ -27,20 +27,30 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ROW_TOKENS = 2048
-RECORDS_PER_STEP = 16
+
+@dataclass(frozen=True)
+class Size:
+    """How much a step holds."""
+
+    row_tokens: int
+    records_per_step: int
+    passages: int
+
+
+FULL, QUICK = Size(2048, 16, 4), Size(1024, 4, 2)
 ENGINE_ROWS = 2  # rows of a micro batch: one a core
 PEFT_MICRO_BATCH = 2
 SIDES = ("engine", "peft", "peft_packed")
 
 
-def squad_records(data: Path, count: int, seed: int) -> list[dict[str, str]]:
-    """Question, its paragraph and three others of the same article in random order, short answer."""
+def squad_records(data: Path, count: int, seed: int, passages: int = FULL.passages) -> list[dict[str, str]]:
+    """Question, its paragraph and others of the same article in random order, short answer."""
     folder = data / "squad_v1_dev"
     corpus = [json.loads(line) for line in (folder / "corpus.jsonl").open(encoding="utf-8")]
     texts = {row["id"]: row for row in corpus}
@@ -53,11 +63,11 @@ def squad_records(data: Path, count: int, seed: int) -> list[dict[str, str]]:
     for question in rng.sample(questions, count):
         gold = question["gold_doc_ids"][0]
         others = [i for i in articles[texts[gold]["title"]] if i != gold]
-        shown = [gold, *rng.sample(others, min(3, len(others)))]
+        shown = [gold, *rng.sample(others, min(passages - 1, len(others)))]
         rng.shuffle(shown)
-        passages = "\n\n".join(f"[{n}] {texts[i]['title']}\n{texts[i]['text']}" for n, i in enumerate(shown, 1))
+        context = "\n\n".join(f"[{n}] {texts[i]['title']}\n{texts[i]['text']}" for n, i in enumerate(shown, 1))
         answer = f"Passage [{shown.index(gold) + 1}] tells it.\n<ANSWER>: {question['answers'][0]}"
-        records.append({"instruction": question["question"], "input": passages, "output": answer})
+        records.append({"instruction": question["question"], "input": context, "output": answer})
     return records
 
 
@@ -74,17 +84,18 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     from jora_engine.training.records import read_examples
 
     use_cores(ENGINE_ROWS)
+    row_tokens = job["row_tokens"]
     folder = Path(job["model"])
     model, (lora, config) = read_model_config(folder), engine_config(job)
     examples = read_examples(Path(job["records"]), Tokenizer.load(folder))
     rows: list[tuple[int, ...]] = []
     steps = []
     for numbers in job["steps"]:
-        packed = pack([examples[i] for i in numbers], ROW_TOKENS, seed=0, epoch=0)
+        packed = pack([examples[i] for i in numbers], row_tokens, seed=0, epoch=0)
         steps.append((0, range(len(rows), len(rows) + len(packed.rows))))
         rows += [tuple(numbers[i] for i in row) for row in packed.rows]
     capacity = max(sum(len(examples[i].completion) for i in row) for row in rows)
-    packing = Packing(tuple(rows), ROW_TOKENS, -(-capacity // 64) * 64, 0.0)
+    packing = Packing(tuple(rows), row_tokens, -(-capacity // 64) * 64, 0.0)
     placement = place(model)
     shardings = placement.params(param_shapes(model)) if placement else None
     params = load_params(folder, model, job["dtype"], shardings, bits=bits_here())  # as the trainer does
@@ -98,7 +109,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
         state, row = trainer._step(state, step, lambda: False, lambda event: None)
         seconds.append(time.perf_counter() - began)
         losses.append(row["loss"])
-    fill = sum(examples[i].length for row in rows for i in row) / (ROW_TOKENS * len(rows))
+    fill = sum(examples[i].length for row in rows for i in row) / (row_tokens * len(rows))
     return {"losses": losses, "seconds": seconds, "fill": fill}
 
 
@@ -115,7 +126,7 @@ def engine_config(job: dict[str, Any]):
     steps = len(job["steps"])
     training = TrainConfig(
         seed=job["seed"],
-        sequence_length=ROW_TOKENS,
+        sequence_length=job["row_tokens"],
         micro_batch_rows=ENGINE_ROWS,
         accumulation=1,
         max_steps=steps,
@@ -164,7 +175,11 @@ def run_peft(job: dict[str, Any], packed: bool) -> dict[str, Any]:
         chosen = [examples[i] for i in numbers]
         weight = sum(len(e.completion) for e in chosen)
         total = 0.0
-        groups = fit_rows(chosen) if packed else [chosen[i : i + 2] for i in range(0, len(chosen), PEFT_MICRO_BATCH)]
+        groups = (
+            fit_rows(chosen, job["row_tokens"])
+            if packed
+            else [chosen[i : i + 2] for i in range(0, len(chosen), PEFT_MICRO_BATCH)]
+        )
         for group in groups:
             inputs, labels = flattened(group) if packed else padded(group)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=job["dtype"] == "bfloat16"):
@@ -192,10 +207,10 @@ def padded(group: list[Any]):
     return {"input_ids": ids, "attention_mask": mask}, labels
 
 
-def fit_rows(chosen: list[Any]) -> list[list[Any]]:
+def fit_rows(chosen: list[Any], row_tokens: int) -> list[list[Any]]:
     from jora_engine.training.packing import pack
 
-    return [[chosen[i] for i in row] for row in pack(chosen, ROW_TOKENS, seed=0, epoch=0).rows]
+    return [[chosen[i] for i in row] for row in pack(chosen, row_tokens, seed=0, epoch=0).rows]
 
 
 def flattened(group: list[Any]):
@@ -228,7 +243,9 @@ def measure(side: str, job_file: Path) -> dict[str, Any]:
 def main() -> int:
     default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of three steps")
+    parser.add_argument(
+        "--quick", action="store_true", help="engine and PEFT, one round of three small steps: a minute"
+    )
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="Hub id or folder")
@@ -243,7 +260,8 @@ def main() -> int:
         return child(args.child, args.job)
     if not args.data.is_dir():
         parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
-    rounds, steps = (1, 3) if args.quick else (args.rounds, args.steps)
+    rounds, steps, size = (1, 3, QUICK) if args.quick else (args.rounds, args.steps, FULL)
+    sides = SIDES[:2] if args.quick else SIDES
 
     from jora_engine.files.tokenizer import Tokenizer
     from jora_engine.training.records import read_examples
@@ -251,24 +269,25 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as place:
         model = resolve(args.model).folder
-        records = squad_records(args.data, steps * RECORDS_PER_STEP, args.seed)
+        records = squad_records(args.data, steps * size.records_per_step, args.seed, size.passages)
         file = Path(place, "records.jsonl")
         file.write_text("".join(json.dumps(r) + "\n" for r in records))
         examples = read_examples(file, Tokenizer.load(model))
-        kept = [i for i, e in enumerate(examples) if e.length <= ROW_TOKENS]
+        kept = [i for i, e in enumerate(examples) if e.length <= size.row_tokens]
         job = {
             "model": str(model),
             "records": str(file),
-            "steps": [kept[i : i + RECORDS_PER_STEP] for i in range(0, len(kept), RECORDS_PER_STEP)],
+            "steps": [kept[i : i + size.records_per_step] for i in range(0, len(kept), size.records_per_step)],
+            "row_tokens": size.row_tokens,
             "dtype": args.dtype,
             "rate": 5e-4,
             "seed": args.seed,
         }
         job_file = Path(place, "job.json")
         job_file.write_text(json.dumps(job))
-        results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+        results: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
         for turn in range(rounds):
-            for side in SIDES:
+            for side in sides:
                 results[side].append(measure(side, job_file))
                 per = statistics.median(results[side][-1]["seconds"][1:])
                 print(f"round {turn + 1}: {side:12s} {per:6.2f} s a step", flush=True)
@@ -293,11 +312,13 @@ def summary(results: dict[str, list[dict[str, Any]]], job: dict[str, Any], examp
             sum(theirs["seconds"][1:]) / sum(ours["seconds"][1:])
             for ours, theirs in zip(results["engine"], results[other])
         ]
-        for other in SIDES[1:]
+        for other in list(results)[1:]
     }
     return {
         "records_per_second_ratio": round(statistics.median(ratios["peft"]), 3),
-        "records_per_second_ratio_to_peft_packed": round(statistics.median(ratios["peft_packed"]), 3),
+        **{
+            f"records_per_second_ratio_to_{o}": round(statistics.median(r), 3) for o, r in ratios.items() if o != "peft"
+        },
         "ratios_by_round": [round(r, 3) for r in ratios["peft"]],
         "peak_memory_ratio": round(peak["engine"] / peak["peft"], 3),
         "max_loss_difference": round(float(np.abs(losses["engine"] - losses["peft"]).max()), 5),

@@ -70,7 +70,8 @@ def last_finished(run: Run, until: str) -> Built | None:
             built = _load(run, {name: one.results[name] for name in names if name in one.results})
             if built is not None:
                 return built
-    return _of_last_ingest(run, until) or (None if runs else _of_version_in_use(run, until))
+    ours = not runs or any(sources & {*one.sources} for one in runs)
+    return _of_last_ingest(run, until) or (_of_registry(run, until) if ours else None)
 
 
 def in_use(run: Run, index: Built) -> Built | None:
@@ -111,14 +112,19 @@ def _of_last_ingest(run: Run, until: str) -> Built | None:
     return None
 
 
-def _of_version_in_use(run: Run, until: str) -> Built | None:
-    """The same from the registry, which knows domains by their name."""
-    version = Registry(run.store, run.config.name).read().in_use
-    there = version.stages.keys() if version is not None else set()
-    names = [call.name for call in calls_to(until) if call.name in there or call.name not in ONLY_ADAPTED]
-    if version is None or not version.stages.keys() >= {*names}:
-        return None
-    return _load(run, {name: version.stages[name] for name in names})
+def _of_registry(run: Run, until: str) -> Built | None:
+    """The same from the registry, which knows domains by their name: of the version in use, else of the newest that
+    waits."""
+    adapter = Registry(run.store, run.config.name).read()
+    waiting = [version for version in reversed(adapter.versions) if version.state == "candidate"]
+    for version in [adapter.in_use, *waiting]:
+        there = version.stages.keys() if version is not None else set()
+        names = [call.name for call in calls_to(until) if call.name in there or call.name not in ONLY_ADAPTED]
+        if version is not None and there >= {*names}:
+            built = _load(run, {name: version.stages[name] for name in names})
+            if built is not None:
+                return built
+    return None
 
 
 def _behind(run: Run, call: str, manifest: Manifest) -> dict[str, Link]:

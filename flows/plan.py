@@ -60,7 +60,7 @@ def _estimate(row: Planned, run: Run, work: Workload) -> Estimate | None:
         return None
     last = run.store.latest(row.stage)
     models = last.ingredients.get("models", {}) if last else {}
-    now = {role: files.digest for role in models if (files := run.models[role])}
+    now = {role: files.digest for role in models if role in run.models and (files := run.models[role])}
     return estimate(row.stage, run.config, work, last if models == now else None)
 
 

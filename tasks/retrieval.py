@@ -64,7 +64,7 @@ class RetrievalConfig(Section):
         f"Cross-encoder that orders the first hits anew, wherever passages are found: a folder or a Hub id, such as "
         f"{DEFAULT_RERANKER}; auto = that one, where validation questions show that it helps; null = none",
         path="or name",
-        result=False,  # the model's digest counts
+        result="auto",
     )
     rerank_revision: str | None = setting(
         None, "Commit, tag or branch of the cross-encoder on the Hub; none = the pinned one", result=False

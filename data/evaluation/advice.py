@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from data.evaluation.coverage import seen_share, unseen_records
 from data.evaluation.promotion import GENERAL, Decision
 from data.evaluation.scoring import CLOSED
 from data.statistics import detectable_difference
 from data.text.normalisation import normalise
+from data.training_coverage import seen_share, unseen_records
 
 FEW_RECORDS = 500
 GOOD_ANY_HIT = 0.85
@@ -237,9 +237,10 @@ def _retrieval(probe: Probe) -> list[Advice]:
 def _search_step(probe: Probe) -> tuple[str, str]:
     """The next step for a retriever that misses much, and what it brought; never what is set already."""
     trial, mode = probe.trial, probe.settings.get("retrieval.mode")
+    rerank = [] if probe.settings.get("retrieval.rerank") else ["a cross-encoder (retrieval.rerank: auto)"]
     if trial is None:
         steps = [] if mode == "hybrid" else ["hybrid search (retrieval.mode)"]
-        steps += ["smaller chunks (chunk.max_tokens)", "more passages (records.distractors)"]
+        steps += [*rerank, "smaller chunks (chunk.max_tokens)", "more passages (records.distractors)"]
         return f"improve retrieval first: {', '.join(steps)}", "raft evaluate retrieval compares the modes"
     tried = f"this run's {trial.questions} validation questions"
     ways = [(hits, f"search in mode {name} (retrieval.mode)") for name, hits in trial.by_mode.items()]
@@ -248,12 +249,11 @@ def _search_step(probe: Probe) -> tuple[str, str]:
         for count, hits in sorted(trial.by_passages.items())
     ]
     best, do = max(ways, key=lambda way: way[0], default=(0, ""))  # the first of equals: a mode costs no tokens
-    if best <= trial.any_hit:
-        return (
-            "look at what is missed: raft evaluate retrieval lists the worst questions",
-            f"on {tried} ({trial.any_hit} have one) neither another mode nor more passages found more",
-        )
-    return do, f"on {tried} that brings it from {trial.any_hit} to {best}; raft evaluate retrieval asks all of them"
+    if best > trial.any_hit:
+        return do, f"on {tried} that brings it from {trial.any_hit} to {best}; raft evaluate retrieval asks all of them"
+    steps = ["look at what is missed (raft evaluate retrieval lists the worst questions)", *rerank]
+    outcome = f"on {tried} ({trial.any_hit} have one) neither another mode nor more passages found more"
+    return "; or try ".join(steps), outcome
 
 
 def _reading(probe: Probe) -> list[Advice]:

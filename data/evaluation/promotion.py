@@ -93,6 +93,12 @@ def decide_evaluation(
     return decide({"base": {"fresh": part}}, rule, notes=[*notes, general_check(general or {}, rule)])
 
 
+def verdict_in_markdown(decision: Mapping[str, Any]) -> str:
+    """The verdict of an evaluation in one line; `decision` is `Decision.to_dict`."""
+    about = "Verdict against the base model, by the rule of the promotion gate"
+    return f"{about}: **{decision['verdict']}**. {decision['reason']}"
+
+
 def general_check(general: Mapping[str, Any], rule: Rule) -> Check:
     """What the adapter has forgotten outside the domain, against what the rule allows."""
     if "loss" not in general:

@@ -85,11 +85,12 @@ def main(target: str, max_memory_bytes: int, max_seconds: float) -> None:
 
 def _protect(max_memory_bytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pool
-    with contextlib.suppress(ImportError, OSError, ValueError):
+    with contextlib.suppress(ImportError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (max_memory_bytes, max_memory_bytes))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for limit, most in ((resource.RLIMIT_AS, max_memory_bytes), (resource.RLIMIT_CORE, 0)):
+            with contextlib.suppress(OSError, ValueError):  # macOS limits no address space; files and time stay limited
+                resource.setrlimit(limit, (most, most))
     with contextlib.suppress(ImportError, OSError, AttributeError):  # Linux only
         import ctypes
 

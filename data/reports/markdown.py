@@ -7,6 +7,7 @@ from typing import Any
 
 from data.evaluation.comparison import HEADLINE
 from data.evaluation.conditions import condition_words, setting_words
+from data.evaluation.promotion import verdict_in_markdown
 from data.evaluation.scoring import METRICS
 from data.reports.page import percent
 from data.reports.tables import change_words, cut_short, general_table, setting_tables, warning_lines
@@ -26,10 +27,7 @@ def summary_markdown(
     base, other = condition_words(summary["base"]), condition_words(summary["other"])
     lines = [f"## {_cell(title)}", ""]
     if decision:
-        lines += [
-            f"Verdict by the rule of the promotion gate: **{decision['verdict']}**. {_cell(decision['reason'])}",
-            "",
-        ]
+        lines += [_cell(verdict_in_markdown(decision)), ""]
     headline = summary.get("headline")
     if headline:
         change = change_words(headline["verdict"])

@@ -11,10 +11,10 @@ from typing import Any
 
 from data.evaluation.comparison import HEADLINE
 from data.evaluation.conditions import condition_words, setting_words
-from data.evaluation.coverage import unseen_records
 from data.evaluation.scoring import METRICS
 from data.reports.charts import bar_chart, interval_chart
 from data.statistics import TOO_FEW
+from data.training_coverage import unseen_records
 
 FLAGS = {
     "unmarked": "Without answer marker",

@@ -50,14 +50,16 @@ class OpenAITeacher:
         model: name the endpoint knows.
         base_url: e.g. `http://127.0.0.1:8000/v1`, or as it is pasted from a portal, with the call's path and
             `?api-version=`; None for api.openai.com.
-        api_version, key_header: see `address_of`.
+        api_version: see `address_of`.
+        key_header: see `address_of`.
         key_variable: environment variable that holds the key. The key is read when a request is made and kept nowhere
             else. A missing variable is fine for endpoints with their own `base_url` (local servers need no key).
         concurrency: requests in flight at once.
         timeout_seconds: for one attempt, from connect to the last byte; a slow drip cannot stretch it.
         attempts: tries for one prompt, with exponential back-off and jitter; `Retry-After` is honoured.
         max_reply_bytes: a longer body is not read to its end.
-        price, budget: with both, no request is sent that could take the cost over `budget`.
+        price: what tokens cost; see `budget`.
+        budget: with `price`, no request is sent that could take the cost over it.
         max_wait_seconds: longest pause between two tries.
         requests_per_minute: requests are spread so that no more are sent; None = as fast as `concurrency` allows.
         structured: ask for JSON of a given shape (`response_format`); an endpoint that refuses it is asked without.

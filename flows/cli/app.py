@@ -98,6 +98,7 @@ def _register(app: typer.Typer) -> None:
         run,
         schedule,
         search,
+        serve,
         server,
     )
 
@@ -128,6 +129,7 @@ def _register(app: typer.Typer) -> None:
     use = functools.partial(_command, app, "Use")
     use(search.search, 'raft search "How do closures work?" -k 3', "look something up in the index")
     use(ask.ask, 'raft ask "How do closures work?"', "ask the adapter; it answers with citations")
+    use(serve.serve, "raft serve my.yaml --port 8000", "the adapter in use behind the API that everybody speaks")
     use(card.card, "raft card --out my-adapter", "the adapter with its model card, to upload")
     keep = functools.partial(_command, app, "Keep up")
     keep(retrain.retrain, "raft retrain my.yaml --no-prefect", "do what the changes of the corpus require")

@@ -13,6 +13,7 @@ import typer
 from raft_errors import BadInput
 from tasks.adapters.registry import Registry
 from tasks.config import RunConfig
+from tasks.store.finished import finished_runs
 from tasks.store.manifest import Link
 from tasks.store.store import Store
 from tasks.upkeep.lineage import find_export
@@ -47,7 +48,7 @@ AdapterArgument = Annotated[
     str | None,
     typer.Argument(
         help="Version number, NAME:NUMBER, beginning of an export's key, or a folder; default: the one in use, else "
-        "the newest",
+        "that of the last finished run, else the newest",
         show_default=False,
     ),
 ]
@@ -130,4 +131,7 @@ def chosen_adapter(store: Store, config: RunConfig, adapter: str | None) -> tupl
         version = registry.version(int(number)) if adapter else registry.in_use
         if version is not None:
             return version.stages["export"], version.stages.get("evaluate")
+        for run in finished_runs(store, name or config.name):
+            if "export" in run.results:
+                return run.results["export"], run.results.get("evaluate")
     return find_export(store, adapter), None

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -126,6 +127,22 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         grid.add_row(*(Text(shown(cell, lines=True)) for cell in row))
     return grid
+
+
+def indented(text: str, columns: int, hanging: int = 0) -> Padding:
+    """Foreign text that keeps its distance from the left edge where its lines are wrapped.
+
+    Args:
+        hanging: how much further its second and later lines begin.
+    """
+    body = Text(shown(text, lines=True))
+    if not hanging:
+        return Padding(body, (0, 0, 0, columns), expand=False)
+    grid = Table.grid(padding=0)
+    grid.add_column(width=hanging)
+    grid.add_column()
+    grid.add_row(body[:hanging], body[hanging:])
+    return Padding(grid, (0, 0, 0, columns), expand=False)
 
 
 def warn(stale: object) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.model.attention import Mask, segment_lengths
 from jora_engine.model.attention_backends import attend_with
+from jora_engine.model.dropout import dropout as drawn
 from jora_engine.model.lora import Adapter, linear
 from jora_engine.model.ops import GATED, Array, accumulate, rms_norm, rotate, scaled, soft_cap
 from jora_engine.model.ops_cpu import named
@@ -136,7 +137,7 @@ def decoder_layer(
     Returns:
         Like `x`, and the cache with this layer's new keys and values.
     """
-    keys = [None] * 4 if key is None else list(jax.random.split(key, 4))
+    drops = [None] * 4 if key is None or not dropout else [drawn(k, dropout) for k in jax.random.split(key, 4)]
     gated = GATED[config.activation]
     keep = named if cache is None else lambda x, name: x  # beside a cache no backward pass follows
 
@@ -146,11 +147,11 @@ def decoder_layer(
     with jax.named_scope("attention"):
         normed = norm(x, "input_norm")
         if config.fused:
-            (qkv,) = linear(normed, ("qkv",), layer, lora, dropout, keys[0])
+            (qkv,) = linear(normed, ("qkv",), layer, lora, drops[0])
             ends = config.head_dim * np.cumsum([config.num_heads, config.num_kv_heads])
             q, k, v = jnp.split(qkv, ends, axis=-1)
         else:
-            q, k, v = linear(normed, ("q", "k", "v"), layer, lora, dropout, keys[0])
+            q, k, v = linear(normed, ("q", "k", "v"), layer, lora, drops[0])
         if config.qk_norm_whole:
             q, k = norm(q, "q_norm"), norm(k, "k_norm")
         q, k, v = (y.reshape(*rope[0].shape[:2], -1, config.head_dim) for y in (q, k, v))
@@ -158,18 +159,18 @@ def decoder_layer(
             q, k = norm(q, "q_norm"), norm(k, "k_norm")
         q, k = rotate(q, *rope), rotate(k, *rope)
         mixed, cache = attend(q, k, v, cache)
-        (out,) = linear(mixed.reshape(*x.shape[:-1], -1), ("o",), layer, lora, dropout, keys[1])
+        (out,) = linear(mixed.reshape(*x.shape[:-1], -1), ("o",), layer, lora, drops[1])
         x = keep(x + scaled(norm(out, "attention_out_norm"), config.residual_scale), "attention_residual")
 
     with jax.named_scope("mlp"):
         normed = norm(x, "post_norm")
         if config.fused:
-            (both,) = linear(normed, ("gate_up",), layer, lora, dropout, keys[2])
+            (both,) = linear(normed, ("gate_up",), layer, lora, drops[2])
             gate, up = jnp.split(both, 2, axis=-1)
         else:
-            gate, up = linear(normed, ("gate", "up"), layer, lora, dropout, keys[2])
+            gate, up = linear(normed, ("gate", "up"), layer, lora, drops[2])
         gate, up = keep(gate, "gate"), keep(up, "up")
-        (out,) = linear(gated(gate, up), ("down",), layer, lora, dropout, keys[3])
+        (out,) = linear(gated(gate, up), ("down",), layer, lora, drops[3])
         return x + scaled(norm(out, "mlp_out_norm"), config.residual_scale), cache
 
 

@@ -21,7 +21,8 @@ from jax import lax
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.parameters import linear_layers
-from jora_engine.model.ops import accumulate, matmul
+from jora_engine.model.dropout import Dropout, drop
+from jora_engine.model.ops import accumulate
 from jora_engine.model.ops_cpu import from_bits
 
 Adapter = dict[str, dict[str, jax.Array]]
@@ -128,8 +129,7 @@ def linear(
     names: Sequence[str],
     layer: Mapping[str, Any],
     lora: Adapter,
-    dropout: float = 0.0,
-    key: jax.Array | None = None,
+    dropout: Dropout | None = None,
 ) -> list[jax.Array]:
     """The linear layers `names`, which share the input `x`, each with its adapter if it has one.
 
@@ -139,7 +139,8 @@ def linear(
         layer: one decoder layer's parameters, `name` -> `[out, in]` and optionally `name_bias` -> `[out]`, or `joined`.
         lora: one layer of a prepared adapter (`prepare`), `{"q": {"a": [r, in], "b": [out, r]}}`, or in generation
             `{"q+k+v": Slotted}`, by the names joined.
-        dropout: probability of zeroing an input of an adapter (each adapter draws its own mask, as in PEFT).
+        dropout: what the adapters do not see of `x`; those that share an input drop the same of it, where PEFT draws
+            for each.
 
     Returns:
         One `[..., out]` per name. The A factors of the group are multiplied as one matrix.
@@ -161,27 +162,22 @@ def linear(
             out[name] = (y + deltas[name] if name in deltas else y).astype(x.dtype)
         return [out[name] + layer[f"{name}_bias"] if f"{name}_bias" in layer else out[name] for name in names]
     group = {name: lora[name] for name in names if name in lora}
-    if group and dropout > 0.0 and key is not None:
-        out = {name: matmul(x, layer[name]) for name in names}
-        for index, (name, ab) in enumerate(group.items()):
-            keep = jax.random.bernoulli(jax.random.fold_in(key, index), 1.0 - dropout, x.shape)
-            dropped = jnp.where(keep, x / (1.0 - dropout), 0).astype(x.dtype)
-            out[name] += matmul(matmul(dropped, ab["a"].astype(x.dtype)), ab["b"].astype(x.dtype))
-    else:
-        out = _adapted(x, {name: layer[name] for name in names}, group)
+    out = _adapted(x, {name: layer[name] for name in names}, group, dropout if group else None)
     return [out[name] + layer[f"{name}_bias"] if f"{name}_bias" in layer else out[name] for name in names]
 
 
 @jax.custom_vjp
-def _adapted(x: jax.Array, weights: dict[str, jax.Array], lora: Adapter) -> dict[str, jax.Array]:
-    """`x @ w.T + (x @ a.T) @ b.T` for each of `weights`, summed in float32 and rounded once, forwards and backwards."""
-    return _adapted_forward(x, weights, lora)[0]
+def _adapted(
+    x: jax.Array, weights: dict[str, jax.Array], lora: Adapter, dropout: Dropout | None
+) -> dict[str, jax.Array]:
+    """`x @ w.T + (drop(x) @ a.T) @ b.T` for each of `weights`, summed in float32 and rounded once, both ways."""
+    return _adapted_forward(x, weights, lora, dropout)[0]
 
 
-def _adapted_forward(x, weights, lora):
+def _adapted_forward(x, weights, lora, dropout):
     low = {}
     if lora:
-        joined = accumulate("bti,ri->btr", x, _joined(lora, x.dtype)).astype(x.dtype)
+        joined = accumulate("bti,ri->btr", drop(x, dropout), _joined(lora, x.dtype)).astype(x.dtype)
         low = dict(zip(lora, jnp.split(joined, len(lora), axis=-1)))
     out = {}
     for name, w in weights.items():
@@ -189,21 +185,21 @@ def _adapted_forward(x, weights, lora):
         if name in lora:
             y += accumulate("btr,or->bto", low[name], lora[name]["b"].astype(x.dtype))
         out[name] = y.astype(x.dtype)
-    return out, (x, weights, lora, low)
+    return out, (x, weights, lora, dropout, low)
 
 
 def _adapted_backward(saved, g):
     # operands stay rank 3: XLA:CPU only takes its fast path for a weight gradient that contracts two dimensions
-    x, weights, lora, low = saved
+    x, weights, lora, dropout, low = saved
     g = {name: g[name].astype(x.dtype) for name in weights}
     dx = functools.reduce(operator.add, (accumulate("bto,oi->bti", g[name], w) for name, w in weights.items()))
     dw = {name: accumulate("bto,bti->oi", g[name], x).astype(w.dtype) for name, w in weights.items()}  # XLA drops these
     if not lora:
-        return dx.astype(x.dtype), dw, {}
+        return dx.astype(x.dtype), dw, {}, None
     d_low = {name: accumulate("bto,or->btr", g[name], ab["b"].astype(x.dtype)) for name, ab in lora.items()}
     joined = jnp.concatenate([d_low[name] for name in lora], axis=-1).astype(x.dtype)
-    dx += accumulate("btr,ri->bti", joined, _joined(lora, x.dtype))
-    da = dict(zip(lora, jnp.split(accumulate("btr,bti->ri", joined, x), len(lora))))
+    dx += drop(accumulate("btr,ri->bti", joined, _joined(lora, x.dtype)), dropout)
+    da = dict(zip(lora, jnp.split(accumulate("btr,bti->ri", joined, drop(x, dropout)), len(lora))))
     d_lora = {
         name: {
             "a": da[name].astype(ab["a"].dtype),
@@ -213,7 +209,7 @@ def _adapted_backward(saved, g):
         }
         for name, ab in lora.items()
     }
-    return dx.astype(x.dtype), dw, d_lora
+    return dx.astype(x.dtype), dw, d_lora, None
 
 
 _adapted.defvjp(_adapted_forward, _adapted_backward)

@@ -1,7 +1,5 @@
-"""The arithmetic that every layer shares: matmul, RMSNorm, RoPE, with low-precision operands and float32 accumulation.
-
-`matmul` has its own backward rule because JAX's default would multiply a float32 cotangent with a bfloat16 weight,
-which leaves the fast matrix units on every back end. Nothing here knows about layers, LoRA or devices.
+"""The arithmetic that every layer shares: RMSNorm, RoPE, gated activations, with low-precision operands and float32
+sums. Nothing here knows about layers, LoRA or devices.
 """
 
 from __future__ import annotations
@@ -19,37 +17,6 @@ Array = jax.Array | np.ndarray
 
 accumulate = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 """`jnp.einsum` that accumulates and returns float32 whatever the operands' dtype."""
-
-
-@jax.custom_vjp
-def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`x @ w.T` in the Hugging Face layout.
-
-    Args:
-        x: `[batch, seq, in]`, float32 or bfloat16.
-        w: `[out, in]`, same dtype as `x`.
-
-    Returns:
-        `[batch, seq, out]` in `x.dtype`, accumulated in float32. Both cotangents are computed from operands in
-        `x.dtype` with float32 accumulation. Operands stay rank 3: XLA:CPU only takes its fast path for a weight
-        gradient that contracts two dimensions.
-    """
-    return accumulate("bti,oi->bto", x, w).astype(x.dtype)
-
-
-def _matmul_forward(x, w):
-    return matmul(x, w), (x, w)
-
-
-def _matmul_backward(saved, g):
-    x, w = saved
-    g = g.astype(w.dtype)
-    dx = accumulate("bto,oi->bti", g, w).astype(x.dtype)
-    dw = accumulate("bto,bti->oi", g, x).astype(w.dtype)  # dropped by XLA where `w` is frozen
-    return dx, dw
-
-
-matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -223,14 +224,29 @@ def _say(event: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+_PARENT_SECONDS = 1.0  # between two looks at who the parent is, where the kernel does not tell of its death
+
+
 def _follow_supervisor() -> None:
-    """On Linux, SIGTERM when the supervising process dies; ends at once where it is dead already."""
+    """SIGTERM when the supervising process dies; ends at once where it is dead already.
+
+    Linux sends it; elsewhere a thread looks for another parent.
+    """
     supervisor = os.environ.get("RAFT_SUPERVISOR")
-    if not supervisor or not sys.platform.startswith("linux"):
+    if not supervisor:
         return
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    else:
+        threading.Thread(target=_watch_parent, args=(int(supervisor),), daemon=True).start()
     if os.getppid() != int(supervisor):
         sys.exit(75)
+
+
+def _watch_parent(supervisor: int) -> None:
+    while os.getppid() == supervisor:
+        time.sleep(_PARENT_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> int:

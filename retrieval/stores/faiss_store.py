@@ -30,7 +30,8 @@ class FaissStore:
     Args:
         root: the folder; the first `save` creates it.
         embedder: `EmbedderInfo.to_dict()` of the model whose vectors the store holds.
-        kind, target_recall: as in `build_index`.
+        kind: as in `build_index`.
+        target_recall: as in `build_index`.
         mmap: leave saved vectors on disk.
 
     Raises:

@@ -77,8 +77,12 @@ def differences(request: Request, manifest: Manifest, now: Mapping[str, Any] | N
             choices.append(f"input {name} changed")
     choices += [f"input {name} is not given" for name in sorted(earlier.keys() - now["inputs"].keys())]
     sections = {f"{request.stage.name}.": (then.get("config", {}), now["config"], request.config)}
+    shared = then.get("shared", {})
     for name, section in now["shared"].items():
-        sections[f"{name}."] = (then.get("shared", {}).get(name, {}), section, request.shared[name])
+        if name in shared:
+            sections[f"{name}."] = (shared[name], section, request.shared[name])
+        else:  # the code of then did not read it, so what it holds was chosen for other stages
+            installation.append(f"the section {name} is read as well")
     for prefix, (old, new, section) in sections.items():
         settings = setting_differences(old, section, new, prefix=prefix)
         choices += settings.choices

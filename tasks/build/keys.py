@@ -71,7 +71,8 @@ def result_fields(section: BaseModel) -> dict[str, Any]:
     """The fields of a config section that change the stage's result.
 
     A field marked `json_schema_extra={"result": False}` (workers, log level) is left out; one marked
-    `{"result": "content"}` names a file (or several) and counts by the sha256 of its bytes, not by its path.
+    `{"result": "content"}` names a file (or several) and counts by the sha256 of its bytes, not by its path; one marked
+    `{"result": "auto"}` names a model, whose digest counts among the models, and is noted only where it is `auto`.
     """
     chosen: dict[str, Any] = {}
     for name, info in type(section).model_fields.items():
@@ -79,7 +80,9 @@ def result_fields(section: BaseModel) -> dict[str, Any]:
         if mark is False:
             continue
         value = getattr(section, name)
-        if mark == "content" and value is not None:
+        if mark == "auto":
+            chosen[name] = value if value == "auto" else None
+        elif mark == "content" and value is not None:
             by_name = info.json_schema_extra.get("path") == "or name"  # type: ignore[union-attr]
             many = isinstance(value, (list, tuple))
             parts = [

@@ -22,7 +22,7 @@ def setting(
     description: str,
     *,
     unit: str = "",
-    result: bool | Literal["content"] = True,
+    result: bool | Literal["content", "auto"] = True,
     path: bool | Literal["or name"] = False,
     from_outside: bool | None = None,
     **limits: Any,
@@ -32,7 +32,7 @@ def setting(
     Args:
         unit: what the number counts (tokens, passages, seconds).
         result: False where the value cannot change what the stage makes; "content" where it names a file or folder that
-            counts by its bytes.
+            counts by its bytes; "auto" where it names a model, which counts by its digest, and may be the word auto.
         path: relative values are taken relative to the configuration file; "or name" leaves alone what is no path there
             (a built-in name, a Hub id).
         from_outside: whether it may come with the parameters of a run, from whoever may start one; by default its type

@@ -28,7 +28,7 @@ def plan(touched: Touched, store: Store, source: str, corpus: Sequence[str], ing
     """
     steps = []
     if still := present(touched, corpus, ingest):
-        where = "it is still read by this configuration"
+        where = "still read by this configuration"
         steps.append(f"Remove from the corpus: {', '.join(still)} ({where}), then raft ingest --prune.")
     elif kept := sorted(set(_kept(store, corpus, ingest)).intersection(_files(touched))):
         steps.append(f"raft ingest --prune: {', '.join(kept)}, gone from the corpus, would be kept without it.")

@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 
 from data.evaluation.conditions import condition_words, setting_words
-from data.evaluation.coverage import unseen_records
+from data.evaluation.promotion import verdict_in_markdown
 from data.evaluation.scoring import METRICS
 from data.prompting.contract import chat_of
 from data.statistics import TOO_FEW
+from data.training_coverage import unseen_records
 from tasks.work.serving_flags import serving_flags
 
 README = "README.md"
@@ -134,7 +135,7 @@ def _results(summary: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Itera
         f"{headline['other']:.3f} (adapter), difference {headline['difference']:+.3f}{sure}: {headline['verdict']}."
     )
     if decision:
-        yield from ("", f"Verdict by the rule of the promotion gate: **{decision['verdict']}**. {decision['reason']}")
+        yield from ("", verdict_in_markdown(decision))
     base = dict(_scores(summary, "base"))
     rows = [(key, base[key]["value"], row["value"]) for key, row in _scores(summary, "adapter") if key in base]
     if rows:

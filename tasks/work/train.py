@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.evaluation.coverage import unseen_records
 from data.nouns import Progress, Record, read_jsonl, write_jsonl
+from data.training_coverage import unseen_records
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.work.bench import Bench, Outcome
 

@@ -85,6 +85,7 @@ def test_training_evaluation_ask_smoke_test_and_export_give_the_model_the_same_i
     from flows.cli.verbs.ask import _answer
     from tasks.adapters.smoke import _answers
     from tasks.runtime.answers import answer
+    from tasks.runtime.asking import Asked
     from tasks.runtime.exam import make_answerer
     from tasks.store.itemcache import SqliteCache
     from tasks.work.export import parity_prompts
@@ -103,8 +104,8 @@ def test_training_evaluation_ask_smoke_test_and_export_give_the_model_the_same_i
     settings = {"dtype": "float32", "max_new_tokens": 4, "batch_size": 2, "copy_quotes": False}
     who = make_answerer(base, None, base.digest, settings, contract)
     answer(who, [record], SqliteCache(tmp_path / "items.sqlite"), lambda *_: None, "test")
-    messages = to_messages({"instruction": record.instruction, "input": record.input})
-    _answer(base.folder, chat_of(contract), None, messages, 4, load_template(), [p.text for p in PASSAGES], None, False)
+    shown = Asked(QUESTION, tuple(PASSAGES), load_template(), may_refuse=True)
+    _answer(base.folder, chat_of(contract), None, shown, 4, None, False)
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "raft.json").write_text(json.dumps({"prompt": contract}))
     _answers(base.folder, tmp_path / "adapter", [record])

@@ -59,6 +59,8 @@ def test_records_and_what_follows_depend_on_the_reranker_and_nothing_before_does
     figures = rows(reply)["records"]["metrics"]["rerank"]
     assert figures["candidates"] == 6
     assert figures["pairs"] >= figures["computed"] > 0
+    unset = {row["stage"]: row for row in reranked.json("plan", "--set", "retrieval.rerank=null")["stages"]}
+    assert unset["records"]["state"] == "run", "a reranker that is set no more is no model of the run"
     notices = reranked.json("plan")["notices"]
     assert any("6 candidates a question" in notice and "s a question" in notice for notice in notices)
     reranked.values["retrieval"]["rerank"] = str(crosses[1])

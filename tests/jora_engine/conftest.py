@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import pytest
 import tokenizers
 import torch
@@ -117,6 +118,19 @@ def model_folder(tmp_path_factory):
         return made[family]
 
     return get
+
+
+@pytest.fixture(scope="module")
+def light_compilation():
+    """Compiles without LLVM's costly passes, for a module that compares values with a tolerance.
+
+    XLA's program is the same, and its machine code rounds a little otherwise. Such code is kept for this module alone:
+    where bytes are compared, both sides have to come from the same compiler.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture(params=list(FAMILIES))

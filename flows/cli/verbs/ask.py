@@ -16,9 +16,9 @@ from flows.ready import facts, open_search, ready
 from raft_errors import BadInput
 
 if TYPE_CHECKING:
-    from data.prompting.contract import PromptTemplate
     from flows.run import Run
     from flows.walk import Built
+    from tasks.runtime.asking import Asked
 
 
 def ask(
@@ -36,7 +36,8 @@ def ask(
     json: JsonOption = False,
 ) -> None:
     """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
-    from data.prompting.contract import chat_of, render, template_from_contract, to_messages
+    from data.prompting.contract import chat_of, template_from_contract
+    from tasks.runtime.asking import put
 
     if not question.strip():
         raise BadInput("The question is empty", expected="a question in words")
@@ -46,25 +47,20 @@ def ask(
     warn(stale)
     contract = _contract(run, built)
     template = template_from_contract(contract)
-    retriever = open_search(run, built)
-    hits = retriever.search([question], k or contract["passages"], where=where_filter(where))[0]
-    chunks = [retriever.chunks[hit.chunk_id] for hit in hits]
-    instruction, passages_text = render(question, chunks, template=template, may_refuse=contract["may_refuse"])
-    messages = to_messages({"instruction": instruction, "input": passages_text})
-    passages = [retriever.cite(hit).to_dict() for hit in hits]
+    asked = put(question, open_search(run, built), template, contract, k=k, where=where_filter(where))
+    passages = [citation.to_dict() for citation in asked.citations]
     adapters: dict[str, Path | None] = {} if base else {"adapter": built["export"].path("adapter")}
     if base or compare:
         adapters["base"] = None
     model = run.models["base"]
     chat = chat_of(contract) if "export" in built else dict(model.chat)
     out = Terminal()
-    texts = [p["text"] for p in passages]
     answers = {}
     for name, adapter in adapters.items():
         if not json:
             out.print(f"[dim]{name} writes:[/dim]")
         show = None if json else _Stream(out)
-        answers[name] = _answer(model.folder, chat, adapter, messages, max_tokens, template, texts, show, copy_quotes)
+        answers[name] = _answer(model.folder, chat, adapter, asked, max_tokens, show, copy_quotes)
         if not json:
             out.print("\n")
     if json:
@@ -121,10 +117,8 @@ def _answer(
     base: Path,
     chat: Mapping[str, Any],
     adapter: Path | None,
-    messages: list[dict[str, str]],
+    asked: Asked,
     max_tokens: int,
-    template: PromptTemplate,
-    passages: list[str],
     show: Callable[[int, str], None] | None,
     copy_quotes: bool,
 ) -> dict[str, Any]:
@@ -132,22 +126,14 @@ def _answer(
 
     `show` receives the text while it is being written.
     """
-    from data.evaluation.metrics import check_quotes
-    from data.prompting.contract import parse_answer
     from data.prompting.copying import QuoteCopier, TokenBytes
     from jora_engine.generation.generator import Generator
 
     generator = Generator(base, adapter=adapter, chat=chat)
-    prompt = generator.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    prompt = generator.tokenizer.apply_chat_template(asked.messages(), add_generation_prompt=True)
     constrain = None
     if copy_quotes:
-        copier = QuoteCopier(TokenBytes(generator.tokenizer.token_bytes()), template, passages)
+        copier = QuoteCopier(TokenBytes(generator.tokenizer.token_bytes()), asked.template, asked.texts)
         constrain = lambda _, ids: copier.allowed(ids)  # noqa: E731
     text = generator.generate([prompt], max_new_tokens=max_tokens, constrain=constrain, on_text=show)[0].text
-    reply = parse_answer(text, template=template)
-    return {
-        "answer": reply.final_answer,
-        "refused": reply.refused,
-        "quotes": check_quotes(reply.quotes, passages, []),
-        "text": text,
-    }
+    return asked.read(text)

@@ -41,6 +41,7 @@ class Outcome:
     Attributes:
         reply: the JSON object that its command printed last.
         headline: the most important figures of its evaluation; empty if it was not evaluated.
+        verdict: of that evaluation, by the rule of the promotion gate, or "".
         report: the page of its evaluation, or "".
     """
 
@@ -49,6 +50,7 @@ class Outcome:
     seconds: float
     reply: Mapping[str, Any] = field(default_factory=dict)
     headline: Mapping[str, Any] = field(default_factory=dict)
+    verdict: str = ""
     report: str = ""
 
     @property
@@ -61,7 +63,8 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         facts = {"name": self.name, "exit_code": self.exit_code, "seconds": self.seconds, "result": self.result}
-        return {**facts, "headline": dict(self.headline), "report": self.report, "told": dict(self.reply)}
+        evaluation = {"headline": dict(self.headline), "verdict": self.verdict, "report": self.report}
+        return {**facts, **evaluation, "told": dict(self.reply)}
 
 
 def domains(
@@ -84,9 +87,9 @@ def domains(
     if json:
         emit({"ok": not worst, "exit_code": worst, "domains": [o.to_dict() for o in outcomes], "report": str(page)})
     else:
-        rows = [(o.name, f"{o.seconds:.0f} s", _figures(o.headline), o.result) for o in outcomes]
+        rows = [(o.name, f"{o.seconds:.0f} s", _figures(o.headline), o.verdict, o.result) for o in outcomes]
         terminal = Terminal()
-        terminal.print(table("", ("domain", "took", "token F1, base → adapter", "result"), rows))
+        terminal.print(table("", ("domain", "took", "token F1, base → adapter", "verdict", "result"), rows))
         terminal.print(f"report {page}", soft_wrap=True)
     if worst:
         raise typer.Exit(worst)
@@ -150,8 +153,8 @@ def run_all(configs: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int
         code = child.wait()
         listener.join()
         reply = _last_object(output)
-        headline, report = _evaluation(Store(Path(configs[name].store)), reply)
-        outcome = Outcome(name, code, round(time.monotonic() - began, 1), reply, headline, report)
+        evaluation = _evaluation(Store(Path(configs[name].store)), reply)
+        outcome = Outcome(name, code, round(time.monotonic() - began, 1), reply, *evaluation)
         out.print(f"[bold]{name}[/bold]: {plain(outcome.result)}", soft_wrap=True)
         return outcome
 
@@ -188,15 +191,16 @@ def _last_object(output: str) -> dict[str, Any]:
     return {}
 
 
-def _evaluation(store: Store, reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """Headline and report of a command's evaluation; `run` names its manifest in full, `retrain` by a link."""
+def _evaluation(store: Store, reply: Mapping[str, Any]) -> tuple[Mapping[str, Any], str, str]:
+    """Headline, verdict and report of a command's evaluation; `run` names its manifest in full, `retrain` by a link."""
     stages = reply.get("stages") or []
     rows = list(stages.values()) if isinstance(stages, dict) else stages
     key = next((row["key"] for row in rows if row["stage"] == "evaluate"), None)
     manifest = store.read("evaluate", key) if key else None
     if manifest is None:
-        return {}, ""
-    return manifest.metrics.get("headline") or {}, str(manifest.path("report.html"))
+        return {}, "", ""
+    figures = manifest.metrics
+    return figures.get("headline") or {}, figures.get("verdict", ""), str(manifest.path("report.html"))
 
 
 def _figures(headline: Mapping[str, Any]) -> str:
@@ -219,6 +223,7 @@ def write_page(folder: Path, outcomes: list[Outcome]) -> Path:
             "failed": o.exit_code not in OK_CODES,
             "seconds": o.seconds,
             "headline": o.headline,
+            "verdict": o.verdict,
             "report": Path(o.report).as_uri() if o.report else "",
         }
         for o in outcomes

@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 
 from data.text.counts import counted
-from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption
-from flows.cli.output import Terminal, emit, plain, table
+from flows.cli.output import Terminal, emit, indented, plain, table
 from tasks.config import load_config
 from tasks.store.store import Store
 from tasks.upkeep.forget import carry_out, plan
@@ -53,7 +52,7 @@ def forget(
         return
     out.print("What to do:")
     for number, step in enumerate(steps, 1):
-        out.print(f"  {number}. {shown(step)}", markup=False)
+        out.print(indented(f"{number}. {step}", 2, hanging=3))
     out.print("Nothing was changed.")
 
 

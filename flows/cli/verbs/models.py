@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.options import ConfigOption, JsonOption, SetOption
-from flows.cli.output import Terminal, emit, table
+from flows.cli.output import Terminal, emit, plain
 from tasks.config import load_config
 
 
@@ -36,8 +36,9 @@ def models(
     if json:
         emit({"ok": True, "models": rows})
         return
-    cells = [
-        (r["role"], r["name"], r["state"], r.get("source", ""), r.get("digest", "")[:12], r.get("folder", ""))
-        for r in rows
-    ]
-    Terminal().print(table("", ("role", "model", "state", "source", "digest", "folder"), cells))
+    out = Terminal()
+    for row in rows:
+        out.print(f"{row['role']:<9} {plain(row['name'])}: {row['state']}", soft_wrap=True)
+        if "folder" in row:
+            out.print(f"{'':<9} {plain(row['source'])}, digest {row['digest'][:12]}", soft_wrap=True)
+            out.print(f"{'':<9} {plain(row['folder'])}", soft_wrap=True)

@@ -77,7 +77,8 @@ def adapters(
             rows = [(e.at, str(e.version), e.action, e.reason) for e in adapter.history]
             out.print(table("", ("when", "version", "what", "why"), rows))
             nights = read_decisions(registry.store, registry.name)
-            out.print(table("", ("night", "choice", "result", "why"), [_night_row(night) for night in nights]))
+            if nights:
+                out.print(table("", ("night", "choice", "result", "why"), [_night_row(night) for night in nights]))
 
 
 def _nights(registry: Registry) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,9 @@ from flows.cli.output import Terminal, emit, warn
 from flows.cli.verbs.run import build_to
 from flows.ready import facts, ready
 from raft_errors import BadInput
+from tasks.build import kept
 from tasks.config import load_config
+from tasks.store.manifest import read_manifest
 from tasks.store.store import Store, read_json
 
 SPLITS = ("train", "validation", "test")
@@ -93,8 +96,16 @@ def _diff(store: Store, names: tuple[str, str], as_json: bool) -> None:
     if as_json:
         emit({"ok": True, "before": str(before), "after": str(after), **difference.to_dict()})
         return
-    for line in (f"{before.name} → {after.name}", *difference.lines()):
+    for line in (f"{_named(before)} → {_named(after)}", *difference.lines()):
         Terminal().print(shown(line, lines=True), markup=False, soft_wrap=True)
+
+
+def _named(folder: Path) -> str:
+    """A data set in words: of the store by its day and the beginning of its key, else by its folder."""
+    with contextlib.suppress(OSError, ValueError):
+        manifest = read_manifest(folder)
+        return f"records of {kept.day(manifest)} UTC ({manifest.key[:8]})"
+    return str(folder)
 
 
 def _data_set(store: Store, name: str) -> Path:

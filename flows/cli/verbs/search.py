@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
-from flows.cli.output import Terminal, emit, plain, warn
+from flows.cli.output import Terminal, emit, indented, plain, warn
 from flows.ready import facts, open_search, ready
 from raft_errors import BadInput
 
@@ -33,6 +32,8 @@ def search(
         emit({"ok": True, **facts(stale), "query": query, "hits": rows})
         return
     out = Terminal()
+    if not rows:
+        out.print(f"No passage passes --where {' '.join(where)}." if where else "Nothing was found.", markup=False)
     for row in rows:
         page = f", page {row['page']}" if row["page"] else ""
         out.print(
@@ -40,8 +41,5 @@ def search(
             f"characters {row['start']}-{row['end']}, chunk {row['chunk_id']}",
             soft_wrap=True,
         )
-        out.print(_indented(shown(row["text"], lines=True)), markup=False)
-
-
-def _indented(text: str) -> str:
-    return "\n".join("   " + line for line in text.strip().splitlines()) + "\n"
+        out.print(indented(row["text"].strip(), 3))
+        out.print()

@@ -7,12 +7,12 @@ from made_up import ask_all, compose, corpus
 from data.evaluation.advice import Probe, SearchTrial, advise, probe_from
 from data.evaluation.comparison import summarise
 from data.evaluation.conditions import conditions
-from data.evaluation.coverage import unseen_records
 from data.evaluation.presupposing import presupposing_questions
 from data.evaluation.promotion import Rule, decide_evaluation
 from data.evaluation.scoring import score_row
 from data.nouns import Hit
 from data.prompting.contract import load_template
+from data.training_coverage import unseen_records
 
 
 def test_nothing_measured_means_nothing_said():
@@ -123,6 +123,9 @@ def test_the_next_step_of_a_search_is_the_one_that_brought_most_on_the_validatio
     nothing = dataclasses.replace(deeper, by_passages={6: 15})
     (worst,) = advise(Probe(**MISSES, trial=nothing, settings=settings))
     assert "raft evaluate retrieval" in worst.do
+    assert "retrieval.rerank: auto" in worst.do
+    reranked = {**settings, "retrieval.rerank": "auto"}
+    assert "rerank" not in advise(Probe(**MISSES, trial=nothing, settings=reranked))[0].do
     assert "neither another mode nor more passages found more" in worst.why
 
 

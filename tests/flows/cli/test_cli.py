@@ -25,6 +25,7 @@ VERBS = [
     "index_adapted",
     "search",
     "ask",
+    "serve",
     *LATER,
     "init",
     "schema",

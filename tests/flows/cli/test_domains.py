@@ -84,7 +84,7 @@ def test_domains_run_side_by_side_and_one_that_fails_stops_no_other(tmp_path, mo
     with store.publish("evaluate", key) as (out, manifest):
         (out / "report.html").write_text("the report")
         figures = {"base": 0.2, "other": 0.6, "difference": 0.4, "low": 0.3, "high": 0.5, "n": 40, "verdict": "better"}
-        manifest.metrics = {"headline": figures}
+        manifest.metrics = {"headline": figures, "verdict": "hold"}
     fake = tmp_path / "raft"
     fake.write_text(FAKE.format(python=sys.executable, key=key))
     fake.chmod(0o755)
@@ -104,7 +104,9 @@ def test_domains_run_side_by_side_and_one_that_fails_stops_no_other(tmp_path, mo
     assert load_config(store.root / "domains" / "towns.yaml").corpus == (str(tmp_path / "towns"),)
     page = Path(row["report"]).read_text()
     assert all(f">{name}<" in page for name in names)
-    assert "+40.0 [+30.0, +50.0]" in page
+    assert "<td>+40.0 [+30.0, +50.0]" in page
+    assert '<td class="bad">hold</td>' in page, "higher answers alone are no better adapter"
+    assert row["domains"][0]["verdict"] == "hold"
     assert Path(row["domains"][0]["report"]).read_text() == "the report"
 
 

@@ -14,6 +14,7 @@ import small_chain
 
 from flows.cli.app import invoke
 from tasks.adapters.registry import Registry
+from tasks.store.finished import note
 from tasks.store.store import Store
 
 
@@ -63,6 +64,15 @@ def test_explain_tells_the_one_in_use_and_any_other_by_number_or_key(place):
     code, _, error = place.raft("explain", "7")
     assert code == 2
     assert "no version 7" in error
+
+
+def test_without_a_version_in_use_it_is_the_last_finished_run_of_the_domain_and_not_the_newest_of_another(place):
+    place.registry.roll_back(reason="test")
+    place.registry.roll_back(reason="test")
+    assert place.registry.read().in_use is None
+    assert place.json("explain")["adapter"]["key"] == place.built["export"].key, "the newest, for want of anything else"
+    note(place.store, "adapter", (str(place.folder / "docs"),), place.clean, {})
+    assert place.json("explain")["adapter"]["key"] == place.clean["export"].key
 
 
 def test_explain_draws_a_flowchart(place):

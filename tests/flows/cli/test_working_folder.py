@@ -65,8 +65,8 @@ LIBRARY_CALLS = {
     "models": [],
 }
 """Verbs whose work is done in the process itself."""
-SERVERS = {"server", "schedule"}
-"""Verbs that stay: tests/flows/test_foreign_page.py and test_lost_server.py start them."""
+SERVERS = {"server", "schedule", "serve"}
+"""Verbs that stay: tests/flows/test_foreign_page.py, test_lost_server.py and test_serve.py start them."""
 
 
 @pytest.fixture

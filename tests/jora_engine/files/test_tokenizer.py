@@ -73,6 +73,21 @@ def test_older_folders_keep_the_template_in_tokenizer_config(tokenizer_folder):
         assert Tokenizer.load(tokenizer_folder).chat_template == template
 
 
+@pytest.mark.parametrize("key", ["additional_special_tokens", "extra_special_tokens"])
+def test_a_template_sees_the_special_tokens_that_transformers_shows_it(tokenizer_folder, key):
+    """Named ones; a list of further ones it does not see, under neither name."""
+    file = tokenizer_folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: ["<|endoftext|>"]}))
+    template = "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ unk_token }}|{{ additional_special_tokens }}"
+    (tokenizer_folder / "chat_template.jinja").write_text(template + "|{{ extra_special_tokens }}")
+    theirs = transformers.AutoTokenizer.from_pretrained(tokenizer_folder)
+    assert "<|endoftext|>" in theirs.all_special_tokens
+    talk = [{"role": "user", "content": "hi"}]
+    rendered = Tokenizer.load(tokenizer_folder).render(talk)
+    assert rendered == theirs.apply_chat_template(talk, tokenize=False)
+    assert "<|im_start|>|<|im_end|>" in rendered
+
+
 def test_an_example_is_the_prompt_that_generation_sees_and_ends_where_it_stops(tokenizer_folder):
     tokenizer = Tokenizer.load(tokenizer_folder)
     prompt, completion = tokenizer.encode_example(TALK[1:2], "Four.")

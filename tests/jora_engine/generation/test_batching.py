@@ -69,6 +69,7 @@ def answers(engine, requests):
     return [job.completion for job in jobs]
 
 
+@pytest.mark.slow
 def test_mixed_requests_get_the_tokens_that_each_gets_alone_and_compile_nothing(model, memory, small_chunks):
     requests = make_requests([None, *memory.names()], 32)
     engine = make_engine(model, memory, prefix_bytes=1 << 20)
@@ -90,6 +91,29 @@ def test_mixed_requests_get_the_tokens_that_each_gets_alone_and_compile_nothing(
     assert sum(engine.slots.users.values()) == 0
     different = {answers(engine, [dataclasses.replace(requests[0], adapter=n)])[0] for n in [None, *memory.names()]}
     assert len(different) > 3
+
+
+@pytest.mark.slow
+def test_in_bfloat16_too_a_request_gets_the_tokens_and_scores_that_it_gets_alone(
+    base_folder, adapter_folders, small_chunks
+):
+    model = load_model(base_folder, dtype="bfloat16")
+    memory = AdapterMemory(model.config, "bfloat16")
+    for name in ("two", "eight"):
+        memory.register(name, adapter_folders[name])
+    requests = make_requests([None, "two", "eight"], 10, seed=3, logprobs=1, ignore_eos=True)
+    engine = Engine(model, ROWS, adapters=memory, adapter_rank=8, prefix_bytes=1 << 20, chunks_between=1)
+    together = answers(engine, requests)
+    assert answers(engine, requests) == together, "warm as cold"
+    assert engine.prefixes.hits > 0
+    for request, want in zip(requests[:4], together, strict=False):
+        alone = Engine(model, ROWS, adapters=memory, adapter_rank=8, chunks_between=1)
+        assert answers(alone, [request]) == [want]
+    exact = load_model(base_folder, dtype="float32")
+    exact_memory = AdapterMemory(exact.config, "float32")
+    exact_memory.register("eight", adapter_folders["eight"])
+    near = Engine(exact, ROWS, adapters=exact_memory).logits(range(5, 40), "eight")
+    assert np.abs(engine.logits(range(5, 40), "eight") - near).max() < 0.1 * np.abs(near).max()
 
 
 def test_each_adapter_has_the_logits_that_peft_gives_it(model, memory, base_folder, adapter_folders):

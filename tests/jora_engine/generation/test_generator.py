@@ -23,6 +23,8 @@ from jora_engine.generation.sampling import Sampling, pick
 from jora_engine.model import kv_cache
 from raft_errors import BadInput
 
+pytestmark = pytest.mark.usefixtures("light_compilation")
+
 PROMPTS = [[5], [7, 8, 9], list(range(3, 40)), [60, 61], [90] * 11, list(range(20, 60)), [4, 4, 4], [33, 2, 1]]
 
 

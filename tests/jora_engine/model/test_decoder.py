@@ -22,6 +22,8 @@ from jora_engine.training.loop import Trainer
 from jora_engine.training.loss import supervised_loss
 from jora_engine.training.packing import Example, make_batch
 
+pytestmark = pytest.mark.usefixtures("light_compilation")
+
 LORA = LoraConfig(rank=4, alpha=6.0)
 SOME_LAYERS = dataclasses.replace(LORA, layers_to_transform=(0, 2))
 JORA = ("q_proj", "v_proj")
@@ -40,9 +42,9 @@ def logits(params, lora, tokens, config, **options):
 
 def random_lora(config, lora_config=LORA, seed=3):
     """An adapter whose B is not zero, so that it changes the function."""
+    rng = np.random.default_rng(seed)
     lora = init_lora(lora_config, config, seed)
-    keys = iter(jax.random.split(jax.random.key(seed), len(lora)))
-    return {name: {"a": ab["a"], "b": 0.1 * jax.random.normal(next(keys), ab["b"].shape)} for name, ab in lora.items()}
+    return {n: {"a": ab["a"], "b": rng.normal(0, 0.1, ab["b"].shape).astype(np.float32)} for n, ab in lora.items()}
 
 
 def peft_model(folder, lora, lora_config, config):
@@ -71,40 +73,38 @@ def test_logits_equal_transformers(any_model):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-def test_adapter_gradients_equal_peft(any_model):
-    gradients_equal_pefts(any_model, "all-linear", "layer")
-
-
-def test_gradients_of_an_adapter_on_two_modules_equal_pefts(model_folder):
-    gradients_equal_pefts(model_folder("llama"), JORA, "none")
-
-
-def gradients_equal_pefts(any_model, targets, remat):
-    config = read_model_config(any_model)
-    params = load_params(any_model, config, "float32")
+@pytest.mark.parametrize(("targets", "remat"), [("all-linear", "layer"), (JORA, "none")])
+def test_gradients_of_whole_rows_equal_pefts(model_folder, targets, remat):
+    folder = model_folder("llama")
+    config = read_model_config(folder)
+    params = load_params(folder, config, "float32")
     lora_config = LoraConfig(rank=4, alpha=6.0, target_modules=targets)
     lora = random_lora(config, lora_config)
     tokens = np.random.default_rng(1).integers(3, 96, (2, 17)).astype(np.int32)
 
     @jax.jit
-    def loss(lora):
+    @jax.value_and_grad
+    def loss(lora, params):
         prepared = prepare(lora, lora_config.scale, jnp.float32)
         out = logits(params, prepared, tokens[:, :-1], config, remat=remat)
         logp = jax.nn.log_softmax(out)
         return -jnp.take_along_axis(logp, tokens[:, 1:, None], axis=-1).mean()
 
-    model = peft_model(any_model, lora, lora_config, config)
+    model = peft_model(folder, lora, lora_config, config)
     ids = torch.tensor(tokens).long()
     theirs = model(ids, labels=ids).loss
     theirs.backward()
-    value, gradient = jax.value_and_grad(loss)(lora)
+    value, gradient = loss(lora, params)
     np.testing.assert_allclose(value, theirs.item(), rtol=1e-5)
-    ours = adapter_tensors(gradient, config, range(config.num_layers))
-    expected = {
-        name.replace(".default", ""): p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None
-    }
-    assert set(ours) == set(expected)
-    for key, grad in expected.items():
+    assert_gradient(gradient, model, config)
+
+
+def assert_gradient(ours, model, config):
+    """Each tensor of the adapter has the gradient that PEFT's has."""
+    ours = adapter_tensors(ours, config, range(config.num_layers))
+    theirs = {n.replace(".default", ""): p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
+    assert set(ours) == set(theirs)
+    for key, grad in theirs.items():
         np.testing.assert_allclose(ours[key], grad, rtol=1e-3, atol=1e-4 * np.abs(grad).max(), err_msg=key)
 
 
@@ -126,48 +126,68 @@ def test_packed_rows_have_the_loss_of_rows_of_their_own(any_model):
     rows = examples(4)
 
     @jax.jit
-    def loss(batch):
+    def loss(params, lora, batch):
         hidden = forward(params, lora, batch.tokens, batch.mask, config)
         head = head_matrix(params)
         return supervised_loss(hidden, head, batch.supervision, config.logit_divisor, config.logit_softcap)
 
-    packed = loss(make_batch(rows, [[0, 1, 2, 3]], 128, 64))
-    alone = loss(make_batch(rows, [[0], [1], [2], [3]], 32, 16))
+    packed = loss(params, lora, make_batch(rows, [[0, 1, 2, 3], [], [], []], 128, 64))
+    alone = loss(params, lora, make_batch(rows, [[0], [1], [2], [3]], 128, 64))
     np.testing.assert_allclose(packed, alone, rtol=1e-5)
 
 
 @pytest.mark.parametrize("lora_config", [LORA, SOME_LAYERS], ids=["all layers", "two of three layers"])
 def test_twenty_steps_follow_peft_with_adamw(model_folder, lora_config):
-    follow_peft(model_folder("smollm2"), lora_config, 20)
+    trainer, model = trainer_and_peft(model_folder("smollm2"), lora_config, 20)
+    follow(trainer, model)
 
 
-def test_ten_steps_follow_peft_for_every_family(any_model):
-    follow_peft(any_model, LORA, 10)
+def test_the_gradient_is_pefts_and_ten_steps_follow_it_for_every_family(any_model):
+    """Of the program that trains: records packed into rows, from an adapter that changes the function."""
+    start = random_lora(read_model_config(any_model))
+    trainer, model = trainer_and_peft(any_model, LORA, 10, start)
+    packing = trainer.schedule.packings[0]
+    batch = make_batch(trainer.examples, packing.rows[:2], packing.length, trainer.schedule.capacity)
+    zeros = jax.tree.map(jnp.zeros_like, start)
+    gradient, loss = trainer.compile()(zeros, start, trainer.params, batch, np.float32(1), jax.random.key(0))
+    theirs = sum(completion_loss(model, trainer.examples[i]) for row in packing.rows[:2] for i in row)
+    theirs.backward()
+    np.testing.assert_allclose(loss, theirs.item(), rtol=1e-5)
+    assert_gradient(gradient, model, trainer.model)
+    follow(trainer, model)
 
 
-def follow_peft(folder, lora_config, steps):
+def trainer_and_peft(folder, lora_config, steps, start=None):
+    """The engine's trainer and PEFT's model, of one base and one adapter, `start` or a fresh one."""
     config = read_model_config(folder)
-    data = examples(24, seed=5)
     train = TrainConfig(
         learning_rate=5e-3, max_steps=steps, epochs=steps, accumulation=2, micro_batch_rows=2, sequence_length=64,
         dtype="float32", weight_decay=0.01, schedule="linear", warmup_ratio=0.1,
     )  # fmt: skip
     params = load_params(folder, config, "float32")
-    trainer = Trainer(params, config, lora_config, train, data)
-    model = peft_model(folder, init_lora(lora_config, config, train.seed), lora_config, config)
+    trainer = Trainer(params, config, lora_config, train, examples(24, seed=5), start=start)
+    return trainer, peft_model(folder, start or init_lora(lora_config, config, train.seed), lora_config, config)
+
+
+def completion_loss(model, example):
+    """Summed loss of one record's completion: no padding, no packing."""
+    ids = torch.tensor(np.concatenate(example))[None].long()
+    out, start = torch.log_softmax(model(ids).logits[0, :-1], -1), len(example.prompt)
+    return -out[torch.arange(start - 1, ids.shape[1] - 1), ids[0, start:]].sum()
+
+
+def follow(trainer, model):
+    """Both train; their losses are the same at every step."""
+    train = trainer.config
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
     theirs = []
     for step, (epoch, rows) in enumerate(trainer.schedule.steps):
         for group in optimizer.param_groups:
             group["lr"] = float(trainer.rate(step))
-        numbers = [i for row in rows for i in trainer.schedule.packings[epoch].rows[row]]
-        total, weight = 0.0, sum(len(data[i].completion) for i in numbers)
-        for i in numbers:  # one record at a time: no padding, no packing
-            ids = torch.tensor(np.concatenate(data[i]))[None].long()
-            out = torch.log_softmax(model(ids).logits[0, :-1], -1)
-            start = len(data[i].prompt)
-            total = total - out[torch.arange(start - 1, ids.shape[1] - 1), ids[0, start:]].sum() / weight
+        records = [trainer.examples[i] for row in rows for i in trainer.schedule.packings[epoch].rows[row]]
+        weight = sum(len(record.completion) for record in records)
+        total = sum(completion_loss(model, record) for record in records) / weight
         optimizer.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm)

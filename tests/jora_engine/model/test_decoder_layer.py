@@ -16,6 +16,8 @@ from jora_engine.model.lora import linear
 from jora_engine.model.parameters import untrained_params
 from jora_engine.model.rope_table import layer_table
 
+pytestmark = pytest.mark.usefixtures("light_compilation")
+
 LENGTH = 12
 
 

@@ -32,10 +32,9 @@ from pathlib import Path
 import jax, numpy as np
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
-from jora_engine.training.packing import Example, make_batch
+from jora_engine.training.packing import Example
 from jora_engine.model.sharding import Placement, make_mesh
 from jora_engine.training.loop import Trainer
-from jora_engine.training.step import add_gradient
 from jora_engine.files.weights import load_params, read_model_config
 from jora_engine.model.parameters import param_shapes
 
@@ -52,15 +51,9 @@ def train(placement):
     shardings = placement and placement.params(param_shapes(model))
     params = load_params(folder, model, "float32", shardings)
     trainer = Trainer(params, model, LoraConfig(rank=4, alpha=8.0), config, examples, examples[:8], placement)
+    text = trainer.compile().as_text()  # which the steps use
     lora, progress = trainer.run()
     flat = np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(jax.device_get(lora))])
-    state = trainer.initial_state()
-    batch = trainer._put(make_batch(
-        trainer.examples, trainer.schedule.packings[0].rows[:8], 128, trainer.schedule.capacity))
-    gradient = jax.tree.map(jax.numpy.zeros_like, state.lora)
-    key = jax.random.key(0)
-    lowered = add_gradient.lower(gradient, state.lora, params, batch, np.float32(1), key, options=trainer.options)
-    text = lowered.compile().as_text()
     census = {}
     kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
     for kind in re.findall(rf" ({kinds})(?:-start)?\\(", text):
@@ -86,6 +79,7 @@ def train_on(meshes, folder):
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # of LLVM, behind the partitioner: the collectives are the same
     }
     command = [sys.executable, "-c", PROGRAM, str(folder), json.dumps(meshes)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -41,6 +41,16 @@ def test_a_result_of_other_code_is_taken_only_where_that_is_asked_for(store):
     assert all("pip" in words for words in taken._kept)
 
 
+def test_a_section_that_is_read_as_well_now_is_the_codes_choice_whatever_it_holds(store):
+    """What a person wrote into it was meant for the stages that read it then."""
+    old = walk(store)["first"]
+    stage, section = upgraded(shared=("second",)), SecondConfig(factor=7)
+    asked = Request(stage, FirstConfig(), {"corpus": Source()}, shared={"second": section})
+    taken = kept.take(asked, store, {"first"})
+    assert (taken.key, taken.digest) == (old.key, old.digest)
+    assert "the section second is read as well" in taken._kept
+
+
 def test_what_was_taken_stays_current_until_it_is_given_up(store):
     old = walk(store)["first"]
     asked = request()

@@ -274,6 +274,15 @@ def test_questions_of_one_document_are_bad_input(domain, run):
         )
 
 
+def test_a_reranker_that_has_to_prove_itself_is_another_request_than_one_that_is_set():
+    from tasks.build.keys import result_fields
+
+    name = "cross-encoder/one"
+    fields = {value: result_fields(RetrievalConfig(rerank=value)) for value in (None, "auto", name, "another/one")}
+    assert fields["auto"] != fields[name]
+    assert fields[None] == fields[name] == fields["another/one"], "which one it is, the digest of the model tells"
+
+
 def test_a_model_without_weights_to_train_is_bad_input():
     import torch
 

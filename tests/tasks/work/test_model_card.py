@@ -59,6 +59,16 @@ def test_results_lineage_and_contract_are_told():
     assert "| training records | 100 |" in text
 
 
+def test_the_card_gives_the_gates_verdict_tells_two_measures_apart_and_says_that_a_training_was_cut_short():
+    decision = {"verdict": "hold", "reason": "loss on general instructions +0.700", "checks": []}
+    figures = {"records": 120, "records_too_long": 0, "records_seen": 12}
+    figures |= {"steps": 4, "steps_taken": 4, "steps_of_all_epochs": 54}
+    text = card(evaluation={**EVALUATION, "decision": decision}, figures=figures)
+    assert "by the rule of the promotion gate: **hold**. loss on general instructions +0.700" in text
+    assert "first five for 90% of the test questions\n(any-hit); 57% of all right passages were (recall)" in text
+    assert "| cut short | only 12 of 120 records were seen, in 4 of 54 steps (train.max_steps) |" in text
+
+
 def test_quotes_are_promised_only_where_the_template_asks_for_them():
     assert "quotes the words" in card()
     prompt = {**CONTRACT["prompt"], "citation": "unquoted"}

@@ -1,0 +1,96 @@
+"""A domain that is served: its corpus to search, and its adapter in the versions that may be named.
+
+A name is resolved to a version once per request. What a version was trained with (its contract) comes from its own
+folder, so that two versions of one adapter may have different prompts.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.prompting.contract import PromptTemplate, chat_of, template_from_contract
+from jora_engine.files.tokenizer import Tokenizer
+from raft_errors import BadInput
+from tasks.runtime.asking import Asked, put
+
+if TYPE_CHECKING:
+    from retrieval.search import Retriever
+
+RESERVED = ("base", "auto", "mix")
+"""Names that mean something else than an adapter."""
+
+
+@dataclass(frozen=True)
+class ServedVersion:
+    """One version of an adapter: its id as answers name it (`faq@3`), and its folder."""
+
+    id: str
+    folder: Path
+
+    @functools.cached_property
+    def contract(self) -> Mapping[str, Any]:
+        """How it was prompted in training."""
+        return json.loads((self.folder / "raft.json").read_text(encoding="utf-8"))["prompt"]
+
+    @functools.cached_property
+    def template(self) -> PromptTemplate:
+        return template_from_contract(self.contract)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A corpus and its adapter.
+
+    Attributes:
+        name: of the adapter.
+        retriever: over the domain's passages.
+        find: the version of a number, or the one in use for None; `BadInput` where there is none.
+    """
+
+    name: str
+    retriever: Retriever
+    find: Callable[[int | None], ServedVersion]
+
+    def __post_init__(self) -> None:
+        if self.name in RESERVED or not self.name or set(self.name) & set("/@:") or self.name.startswith("."):
+            raise BadInput(
+                f"an adapter cannot be served under the name {self.name!r}",
+                expected=f"a name without / @ : that is none of {', '.join(RESERVED)}",
+                do="give the configuration another name",
+            )
+
+
+class Prompts:
+    """The base's tokenizer, loaded once for each form of its chat template that versions were trained with."""
+
+    def __init__(self, base: Path, chat: Mapping[str, Any]) -> None:
+        self._base, self._chat = base, dict(chat)
+        self._loaded: dict[str, Tokenizer] = {}
+
+    def tokenizer(self, contract: Mapping[str, Any] | None = None) -> Tokenizer:
+        """The tokenizer of a contract, or the base's own."""
+        chat = chat_of(contract) if contract is not None else self._chat
+        key = json.dumps(chat, sort_keys=True)
+        if key not in self._loaded:
+            self._loaded[key] = Tokenizer.load(self._base, **chat)
+        return self._loaded[key]
+
+
+def fitting(asked: Asked, tokenizer: Tokenizer, room: int) -> tuple[Asked, list[int]]:
+    """The question with as many of its passages as fit into `room` tokens, the last ranks left out first, and its
+    prompt; the question itself is never cut, so the prompt may still be too long."""
+    while True:
+        prompt = tokenizer.apply_chat_template(asked.messages(), add_generation_prompt=True)
+        if len(prompt) <= room or not asked.citations:
+            return asked, prompt
+        asked = Asked(asked.question, asked.citations[:-1], asked.template, asked.may_refuse)
+
+
+def ask_domain(domain: Domain, version: ServedVersion, question: str) -> Asked:
+    """The question with its passages, as the version was trained."""
+    return put(question, domain.retriever, version.template, version.contract)

@@ -1,0 +1,82 @@
+"""The thread in which the engine runs, and what requests on other threads do with it.
+
+Nothing of JAX is called on the event loop: a compile there would stop every stream. A step that fails ends the requests
+under way with an error and leaves a usable engine.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from jora_engine.generation.batching import Engine
+from jora_engine.generation.requests import Job, Request
+
+log = logging.getLogger("raft.serving")
+
+
+class EngineLoop:
+    """Steps an engine while there is work.
+
+    Attributes:
+        engine: only this thread calls its `step`.
+        last_step: when the last step ended, by `time.monotonic`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.last_step = time.monotonic()
+        self._work = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="raft-engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cancels what is under way and ends the thread."""
+        self._stopping = True
+        self._work.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def submit(
+        self, request: Request, on_text: Callable[[str], None] | None, on_done: Callable[[Job], None] | None
+    ) -> Job:
+        """See `Engine.submit`; the callbacks are called in the engine's thread."""
+        job = self.engine.submit(request, on_text, on_done)
+        self._work.set()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Frees the job's row within one decode call."""
+        self.engine.cancel(job)
+        self._work.set()
+
+    def alive(self, seconds: float) -> bool:
+        """Whether the thread runs, and has not been inside one step for longer than so many seconds."""
+        idle = not self.engine.running() and not self.engine.pending()
+        return self._thread.is_alive() and (idle or time.monotonic() - self.last_step < seconds)
+
+    def figures(self) -> dict[str, Any]:
+        return self.engine.figures()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._work.wait()
+            self._work.clear()
+            self.last_step = time.monotonic()
+            while not self._stopping and self._step():
+                self.last_step = time.monotonic()
+        self.engine.clear()
+
+    def _step(self) -> bool:
+        try:
+            return self.engine.step()
+        except Exception as error:
+            log.exception("a step of the engine failed; the requests under way end with an error")
+            self.engine.fail(error)
+            return False

@@ -1,0 +1,49 @@
+"""Errors as every client of the OpenAI API reads them: one JSON object, whoever refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ApiError(Exception):
+    """A request that is refused.
+
+    Args:
+        status: of HTTP.
+        message: for people; never holds a prompt, a passage or a path.
+        param: the field at fault.
+        headers: `Retry-After`, `x-should-retry`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.headers = headers or {}
+
+    def body(self) -> dict[str, Any]:
+        """The error object."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def no_model(name: str) -> ApiError:
+    """The error for a model that is not served."""
+    return ApiError(404, f"The model {name[:80]!r} does not exist", code="model_not_found", param="model")
+
+
+def busy(seconds: int) -> ApiError:
+    """The error for a full queue."""
+    return ApiError(429, "The queue is full", code="rate_limit_exceeded", headers={"Retry-After": str(seconds)})
+
+
+def not_serving() -> ApiError:
+    """The error while the server starts or drains."""
+    return ApiError(503, "The server is not taking requests", code="not_ready", headers={"Retry-After": "2"})

@@ -1,0 +1,99 @@
+"""What is looked at before a request is read: who it says it is for, where it comes from, its key, its size, its kind.
+
+Loopback is no protection by itself: a page in a browser reaches it by DNS rebinding, so `Host` and `Origin` are checked
+there too. Nothing here reads a body; how long it may be is counted while others read it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from serving.errors import ApiError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+OPEN = ("/health", "/ready")  # probes have no key
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+def host_of(value: str) -> str:
+    """The name in a `Host` header, without its port."""
+    return (urlsplit(f"//{value}").hostname or "").rstrip(".")
+
+
+class Guard:
+    """ASGI middleware.
+
+    Args:
+        hosts: names by which the server may be called.
+        keys: accepted keys; none means that no key is asked for.
+        max_bytes: of a body.
+    """
+
+    def __init__(self, app: Any, hosts: Collection[str], keys: Collection[str], max_bytes: int) -> None:
+        self._app, self._hosts, self._max_bytes = app, frozenset(hosts), max_bytes
+        self._keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            self._check(scope, headers)
+        except ApiError as error:
+            await _answer(send, error)
+            return
+        await self._app(scope, self._counted(receive), send)
+
+    def _check(self, scope: Scope, headers: dict[str, str]) -> None:
+        if host_of(headers.get("host", "")) not in self._hosts:
+            raise ApiError(400, "This server is not known under that host name", code="invalid_host")
+        origin = headers.get("origin")
+        if origin is not None and (urlsplit(origin).hostname or "") not in self._hosts:
+            raise ApiError(403, "Requests from pages of other sites are refused", code="invalid_origin")
+        if self._keys and scope["path"] not in OPEN and not self._known(headers.get("authorization", "")):
+            raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
+        if scope["method"] in ("POST", "PUT", "PATCH"):
+            if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+                raise ApiError(415, "The body must be sent as application/json", code="invalid_content_type")
+            length = headers.get("content-length", "0")
+            if not length.isdigit() or int(length) > self._max_bytes:
+                raise self._too_long()
+
+    def _known(self, authorization: str) -> bool:
+        kind, _, key = authorization.partition(" ")
+        given = key.strip().encode("utf-8", "surrogateescape")
+        # every key is compared, in constant time, so that the time tells nothing about them
+        same = [hmac.compare_digest(given, known) for known in self._keys]
+        return kind.lower() == "bearer" and any(same)
+
+    def _too_long(self) -> ApiError:
+        return ApiError(413, f"The body is longer than {self._max_bytes} bytes", code="request_too_large")
+
+    def _counted(self, receive: Receive) -> Receive:
+        total = 0
+
+        async def counted() -> MutableMapping[str, Any]:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body") or b"")
+            if total > self._max_bytes:
+                raise self._too_long()
+            return message
+
+        return counted
+
+
+async def _answer(send: Send, error: ApiError) -> None:
+    body = json.dumps(error.body()).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,108 @@
+"""Runs the application under uvicorn: programs compiled before requests are taken, and an orderly end.
+
+On SIGTERM or SIGINT the server says at once that it is not ready and refuses new requests, lets those under way end, at
+the latest at their deadline, and goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from raft_errors import BadInput
+from serving.app import create_app
+from serving.guard import LOOPBACK
+from serving.state import Server
+
+log = logging.getLogger("raft.serving")
+
+
+def is_loopback(host: str) -> bool:
+    return host in LOOPBACK
+
+
+def require_keys(host: str, keys: list[str]) -> None:
+    """Raises `BadInput` where others could reach the server and no key is asked for."""
+    if not is_loopback(host) and not keys:
+        raise BadInput(
+            f"the server would be open to everybody on {host}",
+            expected="an API key for every address beyond loopback",
+            do="put keys into a file, one a line, and give it with --keys; or leave --host out",
+        )
+
+
+def run_server(
+    server: Server,
+    host: str,
+    port: int,
+    *,
+    keys: list[str],
+    hosts: list[str],
+    warm: Callable[[], None],
+    say: Callable[[str], None],
+) -> None:
+    """Serves until a signal.
+
+    Args:
+        hosts: names by which it may be called beside loopback and `host`.
+        warm: compiles the programs; called before requests are taken.
+        say: told the address once it is ready.
+    """
+    require_keys(host, keys)
+    names = list(dict.fromkeys([*LOOPBACK, *([] if host in ("0.0.0.0", "::") else [host]), *hosts]))
+    app = create_app(server, names, keys)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise BadInput(f"{host}:{port} cannot be used ({error.strerror})", do="give another --port") from error
+        warm()
+        server.loop.start()
+        server.ready = True
+        shown = f"[{host}]" if ":" in host else host
+        say(f"http://{shown}:{listening.getsockname()[1]}")
+        try:
+            asyncio.run(_run(app, server, listening))
+        finally:
+            server.loop.stop()
+            server.searches.shutdown(wait=False, cancel_futures=True)
+
+
+async def _run(app: object, server: Server, listening: socket.socket) -> None:
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(server.limits.deadline_seconds),
+    )
+    own = _Uvicorn(config)
+    loop = asyncio.get_running_loop()
+    end = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end.set)
+    serving = asyncio.ensure_future(own.serve(sockets=[listening]))
+    waiting = asyncio.ensure_future(end.wait())
+    await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
+    server.ready = False
+    log.info("draining")
+    own.should_exit = True
+    await serving
+    waiting.cancel()
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its own signal handlers, which would end streams before we say so."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):
+        yield

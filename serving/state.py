@@ -1,0 +1,54 @@
+"""What the routes of a server share: its models, its engine, its bounds and its counts."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from serving.engine_loop import EngineLoop
+from serving.gateway import Gateway
+
+
+@dataclass
+class Limits:
+    """Bounds of the server.
+
+    Attributes:
+        deadline_seconds: of a request, from its arrival to its last token.
+        queue: requests that may wait for a row.
+        max_bytes: of a body.
+    """
+
+    deadline_seconds: float = 300.0
+    queue: int = 64
+    max_bytes: int = 1 << 20
+
+
+@dataclass
+class Counts:
+    """Requests by how they ended; received = answered + refused + aborted once nothing is under way."""
+
+    received: int = 0
+    answered: int = 0
+    refused: int = 0
+    aborted: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass
+class Server:
+    """What the routes share.
+
+    Attributes:
+        ready: whether requests are taken; false while it starts and drains.
+    """
+
+    gateway: Gateway
+    loop: EngineLoop
+    limits: Limits = field(default_factory=Limits)
+    ready: bool = False
+    counts: Counts = field(default_factory=Counts)
+    searches: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="raft-search")
+    )

@@ -1,0 +1,63 @@
+"""A question with its passages as a prompt, and the reply read back: the same for `raft ask` and the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data.evaluation.metrics import check_quotes
+from data.prompting.contract import Passage, PromptTemplate, parse_answer, render, to_messages
+
+if TYPE_CHECKING:
+    from retrieval.search import Citation, Retriever
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with the passages that are shown with it, best first.
+
+    Attributes:
+        citations: of the passages shown, which number n is the n-th.
+    """
+
+    question: str
+    citations: tuple[Citation, ...]
+    template: PromptTemplate
+    may_refuse: bool
+
+    @property
+    def texts(self) -> list[str]:
+        """The text of each passage shown."""
+        return [citation.text for citation in self.citations]
+
+    def messages(self) -> list[dict[str, str]]:
+        """The prompt in chat form, as the adapter was trained."""
+        passages = [Passage(citation.title, citation.text) for citation in self.citations]
+        instruction, text = render(self.question, passages, template=self.template, may_refuse=self.may_refuse)
+        return to_messages({"instruction": instruction, "input": text})
+
+    def read(self, text: str) -> dict[str, Any]:
+        """A reply: its final answer, whether it refuses, its quotes checked against the passages, the raw text."""
+        reply = parse_answer(text, template=self.template)
+        return {
+            "answer": reply.final_answer,
+            "refused": reply.refused,
+            "quotes": check_quotes(reply.quotes, self.texts, []),
+            "text": text,
+        }
+
+
+def put(
+    question: str,
+    retriever: Retriever,
+    template: PromptTemplate,
+    contract: Mapping[str, Any],
+    *,
+    k: int | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> Asked:
+    """The question with the passages that the search gives it, as many as the contract says or `k`."""
+    hits = retriever.search([question], k or contract["passages"], where=where)[0]
+    citations = tuple(retriever.cite(hit) for hit in hits)
+    return Asked(question, citations, template, contract["may_refuse"])

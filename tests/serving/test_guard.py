@@ -1,0 +1,67 @@
+"""Keys, hosts and sizes, without a model."""
+
+import asyncio
+
+import pytest
+
+from raft_errors import BadInput
+from serving.guard import Guard, host_of
+from serving.server import require_keys
+
+
+def call(guard, **headers):
+    """The status that a GET of /v1/models gets."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request", "body": b""}
+
+    raw = [(k.encode(), v.encode("utf-8")) for k, v in {"host": "localhost:8000", **headers}.items()]
+    scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": raw}
+    asyncio.run(guard(scope, receive, send))
+    return sent[0]["status"]
+
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def test_a_key_is_demanded_whole():
+    guard = Guard(app, ["localhost"], ["first-key-0123456789", "zweiter-schlüssel-0123"], 100)
+    assert call(guard) == 401
+    assert call(guard, authorization="Bearer first-key-0123456789") == 200
+    assert call(guard, authorization="bearer zweiter-schlüssel-0123".encode().decode("latin-1")) == 401
+    for wrong in (
+        "Bearer first-key-0123456788",
+        "Bearer ",
+        "first-key-0123456789",
+        "Basic first-key-0123456789",
+        "Bearer é",
+    ):
+        assert call(guard, authorization=wrong) == 401
+    assert call(guard, authorization="Bearer first-key-0123456789", host="evil.example") == 400
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:8000", "https://localhost"])
+def test_pages_of_this_server_may_call_it(origin):
+    guard = Guard(app, ["localhost", "::1"], [], 100)
+    assert call(guard, origin=origin) == 200
+    assert call(guard, host="[::1]:8000") == 200
+    assert call(guard, origin="null") == 403
+
+
+@pytest.mark.parametrize("value", ["", "localhost.evil.example", "evil.example:80", "localhost@evil.example"])
+def test_a_host_is_its_name_alone(value):
+    assert host_of(value) != "localhost"
+    assert host_of("localhost.:80") == "localhost"
+
+
+def test_nobody_serves_beyond_loopback_without_a_key():
+    require_keys("127.0.0.1", [])
+    require_keys("0.0.0.0", ["k" * 20])
+    with pytest.raises(BadInput, match="open to everybody"):
+        require_keys("0.0.0.0", [])
