@@ -40,6 +40,9 @@ def parse_raft(arguments: Sequence[str]) -> None:
 
 def parse_python(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
     first, *rest = arguments
+    if first == "-c":
+        compile(rest[0], "-c", "exec")
+        return
     if first == "-m":
         module, *rest = rest
         assert importlib.util.find_spec(module), f"no module {module}"
