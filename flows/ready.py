@@ -6,7 +6,7 @@ the last finished run, with a word about what has changed and which command brin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,13 +89,13 @@ def ready_of(run: Run, until: str, command: str) -> Ready:
     Args:
         command: what brings it up to date, for the messages.
     """
-    missing: list[Request] = []
+    asked: list[Request] = []
     trouble: RaftError | None = None
     try:
         # what is fitted serves as soon as it is there
         if until == "index" and _index(run) != until and (built := published(run, _index(run))):
             return Ready(run, built, None)
-        if built := published(run, until, missing):
+        if built := published(run, until, asked):
             return Ready(run, built, None)
         if until == "export" and (index := published(run, _index(run))) and (built := in_use(run, index)):
             return Ready(run, built, None)
@@ -107,7 +107,7 @@ def ready_of(run: Run, until: str, command: str) -> Ready:
     unfit = _unfit(run, built, until) if built else ""
     if built is None or unfit:
         raise NotBuilt(f"The stage {until} is not built for this configuration{unfit}", do=f"build it first: {command}")
-    why = trouble.what if trouble else _changes(run, built, missing[0])
+    why = trouble.what if trouble else _changes(run, built, asked)
     return Ready(run, built, Stale(kept.day(built[until]), why, command))
 
 
@@ -167,18 +167,25 @@ def _chat(built: Built) -> dict[str, Any]:
     return {"variables": {}, "prefill": "", **chat_of(contract)}
 
 
-def _changes(run: Run, built: Built, request: Request) -> str:
-    """What is not as it was when the results were made: the corpus, with its files, settings, or our own code."""
-    before = built.get(request.name)
-    words = differences(request, before) if before else None
-    if before is None or words is None or not words.words:
-        return f"the result of {request.name} has gone from the store, or was damaged"
-    if "input corpus changed" in words.choices:
-        return f"the corpus has changed{_files(run, before)}"
-    if words.choices:
-        return f"the configuration has changed ({'; '.join(words.choices[:3])})"
-    installation = sorted(words.installation, key=lambda one: not one.startswith("code of"))
-    return f"raft or one of its libraries has changed ({'; '.join(installation[:2])})"
+def _changes(run: Run, built: Built, asked: Sequence[Request]) -> str:
+    """What first is not as it was when the results were made: the corpus, with its files, settings, or our own code.
+
+    Args:
+        asked: what the configuration asks for now, up to the first result that is not there.
+    """
+    for request in asked:
+        before = built.get(request.name)
+        if before is None or request.key() == before.key:
+            continue
+        words = differences(request, before)
+        if "input corpus changed" in words.choices:
+            return f"the corpus has changed{_files(run, before)}"
+        if words.choices:
+            return f"the configuration has changed ({'; '.join(words.choices[:3])})"
+        if words.installation and request is asked[-1]:  # what was found counts, whoever made it
+            installation = sorted(words.installation, key=lambda one: not one.startswith("code of"))
+            return f"raft or one of its libraries has changed ({'; '.join(installation[:2])})"
+    return f"the result of {asked[-1].name} has gone from the store, or was damaged"
 
 
 def _files(run: Run, ingest: Manifest) -> str:

@@ -105,20 +105,19 @@ def _tell_vanished(corpus: Corpus, reporter: Reporter) -> None:
             reporter(Said(f"{len(names)} {have} vanished ({few(names)}); {what}"))
 
 
-def published(run: Run, until: str, missing: list[Request] | None = None) -> Built | None:
+def published(run: Run, until: str, asked: list[Request] | None = None) -> Built | None:
     """The finished stages if every one up to `until` is in the store; starts nothing.
 
     Args:
-        missing: is given the first request that has no result.
+        asked: is given each request in order; the last one has no result, where None is returned.
     """
     require_wanted(run, until)
     if run.keep:
         kept.require_finished(run.keep, run.store)
 
     def look(request: Request) -> Manifest | None:
-        manifest = (take_kept(request, run) if run.keep else None) or stage.find(request, run.store, silent)
-        if manifest is None and missing is not None:
-            missing.append(request)
-        return manifest
+        if asked is not None:
+            asked.append(request)
+        return (take_kept(request, run) if run.keep else None) or stage.find(request, run.store, silent)
 
     return walk(run, look, until)

@@ -21,7 +21,6 @@ import typer
 
 from data.text.shown import shown
 from data.text.urls import text_without_secrets
-from flows.calls import CALLS
 from flows.cli.grouped_help import GroupedHelp
 from flows.cli.options import with_config_option
 from flows.cli.output import Terminal, emit
@@ -112,7 +111,7 @@ def _register(app: typer.Typer) -> None:
     verbs = run.stage_verbs() | {
         verb.__name__: verb for verb in (ingest.ingest, questions.questions, records.records, export.export)
     }
-    for call in CALLS:
+    for call in run.CALLS:
         help_ = call.stage.help[:1].lower() + call.stage.help[1:].rstrip(".")
         short = _SHORT.get(call.name, help_)
         build(verbs[call.name], _EXAMPLES.get(call.name, f"raft {call.name} my.yaml"), short, name=call.name)

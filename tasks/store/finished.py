@@ -144,7 +144,8 @@ def _shown(store: Store, name: str) -> dict[str, str]:
     places = {}
     with contextlib.suppress(OSError):
         for link in (store.root / FOLDER / name).iterdir():
-            places[link.name] = os.path.relpath(Path(os.path.realpath(link.parent)) / link.readlink(), store.root)
+            target = Path(os.path.realpath(link.parent)) / link.readlink()
+            places[link.name] = os.path.relpath(target, os.path.realpath(store.root))
     return places
 
 
@@ -153,10 +154,13 @@ def _link(store: Store, name: str, places: Mapping[str, str]) -> None:
     folder, pointer = store.root / FOLDER, store.root / FOLDER / name
     fresh = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
     fresh.chmod(access.folder_mode(folder))
-    for label, place in places.items():
-        (fresh / label).symlink_to(
-            os.path.relpath(store.root / place, fresh), target_is_directory=not Path(place).suffix
-        )
+    try:
+        for label, place in places.items():
+            target = os.path.relpath(store.root / place, fresh)
+            (fresh / label).symlink_to(target, target_is_directory=not Path(place).suffix)
+    except OSError:
+        access.remove(fresh)
+        raise
     if places:
         _replace_link(pointer, fresh.name)
     else:
