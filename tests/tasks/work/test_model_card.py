@@ -81,3 +81,11 @@ def test_what_the_chat_template_was_told_is_told():
     assert '{"variables": {"enable_thinking": false}}' in text
     assert "chat_template_kwargs" in text
     assert "chat_template_kwargs" not in card()
+
+
+def test_licences_stand_in_the_header_and_in_a_section_of_their_own():
+    text = card(licence="Apache-2.0", licences=["Base model: Apache-2.0", "Documents: CC-BY-4.0 (3)"])
+    assert ModelCard(text, ignore_metadata_errors=False).data.license == "apache-2.0"
+    assert "## Licences\n\n- Base model: Apache-2.0\n- Documents: CC-BY-4.0 (3)\n" in text
+    assert "license:" not in card()
+    assert "## Licences" not in card()
