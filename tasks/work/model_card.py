@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -32,6 +32,8 @@ def model_card(
     figures: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None = None,
     evaluated: str = "",
+    licences: Sequence[str] = (),
+    licence: str = "",
 ) -> str:
     """The card as Markdown with the Hub's YAML header.
 
@@ -41,11 +43,13 @@ def model_card(
         figures: of the training (records, steps, losses).
         evaluation: the evaluation's metrics.json.
         evaluated: its content digest.
+        licences: a line each on what the adapter was made from.
+        licence: the base's, for the header; "" where it is not known.
     """
     summary = (evaluation or {}).get("summary") or {}
     lines = [
         "---",
-        yaml.safe_dump(_header(contract, name, summary), sort_keys=False, allow_unicode=True).rstrip(),
+        yaml.safe_dump(_header(contract, name, summary, licence), sort_keys=False, allow_unicode=True).rstrip(),
         "---",
     ]
     lines += ["", f"# {name}", ""]
@@ -60,15 +64,19 @@ def model_card(
     lines += ["", "## How it did", "", *_results(summary, evaluation or {})]
     lines += ["", "## How it was trained", "", *_training(training, figures)]
     lines += ["", "## What it was made from", "", *_lineage(contract, evaluated)]
+    if licences:
+        lines += ["", "## Licences", "", *(f"- {line}" for line in licences)]
     lines += ["", "## Limits", "", *_limits(contract)]
     return "\n".join(lines) + "\n"
 
 
-def _header(contract: Mapping[str, Any], name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _header(contract: Mapping[str, Any], name: str, summary: Mapping[str, Any], licence: str) -> dict[str, Any]:
     base = str(contract.get("base_model", ""))
     header: dict[str, Any] = {"library_name": "peft", "pipeline_tag": "text-generation"}
     if re.fullmatch(r"[\w.-]+/[\w.-]+", base):  # a local folder means nothing to the Hub
         header |= {"base_model": base, "base_model_relation": "adapter"}
+    if licence:
+        header["license"] = licence.lower()
     header["tags"] = ["lora", "raft", "retrieval-augmented-generation", "question-answering"]
     if metrics := list(_scores(summary, "adapter")):
         where = setting_words(summary["headline_setting"])

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,12 +55,16 @@ def test_the_image_is_built_and_works_for_any_user_on_a_read_only_root(tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.strip()
 
-    packages = "--include=python3,python3-venv,ca-certificates"
+    packages = "--include=python3,ca-certificates"  # Debian's Python for the libraries under it; the one in use is this
     debian = ["debootstrap", "--variant=minbase", packages, "bookworm", str(tmp_path / "debian")]
     if subprocess.run(debian, capture_output=True).returncode:
         pytest.skip("Debian's packages cannot be reached")
     container = buildah("from", "scratch")
     buildah("copy", "-q", container, tmp_path / "debian", "/")
+    ours = Path(sys.base_prefix)
+    buildah("copy", "-q", container, ours / "bin" / f"python3.{sys.version_info.minor}", "/usr/local/bin/python3")
+    buildah("copy", "-q", container, ours / "lib", "/usr/local/lib")
+    buildah("run", "--isolation", "chroot", container, "/sbin/ldconfig")
     buildah("commit", "-q", container, "base")
     options = ["--isolation", "chroot", "--build-arg", "BASE=localhost/base", "-t", "raft", "-f", "Containerfile"]
     for name in ("pip.conf", "ssl/certs/ca-certificates.crt"):  # how this machine reaches the package index

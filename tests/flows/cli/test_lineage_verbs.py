@@ -103,6 +103,7 @@ def test_card_makes_a_folder_that_is_ready_to_upload(place, tmp_path):
     text = (folder / "README.md").read_text()
     assert "0.200 (base) against 0.600 (adapter)" in text
     assert place.built["train"].digest in text
+    assert "## Licences\n\n- Base model: " in text
     assert place.raft("explain", "upload")[0] == 0, "the copy is still known by its weights and contract"
     assert place.raft("card", "--out", "upload")[0] == 2
 

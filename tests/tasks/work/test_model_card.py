@@ -124,3 +124,11 @@ def test_servers_are_given_the_template_of_the_training_where_the_base_s_own_ask
     text = card(contract=dated)
     assert text.count("--chat-template merged/chat_template.jinja") == 2
     assert "--chat-template-file merged/chat_template.jinja" in text
+
+
+def test_licences_stand_in_the_header_and_in_a_section_of_their_own():
+    text = card(licence="Apache-2.0", licences=["Base model: Apache-2.0", "Documents: CC-BY-4.0 (3)"])
+    assert ModelCard(text, ignore_metadata_errors=False).data.license == "apache-2.0"
+    assert "## Licences\n\n- Base model: Apache-2.0\n- Documents: CC-BY-4.0 (3)\n" in text
+    assert "license:" not in card()
+    assert "## Licences" not in card()
