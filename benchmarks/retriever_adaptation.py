@@ -37,6 +37,7 @@ from tasks.adapt import AdaptConfig
 from tasks.inputs.model_catalog import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from tasks.inputs.models import resolve
 from tasks.store.itemcache import SqliteCache
+from tasks.store.places import calibration_file
 from tasks.work.adapt import Sides, sides_of
 
 NEEDS = "data sentence-transformers/all-MiniLM-L6-v2 cross-encoder/ms-marco-MiniLM-L12-v2"
@@ -90,7 +91,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
         f"{len(check)} check questions about {len({q.document_ids[0] for q in check})} documents",
         flush=True,
     )
-    embedder = Embedder.load(embedder_folder)
+    embedder = Embedder.load(embedder_folder, calibration=calibration_file())
     with tempfile.TemporaryDirectory() as place:
         index = indexed(development.chunks, embedder, Path(place), cache)
         retriever = Retriever(index, embedder, development.chunks, mode="hybrid", query_cache=cache)
@@ -138,6 +139,7 @@ def fitted(
 
     section, sides = AdaptConfig(epochs=args.epochs), development.sides
     assert retriever.embed is not None
+    assert weighted.embedder is not None
     examples = training_examples(
         some(sides.train, args.train),
         sides.held_out,
@@ -162,7 +164,7 @@ def fitted(
         result[f"{role}_training"] = {**figures, "questions": len(rows), "seconds": time.perf_counter() - began}
         print(f"  fitted {role}: {result[f'{role}_training']}", flush=True)
         if role == "embedder":
-            model = Embedder.load(place / role)
+            model = Embedder.load(place / role, precision=weighted.embedder.info.precision)
             (place / "adapted").mkdir()
             other = weighted.with_embedder(indexed(development.chunks, model, place / "adapted", cache), model)
             searches |= {"dense, adapted": other.in_mode("dense"), "hybrid, adapted": other}

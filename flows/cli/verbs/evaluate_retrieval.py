@@ -120,7 +120,8 @@ def evaluate_retrieval(
         )
     finally:
         display.close()
-    configured = list(searches)[-1] if run.config.retrieval.rerank else run.config.retrieval.mode
+    reranked = comparison.retriever.reranker is not None  # under auto it may have been dropped
+    configured = list(searches)[-1] if reranked else run.config.retrieval.mode
     scores = result.pop("scores")
     differences = _differences(comparison.questions, scores, configured)
     facts = {
