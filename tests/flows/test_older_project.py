@@ -25,6 +25,9 @@ FOLLOW_THE_FOLDER = {  # and therefore differ here, in nothing but that name
     "export": {"adapter/adapter_config.json", "adapter/raft.json"},
     "evaluate": {"report.html", "summary.md"},  # the report also tells when and by what code all was made
 }
+MEASURED = {"export": {"parity.json"}}
+"""Holds the largest difference of logits to PEFT, about 3e-7: since prompts run by blocked attention, which sums in
+another order, it is another number of that size. All else in it is what it was."""
 SAME = ("ingest", "chunk", "embed", "index", "questions", "records")
 PROMOTED = "480c5775b8604dab786cde1c00f13af6"
 TRAINED = "cc74386e9367beb116fefde086d35a04"
@@ -58,6 +61,11 @@ def older(tmp_path) -> Older:
 
 def files(manifest: dict) -> dict[str, str]:
     return {entry["path"]: entry["sha256"] for entry in manifest["files"] if entry["result"]}
+
+
+def rounded(text: str) -> dict:
+    """The JSON of a text with its fractions to 5 digits after the point."""
+    return json.loads(text, parse_float=lambda number: round(float(number), 5))
 
 
 def in_use(project: Project) -> dict:
@@ -100,7 +108,10 @@ def test_every_stage_is_built_once_more_and_comes_to_what_it_came_to(older):
         then, key = older.before(stage), built[stage]["key"]
         before, after = files(then), files(older.manifest(stage, key))
         assert before.keys() == after.keys()
-        assert {name for name in before if before[name] != after[name]} == following
+        measured = MEASURED.get(stage, set())
+        assert {name for name in before if before[name] != after[name]} - measured == following
+        for name in measured:
+            assert rounded(older.text(stage, key, name)) == rounded(older.text(stage, then["key"], name))
         for name in following - {"report.html"}:
             moved = older.text(stage, key, name).replace(str(older.folder), MADE_IN)
             if stage == "export" and name == "adapter/raft.json":
