@@ -26,6 +26,9 @@ FOLLOW_THE_FOLDER = {  # and therefore differ here, in nothing but that name
     # the report also tells when and by what code all was made; all three give a verdict, any-hit and other advice now
     "evaluate": {"report.html", "summary.md", "metrics.json"},
 }
+MEASURED = {"export": {"parity.json"}}
+"""Holds the largest difference of logits to PEFT, about 3e-7: since prompts run by blocked attention, which sums in
+another order, it is another number of that size. All else in it is what it was."""
 SAME = ("ingest", "chunk", "embed", "index", "questions", "records")
 PROMOTED = "480c5775b8604dab786cde1c00f13af6"
 TRAINED = "cc74386e9367beb116fefde086d35a04"
@@ -69,6 +72,11 @@ def older(tmp_path) -> Older:
 
 def files(manifest: dict) -> dict[str, str]:
     return {entry["path"]: entry["sha256"] for entry in manifest["files"] if entry["result"]}
+
+
+def rounded(text: str) -> dict:
+    """The JSON of a text with its fractions to 5 digits after the point."""
+    return json.loads(text, parse_float=lambda number: round(float(number), 5))
 
 
 def in_use(project: Project) -> dict:
@@ -120,7 +128,10 @@ def test_every_stage_is_built_once_more_and_comes_to_what_it_came_to(older):
         then, key = older.before(stage), built[stage]["key"]
         before, after = files(then), files(older.manifest(stage, key))
         assert before.keys() == after.keys()
-        assert {name for name in before if before[name] != after[name]} == following
+        measured = MEASURED.get(stage, set())
+        assert {name for name in before if before[name] != after[name]} - measured == following
+        for name in measured:
+            assert rounded(older.text(stage, key, name)) == rounded(older.text(stage, then["key"], name))
         for name in following - {"report.html", "summary.md", "metrics.json"}:
             moved = older.text(stage, key, name).replace(str(older.folder), MADE_IN)
             text = older.text(stage, then["key"], name)
@@ -132,11 +143,11 @@ def test_every_stage_is_built_once_more_and_comes_to_what_it_came_to(older):
                 moved, text = (without_search(one) for one in (moved, text))
             assert moved == text
         if stage == "evaluate":  # what was measured is what was measured then
-            measured, earlier = (json.loads(older.text(stage, k, "metrics.json")) for k in (key, then["key"]))
-            assert {n: measured[n] for n in ("summary", "general", "judge")} == {
+            figures, earlier = (json.loads(older.text(stage, k, "metrics.json")) for k in (key, then["key"]))
+            assert {n: figures[n] for n in ("summary", "general", "judge")} == {
                 n: earlier[n] for n in ("summary", "general", "judge")
             }
-            assert measured["retrieval"].items() >= earlier["retrieval"].items()
+            assert figures["retrieval"].items() >= earlier["retrieval"].items()
 
     assert in_use(older)["stages"]["export"]["key"] == PROMOTED, "an upgrade changes nothing about what is served"
     night = older.json("retrain", "--no-prefect")
