@@ -12,7 +12,7 @@ from pathlib import Path
 import prefect
 import pytest
 import yaml
-from conftest import Project
+from raft_project import Project
 
 from tasks.store.manifest import MANIFEST
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from conftest import Project
+from raft_project import Project
 
 pytestmark = pytest.mark.slow
 
