@@ -66,7 +66,18 @@ def test_the_image_is_built_and_works_for_any_user_on_a_read_only_root(tmp_path)
     buildah("copy", "-q", container, ours / "lib", "/usr/local/lib")
     buildah("run", "--isolation", "chroot", container, "/sbin/ldconfig")
     buildah("commit", "-q", container, "base")
-    options = ["--isolation", "chroot", "--build-arg", "BASE=localhost/base", "-t", "raft", "-f", "Containerfile"]
+    options = [
+        "--format",
+        "docker",
+        "--isolation",
+        "chroot",
+        "--build-arg",
+        "BASE=localhost/base",
+        "-t",
+        "raft",
+        "-f",
+        "Containerfile",
+    ]
     for name in ("pip.conf", "ssl/certs/ca-certificates.crt"):  # how this machine reaches the package index
         options += ["-v", f"/etc/{name}:/etc/{name}:ro"] if Path("/etc", name).exists() else []
     buildah("bud", *options, ".")
