@@ -56,7 +56,8 @@ class Guard:
         if host_of(headers.get("host", "")) not in self._hosts:
             raise ApiError(400, "This server is not known under that host name", code="invalid_host")
         origin = headers.get("origin")
-        if origin is not None and (urlsplit(origin).hostname or "") not in self._hosts:
+        # a page on another port of this machine is another site too
+        if origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower():
             raise ApiError(403, "Requests from pages of other sites are refused", code="invalid_origin")
         if self._keys and scope["path"] not in OPEN and not self._known(headers.get("authorization", "")):
             raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
