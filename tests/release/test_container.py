@@ -101,7 +101,7 @@ def test_the_image_is_built_and_works_for_any_user_on_a_read_only_root(tmp_path)
     )
     script = "\n".join([*mounts, f"exec chroot --userspec=12345:12345 {image} /bin/sh -c '{inside}'"])
     variables = dict(re.findall(r"^ *(?:ENV )?([A-Z_]+)=(\S+)", FILE.split("ENV ")[1].split("RUN ")[0], re.MULTILINE))
-    variables["PATH"] = "/opt/raft/bin:/usr/bin:/bin"
+    variables["PATH"] = "/opt/raft/bin:/usr/sbin:/usr/bin:/bin"
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-ec", script], env=variables, capture_output=True, text=True, timeout=600
     )
