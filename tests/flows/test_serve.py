@@ -34,7 +34,7 @@ def test_a_finished_run_is_served_and_a_signal_lets_streams_end(warm):
                     **body,
                     "model": f"{adapter}/raw",
                     "stream": True,
-                    "max_tokens": 150 + number,
+                    "max_tokens": 800 + number,
                     "ignore_eos": True,
                 }
                 with http.stream("POST", "/chat/completions", json=raw) as reply:
@@ -43,7 +43,8 @@ def test_a_finished_run_is_served_and_a_signal_lets_streams_end(warm):
             with concurrent.futures.ThreadPoolExecutor(4) as pool:
                 streams = [pool.submit(stream, number) for number in range(4)]
                 while "raft_requests_running 4.0" not in http.get(f"{ready['url'].removesuffix('/v1')}/metrics").text:
-                    time.sleep(0.05)
+                    assert not any(one.done() for one in streams), "a stream had ended before the last one began"
+                    time.sleep(0.01)
                 process.send_signal(signal.SIGTERM)
                 assert all(one.result()[-1] == "data: [DONE]" for one in streams)
         assert process.wait(60) == 0
