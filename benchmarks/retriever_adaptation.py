@@ -94,7 +94,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     embedder = Embedder.load(embedder_folder, calibration=calibration_file())
     with tempfile.TemporaryDirectory() as place:
         index = indexed(development.chunks, embedder, Path(place), cache)
-        retriever = Retriever(index, embedder, development.chunks, mode="hybrid", query_cache=cache)
+        retriever = Retriever(index, embedder, development.chunks, mode="hybrid", rerank_depth=30, query_cache=cache)
         share, weights = choose_share(sides.validation, retriever)
         searches = {mode: retriever.in_mode(mode) for mode in ("dense", "lexical", "hybrid")}
         weighted = retriever.in_mode("hybrid", lexical_share=share)

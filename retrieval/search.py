@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from retrieval.lexical import LexicalIndex
 
 FUSION_DEPTH = 100  # hits taken from each side before fusion
-RERANK_DEPTH = 30  # hits that a cross-encoder reads: tens of pairs a second on a CPU
+RERANK_DEPTH = 20  # hits that a cross-encoder reads: tens of pairs a second on a CPU
 
 
 class QueryEncoder(Protocol):

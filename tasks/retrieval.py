@@ -76,7 +76,7 @@ class RetrievalConfig(Section):
         "equal",
         "Of BM25 and vectors in hybrid search; measured = as validation questions show, equal where they are too few",
     )
-    rerank_depth: int = setting(30, "Hits that the cross-encoder reads", unit="passages", ge=2, le=1000)
+    rerank_depth: int = setting(20, "Hits that the cross-encoder reads", unit="passages", ge=2, le=1000)
 
     @property
     def reranker(self) -> str:

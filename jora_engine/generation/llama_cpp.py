@@ -69,6 +69,8 @@ def ask_llama_cpp(
     Raises:
         RaftError: llama.cpp is not installed, does not load the files, or ends before it has answered.
     """
+    from jora_engine.model.sharding import usable_cores  # which loads JAX: the other process does without
+
     if not available():
         raise RaftError("llama.cpp is not installed", do=f"pip install 'jora-raft[{EXTRA}]'")
     with tempfile.TemporaryDirectory() as scratch:
@@ -82,7 +84,7 @@ def ask_llama_cpp(
             "prompts": prompts,
             "tokens": new_tokens,
             "context": longest + new_tokens + 8,
-            "threads": threads or len(os.sched_getaffinity(0)),
+            "threads": threads or usable_cores(),
         }
         write_json(job, work)
         command = [sys.executable, "-P", "-m", "jora_engine.generation.llama_cpp", str(job)]

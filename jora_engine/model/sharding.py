@@ -40,15 +40,19 @@ def place(model: ModelConfig, shape: Sequence[int] | str = "auto") -> Placement 
     return Placement(make_mesh(shape), model)
 
 
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_cores(rows: int) -> None:
     """Makes JAX treat CPU cores as devices, as many as divide the `rows` of a micro batch, unless JAX has started.
 
     XLA:CPU runs loops (attention, the layers) on one thread; a device a core keeps all cores busy. In a process that
     has computed with JAX before, its devices stay as they are.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", math.gcd(cores, rows))
+        jax.config.update("jax_num_cpu_devices", math.gcd(usable_cores(), rows))
 
 
 def make_mesh(shape: Sequence[int] | str = "auto", devices: Sequence[Any] | None = None) -> Mesh:

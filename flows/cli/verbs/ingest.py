@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +67,7 @@ def changes(config: RunConfig, store: Store) -> dict[str, Any]:
         state: {"files": list(names), "chunks": sum(difference.chunks[name] for name in names), "what": words[state]}
         for state, names in difference.states.items()
     }
-    return {"files": files, "kept": list(difference.kept), "stages": [row.__dict__ for row in plan(config, "index")]}
+    return {"files": files, "kept": list(difference.kept), "stages": [asdict(row) for row in plan(config, "index")]}
 
 
 def _fate(config: RunConfig, names: Collection[str]) -> str:

@@ -97,7 +97,8 @@ def test_a_failed_stage_keeps_the_finished_ones(project):
 
 
 def test_a_teacher_none_of_whose_questions_survives_says_what_to_do(warm):
-    """A random model writes no question."""
+    """A random model writes no question that its passage is found by among vectors."""
+    warm.values["retrieval"] = {"mode": "dense"}
     del warm.values["questions"]["file"]
     warm.values["questions"] |= {"count": 4, "dtype": "float32", "batch_size": 4}
     warm.write()

@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from flows.calls import STAGES
+from raft_names import NAMES
 from tasks import gate, replay
 from tasks.build import keys, packages
 from tasks.build.packages import distribution_of, distributions_of, normal
@@ -158,7 +159,7 @@ EDITS = {
 @pytest.mark.slow
 def test_an_edit_changes_the_keys_of_the_stages_whose_work_it_is_and_of_no_other(tmp_path):
     """Every file of `tasks` is edited once, and some of the libraries; a remark is written into each of them, too."""
-    for folder in ("tasks", "data", "retrieval", "jora_engine", "flows"):
+    for folder in NAMES:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("raft_errors.py", "raft_names.py"):
         shutil.copy(ROOT / file, tmp_path)
