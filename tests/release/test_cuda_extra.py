@@ -22,7 +22,7 @@ def test_the_page_for_gpus_names_the_extra_and_the_versions_of_the_pins():
     assert f"jax {PINS['jax']}" in page
 
 
-@pytest.mark.slow
+@pytest.mark.heavy  # asks the package index
 @pytest.mark.parametrize("version", ["3.11.5", "3.12.0"])
 def test_the_extra_resolves_with_everything_else(version, tmp_path):
     if importlib.util.find_spec("uv") is None:

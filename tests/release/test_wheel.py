@@ -32,7 +32,7 @@ def test_the_sdist_holds_what_it_is_built_from_and_its_licence(sdist):
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "constraints.txt", "raft_version.py"} <= names
 
 
-@pytest.mark.slow
+@pytest.mark.heavy  # `make release` does the same in an empty environment
 def test_a_user_s_first_run_from_the_wheel_alone(installed, tmp_path):
     base, embedder = make_base(tmp_path / "base"), make_embedder(tmp_path / "embedder")
     values = (f"models.base={base}", f"models.embedder={embedder}", "retrieval.mode=lexical", "train.dtype=float32")

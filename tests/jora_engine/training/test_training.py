@@ -233,7 +233,7 @@ def files(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.slow
+@pytest.mark.heavy  # tests/flows/test_interrupts.py kills a training in a run
 def test_killed_and_terminated_trainers_end_in_the_bytes_of_an_undisturbed_one(job, tmp_path):
     options = {"epochs": 30, "checkpoint_every_steps": 5}
     code, lines = finish(start(job("whole", **options)))
