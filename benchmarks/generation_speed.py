@@ -44,8 +44,8 @@ def run_engine(job: dict[str, Any]) -> Callable[[list[list[int]], int], list[lis
     generator = Generator(Path(job["model"]), dtype=job["dtype"], max_rows=job["rows"])
 
     def run(prompts: list[list[int]], count: int) -> list[list[int]]:
-        made = generator.generate(prompts, max_new_tokens=count, ignore_eos=True)
-        return [list(one.token_ids) for one in made]
+        completions = generator.generate(prompts, max_new_tokens=count, ignore_eos=True)
+        return [list(one.token_ids) for one in completions]
 
     return run
 
@@ -91,9 +91,9 @@ def child(side: str, job_file: Path) -> int:
 
     def clock(name: str, some: list[list[int]], tokens: int) -> list[list[int]]:
         wall, cpu = time.perf_counter(), time.process_time()
-        made = run(some, tokens)
+        replies = run(some, tokens)
         seconds[name] = time.perf_counter() - wall, time.process_time() - cpu
-        return made
+        return replies
 
     clock("prefill", prompts, 1)
     tokens = clock("batch", prompts, count)

@@ -199,12 +199,12 @@ def covidqa(data: Path, embedder: Path) -> Development:
     ]
     chunks = chunk_documents(documents, embedder / "tokenizer.json", options=ChunkOptions(max_tokens=128))
     own = {row["id"] for row in papers}
-    asked = [
+    rows = [
         {"question": row["question"], "answer": row["answers"][0], "document": row["gold_doc_ids"][0]}
         for row in rows_of(folder / "questions.jsonl")
         if row["gold_doc_ids"][0] in own
     ]
-    questions = import_questions(asked, chunks, documents=documents).questions
+    questions = import_questions(rows, chunks, documents=documents).questions
     return development_of(chunks, [q for q in questions if q.gold_chunk_ids])
 
 

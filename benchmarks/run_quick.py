@@ -111,8 +111,8 @@ def fault(code: int, out: str, declared: Declaration) -> str:
     except ValueError:
         figures = None
     if code:
-        told = next((line for line in reversed(lines) if line.startswith("goals missed")), lines[-1])
-        return f"exit code {code}: {told[:300]}"
+        reason = next((line for line in reversed(lines) if line.startswith("goals missed")), lines[-1])
+        return f"exit code {code}: {reason[:300]}"
     if not isinstance(figures, dict):
         return "the last line is no JSON object"
     if not declared.keys:
