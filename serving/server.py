@@ -66,17 +66,21 @@ def run_server(
             raise BadInput(f"{host}:{port} cannot be used ({error.strerror})", do="give another --port") from error
         warm()
         server.loop.start()
-        server.ready = True
         shown = f"[{host}]" if ":" in host else host
-        say(f"http://{shown}:{listening.getsockname()[1]}")
+        address = f"http://{shown}:{listening.getsockname()[1]}"
+
+        def begin() -> None:
+            server.ready = True
+            say(address)
+
         try:
-            asyncio.run(_run(app, server, listening))
+            asyncio.run(_run(app, server, listening, begin))
         finally:
             server.loop.stop()
             server.searches.shutdown(wait=False, cancel_futures=True)
 
 
-async def _run(app: object, server: Server, listening: socket.socket) -> None:
+async def _run(app: object, server: Server, listening: socket.socket, begin: Callable[[], None]) -> None:
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         log_config=None,
@@ -85,7 +89,7 @@ async def _run(app: object, server: Server, listening: socket.socket) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=int(server.limits.deadline_seconds),
     )
-    own = _Uvicorn(config)
+    own = _Uvicorn(config, begin)
     loop = asyncio.get_running_loop()
     end = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -101,7 +105,19 @@ async def _run(app: object, server: Server, listening: socket.socket) -> None:
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn without its own signal handlers, which would end streams before we say so."""
+    """uvicorn without its own signal handlers, which would end streams before we say so.
+
+    `begin` is called once it listens: whoever is told the address then can connect.
+    """
+
+    def __init__(self, config: uvicorn.Config, begin: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._begin = begin
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._begin()
 
     @contextlib.contextmanager
     def capture_signals(self):
