@@ -59,9 +59,7 @@ class Development:
 def main() -> int:
     default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="twelve check questions of SQuAD unless --set says more, nothing fitted"
-    )
+    parser.add_argument("--quick", action="store_true", help="twelve questions of SQuAD or --set, nothing fitted")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     parser.add_argument("--set", action="append", choices=("covidqa", "squad"), help="only these sets")

@@ -1,4 +1,4 @@
-"""What a command costs before its own work begins: CPU seconds of `raft search`, `raft ask` and an unchanged `raft run`.
+"""What commands cost before their own work: CPU seconds of `raft search`, `raft ask` and an unchanged `raft run`.
 
     python benchmarks/startup.py --quick
     python benchmarks/startup.py --json
@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 from miniature import write_base
