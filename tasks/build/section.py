@@ -22,9 +22,9 @@ class Section(BaseModel):
     def _no_boolean_for_a_number(cls, value: Any, field: ValidationInfo) -> Any:
         """`rank: yes` is no 1: what YAML reads as a boolean stands for a number nowhere, nor in a list of them."""
         items = value if isinstance(value, (list, tuple)) else [value]
-        if any(isinstance(item, bool) for item in items):
-            if not _takes_booleans(cls.model_fields[str(field.field_name)].annotation):
-                raise PydanticCustomError("boolean", "a boolean")
+        takes = _takes_booleans(cls.model_fields[str(field.field_name)].annotation)
+        if not takes and any(isinstance(item, bool) for item in items):
+            raise PydanticCustomError("boolean", "a boolean")
         return value
 
 

@@ -15,7 +15,6 @@ from flows.cli.output import Terminal, emit
 from raft_errors import BadInput
 from tasks.config import CONFIG_NAME, RunConfig, describe_values
 
-
 WIDTH = 100
 
 
