@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from flows.licences import licences_of
 from flows.pipeline import pipeline
 from flows.run import Models, Run, store_of
-from raft_errors import BadInput
 from tasks.build import kept
 from tasks.build.events import silent
 from tasks.build.origin import elsewhere
 from tasks.build.stage import Request, Stage
 from tasks.config import RunConfig
-from tasks.inputs.licences import Licences, of_model, of_teacher
-from tasks.inputs.model_catalog import CATALOG
 from tasks.inputs.models import on_this_machine
 from tasks.store.manifest import Manifest
 from tasks.store.store import Store
@@ -168,26 +165,6 @@ def _rerank_notice(config: RunConfig, store: Store) -> str:
     else:
         cost = f"{seconds * section.rerank_depth / figures['candidates']:.2f} s a question when records were last made"
     return f"Reranking with {section.reranker}: {section.rerank_depth} candidates a question, {cost}"
-
-
-def licences_of(config: RunConfig) -> Licences:
-    """Of base, embedder and teacher; of the documents only what is known without reading them."""
-    given, models, asked = config.licences, config.models, config.questions
-    base = given.base or of_model(models.base, _folder(models.base, models.base_revision))
-    embedder = given.embedder or of_model(models.embedder, _folder(models.embedder, models.embedder_revision))
-    teacher = ""
-    if asked.file is None:
-        local = asked.teacher == "local"
-        teacher = given.teacher or (base if local else of_teacher(asked.teacher_model, asked.teacher_url))
-    return Licences(base, embedder, teacher)
-
-
-def _folder(name: str, revision: str | None) -> Path | None:
-    try:
-        files = on_this_machine(name, revision) if name not in CATALOG else None
-    except BadInput:
-        return None
-    return files.folder if files else None
 
 
 def changed(request: Request, last: Manifest | None, store: Store) -> list[str]:

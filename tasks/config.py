@@ -273,6 +273,8 @@ def _problem(detail: Mapping[str, Any]) -> str:
         return f"{name} is missing" + (f", expected {describe_values(field)}" if field else "")
     value = detail["input"]
     text = "a mapping" if isinstance(value, (dict, BaseModel)) else repr(value_without_secrets(value))
+    if isinstance(value, bool):  # as YAML means it, which reads yes and on as true, no and off as false
+        text = f"{str(value).lower()} (so YAML reads yes, no, on and off)"
     if field is None:
         return f"{name} is {text}, expected {_section_of(where)}"
     places = [int(part) + 1 for part in where[len(path) :] if part.isdigit()]

@@ -16,6 +16,7 @@ from typing import Any
 from data.evaluation.promotion import GENERAL, Decision
 from data.evaluation.scoring import CLOSED
 from data.statistics import detectable_difference
+from data.text.counts import counted
 from data.text.normalisation import normalise
 from data.training_coverage import seen_share, unseen_records
 
@@ -245,7 +246,7 @@ def _search_step(probe: Probe) -> tuple[str, str]:
     tried = f"this run's {trial.questions} validation questions"
     ways = [(hits, f"search in mode {name} (retrieval.mode)") for name, hits in trial.by_mode.items()]
     ways += [
-        (hits, f"show {count} passages (records.distractors: {count - 1})")
+        (hits, f"show {counted(count, 'passage')} (records.distractors: {count - 1})")
         for count, hits in sorted(trial.by_passages.items())
     ]
     best, do = max(ways, key=lambda way: way[0], default=(0, ""))  # the first of equals: a mode costs no tokens

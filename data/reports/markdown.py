@@ -12,6 +12,7 @@ from data.evaluation.scoring import METRICS
 from data.reports.page import percent
 from data.reports.tables import change_words, cut_short, general_table, setting_tables, warning_lines
 from data.statistics import TOO_FEW
+from data.text.counts import counted
 
 
 def summary_markdown(
@@ -30,11 +31,11 @@ def summary_markdown(
         lines += [_cell(verdict_in_markdown(decision)), ""]
     headline = summary.get("headline")
     if headline:
-        change = change_words(headline["verdict"])
+        change, questions = change_words(headline["verdict"]), counted(headline["n"], "question")
         lines += [
             f"{METRICS[HEADLINE]} of {other.lower()} against {base.lower()} with "
             f"{setting_words(summary['headline_setting'])}: **{change}**. {percent(headline['base'])} → "
-            f"{percent(headline['other'])}, difference {_points(headline)} points on {headline['n']} questions.",
+            f"{percent(headline['other'])}, difference {_points(headline)} points on {questions}.",
         ]
     else:
         lines.append("No question was answered by both.")

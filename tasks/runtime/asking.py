@@ -31,6 +31,11 @@ class Asked:
         """The text of each passage shown."""
         return [citation.text for citation in self.citations]
 
+    @property
+    def refusal(self) -> str:
+        """The reply of a question for which no passage was found, which no model needs to be asked for."""
+        return f"{self.template.answer_marker} {self.template.refusal}"
+
     def messages(self) -> list[dict[str, str]]:
         """The prompt in chat form, as the adapter was trained."""
         passages = [Passage(citation.title, citation.text) for citation in self.citations]

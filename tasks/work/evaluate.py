@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.nouns import Record, read_jsonl, write_jsonl
 from data.teachers.protocol import Teacher
+from data.text.counts import counted
 from data.text.urls import value_without_secrets
 from raft_errors import BadInput
 from tasks.runtime.contenders import Contender, contenders
@@ -109,7 +110,7 @@ def build(
     if decision:
         metrics |= {"verdict": decision.verdict, "reason": decision.reason}
     return Outcome(
-        f"{len(sample)} of {len(test)} test records, {len(who)} × {len(questions)} answers"
+        f"{len(sample)} of {counted(len(test), 'test record')}, {len(who)} × {counted(len(questions), 'answer')}"
         f"{_in_words(headline, decision)}",
         metrics | ({"general_skills": general.get("verdict")} if general else {}),
     )

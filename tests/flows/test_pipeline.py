@@ -32,6 +32,13 @@ def test_a_run_ends_with_the_paths_of_what_it_made(finished):
         assert f"✓ {stage}" in done.stderr
 
 
+def test_a_run_that_builds_says_which_licences_are_not_known(finished):
+    """The tiny base has no licence beside it, and no document names one."""
+    _, done = finished
+    assert "The licence of the base model is not known: set `licences.base`." in done.stderr
+    assert done.stderr.count("No document names a licence: set `licences.documents`.") == 1
+
+
 def test_a_second_run_says_that_nothing_had_to_run_and_starts_no_server(finished):
     project, _ = finished
     done = project.process("run")

@@ -48,6 +48,12 @@ def ask(
     contract = _contract(run, built)
     template = template_from_contract(contract)
     asked = put(question, open_search(run, built), template, contract, k=k, where=where_filter(where))
+    if where and not asked.citations:
+        raise BadInput(
+            f"No passage passes --where {' '.join(where)}",
+            expected="a filter that some passage of the corpus passes",
+            do="correct the filter; `raft search` shows sources",
+        )
     passages = [citation.to_dict() for citation in asked.citations]
     adapters: dict[str, Path | None] = {} if base else {"adapter": built["export"].path("adapter")}
     if base or compare:
@@ -57,6 +63,9 @@ def ask(
     out = Terminal()
     answers = {}
     for name, adapter in adapters.items():
+        if not asked.citations:
+            answers[name] = asked.read(asked.refusal)
+            continue
         if not json:
             out.print(f"[dim]{name} writes:[/dim]")
         show = None if json else _Stream(out)
@@ -76,7 +85,7 @@ def ask(
             place = f" [{quote['passage']}]" if quote["passage"] else ""
             out.print(f'  "{shown(quote["text"])}"{place} ({_place_in_words(quote)})', markup=False, soft_wrap=True)
         out.print()
-    out.print("Passages shown:")
+    out.print("Passages shown:" if passages else "No passage was found, so no model was asked.")
     for number, passage in enumerate(passages, 1):
         page = f", page {passage['page']}" if passage["page"] else ""
         place = f"characters {passage['start']}-{passage['end']}"

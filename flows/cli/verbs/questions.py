@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from data.nouns import ItemCache, Question
+from data.text.counts import counted
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import Display, Terminal, emit, table, warn
@@ -128,7 +129,10 @@ def _retriever(run: Run, built: Built, cache: ItemCache) -> Retriever:
 def _outlook(preview: Preview, priced: bool) -> list[str]:
     """What the whole run will need, in words."""
     left = preview.planned - preview.answered
-    lines = [f"{preview.planned} questions are planned; {preview.answered} of them are answered and cost nothing more."]
+    lines = [
+        f"{counted(preview.planned, 'question is', 'questions are')} planned; answered already, which costs nothing "
+        f"more: {preview.answered}."
+    ]
     rest = preview.estimate
     if rest is None:
         return lines + (["Nothing was answered, so nothing can be told of the rest."] if left else [])
