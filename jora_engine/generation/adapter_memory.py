@@ -61,11 +61,17 @@ def prepare_adapter(folder: Path, config: ModelConfig, dtype: str, base_digest: 
     return PreparedAdapter(digest.hexdigest(), lora_config.rank, factors)
 
 
+def unknown_adapter(name: str) -> BadInput:
+    """The error for a name that means nothing."""
+    return BadInput(f"no adapter {name!r}", expected="the name of a registered adapter")
+
+
 class AdapterMemory:
     """The adapters that requests may name. Safe to use from several threads.
 
     Attributes:
         broken: reason by name of those that could not be used.
+        asked, hits: how often an adapter was wanted, and was in memory.
     """
 
     def __init__(
@@ -79,9 +85,11 @@ class AdapterMemory:
     ) -> None:
         self.max_bytes, self.max_rank = max_bytes, max_rank
         self.broken: dict[str, BadInput] = {}
+        self.asked = self.hits = 0
         self._config, self._dtype, self._base_digest = config, dtype, base_digest
         self._folders: dict[str, Path] = {}
         self._ready: OrderedDict[str, PreparedAdapter] = OrderedDict()
+        self._digests: dict[str, str] = {}  # of all that were read and are registered, in memory or not
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -96,11 +104,21 @@ class AdapterMemory:
             self.broken.pop(name, None)
             self._ready.pop(name, None)
 
-    def remove(self, name: str) -> None:
-        """Forgets a name and frees its memory; rows that use the adapter keep it in their slot."""
+    def remove(self, name: str) -> str | None:
+        """Forgets a name and frees its memory; rows that use the adapter keep it in their slot.
+
+        Returns:
+            The digest of what was read under that name last.
+        """
         with self._lock:
             for of in (self._folders, self._ready, self.broken):
                 of.pop(name, None)
+            return self._digests.pop(name, None)
+
+    def registered(self, name: str) -> bool:
+        """Whether the name means an adapter, broken or not."""
+        with self._lock:
+            return name in self._folders
 
     def get(self, name: str) -> PreparedAdapter:
         """The adapter of a name, from memory or from disk.
@@ -109,13 +127,15 @@ class AdapterMemory:
             BadInput: unknown, or broken (again without reading it).
         """
         with self._lock:
+            self.asked += 1
             if name in self._ready:
+                self.hits += 1
                 self._ready.move_to_end(name)
                 return self._ready[name]
             if name in self.broken:
                 raise self.broken[name]
             if name not in self._folders:
-                raise BadInput(f"no adapter {name!r}", expected="the name of a registered adapter")
+                raise unknown_adapter(name)
             folder = self._folders[name]
         try:
             adapter = self._read(name, folder)
@@ -127,6 +147,7 @@ class AdapterMemory:
         with self._lock:
             if self._folders.get(name) == folder:
                 self._ready[name] = adapter
+                self._digests[name] = adapter.digest
                 while sum(one.bytes for one in self._ready.values()) > self.max_bytes and len(self._ready) > 1:
                     self._ready.popitem(last=False)
         return adapter
@@ -156,4 +177,6 @@ class AdapterMemory:
                 "in_memory": len(ready),
                 "bytes": sum(ready),
                 "broken": sorted(self.broken),
+                "asked": self.asked,
+                "hits": self.hits,
             }

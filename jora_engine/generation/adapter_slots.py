@@ -41,12 +41,14 @@ class AdapterSlots:
         layers: for each decoder layer its groups' `Slotted`; empty until the first adapter comes.
         rank: padded.
         users: rows by slot.
+        asked, hits: how often an adapter was wanted, and was in a slot.
     """
 
     def __init__(self, config: ModelConfig, dtype: str, rows: int) -> None:
         self.count = rows + 1
         self.rank, self._modules = 0, frozenset[str]()
         self.users: Counter[int] = Counter()
+        self.asked = self.hits = 0
         self.layers: list[dict[str, Slotted]] = [{} for _ in range(config.num_layers)]
         self._config, self._dtype = config, dtype
         self._held: OrderedDict[int, PreparedAdapter] = OrderedDict()  # by slot, least recently used first
@@ -61,6 +63,8 @@ class AdapterSlots:
             self.users[0] += 1
             return 0
         slot = next((s for s, held in self._held.items() if held.digest == adapter.digest), None)
+        self.asked += 1
+        self.hits += slot is not None
         if slot is None:
             self._grow(adapter.rank, frozenset(adapter.factors))
             slot = self._free_slot()
@@ -137,4 +141,5 @@ class AdapterSlots:
     def figures(self) -> dict[str, Any]:
         """For people and metrics."""
         used = sum(1 for slot in self._held if self.users[slot])
-        return {"slots": self.count - 1, "held": len(self._held), "used": used, "rank": self.rank}
+        sizes = {"slots": self.count - 1, "held": len(self._held), "used": used, "rank": self.rank}
+        return {**sizes, "asked": self.asked, "hits": self.hits}
