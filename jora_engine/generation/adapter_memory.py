@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from jora_engine.adapters.peft_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_factors
+from jora_engine.adapters.peft_folder import read_factors
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.files.tensor_files import dtype_named
+from jora_engine.generation.adapter_layout import Layout, layout_for
 from raft_errors import BadInput, RaftError
 
 
@@ -26,18 +26,30 @@ class PreparedAdapter:
     """An adapter as the device takes it.
 
     Attributes:
-        digest: hex sha256 over its configuration and weights.
-        factors: by module, A `[layers, rank, in]` and B `[layers, rank, out]` with the scale in it, in the model's
-            dtype.
+        digest: hex sha256 over rank, layout and numbers: all that its answers depend on.
+        rank: without padding.
+        packed: `[layers, numbers]` of `layout` in the model's dtype, the scale in B.
     """
 
     digest: str
     rank: int
-    factors: dict[str, tuple[np.ndarray, np.ndarray]]
+    layout: Layout
+    packed: np.ndarray
 
     @property
     def bytes(self) -> int:
-        return sum(x.nbytes for pair in self.factors.values() for x in pair)
+        return self.packed.nbytes
+
+    def in_layout(self, layout: Layout) -> np.ndarray:
+        """`packed` for a layout with room for more; the array itself where the layouts are one."""
+        if layout == self.layout:
+            return self.packed
+        packed = np.zeros((layout.layers, layout.numbers), self.packed.dtype)
+        places = layout.factors(packed)
+        for name, factors in self.layout.factors(self.packed).items():
+            for place, factor in zip(places[name], factors, strict=True):
+                place[:, : self.layout.rank] = factor
+        return packed
 
 
 def prepare_adapter(folder: Path, config: ModelConfig, dtype: str, base_digest: str | None = None) -> PreparedAdapter:
@@ -47,18 +59,14 @@ def prepare_adapter(folder: Path, config: ModelConfig, dtype: str, base_digest: 
         BadInput: see `read_factors`.
     """
     lora, lora_config = read_factors(folder, config, base_digest)
-    kind, scale = dtype_named(dtype), np.float32(lora_config.scale)
-    factors = {
-        name: (
-            pair["a"].astype(kind, copy=False),
-            np.ascontiguousarray((pair["b"] * scale).astype(kind, copy=False).transpose(0, 2, 1)),
-        )
-        for name, pair in lora.items()
-    }
-    digest = hashlib.sha256()
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
-    return PreparedAdapter(digest.hexdigest(), lora_config.rank, factors)
+    layout = layout_for(config, lora_config.rank, lora)
+    packed, scale = layout.empty(dtype), np.float32(lora_config.scale)
+    for name, (a, b) in layout.factors(packed).items():
+        a[:, : lora_config.rank] = lora[name]["a"]
+        b[:, : lora_config.rank] = (lora[name]["b"] * scale).transpose(0, 2, 1)
+    digest = hashlib.sha256(f"{lora_config.rank} {layout} {dtype}".encode())
+    digest.update(packed.view(np.uint8).data)
+    return PreparedAdapter(digest.hexdigest(), lora_config.rank, layout, packed)
 
 
 def unknown_adapter(name: str) -> BadInput:
