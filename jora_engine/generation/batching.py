@@ -18,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jora_engine.generation import decode as programs
-from jora_engine.generation.adapter_memory import AdapterMemory
+from jora_engine.generation.adapter_memory import AdapterMemory, unknown_adapter
 from jora_engine.generation.adapter_slots import AdapterSlots
 from jora_engine.generation.decode import STEPS
 from jora_engine.generation.loaded import LoadedModel
 from jora_engine.generation.prefix_cache import PrefixCache, chunk_key
 from jora_engine.generation.requests import Completion, Job, Request, TokenScore, check_request
-from jora_engine.generation.sampling import Sampling
+from jora_engine.generation.row_arrays import barred, row_arrays
 from jora_engine.model import kv_cache
 from jora_engine.model.rope_table import by_length
 
@@ -69,6 +69,7 @@ class Engine:
         self._lock = threading.Lock()
         self._cache = self._new_cache(rows, kv_cache.FIRST)
         self._unneeded = self._admitted = 0
+        self._leaving: set[str] = set()  # digests of adapters that were unloaded
         self._nothing_barred = jnp.zeros((rows, model.config.vocab_size), bool)
         self._angles_by_length = any(kind.rope and by_length(kind.rope) for kind in model.config.kinds)
 
@@ -91,17 +92,29 @@ class Engine:
             BadInput: the request cannot work, or its adapter is unknown or broken.
         """
         check_request(request, self.model.config, name)
-        adapter = None
+        adapter, memory = None, self.adapters or AdapterMemory(self.model.config, self.model.dtype)
         if request.adapter is not None:
-            adapter = (self.adapters or AdapterMemory(self.model.config, self.model.dtype)).get(request.adapter)
+            adapter = memory.get(request.adapter)
         job = Job(request, adapter, on_text, on_done)
         with self._lock:
+            if request.adapter is not None and not memory.registered(request.adapter):
+                raise unknown_adapter(request.adapter)  # unloaded while it was read
             self._waiting.append(job)
         return job
 
     def cancel(self, job: Job) -> None:
         """Ends a job as `abort` before the next decode call; one that has ended stays as it is."""
         job.cancelled = True
+
+    def unload(self, name: str) -> None:
+        """Forgets an adapter's name and its host memory at once; its slot and cached chunks go with its last row.
+
+        Requests that were submitted before still run with it.
+        """
+        with self._lock:
+            digest = self.adapters.remove(name) if self.adapters else None
+            if digest is not None:
+                self._leaving.add(digest)
 
     def pending(self) -> int:
         """Requests that wait for a row."""
@@ -118,6 +131,7 @@ class Engine:
             Whether there is more to do.
         """
         self._drop_cancelled()
+        self._drop_unloaded()
         self._admit()
         self._fit()
         self._prefill()
@@ -153,7 +167,7 @@ class Engine:
     def warm(self, longest: int) -> None:
         """Compiles every program that requests of up to so many tokens, prompt and answer, can need."""
         model, columns, last = self.model, kv_cache.FIRST, kv_cache.columns_for(longest + STEPS)
-        idle = self._row_arrays()
+        idle = row_arrays(self._rows, model.tokenizer.eos_ids)
         self.slots.warm()
         while columns <= last:
             cache = self._new_cache(self.rows, columns)
@@ -206,6 +220,19 @@ class Engine:
         for place, row in enumerate(self._rows):
             if row and row.cancelled:
                 self._free(place, self._aborted(row))
+
+    def _drop_unloaded(self) -> None:
+        """Frees what unloaded adapters still hold, once no request has them."""
+        if not self._leaving:
+            return
+        with self._lock:
+            jobs = [*self._waiting, *self._rows]
+            used = {job.adapter.digest for job in jobs if job and job.adapter}
+            gone, self._leaving = self._leaving - used, self._leaving & used
+        for digest in gone:
+            self.slots.evict(digest)
+            if self.prefixes is not None:
+                self.prefixes.forget(digest)
 
     def _aborted(self, job: Job) -> Completion:
         return job.completed(job.settled(self.model.tokenizer), len(job.made), "abort")
@@ -316,13 +343,19 @@ class Engine:
         if not any(jobs):
             return
         try:
-            barred = self._barred(jobs)
+            banned = barred(jobs, self.model.config.vocab_size)
         except Exception as error:  # noqa: BLE001  a constraint is the caller's code, and its fault that job's alone
             self._blame(jobs, error)
             return
         model = self.model
         self._cache, made = programs.decode(
-            model.params, model.layers, self.slots.layers, self._cache, *self._row_arrays(), barred, config=model.config
+            model.params,
+            model.layers,
+            self.slots.layers,
+            self._cache,
+            *row_arrays(self._rows, model.tokenizer.eos_ids),
+            self._nothing_barred if banned is None else banned,
+            config=model.config,
         )
         tokens = np.asarray(made.token)
         scored = any(job and job.request.logprobs is not None for job in jobs)
@@ -358,48 +391,6 @@ class Engine:
                 except Exception as own:  # noqa: BLE001
                     self._free(place, own)
 
-    def _row_arrays(self) -> tuple[programs.Rows, Sampling, np.int32]:
-        ends = self.model.tokenizer.eos_ids
-
-        def column(value: Callable[[Job], Any], empty: Any, dtype: type) -> np.ndarray:
-            return np.asarray([empty if job is None else value(job) for job in self._rows], dtype)
-
-        def request(name: str, empty: Any, dtype: type) -> np.ndarray:
-            return column(lambda job: getattr(job.request, name), empty, dtype)
-
-        rows = programs.Rows(
-            token=column(lambda j: (j.made or j.request.prompt)[-1], 0, np.int32),
-            position=column(_position, 0, np.int32),
-            left=column(lambda j: j.request.max_new_tokens - len(j.made) if j.ready else 0, 0, np.int32),
-            made=column(lambda j: len(j.made), 0, np.int32),
-            slot=column(lambda j: j.slot, 0, np.int32),
-            ends=np.asarray(
-                [[-1] * len(ends) if job is None or job.request.ignore_eos else ends for job in self._rows], np.int32
-            ).reshape(self.rows, len(ends)),
-            scored=column(lambda j: j.request.logprobs is not None, False, bool),
-        )
-        sampling = Sampling(
-            temperature=request("temperature", 0.0, np.float32),
-            top_p=request("top_p", 1.0, np.float32),
-            top_k=request("top_k", 0, np.int32),
-            key=column(lambda j: j.request.key, np.zeros(2, np.uint32), np.uint32),
-        )
-        # who listens hears the first token before it is followed by others
-        first = any(job and job.on_text and job.ready and not job.made for job in self._rows)
-        return rows, sampling, np.int32(1 if first else STEPS)
-
-    def _barred(self, jobs: Sequence[Job | None]) -> Any:
-        """`[rows, vocab]` bool: what may not come next."""
-        allowed = [job.request.allowed(job.made) if job and job.request.allowed else None for job in jobs]
-        if not any(allowed):
-            return self._nothing_barred
-        out = np.zeros(self._nothing_barred.shape, bool)
-        for place, ids in enumerate(allowed):
-            if ids:
-                out[place] = True
-                out[place, [i for i in ids if i < out.shape[1]]] = False
-        return out
-
 
 class _CallerFault(Exception):
     """What a caller's own function raised."""
@@ -407,13 +398,6 @@ class _CallerFault(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-def _position(job: Job) -> int:
-    """Of the next input token; of a prompt that is still run, the first column that nothing was written to."""
-    if not job.ready:
-        return job.prefilled
-    return len(job.request.prompt) + len(job.made) - 1
 
 
 def _score(token: int, number: int, scores: list[np.ndarray], wanted: int) -> TokenScore:
