@@ -50,10 +50,14 @@ class CompletionForm(Form[CompletionRequest]):
         scores = answer.completion.scores
         if scores is None:
             return None
-        tokens = [self.spell(score.token) for score in scores]
+        tokens, best = [self.spell(score.token) for score in scores], []
+        for token, score in zip(tokens, scores, strict=True):
+            # two tokens may have one text, e.g. parts of characters: the likelier counts
+            likelier_last = [(self.spell(other), logprob) for other, logprob in reversed(score.best)]
+            best.append({token: score.logprob, **dict(likelier_last)})
         return {
             "tokens": tokens,
             "token_logprobs": [score.logprob for score in scores],
-            "top_logprobs": [{self.spell(token): logprob for token, logprob in score.best} for score in scores],
+            "top_logprobs": best,
             "text_offset": [0, *itertools.accumulate(map(len, tokens))][: len(tokens)],
         }
