@@ -42,7 +42,7 @@ from tasks.work.adapt import Sides, sides_of
 
 NEEDS = "data sentence-transformers/all-MiniLM-L6-v2 cross-encoder/ms-marco-MiniLM-L12-v2"
 KEYS = "sets/*/searches/*/recall@1 sets/*/weights/lexical_share"
-SQUAD_ARTICLES = 14  # the test articles of `literature_protocols`, which are development from now on
+SQUAD_ARTICLES = 14  # the development part of `literature/parts.py`
 SIDES = SplitOptions(validation=0.25, test=0.4)
 PASSAGES = 4  # that an answer is written from
 

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flows.build import work
-from flows.calls import CALLS, STAGES, calls_to
+from flows.calls import CALLS, calls_to
 from flows.finished import remember
-from flows.pipeline import ONLY_ADAPTED, Prepared, assess, prepare, read
+from flows.pipeline import Prepared, assess, prepare, read
 from flows.retraining.choice import choose_action, settings_of
 from flows.retraining.concluding import conclude, end_trial, manifests, take_up
 from flows.run import Run, at_work
-from flows.walk import Built, Walk, follow
+from flows.walk import Built, Walk, asked_for, follow
 from raft_errors import RaftError
 from tasks import gate, replay, train
 from tasks.adapters.decisions import Open, RetrainDecision, append, days_since_training, note, read_decisions, read_open
@@ -75,8 +75,7 @@ def retrain(run: Run, *, direct: bool = False, force: bool = False) -> RetrainDe
 def _remember(run: Run, night: RetrainDecision) -> None:
     """What is in use after the night counts as finished: all of it, or all but an adapter that was not taken."""
     taken = night.result in ("promoted", "the same adapter")
-    fitted = run.wants(STAGES["adapt"])
-    calls = [call for call in (CALLS if taken else calls_to("records")) if fitted or call.name not in ONLY_ADAPTED]
+    calls = [call for call in (CALLS if taken else calls_to("records")) if asked_for(run, call.name)]
     links = {call.name: night.stages[call.name] for call in calls if call.name in night.stages}
     if len(built := manifests(run, links)) == len(calls):
         remember(run, built)

@@ -39,7 +39,7 @@ def advise(
     run, built, stale = ready(config, set_, "records")
     warn(stale)
     finished = published(run, "evaluate") or {}
-    sections = {name: getattr(run.config, name).model_dump() for name in ("retrieval", "records", "train")}
+    sections = {name: getattr(run.config, name).model_dump() for name in ("retrieval", "adapt", "records", "train")}
     display = Display()
     display(Started("probe"))
     try:

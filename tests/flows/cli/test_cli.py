@@ -23,6 +23,7 @@ VERBS = [
     "adapt",
     "embed_adapted",
     "index_adapted",
+    "calibrate",
     "search",
     "ask",
     "serve",

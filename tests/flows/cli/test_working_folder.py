@@ -49,6 +49,7 @@ LIBRARY_CALLS = {
     "index_adapted": [],
     "records": ["--show", "1"],
     "train": [],
+    "calibrate": [],
     "export": [],
     "evaluate": [],
     "report": [],
@@ -69,7 +70,7 @@ LIBRARY_CALLS = {
     "models": [],
 }
 """Verbs whose work is done in the process itself."""
-NOT_ASKED_FOR = {"adapt": 2, "embed_adapted": 2, "index_adapted": 2}
+NOT_ASKED_FOR = {"adapt": 2, "embed_adapted": 2, "index_adapted": 2, "calibrate": 2}
 """Those of them that this project's settings leave nothing to do, and how they end."""
 SERVERS = {"server", "schedule", "serve"}
 """Verbs that stay: tests/flows/test_foreign_page.py, test_lost_server.py and test_serve.py start them."""
