@@ -32,6 +32,14 @@ class Said(NamedTuple):
     stderr: str
 
 
+def raft_here(folder: Path, *arguments: str) -> Said:
+    """Runs `raft` within this process, in a folder."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = invoke(arguments)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
 class Project:
     """A folder with a configuration, in which `raft` is run as a user runs it."""
 
@@ -76,17 +84,11 @@ class Project:
 
     def raft(self, *arguments: str, check: bool = True) -> Said:
         """Runs `raft` within this process (libraries are loaded once), in the project's folder."""
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            patch.chdir(self.folder)
+        with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAFT_CACHE", self.environment["RAFT_CACHE"])
-            code = invoke(arguments)
-        assert not check or code == 0, err.getvalue()
-        return Said(code, out.getvalue(), err.getvalue())
+            done = raft_here(self.folder, *arguments)
+        assert not check or done.returncode == 0, done.stderr
+        return done
 
     def json(self, *arguments: str, check: bool = True) -> dict:
         """The JSON object that `raft ... --json` prints."""

@@ -172,14 +172,8 @@ def test_fewer_rows_than_one_batch_are_refused():
         plan_steps(examples(10), dataclasses.replace(TRAIN, accumulation=64))
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """The folder of compiled programs that the trainers of this module share, as the trainings of one user do."""
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture
-def job(model_folder, bpe, compiled, tmp_path):
+def job(model_folder, bpe, tmp_path):
     """A trainer job on a tiny model with a real tokenizer; returns a function that writes JOB.json."""
     folder = tmp_path / "model"
     shutil.copytree(model_folder("smollm2"), folder)
@@ -210,7 +204,6 @@ def job(model_folder, bpe, compiled, tmp_path):
             "work": str(tmp_path / name / "work"),
             "lora": {"r": 4, "lora_alpha": 8},
             "training": {"sequence_length": 256, "micro_batch_rows": 1, "epochs": 2, "dtype": "float32", **training},
-            "compile_cache": str(compiled),
         }
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps(values))
