@@ -102,6 +102,9 @@ async def answered(
     shape = form(asked, head, _spelling(server))
     deadline = began + server.limits.deadline_seconds
     headers = {"x-request-id": request_id}
+    if plan.asked:
+        shown = len(plan.asked.citations)
+        headers["x-raft-passages"] = f"{shown} of {shown + plan.passages_left_out}"
     if plan.ignored:
         headers["x-raft-ignored"] = ", ".join(plan.ignored)
     if asked.stream:

@@ -10,6 +10,7 @@ base.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import threading
 import time
@@ -32,6 +33,8 @@ from tasks.runtime.asking import Asked
 
 if TYPE_CHECKING:
     from retrieval.embedding.embedder import Embedder
+
+log = logging.getLogger("raft.serving")
 
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
 BROKEN = {"x-should-retry": "false"}
@@ -101,12 +104,28 @@ class Gateway:
         self._adapters = adapters
         self._fingerprint = fingerprint
         self._lock = threading.Lock()
+        self._reported: set[str] = set()
         self._vocabulary: TokenBytes | None = None
         self.created = int(time.time())
 
     def names(self) -> list[str]:
         """What `/v1/models` lists: the base, and each adapter by its name; versions are not listed."""
-        return ["base", *(name for name, domain in self.domains.items() if _in_use(domain))]
+        return ["base", *(name for name, domain in self.domains.items() if self._usable(domain))]
+
+    def prepare(self) -> tuple[int, dict[str, str]]:
+        """Reads and checks the adapters in use, so that none is listed that cannot be used.
+
+        Returns:
+            The largest rank, 0 without any; by domain why its adapter cannot be used.
+        """
+        rank, broken = 0, {}
+        for name, domain in self.domains.items():
+            try:
+                key = self._registered(domain.find(None))
+                rank = max(rank, self._adapters.get(key).rank if key else 0)
+            except ApiError as error:
+                broken[name] = str(error.__cause__)
+        return rank, broken
 
     def check(self, name: str) -> None:
         """Raises `ApiError` where no model can be asked for by that name."""
@@ -176,6 +195,12 @@ class Gateway:
             raise self._too_long(len(prompt), request)
         return plan
 
+    def _usable(self, domain: Domain) -> bool:
+        try:
+            return _key(domain.find(None)) not in self._adapters.broken
+        except BadInput:
+            return False
+
     def _unsearched(
         self, request: TextRequest, version: ServedVersion | None, tenant: str, ignored: tuple[str, ...] = ()
     ) -> Plan:
@@ -210,7 +235,7 @@ class Gateway:
         """The version's name in the engine, its adapter read and checked."""
         if version is None:
             return None
-        name = f"{version.id} {version.folder}"
+        name = _key(version)
         with self._lock:
             if name not in self._adapters.names():
                 self._adapters.register(name, version.folder)
@@ -218,6 +243,9 @@ class Gateway:
             self._adapters.get(name)
             version.template  # noqa: B018  reads the contract
         except (BadInput, OSError, KeyError, ValueError) as error:
+            if name not in self._reported:
+                self._reported.add(name)
+                log.warning("the adapter %s cannot be used: %s", version.id, error)
             message = f"The adapter {version.id} cannot be used; the server's log says why"
             raise ApiError(400, message, code="adapter_broken", param="model", headers=BROKEN) from error
         return name
@@ -270,9 +298,6 @@ class Gateway:
         return ApiError(400, message, code="context_length_exceeded", param=request.text_field)
 
 
-def _in_use(domain: Domain) -> bool:
-    try:
-        domain.find(None)
-    except BadInput:
-        return False
-    return True
+def _key(version: ServedVersion) -> str:
+    """A version's name in the engine: that of its folder too, since what the last run made has one id every time."""
+    return f"{version.id} {version.folder}"

@@ -1,7 +1,7 @@
 """Runs the application under uvicorn: programs compiled before requests are taken, and an orderly end.
 
-On SIGTERM or SIGINT the server says at once that it is not ready and refuses new requests, lets those under way end, at
-the latest at their deadline, and goes.
+On SIGTERM or SIGINT the server says at once that it is not ready and refuses new requests, so that a balancer sends
+them elsewhere; it lets those under way end, at the latest at their deadline, and goes. A second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable
 
 import uvicorn
@@ -21,6 +22,8 @@ from serving.guard import LOOPBACK
 from serving.state import Server
 
 log = logging.getLogger("raft.serving")
+
+DRAIN_POLL_SECONDS = 0.05
 
 
 def is_loopback(host: str) -> bool:
@@ -99,9 +102,19 @@ async def _run(app: object, server: Server, listening: socket.socket, begin: Cal
     await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
     server.ready = False
     log.info("draining")
+    await _drained(server, serving, end)
     own.should_exit = True
+    own.force_exit = end.is_set()
     await serving
     waiting.cancel()
+
+
+async def _drained(server: Server, serving: asyncio.Future[None], again: asyncio.Event) -> None:
+    """Waits for the requests under way; uvicorn alone would close the door to those that are to be told of it."""
+    again.clear()
+    last = time.monotonic() + server.limits.deadline_seconds
+    while server.counts.under_way and time.monotonic() < last and not again.is_set() and not serving.done():
+        await asyncio.sleep(DRAIN_POLL_SECONDS)
 
 
 class _Uvicorn(uvicorn.Server):

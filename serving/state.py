@@ -35,6 +35,11 @@ class Counts:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    @property
+    def under_way(self) -> int:
+        """Requests that have not ended."""
+        return self.received - self.answered - self.refused - self.aborted
+
 
 @dataclass
 class Server:

@@ -1,9 +1,16 @@
 """The server from its first byte to its last: the address is told when it answers, a signal ends it in order."""
 
+import concurrent.futures
 import os
 import signal
 import socket
+import threading
+import time
 from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from tiny_server import events
 
 from serving.engine_loop import EngineLoop
 from serving.server import run_server
@@ -23,3 +30,82 @@ def test_whoever_is_told_the_address_can_connect_and_end_the_server(served, engi
     run_server(server, "127.0.0.1", 0, keys=[], hosts=[], warm=lambda: None, say=say)
     assert len(addresses) == 1
     assert not server.ready
+
+
+def run(served, engine, client, **limits):
+    """Runs a server of its own, which a thread asks; what the thread returns, and the seconds from its end to that of
+    the server."""
+    server = Server(served.server.gateway, EngineLoop(engine), Limits(**limits))
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    asked = []
+    run_server(
+        server,
+        "127.0.0.1",
+        0,
+        keys=[],
+        hosts=[],
+        warm=lambda: None,
+        say=lambda address: asked.append(pool.submit(client, server, address)),
+    )
+    ended = time.monotonic()
+    result, at = asked[0].result(60)
+    return result, ended - at
+
+
+def stream(address, tokens):
+    body = {"model": "base", "prompt": "The town of", "max_tokens": tokens, "ignore_eos": True, "stream": True}
+    return events(httpx.post(f"{address}/v1/completions", json=body, timeout=600).text)
+
+
+def test_after_a_signal_new_requests_are_told_so_while_the_streams_end(served, engine):
+    def client(server, address):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            streams = [pool.submit(stream, address, 300 + number) for number in range(8)]
+            while engine.running() < 8:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+            while server.ready:
+                time.sleep(0.01)
+            body = {"model": "base", "prompt": "Hi"}
+            late = [httpx.get(f"{address}/ready"), httpx.post(f"{address}/v1/completions", json=body)]
+            assert not any(one.done() for one in streams), "the streams had ended before the question"
+            return ([one.result() for one in streams], late), time.monotonic()
+
+    (streams, (ready, refused)), _ = run(served, engine, client)
+    for values in streams:
+        assert values[-1] == "[DONE]"
+        assert values[-2]["choices"][0]["finish_reason"] == "length"
+    assert ready.status_code == 503
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+    assert refused.json()["error"]["code"] == "not_ready"
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_stream_that_is_stuck_ends_at_its_deadline_or_with_a_second_signal(served, engine, monkeypatch, signals):
+    """The engine takes no step while the event is unset."""
+    free = threading.Event()
+    real = engine.step
+    monkeypatch.setattr(engine, "step", lambda: real() if free.wait(0.05) else True)
+
+    def client(server, address):
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            stuck = pool.submit(stream, address, 9)
+            while not server.counts.under_way:
+                time.sleep(0.01)
+            for _ in range(signals):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.3)
+            try:
+                return stuck.result(), time.monotonic()
+            except httpx.HTTPError as error:
+                return error, time.monotonic()
+
+    began = time.monotonic()
+    result, _ = run(served, engine, client, deadline_seconds=3.0 if signals == 1 else 3600.0)
+    if signals == 1:
+        assert result[-1]["error"]["code"] == "timeout"
+        assert time.monotonic() - began >= 3
+    else:
+        assert isinstance(result, httpx.HTTPError) or result[-1] != "[DONE]"
+    monkeypatch.undo()
+    assert served.idle(60)

@@ -60,7 +60,6 @@ def serve(
         warn(one.stale)
     logging.getLogger("raft.serving").setLevel(logging.INFO)
 
-    from jora_engine.config.lora import LoraConfig
     from jora_engine.files.weights import model_digest
     from jora_engine.generation.adapter_memory import AdapterMemory
     from jora_engine.generation.batching import Engine
@@ -71,7 +70,6 @@ def serve(
     from serving.engine_loop import EngineLoop
     from serving.gateway import Gateway
     from serving.state import Limits, Server
-    from tasks.runtime.folders import read_json
 
     base = next(iter(served.values())).run.models["base"]
     out = Terminal(stderr=True)
@@ -80,12 +78,6 @@ def serve(
     digest = model_digest(base.folder)
     model = load_model(base.folder, dtype=dtype, base_digest=digest, chat=base.chat)
     memory = AdapterMemory(model.config, dtype, max_bytes=adapter_memory << 20, max_rank=max_rank, base_digest=digest)
-    ranks = [
-        LoraConfig.from_peft(read_json(one.find(None).folder / "adapter_config.json")).rank for one in served.values()
-    ]
-    engine = Engine(
-        model, rows, adapters=memory, adapter_rank=max(ranks), prefix_bytes=prefix_memory << 20, chunks_between=1
-    )
     domains = {key: Domain(key, open_search(one.run, one.built), one.find) for key, one in served.items()}
     longest = min(context, model.config.longest_sequence) - STEPS
     fingerprint = hashlib.sha256(f"{digest} {dtype}".encode()).hexdigest()
@@ -100,6 +92,12 @@ def serve(
         # what a client is told holds no path
         {key: why.what if isinstance(why, NotBuilt) else "see the server's log" for key, why in absent.items()},
     )
+    rank, broken = gateway.prepare()
+    if not rank:
+        raise BadInput(f"No adapter can be used ({'; '.join(broken.values())})", do="build or promote another version")
+    for name_, reason_ in broken.items():
+        warn(f"{name_} is not listed: {reason_}")
+    engine = Engine(model, rows, adapters=memory, adapter_rank=rank, prefix_bytes=prefix_memory << 20, chunks_between=1)
     server = Server(gateway, EngineLoop(engine), Limits(float(deadline), queue))
 
     def say(url: str) -> None:
