@@ -10,13 +10,14 @@ PYTHON312 ?= $(shell for p in python3.12 $(HOME)/.pyenv/versions/3.12.*/bin/pyth
 BARE := .venv-bare
 BARE_PACKAGES := jax==0.11.2 flax==0.12.12 optax orbax-checkpoint safetensors tokenizers sentencepiece gguf matplotlib \
 	jinja2 pytest pytest-xdist hypothesis torch transformers peft
+CLIENTS := .venv-clients
 PINS := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(PINS)
 
 # Whole files go to the workers, in the order of tests/conftest.py: the long ones first.
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-heavy test-bare check lint docs setup release clean
+.PHONY: run test test-heavy test-bare test-clients check lint docs setup release clean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
@@ -39,6 +40,16 @@ $(BARE)/.installed-$(PINS):
 	@test -x $(BARE)/bin/python || $(PYTHON312) -m venv $(BARE)
 	@grep -vE '^(jax|jaxlib|flax)==' constraints.txt > $(BARE)/constraints.txt
 	@$(BARE)/bin/python -m pip install --quiet --disable-pip-version-check -c $(BARE)/constraints.txt $(BARE_PACKAGES)
+	@touch $@
+
+# The clients of docs/serving.md in an environment of their own, as a user has them: they need another openai than ours.
+test-clients: $(CLIENTS)/.installed-$(PINS)
+	$(VENV)/bin/python -m pytest tests/serving/test_clients.py
+
+$(CLIENTS)/.installed-$(PINS): $(STAMP)
+	@rm -f $(CLIENTS)/.installed-*
+	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	@$(VENV)/bin/uv pip install --quiet --python $(CLIENTS)/bin/python --group clients
 	@touch $@
 
 check: lint
@@ -73,4 +84,4 @@ $(VENV)/.docs-$(PINS): $(STAMP)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(BARE) .raft
+	rm -rf $(VENV) $(BARE) $(CLIENTS) .raft

@@ -1,18 +1,36 @@
 """What a person reads of a reply: the final answer, then each quote with its number; citations by place in it.
 
 The template's marks and the reasoning around the quotes are left out. While a reply is being written, only what will
-not change any more is given, so that the pieces of a stream are the whole text.
+not change any more is given, so that the pieces of a stream are the whole text. A passage has one number everywhere:
+that which it had in the prompt.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote as url_quote
 from urllib.parse import urlsplit
 
 from data.prompting.contract import PromptTemplate
 from retrieval.search import Citation
+from serving.schema import Sources
 from tasks.runtime.asking import Asked
+
+
+@dataclass(frozen=True)
+class Content:
+    """An answer as it is sent.
+
+    Attributes:
+        annotations: a `url_citation` for each quote.
+        events: what Open WebUI shows as sources: each passage of the prompt, in the order of its number, so that its
+            count is ours. Empty unless they are asked for.
+    """
+
+    text: str
+    annotations: tuple[dict[str, Any], ...] = ()
+    events: tuple[dict[str, Any], ...] = ()
 
 
 def growing(text: str, template: PromptTemplate) -> str:
@@ -28,8 +46,8 @@ def growing(text: str, template: PromptTemplate) -> str:
     return answer[: len(answer) - held].strip()
 
 
-def finished(text: str, asked: Asked, passage_url: str) -> tuple[str, list[dict[str, Any]]]:
-    """The whole content of a reply, and its annotations.
+def finished(text: str, asked: Asked, passage_url: str, sources: Sources = "annotations") -> Content:
+    """The whole content of a reply.
 
     Args:
         passage_url: where this server shows a passage; the chunk's id is put after it.
@@ -37,7 +55,7 @@ def finished(text: str, asked: Asked, passage_url: str) -> tuple[str, list[dict[
     reply = asked.read(text)
     content, annotations = reply["answer"], []
     if reply["refused"]:
-        return content, []
+        return Content(content)
     seen = set()
     for quote in reply["quotes"]:
         number, words = quote["passage"], quote["text"]
@@ -50,7 +68,10 @@ def finished(text: str, asked: Asked, passage_url: str) -> tuple[str, list[dict[
         citation = asked.citations[number - 1]
         place = {"start_index": start, "end_index": start + len(words)}
         annotations.append(annotation(citation, number, words, quote["verbatim"], place, passage_url))
-    return content, annotations
+    if sources == "text" and annotations:
+        content += "\n\n" + source_lines(annotations)
+    events = [event(citation, passage_url) for citation in asked.citations] if sources == "open_webui" else []
+    return Content(content, tuple(annotations), tuple(events))
 
 
 def annotation(
@@ -58,14 +79,9 @@ def annotation(
 ) -> dict[str, Any]:
     """A `url_citation`; indices are code points of the content, the end exclusive. Beside it stands what only clients
     that know this server read."""
-    page = f", page {citation.page}" if citation.page else ""
     return {
         "type": "url_citation",
-        "url_citation": {
-            **place,
-            "title": f"{citation.title or source_of(citation)}{page}",
-            "url": f"{passage_url}/{url_quote(citation.chunk_id, safe='')}",
-        },
+        "url_citation": {**place, "title": title_of(citation), "url": url_of(citation, passage_url)},
         "passage": number,
         "chunk_id": citation.chunk_id,
         "source": source_of(citation),
@@ -74,6 +90,39 @@ def annotation(
         "quote": quote,
         "verbatim": verbatim,
     }
+
+
+def source_lines(annotations: list[dict[str, Any]]) -> str:
+    """The passages that are cited, a line each in the order of their numbers, for clients that drop annotations. What
+    is not word for word in its passage is said to be so, since such a client does not see it otherwise."""
+    lines: dict[int, str] = {}
+    for one in sorted(annotations, key=lambda one: (one["passage"], one["verbatim"])):
+        place = one["url_citation"]
+        doubt = "" if one["verbatim"] else " (not quoted word for word)"
+        title = " ".join(place["title"].split())
+        lines.setdefault(one["passage"], f"[{one['passage']}] {title}{doubt}: {place['url']}")
+    return "\n".join(["Sources:", *lines.values()])
+
+
+def event(citation: Citation, passage_url: str) -> dict[str, Any]:
+    """A source as Open WebUI takes it from a stream: its page shows the passage itself, where it shows of an annotation
+    the title alone. It counts by `metadata.source`, so each passage has its own."""
+    url, name = url_of(citation, passage_url), title_of(citation)
+    source = {
+        "source": {"name": name, "url": url},
+        "document": [citation.text],
+        "metadata": [{"source": url, "name": name}],
+    }
+    return {"type": "source", "data": source}
+
+
+def title_of(citation: Citation) -> str:
+    page = f", page {citation.page}" if citation.page else ""
+    return f"{citation.title or source_of(citation)}{page}"
+
+
+def url_of(citation: Citation, passage_url: str) -> str:
+    return f"{passage_url}/{url_quote(citation.chunk_id, safe='')}"
 
 
 def source_of(citation: Citation) -> str:

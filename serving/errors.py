@@ -34,9 +34,10 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
-def no_model(name: str) -> ApiError:
-    """The error for a model that is not served."""
-    return ApiError(404, f"The model {name[:80]!r} does not exist", code="model_not_found", param="model")
+def no_model(name: str, reason: str = "") -> ApiError:
+    """The error for a model that is not served, with the reason where it is one that could be."""
+    message = f"The model {name[:80]!r} " + (f"is not served: {reason}" if reason else "does not exist")
+    return ApiError(404, message, code="model_not_found", param="model")
 
 
 def busy(seconds: int) -> ApiError:

@@ -1,33 +1,42 @@
 """From a request to a prompt, and from the engine's words to an answer: what the API means, without HTTP.
 
-`name` answers from retrieved passages by the adapter's contract: the last user message is the question, system messages
-and earlier turns have no place in what was trained and are left out by name. `name@3` is version 3. `name/raw` and
-`base` take all messages as they are and search nothing.
+`name` answers from retrieved passages by the adapter's contract: the last user message, or the prompt of a completion,
+is the question; system messages and earlier turns have no place in what was trained and are left out by name. `name@3`
+is version 3. `name/raw` and `base` take all messages, or the prompt to be continued, as they are and search nothing.
+What a chat page asks on its own (a title, tags, follow-up questions) is no question about the documents and goes to the
+base.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote as url_quote
 
 from data.prompting.copying import QuoteCopier, TokenBytes
 from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.generation.adapter_memory import AdapterMemory
 from jora_engine.generation.requests import Request
 from raft_errors import BadInput
-from serving.content import finished, growing
+from serving.content import Content, finished, growing
 from serving.domain import Domain, Prompts, ServedVersion, ask_domain, fitting
 from serving.errors import ApiError, no_model
-from serving.schema import ChatRequest
+from serving.schema import ChatRequest, CompletionRequest, Sources, TextRequest
 from tasks.runtime.asking import Asked
+
+if TYPE_CHECKING:
+    from retrieval.embedding.embedder import Embedder
 
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
 BROKEN = {"x-should-retry": "false"}
+PAGE_TASK = re.compile(r"\s*### Task:.*<chat_history>.*</chat_history>", re.DOTALL)
+"""How each of Open WebUI's own prompts is built, in every language that it is translated to."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,9 @@ class Plan:
         model: the id of what answers (`faq@3`, `base`).
         request: for the engine; None where the answer is known already.
         asked: the question and its passages; None where nothing is searched.
-        ignored: parts of the request that have no place in the contract.
+        ignored: parts of the request that have no place in the contract; `retrieval` where a chat page's own prompt
+            went to the base.
+        sources: where the citations are to stand beside `annotations`.
     """
 
     model: str
@@ -48,15 +59,16 @@ class Plan:
     ignored: tuple[str, ...] = ()
     passages_left_out: int = 0
     passage_url: str = ""
+    sources: Sources = "annotations"
     created: int = field(default_factory=lambda: int(time.time()))
 
     def settled(self, text: str) -> str:
         """The content that stands fast while a text grows."""
         return growing(text, self.asked.template) if self.asked else text
 
-    def content(self, text: str) -> tuple[str, list[dict[str, Any]]]:
+    def content(self, text: str) -> Content:
         """The whole content and its annotations."""
-        return finished(text, self.asked, self.passage_url) if self.asked else (text, [])
+        return finished(text, self.asked, self.passage_url, self.sources) if self.asked else Content(text)
 
 
 class Gateway:
@@ -67,6 +79,8 @@ class Gateway:
         adapters: the engine's memory of adapters; versions are registered there as they are asked for.
         longest: tokens of prompt and answer together.
         fingerprint: stands for engine, dtype and base.
+        sources: where citations stand unless a request says otherwise.
+        absent: domains that are not served, with the reason.
     """
 
     def __init__(
@@ -77,8 +91,12 @@ class Gateway:
         adapters: AdapterMemory,
         longest: int,
         fingerprint: str,
+        sources: Sources = "annotations",
+        absent: Mapping[str, str] | None = None,
     ) -> None:
         self.domains, self.longest = dict(domains), longest
+        self.absent = dict(absent or {})
+        self._sources = sources
         self._prompts = Prompts(base, chat)
         self._adapters = adapters
         self._fingerprint = fingerprint
@@ -90,13 +108,9 @@ class Gateway:
         """What `/v1/models` lists: the base, and each adapter by its name; versions are not listed."""
         return ["base", *(name for name, domain in self.domains.items() if _in_use(domain))]
 
-    def known(self, name: str) -> bool:
-        """Whether a model can be asked for by that name."""
-        try:
-            self._resolved(name)
-        except ApiError:
-            return False
-        return True
+    def check(self, name: str) -> None:
+        """Raises `ApiError` where no model can be asked for by that name."""
+        self._resolved(name)
 
     def fingerprint(self, model: str) -> str:
         """Changes with the engine, the base and the adapter's version."""
@@ -107,40 +121,74 @@ class Gateway:
         chunk = self.domains[domain].retriever.chunks.get(chunk_id) if domain in self.domains else None
         return None if chunk is None else {"id": chunk.id, "title": chunk.title, "page": chunk.page, "text": chunk.text}
 
-    def plan(self, chat: ChatRequest, tenant: str = "") -> Plan:
+    def embedder(self, name: str) -> Embedder:
+        """The embedder that a domain is searched with; versions of its adapter share it, so only the name is taken.
+
+        Raises:
+            ApiError: there is no such domain, or it is searched by words alone.
+        """
+        self._resolved(name)
+        embedder = self.domains[name].retriever.embedder if name in self.domains else None
+        if embedder is None:
+            message = f"The model {name[:80]!r} has no embedder: ask for a domain that is searched by vectors"
+            raise ApiError(400, message, code="unsupported", param="model")
+        return cast("Embedder", embedder)
+
+    def plan(self, request: TextRequest, tenant: str = "", address: str = "") -> Plan:
         """Searches, renders and encodes; blocks, so call it off the event loop.
+
+        Args:
+            address: of this server as the client calls it, for links to passages.
 
         Raises:
             ApiError: the model does not exist or cannot be used, or the request does not fit.
         """
-        domain, version, raw = self._resolved(chat.name)
-        adapter = self._registered(version)
+        domain, version, raw = self._resolved(request.name)
+        question = request.question
+        if domain and not raw and isinstance(request, ChatRequest) and PAGE_TASK.match(question or ""):
+            return self._unsearched(request, None, tenant, ("retrieval",))
         if domain is None or version is None or raw:
-            messages = [
-                {"role": m.role.replace("developer", "system"), "content": m.content or ""} for m in chat.messages
-            ]
-            tokenizer = self._prompts.tokenizer(version.contract if version else None)
-            prompt = self._encoded(tokenizer, messages)
-            name = f"{version.id}/raw" if version else "base"
-            return Plan(name, self._request(chat, prompt, adapter, tenant), len(prompt))
-        if chat.logprobs:
+            return self._unsearched(request, version, tenant)
+        adapter = self._registered(version)
+        if request.scored is not None:
             raise ApiError(400, f"logprobs: of {domain.name}/raw only", code="unsupported", param="logprobs")
-        question = chat.messages[-1].content if chat.messages[-1].role == "user" else None
         if not (question or "").strip():
-            raise ApiError(400, "The last message must be the user's question", code="invalid_value", param="messages")
+            message = "The last message must be the user's question"
+            raise ApiError(400, message, code="invalid_value", param=request.text_field)
         assert question is not None
-        ignored = [what for what in ("system", "history") if _has(chat, what)]
         whole = ask_domain(domain, version, question)
         tokenizer = self._prompts.tokenizer(version.contract)
-        asked, prompt = fitting(whole, tokenizer, self.longest - (chat.new_tokens or DEFAULT_TOKENS))
-        url = f"/v1/passages/{domain.name}"
-        left_out = len(whole.citations) - len(asked.citations)
-        if not asked.citations:
-            if len(prompt) > self.longest - (chat.new_tokens or DEFAULT_TOKENS):
-                raise self._too_long(len(prompt), chat)
-            return Plan(version.id, None, len(prompt), asked, tuple(ignored), left_out, url)
-        request = self._request(chat, prompt, adapter, tenant, asked, tokenizer)
-        return Plan(version.id, request, len(prompt), asked, tuple(ignored), left_out, url)
+        room = self.longest - (request.new_tokens or DEFAULT_TOKENS)
+        asked, prompt = fitting(whole, tokenizer, room)
+        plan = Plan(
+            version.id,
+            None,
+            len(prompt),
+            asked,
+            request.unheard,
+            len(whole.citations) - len(asked.citations),
+            f"{address}/v1/passages/{url_quote(domain.name, safe='')}",
+            request.sources or self._sources,
+        )
+        if asked.citations:
+            return replace(plan, request=self._request(request, prompt, adapter, tenant, asked, tokenizer))
+        if len(prompt) > room:
+            raise self._too_long(len(prompt), request)
+        return plan
+
+    def _unsearched(
+        self, request: TextRequest, version: ServedVersion | None, tenant: str, ignored: tuple[str, ...] = ()
+    ) -> Plan:
+        """The plan of a request to the base or to an adapter alone: all messages, or a text to be continued."""
+        adapter = self._registered(version)
+        tokenizer = self._prompts.tokenizer(version.contract if version else None)
+        if isinstance(request, CompletionRequest):
+            prompt = tokenizer.encode(request.prompt)
+        else:
+            turns = [(m.role.replace("developer", "system"), m.content or "") for m in request.turns]
+            prompt = self._encoded(tokenizer, [{"role": role, "content": text} for role, text in turns], request)
+        name = f"{version.id}/raw" if version else "base"
+        return Plan(name, self._request(request, prompt, adapter, tenant), len(prompt), ignored=ignored)
 
     def _resolved(self, name: str) -> tuple[Domain | None, ServedVersion | None, bool]:
         """(domain, version, raw) of a model's name; names of the registry only, nothing is ever a path."""
@@ -149,6 +197,8 @@ class Gateway:
         stem, slash, end = name.partition("/")
         stem, at, number = stem.partition("@")
         domain = self.domains.get(stem)
+        if stem in self.absent:
+            raise no_model(name, self.absent[stem])
         if domain is None or (slash and end != "raw") or (at and not (number.isascii() and number.isdigit())):
             raise no_model(name)
         try:
@@ -172,16 +222,16 @@ class Gateway:
             raise ApiError(400, message, code="adapter_broken", param="model", headers=BROKEN) from error
         return name
 
-    def _encoded(self, tokenizer: Tokenizer, messages: list[dict[str, str]]) -> list[int]:
+    def _encoded(self, tokenizer: Tokenizer, messages: list[dict[str, str]], request: TextRequest) -> list[int]:
         try:
             return tokenizer.apply_chat_template(messages, add_generation_prompt=True)
         except BadInput as error:
             message = "The model's chat template does not take these messages"
-            raise ApiError(400, message, code="invalid_value", param="messages") from error
+            raise ApiError(400, message, code="invalid_value", param=request.text_field) from error
 
     def _request(
         self,
-        chat: ChatRequest,
+        request: TextRequest,
         prompt: list[int],
         adapter: str | None,
         tenant: str,
@@ -189,35 +239,35 @@ class Gateway:
         tokenizer: Tokenizer | None = None,
     ) -> Request:
         room = self.longest - len(prompt)
-        if room < (chat.new_tokens or 1):
-            raise self._too_long(len(prompt), chat)
+        if room < (request.new_tokens or 1):
+            raise self._too_long(len(prompt), request)
         allowed = None
-        if chat.copy_quotes and asked and tokenizer:
+        if request.copy_quotes and asked and tokenizer:
             with self._lock:
                 self._vocabulary = self._vocabulary or TokenBytes(tokenizer.token_bytes())
             allowed = QuoteCopier(self._vocabulary, asked.template, asked.texts).allowed
         return Request(
             tuple(prompt),
-            chat.new_tokens or min(DEFAULT_TOKENS, room),
+            request.new_tokens or min(DEFAULT_TOKENS, room),
             # an adapter is greedy unless it is asked otherwise, as it was evaluated; a chat is as OpenAI has it
-            temperature=chat.temperature if chat.temperature is not None else 0.0 if asked else 1.0,
-            top_p=chat.top_p if chat.top_p is not None else 1.0,
-            top_k=chat.top_k or 0,
-            seed=chat.seed if chat.seed is not None else time.time_ns() % 2**62,
-            stop=tuple(chat.stop),
-            logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
-            ignore_eos=chat.ignore_eos,
+            temperature=request.temperature if request.temperature is not None else 0.0 if asked else 1.0,
+            top_p=request.top_p if request.top_p is not None else 1.0,
+            top_k=request.top_k or 0,
+            seed=request.seed if request.seed is not None else time.time_ns() % 2**62,
+            stop=tuple(request.stop),
+            logprobs=request.scored,
+            ignore_eos=request.ignore_eos,
             adapter=adapter,
             tenant=tenant,
             allowed=allowed,
         )
 
-    def _too_long(self, tokens: int, chat: ChatRequest) -> ApiError:
+    def _too_long(self, tokens: int, request: TextRequest) -> ApiError:
         message = (
-            f"The prompt has {tokens} tokens and {chat.new_tokens or 1} are to follow; this server's limit is "
+            f"The prompt has {tokens} tokens and {request.new_tokens or 1} are to follow; this server's limit is "
             f"{self.longest} in all"
         )
-        return ApiError(400, message, code="context_length_exceeded", param="messages")
+        return ApiError(400, message, code="context_length_exceeded", param=request.text_field)
 
 
 def _in_use(domain: Domain) -> bool:
@@ -226,8 +276,3 @@ def _in_use(domain: Domain) -> bool:
     except BadInput:
         return False
     return True
-
-
-def _has(chat: ChatRequest, what: str) -> bool:
-    system = [message.role in ("system", "developer") for message in chat.messages]
-    return any(system) if what == "system" else len(chat.messages) - sum(system) > 1

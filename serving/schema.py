@@ -1,22 +1,39 @@
-"""What `/v1/chat/completions` takes: the fields of the OpenAI API that have a meaning here, those that are let pass,
-and those that are refused by name because ignoring them would answer another question."""
+"""What the routes take: the fields of the OpenAI API that have a meaning here, those that are let pass, and those that
+are refused by name because ignoring them would answer another question."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from serving.errors import ApiError
 
 MAX_MESSAGES, MAX_STOPS, MAX_STOP_CHARACTERS = 256, 8, 200
-REFUSED = ("functions", "audio", "logit_bias", "modalities", "prediction", "adapter_source")
-"""Fields that would change the answer and are not supported; null, empty and absent are the same."""
+MAX_INPUTS = 2048  # texts to embed in one request, as OpenAI has it
+TEXT_PARTS = ("text", "input_text", "output_text")
+
+Sources = Literal["annotations", "text", "open_webui"]
+"""Where citations stand beside `annotations`: nowhere, as lines at the end of the text, or as Open WebUI's events."""
+
+Some = TypeVar("Some", bound=BaseModel)
+
+
+def _joined(content: Any) -> Any:
+    """Content in parts as one text, joined by line breaks; only text is taken."""
+    if not isinstance(content, list):
+        return content
+    texts = [
+        part.get("text") if isinstance(part, dict) and part.get("type") in TEXT_PARTS else None for part in content
+    ]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("only parts of type text are supported")
+    return "\n".join(texts)  # type: ignore[arg-type]
 
 
 class Message(BaseModel):
-    """One turn. Content in parts is joined by line breaks; only text is taken."""
+    """One turn."""
 
     model_config = ConfigDict(extra="allow")
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -24,15 +41,8 @@ class Message(BaseModel):
 
     @field_validator("content", mode="before")
     @classmethod
-    def _joined(cls, content: Any) -> Any:
-        if not isinstance(content, list):
-            return content
-        texts = [
-            part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content
-        ]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("only parts of type text are supported")
-        return "\n".join(texts)  # type: ignore[arg-type]
+    def _text(cls, content: Any) -> Any:
+        return _joined(content)
 
 
 class StreamOptions(BaseModel):
@@ -42,14 +52,21 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class ChatRequest(BaseModel):
-    """A checked request."""
+class TextRequest(BaseModel):
+    """What all routes that write text have in common: the model, how it is sampled, how the answer is given.
+
+    Attributes:
+        text_field: the field that holds the text, for messages.
+        refused: fields that would change the answer and are not supported; null, false, empty and absent are the same.
+    """
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    text_field: ClassVar[str]
+    refused: ClassVar[tuple[str, ...]] = ("logit_bias", "adapter_source")
+
     model: str = Field(min_length=1, max_length=200)
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    adapter_id: str | None = Field(None, max_length=200)
     max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
@@ -57,12 +74,10 @@ class ChatRequest(BaseModel):
     stop: list[str] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
-    logprobs: bool = False
-    top_logprobs: int | None = Field(None, ge=0, le=20)
     n: int = 1
     ignore_eos: bool = False
     copy_quotes: bool = False
-    adapter_id: str | None = Field(None, max_length=200)
+    sources: Sources | None = None
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -74,22 +89,19 @@ class ChatRequest(BaseModel):
             raise ValueError(f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARACTERS} characters")
         return stops
 
-    @field_validator("stream", "logprobs", "n", "ignore_eos", mode="before")
+    @field_validator("stream", "n", "ignore_eos", "copy_quotes", mode="before")
     @classmethod
     def _absent(cls, value: Any, info: Any) -> Any:
         return cls.model_fields[info.field_name].default if value is None else value
 
     @model_validator(mode="after")
-    def _supported(self) -> ChatRequest:
+    def _supported(self) -> TextRequest:
         extra = self.model_extra or {}
-        for name in REFUSED:
+        for name in self.refused:
             if extra.get(name):
                 raise ValueError(f"{name}: not supported")
         if extra.get("tools") and extra.get("tool_choice") != "none":
             raise ValueError("tools: not supported")
-        kind = (extra.get("response_format") or {}).get("type", "text") if extra.get("response_format") else "text"
-        if kind != "text":
-            raise ValueError("response_format: only text is supported")
         if self.n != 1:
             raise ValueError("n: only 1 is supported")
         return self
@@ -102,10 +114,176 @@ class ChatRequest(BaseModel):
     @property
     def new_tokens(self) -> int | None:
         """How many tokens are wanted at most."""
+        return self.max_tokens
+
+    @property
+    def turns(self) -> list[Message]:
+        """The messages; of a text that is no chat, the text as the user's."""
+        raise NotImplementedError
+
+    @property
+    def question(self) -> str | None:
+        """The last message, where it is the user's."""
+        last = self.turns[-1]
+        return last.content if last.role == "user" else None
+
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """The parts that a question alone leaves out: `system`, `history`."""
+        system = sum(message.role in ("system", "developer") for message in self.turns)
+        return (*(("system",) if system else ()), *(("history",) if len(self.turns) - system > 1 else ()))
+
+    @property
+    def scored(self) -> int | None:
+        """Alternatives wanted at every token, 0 for the token's own log probability alone, None for nothing."""
+        return None
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream is to end with its usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatRequest(TextRequest):
+    """A checked request of `/v1/chat/completions`."""
+
+    text_field: ClassVar[str] = "messages"
+    refused: ClassVar[tuple[str, ...]] = (*TextRequest.refused, "functions", "audio", "modalities", "prediction")
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _unasked(cls, value: Any) -> Any:
+        return False if value is None else value
+
+    @model_validator(mode="after")
+    def _plain_text(self) -> ChatRequest:
+        form = (self.model_extra or {}).get("response_format")
+        if form and (not isinstance(form, dict) or form.get("type", "text") != "text"):
+            raise ValueError("response_format: only text is supported")
+        return self
+
+    @property
+    def turns(self) -> list[Message]:
+        return self.messages
+
+    @property
+    def new_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def scored(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
 
-def read_chat(values: Any) -> ChatRequest:
+
+class CompletionRequest(TextRequest):
+    """A checked request of `/v1/completions`: one text."""
+
+    text_field: ClassVar[str] = "prompt"
+    refused: ClassVar[tuple[str, ...]] = (*TextRequest.refused, "echo", "suffix")
+    prompt: str = Field(min_length=1)
+    logprobs: int | None = Field(None, ge=0, le=20)
+    best_of: int | None = None
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _one(cls, prompt: Any) -> Any:
+        if isinstance(prompt, list):
+            if len(prompt) != 1 or not isinstance(prompt[0], str):
+                raise ValueError("one text is supported, no list of several and no token ids")
+            return prompt[0]
+        return prompt
+
+    @model_validator(mode="after")
+    def _best(self) -> CompletionRequest:
+        if (self.best_of or 1) != 1:
+            raise ValueError("best_of: only 1 is supported")
+        return self
+
+    @property
+    def turns(self) -> list[Message]:
+        return [Message(role="user", content=self.prompt)]
+
+    @property
+    def scored(self) -> int | None:
+        return self.logprobs
+
+
+class Item(Message):
+    """One item of a `/v1/responses` input."""
+
+    type: Literal["message"] = "message"
+
+
+class ResponsesRequest(TextRequest):
+    """A checked request of `/v1/responses`: nothing is kept between two of them."""
+
+    text_field: ClassVar[str] = "input"
+    refused: ClassVar[tuple[str, ...]] = (
+        *TextRequest.refused,
+        "previous_response_id",
+        "conversation",
+        "background",
+        "prompt",
+        "top_logprobs",
+    )
+    input: list[Item] = Field(min_length=1, max_length=MAX_MESSAGES)
+    instructions: str | None = None
+    max_output_tokens: int | None = Field(None, ge=1)
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _items(cls, value: Any) -> Any:
+        return [{"role": "user", "content": value}] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _plain_text(self) -> ResponsesRequest:
+        text = (self.model_extra or {}).get("text")
+        form = text.get("format") if isinstance(text, dict) else text
+        if form and (not isinstance(form, dict) or form.get("type", "text") != "text"):
+            raise ValueError("text: only the format text is supported")
+        return self
+
+    @property
+    def new_tokens(self) -> int | None:
+        return self.max_output_tokens or self.max_tokens
+
+    @property
+    def turns(self) -> list[Message]:
+        """The items, with the instructions as a system message before them."""
+        system = [Message(role="system", content=self.instructions)] if self.instructions else []
+        return [*system, *self.input]
+
+
+class EmbeddingsRequest(BaseModel):
+    """A checked request of `/v1/embeddings`.
+
+    Attributes:
+        input_type: which of the embedder's prompts goes before the texts; most embedders have none.
+    """
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    model: str = Field(min_length=1, max_length=200)
+    input: list[str] = Field(min_length=1, max_length=MAX_INPUTS)
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1)
+    input_type: Literal["query", "passage"] = "passage"
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        texts = [value] if isinstance(value, str) else value
+        if isinstance(texts, list) and texts and isinstance(texts[0], int | list):
+            raise ValueError("texts are taken, no token ids (LangChain: check_embedding_ctx_length=False)")
+        if isinstance(texts, list) and not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ValueError("every text must be a string that is not empty")
+        return texts
+
+
+def read(kind: type[Some], values: Any) -> Some:
     """A request from parsed JSON.
 
     Raises:
@@ -117,7 +295,7 @@ def read_chat(values: Any) -> ChatRequest:
         if isinstance(value, float) and not math.isfinite(value):
             raise ApiError(400, f"{name}: must be a finite number", code="invalid_value", param=name)
     try:
-        return ChatRequest.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         message = str(first["msg"]).removeprefix("Value error, ")

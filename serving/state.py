@@ -42,13 +42,19 @@ class Server:
 
     Attributes:
         ready: whether requests are taken; false while it starts and drains.
+        searching: requests that wait for a search or vectors.
     """
 
     gateway: Gateway
     loop: EngineLoop
     limits: Limits = field(default_factory=Limits)
     ready: bool = False
+    searching: int = 0
     counts: Counts = field(default_factory=Counts)
     searches: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="raft-search")
     )
+
+    def waiting(self) -> int:
+        """Requests that wait for a search or a row."""
+        return self.searching + self.loop.engine.pending()

@@ -5,6 +5,8 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
+import openai
 import pytest
 import uvicorn
 from tiny_server import CONTEXT, TEXTS, Served, make_chunk
@@ -16,8 +18,11 @@ from jora_engine.files.weights import read_model_config
 from jora_engine.generation.adapter_memory import AdapterMemory
 from jora_engine.generation.batching import Engine
 from jora_engine.generation.loaded import load_model
+from jora_engine.generation.requests import Completion, Job
 from jora_engine.model.lora import init_lora
 from raft_errors import BadInput
+from retrieval.embedding.embedder import Embedder
+from retrieval.index.faiss_index import build_index, open_index
 from retrieval.search import Retriever
 from serving.app import create_app
 from serving.domain import Domain, ServedVersion
@@ -37,7 +42,7 @@ def base(tmp_path_factory) -> Path:
 def versions(base, tmp_path_factory) -> dict[int, ServedVersion]:
     """Two versions of one adapter; the third is broken."""
     model, root = read_model_config(base), tmp_path_factory.mktemp("versions")
-    contract = prompt_contract(load_template(), passages=2, may_refuse=True)
+    contract = prompt_contract(load_template("numbered"), passages=2, may_refuse=True)
     out = {}
     for number in (1, 2, 3):
         lora = LoraConfig(rank=2 * number, alpha=4.0)
@@ -57,8 +62,26 @@ def engine(base, versions) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def served(base, versions, engine):
-    """The server on a port of its own, with version 2 in use."""
+def towns(tmp_path_factory) -> Retriever:
+    """A search with a tiny embedder."""
+    from retrieval_samples import make_chunk, make_tiny_model
+
+    folder = tmp_path_factory.mktemp("towns")
+    chunks = [make_chunk("Old mills turn near the town."), make_chunk("The harbour has a long bridge.", ordinal=1)]
+    embedder = Embedder.load(make_tiny_model(folder / "embedder", seed=0, query_prompt="query: "), precision="float32")
+    build_index(
+        embedder.encode([chunk.text for chunk in chunks]),
+        [chunk.id for chunk in chunks],
+        folder,
+        embedder=embedder.info.to_dict(),
+    )
+    index = open_index(folder, expect_embedder=embedder.info.digest)
+    return Retriever(index, embedder, chunks, mode="dense")
+
+
+@pytest.fixture(scope="session")
+def served(base, versions, engine, towns):
+    """The server on a port of its own, with version 2 of `faq` in use, and `towns`, which is searched by vectors."""
     retriever = Retriever(None, None, [make_chunk(*pair) for pair in TEXTS.items()], mode="lexical")
 
     def find(number):
@@ -66,7 +89,14 @@ def served(base, versions, engine):
             raise BadInput(f"no version {number}")
         return versions[2 if number is None else number]
 
-    gateway = Gateway(base, {}, {"faq": Domain("faq", retriever, find)}, engine.adapters, CONTEXT, "test")
+    def first(number):
+        if number not in (None, 1):
+            raise BadInput(f"no version {number}")
+        return ServedVersion("towns@1", versions[1].folder)
+
+    domains = {"faq": Domain("faq", retriever, find), "towns": Domain("towns", towns, first)}
+    absent = {"law": "the stage index is not built"}
+    gateway = Gateway(base, {}, domains, engine.adapters, CONTEXT, "test", absent=absent)
     server = Server(gateway, EngineLoop(engine), Limits(deadline_seconds=3600.0, queue=16, max_bytes=20_000))
     app = create_app(server, ["localhost", "127.0.0.1"], [])
     with socket.socket() as listening:
@@ -83,3 +113,38 @@ def served(base, versions, engine):
         own.should_exit = True
         thread.join(30)
         server.loop.stop()
+
+
+@pytest.fixture
+def http(served):
+    with httpx.Client(base_url=served.url, timeout=3600) as client:
+        yield client
+
+
+@pytest.fixture
+def client(served):
+    """The openai client, which tries once."""
+    return openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=3600)
+
+
+@pytest.fixture
+def scripted(served, monkeypatch):
+    """What makes the model say a text, a few characters at a time; everything else is the server as it is."""
+
+    def say(text: str) -> None:
+        def submit(request, on_text, on_done):
+            job = Job(request)
+
+            def write():
+                for end in range(0, len(text), 7):
+                    on_text(text[:end])
+                on_text(text)
+                job.completion = Completion(text, tuple(range(5)), "stop")
+                on_done(job)
+
+            threading.Thread(target=write).start()
+            return job
+
+        monkeypatch.setattr(served.server.loop, "submit", submit)
+
+    return say

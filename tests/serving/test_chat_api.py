@@ -2,12 +2,9 @@
 
 import concurrent.futures
 import json
-import re
 import socket
 import time
-from pathlib import Path
 
-import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
@@ -19,23 +16,12 @@ QUESTION = [{"role": "user", "content": "When are keys rotated?"}]
 SHORT = {"max_tokens": 6, "ignore_eos": True}
 
 
-@pytest.fixture
-def http(served):
-    with httpx.Client(base_url=served.url, timeout=3600) as client:
-        yield client
-
-
-@pytest.fixture
-def client(served):
-    return openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=3600)
-
-
 def ask(http, model="faq", messages=QUESTION, **options):
     return http.post("/v1/chat/completions", json={"model": model, "messages": messages, **SHORT, **options})
 
 
 def test_models_are_the_base_and_the_adapter_by_its_name(client):
-    assert [model.id for model in client.models.list()] == ["base", "faq"]
+    assert [model.id for model in client.models.list()] == ["base", "faq", "towns"]
     for name in ("faq", "faq@1", "faq/raw", "base"):
         assert client.models.retrieve(name).id == name
     with pytest.raises(openai.NotFoundError) as error:
@@ -86,16 +72,6 @@ def test_a_stream_is_the_same_answer_in_pieces(http):
         assert any(chunk["choices"][0]["delta"].get("annotations") == [] for chunk in chunks[:-1])
     plain = events(ask(http, stream=True).text)
     assert all("usage" not in chunk for chunk in plain[:-1])
-
-
-def test_the_guide_s_program_runs(served, capsys):
-    page = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    for shown, here in (("http://127.0.0.1:8000", served.url), ('"raft"', '"faq"'), ("max_tokens=200", "max_tokens=6")):
-        assert shown in program
-        program = program.replace(shown, here)
-    exec(program, {})
-    assert capsys.readouterr().out
 
 
 def test_a_prompt_holds_what_the_contract_says_and_nothing_else(http, served):
@@ -193,7 +169,7 @@ def test_the_passages_that_do_not_fit_go_and_the_question_stays(http):
     assert room["usage"]["completion_tokens"] > 0
     none = ask(http, messages=two, max_tokens=CONTEXT - one + 5).json()
     assert none["choices"][0]["message"]["annotations"] == []
-    assert none["choices"][0]["message"]["content"] == load_template().refusal
+    assert none["choices"][0]["message"]["content"] == load_template("numbered").refusal
     assert none["choices"][0]["finish_reason"] == "stop"
     assert none["usage"]["completion_tokens"] == 0
     long = ask(http, messages=[{"role": "user", "content": "When are keys rotated? " * 200}])

@@ -26,8 +26,8 @@ from rich.console import Console
 from data.text.shown import shown
 from flows.cli.options import JsonOption
 from flows.cli.output import Terminal, emit, plain, table
-from raft_errors import BadInput
-from tasks.config import RunConfig, config_of, read_yaml
+from flows.domains import read_domains
+from tasks.config import RunConfig
 from tasks.store.access import make_folder
 from tasks.store.store import Store
 
@@ -93,41 +93,6 @@ def domains(
         terminal.print(f"report {page}", soft_wrap=True)
     if worst:
         raise typer.Exit(worst)
-
-
-def read_domains(file: Path, only: list[str]) -> dict[str, RunConfig]:
-    """The configuration of each domain: the common part with its own values on top, named after the domain.
-
-    Raises:
-        BadInput: the file has no domains or not those of `only`, or its values make no valid configuration.
-    """
-    values = read_yaml(file)
-    unknown = sorted(values.keys() - {"common", "domains"})
-    sections = values.get("domains")
-    if unknown or not isinstance(sections, dict) or not sections:
-        raise BadInput(
-            f"{file}: " + (f"unknown key {unknown[0]}" if unknown else "there is no domain"),
-            expected="`common:` (any part of a raft.yaml) and `domains:` (NAME: its own values)",
-            do="see docs/scheduling.md",
-        )
-    if absent := sorted(set(only) - sections.keys()):
-        raise BadInput(f"{file} has no domain {absent[0]!r}", expected=f"one of {', '.join(sections)}")
-    configs = {}
-    for name, own in sections.items():
-        if only and name not in only:
-            continue
-        whole = merge(values.get("common") or {}, own or {})
-        configs[str(name)] = config_of({**whole, "name": str(name)}, f"{file}, domain {name}", file.parent)
-    return configs
-
-
-def merge(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """`own` over `common`, section by section."""
-    result = dict(common)
-    for name, value in own.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
-        result[name] = merge(result[name], value) if both else value
-    return result
 
 
 def run_all(configs: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int, out: Console) -> list[Outcome]:

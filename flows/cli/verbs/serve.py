@@ -1,28 +1,27 @@
-"""The verb `serve`: the adapter behind the OpenAI API."""
+"""The verb `serve`: adapters on one base behind the OpenAI API, of one configuration or of a file of domains."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
 from flows.cli.output import Terminal, emit, warn
-from flows.ready import open_search, ready
+from flows.domains import is_domains_file, read_domains
+from flows.offers import Offer, offer, offers
+from flows.ready import NotBuilt, command_of, open_search
 from raft_errors import BadInput
-from tasks.adapters.registry import Registry
-
-if TYPE_CHECKING:
-    from flows.run import Run
-    from serving.domain import ServedVersion
+from tasks.config import load_config
 
 
 def serve(
     config: ConfigArgument = None,
+    only: Annotated[list[str] | None, typer.Option(help="Of a file of domains this one; may be repeated")] = None,
     host: Annotated[str, typer.Option(help="Address; others than loopback demand --keys")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = a free one")] = 8000,
     keys: Annotated[Path | None, typer.Option(help="File with API keys, one a line")] = None,
@@ -35,21 +34,30 @@ def serve(
     prefix_memory: Annotated[int, typer.Option(min=0, help="MiB for prompts computed before")] = 512,
     deadline: Annotated[int, typer.Option(min=1, max=3600, help="Seconds that a request may take")] = 300,
     queue: Annotated[int, typer.Option(min=1, max=10000, help="Requests that may wait")] = 64,
+    sources: Annotated[
+        str, typer.Option(help="Where citations stand unless a request says: annotations, text or open_webui")
+    ] = "annotations",
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Serve the adapter in use behind the OpenAI API: retrieval, its prompt, checked citations."""
-    if dtype not in ("bfloat16", "float32"):
-        raise BadInput(f"--dtype {dtype}", expected="bfloat16 or float32")
+    """Serve adapters behind the OpenAI API: retrieval, their prompt, checked citations."""
+    from serving.schema import Sources
+
+    for option, value, known in (
+        ("dtype", dtype, ("bfloat16", "float32")),
+        ("sources", sources, get_args(Sources)),
+    ):
+        if value not in known:
+            raise BadInput(f"--{option} {value}", expected=f"one of {', '.join(known)}")
     from serving.server import require_keys, run_server
 
     accepted = read_keys(keys)
     require_keys(host, accepted)
-    run, built, stale = ready(config, set_, "index")
-    warn(stale)
-    published = _export(config, set_)
-    find = versions(run, published)
-    find(None)  # or there is nothing to serve
+    served, absent = offered(config, set_, only)
+    for name_, reason in absent.items():
+        warn(f"{name_} is not served: {reason}")
+    for one in served.values():
+        warn(one.stale)
     logging.getLogger("raft.serving").setLevel(logging.INFO)
 
     from jora_engine.config.lora import LoraConfig
@@ -65,24 +73,39 @@ def serve(
     from serving.state import Limits, Server
     from tasks.runtime.folders import read_json
 
-    base = run.models["base"]
+    base = next(iter(served.values())).run.models["base"]
     out = Terminal(stderr=True)
     out.print(f"loading {base.name}")
     watch_compiles()
     digest = model_digest(base.folder)
     model = load_model(base.folder, dtype=dtype, base_digest=digest, chat=base.chat)
     memory = AdapterMemory(model.config, dtype, max_bytes=adapter_memory << 20, max_rank=max_rank, base_digest=digest)
-    rank = LoraConfig.from_peft(read_json(find(None).folder / "adapter_config.json")).rank
-    engine = Engine(model, rows, adapters=memory, adapter_rank=rank, prefix_bytes=prefix_memory << 20, chunks_between=1)
-    domain = Domain(run.config.name, open_search(run, built), find)
+    ranks = [
+        LoraConfig.from_peft(read_json(one.find(None).folder / "adapter_config.json")).rank for one in served.values()
+    ]
+    engine = Engine(
+        model, rows, adapters=memory, adapter_rank=max(ranks), prefix_bytes=prefix_memory << 20, chunks_between=1
+    )
+    domains = {key: Domain(key, open_search(one.run, one.built), one.find) for key, one in served.items()}
     longest = min(context, model.config.longest_sequence) - STEPS
     fingerprint = hashlib.sha256(f"{digest} {dtype}".encode()).hexdigest()
-    gateway = Gateway(base.folder, base.chat, {domain.name: domain}, memory, longest, fingerprint)
+    gateway = Gateway(
+        base.folder,
+        base.chat,
+        domains,
+        memory,
+        longest,
+        fingerprint,
+        cast(Sources, sources),
+        # what a client is told holds no path
+        {key: why.what if isinstance(why, NotBuilt) else "see the server's log" for key, why in absent.items()},
+    )
     server = Server(gateway, EngineLoop(engine), Limits(float(deadline), queue))
 
     def say(url: str) -> None:
         if json:
-            emit({"ok": True, "url": f"{url}/v1", "models": gateway.names()})
+            reasons = {key: str(why) for key, why in absent.items()}
+            emit({"ok": True, "url": f"{url}/v1", "models": gateway.names(), "absent": reasons})
         out.print(f"serving {', '.join(gateway.names())} on {url}/v1", soft_wrap=True)
 
     def warm() -> None:
@@ -98,6 +121,20 @@ def serve(
         warm=warm,
         say=say,
     )
+
+
+def offered(
+    config: Path | None, overrides: list[str] | None, only: list[str] | None
+) -> tuple[dict[str, Offer], Mapping[str, BadInput]]:
+    """What a configuration or a file of domains has to serve, by name, and why some domains have nothing."""
+    if config is None or not is_domains_file(config):
+        if only:
+            raise BadInput("--only is for a file of domains", do="leave it out, or give such a file")
+        one = offer(load_config(config, overrides or []), lambda stage: command_of(stage, config))
+        return {one.run.config.name: one}, {}
+    if overrides:
+        raise BadInput("--set is for one configuration", do=f"write it under `common` or a domain of {config}")
+    return offers(read_domains(config, only or []), lambda name, stage: f"raft domains {config} --only {name}")
 
 
 def read_keys(file: Path | None) -> list[str]:
@@ -116,31 +153,3 @@ def read_keys(file: Path | None) -> list[str]:
             do="make one with: openssl rand -hex 24",
         )
     return keys
-
-
-def versions(run: Run, published: Path | None) -> Callable[[int | None], ServedVersion]:
-    """What finds a version of the run's adapter: by number, or the one in use; without one, what the last run made."""
-    from serving.domain import ServedVersion
-
-    registry = Registry(run.store, run.config.name)
-
-    def find(number: int | None) -> ServedVersion:
-        adapter = registry.read()
-        version = adapter.in_use if number is None else adapter.version(number)
-        if version is not None:
-            link = version.stages["export"]
-            return ServedVersion(f"{adapter.name}@{version.number}", run.store.folder(link.stage, link.key) / "adapter")
-        if published is None:
-            raise BadInput(f"No version of {adapter.name} is promoted", do="run `raft run` or `raft promote`")
-        return ServedVersion(adapter.name, published)
-
-    return find
-
-
-def _export(config: Path | None, overrides: list[str] | None) -> Path | None:
-    """The adapter of the finished run, if there is one for this configuration."""
-    try:
-        _, built, _ = ready(config, overrides, "export")
-    except BadInput:
-        return None
-    return built["export"].path("adapter")

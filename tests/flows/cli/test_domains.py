@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flows.cli.app import invoke
-from flows.cli.verbs.domains import merge, read_domains
+from flows.domains import merge, read_domains
 from raft_errors import BadInput
 from tasks.config import load_config
 from tasks.store.store import Store
@@ -48,6 +48,7 @@ def test_a_domain_is_what_is_common_with_its_own_values_on_top(tmp_path):
         ({"domain": {"law": {}}}, "unknown key domain"),
         ({"domains": {"law": {"train": {"rnak": 3}}}}, "did you mean train.rank"),
         ({"domains": {"Law and order": {}}}, "name is 'Law and order'"),
+        ({"domains": {7: {}, "7": {}}}, "two domains of the name '7'"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, values, words):

@@ -193,7 +193,7 @@ def test_two_sections_may_have_a_key_of_the_same_name(write):
 
 
 def test_the_same_in_a_file_of_domains(write):
-    from flows.cli.verbs.domains import read_domains
+    from flows.domains import read_domains
 
     file = write("common: {seed: 1}\ndomains:\n  law: {corpus: [a]}\n  law: {corpus: [b]}\n", "domains.yaml")
     with pytest.raises(BadInput, match=r"domains\.law stands twice, in line 3 and in line 4"):

@@ -1,0 +1,58 @@
+"""A file of several domains: what they have in common is written once, and each has its own values on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raft_errors import BadInput
+from tasks.config import RunConfig, config_of, read_yaml
+
+
+def is_domains_file(file: Path) -> bool:
+    """Whether a YAML file holds domains and not one configuration."""
+    return "domains" in read_yaml(file)
+
+
+def read_domains(file: Path, only: list[str]) -> dict[str, RunConfig]:
+    """The configuration of each domain: the common part with its own values on top, named after the domain.
+
+    Raises:
+        BadInput: the file has no domains or not those of `only`, a name stands twice, or the values make no valid
+            configuration.
+    """
+    values = read_yaml(file)
+    unknown = sorted(values.keys() - {"common", "domains"})
+    sections = values.get("domains")
+    if unknown or not isinstance(sections, dict) or not sections:
+        raise BadInput(
+            f"{file}: " + (f"unknown key {unknown[0]}" if unknown else "there is no domain"),
+            expected="`common:` (any part of a raft.yaml) and `domains:` (NAME: its own values)",
+            do="see docs/scheduling.md",
+        )
+    names = [str(name) for name in sections]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInput(
+            f"{file} has two domains of the name {twice[0]!r}",
+            expected="one of each name",  # 7 and "7" are two keys of YAML
+            do="give one of them another name",
+        )
+    if absent := sorted(set(only) - set(names)):
+        raise BadInput(f"{file} has no domain {absent[0]!r}", expected=f"one of {', '.join(names)}")
+    configs = {}
+    for name, own in zip(names, sections.values(), strict=True):
+        if only and name not in only:
+            continue
+        whole = merge(values.get("common") or {}, own or {})
+        configs[name] = config_of({**whole, "name": name}, f"{file}, domain {name}", file.parent)
+    return configs
+
+
+def merge(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `common`, section by section."""
+    result = dict(common)
+    for name, value in own.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = merge(result[name], value) if both else value
+    return result

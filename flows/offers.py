@@ -1,0 +1,112 @@
+"""What can be served: of each configuration the finished search and the versions of its adapter, on one base."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flows.ready import NotBuilt, Stale, ready_of
+from flows.run import Run
+from flows.walk import Built
+from raft_errors import BadInput
+from tasks.adapters.registry import Registry
+from tasks.config import RunConfig
+
+if TYPE_CHECKING:
+    from serving.domain import ServedVersion
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A configuration that can be served.
+
+    Attributes:
+        built: the finished stages up to the index.
+        find: the version of a number, or the one in use for None; `BadInput` where there is none.
+    """
+
+    run: Run
+    built: Built
+    stale: Stale | None
+    find: Callable[[int | None], ServedVersion]
+
+
+def offer(config: RunConfig, command: Callable[[str], str]) -> Offer:
+    """What there is of a configuration.
+
+    Args:
+        command: what makes the results up to a stage, for messages.
+
+    Raises:
+        BadInput: it has no finished index, or no adapter.
+    """
+    run = Run.of(config)
+    run, built, stale = ready_of(run, "index", command("index"))
+    find = versions(run, command("export"))
+    find(None)
+    return Offer(run, built, stale, find)
+
+
+def offers(
+    configs: Mapping[str, RunConfig], command: Callable[[str, str], str]
+) -> tuple[dict[str, Offer], dict[str, BadInput]]:
+    """What there is of each domain, and why there is nothing of the others.
+
+    Args:
+        command: what makes a domain's results up to a stage.
+
+    Raises:
+        BadInput: there is nothing of any, or two stand on different bases.
+    """
+    served: dict[str, Offer] = {}
+    absent: dict[str, BadInput] = {}
+    for name, config in configs.items():
+        try:
+            served[name] = offer(config, lambda stage, name=name: command(name, stage))  # type: ignore[misc]
+        except BadInput as error:
+            absent[name] = error
+    if not served:
+        reasons = "; ".join(f"{name}: {error.what}" for name, error in absent.items())
+        first = next(iter(absent.values()))
+        raise NotBuilt(f"No domain can be served ({reasons})", do=first.do)
+    _check_one_base(served)
+    return served, absent
+
+
+def _check_one_base(served: Mapping[str, Offer]) -> None:
+    bases = {name: one.run.models.plain("base") for name, one in served.items()}
+    first, base = next(iter(bases.items()))
+    others = [f"{name} ({files.name})" for name, files in bases.items() if files.digest != base.digest]
+    if others:
+        raise BadInput(
+            f"One server has one base: {first} stands on {base.name}, and on another {', '.join(others)}",
+            expected="domains whose base is the same, file by file",
+            do=f"serve them apart, e.g. with --only {first}",
+        )
+
+
+def versions(run: Run, command: str) -> Callable[[int | None], ServedVersion]:
+    """What finds a version of the run's adapter: by number, or the one in use; without one, what the last run made."""
+    from serving.domain import ServedVersion
+
+    registry = Registry(run.store, run.config.name)
+    try:
+        published = ready_of(run, "export", command).built["export"].path("adapter")
+    except BadInput:
+        published = None
+
+    def find(number: int | None) -> ServedVersion:
+        adapter = registry.read()
+        version = adapter.in_use if number is None else adapter.version(number)
+        if version is not None:
+            link = version.stages["export"]
+            return ServedVersion(f"{adapter.name}@{version.number}", run.store.folder(link.stage, link.key) / "adapter")
+        if published is None:
+            raise BadInput(f"No version of {adapter.name} is promoted", do=f"{command}, or `raft promote`")
+        return ServedVersion(adapter.name, published)
+
+    return find

@@ -1,0 +1,61 @@
+"""What every request passes before and after its own work: whether there is room, its body, the thread for searches,
+and the line in the log when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from serving.errors import ApiError, busy, not_serving
+from serving.state import Server
+
+log = logging.getLogger("raft.serving")
+
+Some = TypeVar("Some")
+
+
+async def admitted(server: Server, request: Request) -> Any:
+    """The JSON of a request's body, if the server has room for it.
+
+    Raises:
+        ApiError: the server drains, its queue is full, or the body is no JSON.
+    """
+    if not server.ready:
+        raise not_serving()
+    try:
+        values = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, "The body is not valid JSON", code="invalid_json") from error
+    if server.waiting() >= server.limits.queue:
+        raise busy(2)
+    return values
+
+
+async def searched(server: Server, work: Callable[[], Some]) -> Some:
+    """The result of work on the thread for searches; what waits for it counts as waiting for a row."""
+    server.searching += 1
+    try:
+        return await asyncio.get_running_loop().run_in_executor(server.searches, work)
+    finally:
+        server.searching -= 1
+
+
+def too_slow() -> ApiError:
+    """The error of a request whose deadline has passed."""
+    return ApiError(504, "The answer took longer than this server allows", code="timeout")
+
+
+def gone() -> ApiError:
+    """The error of a request whose client has gone; nobody reads it."""
+    return ApiError(499, "The client has gone", code="aborted")
+
+
+def log_end(request_id: str, model: str, end: str, began: float, code: str | None) -> None:
+    """One line for every end; never a prompt, an answer or a key."""
+    log.info("%s %s %s %.2f s %s", request_id, model or "-", end, time.monotonic() - began, code or "")

@@ -1,0 +1,227 @@
+"""From a request to its answer: read, searched for, handed to the engine, awaited and sent in the shape of its API; and
+what happens when a client goes away, a request takes too long, or the server drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from jora_engine.generation.requests import Completion, Job
+from raft_errors import BadInput
+from serving.admission import admitted, gone, log_end, searched, too_slow
+from serving.errors import ApiError, not_serving
+from serving.forms.answer import Answer, Form, Head
+from serving.gateway import Plan
+from serving.schema import TextRequest, read
+from serving.state import Server
+
+KEEP_ALIVE_SECONDS = 15.0
+POLL_SECONDS = 0.25  # between two looks whether a client is still there
+
+
+class Reply:
+    """A request in the engine as the event loop sees it: the newest text, and its end."""
+
+    def __init__(self, server: Server, plan: Plan) -> None:
+        self.plan, self.text = plan, ""
+        self.job: Job | None = None
+        self._server = server
+        self._changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
+                loop.call_soon_threadsafe(self._changed.set)
+
+        def on_text(text: str) -> None:
+            self.text = text  # the newest alone is kept, so a slow reader costs nothing
+            wake()
+
+        def on_done(job: Job) -> None:
+            wake()
+
+        if plan.request is not None:
+            self.job = server.loop.submit(plan.request, on_text, on_done)
+
+    @property
+    def completion(self) -> Completion | None:
+        """How it ended; an answer that was known already is a refusal in the contract's words."""
+        if self.job is None:
+            assert self.plan.asked is not None
+            return Completion(
+                f"{self.plan.asked.template.answer_marker} {self.plan.asked.template.refusal}", (), "stop"
+            )
+        if self.job.error:
+            raise ApiError(500, "The model failed on this request", code="server_error")
+        return self.job.completion
+
+    async def change(self, seconds: float) -> bool:
+        """Waits for more text or the end; False after so many seconds without."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), max(seconds, 0.001))
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+    def answer(self, completion: Completion) -> Answer:
+        """The answer that a completion is."""
+        cached = self.job.cached_tokens if self.job else 0
+        return Answer(self.plan.content(completion.text), completion, self.plan.prompt_tokens, cached)
+
+    def leave(self) -> None:
+        """Frees the row, if it is still held."""
+        if self.job and not self.job.ended:
+            self._server.loop.cancel(self.job)
+
+
+async def answered(
+    server: Server, request: Request, kind: type[TextRequest], form: type[Form[Any]]
+) -> JSONResponse | StreamingResponse:
+    """The response to a request of a kind, in the form of its API."""
+    began, counts = time.monotonic(), server.counts
+    counts.received += 1
+    request_id = f"{form.prefix}{uuid.uuid4().hex}"
+    try:
+        asked, reply = await _begin(server, request, kind)
+    except BaseException as error:
+        counts.refused += 1
+        log_end(request_id, "", "refused", began, getattr(error, "code", None))
+        raise
+    plan = reply.plan
+    head = Head(request_id, plan.created, plan.model, server.gateway.fingerprint(plan.model))
+    shape = form(asked, head, _spelling(server))
+    deadline = began + server.limits.deadline_seconds
+    headers = {"x-request-id": request_id}
+    if plan.ignored:
+        headers["x-raft-ignored"] = ", ".join(plan.ignored)
+    if asked.stream:
+        headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return _Stream(server, reply, shape, began, deadline, headers)
+    try:
+        completion = await _whole(reply, request, deadline)
+    except BaseException as error:
+        reply.leave()
+        counts.aborted += 1
+        log_end(request_id, plan.model, "aborted", began, getattr(error, "code", None))
+        raise
+    _count(server, reply, completion, request_id, began)
+    return JSONResponse(shape.whole(reply.answer(completion)), headers=headers)
+
+
+async def _begin(server: Server, request: Request, kind: type[TextRequest]) -> tuple[TextRequest, Reply]:
+    """The request read, searched for, and handed to the engine."""
+    asked = read(kind, await admitted(server, request))
+    tenant = request.headers.get("authorization", "")
+    try:
+        plan = await searched(server, functools.partial(server.gateway.plan, asked, tenant, _address(request)))
+        return asked, Reply(server, plan)
+    except BadInput as error:
+        raise ApiError(400, "The request cannot be answered as it is", code="invalid_value") from error
+
+
+def _address(request: Request) -> str:
+    """This server as the client calls it; a proxy that speaks TLS before it says so."""
+    secure = request.headers.get("x-forwarded-proto") == "https"
+    return f"{'https' if secure else request.url.scheme}://{request.headers['host']}"
+
+
+def _spelling(server: Server) -> Callable[[int], str]:
+    tokenizer = server.loop.engine.model.tokenizer
+    return lambda token: tokenizer.decode([token], skip_special_tokens=False)
+
+
+async def _whole(reply: Reply, request: Request, deadline: float) -> Completion:
+    """The completion, while the client waits for it.
+
+    Raises:
+        ApiError: the deadline has passed, or the client has gone.
+    """
+    while (completion := reply.completion) is None:
+        if time.monotonic() > deadline:
+            raise too_slow()
+        if not await reply.change(POLL_SECONDS) and await request.is_disconnected():
+            raise gone()
+    if completion.finish_reason == "abort":
+        raise not_serving()
+    return completion
+
+
+def _count(server: Server, reply: Reply, completion: Completion, request_id: str, began: float) -> None:
+    counts = server.counts
+    counts.answered += 1
+    counts.prompt_tokens += reply.plan.prompt_tokens
+    counts.completion_tokens += len(completion.token_ids)
+    log_end(request_id, reply.plan.model, completion.finish_reason, began, None)
+
+
+class _Stream(StreamingResponse):
+    """A streamed answer, which gives its row back however it ends: also where the client has gone before the first
+    event, when what makes the events is never begun and so has no end of its own."""
+
+    def __init__(
+        self,
+        server: Server,
+        reply: Reply,
+        shape: Form[Any],
+        began: float,
+        deadline: float,
+        headers: dict[str, str],
+    ) -> None:
+        self._server, self._reply, self._id, self._began = server, reply, shape.head.id, began
+        self._completion: Completion | None = None
+        events = _events(reply, shape, deadline, self._ended)
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+
+    def _ended(self, completion: Completion) -> None:
+        self._completion = completion
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._reply.leave()
+            if self._completion:
+                _count(self._server, self._reply, self._completion, self._id, self._began)
+            else:
+                self._server.counts.aborted += 1
+                log_end(self._id, self._reply.plan.model, "aborted", self._began, None)
+
+
+async def _events(
+    reply: Reply, shape: Form[Any], deadline: float, ended: Callable[[Completion], None]
+) -> AsyncIterator[str]:
+    """The answer as server-sent events; `ended` is told when all but the last mark was sent."""
+    sent = ""
+    try:
+        for event in shape.begin():
+            yield event
+        while (completion := reply.completion) is None:
+            if time.monotonic() > deadline:
+                raise too_slow()
+            if not await reply.change(min(KEEP_ALIVE_SECONDS, deadline - time.monotonic())):
+                yield ": wait\n\n"
+                continue
+            settled = reply.plan.settled(reply.text)
+            if len(settled) > len(sent) and settled.startswith(sent):
+                for event in shape.piece(settled[len(sent) :]):
+                    yield event
+                sent = settled
+        if completion.finish_reason == "abort":
+            raise not_serving()
+        answer = reply.answer(completion)
+        for event in shape.end(answer, answer.content.text[len(sent) :]):
+            yield event
+        ended(completion)
+        yield shape.last
+    except ApiError as error:
+        yield shape.failure(error.body())

@@ -1,0 +1,106 @@
+"""An answer before it has a shape, and what every shape can do with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from jora_engine.generation.requests import Completion, TokenScore
+from serving.content import Content
+from serving.schema import TextRequest
+
+Asked = TypeVar("Asked", bound=TextRequest)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What all pieces of one answer begin with.
+
+    Attributes:
+        model: the id of what answers (`faq@3`); created: seconds since 1970.
+    """
+
+    id: str
+    created: int
+    model: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a request ended.
+
+    Attributes:
+        prompt_tokens, cached_tokens: of the prompt, and of these what came from the prefix cache.
+    """
+
+    content: Content
+    completion: Completion
+    prompt_tokens: int
+    cached_tokens: int
+
+    @property
+    def new_tokens(self) -> int:
+        return len(self.completion.token_ids)
+
+
+class Form(Generic[Asked]):
+    """One API's shape of an answer: `whole`, or the events `begin`, `piece` as often as there is text, and `end`.
+
+    Args:
+        spell: the text of a token.
+
+    Attributes:
+        prefix: of the ids of answers.
+        last: what ends a stream.
+    """
+
+    prefix = "cmpl-"
+    last = "data: [DONE]\n\n"
+
+    def __init__(self, asked: Asked, head: Head, spell: Callable[[int], str]) -> None:
+        self.asked, self.head, self.spell = asked, head, spell
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def begin(self) -> Iterator[str]:
+        raise NotImplementedError
+
+    def piece(self, text: str) -> Iterator[str]:
+        raise NotImplementedError
+
+    def end(self, answer: Answer, rest: str) -> Iterator[str]:
+        """The text that was not sent yet, the citations, how it ended, the usage."""
+        raise NotImplementedError
+
+    def failure(self, body: dict[str, Any]) -> str:
+        """The event of an error in mid stream."""
+        return data(body)
+
+
+def data(values: dict[str, Any]) -> str:
+    """A server-sent event without a name."""
+    return f"data: {json.dumps(values, ensure_ascii=False)}\n\n"
+
+
+def usage(answer: Answer) -> dict[str, Any]:
+    """The usage as chats and completions have it."""
+    return {
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.new_tokens,
+        "total_tokens": answer.prompt_tokens + answer.new_tokens,
+        "prompt_tokens_details": {"cached_tokens": answer.cached_tokens},
+    }
+
+
+def scored(scores: tuple[TokenScore, ...], spell: Callable[[int], str]) -> list[dict[str, Any]]:
+    """Log probabilities as chats have them."""
+
+    def entry(token: int, logprob: float) -> dict[str, Any]:
+        text = spell(token)
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+    return [{**entry(s.token, s.logprob), "top_logprobs": [entry(*pair) for pair in s.best]} for s in scores]
