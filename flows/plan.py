@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flows.calls import CALLS
 from flows.licences import licences_of
 from flows.pipeline import pipeline
 from flows.run import Models, Run, store_of
@@ -18,6 +19,8 @@ from tasks.inputs.models import on_this_machine
 from tasks.store.manifest import Manifest
 from tasks.store.store import Store
 from tasks.upkeep.estimates import Estimate, Workload, estimate, workload
+
+STAGE_OF = {call.name: call.stage.name for call in CALLS}
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def _estimate(row: Planned, run: Run, work: Workload) -> Estimate | None:
     """Of a stage that will or may run; by the rate of its last result if that was made with the same models."""
     if row.state not in ("run", "maybe"):
         return None
-    last = run.store.latest(row.stage)
+    stage = STAGE_OF[row.stage]
+    last = run.store.latest(stage, row.stage if row.stage != stage else "")
     models = last.ingredients.get("models", {}) if last else {}
     now = {role: files.digest for role in models if role in run.models and (files := run.models[role])}
     return estimate(row.stage, run.config, work, last if models == now else None)
