@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from kept_json import checked
 
 from flows.cli.app import invoke
 
@@ -89,5 +90,5 @@ class Project:
         return Said(code, out.getvalue(), err.getvalue())
 
     def json(self, *arguments: str, check: bool = True) -> dict:
-        """The JSON object that `raft ... --json` prints."""
-        return json.loads(self.raft(*arguments, "--json", check=check).stdout.splitlines()[-1])
+        """The JSON object that `raft ... --json` prints, with all the keys that are kept."""
+        return checked(arguments, json.loads(self.raft(*arguments, "--json", check=check).stdout.splitlines()[-1]))

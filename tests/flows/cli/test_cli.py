@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from kept_json import checked
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -153,6 +154,6 @@ def test_the_option_means_what_the_argument_means_and_both_are_one_too_many(tmp_
     twice = raft(tmp_path, "plan", "my.yaml", "--config", "my.yaml")
     assert (twice.returncode, "Two configurations" in twice.stderr) == (2, True)
     assert "Nothing can go" in raft(tmp_path, "gc", "-c", "my.yaml").stdout
-    assert raft(tmp_path, "init", "-c", "new.yaml").returncode == 0
+    checked(["init"], json.loads(raft(tmp_path, "init", "-c", "new.yaml", "--json").stdout))
     assert (tmp_path / "new.yaml").is_file()
     assert "--config FILE" in raft(tmp_path, "domains").stderr
