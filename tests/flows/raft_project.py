@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from kept_json import checked
 
 from flows.cli.app import invoke
 
@@ -91,5 +92,5 @@ class Project:
         return done
 
     def json(self, *arguments: str, check: bool = True) -> dict:
-        """The JSON object that `raft ... --json` prints."""
-        return json.loads(self.raft(*arguments, "--json", check=check).stdout.splitlines()[-1])
+        """The JSON object that `raft ... --json` prints, with all the keys that are kept."""
+        return checked(arguments, json.loads(self.raft(*arguments, "--json", check=check).stdout.splitlines()[-1]))

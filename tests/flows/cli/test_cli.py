@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from kept_json import checked
 from raft_project import raft_here
 from typer.testing import CliRunner
 
@@ -155,6 +156,6 @@ def test_the_option_means_what_the_argument_means_and_both_are_one_too_many(tmp_
     twice = raft_here(tmp_path, "plan", "my.yaml", "--config", "my.yaml")
     assert (twice.returncode, "Two configurations" in twice.stderr) == (2, True)
     assert "Nothing can go" in raft_here(tmp_path, "gc", "-c", "my.yaml").stdout
-    assert raft_here(tmp_path, "init", "-c", "new.yaml").returncode == 0
+    checked(["init"], json.loads(raft_here(tmp_path, "init", "-c", "new.yaml", "--json").stdout))
     assert (tmp_path / "new.yaml").is_file()
     assert "--config FILE" in raft_here(tmp_path, "domains").stderr

@@ -11,6 +11,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tasks"))
 import small_chain
+from kept_json import checked
 
 from flows.cli.app import invoke
 from tasks.adapters.registry import Registry
@@ -44,7 +45,7 @@ class Place:
         return code, out.getvalue(), err.getvalue()
 
     def json(self, *arguments: str) -> dict:
-        return json.loads(self.raft(*arguments, "--json")[1])
+        return checked(arguments, json.loads(self.raft(*arguments, "--json")[1]))
 
 
 @pytest.fixture

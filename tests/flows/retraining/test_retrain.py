@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from kept_json import checked
 from raft_project import Project
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ def town(tmp_path, domain) -> Project:
 def night(project, *arguments):
     """What `raft retrain` decided, and its exit code."""
     process = project.raft("retrain", "--no-prefect", "--json", *arguments, check=False)
-    return json.loads(process.stdout.splitlines()[-1]) | {"code": process.returncode}
+    return checked(["retrain"], json.loads(process.stdout.splitlines()[-1])) | {"code": process.returncode}
 
 
 def killed_night(project) -> int:
