@@ -298,8 +298,8 @@ class Gateway:
 
 
 def is_page_task(text: str) -> bool:
-    """Whether a text is built as Open WebUI's own prompts are, in every language that they are translated to: a task, and
-    the talk, or the text that is to be completed. In linear time, since anybody may send anything."""
+    """Whether a text is built as Open WebUI's own prompts are, in every language that they are translated to: a task,
+    and the talk, or the text that is to be completed. In linear time, since anybody may send anything."""
     text = text.lstrip()
     if not text.startswith("### Task:"):
         return False
