@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import threading
 import time
 from collections.abc import Mapping
@@ -38,8 +37,6 @@ log = logging.getLogger("raft.serving")
 
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
 BROKEN = {"x-should-retry": "false"}
-PAGE_TASK = re.compile(r"\s*### Task:.*<chat_history>.*</chat_history>", re.DOTALL)
-"""How each of Open WebUI's own prompts is built, in every language that it is translated to."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +122,8 @@ class Gateway:
                 rank = max(rank, self._adapters.get(key).rank if key else 0)
             except ApiError as error:
                 broken[name] = str(error.__cause__)
+            except BadInput as error:
+                broken[name] = str(error)
         return rank, broken
 
     def check(self, name: str) -> None:
@@ -164,7 +163,7 @@ class Gateway:
         """
         domain, version, raw = self._resolved(request.name)
         question = request.question
-        if domain and not raw and isinstance(request, ChatRequest) and PAGE_TASK.match(question or ""):
+        if domain and not raw and isinstance(request, ChatRequest) and is_page_task(question or ""):
             return self._unsearched(request, None, tenant, ("retrieval",))
         if domain is None or version is None or raw:
             return self._unsearched(request, version, tenant)
@@ -296,6 +295,15 @@ class Gateway:
             f"{self.longest} in all"
         )
         return ApiError(400, message, code="context_length_exceeded", param=request.text_field)
+
+
+def is_page_task(text: str) -> bool:
+    """Whether a text is built as Open WebUI's own prompts are, in every language that they are translated to: a task,
+    and the talk, or the text that is to be completed. In linear time, since anybody may send anything."""
+    text = text.lstrip()
+    if not text.startswith("### Task:"):
+        return False
+    return any(-1 < text.find(f"<{part}>") < text.rfind(f"</{part}>") for part in ("chat_history", "text"))
 
 
 def _key(version: ServedVersion) -> str:

@@ -29,6 +29,10 @@ class _Figures:
         yield CounterMetricFamily("raft_compiled_programs", "Programs compiled since the start", value=count_compiles())
         yield GaugeMetricFamily("raft_requests_running", "Rows in use", value=figures["running"])
         yield GaugeMetricFamily("raft_requests_waiting", "Requests that wait for a row", value=figures["waiting"])
+        searching = self._server.searching
+        yield GaugeMetricFamily(
+            "raft_requests_searching", "Requests that wait for passages or vectors", value=searching
+        )
         yield GaugeMetricFamily("raft_cache_columns", "Columns of the key/value cache", value=figures["columns"])
         slots, adapters, prefixes = figures["slots"], figures["adapters"], figures["prefixes"]
         yield GaugeMetricFamily("raft_adapter_slots_used", "Slots that rows use", value=slots["used"])

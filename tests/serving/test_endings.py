@@ -6,6 +6,7 @@ import logging
 import math
 import socket
 import sys
+import threading
 import time
 
 import httpx
@@ -179,6 +180,24 @@ def test_without_a_hit_the_answer_is_the_refusal(served, http, monkeypatch):
     message = http.post("/v1/chat/completions", json={"model": "faq", "messages": QUESTION}).json()["choices"][0]
     assert message["message"]["annotations"] == []
     assert message["finish_reason"] == "stop"
+
+
+def test_requests_that_wait_for_a_search_are_in_the_queue_too(served, http, monkeypatch):
+    free, counts, ready = threading.Event(), served.server.counts, served.server.gateway.plan
+    monkeypatch.setattr(served.server.gateway, "plan", lambda *a: free.wait(60) and ready(*a))
+    monkeypatch.setattr(served.server.limits, "queue", 3)
+    values = {"model": "faq", "messages": QUESTION, "max_tokens": 2}
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        replies = [
+            pool.submit(httpx.post, f"{served.url}/v1/chat/completions", json=values, timeout=600) for _ in range(3)
+        ]
+        until(lambda: served.server.searching == 3)
+        assert "raft_requests_searching 3.0" in http.get("/metrics").text
+        for path in (*ROUTES, "/v1/embeddings"):
+            assert http.post(path, json={**values, **ROUTES.get(path, {})}).status_code == 429
+        free.set()
+        assert [reply.result().status_code for reply in replies] == [200] * 3
+    assert served.server.searching == counts.under_way == 0
 
 
 def test_an_engine_that_stands_still_is_not_healthy(served, http, monkeypatch):

@@ -136,6 +136,7 @@ def test_behind_a_proxy_that_speaks_tls_links_are_https(http, scripted):
 
 TASKS = {
     "title": "### Task:\nGenerate a concise title.\n### Chat History:\n<chat_history>\nUSER: When?\n</chat_history>",
+    "completion": "### Task:\nComplete.\n#### Example:\n<text>The sun</text>\n<type>General</type>\n<text>Wh</text>",
     "tags": "\n### Task:\nGib 1-3 Schlagworte.\n\n### Verlauf:\n<chat_history>\nUSER: Wann?\n</chat_history>\n",
 }
 
@@ -152,7 +153,12 @@ def test_what_a_chat_page_asks_on_its_own_goes_to_the_base(http, task):
 
 
 @pytest.mark.parametrize(
-    "question", ["### Task: what is it?", "What does <chat_history></chat_history> mean in ### Task: prompts?"]
+    "question",
+    [
+        "### Task: what is it?",
+        "What does <chat_history></chat_history> mean in ### Task: prompts?",
+        "### Task:\nRespond to the user query.\n<context>\n<source id='1'>Bread.</source>\n</context>\n\nWhat is it?",
+    ],
 )
 def test_a_question_that_looks_a_little_like_it_is_a_question(http, question):
     reply = ask(http, messages=[{"role": "user", "content": question}], max_tokens=2)
