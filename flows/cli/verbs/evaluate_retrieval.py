@@ -153,7 +153,7 @@ def _own(run: Run, built: Mapping[str, Any]) -> Comparison:
     """The run's questions on the run's index, with those of a teacher that were dropped because the retriever did not
     find their chunk: without these the retriever that did the choosing would look better than it is."""
     section = run.config.retrieval.model_copy(update={"mode": "hybrid"})
-    retriever = open_search(run, built, where=section)
+    retriever = open_search(run, built, where=section, interactive=False)
     questions = list(read_jsonl(built["questions"].path("questions.jsonl"), Question))
     lost = _not_found_again(built["questions"].path("dropped.jsonl"), retriever)
     types = {d.id: d.media_type for d in read_jsonl(built["ingest"].path("documents.jsonl"), Document)}

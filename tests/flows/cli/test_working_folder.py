@@ -33,12 +33,14 @@ print(json.dumps(codes))
 """
 
 PROCESSES = {
-    "run": ["--set", "train.max_steps=2", "--set", "train.warmup_ratio=0.5"],
+    "export": ["--set", "train.max_steps=2", "--set", "train.warmup_ratio=0.5"],
     "plan": ["--engine"],
     "domains": ["domains.yaml", "--retrain"],
 }
-"""Verbs that start processes of their own, run as a user runs them."""
+"""Verbs that start processes of their own (trainer, Prefect's server, the check of an export, a domain's night), run as
+a user runs them."""
 LIBRARY_CALLS = {
+    "run": ["--no-prefect", "--set", "evaluate.samples=150"],
     "ingest": [],
     "chunk": [],
     "embed": [],
@@ -50,7 +52,6 @@ LIBRARY_CALLS = {
     "records": ["--show", "1"],
     "train": [],
     "calibrate": [],
-    "export": [],
     "evaluate": [],
     "report": [],
     "evaluate retrieval": [],
@@ -77,8 +78,9 @@ SERVERS = {"server", "schedule", "serve"}
 
 
 @pytest.fixture
-def hostile(warm, monkeypatch):
+def hostile(warm, with_database, monkeypatch):
     """A warm project whose folder holds a module of every name; one that is imported leaves a mark."""
+    with_database(warm.prefect_home)
     names = {*sys.stdlib_module_names, *importlib.metadata.packages_distributions(), *NAMES, "raft_errors"}
     for name in names:
         if name.isidentifier():

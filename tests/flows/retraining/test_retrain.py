@@ -73,6 +73,7 @@ def edit(project, name, old, new):
 
 
 def test_three_generations(town):
+    town.raft("records", "--no-prefect")  # here, where the libraries are loaded already
     assert killed_night(town) == -signal.SIGKILL
     dead = in_use(town)
     assert ([v["state"] for v in dead["versions"]], dead["promoted"], dead["nights"]) == (["candidate"], None, [])
