@@ -31,10 +31,11 @@ def numpy_forward(model: ModelFolder) -> Forward | None:
     if not plain or config.get("is_decoder") or model.pooling not in _POOLINGS or not model.include_prompt:
         return None
     try:
-        weights = _weights(model.path / "model.safetensors")
-        return _forward(weights, config, model.pooling)
-    except (KeyError, OSError, SafetensorError):
+        forward = _forward(_weights(model.path / "model.safetensors"), config, model.pooling)
+        forward(np.zeros((1, 2), np.int64), np.ones((1, 2), np.int64), 0)  # every weight is there, and fits
+    except (KeyError, ValueError, OSError, SafetensorError):
         return None
+    return forward
 
 
 def _weights(path: Path) -> dict[str, np.ndarray]:
@@ -75,7 +76,7 @@ def _forward(weights: dict[str, np.ndarray], config: dict[str, Any], pooling: st
         for layer in layers:
             x = attention(x, allowed, f"{layer}.attention")
             wide = linear(x, f"{layer}.intermediate.dense")
-            wide *= (1 + _erf(wide / np.float32(math.sqrt(2))).astype(np.float32)) / 2
+            wide *= (1 + np.asarray(_erf(wide / np.float32(math.sqrt(2))), dtype=np.float32)) / 2
             x = norm(linear(wide, f"{layer}.output.dense") + x, f"{layer}.output.LayerNorm")
         if pooling == "cls_token":
             return x[:, 0]
