@@ -14,7 +14,7 @@ from data.nouns import ItemCache, Question
 from data.text.counts import counted
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.output import Display, Terminal, emit, table, warn
+from flows.cli.output import Display, Terminal, emit, show_next, table, warn
 from flows.cli.verbs.run import build_to
 from raft_errors import BadInput
 from tasks.config import RunConfig, load_config
@@ -58,12 +58,12 @@ def questions(
         return
     loaded = load_config(config, set_ or [])
     if preview is not None:
-        _preview(loaded, preview, json)
+        _preview(loaded, config, preview, json)
     else:
         _dropped(config, set_, json)
 
 
-def _preview(config: RunConfig, count: int, as_json: bool) -> None:
+def _preview(config: RunConfig, path: Path | None, count: int, as_json: bool) -> None:
     """Builds up to the index, which costs nothing, asks for a few questions and says what all of them will need."""
     from data.questions.preview import preview_questions
     from flows.build import build
@@ -117,6 +117,8 @@ def _preview(config: RunConfig, count: int, as_json: bool) -> None:
     out.rule()
     for line in _outlook(preview, section.price_prompt is not None or section.price_completion is not None):
         out.print(line, markup=False, soft_wrap=True)
+    here = f" {path}" if path else ""
+    show_next(out, [(f"raft questions{here}", "the whole run; what was answered is not paid for again")])
 
 
 def _retriever(run: Run, built: Built, cache: ItemCache) -> Retriever:

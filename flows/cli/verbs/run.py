@@ -20,7 +20,7 @@ from flows.cli.options import (
     SetOption,
     kept_names,
 )
-from flows.cli.output import Display, Terminal, below_here, emit, plain, table
+from flows.cli.output import Display, Terminal, below_here, emit, plain, show_next, table
 from flows.finished import places_of, remember, stable
 from flows.licences import warnings_of
 from tasks.build.events import Said
@@ -127,10 +127,7 @@ def build_to(
         paths |= {until: built[until].folder}
     for label, place in paths.items():
         out.print(f"{label:<13} {plain(below_here(place))}", soft_wrap=True)
-    steps = next_steps(until, path)
-    width = max((len(command) for command, _ in steps), default=0)
-    for number, (command, what) in enumerate(steps):
-        out.print(f"{'' if number else 'Next:':<6}{command:<{width}}  {what}", soft_wrap=True, markup=False)
+    show_next(out, next_steps(until, path))
 
 
 def _refused(ingest: Manifest) -> dict[str, Any] | None:
