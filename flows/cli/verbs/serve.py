@@ -50,7 +50,9 @@ def serve(
         if value not in known:
             raise BadInput(f"--{option} {value}", expected=f"one of {', '.join(known)}")
     from serving.server import require_keys, run_server
+    from serving.telemetry import tracer_from_environment
 
+    tracer = tracer_from_environment()
     accepted = read_keys(keys)
     require_keys(host, accepted)
     served, absent = offered(config, set_, only)
@@ -100,7 +102,7 @@ def serve(
         # what a client is told holds no path
         {key: why.what if isinstance(why, NotBuilt) else "see the server's log" for key, why in absent.items()},
     )
-    server = Server(gateway, EngineLoop(engine), Limits(float(deadline), queue))
+    server = Server(gateway, EngineLoop(engine), Limits(float(deadline), queue), tracer=tracer)
 
     def say(url: str) -> None:
         if json:
