@@ -84,7 +84,9 @@ class TensorFolder:
         return tuple(self._slice(name).get_shape())
 
     def dtype(self, name: str) -> np.dtype:
-        code = self._slice(name).get_dtype()
+        return self._dtype(name, self._slice(name).get_dtype())
+
+    def _dtype(self, name: str, code: str) -> np.dtype:
         if code not in DTYPES:
             raise BadInput(
                 f"{self._file_of[name]}: {name} is stored as {code}",
@@ -99,8 +101,9 @@ class TensorFolder:
         Raises:
             BadInput: a value is NaN or infinite.
         """
-        self.dtype(name)
-        array = np.asarray(self._slice(name)[index if index else (slice(None),)])
+        part = self._slice(name)
+        self._dtype(name, part.get_dtype())
+        array = np.asarray(part[index if index else (slice(None),)])
         if not all_finite(array):
             raise BadInput(
                 f"{self._file_of[name]}: {name} holds NaN or infinite values",
@@ -108,6 +111,20 @@ class TensorFolder:
                 do="download or make the file again",
             )
         return array
+
+    def views(self, file: Path) -> dict[str, np.ndarray]:
+        """All tensors of one file of known types, as views of the mapped file: for many small ones much faster than
+        `read`. Whether they are finite is the caller's to see."""
+        self._handle(file)  # which has checked the header: every tensor lies inside the file
+        data = np.asarray(np.memmap(file, np.uint8, mode="r"))  # the plain class: views of `memmap` cost ten times more
+        begin = 8 + int(data[:8].view("<u8")[0])
+        header = json.loads(data[8:begin].tobytes())
+        return {
+            name: data[begin + at : begin + end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+            for name, entry in header.items()
+            if name != "__metadata__" and entry["dtype"] in DTYPES
+            for at, end in [entry["data_offsets"]]
+        }
 
     def metadata(self, file: Path) -> dict[str, str]:
         return dict(self._handle(file).metadata() or {})

@@ -9,6 +9,7 @@ and `cancel` may be called from any.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from jora_engine.generation.requests import Completion, Job, Request, TokenScore
 from jora_engine.generation.row_arrays import barred, row_arrays
 from jora_engine.model import kv_cache
 from jora_engine.model.rope_table import by_length
+from raft_errors import BadInput
 
 CHUNKS = (32, 64, 128, 256)  # tokens of a prompt run at once
 AHEAD = 128  # new tokens that a fresh row's columns allow for: growing later means another program
@@ -55,8 +57,9 @@ class Engine:
         """Args:
         adapter_rank: rank that the slots are made for from the start; without it the first adapter makes new programs.
         prefix_bytes: bound of the prefix cache, 0 for none.
-        chunks_between: prompt chunks run between two decode calls at most; None runs the prompts of all free rows
-            first, which serves a batch fastest and makes a listener wait.
+        chunks_between: prompt chunks run between two decode calls at most, for each row whose prompt is still run: with
+            fewer most rows would wait for their prompt while few decode. None runs the prompts of all free rows first,
+            which serves a batch fastest and makes a listener wait.
         """
         self.model, self.rows, self.adapters = model, rows, adapters
         self.prefixes = PrefixCache(prefix_bytes) if prefix_bytes else None
@@ -143,6 +146,22 @@ class Engine:
         """Steps until nothing is left to do."""
         while self.step():
             pass
+
+    def probe(self, name: str) -> None:
+        """Checks that an adapter changes what the base says, as one whose B is not 0 must; not while `step` runs.
+
+        Raises:
+            BadInput: unknown or broken, it changes nothing, or logits are not finite; it is remembered as broken.
+        """
+        assert self.adapters is not None
+        adapter = self.adapters.get(name)
+        prompt = [number % self.model.config.vocab_size for number in range(CHUNKS[0])]
+        base, own = self.logits(prompt), self.logits(prompt, name)
+        wrong = "changes nothing" if adapter.adds and np.array_equal(base, own) else ""
+        if wrong := wrong or ("" if np.isfinite(own).all() else "gives numbers that are not finite"):
+            error = BadInput(f"adapter {name!r} {wrong}", expected="an adapter of this base", do="export it again")
+            self.adapters.refuse(name, error)
+            raise error
 
     def clear(self) -> None:
         """Cancels everything and gives all rows back."""
@@ -248,6 +267,7 @@ class Engine:
                 return
             job.slot = self.slots.acquire(job.adapter)
             job.number = self._admitted = self._admitted + 1
+            job.times.admitted = time.time_ns()
             self._rows[place] = job
 
     def _free(self, place: int, end: Completion | Exception) -> None:
@@ -259,6 +279,7 @@ class Engine:
         self._end(job, end)
 
     def _end(self, job: Job, end: Completion | Exception) -> None:
+        job.times.ended = time.time_ns()
         if isinstance(end, Completion):
             job.completion = end
             if job.on_text and end.finish_reason != "abort":
@@ -288,8 +309,10 @@ class Engine:
 
     def _prefill(self) -> None:
         """Runs chunks of prompts, the one that was begun first to its end; those from the cache cost nothing."""
-        budget = self._chunks_between if any(job and job.ready for job in self._rows) else None
         places = [place for place, job in enumerate(self._rows) if job and not job.ready]
+        budget = None
+        if self._chunks_between is not None and any(job and job.ready for job in self._rows):
+            budget = self._chunks_between * len(places)
         for place in sorted(places, key=lambda place: self._rows[place].number):  # type: ignore[union-attr]
             job = self._rows[place]
             while job and not job.ready:
@@ -342,6 +365,8 @@ class Engine:
         jobs = [job if job and job.ready else None for job in self._rows]
         if not any(jobs):
             return
+        for decoded in filter(None, jobs):
+            decoded.times.ready = decoded.times.ready or time.time_ns()
         try:
             banned = barred(jobs, self.model.config.vocab_size)
         except Exception as error:  # noqa: BLE001  a constraint is the caller's code, and its fault that job's alone

@@ -14,7 +14,7 @@ PLACE = {"output_index": 0, "content_index": 0}
 
 
 class ResponsesForm(Form[ResponsesRequest]):
-    prefix = "resp_"
+    prefix, operation = "resp_", "chat"
     last = ""  # `response.completed` is the end
 
     _number = -1
