@@ -112,9 +112,10 @@ class Outlook:
             why = f"{foreign}: {manifest.summary}" if foreign else manifest.summary
             return Planned(request.name, "cached", why, manifest.seconds), manifest
         if manifest := _kept(request, store, self._keep):
-            differs = "; ".join(kept.differences(request, manifest).installation)
-            foreign = elsewhere(manifest.machine)
-            why = f"{foreign and f'{foreign}: '}the result of {kept.day(manifest)}, made by other code: {differs}"
+            differ, foreign = kept.differences(request, manifest), elsewhere(manifest.machine)
+            how = "taken by a night" if differ.choices else "made by other code"
+            words = "; ".join(manifest._kept or differ.installation)
+            why = f"{foreign and f'{foreign}: '}the result of {kept.day(manifest)}, {how}: {words}"
             return Planned(request.name, "kept", why, manifest.seconds), manifest
         if store.share and (manifest := store.share.look(stage.name, request.key())):
             size = sum(entry.size for entry in manifest.files) / 2**20

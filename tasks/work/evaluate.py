@@ -226,7 +226,10 @@ def _write(
         retrieval={**findings["retrieval"], **retriever},
         training=training,
         config=settings,
-        lineage={n: f"{v} (kept: made by other code)" if n in bench.kept else v for n, v in bench.lineage.items()},
+        lineage={
+            n: f"{v} (kept: made by other code, or for an earlier corpus)" if n in bench.kept else v
+            for n, v in bench.lineage.items()
+        },
         advice=advice,
         general=general,
         judge=findings["judge"],
