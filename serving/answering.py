@@ -23,6 +23,7 @@ from serving.forms.answer import Answer, Form, Head
 from serving.gateway import Plan
 from serving.schema import TextRequest, read
 from serving.state import Server
+from serving.telemetry import Trace
 
 KEEP_ALIVE_SECONDS = 15.0
 POLL_SECONDS = 0.25  # between two looks whether a client is still there
@@ -31,8 +32,8 @@ POLL_SECONDS = 0.25  # between two looks whether a client is still there
 class Reply:
     """A request in the engine as the event loop sees it: the newest text, and its end."""
 
-    def __init__(self, server: Server, plan: Plan) -> None:
-        self.plan, self.text = plan, ""
+    def __init__(self, server: Server, plan: Plan, trace: Trace) -> None:
+        self.plan, self.text, self.trace = plan, "", trace
         self.job: Job | None = None
         self._server = server
         self._changed = asyncio.Event()
@@ -76,12 +77,19 @@ class Reply:
     def answer(self, completion: Completion) -> Answer:
         """The answer that a completion is."""
         cached = self.job.cached_tokens if self.job else 0
-        return Answer(self.plan.content(completion.text), completion, self.plan.prompt_tokens, cached)
+        with self.trace.part("verify"):
+            content = self.plan.content(completion.text)
+        return Answer(content, completion, self.plan.prompt_tokens, cached)
 
     def leave(self) -> None:
         """Frees the row, if it is still held."""
         if self.job and not self.job.ended:
             self._server.loop.cancel(self.job)
+
+    def traced(self, end: str) -> None:
+        """Ends the request's spans, with how it ended."""
+        shown = len(self.plan.asked.citations) if self.plan.asked else 0
+        self.trace.end({"gen_ai.response.model": self.plan.model, "raft.passages": shown, "raft.end": end}, self.job)
 
 
 async def answered(
@@ -91,10 +99,12 @@ async def answered(
     began, counts = time.monotonic(), server.counts
     counts.received += 1
     request_id = f"{form.prefix}{uuid.uuid4().hex}"
+    trace = Trace(server.tracer, form.operation)
     try:
-        asked, reply = await _begin(server, request, kind)
+        asked, reply = await _begin(server, request, kind, trace)
     except BaseException as error:
         counts.refused += 1
+        trace.end({"raft.end": "refused", "error.type": str(getattr(error, "code", None) or type(error).__name__)})
         log_end(request_id, "", "refused", began, getattr(error, "code", None))
         raise
     plan = reply.plan
@@ -112,22 +122,24 @@ async def answered(
         return _Stream(server, reply, shape, began, deadline, headers)
     try:
         completion = await _whole(reply, request, deadline)
+        whole = shape.whole(reply.answer(completion))
     except BaseException as error:
         reply.leave()
+        reply.traced("aborted")
         counts.aborted += 1
         log_end(request_id, plan.model, "aborted", began, getattr(error, "code", None))
         raise
     _count(server, reply, completion, request_id, began)
-    return JSONResponse(shape.whole(reply.answer(completion)), headers=headers)
+    return JSONResponse(whole, headers=headers)
 
 
-async def _begin(server: Server, request: Request, kind: type[TextRequest]) -> tuple[TextRequest, Reply]:
+async def _begin(server: Server, request: Request, kind: type[TextRequest], trace: Trace) -> tuple[TextRequest, Reply]:
     """The request read, searched for, and handed to the engine."""
     asked = read(kind, await admitted(server, request))
     tenant = request.headers.get("authorization", "")
     try:
-        plan = await searched(server, functools.partial(server.gateway.plan, asked, tenant, _address(request)))
-        return asked, Reply(server, plan)
+        work = functools.partial(server.gateway.plan, asked, tenant, _address(request), trace=trace)
+        return asked, Reply(server, await searched(server, work), trace)
     except BadInput as error:
         raise ApiError(400, "The request cannot be answered as it is", code="invalid_value") from error
 
@@ -161,6 +173,7 @@ async def _whole(reply: Reply, request: Request, deadline: float) -> Completion:
 
 def _count(server: Server, reply: Reply, completion: Completion, request_id: str, began: float) -> None:
     counts = server.counts
+    reply.traced(completion.finish_reason)
     counts.answered += 1
     counts.prompt_tokens += reply.plan.prompt_tokens
     counts.completion_tokens += len(completion.token_ids)
@@ -196,6 +209,7 @@ class _Stream(StreamingResponse):
             if self._completion:
                 _count(self._server, self._reply, self._completion, self._id, self._began)
             else:
+                self._reply.traced("aborted")
                 self._server.counts.aborted += 1
                 log_end(self._id, self._reply.plan.model, "aborted", self._began, None)
 

@@ -28,6 +28,7 @@ from serving.content import Content, finished, growing
 from serving.domain import Domain, Prompts, ServedVersion, ask_domain, fitting
 from serving.errors import ApiError, no_model
 from serving.schema import ChatRequest, CompletionRequest, Sources, TextRequest
+from serving.telemetry import SILENT, Trace
 from tasks.runtime.asking import Asked
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Gateway:
             raise ApiError(400, message, code="unsupported", param="model")
         return cast("Embedder", embedder)
 
-    def plan(self, request: TextRequest, tenant: str = "", address: str = "") -> Plan:
+    def plan(self, request: TextRequest, tenant: str = "", address: str = "", trace: Trace = SILENT) -> Plan:
         """Searches, renders and encodes; blocks, so call it off the event loop.
 
         Args:
@@ -174,7 +175,8 @@ class Gateway:
             message = "The last message must be the user's question"
             raise ApiError(400, message, code="invalid_value", param=request.text_field)
         assert question is not None
-        whole = ask_domain(domain, version, question)
+        with trace.part("retrieve"):
+            whole = ask_domain(domain, version, question)
         tokenizer = self._prompts.tokenizer(version.contract)
         room = self.longest - (request.new_tokens or DEFAULT_TOKENS)
         asked, prompt = fitting(whole, tokenizer, room)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from serving.engine_loop import EngineLoop
 from serving.gateway import Gateway
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 
 @dataclass
@@ -48,6 +52,7 @@ class Server:
     Attributes:
         ready: whether requests are taken; false while it starts and drains.
         searching: requests that wait for a search or vectors.
+        tracer: of OpenTelemetry; None for no spans.
     """
 
     gateway: Gateway
@@ -56,6 +61,7 @@ class Server:
     ready: bool = False
     searching: int = 0
     counts: Counts = field(default_factory=Counts)
+    tracer: Tracer | None = None
     searches: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="raft-search")
     )

@@ -152,17 +152,17 @@ def read_factors(
         for part, letter, shape in (("a", "A", (config.rank, columns)), ("b", "B", (rows, config.rank))):
             keys = [adapter_key(model_config, name, layer, letter) for layer in layers]
             wanted |= set(keys)
-            for key in keys:
-                if key not in tensors or tensors.shape(key) != shape:
-                    found = f"has shape {list(tensors.shape(key))}" if key in tensors else "is missing"
+            stacked = np.zeros((model_config.num_layers, *shape), np.float32)  # a layer without an adapter adds 0
+            for layer, key in zip(layers, keys):
+                factor = tensors.read(key) if key in tensors else None
+                if factor is None or factor.shape != shape:
+                    reason = "is missing" if factor is None else f"has shape {list(factor.shape)}"
                     raise BadInput(
-                        f"{folder / ADAPTER_WEIGHTS}: {key} {found}",
+                        f"{folder / ADAPTER_WEIGHTS}: {key} {reason}",
                         expected=f"{list(shape)} for this base model and rank {config.rank}",
                         do="use the base model that the adapter was trained on",
                     )
-            stacked = np.zeros((model_config.num_layers, *shape), np.float32)  # a layer without an adapter adds 0
-            for layer, key in zip(layers, keys):
-                stacked[layer] = tensors.read(key)
+                stacked[layer] = factor
             pair[part] = stacked
         lora[name] = pair
     unknown = sorted(set(tensors.names()) - wanted)

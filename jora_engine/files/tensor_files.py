@@ -84,7 +84,9 @@ class TensorFolder:
         return tuple(self._slice(name).get_shape())
 
     def dtype(self, name: str) -> np.dtype:
-        code = self._slice(name).get_dtype()
+        return self._dtype(name, self._slice(name).get_dtype())
+
+    def _dtype(self, name: str, code: str) -> np.dtype:
         if code not in DTYPES:
             raise BadInput(
                 f"{self._file_of[name]}: {name} is stored as {code}",
@@ -99,8 +101,9 @@ class TensorFolder:
         Raises:
             BadInput: a value is NaN or infinite.
         """
-        self.dtype(name)
-        array = np.asarray(self._slice(name)[index if index else (slice(None),)])
+        part = self._slice(name)
+        self._dtype(name, part.get_dtype())
+        array = np.asarray(part[index if index else (slice(None),)])
         if not all_finite(array):
             raise BadInput(
                 f"{self._file_of[name]}: {name} holds NaN or infinite values",

@@ -17,21 +17,16 @@ from jax import lax
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.parameters import linear_layers
-from jora_engine.files.tensor_files import dtype_named
+from jora_engine.generation.adapter_layout import Layout, as_bits, layout_for
 from jora_engine.generation.adapter_memory import PreparedAdapter
 from jora_engine.model.lora import Slotted
 
-RANK_STEP = 8
-"""Ranks are padded to a multiple: a product over all slots then cuts each slot's sum at the same places."""
 
-GROUPS = (("q", "k", "v"), ("qkv",), ("o",), ("gate", "up"), ("gate_up",), ("down",))
-"""Linear layers that share their input, as the decoder calls them."""
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _put(stack: Any, slot: jax.Array, new: Any) -> Any:
-    """The stack with one slot of every leaf replaced."""
-    return jax.tree.map(lambda old, one: lax.dynamic_update_slice_in_dim(old, one, slot, 0), stack, new)
+@functools.partial(jax.jit, static_argnames="layout", donate_argnums=0)
+def _put(layer: dict[str, Slotted], slot: jax.Array, packed: jax.Array, layout: Layout) -> dict[str, Slotted]:
+    """One layer's stack with one slot replaced by `packed` `[numbers]`."""
+    new = layout.slotted(packed[None])
+    return jax.tree.map(lambda old, one: lax.dynamic_update_slice_in_dim(old, one, slot, 0), layer, new)
 
 
 class AdapterSlots:
@@ -39,17 +34,24 @@ class AdapterSlots:
 
     Attributes:
         layers: for each decoder layer its groups' `Slotted`; empty until the first adapter comes.
-        rank: padded.
+        layout: of what fits into a slot; None until the first adapter comes.
         users: rows by slot.
+        asked, hits: how often an adapter was wanted, and was in a slot.
     """
 
     def __init__(self, config: ModelConfig, dtype: str, rows: int) -> None:
         self.count = rows + 1
-        self.rank, self._modules = 0, frozenset[str]()
+        self.layout: Layout | None = None
         self.users: Counter[int] = Counter()
+        self.asked = self.hits = 0
         self.layers: list[dict[str, Slotted]] = [{} for _ in range(config.num_layers)]
         self._config, self._dtype = config, dtype
         self._held: OrderedDict[int, PreparedAdapter] = OrderedDict()  # by slot, least recently used first
+
+    @property
+    def rank(self) -> int:
+        """Of the slots, padded."""
+        return self.layout.rank if self.layout else 0
 
     def reserve(self, rank: int, modules: frozenset[str] | None = None) -> None:
         """Makes room for adapters of a rank on these modules (all linear layers by default), ahead of the first."""
@@ -61,19 +63,21 @@ class AdapterSlots:
             self.users[0] += 1
             return 0
         slot = next((s for s, held in self._held.items() if held.digest == adapter.digest), None)
+        self.asked += 1
+        self.hits += slot is not None
         if slot is None:
-            self._grow(adapter.rank, frozenset(adapter.factors))
+            self._grow(adapter.rank, adapter.layout.names)
             slot = self._free_slot()
             self._held[slot] = adapter
-            self.layers = _put(self.layers, np.int32(slot), self._padded([adapter]))
+            self._write(slot, adapter)
         self._held.move_to_end(slot)
         self.users[slot] += 1
         return slot
 
     def warm(self) -> None:
         """Compiles what writes a slot, by writing the zeros of slot 0 again."""
-        if self._modules:
-            self.layers = _put(self.layers, np.int32(0), self._padded([None]))
+        if self.layout:
+            self._write(0, None)
 
     def release(self, slot: int) -> None:
         """One row less uses a slot; the adapter stays in it until another needs the place."""
@@ -99,42 +103,28 @@ class AdapterSlots:
         del self._held[idle]
         return idle
 
+    def _write(self, slot: int, adapter: PreparedAdapter | None) -> None:
+        packed, layout, at = self._packed(adapter), self.layout, np.int32(slot)
+        assert layout
+        self.layers = [_put(layer, at, own, layout=layout) for layer, own in zip(self.layers, packed, strict=True)]
+
+    def _packed(self, adapter: PreparedAdapter | None) -> np.ndarray:
+        """`[layers, numbers]` for the device; zeros for none."""
+        assert self.layout
+        return as_bits(adapter.in_layout(self.layout) if adapter else self.layout.empty(self._dtype))
+
     def _grow(self, rank: int, modules: frozenset[str]) -> None:
         """Makes the stack anew where it is too small; what is in it keeps its slot."""
-        rank = max(self.rank, -(-rank // RANK_STEP) * RANK_STEP)
-        modules = self._modules | modules
-        if (rank, modules) == (self.rank, self._modules):
+        names = modules | (self.layout.names if self.layout else frozenset())
+        layout = layout_for(self._config, max(self.rank, rank), names)
+        if layout == self.layout:
             return
-        self.rank, self._modules = rank, modules
-        self.layers = jax.device_put(
-            self._padded([self._held.get(slot) for slot in range(self.count)]), jax.devices()[0]
-        )
-
-    def _padded(self, adapters: list[PreparedAdapter | None]) -> list[dict[str, Slotted]]:
-        """A stack of these adapters in host memory, zeros where there is none."""
-        kind = dtype_named(self._dtype)
-        bits = np.uint16 if jax.default_backend() == "cpu" and self._dtype == "bfloat16" else kind
-        linear = linear_layers(self._config)
-
-        def stack(layer: int, name: str, part: int) -> Any:
-            out = np.zeros((len(adapters), self.rank, linear[name].shape[1 - part]), kind)
-            for slot, adapter in enumerate(adapters):
-                if adapter is not None and name in adapter.factors:
-                    out[slot, : adapter.rank] = adapter.factors[name][part][layer]
-            return out.view(bits)
-
-        layers = []
-        for layer in range(self._config.num_layers):
-            groups = {}
-            for group in GROUPS:
-                names = tuple(name for name in group if name in self._modules)
-                if names:
-                    a: Any = np.stack([stack(layer, name, 0) for name in names], axis=1)
-                    groups["+".join(group)] = Slotted(a, tuple(stack(layer, name, 1) for name in names), None, names)
-            layers.append(groups)
-        return layers
+        self.layout = layout
+        stack = np.stack([self._packed(self._held.get(slot)) for slot in range(self.count)], axis=1)
+        self.layers = jax.device_put([layout.slotted(layer) for layer in stack], jax.devices()[0])
 
     def figures(self) -> dict[str, Any]:
         """For people and metrics."""
         used = sum(1 for slot in self._held if self.users[slot])
-        return {"slots": self.count - 1, "held": len(self._held), "used": used, "rank": self.rank}
+        sizes = {"slots": self.count - 1, "held": len(self._held), "used": used, "rank": self.rank}
+        return {**sizes, "asked": self.asked, "hits": self.hits}

@@ -9,6 +9,7 @@ and `cancel` may be called from any.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,15 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jora_engine.generation import decode as programs
-from jora_engine.generation.adapter_memory import AdapterMemory
+from jora_engine.generation.adapter_memory import AdapterMemory, unknown_adapter
 from jora_engine.generation.adapter_slots import AdapterSlots
 from jora_engine.generation.decode import STEPS
 from jora_engine.generation.loaded import LoadedModel
 from jora_engine.generation.prefix_cache import PrefixCache, chunk_key
 from jora_engine.generation.requests import Completion, Job, Request, TokenScore, check_request
-from jora_engine.generation.sampling import Sampling
+from jora_engine.generation.row_arrays import barred, row_arrays
 from jora_engine.model import kv_cache
 from jora_engine.model.rope_table import by_length
+from raft_errors import BadInput
 
 CHUNKS = (32, 64, 128, 256)  # tokens of a prompt run at once
 AHEAD = 128  # new tokens that a fresh row's columns allow for: growing later means another program
@@ -55,8 +57,9 @@ class Engine:
         """Args:
         adapter_rank: rank that the slots are made for from the start; without it the first adapter makes new programs.
         prefix_bytes: bound of the prefix cache, 0 for none.
-        chunks_between: prompt chunks run between two decode calls at most; None runs the prompts of all free rows
-            first, which serves a batch fastest and makes a listener wait.
+        chunks_between: prompt chunks run between two decode calls at most, for each row whose prompt is still run: with
+            fewer most rows would wait for their prompt while few decode. None runs the prompts of all free rows first,
+            which serves a batch fastest and makes a listener wait.
         """
         self.model, self.rows, self.adapters = model, rows, adapters
         self.prefixes = PrefixCache(prefix_bytes) if prefix_bytes else None
@@ -69,6 +72,7 @@ class Engine:
         self._lock = threading.Lock()
         self._cache = self._new_cache(rows, kv_cache.FIRST)
         self._unneeded = self._admitted = 0
+        self._leaving: set[str] = set()  # digests of adapters that were unloaded
         self._nothing_barred = jnp.zeros((rows, model.config.vocab_size), bool)
         self._angles_by_length = any(kind.rope and by_length(kind.rope) for kind in model.config.kinds)
 
@@ -91,17 +95,29 @@ class Engine:
             BadInput: the request cannot work, or its adapter is unknown or broken.
         """
         check_request(request, self.model.config, name)
-        adapter = None
+        adapter, memory = None, self.adapters or AdapterMemory(self.model.config, self.model.dtype)
         if request.adapter is not None:
-            adapter = (self.adapters or AdapterMemory(self.model.config, self.model.dtype)).get(request.adapter)
+            adapter = memory.get(request.adapter)
         job = Job(request, adapter, on_text, on_done)
         with self._lock:
+            if request.adapter is not None and not memory.registered(request.adapter):
+                raise unknown_adapter(request.adapter)  # unloaded while it was read
             self._waiting.append(job)
         return job
 
     def cancel(self, job: Job) -> None:
         """Ends a job as `abort` before the next decode call; one that has ended stays as it is."""
         job.cancelled = True
+
+    def unload(self, name: str) -> None:
+        """Forgets an adapter's name and its host memory at once; its slot and cached chunks go with its last row.
+
+        Requests that were submitted before still run with it.
+        """
+        with self._lock:
+            digest = self.adapters.remove(name) if self.adapters else None
+            if digest is not None:
+                self._leaving.add(digest)
 
     def pending(self) -> int:
         """Requests that wait for a row."""
@@ -118,6 +134,7 @@ class Engine:
             Whether there is more to do.
         """
         self._drop_cancelled()
+        self._drop_unloaded()
         self._admit()
         self._fit()
         self._prefill()
@@ -129,6 +146,22 @@ class Engine:
         """Steps until nothing is left to do."""
         while self.step():
             pass
+
+    def probe(self, name: str) -> None:
+        """Checks that an adapter changes what the base says, as one whose B is not 0 must; not while `step` runs.
+
+        Raises:
+            BadInput: unknown or broken, it changes nothing, or logits are not finite; it is remembered as broken.
+        """
+        assert self.adapters is not None
+        adapter = self.adapters.get(name)
+        prompt = [number % self.model.config.vocab_size for number in range(CHUNKS[0])]
+        base, own = self.logits(prompt), self.logits(prompt, name)
+        wrong = "changes nothing" if adapter.adds and np.array_equal(base, own) else ""
+        if wrong := wrong or ("" if np.isfinite(own).all() else "gives numbers that are not finite"):
+            error = BadInput(f"adapter {name!r} {wrong}", expected="an adapter of this base", do="export it again")
+            self.adapters.refuse(name, error)
+            raise error
 
     def clear(self) -> None:
         """Cancels everything and gives all rows back."""
@@ -153,7 +186,7 @@ class Engine:
     def warm(self, longest: int) -> None:
         """Compiles every program that requests of up to so many tokens, prompt and answer, can need."""
         model, columns, last = self.model, kv_cache.FIRST, kv_cache.columns_for(longest + STEPS)
-        idle = self._row_arrays()
+        idle = row_arrays(self._rows, model.tokenizer.eos_ids)
         self.slots.warm()
         while columns <= last:
             cache = self._new_cache(self.rows, columns)
@@ -207,6 +240,19 @@ class Engine:
             if row and row.cancelled:
                 self._free(place, self._aborted(row))
 
+    def _drop_unloaded(self) -> None:
+        """Frees what unloaded adapters still hold, once no request has them."""
+        if not self._leaving:
+            return
+        with self._lock:
+            jobs = [*self._waiting, *self._rows]
+            used = {job.adapter.digest for job in jobs if job and job.adapter}
+            gone, self._leaving = self._leaving - used, self._leaving & used
+        for digest in gone:
+            self.slots.evict(digest)
+            if self.prefixes is not None:
+                self.prefixes.forget(digest)
+
     def _aborted(self, job: Job) -> Completion:
         return job.completed(job.settled(self.model.tokenizer), len(job.made), "abort")
 
@@ -221,6 +267,7 @@ class Engine:
                 return
             job.slot = self.slots.acquire(job.adapter)
             job.number = self._admitted = self._admitted + 1
+            job.times.admitted = time.time_ns()
             self._rows[place] = job
 
     def _free(self, place: int, end: Completion | Exception) -> None:
@@ -232,6 +279,7 @@ class Engine:
         self._end(job, end)
 
     def _end(self, job: Job, end: Completion | Exception) -> None:
+        job.times.ended = time.time_ns()
         if isinstance(end, Completion):
             job.completion = end
             if job.on_text and end.finish_reason != "abort":
@@ -261,8 +309,10 @@ class Engine:
 
     def _prefill(self) -> None:
         """Runs chunks of prompts, the one that was begun first to its end; those from the cache cost nothing."""
-        budget = self._chunks_between if any(job and job.ready for job in self._rows) else None
         places = [place for place, job in enumerate(self._rows) if job and not job.ready]
+        budget = None
+        if self._chunks_between is not None and any(job and job.ready for job in self._rows):
+            budget = self._chunks_between * len(places)
         for place in sorted(places, key=lambda place: self._rows[place].number):  # type: ignore[union-attr]
             job = self._rows[place]
             while job and not job.ready:
@@ -315,14 +365,22 @@ class Engine:
         jobs = [job if job and job.ready else None for job in self._rows]
         if not any(jobs):
             return
+        for decoded in filter(None, jobs):
+            decoded.times.ready = decoded.times.ready or time.time_ns()
         try:
-            barred = self._barred(jobs)
+            banned = barred(jobs, self.model.config.vocab_size)
         except Exception as error:  # noqa: BLE001  a constraint is the caller's code, and its fault that job's alone
             self._blame(jobs, error)
             return
         model = self.model
         self._cache, made = programs.decode(
-            model.params, model.layers, self.slots.layers, self._cache, *self._row_arrays(), barred, config=model.config
+            model.params,
+            model.layers,
+            self.slots.layers,
+            self._cache,
+            *row_arrays(self._rows, model.tokenizer.eos_ids),
+            self._nothing_barred if banned is None else banned,
+            config=model.config,
         )
         tokens = np.asarray(made.token)
         scored = any(job and job.request.logprobs is not None for job in jobs)
@@ -358,48 +416,6 @@ class Engine:
                 except Exception as own:  # noqa: BLE001
                     self._free(place, own)
 
-    def _row_arrays(self) -> tuple[programs.Rows, Sampling, np.int32]:
-        ends = self.model.tokenizer.eos_ids
-
-        def column(value: Callable[[Job], Any], empty: Any, dtype: type) -> np.ndarray:
-            return np.asarray([empty if job is None else value(job) for job in self._rows], dtype)
-
-        def request(name: str, empty: Any, dtype: type) -> np.ndarray:
-            return column(lambda job: getattr(job.request, name), empty, dtype)
-
-        rows = programs.Rows(
-            token=column(lambda j: (j.made or j.request.prompt)[-1], 0, np.int32),
-            position=column(_position, 0, np.int32),
-            left=column(lambda j: j.request.max_new_tokens - len(j.made) if j.ready else 0, 0, np.int32),
-            made=column(lambda j: len(j.made), 0, np.int32),
-            slot=column(lambda j: j.slot, 0, np.int32),
-            ends=np.asarray(
-                [[-1] * len(ends) if job is None or job.request.ignore_eos else ends for job in self._rows], np.int32
-            ).reshape(self.rows, len(ends)),
-            scored=column(lambda j: j.request.logprobs is not None, False, bool),
-        )
-        sampling = Sampling(
-            temperature=request("temperature", 0.0, np.float32),
-            top_p=request("top_p", 1.0, np.float32),
-            top_k=request("top_k", 0, np.int32),
-            key=column(lambda j: j.request.key, np.zeros(2, np.uint32), np.uint32),
-        )
-        # who listens hears the first token before it is followed by others
-        first = any(job and job.on_text and job.ready and not job.made for job in self._rows)
-        return rows, sampling, np.int32(1 if first else STEPS)
-
-    def _barred(self, jobs: Sequence[Job | None]) -> Any:
-        """`[rows, vocab]` bool: what may not come next."""
-        allowed = [job.request.allowed(job.made) if job and job.request.allowed else None for job in jobs]
-        if not any(allowed):
-            return self._nothing_barred
-        out = np.zeros(self._nothing_barred.shape, bool)
-        for place, ids in enumerate(allowed):
-            if ids:
-                out[place] = True
-                out[place, [i for i in ids if i < out.shape[1]]] = False
-        return out
-
 
 class _CallerFault(Exception):
     """What a caller's own function raised."""
@@ -407,13 +423,6 @@ class _CallerFault(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-def _position(job: Job) -> int:
-    """Of the next input token; of a prompt that is still run, the first column that nothing was written to."""
-    if not job.ready:
-        return job.prefilled
-    return len(job.request.prompt) + len(job.made) - 1
 
 
 def _score(token: int, number: int, scores: list[np.ndarray], wanted: int) -> TokenScore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -116,6 +117,17 @@ def check_request(request: Request, config: ModelConfig, name: str = "the prompt
         )
 
 
+@dataclass
+class Times:
+    """When a request came into the queue, got a row, had its prompt run, and ended: nanoseconds since the epoch, 0 for
+    not yet."""
+
+    submitted: int = field(default_factory=time.time_ns)
+    admitted: int = 0
+    ready: int = 0
+    ended: int = 0
+
+
 @dataclass(eq=False)
 class Job:
     """A request under way. Others read it; the engine alone writes to it.
@@ -137,6 +149,7 @@ class Job:
     completion: Completion | None = None
     error: Exception | None = None
     cancelled: bool = False
+    times: Times = field(default_factory=Times)
     number: int = 0  # in the order in which rows were given
     slot: int = 0
     prefilled: int = 0

@@ -55,9 +55,10 @@ class Form(Generic[Asked]):
     Attributes:
         prefix: of the ids of answers.
         last: what ends a stream; "" where its last event does.
+        operation: what OpenTelemetry calls such a request.
     """
 
-    prefix = "cmpl-"
+    prefix, operation = "cmpl-", "text_completion"
     last = "data: [DONE]\n\n"
 
     def __init__(self, asked: Asked, head: Head, spell: Callable[[int], str]) -> None:

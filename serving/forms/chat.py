@@ -10,7 +10,7 @@ from serving.schema import ChatRequest
 
 
 class ChatForm(Form[ChatRequest]):
-    prefix = "chatcmpl-"
+    prefix, operation = "chatcmpl-", "chat"
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         content = answer.content

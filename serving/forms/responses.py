@@ -14,7 +14,7 @@ PLACE = {"output_index": 0, "content_index": 0}
 
 
 class ResponsesForm(Form[ResponsesRequest]):
-    prefix = "resp_"
+    prefix, operation = "resp_", "chat"
     last = ""
 
     _number = -1

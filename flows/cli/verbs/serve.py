@@ -50,7 +50,9 @@ def serve(
         if value not in known:
             raise BadInput(f"--{option} {value}", expected=f"one of {', '.join(known)}")
     from serving.server import require_keys, run_server
+    from serving.telemetry import tracer_from_environment
 
+    tracer = tracer_from_environment()
     accepted = read_keys(keys)
     require_keys(host, accepted)
     served, absent = offered(config, set_, only)
@@ -98,7 +100,7 @@ def serve(
     for name_, reason_ in broken.items():
         warn(f"{name_} is not listed: {reason_}")
     engine = Engine(model, rows, adapters=memory, adapter_rank=rank, prefix_bytes=prefix_memory << 20, chunks_between=1)
-    server = Server(gateway, EngineLoop(engine), Limits(float(deadline), queue))
+    server = Server(gateway, EngineLoop(engine), Limits(float(deadline), queue), tracer=tracer)
 
     def say(url: str) -> None:
         if json:

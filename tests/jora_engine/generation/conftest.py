@@ -1,25 +1,14 @@
-"""A tiny model with the small tokenizer, and adapters of several ranks and modules on it."""
+"""A tiny model with the small tokenizer, and adapters of several ranks and modules on it (`engines`)."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from engines import ADAPTERS, make_adapter
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from jora_engine.adapters.peft_folder import write_adapter
-from jora_engine.config.lora import LoraConfig
-from jora_engine.config.parameters import linear_layers
-from jora_engine.files.weights import read_model_config
-
-ADAPTERS = {
-    "one": LoraConfig(rank=1, alpha=2),
-    "two": LoraConfig(rank=2, alpha=4, target_modules=("q_proj", "v_proj")),
-    "three": LoraConfig(rank=3, alpha=5, use_rslora=True),
-    "down": LoraConfig(rank=4, alpha=4, target_modules=("down_proj", "gate_proj"), layers_to_transform=(1,)),
-    "eight": LoraConfig(rank=8, alpha=8),
-    "wide": LoraConfig(rank=16, alpha=8, target_modules=("o_proj", "up_proj", "k_proj")),
-}
+from jora_engine.generation.adapter_memory import AdapterMemory
+from jora_engine.generation.loaded import load_model
 
 
 def widen(model_folder: Path, out: Path) -> Path:
@@ -56,15 +45,16 @@ def adapter_folders(base_folder, tmp_path_factory):
     return {name: make_adapter(base_folder, root / name, lora, n) for n, (name, lora) in enumerate(ADAPTERS.items())}
 
 
-def make_adapter(base: Path, folder: Path, lora: LoraConfig, seed: int) -> Path:
-    """An adapter with random factors, in the layers that it is for."""
-    model, rng = read_model_config(base), np.random.default_rng(seed)
+@pytest.fixture(scope="session")
+def model(base_folder):
+    """The base in float32; nobody changes it."""
+    return load_model(base_folder, dtype="float32")
 
-    def factor(*shape: int) -> np.ndarray:
-        out = rng.normal(0, 0.3, (model.num_layers, *shape)).astype("f4")
-        out[[i for i in range(model.num_layers) if i not in lora.layers(model.num_layers)]] = 0
-        return out
 
-    shapes = {name: linear_layers(model)[name].shape for name in lora.targets(model)}
-    factors = {n: {"a": factor(lora.rank, i), "b": factor(o, lora.rank)} for n, (o, i) in shapes.items()}
-    return write_adapter(folder, factors, lora, model, "base", {"base_digest": "x"})
+@pytest.fixture
+def memory(model, adapter_folders):
+    """All adapters, registered."""
+    memory = AdapterMemory(model.config, "float32")
+    for name, folder in adapter_folders.items():
+        memory.register(name, folder)
+    return memory

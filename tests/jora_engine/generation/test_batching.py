@@ -11,6 +11,7 @@ import numpy as np
 import peft
 import pytest
 import torch
+from engines import ADAPTERS, ROWS, answers, make_adapter, make_engine, make_requests
 from golden_tokens import MODEL, PROMPTS, TOKENIZER, weights
 from transformers import AutoModelForCausalLM
 
@@ -24,49 +25,11 @@ from jora_engine.generation.prefix_cache import PrefixCache, chunk_key
 from jora_engine.generation.requests import Request
 from raft_errors import BadInput
 
-ROWS = 8
-
-
-@pytest.fixture(scope="module")
-def model(base_folder):
-    return load_model(base_folder, dtype="float32")
-
-
-@pytest.fixture
-def memory(model, adapter_folders):
-    memory = AdapterMemory(model.config, "float32")
-    for name, folder in adapter_folders.items():
-        memory.register(name, folder)
-    return memory
-
 
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of 8 and 16 tokens, so that tiny prompts have several and a tail."""
     monkeypatch.setattr(batching, "CHUNKS", (8, 16))
-
-
-def make_engine(model, memory, **options):
-    return Engine(model, ROWS, adapters=memory, adapter_rank=16, chunks_between=1, **options)
-
-
-def make_requests(names, count, seed=0, **options):
-    rng = random.Random(seed)
-    return [
-        Request(
-            tuple(rng.randrange(3, 400) for _ in range(rng.randint(1, 60))),
-            rng.randint(1, 12),
-            adapter=rng.choice(names),
-            **options,
-        )
-        for _ in range(count)
-    ]
-
-
-def answers(engine, requests):
-    jobs = [engine.submit(request) for request in requests]
-    engine.run()
-    return [job.completion for job in jobs]
 
 
 @pytest.mark.slow
@@ -85,7 +48,7 @@ def test_mixed_requests_get_the_tokens_that_each_gets_alone_and_compile_nothing(
     hits = engine.prefixes.hits
     assert answers(engine, requests) == together, "warm as cold"
     assert engine.prefixes.hits > hits
-    for request, want in zip(requests[:10], together, strict=False):
+    for request, want in zip(requests, together, strict=True):
         alone = make_engine(model, memory)
         assert answers(alone, [request]) == [want]
     assert sum(engine.slots.users.values()) == 0
@@ -134,18 +97,28 @@ def test_each_adapter_has_the_logits_that_peft_gives_it(model, memory, base_fold
         assert np.array_equal(engine.logits(prompt), Engine(model, ROWS).logits(prompt)), "slot 0 adds nothing"
 
 
-def test_a_slot_in_use_is_nobody_else_s(model, memory, base_folder, adapter_folders):
-    """Rows of one adapter run while more adapters than there are slots come and go."""
+def test_a_slot_in_use_is_nobody_else_s(model, memory, base_folder, tmp_path):
+    """Four rows run while twenty adapters come and go through the other four slots."""
     engine = Engine(model, 8, adapters=memory, adapter_rank=16)
-    long = Request(tuple(range(9, 40)), 60, adapter="eight", ignore_eos=True)
-    (want,) = answers(engine, [long])
-    jobs = [engine.submit(long)]
-    for number, name in enumerate(itertools.islice(itertools.cycle(adapter_folders), 20)):
-        memory.register(f"copy {number}", adapter_folders[name])
-        jobs.append(engine.submit(Request((7, 8, number + 3), 3, adapter=f"copy {number}")))
-        engine.step()
+    long = [
+        Request(tuple(range(n, 40)), 60, adapter=n_of, ignore_eos=True) for n, n_of in enumerate(memory.names()[:4])
+    ]
+    want = answers(engine, long)
+    jobs = [engine.submit(request) for request in long]
+    engine.step()
+    slots = [job.slot for job in jobs]
+    others = []
+    for number, name in enumerate(itertools.islice(itertools.cycle(ADAPTERS), 20)):
+        memory.register(
+            f"copy {number}", make_adapter(base_folder, tmp_path / str(number), ADAPTERS[name], 100 + number)
+        )
+        others.append(engine.submit(Request((7, 8, number + 3), 3, adapter=f"copy {number}")))
+        if number % 4 == 3:
+            engine.step()
+            assert [job.slot for job in jobs] == slots
     engine.run()
-    assert jobs[0].completion == want
+    assert [job.completion for job in jobs] == want
+    assert {other.slot for other in others}.isdisjoint(slots)
     assert sum(engine.slots.users.values()) == 0
     with pytest.raises(AssertionError, match="more often"):
         engine.slots.release(1)
