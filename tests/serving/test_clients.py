@@ -95,6 +95,7 @@ def test_llama_index_in_both_modes(served, scripted):
     assert shown.count("Sources:\n[1] Keys, page 3") == 4
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_waited_for_as_long_as_it_says(served, monkeypatch):
     counts, before = served.server.counts, served.server.counts.received
     monkeypatch.setattr(type(served.server), "waiting", lambda self: 99 if counts.received < before + 3 else 0)
