@@ -239,6 +239,7 @@ async def _events(
         for event in shape.end(answer, answer.content.text[len(sent) :]):
             yield event
         ended(completion)
-        yield shape.last
+        if shape.last:
+            yield shape.last
     except ApiError as error:
         yield shape.failure(error.body())

@@ -54,7 +54,7 @@ class Form(Generic[Asked]):
 
     Attributes:
         prefix: of the ids of answers.
-        last: what ends a stream.
+        last: what ends a stream; "" where its last event does.
         operation: what OpenTelemetry calls such a request.
     """
 

@@ -15,7 +15,7 @@ PLACE = {"output_index": 0, "content_index": 0}
 
 class ResponsesForm(Form[ResponsesRequest]):
     prefix, operation = "resp_", "chat"
-    last = ""  # `response.completed` is the end
+    last = ""
 
     _number = -1
 

@@ -9,8 +9,8 @@ from serving.guard import Guard, host_of
 from serving.server import require_keys
 
 
-def call(guard, **headers):
-    """The status that a GET of /v1/models gets."""
+def call(guard, path="/v1/models", method="GET", **headers):
+    """The status that a request gets."""
     sent = []
 
     async def send(message):
@@ -20,7 +20,7 @@ def call(guard, **headers):
         return {"type": "http.request", "body": b""}
 
     raw = [(k.encode(), v.encode("utf-8")) for k, v in {"host": "localhost:8000", **headers}.items()]
-    scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": raw}
+    scope = {"type": "http", "method": method, "path": path, "headers": raw}
     asyncio.run(guard(scope, receive, send))
     return sent[0]["status"]
 
@@ -66,3 +66,13 @@ def test_nobody_serves_beyond_loopback_without_a_key():
     require_keys("0.0.0.0", ["k" * 20])
     with pytest.raises(BadInput, match="open to everybody"):
         require_keys("0.0.0.0", [])
+
+
+def test_a_balancer_asks_by_address_and_without_a_key_and_nothing_else_answers_it():
+    guard = Guard(app, ["localhost"], ["first-key-0123456789"], 100)
+    for path in ("/health", "/ready"):
+        assert call(guard, path, host="10.1.2.3:8000") == 200
+        assert call(guard, path, "POST", host="10.1.2.3:8000") == 400
+    for path in ("/metrics", "/v1/models", "/health/", "/v1/passages/faq/x"):
+        assert call(guard, path, host="10.1.2.3:8000", authorization="Bearer first-key-0123456789") == 400
+        assert call(guard, path) == 401

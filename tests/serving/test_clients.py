@@ -20,6 +20,9 @@ LANGCHAIN_FACTS = """
 import json
 about = answer.response_metadata
 facts = {"usage": answer.usage_metadata, "model": about["model_name"], "fingerprint": about["system_fingerprint"]}
+blocks = [block for piece in cited.stream(QUESTION) for block in piece.content if isinstance(block, dict)]
+facts["text"] = "".join(block.get("text", "") for block in blocks)
+facts["citations"] = [one["quote"] for block in blocks for one in block.get("annotations", [])]
 print("facts", json.dumps(facts))
 """
 ADDRESS = "http://127.0.0.1:8000"
@@ -75,7 +78,9 @@ def test_langchain(served, scripted):
     text = program("python", "langchain_openai", served.url)
     assert text.count('"faq"') == 1
     text = text.replace("OpenAIEmbeddings(**server", "OpenAIEmbeddings(**{**server, 'model': 'towns'}")
-    shown, facts = run([python, "-c", text + LANGCHAIN_FACTS]).split("facts ")
+    shown, facts = run([python, "-c", f"{text}\nQUESTION = {QUESTION[0]['content']!r}{LANGCHAIN_FACTS}"]).split(
+        "facts "
+    )
     assert shown.count("Sources:\n[1] Keys, page 3 (not quoted word for word): http://127") == 2  # whole and in pieces
     assert shown.count("'type': 'url_citation'") == 3
     assert shown.rstrip().endswith("\n32")
@@ -83,6 +88,9 @@ def test_langchain(served, scripted):
     assert invoked["model"] == "faq@2"
     assert invoked["usage"]["total_tokens"] == invoked["usage"]["input_tokens"] + 5
     assert invoked["fingerprint"].startswith("fp_")
+    assert invoked["text"].startswith("On Mondays, and at nine.")
+    assert "Sources:" not in invoked["text"]
+    assert invoked["citations"] == ["locked at nine", "rotated on the first Monday", "rotated on Tuesdays"]
 
 
 @pytest.mark.slow
@@ -95,6 +103,7 @@ def test_llama_index_in_both_modes(served, scripted):
     assert shown.count("Sources:\n[1] Keys, page 3") == 4
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_waited_for_as_long_as_it_says(served, monkeypatch):
     counts, before = served.server.counts, served.server.counts.received
     monkeypatch.setattr(type(served.server), "waiting", lambda self: 99 if counts.received < before + 3 else 0)

@@ -184,7 +184,7 @@ def test_without_a_hit_the_answer_is_the_refusal(served, http, monkeypatch):
 
 def test_requests_that_wait_for_a_search_are_in_the_queue_too(served, http, monkeypatch):
     free, counts, ready = threading.Event(), served.server.counts, served.server.gateway.plan
-    monkeypatch.setattr(served.server.gateway, "plan", lambda *a: free.wait(60) and ready(*a))
+    monkeypatch.setattr(served.server.gateway, "plan", lambda *a, **k: free.wait(60) and ready(*a, **k))
     monkeypatch.setattr(served.server.limits, "queue", 3)
     values = {"model": "faq", "messages": QUESTION, "max_tokens": 2}
     with concurrent.futures.ThreadPoolExecutor(3) as pool:

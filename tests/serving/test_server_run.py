@@ -9,6 +9,7 @@ import time
 from urllib.parse import urlsplit
 
 import httpx
+import openai
 import pytest
 from tiny_server import events
 
@@ -32,7 +33,7 @@ def test_whoever_is_told_the_address_can_connect_and_end_the_server(served, engi
     assert not server.ready
 
 
-def run(served, engine, client, **limits):
+def run(served, engine, client, keys=(), **limits):
     """Runs a server of its own, which a thread asks; what the thread returns, and the seconds from its end to that of
     the server."""
     server = Server(served.server.gateway, EngineLoop(engine), Limits(**limits))
@@ -42,7 +43,7 @@ def run(served, engine, client, **limits):
         server,
         "127.0.0.1",
         0,
-        keys=[],
+        keys=list(keys),
         hosts=[],
         warm=lambda: None,
         say=lambda address: asked.append(pool.submit(client, server, address)),
@@ -101,11 +102,27 @@ def test_a_stream_that_is_stuck_ends_at_its_deadline_or_with_a_second_signal(ser
                 return error, time.monotonic()
 
     began = time.monotonic()
-    result, _ = run(served, engine, client, deadline_seconds=3.0 if signals == 1 else 3600.0)
+    result, _ = run(served, engine, client, deadline_seconds=1.5 if signals == 1 else 3600.0)
     if signals == 1:
         assert result[-1]["error"]["code"] == "timeout"
-        assert time.monotonic() - began >= 3
+        assert time.monotonic() - began >= 1.5
     else:
         assert isinstance(result, httpx.HTTPError) or result[-1] != "[DONE]"
     monkeypatch.undo()
     assert served.idle(60)
+
+
+def test_the_openai_client_is_told_that_its_key_is_wrong(served, engine):
+    key = "a-key-of-24-characters-0"
+
+    def client(server, address):
+        try:
+            openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0).models.list()
+            with pytest.raises(openai.AuthenticationError) as error:
+                openai.OpenAI(base_url=f"{address}/v1", api_key=f"{key[:-1]}1", max_retries=0).models.list()
+            return (error.value.code, httpx.get(f"{address}/ready").status_code), time.monotonic()
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    result, _ = run(served, engine, client, keys=[key])
+    assert result == ("invalid_api_key", 200)

@@ -21,6 +21,7 @@ from serving.forms.completions import CompletionForm
 from serving.forms.responses import ResponsesForm
 from serving.gateway import Plan
 from serving.schema import ChatRequest, CompletionRequest, ResponsesRequest
+from serving.telemetry import SILENT
 from tasks.runtime.asking import Asked
 
 TEMPLATE = load_template("numbered")
@@ -83,7 +84,7 @@ def answer_in_pieces(tokenizer: Tokenizer, text: str, stop: tuple[str, ...], ask
             tasks.append(asyncio.ensure_future(write()))
             return job
 
-        reply = answering.Reply(SimpleNamespace(loop=SimpleNamespace(submit=submit)), plan)
+        reply = answering.Reply(SimpleNamespace(loop=SimpleNamespace(submit=submit)), plan, SILENT)
         kind, request = FORMS[form]
         shape = kind(request, Head("id", 0, "m", "fp"), str)
         written = [
