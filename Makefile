@@ -31,7 +31,7 @@ test-heavy: $(STAMP)
 	$(VENV)/bin/python -m pytest -m heavy $(TESTS)
 
 test-bare: $(BARE)/.installed-$(PINS)
-	JAX_PLATFORMS=cpu $(BARE)/bin/python -m pytest -m "not heavy" -n 2 --dist loadfile $(or $(TESTS),tests/jora_engine)
+	JAX_PLATFORMS=cpu PYTHONPATH=$(CURDIR) $(BARE)/bin/python -m pytest -m "not heavy" -n 2 --dist loadfile $(or $(TESTS),tests/jora_engine)
 
 $(BARE)/.installed-$(PINS):
 	@test -n "$(PYTHON312)" || { echo "Python 3.12 is needed and was not found: set PYTHON312"; exit 1; }

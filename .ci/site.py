@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def _guides(pages: Path) -> list[dict[str, str]]:
         for other in ABOUT:
             text = text.replace(f"]({other})", f"]({other.lower()})")
         target = "index.md" if name == "README.md" else name.lower()
-        (pages / target).write_text(_without_diagrams(text), encoding="utf-8")
+        (pages / target).write_text(_drawn(text), encoding="utf-8")
     for path in (ROOT / "docs").glob("*.md"):
         text = path.read_text(encoding="utf-8")
         for other in ABOUT:
@@ -154,9 +155,10 @@ def _guides(pages: Path) -> list[dict[str, str]]:
     return [{title: page} for title, page in listed]
 
 
-def _without_diagrams(text: str) -> str:
-    """Mermaid's diagrams as plain text: the script that draws them would be fetched from elsewhere."""
-    return text.replace("```mermaid\n", "```text\n")
+def _drawn(text: str) -> str:
+    """Mermaid's diagrams as pictures: the script that draws them would be fetched from elsewhere."""
+    draw = runpy.run_path(str(Path(__file__).with_name("diagram.py")))["draw"]
+    return re.sub(r"```mermaid\n(.*?)```", lambda match: f"<div>{draw(match[1])}</div>", text, flags=re.DOTALL)
 
 
 # ---- verbs

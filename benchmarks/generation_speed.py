@@ -130,7 +130,7 @@ def raft_prompts(model: Path, data: Path, count: int, tokens: int) -> list[list[
 def main() -> int:
     default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of four prompts")
+    parser.add_argument("--quick", action="store_true", help="one round of four prompts of 256 tokens, 16 new ones")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="Hub id or folder")
@@ -147,7 +147,8 @@ def main() -> int:
         return child(args.child, args.job)
     if not args.data.is_dir():
         parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
-    rounds, count = (1, 4) if args.quick else (args.rounds, args.prompts)
+    if args.quick:
+        args.rounds, args.prompts, args.prompt_tokens, args.new_tokens = 1, 4, 256, 16
 
     from tasks.inputs.models import resolve
 
@@ -155,7 +156,7 @@ def main() -> int:
         model = resolve(args.model).folder
         job = {
             "model": str(model),
-            "prompts": raft_prompts(model, args.data, count, args.prompt_tokens),
+            "prompts": raft_prompts(model, args.data, args.prompts, args.prompt_tokens),
             "new_tokens": args.new_tokens,
             "rows": args.rows,
             "dtype": args.dtype,
@@ -163,7 +164,7 @@ def main() -> int:
         job_file = Path(place, "job.json")
         job_file.write_text(json.dumps(job))
         results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-        for turn in range(rounds):
+        for turn in range(args.rounds):
             for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
                 results[side].append(measure(side, job_file))
                 parts = results[side][-1]["seconds"]

@@ -1,6 +1,6 @@
 """What a reranker, measured weights and a fitted retriever bring, on development documents alone.
 
-    python benchmarks/retriever_adaptation.py --quick              # lexical, hybrid, weighted, reranked: minutes
+    python benchmarks/retriever_adaptation.py --quick              # lexical, hybrid, weighted, reranked: does it run?
     python benchmarks/retriever_adaptation.py --set squad --adapt embedder --json
 
 The development part: half of the papers of `covidqa_half`, by a hash of their ids, and the 14 articles of SQuAD that
@@ -42,7 +42,7 @@ from tasks.work.adapt import Sides, sides_of
 
 NEEDS = "data sentence-transformers/all-MiniLM-L6-v2 cross-encoder/ms-marco-MiniLM-L12-v2"
 KEYS = "sets/*/searches/*/recall@1 sets/*/weights/lexical_share"
-SQUAD_ARTICLES = 14  # the test articles of `literature_protocols`, which are development from now on
+SQUAD_ARTICLES = 14  # the development part of `literature/parts.py`
 SIDES = SplitOptions(validation=0.25, test=0.4)
 PASSAGES = 4  # that an answer is written from
 
@@ -59,7 +59,7 @@ class Development:
 def main() -> int:
     default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="80 check questions of each set, nothing fitted")
+    parser.add_argument("--quick", action="store_true", help="twelve questions of SQuAD or --set, nothing fitted")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     parser.add_argument("--set", action="append", choices=("covidqa", "squad"), help="only these sets")
@@ -73,7 +73,7 @@ def main() -> int:
     if not args.data.is_dir():
         parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
     figures: dict[str, Any] = {}
-    for name in args.set or ("covidqa", "squad"):
+    for name in args.set or (("squad",) if args.quick else ("covidqa", "squad")):
         figures[name] = measure(name, args)
     if args.json:
         print(json.dumps({"sets": figures}))
@@ -84,7 +84,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Search -> figures on the check part, and what was chosen on the validation part."""
     embedder_folder, cache = resolve(DEFAULT_EMBEDDER).folder, SqliteCache(args.cache) if args.cache else None
     development = covidqa(args.data, embedder_folder) if name == "covidqa" else squad(args.data)
-    check = some(development.check, min(args.questions, 80) if args.quick else args.questions)
+    check = some(development.check, min(args.questions, 12) if args.quick else args.questions)
     sides = development.sides
     print(
         f"{name}: {len(development.chunks)} passages; {len(sides.train)} training, {len(sides.validation)} validation, "

@@ -5,7 +5,8 @@
 
 A small random Llama in float32, packed records of counting numbers, AdamW; every mesh runs in a process of its own.
 What is shown is that sharding changes nothing but where the numbers are; step time on forced devices of one CPU
-means nothing and is not quoted. Exits 1 where a loss is more than 1e-6 of its value from one device's.
+means nothing and is not quoted. Exits 1 where the first loss is more than 5e-7 of its value from one device's, or a
+later one, with the rounding of the updates before it, more than 1e-5.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ MESHES = {
     "2 data x 2 tensor x 2 context": (2, 1, 2, 2),
 }
 QUICK = ("1 device", "2 tensor", "4 fsdp")
-KEYS = "steps max_relative_difference losses/*"
-GOALS: Goals = {"max_relative_difference": ("<=", 1e-6)}  # a few units in the last place of float32
+KEYS = "steps first_relative_difference max_relative_difference losses/*"
+GOALS: Goals = {
+    "first_relative_difference": ("<=", 5e-7),  # a few units in the last place of float32
+    "max_relative_difference": ("<=", 1e-5),  # AdamW divides by the gradient's size: rounding grows with the steps
+}
 ROWS, ROW_TOKENS = 8, 256
 
 
@@ -95,8 +99,12 @@ def main() -> int:
         apart = max(abs(a / b - 1) for a, b in zip(losses[name], losses["1 device"]))
         last = losses[name][-1]
         print(f"{name:30s} last loss {last:.6f}, furthest from one device {apart:.1e} relative", flush=True)
-    furthest = max(abs(a / b - 1) for run in losses.values() for a, b in zip(run, losses["1 device"]))
-    return finish({"steps": steps, "max_relative_difference": furthest, "losses": losses}, GOALS, args.json)
+    apart_by_step = [[abs(a / b - 1) for a, b in zip(run, losses["1 device"])] for run in losses.values()]
+    differences = {
+        "first_relative_difference": max(run[0] for run in apart_by_step),
+        "max_relative_difference": max(max(run) for run in apart_by_step),
+    }
+    return finish({"steps": steps, **differences, "losses": losses}, GOALS, args.json)
 
 
 if __name__ == "__main__":

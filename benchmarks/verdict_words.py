@@ -16,8 +16,8 @@ import os
 import sys
 from pathlib import Path
 
-from literature_protocols import PROTOCOLS
-from raft_literature import read, read_corpus
+from literature.corpora import read, read_corpus
+from literature.protocols import PROTOCOLS
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline

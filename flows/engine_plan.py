@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from data.text.counts import counted
 from flows.run import Models, Run
 from flows.walk import published
 from raft_errors import BadInput
@@ -76,8 +77,9 @@ def lines(tried: list[dict[str, Any]]) -> list[str]:
     mesh = ", ".join(f"{axis} {size}" for axis, size in chosen["mesh"].items() if size > 1) or "one device"
     rows.append(f"devices: {chosen['devices']} ({mesh}), compiled for {chosen['compiled_for']}, not run")
     rows.append(
-        f"{chosen['steps']} steps, {chosen['tokens']} tokens, {100 * chosen['padding']:.1f} % padding, "
-        f"{chosen['flops']:.2e} FLOPs" + (f", about {chosen['seconds']:.0f} s" if chosen["seconds"] else "")
+        f"{counted(chosen['steps'], 'step')}, {counted(chosen['tokens'], 'token')}, "
+        f"{100 * chosen['padding']:.1f} % padding, {chosen['flops']:.2e} FLOPs"
+        + (f", about {chosen['seconds']:.0f} s" if chosen["seconds"] else "")
     )
     if chosen["collectives"]:
         rows.append("collectives: " + ", ".join(f"{n} {kind}" for kind, n in chosen["collectives"].items()))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.text.urls import without_secrets
 from flows.calls import CALLS, Call, calls_of, calls_to
-from flows.pipeline import ONLY_ADAPTED, pipeline
+from flows.pipeline import ONLY_ADAPTED, OPTIONAL, pipeline
 from flows.run import Run
 from flows.walk import Built
 from raft_errors import RaftError
@@ -119,7 +119,7 @@ def _of_registry(run: Run, until: str) -> Built | None:
     waiting = [version for version in reversed(adapter.versions) if version.state == "candidate"]
     for version in [adapter.in_use, *waiting]:
         there = version.stages.keys() if version is not None else set()
-        names = [call.name for call in calls_to(until) if call.name in there or call.name not in ONLY_ADAPTED]
+        names = [call.name for call in calls_to(until) if call.name in there or call.name not in OPTIONAL]
         if version is not None and there >= {*names}:
             built = _load(run, {name: version.stages[name] for name in names})
             if built is not None:

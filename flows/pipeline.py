@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tasks.adapt import STAGE as adapt
+from tasks.calibrate import STAGE as calibrate
 from tasks.chunk import STAGE as chunk
 from tasks.embed import STAGE as embed
 from tasks.evaluate import STAGE as evaluate
@@ -24,6 +25,8 @@ from tasks.train import STAGE as train
 
 ONLY_ADAPTED = ("adapt", "embed_adapted", "index_adapted")
 """Calls that a run makes only where its configuration fits the retriever to the domain."""
+OPTIONAL = (*ONLY_ADAPTED, "calibrate")
+"""Calls that a run makes only where its configuration asks for them."""
 
 
 class Make(Protocol):
@@ -73,7 +76,8 @@ def prepare(make: Make, documents: Any) -> Prepared:
 
 def assess(make: Make, prepared: Prepared, adapter: Any) -> tuple[Any, Any]:
     """The last part: the exported adapter, and its evaluation on documents that were not trained on."""
-    fitted = prepared.adapt
-    exported = make(export, adapter, prepared.records, prepared.index, prepared.chunks, adapt=fitted)
-    report = make(evaluate, exported, adapter, prepared.records, prepared.index, prepared.chunks, adapt=fitted)
+    fitted, search = prepared.adapt, (prepared.records, prepared.index, prepared.chunks)
+    limit = make(calibrate, adapter, *search, adapt=fitted)  # None where nothing is promised of citations
+    exported = make(export, adapter, *search, adapt=fitted, calibrate=limit)
+    report = make(evaluate, exported, adapter, *search, adapt=fitted)
     return exported, report

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from flows.calls import CALLS
+from flows.licences import licences_of
 from flows.pipeline import pipeline
 from flows.run import Models, Run, store_of
-from raft_errors import BadInput
 from tasks.build import kept
 from tasks.build.events import silent
 from tasks.build.origin import elsewhere
 from tasks.build.stage import Request, Stage
 from tasks.config import RunConfig
-from tasks.inputs.licences import Licences, of_model, of_teacher
-from tasks.inputs.model_catalog import CATALOG
 from tasks.inputs.models import on_this_machine
 from tasks.store.manifest import Manifest
 from tasks.store.store import Store
 from tasks.upkeep.estimates import Estimate, Workload, estimate, workload
+
+STAGE_OF = {call.name: call.stage.name for call in CALLS}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def _estimate(row: Planned, run: Run, work: Workload) -> Estimate | None:
     """Of a stage that will or may run; by the rate of its last result if that was made with the same models."""
     if row.state not in ("run", "maybe"):
         return None
-    last = run.store.latest(row.stage)
+    stage = STAGE_OF[row.stage]
+    last = run.store.latest(stage, row.stage if row.stage != stage else "")
     models = last.ingredients.get("models", {}) if last else {}
     now = {role: files.digest for role in models if role in run.models and (files := run.models[role])}
     return estimate(row.stage, run.config, work, last if models == now else None)
@@ -111,9 +112,10 @@ class Outlook:
             why = f"{foreign}: {manifest.summary}" if foreign else manifest.summary
             return Planned(request.name, "cached", why, manifest.seconds), manifest
         if manifest := _kept(request, store, self._keep):
-            differs = "; ".join(kept.differences(request, manifest).installation)
-            foreign = elsewhere(manifest.machine)
-            why = f"{foreign and f'{foreign}: '}the result of {kept.day(manifest)}, made by other code: {differs}"
+            differ, foreign = kept.differences(request, manifest), elsewhere(manifest.machine)
+            how = "taken by a night" if differ.choices else "made by other code"
+            words = "; ".join(manifest._kept or differ.installation)
+            why = f"{foreign and f'{foreign}: '}the result of {kept.day(manifest)}, {how}: {words}"
             return Planned(request.name, "kept", why, manifest.seconds), manifest
         if store.share and (manifest := store.share.look(stage.name, request.key())):
             size = sum(entry.size for entry in manifest.files) / 2**20
@@ -168,26 +170,6 @@ def _rerank_notice(config: RunConfig, store: Store) -> str:
     else:
         cost = f"{seconds * section.rerank_depth / figures['candidates']:.2f} s a question when records were last made"
     return f"Reranking with {section.reranker}: {section.rerank_depth} candidates a question, {cost}"
-
-
-def licences_of(config: RunConfig) -> Licences:
-    """Of base, embedder and teacher; of the documents only what is known without reading them."""
-    given, models, asked = config.licences, config.models, config.questions
-    base = given.base or of_model(models.base, _folder(models.base, models.base_revision))
-    embedder = given.embedder or of_model(models.embedder, _folder(models.embedder, models.embedder_revision))
-    teacher = ""
-    if asked.file is None:
-        local = asked.teacher == "local"
-        teacher = given.teacher or (base if local else of_teacher(asked.teacher_model, asked.teacher_url))
-    return Licences(base, embedder, teacher)
-
-
-def _folder(name: str, revision: str | None) -> Path | None:
-    try:
-        files = on_this_machine(name, revision) if name not in CATALOG else None
-    except BadInput:
-        return None
-    return files.folder if files else None
 
 
 def changed(request: Request, last: Manifest | None, store: Store) -> list[str]:

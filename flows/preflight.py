@@ -9,6 +9,7 @@ from data.memo import memoise
 from data.nouns import ItemCache
 from data.prompting.contract import load_template
 from flows.calls import Call
+from flows.licences import licences_of
 from flows.run import Run
 from tasks.build.events import Said
 from tasks.build.keys import code_fingerprint, key_of
@@ -37,6 +38,8 @@ def check(run: Run, calls: Sequence[Call], *, ask: bool = True) -> None:
             weights = sum(p.stat().st_size for p in base.folder.glob("*.safetensors"))
             needed += 2 * weights  # the merged model in float32 is twice a base in bfloat16
     if "questions" in stages:
+        for sentence in licences_of(run.config).conflicts():
+            run.reporter(Said(sentence))
         require_questions(run.config.questions, run.config.seed, call=ask)
     if "records" in stages:
         load_template(run.config.records.template)

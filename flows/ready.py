@@ -111,18 +111,24 @@ def ready_of(run: Run, until: str, command: str) -> Ready:
     return Ready(run, built, Stale(kept.day(built[until]), why, command))
 
 
-def open_search(run: Run, built: Mapping[str, Manifest], *, where: RetrievalConfig | None = None) -> Retriever:
+def open_search(
+    run: Run, built: Mapping[str, Manifest], *, where: RetrievalConfig | None = None, interactive: bool = True
+) -> Retriever:
     """The retriever over what is finished: the one that was fitted to the domain, where there is one.
 
     Args:
         where: its settings, where they are not the run's own.
+        interactive: for single questions; False where many are judged and their vectors kept.
     """
     from tasks.runtime.retriever import open_retriever
 
     index = built.get("index_adapted", built["index"])
     cache = run.store.cache("questions")
     section = where or run.config.retrieval
-    return open_retriever(section, index, built["chunk"], run.models, adapt=built.get("adapt"), queries=cache)
+    fitted = built.get("adapt")
+    return open_retriever(
+        section, index, built["chunk"], run.models, adapt=fitted, queries=cache, interactive=interactive
+    )
 
 
 def _index(run: Run) -> str:

@@ -84,6 +84,11 @@ def walk(
     return steps.results
 
 
+def asked_for(run: Run, call: str) -> bool:
+    """Whether a run with this configuration makes a call of the pipeline."""
+    return run.wants(STAGES["adapt" if call in ONLY_ADAPTED else call])
+
+
 def require_wanted(run: Run, until: str) -> None:
     """Raises BadInput where the pipeline has no such call, or the run's configuration does not ask for it."""
     calls_to(until)
@@ -92,6 +97,12 @@ def require_wanted(run: Run, until: str) -> None:
             f"{until}: this configuration does not fit the retriever to the domain",
             expected="adapt.embedder, adapt.reranker, retrieval.rerank: auto or retrieval.weights: measured",
             do="set one of them",
+        )
+    if until == "calibrate" and not run.wants(STAGES[until]):
+        raise BadInput(
+            "calibrate: this configuration promises nothing of citations",
+            expected="ask.citation_error, such as 0.1",
+            do="set it",
         )
 
 

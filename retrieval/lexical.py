@@ -7,6 +7,7 @@ Equal scores are ordered by chunk id; a chunk that shares no word with the query
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import bm25s
@@ -18,6 +19,8 @@ from data.nouns import Hit
 from data.text.alike import MARKS, alike
 from data.text.unspaced import LETTER, in_pieces
 from raft_errors import BadInput
+
+logging.getLogger("bm25s").setLevel(logging.NOTSET)  # its import makes it talk; whoever sets up logging decides
 
 _TOKEN = rf"\w[\w{MARKS}]+|{LETTER.pattern}"  # two characters or more, as bm25s has it, or one that is a word
 

@@ -18,7 +18,9 @@ from data.text.urls import value_without_secrets
 from raft_errors import BadInput
 from tasks.adapt import AdaptConfig
 from tasks.adapters.policy import RetrainConfig
+from tasks.ask import AskConfig
 from tasks.build.section import Section, setting
+from tasks.calibrate import CalibrateConfig
 from tasks.chunk import ChunkConfig
 from tasks.embed import EmbedConfig
 from tasks.evaluate import EvaluateConfig
@@ -102,8 +104,10 @@ class RunConfig(Section):
     adapt: AdaptConfig = setting(AdaptConfig(), "Embedder and reranker fitted to the domain")
     records: RecordsConfig = setting(RecordsConfig(), "RAFT records")
     train: TrainSection = setting(TrainSection(), "LoRA training")
+    calibrate: CalibrateConfig = setting(CalibrateConfig(), "The threshold that keeps citations right")
     export: ExportConfig = setting(ExportConfig(), "PEFT folder and merged model")
     evaluate: EvaluateConfig = setting(EvaluateConfig(), "Base against adapter")
+    ask: AskConfig = setting(AskConfig(), "How the finished adapter is asked")
     retrain: RetrainConfig = setting(RetrainConfig(), "raft retrain, when a changed corpus is trained on")
     replay: ReplayConfig = setting(ReplayConfig(), "raft retrain, what a warm start is trained on")
     gate: GateConfig = setting(GateConfig(), "raft retrain, when a new adapter takes the place of the one in use")
@@ -161,6 +165,8 @@ class RunConfig(Section):
             raise ValueError("adapt.embedder is set, and retrieval.store holds the vectors of the embedder as it is")
         if adapt.reranker and retrieval.rerank is None:
             raise ValueError("adapt.reranker is set without a reranker: set retrieval.rerank")
+        if self.ask.citation_error is not None and not self.records.validation:
+            raise ValueError("ask.citation_error is calibrated on validation questions: raise records.validation")
         if self.splits_are_measured and not self.records.validation:
             raise ValueError("what is fitted to the domain is judged on validation questions: raise records.validation")
 
@@ -273,6 +279,8 @@ def _problem(detail: Mapping[str, Any]) -> str:
         return f"{name} is missing" + (f", expected {describe_values(field)}" if field else "")
     value = detail["input"]
     text = "a mapping" if isinstance(value, (dict, BaseModel)) else repr(value_without_secrets(value))
+    if isinstance(value, bool):  # as YAML means it, which reads yes and on as true, no and off as false
+        text = f"{str(value).lower()} (so YAML reads yes, no, on and off)"
     if field is None:
         return f"{name} is {text}, expected {_section_of(where)}"
     places = [int(part) + 1 for part in where[len(path) :] if part.isdigit()]

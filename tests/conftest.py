@@ -30,7 +30,7 @@ for _name, _value in {
     "PREFECT_HOME": f"{_home}/prefect",
     "JAX_PLATFORMS": "cpu",
     "JAX_COMPILATION_CACHE_DIR": f"{_home}/compiled",  # many tests compile the same tiny programs
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # also those of a moment: every process needs dozens
     "OMP_WAIT_POLICY": "PASSIVE",  # torch's threads spin otherwise, and starve JAX's on a busy machine
 }.items():
     os.environ.setdefault(_name, _value)

@@ -16,6 +16,7 @@ from typing import Any
 from data.evaluation.promotion import GENERAL, Decision
 from data.evaluation.scoring import CLOSED
 from data.statistics import detectable_difference
+from data.text.counts import counted
 from data.text.normalisation import normalise
 from data.training_coverage import seen_share, unseen_records
 
@@ -70,6 +71,8 @@ class Probe:
         recall: share of the oracles, of which a question may have several, among the passages shown.
         passages: how many are shown.
         trial: other ways to search, on the validation questions.
+        fitted: what the stage `adapt` tried on them: step (`embedder`, `reranker`, `rerank`, `weights`) -> its paired
+            test, and `choice`, what it kept; empty where it did not run.
         presupposing: share of the questions that presuppose their document; presupposing_example: one of them.
         refused: share of answerable questions (oracle shown) that it refuses.
         answer_words: median length of the accepted answers.
@@ -90,6 +93,7 @@ class Probe:
     recall: float | None = None
     passages: int | None = None
     trial: SearchTrial | None = None
+    fitted: Mapping[str, Any] = field(default_factory=dict)
     presupposing: float | None = None
     presupposing_example: str = ""
     refused: float | None = None
@@ -107,7 +111,7 @@ class Probe:
     @property
     def figures(self) -> dict[str, float | int | None]:
         """What was measured or counted, by name."""
-        others = ("trial", "presupposing_example", "settings", "training", "decision")
+        others = ("trial", "fitted", "presupposing_example", "settings", "training", "decision")
         return {name: value for name, value in vars(self).items() if name not in others}
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,6 +127,7 @@ def probe_from(
     retrieval: Mapping[str, float] | None = None,
     passages: int | None = None,
     trial: SearchTrial | None = None,
+    fitted: Mapping[str, Any] | None = None,
     presupposing: Sequence[str] = (),
     questions: int = 0,
     answers: Sequence[Sequence[str]] = (),
@@ -134,6 +139,7 @@ def probe_from(
 
     Args:
         retrieval: figures of the retriever (`any_hit@k`, `recall@k`), among them those at `passages`.
+        fitted: metrics of the stage `adapt`, where it ran.
         presupposing: those of the `questions` questions that presuppose their document.
         answers: the accepted answers of each question.
     """
@@ -159,6 +165,7 @@ def probe_from(
         recall=hits.get(f"recall@{passages}"),
         passages=passages,
         trial=trial,
+        fitted=fitted or {},
         presupposing=len(presupposing) / questions if questions else None,
         presupposing_example=presupposing[0] if presupposing else "",
         answer_words=median(len(a[0].split()) for a in answers if a) if any(answers) else None,
@@ -236,24 +243,83 @@ def _retrieval(probe: Probe) -> list[Advice]:
 
 def _search_step(probe: Probe) -> tuple[str, str]:
     """The next step for a retriever that misses much, and what it brought; never what is set already."""
-    trial, mode = probe.trial, probe.settings.get("retrieval.mode")
-    rerank = [] if probe.settings.get("retrieval.rerank") else ["a cross-encoder (retrieval.rerank: auto)"]
+    trial, tried = probe.trial, _brought(probe.fitted)
+    if step := _too_slow(probe):
+        return step
+    steps = _untried(probe)
     if trial is None:
-        steps = [] if mode == "hybrid" else ["hybrid search (retrieval.mode)"]
-        steps += [*rerank, "smaller chunks (chunk.max_tokens)", "more passages (records.distractors)"]
-        return f"improve retrieval first: {', '.join(steps)}", "raft evaluate retrieval compares the modes"
-    tried = f"this run's {trial.questions} validation questions"
+        steps = [*steps, "smaller chunks (chunk.max_tokens)", "more passages (records.distractors)"]
+        outcome = tried or "raft evaluate retrieval compares the modes"
+        return f"improve retrieval first: {', '.join(steps)}", outcome
+    own = f"this run's {trial.questions} validation questions"
     ways = [(hits, f"search in mode {name} (retrieval.mode)") for name, hits in trial.by_mode.items()]
     ways += [
-        (hits, f"show {count} passages (records.distractors: {count - 1})")
+        (hits, f"show {counted(count, 'passage')} (records.distractors: {count - 1})")
         for count, hits in sorted(trial.by_passages.items())
     ]
     best, do = max(ways, key=lambda way: way[0], default=(0, ""))  # the first of equals: a mode costs no tokens
     if best > trial.any_hit:
-        return do, f"on {tried} that brings it from {trial.any_hit} to {best}; raft evaluate retrieval asks all of them"
-    steps = ["look at what is missed (raft evaluate retrieval lists the worst questions)", *rerank]
-    outcome = f"on {tried} ({trial.any_hit} have one) neither another mode nor more passages found more"
-    return "; or try ".join(steps), outcome
+        return do, f"on {own} that brings it from {trial.any_hit} to {best}; raft evaluate retrieval asks all of them"
+    outcome = f"on {own} ({trial.any_hit} have one) neither another mode nor more passages found more"
+    look = "look at what is missed (raft evaluate retrieval lists the worst questions)"
+    return "; or try ".join([look, *steps[:1]]), "; ".join(filter(None, [outcome, tried]))
+
+
+def _untried(probe: Probe) -> list[str]:
+    """Steps of the retriever that are neither set nor tried, the one that helps most often first."""
+    settings, hybrid = probe.settings, probe.settings.get("retrieval.mode") == "hybrid"
+    reranks = bool(settings.get("retrieval.rerank")) and probe.fitted.get("choice", {}).get("rerank", True)
+    steps = {
+        "hybrid search (retrieval.mode)": probe.trial is None and not hybrid,
+        "a cross-encoder (retrieval.rerank: auto)": not settings.get("retrieval.rerank"),
+        "weights that validation questions ask for (retrieval.weights: measured)": hybrid
+        and settings.get("retrieval.weights") == "equal",
+        "an embedder fitted to the domain (adapt.embedder)": settings.get("retrieval.mode") != "lexical"
+        and not settings.get("adapt.embedder")
+        and not settings.get("retrieval.store"),
+        "a cross-encoder fitted to the domain (adapt.reranker)": reranks and not settings.get("adapt.reranker"),
+    }
+    return [step for step, due in steps.items() if due]
+
+
+def _too_slow(probe: Probe) -> tuple[str, str] | None:
+    """Where reranking was shown to help and dropped for its time, what it brought; it is the next step then."""
+    test, choice = probe.fitted.get("rerank", {}), probe.fitted.get("choice", {})
+    if not test.get("helps") or choice.get("rerank", True):
+        return None
+    allowed = probe.settings.get("retrieval.rerank_seconds")
+    now = f", now {allowed:g}" if allowed else ""
+    do = f"allow reranking its time (retrieval.rerank_seconds{now}; a smaller retrieval.rerank_depth takes less)"
+    return do, f"it helps and was dropped for its time: {_in_words(test)}"
+
+
+def _brought(fitted: Mapping[str, Any]) -> str:
+    """What the steps that were tried brought, each by its paired test."""
+    names = {
+        "embedder": "the fitted embedder",
+        "weights": "measured weights",
+        "reranker": "the fitted cross-encoder",
+        "rerank": "reranking",
+    }
+    choice = fitted.get("choice", {})
+    kept = {
+        "embedder": "embedder" in choice,
+        "weights": choice.get("lexical_share", 0.5) != 0.5,
+        "reranker": "reranker" in choice,
+        "rerank": choice.get("rerank", True),
+    }
+    return "; ".join(
+        f"{name} ({'kept' if kept[key] else 'dropped'}) {_in_words(fitted[key])}"
+        for key, name in names.items()
+        if "before_first" in fitted.get(key, {})
+    )
+
+
+def _in_words(test: Mapping[str, Any]) -> str:
+    return (
+        f"put the right passage first for {test['after_first']:.0%} of {test['questions']} validation questions, "
+        f"{test['before_first']:.0%} without (reciprocal rank [{test['low']:+.3f}, {test['high']:+.3f}])"
+    )
 
 
 def _reading(probe: Probe) -> list[Advice]:

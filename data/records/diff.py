@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from data.nouns import Record
+from data.text.counts import counted
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,16 @@ class RecordDiff:
 
     def lines(self) -> list[str]:
         """For people, one fact per line."""
+        used = ("document is", "documents are")
         out = [
-            f"{self.same} records are the same",
+            f"{counted(self.same, 'record is', 'records are')} the same",
             f"{len(self.changed)} changed: " + (", ".join(f"{n} {w}" for w, n in self.why.items()) or "none"),
-            f"{len(self.added)} were added, {len(self.removed)} removed",
+            f"{counted(len(self.added), 'was', 'were')} added, {len(self.removed)} removed",
         ]
         if self.documents_retired:
-            out.append(f"{len(self.documents_retired)} documents are no longer used, as oracle or distractor")
+            out.append(f"{counted(len(self.documents_retired), *used)} no longer used, as oracle or distractor")
         if self.documents_new:
-            out.append(f"{len(self.documents_new)} documents are used for the first time")
+            out.append(f"{counted(len(self.documents_new), *used)} used for the first time")
         return out
 
 

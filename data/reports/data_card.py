@@ -17,6 +17,7 @@ from data.records.split_sides import SPLITS
 from data.reports.charts import bar_chart
 from data.reports.examples import highlight
 from data.reports.page import render_page
+from data.text.counts import counted
 
 POLICY_WORDS = {
     "answer": "answer without quoting (the paper's choice)",
@@ -75,8 +76,9 @@ def data_card_markdown(report: Mapping[str, Any], *, title: str, extra: Mapping[
 
 
 def _lead(report: Mapping[str, Any]) -> str:
+    records, questions = sum(report["records"].values()), report["questions"]
     return (
-        f"{sum(report['records'].values())} RAFT records from {report['questions']} questions, in Alpaca form: "
+        f"{counted(records, 'RAFT record')} from {counted(questions, 'question')}, in Alpaca form: "
         "`instruction` (task and question), `input` (numbered passages), `output` (quotes, reasoning, answer) and "
         "`metadata`."
     )
@@ -128,7 +130,7 @@ def _facts(report: Mapping[str, Any], extra: Mapping[str, Any] | None) -> list[t
         (
             "Quotes",
             f"{quotes['quotes']}, of which {quotes['verbatim']} verbatim in the passage they cite; "
-            f"{quotes['records_with_oracle_but_no_quote']} records show an oracle and quote nothing",
+            f"records that show an oracle and quote nothing: {quotes['records_with_oracle_but_no_quote']}",
         ),
         (
             "Distractors of test records that training showed too",
@@ -142,7 +144,10 @@ def _facts(report: Mapping[str, Any], extra: Mapping[str, Any] | None) -> list[t
     ]
     if "joined" in splits:
         facts.append(
-            ("Documents kept on one side", f"{splits['groups_of_several']} groups; {_pairs(splits['joined'])}")
+            (
+                "Documents kept on one side",
+                f"{counted(splits['groups_of_several'], 'group')}; {_pairs(splits['joined'])}",
+            )
         )
         copies, documents = splits["joined"].get("near_duplicate_document", 0), sum(splits["documents"].values())
         facts.append(

@@ -10,8 +10,9 @@ from data.evaluation.conditions import condition_words, setting_words
 from data.evaluation.promotion import verdict_in_markdown
 from data.evaluation.scoring import METRICS
 from data.reports.page import percent
-from data.reports.tables import change_words, cut_short, general_table, setting_tables, warning_lines
+from data.reports.tables import change_words, citing_words, cut_short, general_table, setting_tables, warning_lines
 from data.statistics import TOO_FEW
+from data.text.counts import counted
 
 
 def summary_markdown(
@@ -22,6 +23,7 @@ def summary_markdown(
     training: Mapping[str, Any] | None = None,
     advice: Sequence[Mapping[str, Any]] = (),
     general: Mapping[str, Any] | None = None,
+    citing: Mapping[str, Any] | None = None,
 ) -> str:
     """The comparison as Markdown: the verdict, the headline, then a table per setting."""
     base, other = condition_words(summary["base"]), condition_words(summary["other"])
@@ -30,15 +32,17 @@ def summary_markdown(
         lines += [_cell(verdict_in_markdown(decision)), ""]
     headline = summary.get("headline")
     if headline:
-        change = change_words(headline["verdict"])
+        change, questions = change_words(headline["verdict"]), counted(headline["n"], "question")
         lines += [
             f"{METRICS[HEADLINE]} of {other.lower()} against {base.lower()} with "
             f"{setting_words(summary['headline_setting'])}: **{change}**. {percent(headline['base'])} → "
-            f"{percent(headline['other'])}, difference {_points(headline)} points on {headline['n']} questions.",
+            f"{percent(headline['other'])}, difference {_points(headline)} points on {questions}.",
         ]
     else:
         lines.append("No question was answered by both.")
     lines += ["", *(f"- {line}" for line in [*warning_lines(summary), *cut_short(training or {})])]
+    if citing:
+        lines += ["", _cell(citing_words(citing))]
     if summary["against"]:
         lines += ["", f"### {other} against others", "", _row(["", METRICS[HEADLINE], "Difference (95 %)", "Verdict"])]
         lines.append("|" + "---|" * 4)

@@ -19,7 +19,15 @@ from data.reports.charts import bar_chart, line_chart
 from data.reports.examples import example_groups
 from data.reports.markdown import summary_markdown
 from data.reports.page import colour, render_page
-from data.reports.tables import change_words, cut_short, general_table, plain, setting_tables, warning_lines
+from data.reports.tables import (
+    change_words,
+    citing_words,
+    cut_short,
+    general_table,
+    plain,
+    setting_tables,
+    warning_lines,
+)
 
 __all__ = ["score_row", "summarise", "summary_markdown", "write_report"]
 
@@ -38,6 +46,7 @@ def write_report(
     advice: Sequence[Mapping[str, Any]] = (),
     general: Mapping[str, Any] | None = None,
     judge: Mapping[str, Any] | None = None,
+    citing: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the report to `path` (UTF-8 HTML).
 
@@ -50,6 +59,7 @@ def write_report(
         lineage: stage -> digest, or rows with `stage` and `digest`.
         advice: what `data.evaluation.advice.advise` returned, as dicts, most pressing first.
         general: what `data.evaluation.general_skills.compare_general_skills` returned.
+        citing: what was calibrated for the adapter's citations, and `measured` on the test questions.
         judge: what `data.evaluation.teacher_judge.judge_rows` says about the judge, where there was one.
     """
     base, other = summary["base"], summary["other"]
@@ -72,6 +82,7 @@ def write_report(
         against=[(condition_words(name), difference) for name, difference in summary["against"].items()],
         advice=list(advice),
         judge=judge,
+        citing=citing_words(citing or {}),
         general=general_table(general or {}, condition_words(base), condition_words(other)),
         settings=[
             (f"Answers with {setting_words(n)}", setting_tables(p, base, other))

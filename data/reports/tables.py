@@ -50,6 +50,26 @@ def cut_short(training: Mapping[str, Any]) -> list[str]:
     return [f"The training was cut short: {clause}."] if clause else []
 
 
+def citing_words(citing: Mapping[str, Any]) -> str:
+    """What is promised of the answers' citations, what it costs, and what the test questions say; "" for nothing."""
+    if not citing:
+        return ""
+    text = (
+        f"Of the answers given at most {citing['level']:.0%} are to cite wrongly (ask.citation_error). On "
+        f"{citing['questions']} validation questions about {citing['documents']} documents {citing['coverage']:.0%} "
+        f"are answered and {citing['error']:.1%} of these cite wrongly, at most {citing['expected_error']:.1%} with "
+        "another document; the others are withheld, which the tables below leave out of account."
+    )
+    measured = citing.get("measured")
+    if not measured:
+        return f"{text} The test questions were not asked in the same way."
+    error = "none" if measured["error"] is None else f"{measured['error']:.1%} of these"
+    return (
+        f"{text} On {measured['questions']} test questions about {measured['documents']} documents "
+        f"{measured['coverage']:.0%} are answered, {error} with a wrong citation."
+    )
+
+
 def change_words(verdict: str) -> str:
     """What happened to one metric; `better` is a word for an adapter, whose verdict rests on more than one."""
     return {"better": "higher", "worse": "lower"}.get(verdict, verdict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
+def counted(number: float, noun: str, plural: str = "") -> str:
     """A number and what it counts; the plural is the noun with an s, unless it is given."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+    shown = f"{number:g}" if isinstance(number, float) else number
+    return f"{shown} {noun if number == 1 else plural or noun + 's'}"

@@ -145,6 +145,13 @@ def indented(text: str, columns: int, hanging: int = 0) -> Padding:
     return Padding(grid, (0, 0, 0, columns), expand=False)
 
 
+def show_next(out: Console, steps: Sequence[tuple[str, str]]) -> None:
+    """What people do next: commands, and what each is for."""
+    width = max((len(command) for command, _ in steps), default=0)
+    for number, (command, what) in enumerate(steps):
+        out.print(f"{'' if number else 'Next:':<6}{command:<{width}}  {what}", soft_wrap=True, markup=False)
+
+
 def warn(stale: object) -> None:
     """That what follows is behind its corpus or configuration, if it is: one line on standard error."""
     if stale is not None:

@@ -11,21 +11,23 @@ from __future__ import annotations
 import functools
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flows.build import work
-from flows.calls import CALLS, STAGES, calls_to
+from flows.calls import CALLS, calls_to
 from flows.finished import remember
-from flows.pipeline import ONLY_ADAPTED, Prepared, assess, prepare, read
+from flows.pipeline import Prepared, assess, prepare, read
 from flows.retraining.choice import choose_action, settings_of
 from flows.retraining.concluding import conclude, end_trial, manifests, take_up
+from flows.retraining.retriever import RetrieverKeeper
 from flows.run import Run, at_work
-from flows.walk import Built, Walk, follow
+from flows.step import Step
+from flows.walk import Built, Walk, asked_for, follow
 from raft_errors import RaftError
 from tasks import gate, replay, train
 from tasks.adapters.decisions import Open, RetrainDecision, append, days_since_training, note, read_decisions, read_open
-from tasks.adapters.policy import choose_start
+from tasks.adapters.policy import Choice, choose_start
 from tasks.adapters.registry import Registry, now
 from tasks.adapters.smoke import require_command
 from tasks.adapters.versions import Adapter
@@ -65,18 +67,23 @@ def retrain(run: Run, *, direct: bool = False, force: bool = False) -> RetrainDe
             return concluded
         if decision is None:
             flow = functools.partial(night, run, registry, force=force, begun=begun)
-            decision = work(run, CALLS, lambda step: follow(run, flow, Walk(run, step)), direct=direct)
+            decision = work(run, CALLS, lambda step: _followed(run, registry, flow, step), direct=direct)
         decision = decision.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
         append(run.store, registry.name, decision)
         _remember(run, decision)
     return decision
 
 
+def _followed(run: Run, registry: Registry, flow: Callable[..., RetrainDecision], step: Step) -> RetrainDecision:
+    """The flow, with a step that keeps the retriever in use."""
+    keeper = RetrieverKeeper(run, registry.read(), step)
+    return follow(run, functools.partial(flow, keeper=keeper), Walk(run, keeper))
+
+
 def _remember(run: Run, night: RetrainDecision) -> None:
     """What is in use after the night counts as finished: all of it, or all but an adapter that was not taken."""
     taken = night.result in ("promoted", "the same adapter")
-    fitted = run.wants(STAGES["adapt"])
-    calls = [call for call in (CALLS if taken else calls_to("records")) if fitted or call.name not in ONLY_ADAPTED]
+    calls = [call for call in (CALLS if taken else calls_to("records")) if asked_for(run, call.name)]
     links = {call.name: night.stages[call.name] for call in calls if call.name in night.stages}
     if len(built := manifests(run, links)) == len(calls):
         remember(run, built)
@@ -109,20 +116,33 @@ def _unchanged(run: Run, registry: Registry, force: bool) -> RetrainDecision | N
 
 
 def night(
-    run: Run, registry: Registry, make: Walk, corpus: Corpus, *, force: bool = False, begun: Open | None = None
+    run: Run,
+    registry: Registry,
+    make: Walk,
+    corpus: Corpus,
+    *,
+    keeper: RetrieverKeeper,
+    force: bool = False,
+    begun: Open | None = None,
 ) -> RetrainDecision:
     """The flow: builds index and records, chooses, and goes as far as was chosen.
 
     Args:
         begun: what an earlier night chose and did not finish.
+        keeper: what keeps the retriever that was fitted for the version in use.
     """
-    prepared = prepare(make, read(make, corpus))
+    documents = read(make, corpus)
+    prepared = prepare(make, documents)
     settings, nights = settings_of(run), read_decisions(run.store, registry.name)
     if begun is not None and (begun.night.corpus, begun.night.settings) == (corpus.digest, settings):
         run.reporter(Said(f"taking up the training decided on {begun.night.at}: {begun.night.reason}"))
         decision = begun.night.model_copy(update={"stages": _links(make.results)})
         return _train(run, registry, make, prepared, Open(night=decision, forced=begun.forced))
     choice, change = choose_action(run, registry.read(), nights, make.results, settings, force)
+    if why := _fits_anew(run, registry.read(), choice, make, keeper):
+        run.reporter(Said(f"the retriever is fitted anew: {why}"))
+        keeper.give_up()
+        prepared = prepare(make, documents)
     run.reporter(Said(f"{choice.action}: {choice.reason}"))
     decision = RetrainDecision(
         id=uuid.uuid4().hex[:12],
@@ -138,6 +158,18 @@ def night(
     if choice.action != "retrain":
         return decision
     return _train(run, registry, make, prepared, Open(night=decision, forced=force))
+
+
+def _fits_anew(run: Run, adapter: Adapter, choice: Choice, make: Walk, keeper: RetrieverKeeper) -> str:
+    """Why a retriever that was kept is fitted anew tonight; "" where it stays, or none was kept."""
+    if not keeper.keeps:
+        return ""
+    if choice.action == "retrain":
+        then = manifests(run, adapter.in_use.stages) if adapter.in_use else {}
+        version, reason = choose_start(run.config.retrain, adapter.promoted, adapter.warm_starts, _obstacle(run, then))
+        if version is None:
+            return f"training starts {reason}"
+    return keeper.outdated(make.results)
 
 
 def _train(run: Run, registry: Registry, make: Walk, prepared: Prepared, decision: Open) -> RetrainDecision:

@@ -14,10 +14,11 @@ import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig, vllm_rank
-from jora_engine.config.parameters import linear_layers
+from jora_engine.config.parameters import Parameter, linear_layers
 from jora_engine.files.tensor_files import (
     TensorFolder,
     TensorSpec,
+    all_finite,
     read_json,
     replacing,
     write_json,
@@ -36,7 +37,11 @@ _WEIGHTS = re.compile(
 
 def adapter_key(model: ModelConfig, name: str, layer: int, letter: str) -> str:
     """PEFT's key of a factor, `letter` A or B, of the adapter on the linear layer `name` of a decoder layer."""
-    return f"base_model.model.{linear_layers(model)[name].module(layer)}.lora_{letter}.weight"
+    return _key(linear_layers(model)[name], layer, letter)
+
+
+def _key(parameter: Parameter, layer: int, letter: str) -> str:
+    return f"base_model.model.{parameter.module(layer)}.lora_{letter}.weight"
 
 
 def adapter_tensors(
@@ -143,18 +148,19 @@ def read_factors(
                 do="use the base model that the adapter was trained on",
             )
     tensors = TensorFolder(folder / ADAPTER_WEIGHTS)
+    views = tensors.views(folder / ADAPTER_WEIGHTS)
     lora: dict[str, dict[str, np.ndarray]] = {}
     wanted: set[str] = set()
-    layers = config.layers(model_config.num_layers)
+    layers, linear = config.layers(model_config.num_layers), linear_layers(model_config)
     for name in config.targets(model_config):
-        rows, columns = linear_layers(model_config)[name].shape
+        rows, columns = linear[name].shape
         pair = {}
         for part, letter, shape in (("a", "A", (config.rank, columns)), ("b", "B", (rows, config.rank))):
-            keys = [adapter_key(model_config, name, layer, letter) for layer in layers]
+            keys = [_key(linear[name], layer, letter) for layer in layers]
             wanted |= set(keys)
             stacked = np.zeros((model_config.num_layers, *shape), np.float32)  # a layer without an adapter adds 0
             for layer, key in zip(layers, keys):
-                factor = tensors.read(key) if key in tensors else None
+                factor = views[key] if key in views else tensors.read(key) if key in tensors else None
                 if factor is None or factor.shape != shape:
                     reason = "is missing" if factor is None else f"has shape {list(factor.shape)}"
                     raise BadInput(
@@ -163,6 +169,10 @@ def read_factors(
                         do="use the base model that the adapter was trained on",
                     )
                 stacked[layer] = factor
+            if not all_finite(stacked):
+                for key in keys:
+                    tensors.read(key)  # says which
+                raise BadInput(f"{folder / ADAPTER_WEIGHTS}: {name} is beyond float32", do="export the adapter again")
             pair[part] = stacked
         lora[name] = pair
     unknown = sorted(set(tensors.names()) - wanted)

@@ -17,16 +17,18 @@ from jax import lax
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.parameters import linear_layers
-from jora_engine.generation.adapter_layout import Layout, as_bits, layout_for
+from jora_engine.generation.adapter_layout import Layout, layout_for
 from jora_engine.generation.adapter_memory import PreparedAdapter
 from jora_engine.model.lora import Slotted
+from jora_engine.model.ops_cpu import from_bits, to_bits
 
 
 @functools.partial(jax.jit, static_argnames="layout", donate_argnums=0)
 def _put(layer: dict[str, Slotted], slot: jax.Array, packed: jax.Array, layout: Layout) -> dict[str, Slotted]:
     """One layer's stack with one slot replaced by `packed` `[numbers]`."""
     new = layout.slotted(packed[None])
-    return jax.tree.map(lambda old, one: lax.dynamic_update_slice_in_dim(old, one, slot, 0), layer, new)
+    put = lambda old, one: from_bits(lax.dynamic_update_slice_in_dim(to_bits(old), to_bits(one), slot, 0))  # noqa: E731
+    return jax.tree.map(put, layer, new)
 
 
 class AdapterSlots:
@@ -111,7 +113,7 @@ class AdapterSlots:
     def _packed(self, adapter: PreparedAdapter | None) -> np.ndarray:
         """`[layers, numbers]` for the device; zeros for none."""
         assert self.layout
-        return as_bits(adapter.in_layout(self.layout) if adapter else self.layout.empty(self._dtype))
+        return adapter.in_layout(self.layout) if adapter else self.layout.empty(self._dtype)
 
     def _grow(self, rank: int, modules: frozenset[str]) -> None:
         """Makes the stack anew where it is too small; what is in it keeps its slot."""

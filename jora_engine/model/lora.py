@@ -23,7 +23,7 @@ from jora_engine.config.lora import LoraConfig
 from jora_engine.config.parameters import linear_layers
 from jora_engine.model.dropout import Dropout, drop
 from jora_engine.model.ops import accumulate
-from jora_engine.model.ops_cpu import from_bits
+from jora_engine.model.ops_cpu import from_bits, to_bits
 
 Adapter = dict[str, dict[str, jax.Array]]
 
@@ -86,7 +86,7 @@ class Slotted:
 
     def of_slot(self, slot: jax.Array) -> Slotted:
         """One slot's adapter alone."""
-        a, *b = (lax.dynamic_slice_in_dim(x, slot, 1, 0) for x in (self.a, *self.b))
+        a, *b = (from_bits(lax.dynamic_slice_in_dim(to_bits(x), slot, 1, 0)) for x in (self.a, *self.b))
         return dataclasses.replace(self, a=a, b=tuple(b), own=None)
 
     def deltas(self, x: jax.Array) -> dict[str, jax.Array]:
@@ -96,7 +96,7 @@ class Slotted:
         and a token's sum does not depend on what the other slots hold.
         """
         slots, modules, rank, width = self.a.shape
-        low = accumulate("ti,ri->tr", x, from_bits(self.a).astype(x.dtype).reshape(-1, width))
+        low = accumulate("ti,ri->tr", x, self.a.astype(x.dtype).reshape(-1, width))
         low = low.reshape(-1, slots, modules, rank)
         if self.own is not None:
             low = jnp.where(self.own[:, :, None, None], low, 0.0)
@@ -105,7 +105,7 @@ class Slotted:
             name: accumulate(
                 "tr,ro->to",
                 low[:, :, number].reshape(-1, slots * rank),
-                from_bits(b).astype(x.dtype).reshape(slots * rank, -1),
+                b.astype(x.dtype).reshape(slots * rank, -1),
             )
             for number, (name, b) in enumerate(zip(self.names, self.b, strict=True))
         }

@@ -38,7 +38,7 @@ from jora_engine.model.sharding import place, use_cores
 from jora_engine.training.checkpoint import Checkpoints
 from jora_engine.training.identity import training_identity
 from jora_engine.training.loop import Trainer
-from jora_engine.training.machine import describe
+from jora_engine.training.machine import describe, keep_programs
 from jora_engine.training.plan import abstract_params, bits_here, choose, device_memory, refusal, rungs
 from jora_engine.training.records import check_lengths, check_vocabulary, read_examples
 from jora_engine.training.results import other_machines, summary, write_results
@@ -112,9 +112,7 @@ def read_start(folder: Path, wanted: LoraConfig, model: ModelConfig) -> Adapter:
 
 def run(job: Job, *, stop: Any, report: Any) -> None:
     """Trains and writes the results of a job. `stop` and `report` as in `Trainer.run`."""
-    if job.compile_cache:
-        jax.config.update("jax_compilation_cache_dir", str(job.compile_cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    keep_programs(job.compile_cache)
     use_cores(job.training.micro_batch_rows)
     model = read_model_config(job.model)
     job = dataclasses.replace(job, training=job.training.for_base(parameter_total(model)))

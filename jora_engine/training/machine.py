@@ -44,6 +44,16 @@ def describe(devices: bool = False) -> dict[str, Any]:
     return facts
 
 
+def keep_programs(folder: Path | None) -> None:
+    """JAX keeps what it compiles in the folder; where its own environment variables say otherwise, they hold."""
+    import jax
+
+    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.5}
+    for name, value in settings.items() if folder else ():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two descriptions, each in a few words; only what both of them tell is compared."""
     words = []

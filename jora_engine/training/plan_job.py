@@ -22,6 +22,7 @@ from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.files.weights import read_model_config
 from jora_engine.model.sharding import Placement, make_mesh, place, use_cores
 from jora_engine.training.loop import Trainer
+from jora_engine.training.machine import keep_programs
 from jora_engine.training.plan import GIB, Plan, abstract_params, choose, device_memory, full_rows, rungs, smaller_rows
 from jora_engine.training.records import read_examples
 from raft_errors import RaftError
@@ -35,8 +36,7 @@ def outlook(job: dict[str, Any]) -> list[Plan]:
             null for the devices here), `memory_gib` of each (null: what is free here, or unknown), and
             `tokens_per_second` (null where no speed is known).
     """
-    if job.get("compile_cache"):
-        jax.config.update("jax_compilation_cache_dir", job["compile_cache"])
+    keep_programs(Path(job["compile_cache"]) if job.get("compile_cache") else None)
     lora, training = LoraConfig.from_dict(job.get("lora", {})), TrainConfig.from_dict(job.get("training", {}))
     model = read_model_config(Path(job["model"]))
     placement, available = _devices(job.get("devices"), model, training)

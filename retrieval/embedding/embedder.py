@@ -19,6 +19,7 @@ import numpy as np
 
 from data.nouns import ItemCache, Progress, text_sha256
 from raft_errors import BadInput, RaftError
+from retrieval.embedding.bert import numpy_forward
 from retrieval.embedding.calibration import Calibration, compare, read_decision, sample_texts, write_decision
 from retrieval.embedding.model_folder import ModelFolder, inspect_model
 from retrieval.embedding.sentence_model import Forward, batch_rows, hardware, load_forward, resolve_device
@@ -80,10 +81,16 @@ class Embedder:
     """A model on one device, loaded when the first text comes that no cache holds. Make one with `Embedder.load`."""
 
     def __init__(
-        self, model: ModelFolder, info: EmbedderInfo, load: Callable[[], Forward], rows: int | None = None
+        self,
+        model: ModelFolder,
+        info: EmbedderInfo,
+        load: Callable[[], Forward],
+        rows: int | None = None,
+        *,
+        interactive: bool = False,
     ) -> None:
         self.info = info
-        self._model, self._load, self._rows = model, load, rows
+        self._model, self._load, self._rows, self._interactive = model, load, rows, interactive
 
     @functools.cached_property
     def rows(self) -> int:
@@ -112,6 +119,7 @@ class Embedder:
         precision: str = "auto",
         calibration: Path | None = None,
         rows: int | None = None,
+        interactive: bool = False,
     ) -> Embedder:
         """Loads a model from a local folder; never asks a hub.
 
@@ -122,6 +130,9 @@ class Embedder:
                 on 64 texts finds it faster and equal in rank.
             calibration: JSON file that remembers what `auto` chose for this model and hardware.
             rows: texts in every batch; by default what suits the device. It may decide the last bit of a vector.
+            interactive: for the questions of somebody who waits: each is computed alone and, where the model is a
+                plain BERT and the device `cpu`, without torch. Their vectors differ from the others in the last bits,
+                so no cache is read or written.
 
         Raises:
             BadInput: folder, device or precision cannot be used.
@@ -130,6 +141,8 @@ class Embedder:
             raise BadInput(f"precision {precision!r} is unknown", expected="auto, float32 or bfloat16", do="use auto")
         model = inspect_model(folder)
         device = resolve_device(device)
+        if interactive:
+            return cls._open(model, device, "float32" if precision == "auto" else precision, interactive=True)
         description, has_units = hardware(device)
         if precision == "auto":
             if not has_units:
@@ -147,10 +160,16 @@ class Embedder:
         return cls._open(model, device, precision, rows)
 
     @classmethod
-    def _open(cls, model: ModelFolder, device: str, precision: str, rows: int | None = None) -> Embedder:
+    def _open(
+        cls, model: ModelFolder, device: str, precision: str, rows: int | None = None, *, interactive: bool = False
+    ) -> Embedder:
         @functools.cache
         def network() -> tuple[Forward, int]:
             return load_forward(model, device=device, precision=precision)
+
+        def forward() -> Forward:
+            light = numpy_forward(model) if interactive and device == "cpu" else None
+            return light or network()[0]
 
         info = EmbedderInfo(
             name=model.path.name,
@@ -162,7 +181,7 @@ class Embedder:
             query_prompt=model.query_prompt,
             passage_prompt=model.passage_prompt,
         )
-        return cls(model, info, lambda: network()[0], rows)
+        return cls(model, info, forward, 1 if interactive else rows, interactive=interactive)
 
     @classmethod
     def _calibrate(cls, model: ModelFolder, device: str) -> tuple[Calibration, Embedder]:
@@ -203,6 +222,8 @@ class Embedder:
                 raise BadInput(
                     f"Text {place} of {len(texts)} to embed is empty", expected="text", do="drop empty texts"
                 )
+        if self._interactive:
+            cache = None
         prompt = self.info.query_prompt if kind == "query" else self.info.passage_prompt
         order = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         distinct = list(order)

@@ -32,6 +32,8 @@ class ModelFolder:
         pad_id: token id used for padding.
         include_prompt: False where pooling leaves the prompt's tokens out.
         dim: length of a vector if the files state it, else 0: only the loaded model knows.
+        pooling: `mean_tokens`, `cls_token` or another single mode where nothing but it and a normalisation follows the
+            transformer, else "".
     """
 
     path: Path
@@ -42,6 +44,7 @@ class ModelFolder:
     pad_id: int
     include_prompt: bool
     dim: int = 0
+    pooling: str = ""
 
 
 def inspect_model(folder: Path) -> ModelFolder:
@@ -82,17 +85,22 @@ def inspect_model(folder: Path) -> ModelFolder:
         pad_id=int(config.get("pad_token_id") or 0),
         include_prompt=all(p.get("include_prompt", True) for p in pooling),
         dim=_dim(config, modules, pooling),
+        pooling=_pooling(modules, pooling),
     )
 
 
 def _dim(config: dict[str, Any], modules: list[tuple[str, Path]], pooling: list[dict[str, Any]]) -> int:
     """The transformer's width if only one plain pooling and a normalisation follow it, which leave it as it is."""
+    width = config.get("hidden_size")
+    same = _pooling(modules, pooling) and pooling[0].get("word_embedding_dimension", width) == width
+    return width if same and isinstance(width, int) else 0
+
+
+def _pooling(modules: list[tuple[str, Path]], pooling: list[dict[str, Any]]) -> str:
     kinds = [kind.rsplit(".", 1)[-1] for kind, _ in modules]
     modes = [name for p in pooling for name, on in p.items() if name.startswith("pooling_mode_") and on]
     plain = kinds in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) and len(modes) == 1
-    width = config.get("hidden_size")
-    same = plain and pooling[0].get("word_embedding_dimension", width) == width
-    return width if same and isinstance(width, int) else 0
+    return modes[0].removeprefix("pooling_mode_") if plain else ""
 
 
 def _json(path: Path, default: Any = None) -> Any:

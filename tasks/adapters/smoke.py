@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data.nouns import Record, read_jsonl
 from data.prompting.contract import chat_of, parse_answer, template_from_contract, to_messages
+from data.text.counts import counted
 from raft_errors import BadInput, RaftError
 from raft_names import environment_of_the_user
 from tasks.adapters.policy import RetrainConfig
@@ -45,8 +46,9 @@ def smoke_test(registry: Registry, version: Version, base: ModelFiles, records: 
     questions = list(read_jsonl(records.path("test.jsonl"), Record))[: config.smoke_questions]
     count = _answers(base.folder, adapter, questions)
     if not count:
-        raise RaftError(f"version {version.number} answered none of {len(questions)} test questions")
-    results = [f"{len(manifest.files)} files read, {count} of {len(questions)} questions answered"]
+        raise RaftError(f"version {version.number} answered none of {counted(len(questions), 'test question')}")
+    files, asked = counted(len(manifest.files), "file"), counted(len(questions), "question")
+    results = [f"{files} read, {count} of {asked} answered"]
     if config.smoke_command:
         run_command(config.smoke_command, registry.pointer.resolve(), version.number, config.smoke_minutes * 60)
         results.append("the command of retrain.smoke_command passed")

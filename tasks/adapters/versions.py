@@ -32,7 +32,8 @@ class Version(BaseModel):
     """One trained and exported adapter.
 
     Attributes:
-        stages: `{stage: link}` of everything it was made from, from `ingest` to `evaluate`.
+        stages: `{call: link}` of everything it was made from, from `ingest` to `evaluate`. A call is named as its
+            stage, a second one of the same stage with something behind that (`embed_adapted`).
         started_from: number of the version that its training continued from; None = the base model.
         reason: for its present state.
     """
@@ -98,7 +99,7 @@ class Adapter(BaseModel):
             if "export" not in version.stages:
                 yield f"version {version.number} names no export"
             for stage, link in version.stages.items():
-                if link.stage != stage:
+                if link.stage != stage and not stage.startswith(f"{link.stage}_"):  # a second call of the stage
                     yield f"version {version.number} names a result of {link.stage} as its {stage}"
             start = version.started_from
             if start is not None and (start not in numbers or start >= version.number):

@@ -1,8 +1,9 @@
-"""Finished results that a person has taken as current although other code made them (`--keep`).
+"""Finished results that are taken as current although they are not what is asked for: a person's choice where other
+code made them (`--keep`), a night's where its retriever was fitted on an earlier corpus.
 
 Nothing is copied or made anew: `<store>/kept/STAGE/KEY.json` says that for KEY, which today's code asks for, the result
-of an older key is to be taken. What is built on it follows its content digest, as always. Only code and the versions of
-libraries may differ; inputs, settings, models and seed must be the same.
+of an older key is to be taken. What is built on it follows its content digest, as always. With `--keep`, only code and
+the versions of libraries may differ; inputs, settings, models and seed must be the same.
 """
 
 from __future__ import annotations
@@ -165,14 +166,24 @@ def take(request: Request, store: Store, keep: Collection[str]) -> Manifest | No
         if name in keep:
             raise nothing_to_keep(request, store)
         return None
-    differs = differences(request, manifest).installation
+    accept(request, manifest, store, differences(request, manifest).installation)
+    return manifest
+
+
+def accept(request: Request, manifest: Manifest, store: Store, differs: tuple[str, ...]) -> None:
+    """From now on this result is taken for what is asked for; `differs` says what is other, in words."""
     kept = Kept(
         link=manifest.link, at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), differs=differs
     )
-    make_folder(_place(store, name, key).parent)
-    write_whole(_place(store, name, key), kept.model_dump_json(indent=1).encode() + b"\n")
+    place = _place(store, request.stage.name, request.key())
+    make_folder(place.parent)
+    write_whole(place, kept.model_dump_json(indent=1).encode() + b"\n")
     manifest._kept = differs
-    return manifest
+
+
+def give_up(request: Request, store: Store) -> None:
+    """What was taken for this request counts no more: it is built."""
+    _place(store, request.stage.name, request.key()).unlink(missing_ok=True)
 
 
 def require_finished(keep: Collection[str], store: Store) -> None:

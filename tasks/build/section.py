@@ -7,14 +7,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
     """A stage's part of the configuration. Unknown keys are errors; values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_for_a_number(cls, value: Any, field: ValidationInfo) -> Any:
+        """`rank: yes` is no 1: what YAML reads as a boolean stands for a number nowhere, nor in a list of them."""
+        items = value if isinstance(value, (list, tuple)) else [value]
+        takes = _takes_booleans(cls.model_fields[str(field.field_name)].annotation)
+        if not takes and any(isinstance(item, bool) for item in items):
+            raise PydanticCustomError("boolean", "a boolean")
+        return value
+
+
+def _takes_booleans(kind: Any) -> bool:
+    """Whether a type is bool, or names it among its parts."""
+    return kind is bool or any(_takes_booleans(part) for part in get_args(kind))
 
 
 def setting(

@@ -67,6 +67,11 @@ class Licences:
     teacher: str = ""
     documents: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def of_all_documents(self) -> str:
+        """The licence that every document stands under; "" where they differ or one names none."""
+        return next(iter(self.documents)) if len(self.documents) == 1 else ""
+
     def conflicts(self) -> list[str]:
         """What does not go together, a sentence each."""
         sentences = []

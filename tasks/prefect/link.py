@@ -113,7 +113,10 @@ def leave(code: int) -> None:
     with contextlib.suppress(Exception):  # an embedded server that hangs is a child of ours
         from prefect.server.api.server import SubprocessASGIServer
 
-        SubprocessASGIServer().stop()
+        embedded = SubprocessASGIServer()
+        if embedded.server_process:
+            embedded.server_process.kill()  # `stop` would first wait 5 s for what does not answer
+        embedded.stop()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from data.evaluation.citing import citing_score
 from data.evaluation.metrics import check_quotes
 from data.prompting.contract import Passage, PromptTemplate, parse_answer, render, to_messages
 
@@ -19,17 +20,25 @@ class Asked:
 
     Attributes:
         citations: of the passages shown, which number n is the n-th.
+        citing: what was calibrated for the adapter (`data.evaluation.citing.Calibration`), from its contract; empty
+            where nothing is promised of its citations.
     """
 
     question: str
     citations: tuple[Citation, ...]
     template: PromptTemplate
     may_refuse: bool
+    citing: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def texts(self) -> list[str]:
         """The text of each passage shown."""
         return [citation.text for citation in self.citations]
+
+    @property
+    def refusal(self) -> str:
+        """The reply of a question for which no passage was found, which no model needs to be asked for."""
+        return f"{self.template.answer_marker} {self.template.refusal}"
 
     def messages(self) -> list[dict[str, str]]:
         """The prompt in chat form, as the adapter was trained."""
@@ -38,14 +47,21 @@ class Asked:
         return to_messages({"instruction": instruction, "input": text})
 
     def read(self, text: str) -> dict[str, Any]:
-        """A reply: its final answer, whether it refuses, its quotes checked against the passages, the raw text."""
+        """A reply: its final answer, whether it refuses, its quotes checked against the passages, the raw text.
+
+        Where citations are promised to be right, an answer whose own is not sure enough is `withheld`: its place is
+        taken by the refusal that the adapter was taught.
+        """
         reply = parse_answer(text, template=self.template)
-        return {
-            "answer": reply.final_answer,
-            "refused": reply.refused,
-            "quotes": check_quotes(reply.quotes, self.texts, []),
-            "text": text,
-        }
+        quotes = check_quotes(reply.quotes, self.texts, [])
+        read = {"answer": reply.final_answer, "refused": reply.refused, "quotes": quotes, "text": text}
+        if not self.citing:
+            return read
+        score = citing_score(quotes, [citation.score for citation in self.citations])
+        withheld = not reply.refused and (score is None or score < self.citing["threshold"])
+        if withheld:
+            read |= {"answer": self.template.refusal, "refused": True}
+        return {**read, "withheld": withheld}
 
 
 def put(
@@ -60,4 +76,4 @@ def put(
     """The question with the passages that the search gives it, as many as the contract says or `k`."""
     hits = retriever.search([question], k or contract["passages"], where=where)[0]
     citations = tuple(retriever.cite(hit) for hit in hits)
-    return Asked(question, citations, template, contract["may_refuse"])
+    return Asked(question, citations, template, contract["may_refuse"], contract.get("citing") or {})

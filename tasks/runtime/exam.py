@@ -105,6 +105,18 @@ def answer_and_score(
     return rows, clock.mean
 
 
+def citation_score_of(record: Record, row: Mapping[str, Any]) -> float | None:
+    """How sure the citation of a scored answer is (`data.evaluation.citing.citing_score`); None where none is given.
+
+    Args:
+        record: the question with the passages that the search gave it.
+    """
+    from data.evaluation.citing import citing_score
+
+    scores = [float(passage["score"]) for passage in record.metadata["passages"]]
+    return None if row["refused"] else citing_score(row["quotes"], scores)
+
+
 def retrieval_figures(records: Sequence[Record], hits: Sequence[Any], passages: int) -> dict[str, float]:
     """`retrieval.metrics.ranking_metrics` of the questions that have an oracle, at the usual depths and at ours; none
     where no question has one. `queries` is their number."""

@@ -31,6 +31,7 @@ def open_retriever(
     reranked: bool = True,
     device: str = "auto",
     queries: ItemCache | None = None,
+    interactive: bool = False,
 ) -> Retriever:
     """A `Retriever` over the published index, or over the configured store in its place.
 
@@ -43,6 +44,7 @@ def open_retriever(
         reranked: False leaves the reranker out: the first search alone, with its own scores.
         queries: keeps the vectors of queries and the scores of pairs, for a stage that repeats most of them after a
             change.
+        interactive: for somebody who waits for one question: its vector may differ from a stage's in the last bits.
     """
     from retrieval.index.faiss_index import Index, open_index
     from retrieval.search import Retriever
@@ -56,7 +58,7 @@ def open_retriever(
     if config.mode != "lexical":
         embedder = adapted(adapt, "embedder") or models["embedder"]
         assert embedder is not None
-        model = load_embedder(embedder, device=device, precision=precision)
+        model = load_embedder(embedder, device=device, precision=precision, interactive=interactive)
         if config.store is None:
             vectors = open_index(index.folder, expect_embedder=model.info.digest)
         else:

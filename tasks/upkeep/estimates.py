@@ -32,6 +32,11 @@ PROMPT_TOKENS = 230  # of a record beside its passages
 KEPT_BY_TEACHER = 0.5
 DIMENSIONS = 384
 LEAST_SHARE = 0.1
+FIT_SECONDS = 0.2  # of a question with its passage and a hard one, an epoch of the embedder's training
+PAIRS = (
+    15  # question and passage, that a cross-encoder of twelve layers reads a second; training takes three times as long
+)
+FITTED_BYTES = {"embedder": 91e6, "reranker": 134e6}
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class Workload:
 
     Attributes:
         asked, kept: questions put to a teacher or read, and those left after the checks.
-        train_tokens: over all epochs; answers: replies in the evaluation; parameters: of the base.
+        train_tokens: over all epochs; answers: replies in the evaluation; validation: questions of that side.
+        parameters: of the base.
     """
 
     files: int
@@ -60,6 +66,7 @@ class Workload:
     train_tokens: float
     answers: float
     parameters: float
+    validation: float = 0.0
 
 
 def workload(config: RunConfig, corpus: Corpus, built: Mapping[str, Manifest], base: ModelFiles | None) -> Workload:
@@ -88,7 +95,8 @@ def workload(config: RunConfig, corpus: Corpus, built: Mapping[str, Manifest], b
     contenders = 2 + len(config.evaluate.earlier)
     answers = test * len(config.evaluate.settings) * contenders + 2 * config.evaluate.general
     parameters = _parameters(base) if base else _parameters_by_name(config.models.base)
-    return Workload(len(corpus.files), characters, chunks, asked, kept, train_tokens, answers, parameters)
+    validation = _figure(built, "records", "validation") or kept * records.validation
+    return Workload(len(corpus.files), characters, chunks, asked, kept, train_tokens, answers, parameters, validation)
 
 
 def estimate(stage: str, config: RunConfig, work: Workload, last: Manifest | None) -> Estimate | None:
@@ -136,6 +144,26 @@ def _question_seconds(config: RunConfig, work: Workload) -> float:
     return calls * max(3 / questions.teacher_concurrency, pace)
 
 
+def _adapt_seconds(config: RunConfig, work: Workload) -> float:
+    """Training, the vectors of all passages anew, and the pairs that are read to judge what helps."""
+    adapt, retrieval, records = config.adapt, config.retrieval, config.records
+    learnt = work.kept * (1 - records.test - records.validation)
+    judged = min(adapt.judged, work.validation)
+    seconds = 10 + 0.05 * judged
+    if adapt.embedder:
+        seconds += FIT_SECONDS * learnt * adapt.epochs + work.chunks / 116
+    if retrieval.rerank is not None:
+        seconds += judged * retrieval.rerank_depth / PAIRS
+    if adapt.reranker:
+        pairs = min(learnt, adapt.reranker_questions) * (1 + adapt.negatives) * adapt.epochs
+        seconds += (3 * pairs + judged * retrieval.rerank_depth) / PAIRS
+    return seconds
+
+
+def _adapt_bytes(config: RunConfig, work: Workload) -> float:
+    return sum(size for role, size in FITTED_BYTES.items() if getattr(config.adapt, role))
+
+
 def _adapter_numbers(config: RunConfig, work: Workload) -> float:
     """LoRA parameters on all linear layers: with rank 16, 4.9 M of 135 M and about 40 M of 8 B."""
     return 4.9e6 * config.train.rank / 16 * math.sqrt(work.parameters / README_BASE)
@@ -153,6 +181,10 @@ RULES = {
     "embed": _Rule(lambda w: w.chunks, "computed", lambda c, w: 6 + w.chunks / 116, lambda c, w: _vectors(w)),
     "index": _Rule(lambda w: w.chunks, "vectors", lambda c, w: w.chunks / 50_000, lambda c, w: _vectors(w)),
     "questions": _Rule(lambda w: w.asked, "asked", _question_seconds, lambda c, w: 800 * w.kept),
+    "adapt": _Rule(lambda w: w.kept, "", _adapt_seconds, _adapt_bytes),
+    # the stage `adapt` has embedded every passage already where it kept an embedder
+    "embed_adapted": _Rule(lambda w: w.chunks, "computed", lambda c, w: 6 + w.chunks / 5_000, lambda c, w: _vectors(w)),
+    "index_adapted": _Rule(lambda w: w.chunks, "vectors", lambda c, w: w.chunks / 50_000, lambda c, w: _vectors(w)),
     "records": _Rule(
         lambda w: w.kept,
         "questions",
@@ -164,6 +196,12 @@ RULES = {
         "tokens",
         lambda c, w: 20 + 4 * w.train_tokens * w.parameters / 4e11,
         lambda c, w: 4 * _adapter_numbers(c, w),
+    ),
+    "calibrate": _Rule(
+        lambda w: w.validation,
+        "questions",
+        lambda c, w: 10 + 0.75 * min(w.validation, c.calibrate.questions) * w.parameters / README_BASE,
+        lambda c, w: 1_000,
     ),
     "export": _Rule(
         lambda w: w.parameters,

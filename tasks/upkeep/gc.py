@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.text.counts import counted
 from raft_errors import RaftError
 from tasks.adapters.registry import needed
 from tasks.store import finished
@@ -102,7 +103,7 @@ def wanted(store: Store, runs: Iterable[Link], days: float) -> dict[Entry, str]:
             seen.add(manifest.stage)
             roots.setdefault((manifest.stage, manifest.key), "newest of its stage")
         if days and time.time() - _touched(manifest.folder / MANIFEST) < days * DAY_SECONDS:
-            roots.setdefault((manifest.stage, manifest.key), f"younger than {days:g} days")
+            roots.setdefault((manifest.stage, manifest.key), f"younger than {counted(float(days), 'day')}")
     return with_parents(store, roots)
 
 

@@ -69,6 +69,7 @@ def probe_base(
         retrieval=retrieval_figures(used, hits, passages),
         passages=passages,
         trial=try_searches(every_mode, retrieval.mode, validation, passages),
+        fitted=adapt.metrics if adapt else {},
         presupposing=presupposing_questions(used),
         questions=len(used),
         answers=[r.metadata["answers"] for r in used],

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from data.nouns import Record, read_jsonl, write_jsonl
 from data.teachers.protocol import Teacher
+from data.text.counts import counted
 from data.text.urls import value_without_secrets
 from raft_errors import BadInput
 from tasks.runtime.contenders import Contender, contenders
 from tasks.runtime.exam import (
     answer_and_score,
+    citation_score_of,
     contexts,
     depth_for,
     make_answerer,
@@ -76,6 +78,7 @@ def build(
     general = _general_skills(who, config, base, bench)
     rows, judge = _with_verdicts(rows, config, base, bench)
     summary = summarise(rows, samples=config.samples, seed=bench.seed)
+    citing = _citing(export, questions, [row for row in rows if row["condition"] == who[1].name], config)
     decision = decide_evaluation(summary, general, gate.rule)
     passages, training = contract["passages"], _training(train)
     figures = retrieval_figures(sample, hits, passages)
@@ -84,8 +87,10 @@ def build(
         "retrieval": figures,
         "passages": passages,
         "trial": try_searches(every_mode, retrieval.mode, validation, passages),
+        "fitted": {} if adapt is None else adapt.metrics,
         "settings": _flat(
-            {m.stage: m.ingredients["config"] for m in (records, train)} | {"retrieval": retrieval.model_dump()}
+            {m.stage: m.ingredients["config"] for m in (records, train, adapt) if m is not None}
+            | {"retrieval": retrieval.model_dump()}
         ),
         "training": training,
         "decision": decision,
@@ -96,6 +101,7 @@ def build(
         "retrieval": figures,
         "general": general,
         "judge": judge,
+        **({"citing": citing} if citing else {}),
         "advice": _advice(summary, records, sample, known),
     }
     settings = {m.stage: m.ingredients["config"] for m in (chunk, records, train, export)} | value_without_secrets(
@@ -109,7 +115,7 @@ def build(
     if decision:
         metrics |= {"verdict": decision.verdict, "reason": decision.reason}
     return Outcome(
-        f"{len(sample)} of {len(test)} test records, {len(who)} × {len(questions)} answers"
+        f"{len(sample)} of {counted(len(test), 'test record')}, {len(who)} × {counted(len(questions), 'answer')}"
         f"{_in_words(headline, decision)}",
         metrics | ({"general_skills": general.get("verdict")} if general else {}),
     )
@@ -206,8 +212,9 @@ def _write(
     write_json(bench.out / "metrics.json", findings)
     summary, advice, general = findings["summary"], findings["advice"], findings["general"]
     decision = findings["decision"]
+    citing = findings.get("citing", {})
     markdown = summary_markdown(
-        summary, title=title, decision=decision, training=training, advice=advice, general=general
+        summary, title=title, decision=decision, training=training, advice=advice, general=general, citing=citing
     )
     (bench.out / "summary.md").write_text(markdown, encoding="utf-8", newline="\n")
     write_report(
@@ -219,10 +226,14 @@ def _write(
         retrieval={**findings["retrieval"], **retriever},
         training=training,
         config=settings,
-        lineage={n: f"{v} (kept: made by other code)" if n in bench.kept else v for n, v in bench.lineage.items()},
+        lineage={
+            n: f"{v} (kept: made by other code, or for an earlier corpus)" if n in bench.kept else v
+            for n, v in bench.lineage.items()
+        },
         advice=advice,
         general=general,
         judge=findings["judge"],
+        citing=citing,
     )
 
 
@@ -246,6 +257,31 @@ def _judge(config: EvaluateConfig, base: ModelFolder) -> Teacher:
     from tasks.runtime.local_teacher import LocalTeacher
 
     return LocalTeacher(base, batch_size=config.batch_size, dtype=config.dtype)
+
+
+def _citing(
+    export: StageFiles,
+    questions: Sequence[tuple[str, Record]],
+    rows: Sequence[Mapping[str, Any]],
+    config: EvaluateConfig,
+) -> dict[str, Any]:
+    """What the adapter's calibration promises, and `measured`, what its threshold comes to on the test questions where
+    they were asked in the same way; empty where it promises nothing.
+
+    Args:
+        rows: the adapter's, of all `questions`.
+    """
+    from data.evaluation.citing import cites_rightly, outcome
+
+    promised = read_json(export.path("adapter/raft.json"))["prompt"].get("citing")
+    if not promised:
+        return {}
+    pairs = [(record, row) for (setting, record), row in zip(questions, rows, strict=True) if setting == "retrieved"]
+    if not pairs or config.copy_quotes != promised["copy_quotes"]:
+        return {**promised, "measured": None}
+    scores = [citation_score_of(record, row) for record, row in pairs]
+    right, documents = [cites_rightly(row["quotes"]) for _, row in pairs], [row["group"] for _, row in pairs]
+    return {**promised, "measured": outcome(scores, right, documents, promised["threshold"])}
 
 
 def _training(train: StageFiles) -> dict[str, Any]:

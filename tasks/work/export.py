@@ -28,6 +28,7 @@ def build(
     index: StageFiles,
     chunk: StageFiles,
     adapt: StageFiles | None = None,
+    calibrate: StageFiles | None = None,
     *,
     base: ModelFolder,
     reranker: ModelFolder | None = None,
@@ -39,7 +40,12 @@ def build(
     from jora_engine.files.weights import read_model_config
 
     bench.progress(0, None, "writing adapter and merged model")
-    _write_adapter(bench, train, records, index, chunk, base, served_reranker(adapt, reranker), choice_of(adapt))
+    contract = read_json(records.path("contract.json"))
+    if calibrate is not None:
+        contract["citing"] = read_json(calibrate.path("citing.json"))
+    _write_adapter(
+        bench, train, records, index, chunk, base, served_reranker(adapt, reranker), choice_of(adapt), contract
+    )
     model = read_model_config(base.folder)
     lora, lora_config = read_adapter(bench.out / "adapter", model)
     tokenizer = Tokenizer.load(base.folder, **base.chat)
@@ -88,6 +94,7 @@ def _write_adapter(
     base: ModelFolder,
     reranker: ModelFolder | None,
     choice: Mapping[str, Any],
+    contract: Mapping[str, Any],
 ) -> None:
     """The PEFT folder with its model card and raft.json: how to serve it, and the digest of every stage behind it."""
     from jora_engine.files.weights import model_digest
@@ -97,7 +104,7 @@ def _write_adapter(
         "base_model": base.name,
         "base_digest": model_digest(base.folder),
         "base_source": base.source,
-        "prompt": read_json(records.path("contract.json")),
+        "prompt": contract,
         "retrieval": {
             "embedder": read_json(index.path("index.json"))["embedder"],
             "chunking": chunk.ingredients["config"],

@@ -81,7 +81,7 @@ def _languages(counts: Mapping[str, int]) -> str:
     """`en 70, de 9, unknown 1, 5 others 12`: the four most frequent."""
     named = [f"{language} {count}" for language, count in list(counts.items())[:4]]
     rest = list(counts.values())[4:]
-    return ", ".join([*named, *([f"{len(rest)} others {sum(rest)}"] if rest else [])])
+    return ", ".join([*named, *([f"{counted(len(rest), 'other')} {sum(rest)}"] if rest else [])])
 
 
 def _warnings(report: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from data.evaluation.promotion import verdict_in_markdown
 from data.evaluation.scoring import METRICS
 from data.prompting.contract import chat_of
 from data.statistics import TOO_FEW
+from data.text.counts import counted
 from data.training_coverage import unseen_records
 from tasks.work.serving_flags import serving_flags
 
@@ -138,7 +139,7 @@ def _results(summary: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Itera
     interval = f"{100 * headline.get('level', 0.95):g} % interval [{headline['low']:+.3f}, {headline['high']:+.3f}]"
     sure = "" if headline["verdict"] == TOO_FEW else f", {interval}"
     yield (
-        f"On {headline['n']} held-out questions, with {setting_words(summary['headline_setting'])}: "
+        f"On {counted(headline['n'], 'held-out question')}, with {setting_words(summary['headline_setting'])}: "
         f"{METRICS.get(summary['headline_metric'], summary['headline_metric'])} {headline['base']:.3f} (base) against "
         f"{headline['other']:.3f} (adapter), difference {headline['difference']:+.3f}{sure}: {headline['verdict']}."
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.nouns import Document, ItemCache, Progress, read_jsonl, write_jsonl
 from data.teachers.protocol import Price, Teacher
+from data.text.counts import counted
 from raft_errors import BadInput
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.runtime.retriever import open_retriever
@@ -50,8 +51,9 @@ def build(
         log.warning(_CUT, cut, counts["asked"])
     if not outcome.questions:
         first = next((f"; the first: {row.detail}" for row in outcome.dropped if row.detail), "")
+        asked = counted(counts["asked"], "question")
         raise BadInput(
-            f"None of {counts['asked']} questions survived the checks ({_reasons(counts['dropped'])}{first})",
+            f"None of {asked} survived the checks ({_reasons(counts['dropped'])}{first})",
             expected="at least a few questions to make records from",
             do="see each with its reply (raft questions --dropped), then ask for more (questions.count), use a "
             "stronger teacher, or import your own (questions.file)",
@@ -148,7 +150,7 @@ def _paid(usage: dict[str, Any]) -> str:
         return ""
     cost = "" if usage["cost"] is None else f", cost {usage['cost']:.4f}"
     read, written = usage["prompt_tokens"], usage["completion_tokens"]
-    return f"; {usage['requests']} requests now, {read} tokens read, {written} written{cost}"
+    return f"; {counted(usage['requests'], 'request')} now, {counted(read, 'token')} read, {written} written{cost}"
 
 
 def teacher_of(config: QuestionsConfig, base: ModelFolder | None) -> Teacher:

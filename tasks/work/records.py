@@ -252,8 +252,8 @@ def _origin(report: dict[str, Any], check: TokenCheck) -> dict[str, Any]:
     facts: dict[str, Any] = {"Questions asked or read": f"{report['asked']}, of which {report['kept']} kept"}
     if report["dropped"]:
         facts["Questions dropped before"] = ", ".join(f"{reason}: {n}" for reason, n in report["dropped"].items())
-    if report.get("tokens"):
-        facts["Teacher"] = f"{report['tokens']['prompt']} tokens read, {report['tokens']['completion']} written"
+    if tokens := report.get("tokens"):
+        facts["Teacher"] = f"{counted(tokens['prompt'], 'token')} read, {tokens['completion']} written"
     figures = check.figures
     share = f"{figures['trained_tokens']} of {figures['tokens']} ({figures['trained_share']:.1%})"
     return {**facts, "Tokens that are trained": share}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.nouns import Progress, Record, read_jsonl, write_jsonl
+from data.text.counts import counted
 from data.training_coverage import unseen_records
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
 from tasks.work.bench import Bench, Outcome
@@ -55,13 +57,20 @@ def build(
     )
     shutil.copytree(bench.scratch / "out", bench.out, dirs_exist_ok=True)
     facts = read_json(bench.out / "training.json")
-    cut_short = unseen_records(facts)
     return Outcome(
-        f"{facts['records']} records ({facts['records_too_long']} too long) in {facts['rows']} rows, "
-        f"{facts['steps']} steps: loss {facts['first_loss']:.3f} → {facts['final_loss']:.3f}"
-        f"{cut_short and f'; {cut_short}'}",
+        in_words(facts),
         {name: value for name, value in facts.items() if not isinstance(value, dict)},
         machine=facts.get("machine") or {},
+    )
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """What a training did, by its `training.json`."""
+    cut_short = unseen_records(facts)
+    return (
+        f"{counted(facts['records'], 'record')} ({facts['records_too_long']} too long) in "
+        f"{counted(facts['rows'], 'row')}, {counted(facts['steps'], 'step')}: "
+        f"loss {facts['first_loss']:.3f} → {facts['final_loss']:.3f}{cut_short and f'; {cut_short}'}"
     )
 
 
@@ -102,7 +111,8 @@ def show(event: dict[str, Any], progress: Progress) -> None:
             words += f", validation {event['validation_loss']:.3f}"
         progress(event["step"], event["steps"], words)
     elif kind == "start":
-        progress(0, event["steps"], f"{event['records']} records, {event['steps']} steps, compiling")
+        records, steps = counted(event["records"], "record"), counted(event["steps"], "step")
+        progress(0, event["steps"], f"{records}, {steps}, compiling")
     elif kind == "resumed":
         progress(event["step"], None, f"resumed at step {event['step']}")
     elif kind == "warning":

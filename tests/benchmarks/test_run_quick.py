@@ -100,7 +100,7 @@ def test_every_benchmark_says_what_it_prints(path):
 
 def test_only_what_can_be_started_is_a_benchmark():
     helpers = {path.stem for path in FOLDER.glob("*.py") if not starts(path)}
-    assert helpers == {"goals", "literature_protocols", "miniature"}
+    assert helpers == {"goals", "miniature"}
 
 
 def test_the_runner_runs_a_benchmark_and_says_how_it_went():

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from kept_json import checked
 
 from flows.cli.app import invoke
 
@@ -30,6 +31,14 @@ class Said(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
+
+
+def raft_here(folder: Path, *arguments: str) -> Said:
+    """Runs `raft` within this process, in a folder."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = invoke(arguments)
+    return Said(code, out.getvalue(), err.getvalue())
 
 
 class Project:
@@ -76,18 +85,12 @@ class Project:
 
     def raft(self, *arguments: str, check: bool = True) -> Said:
         """Runs `raft` within this process (libraries are loaded once), in the project's folder."""
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            patch.chdir(self.folder)
+        with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAFT_CACHE", self.environment["RAFT_CACHE"])
-            code = invoke(arguments)
-        assert not check or code == 0, err.getvalue()
-        return Said(code, out.getvalue(), err.getvalue())
+            done = raft_here(self.folder, *arguments)
+        assert not check or done.returncode == 0, done.stderr
+        return done
 
     def json(self, *arguments: str, check: bool = True) -> dict:
-        """The JSON object that `raft ... --json` prints."""
-        return json.loads(self.raft(*arguments, "--json", check=check).stdout.splitlines()[-1])
+        """The JSON object that `raft ... --json` prints, with all the keys that are kept."""
+        return checked(arguments, json.loads(self.raft(*arguments, "--json", check=check).stdout.splitlines()[-1]))

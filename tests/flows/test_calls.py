@@ -9,7 +9,7 @@ import small_chain
 import typer
 
 from flows.calls import CALLS, NAMES, Call, calls_of, calls_to
-from flows.pipeline import ONLY_ADAPTED, assess, pipeline, prepare, read
+from flows.pipeline import OPTIONAL, assess, pipeline, prepare, read
 from flows.retraining.choice import DECIDING
 from flows.run import Run
 from raft_errors import BadInput, RaftError
@@ -29,7 +29,7 @@ def test_the_lines_say_which_stage_reads_the_results_of_which():
 
 
 def test_a_fitted_retriever_stands_between_questions_and_records():
-    assert [name for name in NAMES if name not in small_chain.STAGES] == [*ONLY_ADAPTED]
+    assert [name for name in NAMES if name not in small_chain.STAGES] == [*OPTIONAL]
     said = {call.name: dict(call.inputs) for call in CALLS}
     assert said["adapt"] == {"questions": "questions", "chunk": "chunk", "index": "index"}
     assert said["embed_adapted"] == {"chunk": "chunk", "adapt": "adapt"}
@@ -46,6 +46,7 @@ def test_a_call_gives_each_parameter_what_the_line_says():
         "index": "index_adapted",
         "chunk": "chunk",
         "adapt": "adapt",
+        "calibrate": "calibrate",
     }
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from flows.engine_plan import lines
+
 GIB = 2**30
 
 
@@ -29,3 +31,10 @@ def test_a_mesh_that_does_not_fit_is_refused(project):
     process = project.raft("plan", "--devices", "3", "--set", "train.mesh=[1,2,1,1]", check=False)
     assert process.returncode == 2
     assert "does not fit 3 devices" in process.stderr
+
+
+def test_one_step_is_told_as_one():
+    plan = {"bytes": {}, "available": None, "remat": "names", "micro_batch_rows": 1, "sequence_length": 64}
+    plan |= {"accumulation": 1, "total": GIB, "mesh": {}, "devices": 1, "compiled_for": "cpu", "steps": 1, "tokens": 64}
+    text = "\n".join(lines([plan | {"padding": 0.0, "flops": 1e9, "seconds": None, "collectives": {}, "notes": []}]))
+    assert "1 step, 64 tokens, 0.0 % padding" in text

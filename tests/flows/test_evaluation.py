@@ -138,6 +138,22 @@ def test_ask_shows_the_answer_as_it_is_written_then_checked_with_its_sources(fin
     assert ".md, characters" in output
 
 
+def test_without_a_passage_no_model_is_asked(finished):
+    """A filter that nothing passes is a mistake; words that stand nowhere get the refusal that was trained."""
+    project, _ = finished
+    refused = project.raft("ask", "What is Birch known for?", "--where", "source=nowhere.md", check=False)
+    assert refused.returncode == 2
+    assert "No passage passes --where source=nowhere.md" in " ".join(refused.stderr.split())
+    assert "writes:" not in refused.stdout
+    words = ["ask", "qwxyz?", "--compare", "--set", "retrieval.mode=lexical"]
+    answer = project.json(*words)
+    assert answer["passages"] == []
+    assert [row["refused"] for row in answer["answers"].values()] == [True, True]
+    output = project.raft(*words).stdout
+    assert "No passage was found, so no model was asked." in output
+    assert "writes:" not in output
+
+
 def test_the_base_alone_is_asked_before_there_is_an_adapter_as_its_records_would_ask(warm):
     warm.raft("index", "--no-prefect")
     given = warm.json("ask", "What is the town of Birch known for?", "--base", "--max-tokens", "8")

@@ -159,9 +159,9 @@ def test_every_stage_is_built_once_more_and_comes_to_what_it_came_to(older):
 
 @pytest.mark.slow
 def test_a_costly_training_is_kept_on_request(older):
-    built = {row["stage"]: row for row in older.json("run", "--no-prefect", "--keep", "train")["stages"]}
+    built = {row["stage"]: row for row in older.json("export", "--no-prefect", "--keep", "train")["stages"]}
     assert (built["train"]["state"], built["train"]["key"]) == ("kept", TRAINED)
-    assert built["export"]["state"] == built["evaluate"]["state"] == "built"
+    assert built["export"]["state"] == "built"
     weights = "adapter/adapter_model.safetensors"
     export = files(older.manifest("export", built["export"]["key"]))
     assert export[weights] == files(older.before("train"))[weights]

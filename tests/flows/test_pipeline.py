@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import sqlite3
 import uuid
@@ -30,6 +31,13 @@ def test_a_run_ends_with_the_paths_of_what_it_made(finished):
         assert path.is_dir() if kind == "dir" else path.is_file()
     for stage in STAGES:
         assert f"✓ {stage}" in done.stderr
+
+
+def test_a_run_that_builds_says_which_licences_are_not_known(finished):
+    """The tiny base has no licence beside it, and no document names one."""
+    _, done = finished
+    assert "The licence of the base model is not known: set `licences.base`." in done.stderr
+    assert done.stderr.count("No document names a licence: set `licences.documents`.") == 1
 
 
 def test_a_second_run_says_that_nothing_had_to_run_and_starts_no_server(finished):
@@ -132,27 +140,30 @@ def test_a_changed_document_is_followed_to_the_end_and_told_by_the_plan(project,
 
 def test_with_prefect_the_same_results_come_out(finished, project, with_database):
     done, _ = finished
-    with_database(project.prefect_home)
-    reply = json.loads(project.process("records", "--json").stdout.splitlines()[-1])
+    home = Path(os.environ["PREFECT_HOME"])
+    with_database(home)
+    project.values["name"] = "with-prefect"
+    project.write()
+    reply = project.json("records")
     digests = {row["stage"]: row["digest"] for row in done.json("run")["stages"]}
     assert {row["stage"]: row["digest"] for row in reply["stages"]} == {s: digests[s] for s in STAGES[:6]}
     assert reply["ran"] == STAGES[:6]
-    name, edges, keys = history(project.prefect_home / "prefect.db")
-    assert name == "adapter", "a run is named after what it makes"
+    edges, keys = history(home / "prefect.db", "with-prefect")  # a run is named after what it makes
     plain = calls_of(pipeline, adapted=False)
     lines = {call.name: {p: [] if given == "corpus" else [given] for p, given in call.inputs.items()} for call in plain}
     assert edges == {stage: lines[stage] for stage in STAGES[:6]}
     assert len({*keys}) == 6, "each stage is a task of its own"
 
 
-def history(database: Path) -> tuple[str, dict, list[str]]:
-    """What Prefect has recorded: the run's name, each task's inputs by parameter, the tasks' keys."""
+def history(database: Path, run: str) -> tuple[dict, list[str]]:
+    """What Prefect has recorded of the run of a name: each task's inputs by parameter, the tasks' keys."""
     with contextlib.closing(sqlite3.connect(database)) as db:
-        (name,) = db.execute("select name from flow_run").fetchone()
-        tasks = db.execute("select id, name, task_key, task_inputs from task_run").fetchall()
+        ((identity,),) = db.execute("select id from flow_run where name = ?", (run,)).fetchall()
+        columns = "select id, name, task_key, task_inputs from task_run where flow_run_id = ?"
+        tasks = db.execute(columns, (identity,)).fetchall()
     names = {uuid.UUID(task): name for task, name, _, _ in tasks}
     edges = {
         name: {parameter: [names[uuid.UUID(i["id"])] for i in given] for parameter, given in json.loads(inputs).items()}
         for _, name, _, inputs in tasks
     }
-    return name, edges, [key for _, _, key, _ in tasks]
+    return edges, [key for _, _, key, _ in tasks]

@@ -8,6 +8,7 @@ import time
 
 import httpx
 import pytest
+from kept_json import checked
 
 
 @pytest.mark.slow
@@ -20,7 +21,7 @@ def test_a_finished_run_is_served_and_a_signal_lets_streams_end(warm):
         line = process.stdout.readline()
         ready = json.loads(line or "{}")
         assert ready, process.stderr.read() if process.stderr else ""
-        base, adapter = ready["models"]
+        base, adapter = checked(["serve"], ready)["models"]
         assert base == "base"
         question = [{"role": "user", "content": "What is the town of Elm known for?"}]
         body = {"model": adapter, "messages": question, "max_tokens": 12}

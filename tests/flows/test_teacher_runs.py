@@ -84,6 +84,7 @@ def test_after_kill_9_in_the_middle_nothing_is_paid_twice_and_the_result_is_the_
     assert len(undisturbed.splitlines()) >= 6
     endpoint.answered.clear()
     endpoint.hold_after = 5
+    asking.raft("index", "--no-prefect")  # here, where the libraries are loaded already
     process = asking.start("questions", "--no-prefect")
     wait_for_rows(tmp_path / ".raft" / "cache" / "questions.sqlite", 5, process)
     os.kill(process.pid, signal.SIGKILL)

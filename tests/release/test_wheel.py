@@ -1,6 +1,8 @@
 """The wheel holds all that the package needs, and works where there is no checkout."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -38,14 +40,18 @@ def test_a_user_s_first_run_from_the_wheel_alone(installed, tmp_path):
     values = (f"models.base={base}", f"models.embedder={embedder}", "retrieval.mode=lexical", "train.dtype=float32")
     settings = [word for value in values for word in ("--set", value)]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
+    process = subprocess.Popen(
         [ROOT / ".ci" / "first_run", installed / "raft", tmp_path / "project", *settings],
         env={**inherited, "RAFT_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"raft {VERSION}\n")
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, error = process.communicate(timeout=1200)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)  # what it started as well, where it came to no end
+    assert process.returncode == 0, error
+    assert out.startswith(f"raft {VERSION}\n")
     assert "the smith" in (tmp_path / "project" / "search.txt").read_text()
+    assert "Passages shown:" in out
     assert list(tmp_path.glob("project/.raft/store/evaluate/*/report.html"))

@@ -1,5 +1,8 @@
 """Dense, lexical and hybrid search answer with hits that resolve to source, page and span."""
 
+import subprocess
+import sys
+
 import pytest
 from retrieval_samples import make_chunk
 
@@ -235,3 +238,13 @@ def test_bm25_stems_in_the_language_of_the_corpus():
     assert index.search(["die und der von"], 2)[0] == []  # words that every German text has
     english = LexicalIndex(["a", "b"], texts, language="english")
     assert [h.chunk_id for h in english.search(["die und der von"], 2)[0]] != []
+
+
+def test_the_word_index_says_nothing_that_was_not_asked_for():
+    """bm25s sets its own logger to DEBUG where it is imported."""
+    program = (
+        "import logging; logging.basicConfig(level=logging.WARNING); from retrieval.lexical import LexicalIndex; "
+        "LexicalIndex(['a'], ['The gates are opened by the smith.'])"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -84,6 +84,8 @@ def files_of(stage: str, texts: dict[str, str], seed: int, built: dict[str, Mani
             "validation.jsonl": "",
             "test.jsonl": jsonl([record_row(held_out, texts, sources)]),
             "contract.json": "{}",
+            "README.md": "---\nconfigs:\n- config_name: alpaca\n---\n\nRAFT records.\n",
+            "card.md": "# Records\n",
         }
     if stage == "export":
         lineage = {name: m.digest for name, m in built.items()}

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
-from flows.cli.output import Display, Terminal, emit, warn
+from flows.cli.output import Display, Terminal, emit, show_next, warn
 from flows.ready import facts, ready
 from tasks.build.events import Started, progress_of
 
@@ -20,10 +20,21 @@ NAMES = {
     "retrieved": "F1 as retrieved",
     "oracle_only": "F1 with the oracle alone",
     "closed_book": "F1 without passages",
+    "contained": "replies with the answer",
     "any_hit": "questions with an oracle",
     "recall": "oracles found (recall)",
+    "passages": "passages shown",
+    "presupposing": "questions that presuppose",
+    "refused": "answerable, but refused",
+    "answer_words": "words of an answer",
+    "training_records": "training records",
+    "test_questions": "test questions",
+    "tokens_p90": "record tokens, 90 %",
+    "max_tokens": "record tokens, at most",
+    "oracle_without_quote": "oracle shown, no quote",
+    "verdicts": "answers yes, no or maybe",
 }
-"""Figures whose names say too little beside the others."""
+"""What stands beside each figure of a probe."""
 
 
 def advise(
@@ -39,7 +50,7 @@ def advise(
     run, built, stale = ready(config, set_, "records")
     warn(stale)
     finished = published(run, "evaluate") or {}
-    sections = {name: getattr(run.config, name).model_dump() for name in ("retrieval", "records", "train")}
+    sections = {name: getattr(run.config, name).model_dump() for name in ("retrieval", "adapt", "records", "train")}
     display = Display()
     display(Started("probe"))
     try:
@@ -69,7 +80,7 @@ def advise(
     for name, value in probe.figures.items():
         if value is not None:
             text = f"{value:.3f}" if isinstance(value, float) else str(value)
-            out.print(f"{NAMES.get(name, name.replace('_', ' ')):<26} {text}")
+            out.print(f"{NAMES[name]:<26} {text}")
     if probe.decision:
         out.print(f"{'verdict of the evaluation':<26} {probe.decision.verdict}")
     out.print()
@@ -78,3 +89,5 @@ def advise(
         out.print(f"   {item.why}", markup=False, soft_wrap=True)
     if not advice:
         out.print("No measurement speaks for or against.")
+    if not finished:
+        show_next(out, [(f"raft run{f' {config}' if config else ''}", "train, and compare with the base")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,8 +29,14 @@ def ask(
     compare: Annotated[bool, typer.Option("--compare", help="Ask the base model too, with the same passages")] = False,
     base: Annotated[bool, typer.Option("--base", help="Ask the base model alone; needs no adapter yet")] = False,
     copy_quotes: Annotated[
-        bool, typer.Option("--copy-quotes", help="Allow only quotes that stand in a passage word for word")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--copy-quotes/--free-quotes",
+            help="Allow only quotes that stand in a passage word for word; default as ask.citation_error was "
+            "calibrated, else free",
+            show_default=False,
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=8, max=4096, help="Longest answer")] = 256,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -48,6 +55,13 @@ def ask(
     contract = _contract(run, built)
     template = template_from_contract(contract)
     asked = put(question, open_search(run, built), template, contract, k=k, where=where_filter(where))
+    if where and not asked.citations:
+        raise BadInput(
+            f"No passage passes --where {' '.join(where)}",
+            expected="a filter that some passage of the corpus passes",
+            do="correct the filter; `raft search` shows sources",
+        )
+    copied = bool(asked.citing.get("copy_quotes")) if copy_quotes is None else copy_quotes
     passages = [citation.to_dict() for citation in asked.citations]
     adapters: dict[str, Path | None] = {} if base else {"adapter": built["export"].path("adapter")}
     if base or compare:
@@ -57,15 +71,19 @@ def ask(
     out = Terminal()
     answers = {}
     for name, adapter in adapters.items():
+        if not asked.citations:
+            answers[name] = asked.read(asked.refusal)
+            continue
         if not json:
             out.print(f"[dim]{name} writes:[/dim]")
         show = None if json else _Stream(out)
-        answers[name] = _answer(model.folder, chat, adapter, asked, max_tokens, show, copy_quotes)
+        who = asked if adapter else dataclasses.replace(asked, citing={})  # of the base nothing is promised
+        answers[name] = _answer(model.folder, chat, adapter, who, max_tokens, show, copied)
         if not json:
             out.print("\n")
     if json:
         first = answers[next(iter(adapters))]
-        told = {"answers": answers, "passages": passages}
+        told = {"answers": answers, "passages": passages, **({"citing": asked.citing} if asked.citing else {})}
         emit({"ok": True, **facts(stale), "question": question, **first, **told})
         return
     for name, answer in answers.items():
@@ -75,8 +93,12 @@ def ask(
         for quote in answer["quotes"]:
             place = f" [{quote['passage']}]" if quote["passage"] else ""
             out.print(f'  "{shown(quote["text"])}"{place} ({_place_in_words(quote)})', markup=False, soft_wrap=True)
+        if answer.get("withheld"):
+            out.print(f"Withheld: {shown(answer['text'], lines=True)}", markup=False, style="dim")
         out.print()
-    out.print("Passages shown:")
+    if asked.citing:
+        out.print(_promise(asked.citing), markup=False, soft_wrap=True)
+    out.print("Passages shown:" if passages else "No passage was found, so no model was asked.")
     for number, passage in enumerate(passages, 1):
         page = f", page {passage['page']}" if passage["page"] else ""
         place = f"characters {passage['start']}-{passage['end']}"
@@ -93,6 +115,15 @@ def _contract(run: Run, built: Built) -> dict[str, Any]:
     if "export" in built:
         return read_json(built["export"].path("adapter/raft.json"))["prompt"]
     return contract_of(run.config.records, read_jsonl(built["chunk"].path("chunks.jsonl"), Chunk))
+
+
+def _promise(citing: Mapping[str, Any]) -> str:
+    """What the adapter's answers are held to, and what that costs."""
+    return (
+        f"Of the answers given at most {citing['level']:.0%} are to cite wrongly (ask.citation_error): on "
+        f"{citing['questions']} validation questions about {citing['documents']} documents {citing['coverage']:.0%} "
+        f"were answered, {citing['error']:.1%} of these cited wrongly; the others are withheld."
+    )
 
 
 def _place_in_words(quote: Mapping[str, Any]) -> str:

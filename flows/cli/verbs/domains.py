@@ -25,7 +25,7 @@ from rich.console import Console
 
 from data.text.shown import shown
 from flows.cli.options import JsonOption
-from flows.cli.output import Terminal, emit, plain, table
+from flows.cli.output import Terminal, below_here, emit, plain, show_next, table
 from flows.domains import read_domains
 from tasks.config import RunConfig
 from tasks.store.access import make_folder
@@ -90,7 +90,13 @@ def domains(
         rows = [(o.name, f"{o.seconds:.0f} s", _figures(o.headline), o.verdict, o.result) for o in outcomes]
         terminal = Terminal()
         terminal.print(table("", ("domain", "took", "token F1, base → adapter", "verdict", "result"), rows))
-        terminal.print(f"report {page}", soft_wrap=True)
+        terminal.print(f"report {below_here(page)}", soft_wrap=True)
+        own = below_here(folder / f"{outcomes[0].name}.yaml")
+        steps = [
+            (f"raft report --open -c {own}", "the report of a domain"),
+            (f"raft schedule {own}", "retrain it by the clock and when its documents change"),
+        ]
+        show_next(terminal, steps)
     if worst:
         raise typer.Exit(worst)
 

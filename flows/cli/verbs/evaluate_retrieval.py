@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data.nouns import Document, Progress, Question, Search, digest, read_jsonl
+from data.text.counts import counted
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
 from flows.cli.output import Display, Terminal, emit, plain, table, warn
 from flows.ready import facts as freshness
@@ -68,7 +69,7 @@ class Comparison:
             return ""
         return (
             f"dense (and its half of hybrid) saw only the first {self.max_tokens} tokens of {self.cut} of "
-            f"{len(self.retriever.chunks)} passages, the embedder's limit; lexical saw them whole."
+            f"{counted(len(self.retriever.chunks), 'passage')}, the embedder's limit; lexical saw them whole."
         )
 
 
@@ -152,7 +153,7 @@ def _own(run: Run, built: Mapping[str, Any]) -> Comparison:
     """The run's questions on the run's index, with those of a teacher that were dropped because the retriever did not
     find their chunk: without these the retriever that did the choosing would look better than it is."""
     section = run.config.retrieval.model_copy(update={"mode": "hybrid"})
-    retriever = open_search(run, built, where=section)
+    retriever = open_search(run, built, where=section, interactive=False)
     questions = list(read_jsonl(built["questions"].path("questions.jsonl"), Question))
     lost = _not_found_again(built["questions"].path("dropped.jsonl"), retriever)
     types = {d.id: d.media_type for d in read_jsonl(built["ingest"].path("documents.jsonl"), Document)}
@@ -160,8 +161,8 @@ def _own(run: Run, built: Mapping[str, Any]) -> Comparison:
     return Comparison(
         retriever,
         questions + lost,
-        f"{len(questions) + len(lost)} {'teacher' if by_teacher else 'user'} questions over "
-        f"{len(retriever.chunks)} passages of {len(types)} documents.",
+        f"{counted(len(questions) + len(lost), 'teacher question' if by_teacher else 'user question')} over "
+        f"{counted(len(retriever.chunks), 'passage')} of {counted(len(types), 'document')}.",
         f"{len(lost)} of them were dropped from training because {run.config.retrieval.mode} search did not find their "
         "passage; they count here."
         if lost
@@ -226,11 +227,14 @@ def _set(run: Run, folder: Path, split: str, progress: Progress, chunk: bool) ->
         rerank_depth=settings.rerank_depth,
         query_cache=run.store.cache("questions"),
     )
-    about = f"{len(judged_set.questions)} queries over {len(judged_set.chunks)} documents of {folder.name}"
+    queries = counted(len(judged_set.questions), "query", "queries")
+    about = f"{queries} over {counted(len(judged_set.chunks), 'document')} of {folder.name}"
+    if chunk:
+        about += f" in {counted(len(passages), 'chunk')} of at most {run.config.chunk.max_tokens} tokens"
     comparison = Comparison(
         retriever,
         judged_set.questions,
-        f"{about} in {len(passages)} chunks of at most {run.config.chunk.max_tokens} tokens." if chunk else f"{about}.",
+        f"{about}.",
         grades=judged_set.grades,
         cut=done.truncated,
         max_tokens=model.info.max_tokens,

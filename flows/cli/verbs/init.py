@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,8 @@ from pydantic import BaseModel
 from flows.cli.output import Terminal, emit
 from raft_errors import BadInput
 from tasks.config import CONFIG_NAME, RunConfig, describe_values
+
+WIDTH = 100
 
 
 def init(
@@ -51,14 +54,20 @@ def _section(section: BaseModel, prefix: tuple[str, ...], values: dict[tuple[str
         if isinstance(value, BaseModel):
             if not type(value).model_fields:
                 continue
-            lines += ["", f"{pad}# {info.description}", f"{pad}{name}:"]
+            lines += ["", *_comment(pad, str(info.description)), f"{pad}{name}:"]
             lines += _section(value, path, values)
             continue
-        lines.append(f"{pad}# {info.description} ({describe_values(info)}).")
+        lines += _comment(pad, f"{info.description} ({describe_values(info)}).")
         live = path in values
         entry = values[path] if live else value
         lines.append(f"{pad}{'' if live else '# '}{name}: {_yaml(entry)}")
     return lines
+
+
+def _comment(pad: str, text: str) -> list[str]:
+    """Words above a setting, in lines of at most `WIDTH` characters. A setting alone has one space behind its `#`."""
+    first, *rest = textwrap.wrap(text, WIDTH - len(pad) - 4, break_long_words=False, break_on_hyphens=False)
+    return [f"{pad}# {first}", *(f"{pad}#   {line}" for line in rest)]
 
 
 def _yaml(value: Any) -> str:

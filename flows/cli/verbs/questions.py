@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 
 from data.nouns import ItemCache, Question
+from data.text.counts import counted
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
-from flows.cli.output import Display, Terminal, emit, table, warn
+from flows.cli.output import Display, Terminal, emit, show_next, table, warn
 from flows.cli.verbs.run import build_to
 from raft_errors import BadInput
 from tasks.config import RunConfig, load_config
@@ -57,12 +58,12 @@ def questions(
         return
     loaded = load_config(config, set_ or [])
     if preview is not None:
-        _preview(loaded, preview, json)
+        _preview(loaded, config, preview, json)
     else:
         _dropped(config, set_, json)
 
 
-def _preview(config: RunConfig, count: int, as_json: bool) -> None:
+def _preview(config: RunConfig, path: Path | None, count: int, as_json: bool) -> None:
     """Builds up to the index, which costs nothing, asks for a few questions and says what all of them will need."""
     from data.questions.preview import preview_questions
     from flows.build import build
@@ -116,6 +117,8 @@ def _preview(config: RunConfig, count: int, as_json: bool) -> None:
     out.rule()
     for line in _outlook(preview, section.price_prompt is not None or section.price_completion is not None):
         out.print(line, markup=False, soft_wrap=True)
+    here = f" {path}" if path else ""
+    show_next(out, [(f"raft questions{here}", "the whole run; what was answered is not paid for again")])
 
 
 def _retriever(run: Run, built: Built, cache: ItemCache) -> Retriever:
@@ -128,7 +131,10 @@ def _retriever(run: Run, built: Built, cache: ItemCache) -> Retriever:
 def _outlook(preview: Preview, priced: bool) -> list[str]:
     """What the whole run will need, in words."""
     left = preview.planned - preview.answered
-    lines = [f"{preview.planned} questions are planned; {preview.answered} of them are answered and cost nothing more."]
+    lines = [
+        f"{counted(preview.planned, 'question is', 'questions are')} planned; answered already, which costs nothing "
+        f"more: {preview.answered}."
+    ]
     rest = preview.estimate
     if rest is None:
         return lines + (["Nothing was answered, so nothing can be told of the rest."] if left else [])

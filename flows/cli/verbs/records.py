@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from data.nouns import Record, read_jsonl
+from data.text.counts import counted
 from data.text.shown import shown
 from flows.cli.options import ConfigArgument, ForceOption, JsonOption, KeepOption, NoPrefectOption, SetOption
 from flows.cli.output import Terminal, emit, warn
@@ -79,8 +80,8 @@ def _show(config: Path | None, overrides: list[str] | None, count: int, as_json:
 def _figures(figures: dict[str, Any]) -> list[str]:
     length, trained_length = figures["length"], figures["trained_length"]
     return [
-        f"{figures['records']} records for training and validation, {figures['tokens']} tokens, of which "
-        f"{figures['trained_tokens']} are trained ({figures['trained_share']:.1%})",
+        f"{counted(figures['records'], 'record')} for training and validation, {counted(figures['tokens'], 'token')}, "
+        f"of which {figures['trained_tokens']} are trained ({figures['trained_share']:.1%})",
         f"tokens per record: median {length['p50']}, most {length['max']}; trained: median {trained_length['p50']}, "
         f"most {trained_length['max']}",
         f"without label {figures['without_label']}, end not trained {figures['without_end']}, "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.cli.options import ConfigArgument, JsonOption, KeepOption, NoPrefectOption, SetOption, kept_names
-from flows.cli.output import Display, Terminal, emit, plain
+from flows.cli.output import Display, Terminal, emit, plain, show_next
+from tasks.adapters.decisions import RetrainDecision
 from tasks.config import load_config
 
 HELD, ROLLED_BACK = 3, 4  # exit codes of a night, for cron: a person should look
@@ -46,5 +48,22 @@ def retrain(
         if night.action == "retrain":
             out.print(plain(night.start_reason), soft_wrap=True)
             out.print(plain(f"{version}{night.result}: {night.why}"), soft_wrap=True)
+        show_next(out, next_steps(night, config))
     if code:
         raise typer.Exit(code)
+
+
+def next_steps(night: RetrainDecision, config: Path | None) -> list[tuple[str, str]]:
+    """What people do after a night, by what became of it."""
+    here, option = (f" {config}", f" -c {config}") if config else ("", "")
+    log = (f"raft adapters --history{option}", "every night with its reason")
+    match night.result:
+        case "promoted" | "the same adapter":
+            return [(f'raft ask "..."{option}', "ask the version in use"), log]
+        case "held":
+            return [log, (f'raft promote {night.version} --reason "..."{option}', "put it into use all the same")]
+        case "refreshed":
+            return [(f'raft search "..."{option}', "what is found now"), log]
+        case "nothing":
+            return [(f"raft retrain --force{here}", "train all the same"), log]
+    return [log]

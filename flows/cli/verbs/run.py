@@ -20,8 +20,9 @@ from flows.cli.options import (
     SetOption,
     kept_names,
 )
-from flows.cli.output import Display, Terminal, below_here, emit, plain, table
+from flows.cli.output import Display, Terminal, below_here, emit, plain, show_next, table
 from flows.finished import places_of, remember, stable
+from flows.licences import warnings_of
 from tasks.build.events import Said
 from tasks.config import load_config
 from tasks.store.manifest import Manifest
@@ -81,6 +82,7 @@ def build_to(
     config = load_config(path, overrides or [])
     names = list(dict.fromkeys(call.stage.name for call in calls_to(until)))
     run_ = Run.of(config, display, kept_names(keep, names, force))
+    notices: list[str] = []
     try:
         built = None if force else published(run_, until)
         if built is not None:
@@ -88,6 +90,9 @@ def build_to(
             display(Said("Nothing had to run: every stage is cached."))
         else:
             built = build(run_, until, direct=direct, force=force)
+            notices = warnings_of(config, built["ingest"]) if "records" in built else []
+            for sentence in notices:
+                display(Said(sentence))
     finally:
         display.close()
     states = {name: "kept" if m._kept else display.states.get(name, "cached") for name, m in built.items()}
@@ -108,7 +113,8 @@ def build_to(
             for name, m in built.items()
         ]
         ran = [n for n, s in states.items() if s == "built"]
-        emit({"ok": True, "ran": ran, "stages": stages, **results, **({"quarantined": refused} if refused else {})})
+        told = {"quarantined": refused, "notices": notices}
+        emit({"ok": True, "ran": ran, "stages": stages, **results, **{k: v for k, v in told.items() if v}})
         return
     out = Terminal()
     rows = [(name, states[name], f"{m.seconds:.1f} s", m.summary) for name, m in built.items()]
@@ -121,10 +127,7 @@ def build_to(
         paths |= {until: built[until].folder}
     for label, place in paths.items():
         out.print(f"{label:<13} {plain(below_here(place))}", soft_wrap=True)
-    steps = next_steps(until, path)
-    width = max((len(command) for command, _ in steps), default=0)
-    for number, (command, what) in enumerate(steps):
-        out.print(f"{'' if number else 'Next:':<6}{command:<{width}}  {what}", soft_wrap=True, markup=False)
+    show_next(out, next_steps(until, path))
 
 
 def _refused(ingest: Manifest) -> dict[str, Any] | None:

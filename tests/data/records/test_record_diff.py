@@ -3,7 +3,7 @@
 from made_up import ask_all, compose, corpus, everything, mine
 
 from data.records.compose import RecordOptions
-from data.records.diff import diff_records
+from data.records.diff import RecordDiff, diff_records
 
 
 def test_the_same_records_do_not_differ():
@@ -51,3 +51,13 @@ def test_a_new_share_of_oracles_is_named_as_the_reason():
     assert diff.why["oracle shown or not"] == len(diff.changed)
     assert abs(len(diff.changed) - len(first) / 2) <= 1.5  # half of each split
     assert "records are the same" in diff.lines()[0]
+
+
+def test_one_of_each_is_told_as_one():
+    lines = RecordDiff(["a"], ["b"], ["c"], 1, {"split": 1}, ["d"], ["e"]).lines()
+    assert lines[0] == "1 record is the same"
+    assert lines[2:] == [
+        "1 was added, 1 removed",
+        "1 document is no longer used, as oracle or distractor",
+        "1 document is used for the first time",
+    ]

@@ -104,15 +104,3 @@ def test_a_teacher_none_of_whose_questions_survives_says_what_to_do(warm):
     warm.write()
     output = refused(warm, "questions")
     assert "questions.file" in output
-
-
-def test_under_prefect_it_is_one_message_too(project, tmp_path, with_database):
-    with_database(project.prefect_home)
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "b.txt").write_bytes(b"")
-    project.values["corpus"] = ["broken"]
-    project.write()
-    done = project.process("ingest")
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("ocument with text") == 1

@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from kept_json import checked
+from raft_project import raft_here
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -23,6 +25,7 @@ VERBS = [
     "adapt",
     "embed_adapted",
     "index_adapted",
+    "calibrate",
     "search",
     "ask",
     "serve",
@@ -38,7 +41,7 @@ def command():
     return app.command()
 
 
-def raft(folder, *arguments):
+def process(folder, *arguments):
     command = [sys.executable, "-P", "-m", "flows.cli", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
@@ -52,7 +55,7 @@ def test_every_verb_explains_itself_with_an_example_and_speaks_json(command, ver
 
 
 def test_bad_input_is_one_message_with_exit_code_2_and_no_traceback(tmp_path):
-    done = raft(tmp_path, "run", "--set", "train.rnak=3")
+    done = process(tmp_path, "run", "--set", "train.rnak=3")
     assert done.returncode == 2
     assert "did you mean train.rank?" in done.stderr
     assert "Traceback" not in done.stderr
@@ -60,20 +63,20 @@ def test_bad_input_is_one_message_with_exit_code_2_and_no_traceback(tmp_path):
 
 
 def test_the_same_as_json(tmp_path):
-    done = raft(tmp_path, "run", "--set", "train.rnak=3", "--json")
+    done = raft_here(tmp_path, "run", "--set", "train.rnak=3", "--json")
     row = json.loads(done.stdout)
     assert (row["ok"], row["exit_code"]) == (False, 2)
     assert "train.rank" in row["error"]
 
 
 def test_debug_shows_where_it_happened(tmp_path):
-    done = raft(tmp_path, "run", "--set", "train.rnak=3", "--debug")
+    done = process(tmp_path, "run", "--set", "train.rnak=3", "--debug")
     assert "Traceback" in done.stderr
     assert done.returncode != 0
 
 
 def test_the_version_is_the_one_of_the_sources_and_heads_the_changelog(tmp_path):
-    done = raft(tmp_path, "--version")
+    done = process(tmp_path, "--version")
     assert (done.stdout, done.stderr, done.returncode) == (f"raft {VERSION}\n", "", 0)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "version" in project["project"]["dynamic"]
@@ -83,12 +86,12 @@ def test_the_version_is_the_one_of_the_sources_and_heads_the_changelog(tmp_path)
 
 
 def test_an_unknown_verb_or_option_is_bad_input(tmp_path):
-    assert raft(tmp_path, "rnu").returncode == 2
-    assert raft(tmp_path, "run", "--frce").returncode == 2
+    assert process(tmp_path, "rnu").returncode == 2
+    assert raft_here(tmp_path, "run", "--frce").returncode == 2
 
 
 def test_a_missing_corpus_is_named(tmp_path):
-    done = raft(tmp_path, "plan", "--set", "corpus=[no/such/folder]")
+    done = raft_here(tmp_path, "plan", "--set", "corpus=[no/such/folder]")
     assert done.returncode == 2
     assert "no/such/folder" in done.stderr
 
@@ -96,36 +99,36 @@ def test_a_missing_corpus_is_named(tmp_path):
 def test_init_writes_a_file_once_and_the_plan_reads_it(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.md").write_text("# A\n\nSome words about something.\n")
-    assert raft(tmp_path, "init", "--corpus", "docs").returncode == 0
-    again = raft(tmp_path, "init")
+    assert raft_here(tmp_path, "init", "--corpus", "docs").returncode == 0
+    again = raft_here(tmp_path, "init")
     assert again.returncode == 2
     assert "--force" in again.stderr
-    row = json.loads(raft(tmp_path, "plan", "--json").stdout)
+    row = json.loads(raft_here(tmp_path, "plan", "--json").stdout)
     assert [r["stage"] for r in row["stages"]] == STAGES
     assert row["stages"][0]["why"] == "never built"
     assert all(r["estimate"]["seconds"] > 0 and r["estimate"]["basis"].startswith("rough") for r in row["stages"])
     assert sum(r["estimate"]["bytes"] for r in row["stages"]) > 500e6, "the merged model alone"
-    words = " ".join(raft(tmp_path, "plan").stdout.split())
+    words = " ".join(raft_here(tmp_path, "plan").stdout.split())
     assert "≈ is an estimate: " in words
     assert "on disk in all; rough, from the size of corpus and models at the rates of two CPU cores" in words
     assert not (tmp_path / ".raft").exists(), "a plan starts nothing"
 
 
 def test_the_schema_is_json_with_every_section(tmp_path):
-    schema = json.loads(raft(tmp_path, "schema").stdout)
+    schema = json.loads(raft_here(tmp_path, "schema").stdout)
     assert {"corpus", "models", "train", "evaluate"} <= set(schema["properties"])
 
 
 def test_searching_before_building_says_what_to_do(tmp_path):
     (tmp_path / "a.md").write_text("# A\n\nSome words about something.\n")
-    done = raft(tmp_path, "search", "words", "--set", "corpus=[a.md]")
+    done = raft_here(tmp_path, "search", "words", "--set", "corpus=[a.md]")
     assert done.returncode == 2
     assert "build it first: raft index" in done.stderr
 
 
 def test_models_are_listed_without_fetching_anything(tmp_path, monkeypatch):
     monkeypatch.setenv("RAFT_CACHE", str(tmp_path / "cache"))
-    rows = json.loads(raft(tmp_path, "models", "--json").stdout)["models"]
+    rows = json.loads(raft_here(tmp_path, "models", "--json").stdout)["models"]
     assert {row["role"]: row["state"] for row in rows} == {"base": "not fetched", "embedder": "not fetched"}
     assert not list((tmp_path / "cache").glob("models/*"))
 
@@ -149,10 +152,10 @@ def test_every_verb_takes_the_configuration_as_an_option(command, verb):
 def test_the_option_means_what_the_argument_means_and_both_are_one_too_many(tmp_path):
     (tmp_path / "a.md").write_text("# A\n\nSome words about something.\n")
     (tmp_path / "my.yaml").write_text("corpus: [a.md]\nname: mine\n")
-    assert json.loads(raft(tmp_path, "plan", "-c", "my.yaml", "--json").stdout)["ok"]
-    twice = raft(tmp_path, "plan", "my.yaml", "--config", "my.yaml")
+    assert json.loads(raft_here(tmp_path, "plan", "-c", "my.yaml", "--json").stdout)["ok"]
+    twice = raft_here(tmp_path, "plan", "my.yaml", "--config", "my.yaml")
     assert (twice.returncode, "Two configurations" in twice.stderr) == (2, True)
-    assert "Nothing can go" in raft(tmp_path, "gc", "-c", "my.yaml").stdout
-    assert raft(tmp_path, "init", "-c", "new.yaml").returncode == 0
+    assert "Nothing can go" in raft_here(tmp_path, "gc", "-c", "my.yaml").stdout
+    checked(["init"], json.loads(raft_here(tmp_path, "init", "-c", "new.yaml", "--json").stdout))
     assert (tmp_path / "new.yaml").is_file()
-    assert "--config FILE" in raft(tmp_path, "domains").stderr
+    assert "--config FILE" in raft_here(tmp_path, "domains").stderr

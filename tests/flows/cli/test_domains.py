@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from kept_json import checked
 
 from flows.cli.app import invoke
 from flows.domains import merge, read_domains
@@ -95,7 +96,7 @@ def test_domains_run_side_by_side_and_one_that_fails_stops_no_other(tmp_path, mo
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = invoke(["domains", str(file), "--retrain", "--json"])
-    row = json.loads(out.getvalue())
+    row = checked(["domains"], json.loads(out.getvalue()))
     assert (code, row["ok"], row["exit_code"]) == (2, False, 2)
     ends = {d["name"]: (d["exit_code"], d["result"]) for d in row["domains"]}
     assert list(ends) == list(names)

@@ -11,6 +11,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tasks"))
 import small_chain
+from kept_json import checked
 
 from flows.cli.app import invoke
 from tasks.adapters.registry import Registry
@@ -44,7 +45,7 @@ class Place:
         return code, out.getvalue(), err.getvalue()
 
     def json(self, *arguments: str) -> dict:
-        return json.loads(self.raft(*arguments, "--json")[1])
+        return checked(arguments, json.loads(self.raft(*arguments, "--json")[1]))
 
 
 @pytest.fixture
@@ -106,6 +107,24 @@ def test_card_makes_a_folder_that_is_ready_to_upload(place, tmp_path):
     assert "## Licences\n\n- Base model: " in text
     assert place.raft("explain", "upload")[0] == 0, "the copy is still known by its weights and contract"
     assert place.raft("card", "--out", "upload")[0] == 2
+
+
+def test_card_of_the_records_names_the_licences_and_keeps_what_loads_them(place):
+    set_ = ("--set", "licences.documents=cc-by-4.0", "--set", "licences.base=MIT")
+    assert place.raft("card", "--records", "--out", "records", *set_)[0] == 0
+    folder = place.folder / "records"
+    assert {p.name for p in folder.iterdir()} >= {"README.md", "train.jsonl", "test.jsonl"}
+    assert not (folder / "manifest.json").exists()
+    header, text = (folder / "README.md").read_text().removeprefix("---\n").split("\n---\n")
+    fields = yaml.safe_load(header)
+    assert fields["license"] == "cc-by-4.0"
+    assert fields["configs"] == [{"config_name": "alpaca"}]
+    assert "# Records" in text
+    assert "- Documents: CC-BY-4.0 (2)" in text
+    assert "- Base model: MIT" in text
+    text = place.json("card", "--records")["card"]
+    assert "No document names a licence: set `licences.documents`." in text
+    assert "license:" not in text
 
 
 def test_forget_lists_plans_and_deletes_only_when_nothing_uses_it(place):

@@ -56,7 +56,7 @@ def test_a_preview_asks_five_shows_them_and_tells_what_the_rest_will_need(asking
     assert "[user] Title: " in shown
     assert "[question: reply] What is the town of" in shown
     assert shown.count("→ kept: What is the town of") == 5
-    assert "8 questions are planned; 5 of them are answered" in shown
+    assert "8 questions are planned; answered already, which costs nothing more: 5." in shown
     assert re.search(r"calls +6 \(\d+ to 6\)", shown)
     assert re.search(r"price +0\.012 \(0\.00\d+ to 0\.012\)", shown)  # 6 calls of 10 tokens read and 5 written
     assert re.search(r"time +\S+ s \(\S+ s to \S+ s\)", shown)

@@ -1,5 +1,7 @@
 """What a person writes is checked, and what is wrong with it is said in their words."""
 
+import re
+
 import pytest
 import yaml
 
@@ -145,10 +147,48 @@ def test_every_line_of_that_file_may_be_made_live(write):
     """Taking the comment sign off every setting changes nothing."""
     lines = []
     for line in commented().splitlines():
-        bare = line.lstrip()
-        is_setting = bare.startswith("# ") and yaml.safe_load(bare[2:]).__class__ is dict and " (" not in bare
+        is_setting = re.match(r" *# [a-z_]+: ", line)
         lines.append(line.replace("# ", "", 1) if is_setting else line)
     assert load_config(write("\n".join(lines))) == load_config()
+
+
+def test_the_comments_of_that_file_fit_a_window():
+    assert max(map(len, commented().splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("train.rank=yes", "train.rank is true (so YAML reads yes, no, on and off), expected a whole number"),
+        ("train.learning_rate=true", "train.learning_rate is true"),
+        ("seed=off", "seed is false"),
+        ("ingest.max_seconds=on", "ingest.max_seconds is true"),
+        ("records.p_oracle=true", "records.p_oracle is true"),
+        ("train.mesh=[1, yes, 1, 1]", "train.mesh is [1, True, 1, 1]"),
+        ("train.max_steps=no", "train.max_steps is false"),
+        ("train.rank=1.5", "train.rank is 1.5, expected a whole number"),
+        ("ingest.ocr=2", "ingest.ocr is 2, expected true or false"),
+    ],
+)
+def test_a_value_of_another_kind_is_not_taken_for_a_number(write, setting, words):
+    with pytest.raises(BadInput) as caught:
+        load_config(None, [setting])
+    assert words in str(caught.value)
+
+
+def test_a_number_field_is_told_from_one_that_takes_booleans_by_its_type():
+    """Every number of every section, also of sections to come."""
+    for path, info in fields(RunConfig):
+        if describe_values(info).startswith(("a whole number", "a number")):
+            with pytest.raises(BadInput):
+                load_config(None, [f"{'.'.join(path)}=true"])
+    template = load_config(None, ["models.chat_template={enable_thinking: false}"]).models.chat_template
+    assert template == {"enable_thinking": False}
+
+
+def test_a_number_may_be_written_in_quotes_or_with_an_exponent(write):
+    config = load_config(None, ["train.rank='8'", "train.learning_rate=1e-3", "train.epochs=2.0"])
+    assert (config.train.rank, config.train.learning_rate, config.train.epochs) == (8, 0.001, 2)
 
 
 @pytest.mark.parametrize(

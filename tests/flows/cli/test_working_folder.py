@@ -33,12 +33,14 @@ print(json.dumps(codes))
 """
 
 PROCESSES = {
-    "run": ["--set", "train.max_steps=2", "--set", "train.warmup_ratio=0.5"],
+    "export": ["--set", "train.max_steps=2", "--set", "train.warmup_ratio=0.5"],
     "plan": ["--engine"],
     "domains": ["domains.yaml", "--retrain"],
 }
-"""Verbs that start processes of their own, run as a user runs them."""
+"""Verbs that start processes of their own (trainer, Prefect's server, the check of an export, a domain's night), run as
+a user runs them."""
 LIBRARY_CALLS = {
+    "run": ["--no-prefect", "--set", "evaluate.samples=150"],
     "ingest": [],
     "chunk": [],
     "embed": [],
@@ -49,7 +51,7 @@ LIBRARY_CALLS = {
     "index_adapted": [],
     "records": ["--show", "1"],
     "train": [],
-    "export": [],
+    "calibrate": [],
     "evaluate": [],
     "report": [],
     "evaluate retrieval": [],
@@ -69,15 +71,16 @@ LIBRARY_CALLS = {
     "models": [],
 }
 """Verbs whose work is done in the process itself."""
-NOT_ASKED_FOR = {"adapt": 2, "embed_adapted": 2, "index_adapted": 2}
+NOT_ASKED_FOR = {"adapt": 2, "embed_adapted": 2, "index_adapted": 2, "calibrate": 2}
 """Those of them that this project's settings leave nothing to do, and how they end."""
 SERVERS = {"server", "schedule", "serve"}
 """Verbs that stay: tests/flows/test_foreign_page.py, test_lost_server.py and test_serve.py start them."""
 
 
 @pytest.fixture
-def hostile(warm, monkeypatch):
+def hostile(warm, with_database, monkeypatch):
     """A warm project whose folder holds a module of every name; one that is imported leaves a mark."""
+    with_database(warm.prefect_home)
     names = {*sys.stdlib_module_names, *importlib.metadata.packages_distributions(), *NAMES, "raft_errors"}
     for name in names:
         if name.isidentifier():

@@ -1,6 +1,9 @@
-"""The three fake stages as a Prefect flow, ended as `raft` ends: python flow_program.py STORE LOG FILE [fails]
+"""The three fake stages as a Prefect flow, ended as `raft` ends.
 
-The second stage says that it is at work, and goes on when the file is there.
+python flow_program.py STORE LOG FILE [fails] [patient]
+
+The second stage says that it is at work, and goes on when the file is there. Only where the server stays well has it
+the time that a busy machine needs.
 """
 
 import sys
@@ -20,7 +23,10 @@ from tasks.store.store import Store
 store, log, until, *options = sys.argv[1:]
 fake_stages.WORLD.log = Path(log)
 fake_stages.WORLD.held, fake_stages.WORLD.until = "second", Path(until)
-prefect_link.PATIENCE_SECONDS = prefect_link.HEALTH_SECONDS = 3.0
+if "patient" in options:
+    prefect_link.PATIENCE_SECONDS = prefect_link.HEALTH_SECONDS = 60.0
+else:
+    prefect_link.PATIENCE_SECONDS, prefect_link.HEALTH_SECONDS, prefect_link.GONE_SECONDS = 3.0, 1.0, 1.0
 
 
 def tell(event: Event) -> None:

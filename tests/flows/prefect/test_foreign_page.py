@@ -17,6 +17,10 @@ from free_port import free_port
 pytestmark = pytest.mark.slow
 
 RAFT = [sys.executable, "-P", "-c", "from flows.cli.app import main; main()"]
+QUICK = {  # Prefect would look for new runs every 10 s, and try a run that waits for another one again after 30 s
+    "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
+}
 
 
 class Served(NamedTuple):
@@ -60,7 +64,7 @@ def served(tmp_path_factory):
     (folder / "docs" / "a.md").write_text("# A\n\nSome words about something.\n")
     (folder / "raft.yaml").write_text(yaml.safe_dump({"corpus": ["docs"], "name": "law"}))
     port = free_port()
-    environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")} | QUICK
     service = Served(folder, port, environment)
     server = service.start("server", "--port", str(port))
     try:
@@ -132,6 +136,17 @@ def test_our_own_commands_know_it_and_no_parameter_log_or_manifest_holds_it(serv
     assert secret not in words
     holders = [p for p in (served.folder / ".raft").rglob("*") if p.is_file() and secret.encode() in p.read_bytes()]
     assert holders == [served.folder / ".raft" / "server.auth"]
+
+
+def test_bad_input_is_one_message_under_prefect_too(served):
+    (served.folder / "broken").mkdir()
+    (served.folder / "broken" / "b.txt").write_bytes(b"")
+    (served.folder / "broken.yaml").write_text(yaml.safe_dump({"corpus": ["broken"]}))
+    command = [*RAFT, "ingest", "broken.yaml"]
+    done = subprocess.run(command, cwd=served.folder, env=served.environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("ocument with text") == 1
 
 
 def test_a_schedules_run_refuses_a_command_and_another_configuration_by_name(served):

@@ -247,7 +247,8 @@ def status_for_a_stranger(embedded: int, path: str) -> int:
 
 
 def test_with_a_server_that_is_well_nothing_is_said_and_it_has_the_history(server, start, ended, tmp_path):
-    process = start(PREFECT_API_URL=f"http://127.0.0.1:{server.port}/api", PREFECT_API_AUTH_STRING=server.auth)
+    url = f"http://127.0.0.1:{server.port}/api"
+    process = start("patient", PREFECT_API_URL=url, PREFECT_API_AUTH_STRING=server.auth)
     output = ended(process)
     assert process.returncode == 0, output
     assert "lost" not in output

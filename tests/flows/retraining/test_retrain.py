@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from kept_json import checked
 from raft_project import Project
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ def town(tmp_path, domain) -> Project:
 def night(project, *arguments):
     """What `raft retrain` decided, and its exit code."""
     process = project.raft("retrain", "--no-prefect", "--json", *arguments, check=False)
-    return json.loads(process.stdout.splitlines()[-1]) | {"code": process.returncode}
+    return checked(["retrain"], json.loads(process.stdout.splitlines()[-1])) | {"code": process.returncode}
 
 
 def killed_night(project) -> int:
@@ -72,6 +73,7 @@ def edit(project, name, old, new):
 
 
 def test_three_generations(town):
+    town.raft("records", "--no-prefect")  # here, where the libraries are loaded already
     assert killed_night(town) == -signal.SIGKILL
     dead = in_use(town)
     assert ([v["state"] for v in dead["versions"]], dead["promoted"], dead["nights"]) == (["candidate"], None, [])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kept_json import checked
 
 from flows.cli.app import invoke
 from flows.prefect import server
@@ -72,13 +73,14 @@ def test_a_server_that_answers_is_found_by_its_note_and_a_dead_one_is_not(projec
     assert server.running(store) is None
 
 
-def test_the_server_listens_on_loopback_and_sends_no_telemetry(project, monkeypatch):
+def test_the_server_listens_on_loopback_and_sends_no_telemetry(project, monkeypatch, capsys):
     monkeypatch.delenv("PREFECT_HOME", raising=False)
     for name in ("DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED"):
         monkeypatch.delenv(name, raising=False)
     started = {}
     monkeypatch.setattr(server.os, "execvpe", lambda file, argv, env: started.update(argv=argv, env=env))
     assert invoke(["server", "--port", "4299", "--json"]) == 0
+    checked(["server"], json.loads(capsys.readouterr().out))
     assert started["argv"][1:] == [
         "-P",
         "-m",

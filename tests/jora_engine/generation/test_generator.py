@@ -41,10 +41,11 @@ def test_greedy_tokens_and_logits_equal_transformers(any_family, with_tokenizer)
     folder = with_tokenizer(any_family)
     generator = Generator(folder, dtype="float32", max_rows=4)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    for prompt, made in zip(PROMPTS, generator.generate(PROMPTS, max_new_tokens=12), strict=True):
+    prompts = [prompt[:31] for prompt in PROMPTS]  # one size of chunks: another would compile every program again
+    for prompt, made in zip(prompts, generator.generate(prompts, max_new_tokens=12), strict=True):
         assert (list(made.token_ids), made.finish_reason) == reference(model, prompt, 12)
         assert made.text == generator.tokenizer.decode(made.token_ids, skip_special_tokens=True)
-    for prompt, ours in zip(PROMPTS, generator.logits(PROMPTS), strict=True):
+    for prompt, ours in zip(prompts, generator.logits(prompts), strict=True):
         with torch.no_grad():
             theirs = model(torch.tensor([prompt])).logits[0].numpy()
         np.testing.assert_allclose(ours, theirs, atol=2e-4, rtol=2e-4)

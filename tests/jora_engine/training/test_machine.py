@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 
-from jora_engine.training.machine import describe, differences
+import jax
+
+from jora_engine.training.machine import describe, differences, keep_programs
 
 
 def test_a_description_is_json_and_starts_no_jax_unless_devices_are_asked_for():
@@ -31,3 +33,22 @@ def test_another_processor_another_version_and_another_device_are_named():
         "backend gpu instead of cpu",
     ]
     assert differences(before, before) == []
+
+
+def test_compiled_programs_go_to_the_users_folder_unless_the_environment_names_another(tmp_path, monkeypatch):
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        for name in names:
+            monkeypatch.setenv(name.upper(), str(before[name]))
+        keep_programs(tmp_path)
+        assert {name: getattr(jax.config, name) for name in names} == before
+        for name in names:
+            monkeypatch.delenv(name.upper())
+        keep_programs(None)
+        assert {name: getattr(jax.config, name) for name in names} == before
+        keep_programs(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

@@ -22,7 +22,7 @@ from jora_engine.config.recipe import TrainConfig
 from jora_engine.files.weights import load_params, read_model_config
 from jora_engine.model.lora import init_lora
 from jora_engine.training.checkpoint import Checkpoints
-from jora_engine.training.job import read_start
+from jora_engine.training.job import Job, fine_tune, read_start
 from jora_engine.training.loop import Trainer, plan_steps
 from jora_engine.training.packing import Example
 from raft_errors import BadInput, Interrupted, RaftError
@@ -172,14 +172,8 @@ def test_fewer_rows_than_one_batch_are_refused():
         plan_steps(examples(10), dataclasses.replace(TRAIN, accumulation=64))
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """The folder of compiled programs that the trainers of this module share, as the trainings of one user do."""
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture
-def job(model_folder, bpe, compiled, tmp_path):
+def job(model_folder, bpe, tmp_path):
     """A trainer job on a tiny model with a real tokenizer; returns a function that writes JOB.json."""
     folder = tmp_path / "model"
     shutil.copytree(model_folder("smollm2"), folder)
@@ -210,7 +204,6 @@ def job(model_folder, bpe, compiled, tmp_path):
             "work": str(tmp_path / name / "work"),
             "lora": {"r": 4, "lora_alpha": 8},
             "training": {"sequence_length": 256, "micro_batch_rows": 1, "epochs": 2, "dtype": "float32", **training},
-            "compile_cache": str(compiled),
         }
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps(values))
@@ -227,6 +220,16 @@ def start(job_file):
 def finish(process):
     lines = [json.loads(line) for line in process.stdout]
     return process.wait(), lines
+
+
+def fine_tune_here(job_file):
+    """(error or None, events) of a job in this process, by the function that the process is for."""
+    events = []
+    try:
+        fine_tune(Job.read(job_file), report=events.append)
+    except RaftError as error:
+        return error, events
+    return None, events
 
 
 def files(folder):
@@ -263,9 +266,9 @@ def test_killed_and_terminated_trainers_end_in_the_bytes_of_an_undisturbed_one(j
 def test_a_state_of_another_seed_in_the_work_folder_is_set_aside_and_leaves_no_trace(job, tmp_path):
     options = {"max_steps": 4, "checkpoint_every_steps": 2}
     for name in ("whole", "other"):
-        assert finish(start(job(name, seed=int(name == "whole"), **options)))[0] == 0
-    code, lines = finish(start(job("other", seed=1, **options)))
-    assert code == 0
+        assert fine_tune_here(job(name, seed=int(name == "whole"), **options))[0] is None
+    error, lines = fine_tune_here(job("other", seed=1, **options))
+    assert error is None
     told = [line["what"] for line in lines if line["event"] == "warning"]
     assert len(told) == 2
     assert all("another training (training seed 1 instead of 0)" in words for words in told)
@@ -323,9 +326,9 @@ def test_a_bad_record_is_named(job, tmp_path, line, message):
         out.seek(0)
         out.truncate()
         out.write(first + line + "\n")
-    code, lines = finish(start(file))
-    assert code == 2
-    assert message in lines[-1]["what"]
+    error, _ = fine_tune_here(file)
+    assert isinstance(error, BadInput)
+    assert message in error.what
 
 
 @pytest.mark.slow
@@ -336,14 +339,13 @@ def test_a_token_beyond_the_embedding_is_refused_where_a_record_has_it_and_only_
     spare = max(values["model"]["vocab"].values()) + 1
     values["added_tokens"].append({**values["added_tokens"][0], "id": spare, "content": "<|spare|>", "special": False})
     tokenizer.write_text(json.dumps(values))
-    code, lines = finish(start(file))
-    assert code == 0, lines
+    assert fine_tune_here(file)[0] is None
     row = {"instruction": "What?", "input": "", "output": "It is <|spare|>."}
     with (tmp_path / "train.jsonl").open("a") as out:
         out.write(json.dumps(row) + "\n")
-    code, lines = finish(start(job("used", max_steps=1)))
-    assert code == 2
-    assert f"record 41: the tokenizer makes '<|spare|>' token {spare}" in lines[-1]["what"]
+    error, _ = fine_tune_here(job("used", max_steps=1))
+    assert isinstance(error, BadInput)
+    assert f"record 41: the tokenizer makes '<|spare|>' token {spare}" in error.what
 
 
 def test_a_record_longer_than_the_model_reads_is_refused_before_training(job, tmp_path):
@@ -363,7 +365,6 @@ def test_a_training_that_is_gone_on_with_keeps_its_remat(job, tmp_path):
     work = tmp_path / "auto" / "work"
     work.mkdir(parents=True)
     (work / "remat").write_text("layer")  # what fitted beside a neighbour that has ended since
-    code, _ = finish(start(file))
-    assert code == 0
+    assert fine_tune_here(file)[0] is None
     assert (work / "remat").read_text() == "layer"
     assert json.loads((tmp_path / "auto" / "out" / "training.json").read_text())["training"]["remat"] == "layer"

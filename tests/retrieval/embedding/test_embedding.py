@@ -243,9 +243,9 @@ def test_the_real_model_gives_a_text_the_same_vector_in_any_company(real_model, 
     from retrieval.embedding.calibration import sample_texts
 
     rng = random.Random(0)
-    texts = [text[: rng.randint(4, 500)] for text in sample_texts(70)]
-    embedder = Embedder.load(real_model, device="cpu", precision=precision)
+    texts = [text[: rng.randint(4, 150)] for text in sample_texts(60)] + sample_texts(2, 600)
+    embedder = Embedder.load(real_model, device="cpu", precision=precision, rows=16)  # more of one length than a batch
     whole = embedder.encode(texts)
-    for size in (1, 2, 9, 33):
+    for size in (1, 2, 9):
         picked = rng.sample(range(len(texts)), size)
         assert np.array_equal(embedder.encode([texts[i] for i in picked]), whole[picked])

@@ -90,7 +90,7 @@ def test_every_library_that_this_code_imports_is_in_the_key(stage):
     assert imported - packages.CARRIERS <= ALL[stage].versions().keys()
 
 
-@pytest.mark.parametrize("stage", ["questions", "adapt", "records", "evaluate", "gate"])
+@pytest.mark.parametrize("stage", ["questions", "adapt", "records", "calibrate", "evaluate", "gate"])
 def test_what_finds_passages_decides_every_stage_that_searches(stage):
     code, versions = ALL[stage].code(), ALL[stage].versions()
     stores = {f"retrieval.stores.{name}_store" for name in ("faiss", "lance", "qdrant")}
@@ -120,14 +120,14 @@ def test_what_a_library_leaves_work_to_is_what_it_requires(library):
 
 
 EDITS = {
-    "retrieval/embedding/embedder.py": {"embed", "questions", "adapt", "records", "evaluate", "gate"},
-    "retrieval/stores/faiss_store.py": {"questions", "adapt", "records", "evaluate", "gate"},
-    "retrieval/stores/lance_store.py": {"questions", "adapt", "records", "evaluate", "gate"},
-    "retrieval/stores/qdrant_store.py": {"questions", "adapt", "records", "evaluate", "gate"},
-    "tasks/runtime/retriever.py": {"questions", "adapt", "records", "evaluate", "gate"},
-    "tasks/runtime/answers.py": {"evaluate", "gate"},
+    "retrieval/embedding/embedder.py": {"embed", "questions", "adapt", "records", "calibrate", "evaluate", "gate"},
+    "retrieval/stores/faiss_store.py": {"questions", "adapt", "records", "calibrate", "evaluate", "gate"},
+    "retrieval/stores/lance_store.py": {"questions", "adapt", "records", "calibrate", "evaluate", "gate"},
+    "retrieval/stores/qdrant_store.py": {"questions", "adapt", "records", "calibrate", "evaluate", "gate"},
+    "tasks/runtime/retriever.py": {"questions", "adapt", "records", "calibrate", "evaluate", "gate"},
+    "tasks/runtime/answers.py": {"calibrate", "evaluate", "gate"},
     "tasks/runtime/contenders.py": {"evaluate", "gate"},
-    "tasks/runtime/exam.py": {"evaluate", "gate"},
+    "tasks/runtime/exam.py": {"calibrate", "evaluate", "gate"},
     "tasks/runtime/general_replies.py": {"evaluate"},
     "tasks/runtime/local_teacher.py": {"questions", "evaluate"},
     "tasks/runtime/parity.py": {"export"},

@@ -1,11 +1,19 @@
 """Licences are read where they stand, named as SPDX does, and what does not go together is said."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import small_chain
+
 from data.nouns import Document
-from flows.plan import licences_of, notices_of
+from flows.licences import licences_of, warnings_of
+from flows.plan import notices_of
 from tasks.config import RunConfig
 from tasks.inputs.licences import UNKNOWN, Licences, of_documents, of_model, of_teacher, spdx
+from tasks.store.store import Store
 
 NONE = "No document names a licence: set `licences.documents`."
 
@@ -67,6 +75,15 @@ def test_what_does_not_go_together_is_said():
     ]
     assert "2 of the documents name no" in Licences("MIT", "MIT", documents={"": 2, "MIT": 1}).gaps()[0]
     assert "licences.base" in Licences().gaps()[0]
+
+
+def test_a_run_warns_of_what_its_documents_are_under(tmp_path):
+    ingest = small_chain.write_chain(Store(tmp_path / "raft"))["ingest"]
+    config = RunConfig(store=str(tmp_path / "raft"))
+    assert warnings_of(config, ingest) == [NONE]
+    named = config.model_copy(update={"licences": config.licences.model_copy(update={"documents": "CC-BY-NC-4.0"})})
+    [sentence] = warnings_of(named, ingest)
+    assert sentence == "Documents stand under CC-BY-NC-4.0, which may not allow an adapter made of them."
 
 
 def test_the_plan_warns_of_a_teacher_whose_output_may_not_be_trained_on(tmp_path):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from flows.calls import NAMES
 from tasks.config import RunConfig
 from tasks.inputs.corpus import Corpus
 from tasks.upkeep.estimates import RULES, estimate, workload
@@ -66,7 +67,7 @@ def test_what_is_built_is_counted_and_its_rate_is_used():
     assert cached.basis.startswith("rough"), "what came from a cache says nothing of the time of the rest"
     assert estimate("export", config, work, result(40)).seconds == 40
     assert estimate("no such stage", config, work, None) is None
-    assert {"ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"} == set(RULES)
+    assert {*NAMES} == set(RULES)
 
 
 def test_the_size_of_a_base_is_read_from_the_headers_of_its_weights(tmp_path):

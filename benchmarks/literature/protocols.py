@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.nouns import digest
+from literature import parts
 
+BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 RIVAL_FIELDS = ("epochs", "learning_rate", "rank", "shuffled", "trainer")  # that leave records and prompts as they are
 TRAINERS = {"jora": "jora_engine.training.job", "peft": "peft_reference"}
-TEST_ARTICLES = 14  # of SQuAD's 48; the other 34 are trained on
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class Protocol:
 
     Attributes:
         folder, corpus: where the set lies under the shared data.
-        train, test: questions taken, drawn by hash from each side; test None = all of the official test.
+        train: questions of the part that trains, drawn by hash.
+        test: questions of the part that is asked, drawn by hash; None = all of them.
+        refusal: questions whose oracle is taken away to see whether a refusal follows, and as many whose is left.
         passages: retrieved for each test question, and shown in a training record (oracles included).
         min_distractors: where given, a training record shows so many distractors or more, drawn by hash.
         max_tokens: of a training record; distractors are dropped until it fits.
@@ -31,7 +34,10 @@ class Protocol:
         order: of the passages in a training record (`RecordOptions.order`).
         trainer: `jora`, or `peft` for transformers + PEFT (`peft_reference.py`).
         copy_quotes: base and adapter can only quote words of a passage (`data.prompting.copying`).
+        chunk_tokens: documents are cut to chunks of so many tokens of the embedder; None = each is one passage.
         shuffled: train on the outputs of other records: a regression planted to see whether it is called one.
+        base: the model that is adapted; a folder goes by its name.
+        seed: of every draw but that of the parts.
     """
 
     folder: str
@@ -53,9 +59,17 @@ class Protocol:
     max_new_tokens: int = 128
     copy_quotes: bool = False
     mode: str = "hybrid"
+    chunk_tokens: int | None = None
+    refusal: int = 150
     trainer: str = "jora"
     shuffled: bool = False
+    base: str = BASE
     seed: int = 0
+
+    def digest_for(self, name: str, arm: str) -> str:
+        """What tells this protocol from others for one arm of a set; the same for every seed."""
+        fields = dataclasses.asdict(self) | {"seed": None, "refusal": None}
+        return digest(json.dumps([name, arm, parts.VERSION, fields], sort_keys=True))
 
 
 PROTOCOLS = {
@@ -85,6 +99,16 @@ PROTOCOLS = {
         row_tokens=1600,
         order="retrieved",
     ),
+    "covidqa": Protocol(
+        *("covidqa_half", "corpus.jsonl", 600, None),
+        passages=4,
+        max_tokens=960,
+        row_tokens=1920,
+        min_distractors=0,
+        order="retrieved",
+        epochs=2,
+        chunk_tokens=128,
+    ),
 }
 
 
@@ -105,24 +129,12 @@ def varied(protocol: Protocol, changes: Sequence[str]) -> Protocol:
     return protocol
 
 
-def draw(name: str, protocol: Protocol, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Question rows of each side: articles for SQuAD, the official split for the others; drawn by hash."""
-    articles = {unit_of(row["gold_doc_ids"][0]) for row in rows}
-    held_out = sorted(articles, key=lambda a: digest("article", str(protocol.seed), a))[:TEST_ARTICLES]
-
-    def side(row: Mapping[str, Any]) -> str:
-        if name == "pubmedqa":
-            return str(row["split"])
-        if name == "hotpotqa":
-            return "test" if row["source"] == "amor_test_fullwiki" else "train"
-        return "test" if unit_of(row["gold_doc_ids"][0]) in held_out else "train"
-
+def draw(
+    protocol: Protocol, rows: Sequence[Mapping[str, Any]], part_of: Mapping[str, parts.Part], part: parts.Part
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Question rows that are trained on, and of the part that is asked, each drawn by hash."""
     order = sorted(rows, key=lambda row: digest("draw", str(protocol.seed), str(row["id"])))
-    sides = {s: [row for row in order if side(row) == s] for s in ("train", "test")}
-    spare = (protocol.test or len(sides["test"])) + 20  # some cannot be placed
-    return {"train": sides["train"][: protocol.train], "test": sides["test"][:spare]}
-
-
-def unit_of(source: str) -> str:
-    """The article of a SQuAD paragraph (`Article#3`); elsewhere the document itself."""
-    return source.split("#")[0]
+    train = [row for row in order if part_of[str(row["id"])] == "train"]
+    asked = [row for row in order if part_of[str(row["id"])] == part]
+    spare = (protocol.test or len(asked)) + 20  # some cannot be placed
+    return {"train": train[: protocol.train], "test": asked[:spare]}

@@ -1,0 +1,20 @@
+"""The section `ask`: how the finished adapter is asked, by `raft ask` and `raft serve` alike."""
+
+from __future__ import annotations
+
+from tasks.build.section import Section, setting
+
+
+class AskConfig(Section):
+    """What is promised of the answers that are given."""
+
+    citation_error: float | None = setting(
+        None,
+        "Of the answers given, the share that may cite wrongly, such as 0.1; an answer whose citation is less sure is "
+        "withheld. Calibrated on validation questions for each adapter and kept in its raft.json; null = no such limit",
+        gt=0,
+        lt=1,
+    )
+    copy_quotes: bool = setting(
+        False, "With citation_error: calibrate, and ask, with quotes copied from the passages (--copy-quotes)"
+    )

@@ -1,0 +1,308 @@
+"""The clean protocol of `raft_literature.py`: parts that no run can mix, rows that are written once, their table."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows"))
+import tiny
+from literature.arms import ARMS, closed_records, refusal_questions, shown_to
+from literature.corpora import read, read_corpus
+from literature.figures import figures_of, refusal_figures
+from literature.parts import DEVELOPMENT_UNITS, TEST_UNITS, documents_of, parts_of, unit_of
+from literature.protocols import PROTOCOLS, draw, varied
+from literature.rows import Place, commit_of, refuse_second, table
+
+from data.nouns import Chunk, Document, Record, digest, text_sha256
+from data.prompting.contract import load_template, render
+from data.records.split_sides import unit_draw
+from retrieval.search import Retriever
+
+ARTICLES = [f"Article_{n:02}" for n in range(40)]
+
+
+def questions(articles=ARTICLES, each=3):
+    return [
+        {"id": f"{a}-{n}", "question": f"What is {n} of {a}?", "answers": [f"x{n}"], "gold_doc_ids": [f"{a}#{n}"]}
+        for a in articles
+        for n in range(each)
+    ]
+
+
+def test_an_article_is_in_one_part_and_no_seed_moves_it():
+    rows = questions()
+    parts = parts_of("squad", rows)
+    by_article = {unit_of(row["gold_doc_ids"][0]): parts[row["id"]] for row in rows}
+    assert all(by_article[unit_of(row["gold_doc_ids"][0])] == parts[row["id"]] for row in rows)
+    counts = [sum(part == name for part in by_article.values()) for name in ("development", "test", "train")]
+    assert counts == [DEVELOPMENT_UNITS["squad"], TEST_UNITS["squad"], 40 - 28]
+    drawn = [
+        draw(dataclasses.replace(PROTOCOLS["squad"], seed=seed, test=None), rows, parts, "test") for seed in (0, 1)
+    ]
+    assert {row["id"] for row in drawn[0]["test"]} == {row["id"] for row in drawn[1]["test"]}
+    assert [row["id"] for row in drawn[0]["test"]] != [row["id"] for row in drawn[1]["test"]]
+
+
+def test_what_was_reported_before_is_development():
+    before = sorted(set(ARTICLES), key=lambda article: digest("article", "0", article))[:14]
+    parts = parts_of("squad", questions())
+    assert {unit_of(key.rpartition("-")[0]) for key, part in parts.items() if part == "development"} == set(before)
+    rows = [{"id": str(n), "split": "test" if n % 2 else "train", "gold_doc_ids": [str(n)]} for n in range(800)]
+    official = parts_of("pubmedqa", rows)
+    assert all((official[row["id"]] == "development") == (row["split"] == "test") for row in rows)
+    assert sum(part == "test" for part in official.values()) == TEST_UNITS["pubmedqa"]
+
+
+def test_a_document_that_both_sides_name_is_not_for_training():
+    rows = [
+        {"id": "a", "split": "train", "gold_doc_ids": ["both", "own"]},
+        {"id": "b", "split": "test", "gold_doc_ids": ["both"]},
+    ]
+    units = documents_of(rows, {"a": "train", "b": "development"})
+    assert units == {"both": "development", "own": "train"}
+
+
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+def test_parts_of_the_shared_sets_do_not_touch(name, shared_data):
+    rows = read(shared_data / PROTOCOLS[name].folder / "questions.jsonl")
+    parts = parts_of(name, rows)
+    assert set(parts.values()) == {"development", "test", "train"}
+    if name in DEVELOPMENT_UNITS:
+        sides = {}
+        for row in rows:
+            sides.setdefault(unit_of(row["gold_doc_ids"][0]), set()).add(parts[row["id"]])
+        assert all(len(side) == 1 for side in sides.values())
+    if name == "covidqa":  # `retriever_adaptation.py` has read the papers below .5
+        assert all(unit_draw(0, row["gold_doc_ids"][0]) >= 0.5 for row in rows if parts[row["id"]] == "test")
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory):
+    """part -> records of a set of 40 articles of two paragraphs, composed for a run that asks that part."""
+    import raft_literature
+
+    base = tiny.make_base(tmp_path_factory.mktemp("base") / "base")
+    rows = questions(each=2)
+    chunks, documents = [], []
+    for row in rows:
+        source = row["gold_doc_ids"][0]
+        article, _, number = source.partition("#")
+        text = f"The paragraph about {article} says that number {number} of it is {row['answers'][0]} and no other."
+        documents.append(Document(digest(source), source, article, text, "text/plain", text_sha256(text)))
+        key = digest(source, "0", text)
+        chunks.append(Chunk(key, digest(source), 0, text, 0, len(text), 0, text_sha256(text), source, article))
+    protocol = dataclasses.replace(PROTOCOLS["squad"], mode="lexical", max_tokens=4096, p_oracle=0.5)
+    parts, retriever = parts_of("squad", rows), Retriever(None, None, chunks, mode="lexical")
+    models = dataclasses.make_dataclass("Files", ["folder"])(base)
+    return (
+        {
+            part: raft_literature.compose(
+                protocol,
+                draw(protocol, rows, parts, part),
+                documents_of(rows, parts),
+                chunks,
+                documents,
+                retriever,
+                models,
+            )
+            for part in ("development", "test")
+        },
+        {row["question"]: parts[row["id"]] for row in rows},
+        {c.document_id: unit_of(c.source) for c in chunks},
+        rows,
+    )
+
+
+@pytest.mark.slow
+def test_what_trains_is_the_same_whichever_part_is_asked(composed):
+    records, part_of, _, _ = composed
+    assert [r.to_dict() for r in records["development"].train] == [r.to_dict() for r in records["test"].train]
+    assert {part_of[r.metadata["question"]] for r in records["test"].train} == {"train"}
+    assert {part_of[r.metadata["question"]] for r in records["test"].test} == {"test"}
+    assert {part_of[r.metadata["question"]] for r in records["development"].test} == {"development"}
+
+
+@pytest.mark.slow
+def test_no_passage_of_a_part_that_is_asked_stands_in_a_training_record(composed):
+    records, _, article_of, rows = composed
+    parts = parts_of("squad", rows)
+    part_of_article = {unit_of(row["gold_doc_ids"][0]): parts[row["id"]] for row in rows}
+    shown = {
+        part_of_article[article_of[p["document_id"]]] for r in records["test"].train for p in r.metadata["passages"]
+    }
+    assert shown == {"train"}
+
+
+@pytest.mark.slow
+def test_domain_fine_tuning_sees_no_passage_and_learns_the_answer_alone(composed):
+    train = composed[0]["test"].train
+    closed = closed_records(train, lambda text: len(text.split()))
+    assert len(closed) == len({record.metadata["question_id"] for record in train})
+    for record in closed:
+        assert record.input == ""
+        assert record.output == f"<ANSWER>: {record.metadata['answers'][0]}"
+        assert record.metadata["question"] in record.instruction
+
+
+def chunk(name):
+    return Chunk(name, f"d-{name}", 0, f"text of {name}", 0, 4, 0, "", f"{name}.md", name)
+
+
+def record(number, oracle):
+    meta = {
+        **{"record_id": f"r{number}", "question_id": f"q{number}", "question": f"Question {number}?", "documents": ""},
+        **{"answers": ["yes"], "oracle_ids": [oracle], "document_type": "", "kind": "", "difficulty": 1},
+        **{"document_ids": [f"d-{oracle}"], "output_tokens": 3},
+    }
+    return Record("", "", "", meta)
+
+
+def test_arms_differ_in_who_answers_and_what_is_shown():
+    template, one = load_template("numbered"), record(1, "a")
+    shown = {key: shown_to(arm, one, [chunk("a"), chunk("b")], True, template) for key, arm in ARMS.items()}
+    assert [len(shown[key].metadata["passages"]) for key in ARMS] == [0, 2, 0, 2, 2]
+    assert shown["rag"].instruction == shown["raft"].instruction
+    direct = render("Question 1?", [], template=load_template("direct"), may_refuse=False)
+    assert (shown["dsf"].instruction, shown["dsf"].input) == direct
+
+
+def test_refusal_is_measured_where_the_oracle_was_there_to_be_taken():
+    records = [record(n, "a" if n % 3 else "z") for n in range(9)]  # z is never retrieved
+    hits = [[chunk("a"), chunk("b")]] * 9
+    places = refusal_questions(records, hits, 150, seed=0)
+    assert len(places) == len(set(places)) == 6
+    assert all(n % 3 for n in places)
+    assert len(refusal_questions(records, hits, 2, seed=0)) == 4
+    assert refusal_questions([], [], 150, seed=0) == []
+
+
+def answered(number, f1, refused=False):
+    return {"metrics": {"f1": f1}, "group": f"g{number}", "refused": refused}
+
+
+def test_figures_of_an_arm_are_paired_with_base_and_rag():
+    rows = [answered(n, 0.5) for n in range(12)]
+    reference = [answered(n, 0.25) for n in range(12)]
+    figures = figures_of(rows, reference, seed=0)
+    assert figures["f1"] == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 12}
+    assert figures["f1_over_rag"]["value"] == 0.25
+    assert "accuracy" not in figures
+    taken = [answered(n, None, refused=n < 6) for n in range(12)]
+    left = [answered(n, 1.0, refused=n < 2) for n in range(12)]
+    refusals = refusal_figures(taken, left, seed=0)
+    assert refusals["refusal_recall"]["value"] == 0.5
+    assert refusals["refusal_precision"]["value"] == 0.75
+    assert "refusal_precision" not in refusal_figures([answered(1, None)], [], seed=0)  # nothing was refused
+
+
+def row_of(arm="raft", part="test", protocol=PROTOCOLS["squad"], value=0.4, **changes):
+    return {
+        **{
+            "set": "squad",
+            "part": part,
+            "arm": arm,
+            "seed": protocol.seed,
+            "digest": protocol.digest_for("squad", arm),
+        },
+        **{"protocol": dataclasses.asdict(protocol), "questions": 300, "commit": "c0ffee" * 6, "date": "2026-11-29"},
+        "figures": {"f1": {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 300}},
+        **changes,
+    }
+
+
+def test_the_test_part_is_asked_once_for_a_protocol_and_seed(tmp_path):
+    place, protocol = Place(tmp_path), PROTOCOLS["squad"]
+    refuse_second(place, "squad", ["raft", "rag"], protocol)  # nothing there yet
+    place.write(row_of(), "squad", "raft", protocol)
+    with pytest.raises(SystemExit, match=r"raft was evaluated .* at commit c0ffee.*not asked yet: --arm rag"):
+        refuse_second(place, "squad", ["raft", "rag"], protocol)
+    with pytest.raises(FileExistsError):
+        place.write(row_of(value=0.9), "squad", "raft", protocol)
+    for other in (dataclasses.replace(protocol, seed=1), dataclasses.replace(protocol, epochs=2)):
+        refuse_second(place, "squad", ["raft", "rag"], other)
+    same = varied(protocol, ["refusal=20"])  # how much is measured is no other protocol
+    with pytest.raises(SystemExit):
+        refuse_second(place, "squad", ["raft"], same)
+    place.write(row_of(part="development"), "squad", "raft", protocol)
+    place.write(row_of(part="development", value=0.5), "squad", "raft", protocol)
+    assert [row["figures"]["f1"]["value"] for row in place.read("development")] == [0.5]
+
+
+def test_the_table_shows_spread_variants_and_what_is_missing(tmp_path):
+    place, protocol = Place(tmp_path), PROTOCOLS["squad"]
+    for seed, value in ((0, 0.4), (1, 0.5)):
+        seeded = dataclasses.replace(protocol, seed=seed)
+        place.write(row_of(protocol=seeded, value=value), "squad", "raft", seeded)
+    more = dataclasses.replace(protocol, epochs=2)
+    place.write(row_of(protocol=more, value=0.6), "squad", "raft", more)
+    text = table(list(place.read("test")), ["squad"], "test")
+    assert "| RAFT | 0, 1 | 300 / 300 | 0.450 (0.400 to 0.500) |" in text
+    assert "| RAFT (epochs=2) | 0 | 300 | 0.600 [0.500, 0.700] |" in text
+    assert "asked with 2 protocols" in text
+    assert "squad: RAFT, seed 2" in text
+    assert "squad: base + RAG, seed 0, 1, 2" in text
+    assert "Missing: squad: base, closed book" in table([], ["squad"], "development")
+
+
+def test_rows_name_their_commit_and_whether_the_code_was_changed_since(tmp_path):
+    assert commit_of(tmp_path) == ("", True)
+
+    def git(*arguments):
+        author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *author, *arguments], check=True, capture_output=True)
+
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("a = 1\n")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    (tmp_path / "row.json").write_text("{}")  # untracked: a row of the run before
+    commit, changed = commit_of(tmp_path)
+    assert len(commit) == 40
+    assert not changed
+    (tmp_path / "code.py").write_text("a = 2\n")
+    assert commit_of(tmp_path) == (commit, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--part", "test"], "choices are made on --part development"),
+        (["--final"], "choices are made on --part development"),
+        (["--part", "test", "--final", "--quick"], "neither --quick nor --rival"),
+        (["--vary", "base=other"], "given with --base"),
+    ],
+)
+def test_the_test_part_cannot_be_asked_in_passing(options, words, tmp_path, monkeypatch, capsys):
+    import raft_literature
+
+    monkeypatch.setattr(sys, "argv", ["raft_literature.py", "--data", str(tmp_path), *options])
+    with pytest.raises(SystemExit):
+        raft_literature.main()
+    assert words in capsys.readouterr().err
+
+
+def test_show_runs_nothing_and_needs_no_data(tmp_path, monkeypatch, capsys):
+    import raft_literature
+
+    Place(tmp_path).write(row_of(part="development"), "squad", "raft", PROTOCOLS["squad"])
+    monkeypatch.setattr(sys, "argv", ["x", "--show", "--set", "squad", "--rows", str(tmp_path), "--data", "/nowhere"])
+    assert raft_literature.main() == 0
+    out = capsys.readouterr().out
+    assert "## development" in out
+    assert "| RAFT | 0 | 300 | 0.400 [0.300, 0.500] |" in out
+
+
+def test_long_documents_are_cut_to_chunks_of_the_embedders_tokens(tmp_path):
+    base = tiny.make_base(tmp_path / "base")
+    text = " ".join(f"Sentence {n} of the paper says something." for n in range(60))
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"id": "p", "title": "Paper", "text": text}) + "\n")
+    whole, [document] = read_corpus(tmp_path / "corpus.jsonl")
+    cut, _ = read_corpus(tmp_path / "corpus.jsonl", 128, base / "tokenizer.json")
+    assert [c.text for c in whole] == [text]
+    assert len(cut) > 5
+    assert all(text[c.start : c.end] == c.text and c.document_id == document.id for c in cut)

@@ -1,0 +1,77 @@
+"""An answer whose citation is less sure than its adapter was calibrated for is withheld, for whoever asks."""
+
+import pytest
+
+from data.prompting.contract import CitedQuote, load_template, prompt_contract, render_output
+from retrieval.search import Citation
+from serving.content import finished
+from tasks.runtime.asking import Asked, put
+
+TEMPLATE = load_template("numbered")
+CITING = {"level": 0.1, "threshold": 0.2, "documents": 20, "questions": 90, "coverage": 0.7, "error": 0.05}
+TEXTS = ("The mill stands in Alder.", "The bridge stands in Birch.")
+
+
+def citation(number, score):
+    place = ("docs/a.md", "a", None, 0, 9, ())
+    return Citation(f"c{number}", *place, score, number, TEXTS[number - 1])
+
+
+def asked(ahead, citing=CITING):
+    return Asked("What?", (citation(1, 0.5 + ahead), citation(2, 0.5)), TEMPLATE, True, citing)
+
+
+def reply(passage=1, text="The mill"):
+    return render_output("a mill", [CitedQuote(passage, text)], template=TEMPLATE)
+
+
+def test_an_answer_below_the_threshold_is_withheld_and_the_refusal_takes_its_place():
+    sure, unsure = asked(0.3).read(reply()), asked(0.1).read(reply())
+    assert (sure["answer"], sure["refused"], sure["withheld"]) == ("a mill", False, False)
+    assert (unsure["answer"], unsure["refused"], unsure["withheld"]) == (TEMPLATE.refusal, True, True)
+    assert unsure["text"] == reply()
+    assert unsure["quotes"] == sure["quotes"]
+
+
+@pytest.mark.parametrize("text", [reply(1, "The bridge"), render_output("a mill", template=TEMPLATE), "a mill"])
+def test_an_answer_that_quotes_nothing_it_was_shown_is_withheld(text):
+    assert asked(0.9).read(text)["withheld"]
+
+
+def test_citing_the_second_passage_is_less_sure_the_further_it_is_behind():
+    assert asked(0.3).read(reply(2, "The bridge"))["withheld"]
+    assert asked(-0.3).read(reply(2, "The bridge"))["withheld"] is False
+
+
+def test_a_refusal_is_not_withheld():
+    read = asked(0.0).read(f"{TEMPLATE.answer_marker} {TEMPLATE.refusal}")
+    assert (read["refused"], read["withheld"]) == (True, False)
+
+
+def test_without_a_calibration_every_answer_is_given_as_before():
+    read = asked(0.0, {}).read(reply())
+    assert read["answer"] == "a mill"
+    assert "withheld" not in read
+
+
+def test_the_server_gives_the_refusal_and_no_citation():
+    assert finished(reply(), asked(0.1), "/v1/passages/x") == (TEMPLATE.refusal, [])
+    content, annotations = finished(reply(), asked(0.3), "/v1/passages/x")
+    assert content.startswith("a mill")
+    assert len(annotations) == 1
+
+
+class Search:
+    """A retriever with two passages."""
+
+    def search(self, queries, k, where=None):
+        return [[1, 2][:k] for _ in queries]
+
+    def cite(self, hit):
+        return citation(hit, 0.5)
+
+
+def test_the_contract_carries_the_calibration_to_whoever_asks():
+    contract = prompt_contract(TEMPLATE, passages=2, may_refuse=True)
+    assert put("What?", Search(), TEMPLATE, contract).citing == {}
+    assert put("What?", Search(), TEMPLATE, {**contract, "citing": CITING}).citing == CITING
