@@ -191,11 +191,13 @@ def test_requests_that_wait_for_a_search_are_in_the_queue_too(served, http, monk
         replies = [
             pool.submit(httpx.post, f"{served.url}/v1/chat/completions", json=values, timeout=600) for _ in range(3)
         ]
-        until(lambda: served.server.searching == 3)
-        assert "raft_requests_searching 3.0" in http.get("/metrics").text
-        for path in (*ROUTES, "/v1/embeddings"):
-            assert http.post(path, json={**values, **ROUTES.get(path, {})}).status_code == 429
-        free.set()
+        try:
+            until(lambda: served.server.searching == 3)
+            assert "raft_requests_searching 3.0" in http.get("/metrics").text
+            for path in (*ROUTES, "/v1/embeddings"):
+                assert http.post(path, json={**values, **ROUTES.get(path, {})}).status_code == 429
+        finally:
+            free.set()
         assert [reply.result().status_code for reply in replies] == [200] * 3
     assert served.server.searching == counts.under_way == 0
 
