@@ -63,6 +63,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, help="pairs of blocks instead of each arm's own number")
     parser.add_argument("--rows", type=int, default=8, help="requests answered side by side")
     parser.add_argument("--rank", type=int, default=8, help="of the adapters, on all linear layers")
+    parser.add_argument("--adapters", type=Path, help="folder for the adapters, kept for the next run (10 GB)")
     parser.add_argument("--adapter-memory", type=int, default=1024, help="MiB for adapters in host memory")
     args = parser.parse_args()
     sizes = QUICK if args.quick else WHOLE

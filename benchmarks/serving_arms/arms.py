@@ -121,9 +121,10 @@ class Bench:
 
     def adapters(self, count: int) -> list[Path]:
         """Folders of the first `count` adapters, made when they are asked for."""
-        have = len(self._adapters)
+        have, rank = len(self._adapters), self.options.rank
         if have < count:
-            self._adapters += make_adapters(self.base, self.place / "adapters", range(have, count), self.options.rank)
+            root = (self.options.adapters or self.place / "adapters") / f"rank-{rank}"
+            self._adapters += make_adapters(self.base, root, range(have, count), rank)
         return self._adapters[:count]
 
     @property

@@ -33,10 +33,15 @@ def make_adapters(
     extra: Mapping[str, Any] | None = None,
     size: float = 0.02,
 ) -> list[Path]:
-    """Adapters of random factors of that size, B not 0, on all linear layers; `extra` goes into raft.json."""
+    """Adapters of random factors of that size, B not 0, on all linear layers, where they are not there yet; `extra` goes
+    into raft.json."""
     model, lora, out = read_model_config(base), LoraConfig(rank=rank, alpha=float(rank)), []
     shapes = {name: linear_layers(model)[name].shape for name in lora.targets(model)}
     for number in numbers:
+        folder = root / f"a{number}"
+        if folder.is_dir():  # of an earlier run: folders appear whole
+            out.append(folder)
+            continue
         rng = np.random.default_rng(number)
         factors = {
             name: {
@@ -45,7 +50,7 @@ def make_adapters(
             }
             for name, (rows, columns) in shapes.items()
         }
-        out.append(write_adapter(root / f"a{number}", factors, lora, model, "base", extra))
+        out.append(write_adapter(folder, factors, lora, model, "base", extra))
     return out
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,14 @@ from engines import make_adapter
 from jax import lax
 
 from jora_engine.config.lora import LoraConfig
+from jora_engine.generation import decode as programs
 from jora_engine.generation.adapter_layout import layout_for
 from jora_engine.generation.adapter_memory import prepare_adapter
 from jora_engine.generation.adapter_slots import AdapterSlots
+from jora_engine.generation.batching import Engine
 from jora_engine.generation.compiles import count_compiles, watch_compiles
+from jora_engine.generation.loaded import load_model
+from jora_engine.generation.row_arrays import row_arrays
 from jora_engine.model.lora import Slotted
 
 RANKS = (1, 2, 3, 8, 16, 33, 64)  # a kernel of LoRAX was wrong for some
@@ -132,3 +137,17 @@ def test_adapters_have_one_digest_exactly_if_they_answer_alike(model, base_folde
     config = folder / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "lora_alpha": 8.0}))
     assert prepare_adapter(folder, model.config, "float32").digest != want
+
+
+@pytest.mark.slow
+def test_a_decode_call_does_not_make_the_stack_anew(base_folder):
+    """Held as bits, every factor of every slot became a bfloat16 array again at the beginning of each call."""
+    model = load_model(base_folder, dtype="bfloat16")
+    engine = Engine(model, 8, adapter_rank=8)
+    arrays = row_arrays([None] * 8, model.tokenizer.eos_ids)
+    barred = np.zeros((8, model.config.vocab_size), bool)
+    program = programs.decode.lower(
+        model.params, model.layers, engine.slots.layers, engine._cache, *arrays, barred, config=model.config
+    ).compile()
+    assert "while(" in program.as_text()
+    assert not re.search(r"= bf16\[\S* bitcast-convert\(", program.as_text())
