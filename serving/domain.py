@@ -6,6 +6,7 @@ folder, so that two versions of one adapter may have different prompts.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -88,7 +89,7 @@ def fitting(asked: Asked, tokenizer: Tokenizer, room: int) -> tuple[Asked, list[
         prompt = tokenizer.apply_chat_template(asked.messages(), add_generation_prompt=True)
         if len(prompt) <= room or not asked.citations:
             return asked, prompt
-        asked = Asked(asked.question, asked.citations[:-1], asked.template, asked.may_refuse)
+        asked = dataclasses.replace(asked, citations=asked.citations[:-1])
 
 
 def ask_domain(domain: Domain, version: ServedVersion, question: str) -> Asked:

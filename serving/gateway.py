@@ -64,8 +64,10 @@ class Plan:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def settled(self, text: str) -> str:
-        """The content that stands fast while a text grows."""
-        return growing(text, self.asked.template) if self.asked else text
+        """The content that stands fast while a text grows; of an answer that may be withheld, nothing does."""
+        if self.asked is None:
+            return text
+        return "" if self.asked.citing else growing(text, self.asked.template)
 
     def content(self, text: str) -> Content:
         """The whole content and its annotations."""
@@ -271,7 +273,10 @@ class Gateway:
         if room < (request.new_tokens or 1):
             raise self._too_long(len(prompt), request)
         allowed = None
-        if request.copy_quotes and asked and tokenizer:
+        copied = request.copy_quotes
+        if copied is None and asked:  # a threshold holds for answers that were written as those it was chosen on
+            copied = bool(asked.citing.get("copy_quotes"))
+        if copied and asked and tokenizer:
             with self._lock:
                 self._vocabulary = self._vocabulary or TokenBytes(tokenizer.token_bytes())
             allowed = QuoteCopier(self._vocabulary, asked.template, asked.texts).allowed

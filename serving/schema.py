@@ -76,7 +76,7 @@ class TextRequest(BaseModel):
     stream_options: StreamOptions | None = None
     n: int = 1
     ignore_eos: bool = False
-    copy_quotes: bool = False
+    copy_quotes: bool | None = None
     sources: Sources | None = None
 
     @field_validator("stop", mode="before")
@@ -89,7 +89,7 @@ class TextRequest(BaseModel):
             raise ValueError(f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARACTERS} characters")
         return stops
 
-    @field_validator("stream", "n", "ignore_eos", "copy_quotes", mode="before")
+    @field_validator("stream", "n", "ignore_eos", mode="before")
     @classmethod
     def _absent(cls, value: Any, info: Any) -> Any:
         return cls.model_fields[info.field_name].default if value is None else value
