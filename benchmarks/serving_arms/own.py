@@ -33,8 +33,8 @@ def make_adapters(
     extra: Mapping[str, Any] | None = None,
     size: float = 0.02,
 ) -> list[Path]:
-    """Adapters of random factors of that size, B not 0, on all linear layers, where they are not there yet; `extra` goes
-    into raft.json."""
+    """Adapters of random factors of that size, B not 0, on all linear layers, where none is yet; `extra` goes into
+    raft.json."""
     model, lora, out = read_model_config(base), LoraConfig(rank=rank, alpha=float(rank)), []
     shapes = {name: linear_layers(model)[name].shape for name in lora.targets(model)}
     for number in numbers:
