@@ -32,6 +32,7 @@ from serving.telemetry import SILENT, Trace
 from tasks.runtime.asking import Asked
 
 if TYPE_CHECKING:
+    from jora_engine.generation.batching import Engine
     from retrieval.embedding.embedder import Embedder
 
 log = logging.getLogger("raft.serving")
@@ -128,6 +129,22 @@ class Gateway:
             except BadInput as error:
                 broken[name] = str(error)
         return rank, broken
+
+    def probe(self, engine: Engine) -> dict[str, str]:
+        """Has the engine answer through each adapter in use, while it serves nobody yet; one that changes nothing is
+        not listed.
+
+        Returns:
+            By domain why its adapter cannot be used.
+        """
+        broken = {}
+        for name, domain in self.domains.items():
+            if self._usable(domain) and (key := self._registered(domain.find(None))):
+                try:
+                    engine.probe(key)
+                except BadInput as error:
+                    broken[name] = str(error)
+        return broken
 
     def check(self, name: str) -> None:
         """Raises `ApiError` where no model can be asked for by that name."""

@@ -1,12 +1,15 @@
-"""What is listed, and what a name stands for, without HTTP and without an engine."""
+"""What is listed, and what a name stands for, without HTTP."""
 
 import pytest
 from tiny_server import CONTEXT
 
+from jora_engine.adapters.peft_folder import write_adapter
+from jora_engine.config.lora import LoraConfig
 from jora_engine.files.weights import read_model_config
 from jora_engine.generation.adapter_memory import AdapterMemory
+from jora_engine.model.lora import init_lora
 from raft_errors import BadInput
-from serving.domain import Domain
+from serving.domain import Domain, ServedVersion
 from serving.errors import ApiError
 from serving.gateway import Gateway, is_page_task
 from serving.schema import ChatRequest
@@ -35,6 +38,26 @@ def test_adapters_are_read_and_checked_before_they_are_listed(gateway):
     with pytest.raises(ApiError) as error:
         gateway.plan(ChatRequest(model="broken", messages=[{"role": "user", "content": "?"}]))
     assert (error.value.status, error.value.code) == (400, "adapter_broken")
+
+
+def test_an_adapter_is_listed_once_the_engine_has_answered_through_it(base, versions, towns, engine, tmp_path):
+    config, lora = read_model_config(base), LoraConfig(rank=2, alpha=4.0)
+    factors = {name: {"a": ab["a"], "b": ab["b"] + 1e15} for name, ab in init_lora(lora, config, 1).items()}
+    contract = {"prompt": versions[1].contract}
+    folder = write_adapter(tmp_path / "huge", factors, lora, config, "base", contract)
+    domains = {
+        "good": Domain("good", towns, lambda number: versions[2]),
+        "huge": Domain("huge", towns, lambda number: ServedVersion("huge@1", folder)),
+    }
+    gateway = Gateway(base, {}, domains, engine.adapters, CONTEXT, "test")
+    assert gateway.prepare()[1] == {}
+    broken = gateway.probe(engine)
+    assert list(broken) == ["huge"]
+    assert "gives numbers that are not finite" in broken["huge"]
+    assert gateway.names() == ["base", "good"]
+    with pytest.raises(ApiError) as error:
+        gateway.plan(ChatRequest(model="huge", messages=[{"role": "user", "content": "?"}]))
+    assert error.value.code == "adapter_broken"
 
 
 @pytest.mark.parametrize("name", ["base", "auto", "mix", "", "a/raw", "a@1", "a:b", ".a"])

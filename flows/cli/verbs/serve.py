@@ -111,6 +111,8 @@ def serve(
     def warm() -> None:
         out.print("compiling")
         engine.warm(longest)
+        for name_, reason_ in gateway.probe(engine).items():
+            warn(f"{name_} is not listed: {reason_}")
 
     run_server(
         server,
