@@ -87,7 +87,8 @@ BYSTANDERS = {
     "hashes and copies between the processes of datasets": "cloudpickle dill multiprocess psutil xxhash",
     "near-duplicates, which are no part of one file": "datasketch scipy",
     "what others are written with": "cffi pycparser six simplejson",
-    "tensors, which datasets looks for and no row is": "torch opt-einsum threadpoolctl networkx jinja2 markupsafe",
+    "tensors, which datasets looks for and no row is": "torch opt-einsum threadpoolctl networkx jinja2 markupsafe "
+    "cuda-bindings cuda-pathfinder",
     "measuring": "opentelemetry-api coverage pytest pytest-cov",
     "a start file in each virtual environment (_distutils_hack), loaded with every Python": "setuptools",
     "this project": "jora-raft",
