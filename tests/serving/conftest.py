@@ -136,9 +136,8 @@ def scripted(served, monkeypatch):
             job = Job(request)
 
             def write():
-                for end in range(0, len(text), 7):
+                for end in (*range(0, len(text), 7), len(text)) if on_text else ():
                     on_text(text[:end])
-                on_text(text)
                 job.completion = Completion(text, tuple(range(5)), "stop")
                 on_done(job)
 
