@@ -17,7 +17,7 @@ from tiny import TOWNS
 
 pytestmark = pytest.mark.slow
 
-
+REPLIES = "SELECT count(*) FROM items WHERE hex(substr(value, 9, 1)) = '00'"
 ASKED = {
     "known for": ("What is the town of {} known for?", r"is known for ([^.]*)"),
     "gates": ("Who opens the gates of {} every morning?", r"the gates are opened every morning ([^.]*)"),
@@ -86,7 +86,7 @@ def test_after_kill_9_in_the_middle_nothing_is_paid_twice_and_the_result_is_the_
     endpoint.hold_after = 5
     asking.raft("index", "--no-prefect")  # here, where the libraries are loaded already
     process = asking.start("questions", "--no-prefect")
-    wait_for_rows(tmp_path / ".raft" / "cache" / "questions.sqlite", 5, process)
+    wait_for_replies(tmp_path / ".raft" / "cache" / "questions.sqlite", 5, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     endpoint.hold_after = None
@@ -97,13 +97,14 @@ def test_after_kill_9_in_the_middle_nothing_is_paid_twice_and_the_result_is_the_
     assert json.loads(after.splitlines()[0])["origin"] == "teacher:tiny"
 
 
-def wait_for_rows(file: Path, count: int, process) -> None:
+def wait_for_replies(file: Path, count: int, process) -> None:
+    """Replies begin with a zero byte behind the checksum of eight; the cache holds other rows as well."""
     while True:
         assert process.poll() is None, process.stderr.read()
         if file.exists():
             with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as db:
                 try:
-                    if db.execute("SELECT count(*) FROM items").fetchone()[0] >= count:
+                    if db.execute(REPLIES).fetchone()[0] >= count:
                         return
                 except sqlite3.OperationalError:
                     pass

@@ -89,7 +89,7 @@ BYSTANDERS = {
     "what others are written with": "cffi pycparser six simplejson",
     "tensors, which datasets looks for and no row is": "torch opt-einsum threadpoolctl networkx jinja2 markupsafe "
     "cuda-bindings cuda-pathfinder",
-    "measuring": "opentelemetry-api coverage pytest pytest-cov",
+    "measuring": "opentelemetry-api opentelemetry-sdk opentelemetry-semantic-conventions coverage pytest pytest-cov",
     "a start file in each virtual environment (_distutils_hack), loaded with every Python": "setuptools",
     "this project": "jora-raft",
 }

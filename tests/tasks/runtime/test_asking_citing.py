@@ -4,7 +4,7 @@ import pytest
 
 from data.prompting.contract import CitedQuote, load_template, prompt_contract, render_output
 from retrieval.search import Citation
-from serving.content import finished
+from serving.content import Content, finished
 from tasks.runtime.asking import Asked, put
 
 TEMPLATE = load_template("numbered")
@@ -55,10 +55,10 @@ def test_without_a_calibration_every_answer_is_given_as_before():
 
 
 def test_the_server_gives_the_refusal_and_no_citation():
-    assert finished(reply(), asked(0.1), "/v1/passages/x") == (TEMPLATE.refusal, [])
-    content, annotations = finished(reply(), asked(0.3), "/v1/passages/x")
-    assert content.startswith("a mill")
-    assert len(annotations) == 1
+    assert finished(reply(), asked(0.1), "/v1/passages/x") == Content(TEMPLATE.refusal)
+    content = finished(reply(), asked(0.3), "/v1/passages/x")
+    assert content.text.startswith("a mill")
+    assert len(content.annotations) == 1
 
 
 class Search:
