@@ -1,6 +1,7 @@
 """Spans say how long the parts of a request took and never what was asked, shown or answered."""
 
 import json
+import time
 
 import httpx
 import pytest
@@ -15,7 +16,8 @@ NUMBERS = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", "raft.cach
 
 @pytest.fixture
 def spans(served, monkeypatch):
-    """What the server has traced since, by a call."""
+    """What the server has traced since, by a call that waits for the traces of so many requests: that of a stream ends
+    when its client has had the last of it."""
     export = pytest.importorskip(
         "opentelemetry.sdk.trace.export", reason="the extra otel is not installed: pip install 'jora-raft[otel]'"
     )
@@ -26,9 +28,12 @@ def spans(served, monkeypatch):
     provider.add_span_processor(export.SimpleSpanProcessor(exporter))
     monkeypatch.setattr(served.server, "tracer", provider.get_tracer("test"))
 
-    def finished():
-        assert served.idle()
-        return exporter.get_finished_spans()
+    def finished(requests):
+        until = time.monotonic() + 60
+        while sum(span.parent is None for span in exporter.get_finished_spans(2)) < requests:
+            assert time.monotonic() < until, "a request's trace did not end"
+            time.sleep(0.01)
+        return exporter.get_finished_spans(2)
 
     return finished
 
@@ -43,10 +48,10 @@ def ask(served, **options):
 def test_a_request_is_one_trace_of_its_parts(served, spans):
     whole, streamed = ask(served), ask(served, stream=True)
     assert whole.status_code == streamed.status_code == 200
-    roots = [span for span in spans() if span.parent is None]
+    roots = [span for span in spans(2) if span.parent is None]
     assert [root.name for root in roots] == ["chat", "chat"]
     for root in roots:
-        parts = {s.name: s for s in spans() if s.parent and s.context.trace_id == root.context.trace_id}
+        parts = {s.name: s for s in spans(2) if s.parent and s.context.trace_id == root.context.trace_id}
         assert set(parts) == {"retrieve", "queue", "prefill", "decode", "verify"}
         assert all(part.parent.span_id == root.context.span_id for part in parts.values())
         order = [parts[name].start_time for name in ("retrieve", "queue", "prefill", "decode", "verify")]
@@ -61,7 +66,7 @@ def test_a_request_is_one_trace_of_its_parts(served, spans):
         assert root.attributes["raft.passages"] > 0
         assert parts["decode"].attributes["gen_ai.usage.output_tokens"] == 6
     usage = whole.json()["usage"]
-    first = next(span for span in spans() if span.name == "prefill")
+    first = next(span for span in spans(2) if span.name == "prefill")
     assert first.attributes["gen_ai.usage.input_tokens"] == usage["prompt_tokens"]
 
 
@@ -70,13 +75,13 @@ def test_no_span_holds_what_was_asked_shown_or_answered(served, spans):
     refused = [ask(served, temperature=9), ask(served, model=f"nobody {QUESTION}"), ask(served, model="faq@3")]
     assert {answer.status_code for answer in answers} == {200}
     assert all(answer.status_code >= 400 for answer in refused)
-    roots = [span for span in spans() if span.parent is None]
+    roots = [span for span in spans(7) if span.parent is None]
     assert len(roots) == 7
     assert [root.attributes["raft.end"] for root in roots].count("refused") == 3
     texts = [QUESTION, "Zanzibar", "a-secret-key", *TEXTS, *TEXTS.values()]
     texts += [word for text in TEXTS.values() for word in text.split() if len(word) > 4]
     texts.append(answers[2].json()["choices"][0]["message"]["content"])
-    for span in spans():
+    for span in spans(7):
         everything = json.loads(span.to_json())
         for text in filter(None, texts):
             assert json.dumps(text)[1:-1] not in json.dumps(everything), span.name

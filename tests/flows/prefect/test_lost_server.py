@@ -220,7 +220,7 @@ def test_a_run_whose_server_is_lost_can_be_stopped(server, start, tmp_path):
     assert not list((tmp_path / "raft" / "store").glob("*/.*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=pytest.mark.heavy), signal.SIGSTOP])
 def test_an_embedded_server_answers_its_own_run_alone_and_leaves_nothing_behind(start, ended, tmp_path, number):
     """Killed or hanging. Its database may be that of a schedule, with the secrets of notifications."""
     process = start()
