@@ -30,10 +30,10 @@ def spans(served, monkeypatch):
 
     def finished(requests):
         until = time.monotonic() + 60
-        while sum(span.parent is None for span in exporter.get_finished_spans(2)) < requests:
+        while sum(span.parent is None for span in exporter.get_finished_spans()) < requests:
             assert time.monotonic() < until, "a request's trace did not end"
             time.sleep(0.01)
-        return exporter.get_finished_spans(2)
+        return exporter.get_finished_spans()
 
     return finished
 
