@@ -195,8 +195,8 @@ def run(
     readers |= {rival: train(varied(protocol, [rival]), records.train, base, work)[0] for rival in rivals}
     if any(ARMS[arm].adapter == "dsf" for arm in arms):
         readers["dsf"] = train_closed(protocol, records.train, base, work)
-    asked = {" ".join(str(row["question"]).split()) for row in rows["test"]}
-    test = [r for r in records.test if " ".join(r.metadata["question"].split()) in asked][: protocol.test]
+    wordings = {" ".join(str(row["question"]).split()) for row in rows["test"]}
+    test = [r for r in records.test if " ".join(r.metadata["question"].split()) in wordings][: protocol.test]
     rankings = retriever.search([r.metadata["question"] for r in test], 2 * protocol.passages)
     retrieved = [[retriever.chunks[hit.chunk_id] for hit in ranking] for ranking in rankings]
     may_refuse = bool(records.report["may_refuse"])
@@ -238,7 +238,7 @@ def run(
     printed["adapter_quotes_looked_up"] = looked_up(own)
     if any(row["metrics"].get("accuracy") is not None for row in own):
         printed["adapter_over_majority"] = over_majority(own, protocol.seed)
-    taken = refusal_questions(test, [hits[: protocol.passages] for hits in retrieved], protocol.refusal, protocol.seed)
+    halves = refusal_questions(test, [hits[: protocol.passages] for hits in retrieved], protocol.refusal, protocol.seed)
     results = {}
     for key in arms:
         arm, form = ARMS[key], template_of(ARMS[key], template)
@@ -251,13 +251,13 @@ def run(
             ]
             answered = scored(arm.adapter, variants, key, "retrieved" if arm.passages else "closed_book", form)
         figures = figures_of(answered, by_reader["base"], protocol.seed)
-        if arm.passages and may_refuse and arm.adapter != "dsf" and taken:
-            half = len(taken) // 2
+        if arm.passages and may_refuse and arm.adapter != "dsf" and halves:
+            half = len(halves) // 2
             without = [
-                shown_to(arm, test[i], others(test[i], retrieved[i], protocol), True, template) for i in taken[:half]
+                shown_to(arm, test[i], others(test[i], retrieved[i], protocol), True, template) for i in halves[:half]
             ]
             refused = scored(arm.adapter, without, key, "distractors_only", form)
-            figures |= refusal_figures(refused, [answered[i] for i in taken[half:]], protocol.seed)
+            figures |= refusal_figures(refused, [answered[i] for i in halves[half:]], protocol.seed)
         if arm.passages:
             figures |= {measure: {"value": value, "n": len(test)} for measure, value in search_figures(shown).items()}
         results[key] = {

@@ -36,14 +36,14 @@ def figures_of(
 
 
 def refusal_figures(
-    taken: Sequence[Mapping[str, Any]], left: Sequence[Mapping[str, Any]], seed: int
+    without: Sequence[Mapping[str, Any]], intact: Sequence[Mapping[str, Any]], seed: int
 ) -> dict[str, dict[str, Any]]:
     """Recall: of the questions whose oracle was taken away, those refused; precision: of the refused, those."""
     figures = {}
-    if taken:
-        values = [float(row["refused"]) for row in taken]
-        figures["refusal_recall"] = _interval(bootstrap_mean(values, groups=_groups(taken), seed=seed))
-    refused = [(1.0, row) for row in taken if row["refused"]] + [(0.0, row) for row in left if row["refused"]]
+    if without:
+        values = [float(row["refused"]) for row in without]
+        figures["refusal_recall"] = _interval(bootstrap_mean(values, groups=_groups(without), seed=seed))
+    refused = [(1.0, row) for row in without if row["refused"]] + [(0.0, row) for row in intact if row["refused"]]
     if refused:
         values, rows = [value for value, _ in refused], [row for _, row in refused]
         figures["refusal_precision"] = _interval(bootstrap_mean(values, groups=_groups(rows), seed=seed))
@@ -125,7 +125,7 @@ def over_majority(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any
 
 def looked_up(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Shares of the quotes that stand in any passage shown, and in an oracle, whatever number was written with them."""
-    found = [(row, quote["stands_in"]) for row in rows for quote in row["quotes"]]
-    oracle = sum(place is not None and row["passages"][place - 1]["oracle"] for row, place in found)
-    count = max(1, len(found))
-    return {"verbatim": round(sum(p is not None for _, p in found) / count, 4), "oracle": round(oracle / count, 4)}
+    quotes = [(row, quote["stands_in"]) for row in rows for quote in row["quotes"]]
+    oracle = sum(place is not None and row["passages"][place - 1]["oracle"] for row, place in quotes)
+    count = max(1, len(quotes))
+    return {"verbatim": round(sum(p is not None for _, p in quotes) / count, 4), "oracle": round(oracle / count, 4)}

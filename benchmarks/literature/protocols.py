@@ -135,6 +135,6 @@ def draw(
     """Question rows that are trained on, and of the part that is asked, each drawn by hash."""
     order = sorted(rows, key=lambda row: digest("draw", str(protocol.seed), str(row["id"])))
     train = [row for row in order if part_of[str(row["id"])] == "train"]
-    asked = [row for row in order if part_of[str(row["id"])] == part]
-    spare = (protocol.test or len(asked)) + 20  # some cannot be placed
-    return {"train": train[: protocol.train], "test": asked[:spare]}
+    drawn = [row for row in order if part_of[str(row["id"])] == part]
+    spare = (protocol.test or len(drawn)) + 20  # some cannot be placed
+    return {"train": train[: protocol.train], "test": drawn[:spare]}

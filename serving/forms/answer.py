@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -46,7 +47,7 @@ class Answer:
         return len(self.completion.token_ids)
 
 
-class Form(Generic[Asked]):
+class Form(ABC, Generic[Asked]):
     """One API's shape of an answer: `whole`, or the events `begin`, `piece` as often as there is text, and `end`.
 
     Args:
@@ -64,18 +65,21 @@ class Form(Generic[Asked]):
     def __init__(self, asked: Asked, head: Head, spell: Callable[[int], str]) -> None:
         self.asked, self.head, self.spell = asked, head, spell
 
+    @abstractmethod
     def whole(self, answer: Answer) -> dict[str, Any]:
-        raise NotImplementedError
+        """The answer at once."""
 
+    @abstractmethod
     def begin(self) -> Iterator[str]:
-        raise NotImplementedError
+        """What a stream opens with."""
 
+    @abstractmethod
     def piece(self, text: str) -> Iterator[str]:
-        raise NotImplementedError
+        """More of the text."""
 
+    @abstractmethod
     def end(self, answer: Answer, rest: str) -> Iterator[str]:
         """The text that was not sent yet, the citations, how it ended, the usage."""
-        raise NotImplementedError
 
     def failure(self, body: dict[str, Any]) -> str:
         """The event of an error in mid stream."""

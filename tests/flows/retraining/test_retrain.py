@@ -72,7 +72,7 @@ def edit(project, name, old, new):
     path.write_text(path.read_text().replace(old, new))
 
 
-@pytest.mark.heavy  # a minute; killed nights, decisions, promotion and rollback have shorter tests of their own
+@pytest.mark.heavy  # a minute; all but the warm start has shorter tests of its own
 def test_three_generations(town):
     town.raft("records", "--no-prefect")  # here, where the libraries are loaded already
     assert killed_night(town) == -signal.SIGKILL
