@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class PreparedAdapter:
     digest: str
     rank: int
     layout: Layout
-    packed: np.ndarray
+    packed: np.ndarray = field(compare=False)  # the digest stands for it
 
     @property
     def bytes(self) -> int:
@@ -140,6 +140,11 @@ class AdapterMemory:
         """Whether the name means an adapter, broken or not."""
         with self._lock:
             return name in self._folders
+
+    def digests(self) -> set[str]:
+        """Of all registered adapters that were read, in memory or not."""
+        with self._lock:
+            return set(self._digests.values())
 
     def get(self, name: str) -> PreparedAdapter:
         """The adapter of a name, from memory or from disk.
