@@ -13,32 +13,36 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote as url_quote
 
+from data.prompting.contract import template_from_contract
 from data.prompting.copying import QuoteCopier, TokenBytes
 from jora_engine.files.tokenizer import Tokenizer
-from jora_engine.generation.adapter_memory import AdapterMemory
+from jora_engine.generation.adapter_memory import AdapterMemory, PreparedAdapter
 from jora_engine.generation.requests import Request
 from raft_errors import BadInput
+from serving.asking import Asking
 from serving.content import Content, finished, growing
 from serving.domain import Domain, Prompts, ServedVersion, ask_domain, fitting
-from serving.errors import ApiError, no_model
+from serving.errors import ApiError, broken_adapter, no_model, not_for_this_key, other_version
 from serving.schema import ChatRequest, CompletionRequest, Sources, TextRequest
 from serving.telemetry import SILENT, Trace
-from tasks.runtime.asking import Asked
+from serving.tenants import ANYBODY, Tenant
+from serving.versions import BrokenAdapter, Versions
+from tasks.runtime.asking import Asked, put
 
 if TYPE_CHECKING:
     from jora_engine.generation.batching import Engine
     from retrieval.embedding.embedder import Embedder
+    from serving.engine_loop import EngineLoop
 
 log = logging.getLogger("raft.serving")
 
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
-BROKEN = {"x-should-retry": "false"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ class Gateway:
         self.absent = dict(absent or {})
         self._sources = sources
         self._prompts = Prompts(base, chat)
-        self._adapters = adapters
+        self.versions = Versions(adapters)
+        self._forget_prompts: Callable[[], None] = lambda: None
         self._fingerprint = fingerprint
         self._lock = threading.Lock()
         self._reported: set[str] = set()
@@ -113,6 +118,66 @@ class Gateway:
         """What `/v1/models` lists: the base, and each adapter by its name; versions are not listed."""
         return ["base", *(name for name, domain in self.domains.items() if self._usable(domain))]
 
+    def connect(self, loop: EngineLoop) -> None:
+        """Says which engine serves from now on."""
+        self.versions.connect(loop)
+        self._forget_prompts = loop.forget_prompts
+
+    def behind(self, model: str) -> bool:
+        """Whether something else is promoted than a model's name means; then `follow` it, off the event loop."""
+        domain = self.domains.get(model.partition("/")[0])
+        return domain is not None and self.versions.behind(domain)
+
+    def follow(self, model: str) -> None:
+        """Brings what is promoted under a model's name into use, if it can be used."""
+        self.versions.follow(self.domains[model.partition("/")[0]])
+
+    def look(self) -> None:
+        """Follows what is promoted, and what the documents are by now."""
+        for name, domain in list(self.domains.items()):
+            if self.versions.behind(domain):
+                self.versions.follow(domain)
+            try:
+                renewed = domain.renewed() if domain.renewed else None
+            except Exception:
+                log.exception("the new documents of %s cannot be searched; the old ones are", name)
+                continue
+            if renewed is not None:
+                retriever, index = renewed
+                self.domains[name] = replace(domain, retriever=retriever, index=index)
+                self._forget_prompts()
+        self.versions.tidy()
+
+    def ask(self, asking: Asking) -> tuple[Asked, Tokenizer, PreparedAdapter | None]:
+        """The passages, the tokenizer and the adapter for a question of this user's own; blocks.
+
+        Raises:
+            ApiError: another adapter or index is in use than the one that is meant, or the prompt does not fit.
+        """
+        domain = self.domains.get(asking.domain)
+        if domain is None or domain.index != asking.index:
+            raise other_version("it searches another index than the one that is built")
+        adapter = None
+        if asking.adapter is not None:
+            version = self.versions.resolve(domain, None)
+            if str(version.folder.resolve()) != asking.adapter:
+                raise other_version(f"{version.id} is in use there, and another adapter is meant")
+            adapter = self.versions.prepared(version)
+        template = template_from_contract(asking.contract)
+        asked = put(asking.question, domain.retriever, template, asking.contract, k=asking.k, where=asking.where)
+        tokenizer = self._prompts.told(asking.chat)
+        prompt = tokenizer.apply_chat_template(asked.messages(), add_generation_prompt=True)
+        if asked.citations and len(prompt) + asking.max_tokens > self.longest:
+            raise other_version(f"prompt and answer may have {self.longest} tokens there")
+        return asked, tokenizer, adapter
+
+    def standing(self, model: str) -> dict[str, str]:
+        """What a model's name means at the moment: `version`, and `refused`, a promoted version that cannot be used."""
+        domain = model.partition("/")[0].partition("@")[0]
+        version, refusal = self.versions.in_use(domain), self.versions.refusals.get(domain)
+        refused = {"refused": refusal.version.id} if refusal and refusal.version else {}
+        return ({"version": version.id} if version else {}) | refused
+
     def prepare(self) -> tuple[int, dict[str, str]]:
         """Reads and checks the adapters in use, so that none is listed that cannot be used.
 
@@ -122,10 +187,8 @@ class Gateway:
         rank, broken = 0, {}
         for name, domain in self.domains.items():
             try:
-                key = self._registered(domain.find(None))
-                rank = max(rank, self._adapters.get(key).rank if key else 0)
-            except ApiError as error:
-                broken[name] = str(error.__cause__)
+                version = self.versions.resolve(domain, None)
+                rank = max(rank, self.versions.prepared(version).rank)
             except BadInput as error:
                 broken[name] = str(error)
         return rank, broken
@@ -137,14 +200,7 @@ class Gateway:
         Returns:
             By domain why its adapter cannot be used.
         """
-        broken = {}
-        for name, domain in self.domains.items():
-            if self._usable(domain) and (key := self._registered(domain.find(None))):
-                try:
-                    engine.probe(key)
-                except BadInput as error:
-                    broken[name] = str(error)
-        return broken
+        return self.versions.check(engine.probe, self.domains)
 
     def check(self, name: str) -> None:
         """Raises `ApiError` where no model can be asked for by that name."""
@@ -154,8 +210,10 @@ class Gateway:
         """Changes with the engine, the base and the adapter's version."""
         return "fp_" + hashlib.sha256(f"{self._fingerprint} {model}".encode()).hexdigest()[:16]
 
-    def passage(self, domain: str, chunk_id: str) -> dict[str, Any] | None:
-        """A passage by its id."""
+    def passage(self, domain: str, chunk_id: str, tenant: Tenant = ANYBODY) -> dict[str, Any] | None:
+        """A passage by its id, if the tenant may see it."""
+        if domain in self.domains and not tenant.may_see(self.domains[domain].retriever, chunk_id):
+            return None
         chunk = self.domains[domain].retriever.chunks.get(chunk_id) if domain in self.domains else None
         return None if chunk is None else {"id": chunk.id, "title": chunk.title, "page": chunk.page, "text": chunk.text}
 
@@ -172,10 +230,11 @@ class Gateway:
             raise ApiError(400, message, code="unsupported", param="model")
         return cast("Embedder", embedder)
 
-    def plan(self, request: TextRequest, tenant: str = "", address: str = "", trace: Trace = SILENT) -> Plan:
+    def plan(self, request: TextRequest, tenant: Tenant = ANYBODY, address: str = "", trace: Trace = SILENT) -> Plan:
         """Searches, renders and encodes; blocks, so call it off the event loop.
 
         Args:
+            tenant: whose filter binds the search.
             address: of this server as the client calls it, for links to passages.
 
         Raises:
@@ -184,9 +243,9 @@ class Gateway:
         domain, version, raw = self._resolved(request.name)
         question = request.question
         if domain and not raw and isinstance(request, ChatRequest) and is_page_task(question or ""):
-            return self._unsearched(request, None, tenant, ("retrieval",))
+            return self._unsearched(request, None, tenant.id, ("retrieval",))
         if domain is None or version is None or raw:
-            return self._unsearched(request, version, tenant)
+            return self._unsearched(request, version, tenant.id)
         adapter = self._registered(version)
         if request.scored is not None:
             raise ApiError(400, f"logprobs: of {domain.name}/raw only", code="unsupported", param="logprobs")
@@ -194,8 +253,10 @@ class Gateway:
             message = "The last message must be the user's question"
             raise ApiError(400, message, code="invalid_value", param=request.text_field)
         assert question is not None
+        if not tenant.may_search(domain.retriever):
+            raise not_for_this_key()
         with trace.part("retrieve"):
-            whole = ask_domain(domain, version, question)
+            whole = ask_domain(domain, version, question, tenant.where)
         tokenizer = self._prompts.tokenizer(version.contract)
         room = self.longest - (request.new_tokens or DEFAULT_TOKENS)
         asked, prompt = fitting(whole, tokenizer, room)
@@ -210,14 +271,14 @@ class Gateway:
             request.sources or self._sources,
         )
         if asked.citations:
-            return replace(plan, request=self._request(request, prompt, adapter, tenant, asked, tokenizer))
+            return replace(plan, request=self._request(request, prompt, adapter, tenant.id, asked, tokenizer))
         if len(prompt) > room:
             raise self._too_long(len(prompt), request)
         return plan
 
     def _usable(self, domain: Domain) -> bool:
         try:
-            return _key(domain.find(None)) not in self._adapters.broken
+            return bool(self.versions.resolve(domain, None))
         except BadInput:
             return False
 
@@ -247,28 +308,23 @@ class Gateway:
         if domain is None or (slash and end != "raw") or (at and not (number.isascii() and number.isdigit())):
             raise no_model(name)
         try:
-            return domain, domain.find(int(number) if at else None), bool(slash)
+            return domain, self.versions.resolve(domain, int(number) if at else None), bool(slash)
+        except BrokenAdapter as error:
+            raise broken_adapter(stem) from error
         except BadInput as error:
             raise no_model(name) from error
 
-    def _registered(self, version: ServedVersion | None) -> str | None:
-        """The version's name in the engine, its adapter read and checked."""
+    def _registered(self, version: ServedVersion | None) -> PreparedAdapter | None:
+        """The version's adapter, read and checked: of a request that holds it whatever is promoted meanwhile."""
         if version is None:
             return None
-        name = _key(version)
-        with self._lock:
-            if name not in self._adapters.names():
-                self._adapters.register(name, version.folder)
         try:
-            self._adapters.get(name)
-            version.template  # noqa: B018  reads the contract
-        except (BadInput, OSError, KeyError, ValueError) as error:
-            if name not in self._reported:
-                self._reported.add(name)
+            return self.versions.prepared(version)
+        except BrokenAdapter as error:
+            if version.id not in self._reported:
+                self._reported.add(version.id)
                 log.warning("the adapter %s cannot be used: %s", version.id, error)
-            message = f"The adapter {version.id} cannot be used; the server's log says why"
-            raise ApiError(400, message, code="adapter_broken", param="model", headers=BROKEN) from error
-        return name
+            raise broken_adapter(version.id) from error
 
     def _encoded(self, tokenizer: Tokenizer, messages: list[dict[str, str]], request: TextRequest) -> list[int]:
         try:
@@ -281,7 +337,7 @@ class Gateway:
         self,
         request: TextRequest,
         prompt: list[int],
-        adapter: str | None,
+        adapter: PreparedAdapter | None,
         tenant: str,
         asked: Asked | None = None,
         tokenizer: Tokenizer | None = None,
@@ -328,8 +384,3 @@ def is_page_task(text: str) -> bool:
     if not text.startswith("### Task:"):
         return False
     return any(-1 < text.find(f"<{part}>") < text.rfind(f"</{part}>") for part in ("chat_history", "text"))
-
-
-def _key(version: ServedVersion) -> str:
-    """A version's name in the engine: that of its folder too, since what the last run made has one id every time."""
-    return f"{version.id} {version.folder}"
