@@ -28,13 +28,18 @@ async def admitted(server: Server, request: Request) -> Any:
     """
     if not server.ready:
         raise not_serving()
-    try:
-        values = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, "The body is not valid JSON", code="invalid_json") from error
+    values = await json_of(request)
     if server.waiting() >= server.limits.queue:
         raise busy(2)
     return values
+
+
+async def json_of(request: Request) -> Any:
+    """The JSON of a request's body; `ApiError` where it is none."""
+    try:
+        return json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, "The body is not valid JSON", code="invalid_json") from error
 
 
 async def searched(server: Server, work: Callable[[], Some]) -> Some:

@@ -1,4 +1,4 @@
-"""The routes: the OpenAI API, passages, probes and figures. What no route answers has OpenAI's error object too."""
+"""The routes: the OpenAI API, passages, probes, figures, pages. What no route answers has OpenAI's error object too."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from serving.forms.responses import ResponsesForm
 from serving.gateway import Gateway
 from serving.guard import Guard
 from serving.metrics import exposition
+from serving.pages.routes import add_pages
 from serving.schema import ChatRequest, CompletionRequest, ResponsesRequest
 from serving.state import Server
 
@@ -92,6 +93,7 @@ def create_app(server: Server, hosts: list[str], keys: list[str]) -> FastAPI:
     async def embeddings(request: Request) -> JSONResponse:
         return await embedded(server, request)
 
+    add_pages(app, server, keyed=bool(keys))
     app.add_middleware(Guard, hosts=hosts, keys=keys, max_bytes=server.limits.max_bytes)
     return app
 

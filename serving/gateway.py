@@ -2,9 +2,9 @@
 
 `name` answers from retrieved passages by the adapter's contract: the last user message, or the prompt of a completion,
 is the question; system messages and earlier turns have no place in what was trained and are left out by name. `name@3`
-is version 3. `name/raw` and `base` take all messages, or the prompt to be continued, as they are and search nothing.
-What a chat page asks on its own (a title, tags, follow-up questions) is no question about the documents and goes to the
-base.
+is version 3. `name/base` is the base alone with the same prompt over the same passages, to compare the adapter with.
+`name/raw` and `base` take all messages, or the prompt to be continued, as they are and search nothing. What a chat page
+asks on its own (a title, tags, follow-up questions) is no question about the documents and goes to the base.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.generation.adapter_memory import AdapterMemory
 from jora_engine.generation.requests import Request
 from raft_errors import BadInput
-from serving.content import Content, finished, growing
+from serving.content import Content, finished, growing, shown_passages, source_of
 from serving.domain import Domain, Prompts, ServedVersion, ask_domain, fitting
 from serving.errors import ApiError, no_model
 from serving.schema import ChatRequest, CompletionRequest, Sources, TextRequest
@@ -63,6 +63,11 @@ class Plan:
     passage_url: str = ""
     sources: Sources = "annotations"
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def shown(self) -> tuple[dict[str, Any], ...]:
+        """What a page shows before the text: the passages, where it asks for them."""
+        return shown_passages(self.asked) if self.asked and self.sources == "passages" else ()
 
     def settled(self, text: str) -> str:
         """The content that stands fast while a text grows; of an answer that may be withheld, nothing does."""
@@ -155,9 +160,14 @@ class Gateway:
         return "fp_" + hashlib.sha256(f"{self._fingerprint} {model}".encode()).hexdigest()[:16]
 
     def passage(self, domain: str, chunk_id: str) -> dict[str, Any] | None:
-        """A passage by its id."""
-        chunk = self.domains[domain].retriever.chunks.get(chunk_id) if domain in self.domains else None
-        return None if chunk is None else {"id": chunk.id, "title": chunk.title, "page": chunk.page, "text": chunk.text}
+        """A passage by its id: where it stands in its document, and what stands around it there."""
+        place = self.domains[domain].place(chunk_id) if domain in self.domains else None
+        if place is None:
+            return None
+        chunk, before, after = place
+        where = {"title": chunk.title, "source": source_of(chunk), "page": chunk.page, "span": [chunk.start, chunk.end]}
+        headings = list(chunk.heading_path)
+        return {"id": chunk.id, **where, "headings": headings, "text": chunk.text, "before": before, "after": after}
 
     def embedder(self, name: str) -> Embedder:
         """The embedder that a domain is searched with; versions of its adapter share it, so only the name is taken.
@@ -181,11 +191,11 @@ class Gateway:
         Raises:
             ApiError: the model does not exist or cannot be used, or the request does not fit.
         """
-        domain, version, raw = self._resolved(request.name)
+        domain, version, ending = self._resolved(request.name)
         question = request.question
-        if domain and not raw and isinstance(request, ChatRequest) and is_page_task(question or ""):
+        if domain and ending != "raw" and isinstance(request, ChatRequest) and is_page_task(question or ""):
             return self._unsearched(request, None, tenant, ("retrieval",))
-        if domain is None or version is None or raw:
+        if domain is None or version is None or ending == "raw":
             return self._unsearched(request, version, tenant)
         adapter = self._registered(version)
         if request.scored is not None:
@@ -196,11 +206,14 @@ class Gateway:
         assert question is not None
         with trace.part("retrieve"):
             whole = ask_domain(domain, version, question)
+        if ending == "base":
+            # no adapter, and no promise of citations, which was calibrated for the adapter's
+            adapter, whole = None, replace(whole, citing={})
         tokenizer = self._prompts.tokenizer(version.contract)
         room = self.longest - (request.new_tokens or DEFAULT_TOKENS)
         asked, prompt = fitting(whole, tokenizer, room)
         plan = Plan(
-            version.id,
+            f"{version.id}/base" if ending == "base" else version.id,
             None,
             len(prompt),
             asked,
@@ -235,19 +248,24 @@ class Gateway:
         name = f"{version.id}/raw" if version else "base"
         return Plan(name, self._request(request, prompt, adapter, tenant), len(prompt), ignored=ignored)
 
-    def _resolved(self, name: str) -> tuple[Domain | None, ServedVersion | None, bool]:
-        """(domain, version, raw) of a model's name; names of the registry only, nothing is ever a path."""
+    def _resolved(self, name: str) -> tuple[Domain | None, ServedVersion | None, str]:
+        """(domain, version, "raw", "base" or "") of a model's name; names of the registry only, nothing is ever a
+        path."""
         if name == "base":
-            return None, None, True
+            return None, None, "raw"
         stem, slash, end = name.partition("/")
         stem, at, number = stem.partition("@")
         domain = self.domains.get(stem)
         if stem in self.absent:
             raise no_model(name, self.absent[stem])
-        if domain is None or (slash and end != "raw") or (at and not (number.isascii() and number.isdigit())):
+        if (
+            domain is None
+            or (slash and end not in ("raw", "base"))
+            or (at and not (number.isascii() and number.isdigit()))
+        ):
             raise no_model(name)
         try:
-            return domain, domain.find(int(number) if at else None), bool(slash)
+            return domain, domain.find(int(number) if at else None), end
         except BadInput as error:
             raise no_model(name) from error
 

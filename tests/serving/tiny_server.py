@@ -17,6 +17,7 @@ TEXTS = {
     "Ferry": "The ferry leaves at noon and returns at four.",
 }
 CONTEXT = 1500
+KEY = "a-key-of-the-tests-0123"
 
 
 def make_chunk(title: str, text: str) -> Chunk:

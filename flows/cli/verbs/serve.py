@@ -72,6 +72,7 @@ def serve(
     from serving.engine_loop import EngineLoop
     from serving.gateway import Gateway
     from serving.state import Limits, Server
+    from tasks.adapters.feedback import FeedbackLog
 
     base = next(iter(served.values())).run.models["base"]
     out = Terminal(stderr=True)
@@ -80,7 +81,12 @@ def serve(
     digest = model_digest(base.folder)
     model = load_model(base.folder, dtype=dtype, base_digest=digest, chat=base.chat)
     memory = AdapterMemory(model.config, dtype, max_bytes=adapter_memory << 20, max_rank=max_rank, base_digest=digest)
-    domains = {key: Domain(key, open_search(one.run, one.built), one.find) for key, one in served.items()}
+    domains = {
+        key: Domain(
+            key, open_search(one.run, one.built), one.find, FeedbackLog(one.run.store.root, one.run.config.name)
+        )
+        for key, one in served.items()
+    }
     longest = min(context, model.config.longest_sequence) - STEPS
     fingerprint = hashlib.sha256(f"{digest} {dtype}".encode()).hexdigest()
     gateway = Gateway(
@@ -106,7 +112,7 @@ def serve(
         if json:
             reasons = {key: str(why) for key, why in absent.items()}
             emit({"ok": True, "url": f"{url}/v1", "models": gateway.names(), "absent": reasons})
-        out.print(f"serving {', '.join(gateway.names())} on {url}/v1", soft_wrap=True)
+        out.print(f"serving {', '.join(gateway.names())} on {url}/v1, and a page to ask on {url}/", soft_wrap=True)
 
     def warm() -> None:
         out.print("compiling")
