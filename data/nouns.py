@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from raft_errors import BadInput
 
@@ -122,16 +122,21 @@ class Quote(Noun):
     text: str
 
 
+FEEDBACK: Final = "feedback"
+"""Origin of a question that somebody asked an adapter and somebody else accepted with its answer: trains, and is never
+part of an exam."""
+
+
 @dataclass(frozen=True)
 class Question(Noun):
     """A question with its checked answer.
 
     Attributes:
-        id: `digest(question, *gold_chunk_ids)`.
+        id: `digest(question, *gold_chunk_ids)`, of feedback with its origin behind them.
         answer: the final answer, short where the source allows; `answers` holds accepted alternatives (first = answer).
         reasoning: the chain of reasoning without the quotes' markup; may be empty.
         quotes: at least one for an answerable question.
-        origin: `user` or `teacher:<model>`.
+        origin: `user`, `teacher:<model>` or `feedback`.
         document_ids: documents of the gold chunks (the split is by document).
         difficulty: rank (1-based) at which the retriever finds the first gold chunk, None if not within its depth.
     """
@@ -149,6 +154,11 @@ class Question(Noun):
     prompt_version: str = ""
     difficulty: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def examinable(self) -> bool:
+        """Whether it may stand in validation or test, and have a say in which documents do."""
+        return self.origin != FEEDBACK
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Question:

@@ -43,10 +43,13 @@ class Offer:
     def domain(self) -> Domain:
         """It as it is served."""
         from serving.domain import Domain
+        from tasks.adapters.feedback import FeedbackLog
 
         retriever = _search(self)
         renewed = _renewal(self, retriever)
-        return Domain(self.run.config.name, retriever, self.find, index=_index(self.built).key, renewed=renewed)
+        name = self.run.config.name
+        feedback = FeedbackLog(self.run.store.root, name)
+        return Domain(name, retriever, self.find, index=_index(self.built).key, renewed=renewed, feedback=feedback)
 
 
 def offer(config: RunConfig, command: Callable[[str], str]) -> Offer:

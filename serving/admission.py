@@ -28,10 +28,7 @@ async def admitted(server: Server, request: Request) -> Any:
     """
     if not server.ready:
         raise not_serving()
-    try:
-        values = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, "The body is not valid JSON", code="invalid_json") from error
+    values = await json_of(request)
     if server.waiting() >= server.limits.queue:
         raise busy(2)
     return values
@@ -50,6 +47,14 @@ async def up_to_date(server: Server, model: str) -> None:
             await asyncio.wait_for(work, server.limits.deadline_seconds)
         except TimeoutError as error:
             raise too_slow() from error
+
+
+async def json_of(request: Request) -> Any:
+    """The JSON of a request's body; `ApiError` where it is none."""
+    try:
+        return json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, "The body is not valid JSON", code="invalid_json") from error
 
 
 async def searched(server: Server, work: Callable[[], Some]) -> Some:

@@ -221,7 +221,7 @@ async def _events(
     """The answer as server-sent events; `ended` is told when all but the last mark was sent."""
     sent = ""
     try:
-        for event in shape.begin():
+        for event in (*shape.begin(), *shape.shown(reply.plan.shown)):
             yield event
         while (completion := reply.completion) is None:
             if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The routes: the OpenAI API, passages, probes and figures. What no route answers has OpenAI's error object too."""
+"""The routes: the OpenAI API, passages, probes, figures, pages. What no route answers has OpenAI's error object too."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from serving.guard import Guard
 from serving.local import ROUTE, proof
 from serving.metrics import exposition
 from serving.own_question import own_question
+from serving.pages.routes import add_pages
 from serving.schema import ChatRequest, CompletionRequest, ResponsesRequest
 from serving.state import Server
 from serving.tenants import Key
@@ -101,6 +102,7 @@ def create_app(server: Server, hosts: list[str], keys: Sequence[Key | str]) -> F
     async def ask(request: Request) -> StreamingResponse:
         return await own_question(server, request)
 
+    add_pages(app, server, keyed=bool(keys))
     accepted = [*keys, Key(server.nonce)] if keys else []
     app.add_middleware(Guard, hosts=hosts, keys=accepted, max_bytes=server.limits.max_bytes)
     return app

@@ -7,13 +7,16 @@ that which it had in the prompt.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote as url_quote
 from urllib.parse import urlsplit
 
+from data.nouns import Chunk
 from data.prompting.contract import PromptTemplate
 from retrieval.search import Citation
+from serving.marking import marked
 from serving.schema import Sources
 from tasks.runtime.asking import Asked
 
@@ -24,13 +27,16 @@ class Content:
 
     Attributes:
         annotations: a `url_citation` for each quote.
-        events: what Open WebUI shows as sources: each passage of the prompt, in the order of its number, so that its
-            count is ours. Empty unless they are asked for.
+        events: what a page shows beside the text: of Open WebUI each passage of the prompt, in the order of its number,
+            so that its count is ours; of this server's own page those with their quotes marked. Empty unless they are
+            asked for.
+        annotated: whether a stream has `annotations` beside its events.
     """
 
     text: str
     annotations: tuple[dict[str, Any], ...] = ()
     events: tuple[dict[str, Any], ...] = ()
+    annotated: bool = True
 
 
 def growing(text: str, template: PromptTemplate) -> str:
@@ -55,7 +61,7 @@ def finished(text: str, asked: Asked, passage_url: str, sources: Sources = "anno
     reply = asked.read(text)
     content, annotations = reply["answer"], []
     if reply["refused"]:
-        return Content(content)
+        return Content(content, events=(answer_event(reply),) if sources == "passages" else ())
     seen = set()
     for quote in reply["quotes"]:
         number, words = quote["passage"], quote["text"]
@@ -70,8 +76,14 @@ def finished(text: str, asked: Asked, passage_url: str, sources: Sources = "anno
         annotations.append(annotation(citation, number, words, quote["verbatim"], place, passage_url))
     if sources == "text" and annotations:
         content += "\n\n" + source_lines(annotations)
-    events = [event(citation, passage_url) for citation in asked.citations] if sources == "open_webui" else []
-    return Content(content, tuple(annotations), tuple(events))
+    if sources == "open_webui":
+        # its page makes a source of each annotation too, and would show all of them twice
+        events = tuple(event(citation, passage_url) for citation in asked.citations)
+        return Content(content, tuple(annotations), events, annotated=False)
+    own = sources == "passages"
+    return Content(
+        content, tuple(annotations), (*shown_passages(asked, annotations), answer_event(reply)) if own else ()
+    )
 
 
 def annotation(
@@ -116,6 +128,34 @@ def event(citation: Citation, passage_url: str) -> dict[str, Any]:
     return {"type": "source", "data": source}
 
 
+def shown_passages(asked: Asked, annotations: Sequence[Mapping[str, Any]] = ()) -> tuple[dict[str, Any], ...]:
+    """The passages of a prompt as the page of this server shows them: where each stands in its document, and its text
+    in segments, each with the numbers of the quotes in it (1 = the first of the annotations)."""
+    quotes = list(enumerate((one["passage"], one["quote"], one["verbatim"]) for one in annotations))
+    return tuple(
+        {
+            "type": "passage",
+            "data": {
+                "number": number,
+                "chunk_id": citation.chunk_id,
+                "title": citation.title or source_of(citation),
+                "source": source_of(citation),
+                "page": citation.page,
+                "span": [citation.start, citation.end],
+                "segments": marked(
+                    citation.text, {at + 1: quote for at, (of, quote, whole) in quotes if of == number and whole}
+                ),
+            },
+        }
+        for number, citation in enumerate(asked.citations, 1)
+    )
+
+
+def answer_event(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """The final answer without the quotes that the content has behind it, and whether it is a refusal."""
+    return {"type": "answer", "data": {"text": reply["answer"], "refused": reply["refused"]}}
+
+
 def title_of(citation: Citation) -> str:
     page = f", page {citation.page}" if citation.page else ""
     return f"{citation.title or source_of(citation)}{page}"
@@ -125,7 +165,7 @@ def url_of(citation: Citation, passage_url: str) -> str:
     return f"{passage_url}/{url_quote(citation.chunk_id, safe='')}"
 
 
-def source_of(citation: Citation) -> str:
+def source_of(citation: Citation | Chunk) -> str:
     """The document's name; of a file never its folder, which is this machine's business."""
     parts = urlsplit(citation.source)
     if parts.scheme in ("http", "https"):

@@ -20,7 +20,9 @@ from raft_errors import BadInput
 from tasks.runtime.asking import Asked, put
 
 if TYPE_CHECKING:
+    from data.nouns import Chunk
     from retrieval.search import Retriever
+    from tasks.adapters.feedback import FeedbackLog
 
 RESERVED = ("base", "auto", "mix")
 """Names that mean something else than an adapter."""
@@ -54,6 +56,7 @@ class Domain:
         index: key of the index that it searches.
         renewed: the retriever to be used from now on, and its index, where documents were changed or forgotten since it
             was asked last, else None; None for documents that stay as they are.
+        feedback: where what people say about its answers is kept; None keeps nothing.
     """
 
     name: str
@@ -61,6 +64,38 @@ class Domain:
     find: Callable[[int | None], ServedVersion]
     index: str = ""
     renewed: Callable[[], tuple[Retriever, str] | None] | None = None
+    feedback: FeedbackLog | None = None
+
+    @functools.cached_property
+    def _documents(self) -> Mapping[str, list[Chunk]]:
+        """Document id -> its chunks, in their order."""
+        documents: dict[str, list[Chunk]] = {}
+        for chunk in self.retriever.chunks.values():
+            documents.setdefault(chunk.document_id, []).append(chunk)
+        return {key: sorted(chunks, key=lambda chunk: chunk.ordinal) for key, chunks in documents.items()}
+
+    def place(
+        self, chunk_id: str, may_see: Callable[[str], bool] = lambda chunk_id: True
+    ) -> tuple[Chunk, str, str] | None:
+        """A chunk with the text that its neighbours in the document have before and after it; None for an unknown one.
+        A neighbour may share words with it, which are left out; between the two only white space is missing.
+
+        Args:
+            may_see: whether the neighbour of an id may be shown.
+        """
+        chunk = self.retriever.chunks.get(chunk_id)
+        if chunk is None:
+            return None
+        chunks = self._documents[chunk.document_id]
+        at = next(n for n, other in enumerate(chunks) if other.id == chunk_id)
+        before = after = ""
+        if at and may_see(chunks[at - 1].id):
+            other = chunks[at - 1]
+            before = other.text[: max(0, chunk.start - other.start)] + "\n" * (other.end < chunk.start)
+        if at + 1 < len(chunks) and may_see(chunks[at + 1].id):
+            other = chunks[at + 1]
+            after = "\n" * (chunk.end < other.start) + other.text[max(0, chunk.end - other.start) :]
+        return chunk, before, after
 
     def __post_init__(self) -> None:
         if self.name in RESERVED or not self.name or set(self.name) & set("/@:") or self.name.startswith("."):

@@ -2,9 +2,9 @@
 
 `name` answers from retrieved passages by the adapter's contract: the last user message, or the prompt of a completion,
 is the question; system messages and earlier turns have no place in what was trained and are left out by name. `name@3`
-is version 3. `name/raw` and `base` take all messages, or the prompt to be continued, as they are and search nothing.
-What a chat page asks on its own (a title, tags, follow-up questions) is no question about the documents and goes to the
-base.
+is version 3. `name/base` is the base alone with the same prompt over the same passages, to compare the adapter with.
+`name/raw` and `base` take all messages, or the prompt to be continued, as they are and search nothing. What a chat page
+asks on its own (a title, tags, follow-up questions) is no question about the documents and goes to the base.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jora_engine.generation.adapter_memory import AdapterMemory, PreparedAdapter
 from jora_engine.generation.requests import Request
 from raft_errors import BadInput
 from serving.asking import Asking
-from serving.content import Content, finished, growing
+from serving.content import Content, finished, growing, shown_passages, source_of
 from serving.domain import Domain, Prompts, ServedVersion, ask_domain, fitting
 from serving.errors import ApiError, broken_adapter, no_model, not_for_this_key, other_version
 from serving.schema import ChatRequest, CompletionRequest, Sources, TextRequest
@@ -67,6 +67,11 @@ class Plan:
     passage_url: str = ""
     sources: Sources = "annotations"
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def shown(self) -> tuple[dict[str, Any], ...]:
+        """What a page shows before the text: the passages, where it asks for them."""
+        return shown_passages(self.asked) if self.asked and self.sources == "passages" else ()
 
     def settled(self, text: str) -> str:
         """The content that stands fast while a text grows; of an answer that may be withheld, nothing does."""
@@ -211,11 +216,18 @@ class Gateway:
         return "fp_" + hashlib.sha256(f"{self._fingerprint} {model}".encode()).hexdigest()[:16]
 
     def passage(self, domain: str, chunk_id: str, tenant: Tenant = ANYBODY) -> dict[str, Any] | None:
-        """A passage by its id, if the tenant may see it."""
-        if domain in self.domains and not tenant.may_see(self.domains[domain].retriever, chunk_id):
+        """A passage by its id, if the tenant may see it: where it stands in its document, and what the tenant may see
+        of what stands around it there."""
+        if domain not in self.domains or not tenant.may_see(self.domains[domain].retriever, chunk_id):
             return None
-        chunk = self.domains[domain].retriever.chunks.get(chunk_id) if domain in self.domains else None
-        return None if chunk is None else {"id": chunk.id, "title": chunk.title, "page": chunk.page, "text": chunk.text}
+        own = self.domains[domain]
+        place = own.place(chunk_id, lambda other: tenant.may_see(own.retriever, other))
+        if place is None:
+            return None
+        chunk, before, after = place
+        where = {"title": chunk.title, "source": source_of(chunk), "page": chunk.page, "span": [chunk.start, chunk.end]}
+        headings = list(chunk.heading_path)
+        return {"id": chunk.id, **where, "headings": headings, "text": chunk.text, "before": before, "after": after}
 
     def embedder(self, name: str) -> Embedder:
         """The embedder that a domain is searched with; versions of its adapter share it, so only the name is taken.
@@ -240,11 +252,11 @@ class Gateway:
         Raises:
             ApiError: the model does not exist or cannot be used, or the request does not fit.
         """
-        domain, version, raw = self._resolved(request.name)
+        domain, version, ending = self._resolved(request.name)
         question = request.question
-        if domain and not raw and isinstance(request, ChatRequest) and is_page_task(question or ""):
+        if domain and ending != "raw" and isinstance(request, ChatRequest) and is_page_task(question or ""):
             return self._unsearched(request, None, tenant.id, ("retrieval",))
-        if domain is None or version is None or raw:
+        if domain is None or version is None or ending == "raw":
             return self._unsearched(request, version, tenant.id)
         adapter = self._registered(version)
         if request.scored is not None:
@@ -257,11 +269,14 @@ class Gateway:
             raise not_for_this_key()
         with trace.part("retrieve"):
             whole = ask_domain(domain, version, question, tenant.where)
+        if ending == "base":
+            # no adapter, and no promise of citations, which was calibrated for the adapter's
+            adapter, whole = None, replace(whole, citing={})
         tokenizer = self._prompts.tokenizer(version.contract)
         room = self.longest - (request.new_tokens or DEFAULT_TOKENS)
         asked, prompt = fitting(whole, tokenizer, room)
         plan = Plan(
-            version.id,
+            f"{version.id}/base" if ending == "base" else version.id,
             None,
             len(prompt),
             asked,
@@ -296,19 +311,24 @@ class Gateway:
         name = f"{version.id}/raw" if version else "base"
         return Plan(name, self._request(request, prompt, adapter, tenant), len(prompt), ignored=ignored)
 
-    def _resolved(self, name: str) -> tuple[Domain | None, ServedVersion | None, bool]:
-        """(domain, version, raw) of a model's name; names of the registry only, nothing is ever a path."""
+    def _resolved(self, name: str) -> tuple[Domain | None, ServedVersion | None, str]:
+        """(domain, version, "raw", "base" or "") of a model's name; names of the registry only, nothing is ever a
+        path."""
         if name == "base":
-            return None, None, True
+            return None, None, "raw"
         stem, slash, end = name.partition("/")
         stem, at, number = stem.partition("@")
         domain = self.domains.get(stem)
         if stem in self.absent:
             raise no_model(name, self.absent[stem])
-        if domain is None or (slash and end != "raw") or (at and not (number.isascii() and number.isdigit())):
+        if (
+            domain is None
+            or (slash and end not in ("raw", "base"))
+            or (at and not (number.isascii() and number.isdigit()))
+        ):
             raise no_model(name)
         try:
-            return domain, self.versions.resolve(domain, int(number) if at else None), bool(slash)
+            return domain, self.versions.resolve(domain, int(number) if at else None), end
         except BrokenAdapter as error:
             raise broken_adapter(stem) from error
         except BadInput as error:

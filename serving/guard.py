@@ -7,6 +7,7 @@ there too. Nothing here reads a body; how long it may be is counted while others
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ from serving.tenants import ANYBODY, Key, Keys, Tenant
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OPEN = ("/health", "/ready")  # probes: they have no key, come by an address and not by a name, and are told nothing
+KEYLESS = re.compile(r"/(?:pages/static/[\w.-]+)?")
+"""What a browser loads before it can be given a key: the page and what belongs to it, the same for everybody."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -62,6 +65,12 @@ class Guard:
         # a page on another port of this machine is another site too
         if origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower():
             raise ApiError(403, "Requests from pages of other sites are refused", code="invalid_origin")
+        # a browser says whose page a request comes from, also where it sends no Origin
+        writes = scope["method"] not in ("GET", "HEAD", "OPTIONS")
+        if writes and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            raise ApiError(403, "Requests from pages of other sites are refused", code="invalid_origin")
+        if scope["method"] == "GET" and KEYLESS.fullmatch(scope["path"]):
+            return ANYBODY
         if (tenant := self._keys.tenant(headers.get("authorization", ""))) is None:
             raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
         if scope["method"] in ("POST", "PUT", "PATCH"):

@@ -14,8 +14,9 @@ MAX_MESSAGES, MAX_STOPS, MAX_STOP_CHARACTERS = 256, 8, 200
 MAX_INPUTS = 2048  # texts to embed in one request, as OpenAI has it
 TEXT_PARTS = ("text", "input_text", "output_text")
 
-Sources = Literal["annotations", "text", "open_webui"]
-"""Where citations stand beside `annotations`: nowhere, as lines at the end of the text, or as Open WebUI's events."""
+Sources = Literal["annotations", "text", "open_webui", "passages"]
+"""Where citations stand beside `annotations`: nowhere, as lines at the end of the text, as Open WebUI's events, or with
+the passages themselves as this server's own page shows them."""
 
 Some = TypeVar("Some", bound=BaseModel)
 

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from data.text.urls import value_without_secrets
 from raft_errors import BadInput
 from tasks.adapt import AdaptConfig
+from tasks.adapters.feedback import accepted_of
 from tasks.adapters.policy import RetrainConfig
 from tasks.ask import AskConfig
 from tasks.build.section import Section, setting
@@ -37,6 +38,7 @@ from tasks.retrieval import RetrievalConfig
 from tasks.splits import SplitsConfig
 from tasks.store.access import GROUP, PRIVATE
 from tasks.train import TrainSection
+from tasks.work.questions import ACCEPTED
 
 CONFIG_NAME = "raft.yaml"
 
@@ -205,7 +207,19 @@ def config_of(values: Mapping[str, Any], source: str, folder: Path) -> RunConfig
         config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise _explained(error, source) from None
-    return _resolved(config, folder.absolute())
+    return _with_feedback(_resolved(config, folder.absolute()), folder.absolute())
+
+
+def _with_feedback(config: RunConfig, folder: Path) -> RunConfig:
+    """The configuration with the path of the feedback that is trained on: by itself that which was accepted for this
+    adapter, where there is any."""
+    name = config.questions.feedback
+    if name is None:
+        return config
+    file = accepted_of(Path(config.store), config.name) if name == ACCEPTED else folder / Path(name).expanduser()
+    if name == ACCEPTED and not file.exists():
+        return config
+    return config.model_copy(update={"questions": config.questions.model_copy(update={"feedback": str(file)})})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

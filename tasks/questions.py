@@ -6,7 +6,7 @@ from typing import Literal
 
 from tasks.build.section import Section, setting
 from tasks.build.stage import Stage
-from tasks.work.questions import build
+from tasks.work.questions import ACCEPTED, build
 
 
 class QuestionsConfig(Section):
@@ -16,6 +16,13 @@ class QuestionsConfig(Section):
         None,
         "Your own questions (jsonl, csv, ...: question, answer, optional document and quote); null = ask the teacher",
         path=True,
+        result="content",
+    )
+    feedback: str | None = setting(
+        ACCEPTED,
+        "Feedback that is trained on beside these and never examined: accepted = what raft feedback has accepted for "
+        "this adapter, if anything; a question file; null = none",
+        path="or name",
         result="content",
     )
     columns: dict[str, str] = setting(

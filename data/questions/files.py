@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data.nouns import FEEDBACK
 from data.questions.tables.cells import is_missing, texts, truth, written
 from data.questions.tables.layouts import unnested
 from data.questions.tables.readers import Numbered, read_file
@@ -37,6 +38,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "verdict": ("thumbs", "thumb", "feedback", "rating", "vote"),
     "answerable": ("answerable", "is_answerable", "has_answer"),
     "impossible": ("is_impossible", "impossible", "unanswerable", "is_unanswerable", "no_answer"),
+    "origin": ("origin",),
     "id": ("id", "question_id", "qid", "_id", "key"),
 }
 """What a row can say, and the column names that are taken for it: in each row the first that is not empty.
@@ -55,6 +57,7 @@ class Row:
         passages: texts of which each is needed for the answer, with what each of them answers ("" = the answer).
         context: text in which the answer may be looked for.
         retrieved: what a RAG system had found: chunk ids, sources or texts. disliked: its user was not content.
+        feedback: whether it is accepted feedback (`origin: feedback`), which is never examined.
     """
 
     number: int
@@ -70,6 +73,7 @@ class Row:
     retrieved: tuple[str, ...] = ()
     disliked: bool = False
     answerable: bool = True
+    feedback: bool = False
     fault: str = ""
 
 
@@ -210,6 +214,7 @@ def _row(number: int, raw: Mapping[str, Any], chosen: Mapping[str, list[str]]) -
         retrieved=tuple(r for r in _retrieved(value("retrieved")) if r),
         disliked=str(value("verdict")).strip().lower() in _THUMBS_DOWN,
         answerable=not unanswerable,
+        feedback=value("origin") == FEEDBACK,
     )
 
 

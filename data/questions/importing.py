@@ -7,6 +7,7 @@ file that cannot be understood is a `BadInput`. No teacher is asked.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from data.loading.languages import main_language
-from data.nouns import Chunk, Document, Hit, Progress, Question, Quote, Search, digest
+from data.nouns import FEEDBACK, Chunk, Document, Hit, Progress, Question, Quote, Search, digest
 from data.questions.files import Row, read_rows
 from data.questions.filters import Fault
 from data.questions.library import Library
@@ -77,12 +78,63 @@ def import_questions(
         copies: source -> the source whose document stands for it, because their texts are the same.
 
     Returns:
-        Questions in file order, origin `user`; `counts` adds `placed_by`, and `merged` where rows asked the same.
+        Questions in file order, origin `user` (`feedback` where a row says so); `counts` adds `placed_by`, and `merged`
+        where rows asked the same.
 
     Raises:
         BadInput: the file cannot be understood, or not one of its rows could be placed.
     """
-    rows, merged = merge_rows(read_rows(source, columns=options.columns)[: options.max_questions])
+    rows = read_rows(source, columns=options.columns)[: options.max_questions]
+    outcome = _placed(rows, chunks, search, documents, copies, options, progress)
+    if not outcome.questions:
+        reasons = Counter(d.reason for d in outcome.dropped).most_common(3)
+        first = outcome.dropped[0]
+        raise BadInput(
+            "none of the questions could be placed in the corpus: " + ", ".join(f"{n} {r}" for r, n in reasons),
+            expected="questions about the documents of this corpus",
+            do=f"check the columns and the documents' names; first: {first.reason}, {first.detail}",
+        )
+    return outcome
+
+
+def with_feedback(
+    asked: QuestionSet,
+    source: Path,
+    chunks: Sequence[Chunk],
+    search: Search | None = None,
+    *,
+    documents: Sequence[Document] = (),
+    copies: Mapping[str, str] = MappingProxyType({}),
+    options: ImportOptions = ImportOptions(),
+) -> QuestionSet:
+    """A set with accepted feedback behind it: questions of origin `feedback`, whatever their rows say.
+
+    Feedback that cannot be placed is dropped with its reason like any row, and all of it may be: its documents may
+    have gone since. See `import_questions` for the arguments.
+    """
+    rows = [dataclasses.replace(row, feedback=True) for row in read_rows(source)]
+    more = _placed(rows, chunks, search, documents, copies, options, None)
+    counts = {name: n for name, n in asked.counts.items() if name not in ("asked", "kept", "dropped")}
+    both = question_set(
+        [*asked.questions, *more.questions],
+        [*asked.dropped, *more.dropped],
+        **counts,
+        feedback={"accepted": more.counts["asked"], "kept": more.counts["kept"]},
+    )
+    return dataclasses.replace(both, traces=asked.traces)
+
+
+def _placed(
+    rows: Sequence[Row],
+    chunks: Sequence[Chunk],
+    search: Search | None,
+    documents: Sequence[Document],
+    copies: Mapping[str, str],
+    options: ImportOptions,
+    progress: Progress | None,
+) -> QuestionSet:
+    """The rows with their gold chunks and quotes, as far as they have any."""
+    rows, merged = merge_rows(rows)
     library = Library(chunks, documents, language=main_language([c.text for c in chunks]), copies=copies)
     hits = _search(rows, search, options.depth)
     seen: dict[str, int] = {}
@@ -114,13 +166,6 @@ def import_questions(
             else:
                 how[_how(placement)] += 1
                 questions.append(question)
-    if not questions:
-        reasons = Counter(d.reason for d in dropped).most_common(3)
-        raise BadInput(
-            "none of the questions could be placed in the corpus: " + ", ".join(f"{n} {r}" for r, n in reasons),
-            expected="questions about the documents of this corpus",
-            do=f"check the columns and the documents' names; first: {dropped[0].reason}, {dropped[0].detail}",
-        )
     questions, also_merged = merge_questions(questions)
     merged += also_merged
     more = {"merged": merged} if merged else {}
@@ -151,6 +196,15 @@ def _check(row: Row, seen: dict[str, int]) -> Fault | None:
     return None
 
 
+def _origin_of(row: Row) -> str:
+    return FEEDBACK if row.feedback else "user"
+
+
+def _id_of(row: Row, *gold: str) -> str:
+    """An id of its own for feedback, since what it corrects asks the same of the same passage."""
+    return digest(row.question, *gold, *((FEEDBACK,) if row.feedback else ()))
+
+
 def _how(places: list[Place]) -> str:
     """The best of the ways in which a row's chunks were found."""
     return min((p.how for p in places), key=("quote", "answer", "retrieval", "overlap", "document").index)
@@ -159,13 +213,13 @@ def _how(places: list[Place]) -> str:
 def _to_refuse(row: Row, chunk: Chunk, hits: Sequence[Hit]) -> Question:
     """A question without an answer; its chunk is what it was asked of."""
     return Question(
-        id=digest(row.question, chunk.id),
+        id=_id_of(row, chunk.id),
         question=flat(row.question),
         answer="",
         gold_chunk_ids=(chunk.id,),
         document_ids=(chunk.document_id,),
         kind="unanswerable",
-        origin="user",
+        origin=_origin_of(row),
         difficulty=min((h.rank for h in hits if h.chunk_id == chunk.id), default=None),
         metadata={"row_id": row.id, "placed_by": "unanswerable"},
     )
@@ -187,7 +241,7 @@ def _question(
     gold = tuple(p.chunk.id for p in places)
     rank = min((h.rank for h in hits or () if h.chunk_id in gold), default=None)
     return Question(
-        id=digest(row.question, *gold),
+        id=_id_of(row, *gold),
         question=flat(row.question),
         answer=answers[0],
         gold_chunk_ids=gold,
@@ -196,7 +250,7 @@ def _question(
         reasoning=flat(row.reasoning) if row.answers else "",
         answers=answers,
         kind="yes_no" if is_yes_no(row) else "factoid",
-        origin="user",
+        origin=_origin_of(row),
         difficulty=rank,
         metadata=metadata,
     )

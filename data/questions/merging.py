@@ -26,7 +26,7 @@ def merge_rows(rows: Sequence[Row]) -> tuple[list[Row], int]:
     first: dict[tuple[object, ...], int] = {}
     count = 0
     for row in rows:
-        key = (alike(row.question).casefold(), row.documents, row.passages, row.context, row.retrieved)
+        key = (alike(row.question).casefold(), row.documents, row.passages, row.context, row.retrieved, row.feedback)
         place = first.setdefault(key, len(merged))
         if place == len(merged) or row.fault or row.disliked or not row.question:
             merged.append(row)
@@ -47,7 +47,8 @@ def merge_questions(questions: Sequence[Question]) -> tuple[list[Question], int]
     """The questions, those with the same words and gold as one that accepts the answers of all, and how many went."""
     merged: dict[tuple[object, ...], Question] = {}
     for question in questions:
-        key = (alike(question.question).casefold(), question.gold_chunk_ids, question.kind == "unanswerable")
+        words = alike(question.question).casefold()
+        key = (words, question.gold_chunk_ids, question.kind == "unanswerable", question.origin)
         earlier = merged.setdefault(key, question)
         if earlier is not question:
             answers = tuple(dict.fromkeys((*earlier.answers, *question.answers)))

@@ -219,8 +219,17 @@ def _usable(
             dropped.append(DroppedQuestion(question.id, "copy_of_held_out", "its passage repeats one that is held out"))
             continue
         split = question_side(question, splits)
+        if not question.examinable and (split != "train" or _touches_held_out(question, chunks, splits)):
+            dropped.append(
+                DroppedQuestion(question.id, "feedback_on_held_out", "feedback is trained on, never examined")
+            )
+            continue
         place = question.gold_chunk_ids[0] if question.gold_chunk_ids else question.id
-        if split == "train" and int(digest("seen", str(seed), place), 16) / 2**63 < options.seen_test:
+        if (
+            split == "train"
+            and question.examinable
+            and int(digest("seen", str(seed), place), 16) / 2**63 < options.seen_test
+        ):
             split = "test"
         usable.append((question, split))
         words = _words(question)
@@ -229,7 +238,23 @@ def _usable(
     for question, split in usable:
         if (later := latest[_words(question)]) != split:
             dropped.append(DroppedQuestion(question.id, "asked_in_later_split", f"also a {later} question"))
-    return [(q, s) for q, s in usable if latest[_words(q)] == s], dropped
+    usable = [(q, s) for q, s in usable if latest[_words(q)] == s]
+    # What somebody accepted takes the place of what is trained on for the same question about the same passage.
+    corrected = {_asked_of(q): q.id for q, _ in usable if not q.examinable}
+    for question, split in usable:
+        if split == "train" and question.examinable and (own := corrected.get(_asked_of(question))):
+            dropped.append(DroppedQuestion(question.id, "corrected_by_feedback", own))
+    gone = {row.question_id for row in dropped if row.reason == "corrected_by_feedback"}
+    return [(q, s) for q, s in usable if q.id not in gone], dropped
+
+
+def _asked_of(question: Question) -> tuple[str, frozenset[str]]:
+    return _words(question), frozenset(question.gold_chunk_ids)
+
+
+def _touches_held_out(question: Question, chunks: Mapping[str, Chunk], splits: Splits) -> bool:
+    """Whether one of its passages stands on another side than training."""
+    return any(splits.side(id, chunks[id].document_id) != "train" for id in question.gold_chunk_ids)
 
 
 def _defect(question: Question, chunks: Mapping[str, Chunk], ids: set[str]) -> tuple[str, str]:

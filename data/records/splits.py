@@ -53,7 +53,7 @@ def split_by_document(
     together: Mapping[str, str] | None = None,
     cache: ItemCache | None = None,
 ) -> Splits:
-    """Splits the documents of the chunks and questions.
+    """Splits the documents of the chunks and questions. Accepted feedback has no say in it.
 
     Args:
         previous: the sides of an earlier run. These documents (or passages) keep their side (frozen test sets), and a
@@ -67,6 +67,7 @@ def split_by_document(
     within documents instead (`level` of the report is then `passage`); raises BadInput if even that is impossible.
     """
     options = options or SplitOptions()
+    questions = [question for question in questions if question.examinable]
     if previous and previous.chunks:
         return split_by_passage(chunks, questions, options=options, seed=seed, previous=previous.chunks)
     documents = sorted({c.document_id for c in chunks} | {d for q in questions for d in q.document_ids})

@@ -83,6 +83,7 @@ def _register(app: typer.Typer) -> None:
         evaluate_retrieval,
         explain,
         export,
+        feedback,
         forget,
         gc,
         ingest,
@@ -138,6 +139,7 @@ def _register(app: typer.Typer) -> None:
     keep(promote.adapters, "raft adapters", "the versions of every adapter")
     keep(promote.promote, 'raft promote 3 --reason "looked at by hand"', "put a version into use")
     keep(promote.rollback, 'raft rollback --reason "complaints"', "go back to the version before")
+    keep(feedback.feedback, "raft feedback review", "what people said about answers, and what of it trains")
     keep(forget.forget, "raft forget handbook/leave.md", "what a document is in, and its removal")
     keep(gc.gc, "raft gc --days 7 --yes", "what the store no longer needs, and its removal")
 

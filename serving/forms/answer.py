@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -72,6 +72,10 @@ class Form(ABC, Generic[Asked]):
     @abstractmethod
     def begin(self) -> Iterator[str]:
         """What a stream opens with."""
+
+    def shown(self, events: Sequence[dict[str, Any]]) -> Iterator[str]:
+        """What a page shows beside the text; nothing where the API has no place for it."""
+        return iter(())
 
     @abstractmethod
     def piece(self, text: str) -> Iterator[str]:

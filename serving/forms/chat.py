@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from serving.forms.answer import Answer, Form, data, scored, usage
@@ -31,6 +31,10 @@ class ChatForm(Form[ChatRequest]):
     def begin(self) -> Iterator[str]:
         yield self._chunk({"role": "assistant", "content": ""})
 
+    def shown(self, events: Sequence[dict[str, Any]]) -> Iterator[str]:
+        for event in events:
+            yield self._chunk({}, event=event)
+
     def piece(self, text: str) -> Iterator[str]:
         yield self._chunk({"content": text})
 
@@ -38,10 +42,8 @@ class ChatForm(Form[ChatRequest]):
         logprobs, content = self._logprobs(answer), answer.content
         if rest or logprobs:
             yield self._chunk({"content": rest}, logprobs=logprobs)
-        for event in content.events:
-            yield self._chunk({}, event=event)
-        # Open WebUI makes a source of each annotation too, and would show all of them twice
-        yield self._chunk({"annotations": [] if content.events else list(content.annotations)})
+        yield from self.shown(content.events)
+        yield self._chunk({"annotations": list(content.annotations) if content.annotated else []})
         yield self._chunk({}, answer.completion.finish_reason)
         if self.asked.with_usage:
             yield data({**self._head("chat.completion.chunk"), "choices": [], "usage": usage(answer)})

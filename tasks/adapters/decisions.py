@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +19,9 @@ from raft_errors import RaftError
 from tasks.adapters.policy import Action
 from tasks.adapters.registry import root
 from tasks.adapters.versions import Adapter, Moment, problems
-from tasks.store.access import make_file, make_folder, write_whole
+from tasks.store.access import make_folder, write_whole
 from tasks.store.hashing import read_regular
+from tasks.store.lines import append_line
 from tasks.store.manifest import Link
 from tasks.store.store import Store
 
@@ -152,22 +152,7 @@ def append(store: Store, name: str, night: RetrainDecision) -> None:
     """Adds a decision durably, and closes it if it was open."""
     path = log_file(store, name)
     try:
-        make_folder(path.parent)
-        make_file(path)
-        if path.exists():
-            read_regular(path)
+        append_line(path, night.model_dump_json().encode())
     except OSError as error:
         raise _unusable(path, error) from error
-    with path.open("ab+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size and _last_byte(file, size) != b"\n":
-            file.write(b"\n")
-        file.write(night.model_dump_json().encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
     open_file(store, name).unlink(missing_ok=True)
-
-
-def _last_byte(file: Any, size: int) -> bytes:
-    file.seek(size - 1)
-    return bytes(file.read(1))

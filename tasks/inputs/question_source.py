@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.work.questions import options_of, teacher_of
+from tasks.work.questions import ACCEPTED, options_of, teacher_of
 
 if TYPE_CHECKING:
     from tasks.questions import QuestionsConfig
@@ -27,6 +27,8 @@ def require_questions(config: QuestionsConfig, seed: int, *, call: bool = True) 
     """
     from data.questions.readiness import require_prompts, require_question_file
 
+    if config.feedback not in (None, ACCEPTED):
+        require_question_file(Path(config.feedback))
     if config.file is not None:
         require_question_file(Path(config.file), config.columns)
         return

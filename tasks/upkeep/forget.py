@@ -12,6 +12,7 @@ from data.loading.sources import expand
 from data.text.counts import counted
 from data.text.source_names import names_of
 from raft_errors import BadInput, RaftError
+from tasks.adapters.feedback import feedback_about, forget_feedback
 from tasks.adapters.registry import Registry, adapters, now
 from tasks.ingest import IngestConfig, corpus_of
 from tasks.store.access import make_folder, write_whole
@@ -49,9 +50,12 @@ def plan(touched: Touched, store: Store, source: str, corpus: Sequence[str], ing
             steps.append(f"Until then, {', '.join(clean)} never saw it: raft promote NUMBER goes back to it at once.")
     if waiting:
         steps.append(f"Do not promote {', '.join(a.version for a in waiting)}: made with it.")
+    said = feedback_about(store.root, touched.sources)
+    feedback = f" and the {counted(said, 'entry', 'entries')} of feedback on answers over it" if said else ""
     steps.append(
-        f"Then raft forget {source!r} --yes deletes the {counted(len(touched.folders), 'result')} it is in; add "
-        "--caches to empty the item caches as well, which hold its text (work that was remembered there is done again)."
+        f"Then raft forget {source!r} --yes deletes the {counted(len(touched.folders), 'result')} it is in{feedback}; "
+        "add --caches to empty the item caches as well, which hold its text (work that was remembered there is done "
+        "again)."
     )
     steps.append("Copies of the adapters outside this store (exports, uploads, servers) are yours to withdraw.")
     return steps
@@ -112,6 +116,7 @@ def carry_out(
                 name, _, number = adapter.version.rpartition(":")
                 Registry(store, name).retire(int(number), reason=f"made with {source}, which is to be forgotten")
         remove(store, touched.folders)
+        forget_feedback(store.root, touched.sources)
         if caches:
             store.drop_caches()
         file = forgotten_file(store)

@@ -109,7 +109,8 @@ def sides_of(questions: Sequence[Question], chunks: Sequence[Chunk], splits: Spl
         sides = {of_chunk[c] for c in question.gold_chunk_ids if c in owner and c not in splits.copies}
         if len(sides) == 1:
             by_side[sides.pop()].append(question)
-    validation = sorted(by_side["validation"], key=lambda q: digest("judged", str(seed), q.id))[:judged]
+    examined = [question for question in by_side["validation"] if question.examinable]
+    validation = sorted(examined, key=lambda q: digest("judged", str(seed), q.id))[:judged]
     # everything that is not trained on is held out, also questions that are on no side of their own
     training = {q.id for q in by_side["train"]}
     return Sides(by_side["train"], validation, [q for q in questions if q.id not in training], of_chunk)

@@ -71,6 +71,9 @@ def build(
     )
 
 
+ACCEPTED = "accepted"  # of the setting `feedback`, where nothing has been accepted yet
+
+
 def ask_or_import(
     config: QuestionsConfig,
     seed: int,
@@ -82,7 +85,33 @@ def ask_or_import(
     *,
     traced: bool = False,
 ) -> QuestionSet:
-    """The questions as the section says: from its file where there is no teacher."""
+    """The questions as the section says, from its file where there is no teacher; accepted feedback behind them."""
+    asked = _asked_or_imported(config, seed, retriever, ingest, teacher, cache, progress, traced)
+    if config.feedback is None or config.feedback == ACCEPTED:
+        return asked
+    from data.questions.importing import ImportOptions, with_feedback
+
+    return with_feedback(
+        asked,
+        Path(config.feedback),
+        list(retriever.chunks.values()),
+        retriever.search,
+        documents=list(read_jsonl(ingest.path("documents.jsonl"), Document)),
+        copies=_copies(ingest),
+        options=ImportOptions(min_score=config.min_score),
+    )
+
+
+def _asked_or_imported(
+    config: QuestionsConfig,
+    seed: int,
+    retriever: Retriever,
+    ingest: StageFiles,
+    teacher: Teacher | None,
+    cache: ItemCache,
+    progress: Progress | None,
+    traced: bool,
+) -> QuestionSet:
     chunks = list(retriever.chunks.values())
     if teacher is None:
         from data.questions.importing import ImportOptions, import_questions

@@ -1,12 +1,13 @@
 """A server with a tiny model, two adapters of one domain and a corpus of four passages, made once."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
-from tiny_server import CONTEXT, TEXTS, make_chunk, running
+from tiny_server import CONTEXT, KEY, TEXTS, Served, listening, make_chunk, running
 
 from data.prompting.contract import load_template, prompt_contract
 from jora_engine.adapters.peft_folder import write_adapter
@@ -25,6 +26,7 @@ from serving.domain import Domain, ServedVersion
 from serving.engine_loop import EngineLoop
 from serving.gateway import Gateway
 from serving.state import Limits, Server
+from tasks.adapters.feedback import FeedbackLog
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +78,7 @@ def towns(tmp_path_factory) -> Retriever:
 
 
 @pytest.fixture(scope="session")
-def served(base, versions, engine, towns):
+def served(base, versions, engine, towns, tmp_path_factory):
     """The server on a port of its own, with version 2 of `faq` in use, and `towns`, which is searched by vectors."""
     retriever = Retriever(None, None, [make_chunk(*pair) for pair in TEXTS.items()], mode="lexical")
 
@@ -90,11 +92,19 @@ def served(base, versions, engine, towns):
             raise BadInput(f"no version {number}")
         return ServedVersion("towns@1", versions[1].folder)
 
-    domains = {"faq": Domain("faq", retriever, find), "towns": Domain("towns", towns, first)}
+    feedback = FeedbackLog(tmp_path_factory.mktemp("project") / ".raft", "faq")
+    domains = {"faq": Domain("faq", retriever, find, feedback), "towns": Domain("towns", towns, first)}
     absent = {"law": "the stage index is not built"}
     gateway = Gateway(base, {}, domains, engine.adapters, CONTEXT, "test", absent=absent)
     server = Server(gateway, EngineLoop(engine), Limits(deadline_seconds=3600.0, queue=16, max_bytes=20_000))
     with running(server) as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def keyed(served) -> Iterator[Served]:
+    """The same server where it asks for a key."""
+    with listening(served.server, [KEY]) as own:
         yield own
 
 

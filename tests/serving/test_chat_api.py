@@ -205,7 +205,8 @@ def test_routes_that_do_not_exist_have_the_error_object_too(http):
 
 def test_a_passage_is_shown_without_its_place_on_this_machine(http):
     reply = http.get("/v1/passages/faq/keys-0")
-    assert reply.json() == {"id": "keys-0", "title": "Keys", "page": 3, "text": TEXTS["Keys"]}
+    place = {"source": "keys.md", "span": [10, 10 + len(TEXTS["Keys"])], "headings": [], "before": "", "after": ""}
+    assert reply.json() == {"id": "keys-0", "title": "Keys", "page": 3, "text": TEXTS["Keys"], **place}
 
 
 def test_a_client_that_goes_away_frees_its_row(served):

@@ -24,6 +24,7 @@ TEXTS = {
     "Ferry": "The ferry leaves at noon and returns at four.",
 }
 CONTEXT = 1500
+KEY = "a-key-of-the-tests-0123"
 
 
 def make_chunk(title: str, text: str) -> Chunk:
@@ -60,22 +61,28 @@ class Served:
 
 @contextlib.contextmanager
 def running(server: Server, keys=()) -> Iterator[Served]:
-    """The server on a port of its own."""
+    """The server with its engine, on a port of its own."""
+    server.loop.start()
+    server.ready = True
+    with listening(server, keys) as own:
+        yield own
+    server.loop.stop()
+
+
+@contextlib.contextmanager
+def listening(server: Server, keys=()) -> Iterator[Served]:
+    """Another port of a server whose engine runs."""
     app = create_app(server, ["localhost", "127.0.0.1"], list(keys))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
         own = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-        thread = threading.Thread(target=own.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread = threading.Thread(target=own.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
-        server.loop.start()
-        server.ready = True
         while not own.started:
             time.sleep(0.02)
-        yield Served(server, app, f"http://127.0.0.1:{port}")
+        yield Served(server, app, f"http://127.0.0.1:{door.getsockname()[1]}")
         own.should_exit = True
         thread.join(30)
-        server.loop.stop()
 
 
 def until(true, seconds: float = 120.0) -> None:

@@ -154,7 +154,7 @@ def _own(run: Run, built: Mapping[str, Any]) -> Comparison:
     find their chunk: without these the retriever that did the choosing would look better than it is."""
     section = run.config.retrieval.model_copy(update={"mode": "hybrid"})
     retriever = open_search(run, built, where=section, interactive=False)
-    questions = list(read_jsonl(built["questions"].path("questions.jsonl"), Question))
+    questions = [q for q in read_jsonl(built["questions"].path("questions.jsonl"), Question) if q.examinable]
     lost = _not_found_again(built["questions"].path("dropped.jsonl"), retriever)
     types = {d.id: d.media_type for d in read_jsonl(built["ingest"].path("documents.jsonl"), Document)}
     by_teacher = run.config.questions.file is None

@@ -194,7 +194,9 @@ def _dropped(config: Path | None, overrides: list[str] | None, as_json: bool) ->
     traces = [t for t in outcome.traces if not (isinstance(t.verdict, Dropped) and t.verdict.reason == "not_asked")]
     rows: list[tuple[Dropped, Sequence[Exchange]]] = [(row, ()) for row in outcome.dropped]
     if silent is not None:
-        rows = [(trace.verdict, trace.exchanges) for trace in traces if isinstance(trace.verdict, Dropped)]
+        imported = [row for row in rows if row[0].row]  # accepted feedback, which no teacher was asked for
+        asked = [(trace.verdict, trace.exchanges) for trace in traces if isinstance(trace.verdict, Dropped)]
+        rows = [*asked, *imported]
     reasons = dict(Counter(row.reason for row, _ in rows).most_common())
     waiting = len(outcome.dropped) - len(rows)
     if as_json:

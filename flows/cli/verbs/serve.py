@@ -124,7 +124,7 @@ def serve(
         if json:
             reasons = {key: str(why) for key, why in absent.items()}
             emit({"ok": True, "url": f"{url}/v1", "models": gateway.names(), "absent": reasons})
-        out.print(f"serving {', '.join(gateway.names())} on {url}/v1", soft_wrap=True)
+        out.print(f"serving {', '.join(gateway.names())} on {url}/v1, and a page to ask on {url}/", soft_wrap=True)
 
     def warm() -> None:
         out.print("compiling")

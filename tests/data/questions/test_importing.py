@@ -6,7 +6,7 @@ import json
 import pytest
 
 from data.nouns import Chunk, Document, Hit, digest, text_sha256
-from data.questions.importing import ImportOptions, import_questions
+from data.questions.importing import ImportOptions, import_questions, with_feedback
 from raft_errors import BadInput
 
 TEXTS = {
@@ -345,3 +345,36 @@ def test_the_shared_question_sets_are_placed_in_their_gold_documents(shared_data
     for question in made.questions:
         assert {gold[i] for i in question.document_ids} <= set(by_row[question.metadata["row_id"]]["gold_doc_ids"])
         assert all(q.text in text_of[q.chunk_id] for q in question.quotes)
+
+
+def test_rows_that_are_feedback_keep_their_origin_and_an_id_of_their_own():
+    row = {"question": "When does the red valve close?", "answer": "at 90 degrees", "document": "guide/boiler.md"}
+    both = import_questions([row, {**row, "origin": "feedback"}, {**row, "origin": "the web"}], CHUNKS)
+    assert [question.origin for question in both.questions] == ["user", "feedback"]
+    assert [question.examinable for question in both.questions] == [True, False]
+    assert len({question.id for question in both.questions}) == 2
+    assert both.questions[0].gold_chunk_ids == both.questions[1].gold_chunk_ids
+
+
+def test_feedback_stands_behind_a_set_and_what_cannot_be_placed_stops_nothing(tmp_path):
+    own = {"question": "When does the red valve close?", "answer": "at 90 degrees", "document": "guide/boiler.md"}
+    file = tmp_path / "accepted.jsonl"
+    rows = [
+        {"question": "How often is the boiler descaled?", "answer": "every six months", "context": CHUNKS[1].text},
+        {"question": "Who paints the bridge?", "answer": "the painter", "context": "The painter paints the bridge."},
+        {"question": "What does the boiler cost?", "answer": "", "answerable": False, "context": CHUNKS[0].text},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = import_questions([own], CHUNKS)
+    both = with_feedback(asked, file, CHUNKS, word_search(CHUNKS))
+    assert both.questions[: len(asked.questions)] == asked.questions
+    assert [(q.origin, q.answer, q.kind) for q in both.questions[1:]] == [
+        ("feedback", "every six months", "factoid"),
+        ("feedback", "", "unanswerable"),
+    ]
+    assert both.questions[1].quotes[0].text == "Descale the boiler every six months."
+    assert len(both.dropped) == 1
+    assert both.counts["asked"] == 4 == len(both.questions) + len(both.dropped)
+    assert both.counts["feedback"] == {"accepted": 3, "kept": 2}
+    file.write_text(json.dumps(rows[1]) + "\n")
+    assert with_feedback(asked, file, CHUNKS, word_search(CHUNKS)).questions == asked.questions

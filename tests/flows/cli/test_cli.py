@@ -17,7 +17,19 @@ from raft_version import VERSION
 
 ROOT = Path(__file__).resolve().parents[3]
 STAGES = ["ingest", "chunk", "embed", "index", "questions", "records", "train", "export", "evaluate"]
-LATER = ["promote", "rollback", "adapters", "explain", "card", "forget", "gc", "domains", "schedule", "server"]
+LATER = [
+    "promote",
+    "rollback",
+    "adapters",
+    "explain",
+    "card",
+    "feedback",
+    "forget",
+    "gc",
+    "domains",
+    "schedule",
+    "server",
+]
 VERBS = [
     "run",
     "plan",

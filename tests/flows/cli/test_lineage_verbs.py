@@ -14,6 +14,7 @@ import small_chain
 from kept_json import checked
 
 from flows.cli.app import invoke
+from tasks.adapters.feedback import FeedbackLog, Shown
 from tasks.adapters.registry import Registry
 from tasks.store.finished import note
 from tasks.store.store import Store
@@ -128,7 +129,11 @@ def test_card_of_the_records_names_the_licences_and_keeps_what_loads_them(place)
 
 
 def test_forget_lists_plans_and_deletes_only_when_nothing_uses_it(place):
+    said = FeedbackLog(place.store.root, "adapter")
+    mill = Shown(chunk_id="a", source="alder.md", text="Alder has a stone mill.")
+    said.decide(said.add("adapter@2", "What has Alder?", "a stone mill", "up", passages=[mill]).id, "accept")
     row = place.json("forget", "alder.md")
+    assert "and the 1 entry of feedback on answers over it" in row["plan"][-2]
     assert [a["version"] for a in row["adapters"]] == ["adapter:2"]
     plan = " ".join(row["plan"])
     assert "Remove from the corpus: alder.md" in plan
@@ -147,6 +152,7 @@ def test_forget_lists_plans_and_deletes_only_when_nothing_uses_it(place):
     place.store.cache("chunk").put_many({"k": b"Alder has a stone mill."})
     code, text, _ = place.raft("forget", "alder.md", "--yes", "--caches")
     assert code == 0, text
+    assert said.entries() == []
     left = b"".join(p.read_bytes() for p in (place.folder / ".raft").rglob("*") if p.is_file())
     assert b"stone mill" not in left
     assert all(place.store.load(m.stage, m.key) for m in place.clean.values())

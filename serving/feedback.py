@@ -1,0 +1,90 @@
+"""What a person says about an answer, as a page sends it: read, checked against what the server itself knows, and kept.
+
+Passages are taken by their ids from the server's own corpus, so nobody can put a text of their own in their place. What
+becomes of it is decided elsewhere (`tasks.adapters.feedback`): nothing that is said here trains by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from data.text.alike import alike
+from raft_errors import RaftError
+from serving.admission import json_of
+from serving.errors import ApiError
+from serving.gateway import Gateway
+from serving.schema import read
+from serving.tenants import Tenant
+from tasks.adapters.feedback import Feedback, FeedbackLog, Shown
+
+log = logging.getLogger("raft.serving")
+
+MOST_PASSAGES = 64
+
+
+class FeedbackRequest(BaseModel):
+    """A thumb, perhaps with the right answer.
+
+    Attributes:
+        model: what answered, as its answer named it (`faq@3`).
+        quotes: of the answer. passages: ids of those that were shown.
+    """
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    model: str = Field(min_length=1, max_length=200)
+    question: str = Field(min_length=1, max_length=4000)
+    answer: str = Field(min_length=1, max_length=20000)
+    verdict: Literal["up", "down"]
+    correction: str = Field("", max_length=4000)
+    quotes: list[str] = Field([], max_length=MOST_PASSAGES)
+    passages: list[str] = Field([], max_length=MOST_PASSAGES)
+
+
+async def keep_feedback(gateway: Gateway, request: Request) -> dict[str, Any]:
+    """Keeps what a request says, and answers with the id under which it can be reviewed."""
+    said = read(FeedbackRequest, await json_of(request))
+    entry = await run_in_threadpool(_kept, gateway, said, request.state.tenant)
+    return {"id": entry.id, "state": "pending"}
+
+
+def _kept(gateway: Gateway, said: FeedbackRequest, tenant: Tenant) -> Feedback:
+    gateway.check(said.model)
+    name, slash, _ = said.model.partition("/")
+    domain = gateway.domains.get(name.partition("@")[0])
+    if domain is None or slash:
+        raise ApiError(400, "Feedback is taken on an adapter's answers only", code="unsupported", param="model")
+    if domain.feedback is None:
+        raise ApiError(404, "This server keeps no feedback", code="not_found")
+    retriever = domain.retriever
+    chunks = [retriever.chunks.get(id) for id in dict.fromkeys(said.passages)]
+    if not all(chunk and tenant.may_see(retriever, chunk.id) for chunk in chunks):
+        raise ApiError(400, "passages: no such passage", code="invalid_value", param="passages")
+    shown = [Shown(chunk_id=c.id, source=c.source, text=c.text) for c in chunks if c is not None]
+    quotes = [quote for quote in said.quotes if any(_holds(passage.text, quote) for passage in shown)]
+    shown.sort(key=lambda passage: not any(_holds(passage.text, quote) for quote in quotes))
+    return _added(domain.feedback, said, quotes, shown)
+
+
+def _added(kept: FeedbackLog, said: FeedbackRequest, quotes: list[str], passages: list[Shown]) -> Feedback:
+    try:
+        return kept.add(
+            said.model,
+            said.question,
+            said.answer,
+            said.verdict,
+            correction=said.correction,
+            quotes=quotes,
+            passages=passages,
+        )
+    except (RaftError, OSError) as error:
+        log.error("feedback could not be kept: %s", error)
+        raise ApiError(503, "The feedback could not be kept; the server's log says why", code="not_kept") from error
+
+
+def _holds(text: str, quote: str) -> bool:
+    return bool(quote.strip()) and alike(quote) in alike(text)
