@@ -19,7 +19,7 @@ from serving.errors import too_slow
 
 if TYPE_CHECKING:  # whoever asks a running server loads no engine
     from jora_engine.files.tokenizer import Tokenizer
-    from jora_engine.generation.adapter_memory import PreparedAdapter
+    from jora_engine.generation.adapter_layout import PreparedAdapter
     from jora_engine.generation.requests import Request
     from serving.engine_loop import EngineLoop
     from tasks.runtime.asking import Asked

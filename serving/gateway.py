@@ -22,7 +22,8 @@ from urllib.parse import quote as url_quote
 from data.prompting.contract import template_from_contract
 from data.prompting.copying import QuoteCopier, TokenBytes
 from jora_engine.files.tokenizer import Tokenizer
-from jora_engine.generation.adapter_memory import AdapterMemory, PreparedAdapter
+from jora_engine.generation.adapter_layout import PreparedAdapter
+from jora_engine.generation.adapter_memory import AdapterMemory
 from jora_engine.generation.requests import Request
 from raft_errors import BadInput
 from serving.asking import Asking

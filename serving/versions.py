@@ -16,7 +16,8 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Protocol
 
-from jora_engine.generation.adapter_memory import AdapterMemory, PreparedAdapter
+from jora_engine.generation.adapter_layout import PreparedAdapter
+from jora_engine.generation.adapter_memory import AdapterMemory
 from raft_errors import BadInput, RaftError
 from serving.domain import Domain, ServedVersion
 

@@ -17,8 +17,7 @@ from jax import lax
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.parameters import linear_layers
-from jora_engine.generation.adapter_layout import Layout, layout_for
-from jora_engine.generation.adapter_memory import PreparedAdapter
+from jora_engine.generation.adapter_layout import Layout, PreparedAdapter, layout_for
 from jora_engine.model.lora import Slotted
 from jora_engine.model.ops_cpu import from_bits, to_bits
 

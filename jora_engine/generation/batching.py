@@ -116,14 +116,16 @@ class Engine:
         job.cancelled = True
 
     def unload(self, name: str) -> None:
-        """Forgets an adapter's name and its host memory at once; its slot and cached chunks go with its last row.
+        """Forgets an adapter's name and its host memory at once, and the mixtures that hold it; slots and cached chunks
+        go with their last row.
 
         Requests that were submitted before still run with it.
         """
+        if self.adapters is None:
+            return
         with self._lock:
-            digest = self.adapters.remove(name) if self.adapters else None
-            if digest is not None:
-                self._leaving.add(digest)
+            digests = [self.adapters.remove(one) for one in (*self.adapters.mixtures_with(name), name)]
+            self._leaving |= {digest for digest in digests if digest is not None}
 
     def forget_prompts(self) -> None:
         """Drops all cached chunks before the next step and keeps none of the requests under way, for texts that must be

@@ -14,7 +14,7 @@ import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.files.tokenizer import Tokenizer
-from jora_engine.generation.adapter_memory import PreparedAdapter
+from jora_engine.generation.adapter_layout import PreparedAdapter
 from jora_engine.generation.sampling import TOP_LOGPROBS
 from raft_errors import BadInput
 
@@ -42,6 +42,11 @@ class Completion:
     token_ids: tuple[int, ...]
     finish_reason: str
     scores: tuple[TokenScore, ...] | None = None
+
+    @property
+    def new_tokens(self) -> int:
+        """How many were generated."""
+        return len(self.token_ids)
 
 
 @dataclass(frozen=True)
