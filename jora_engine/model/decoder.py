@@ -152,12 +152,17 @@ def decoder_layer(
             q, k, v = jnp.split(qkv, ends, axis=-1)
         else:
             q, k, v = linear(normed, ("q", "k", "v"), layer, lora, drops[0])
+        if config.qk_norm:  # whose backward pass needs what it was given, so that keeping its result saves no product
+            q, k = keep(q, "q"), keep(k, "k")
         if config.qk_norm_whole:
             q, k = norm(q, "q_norm"), norm(k, "k_norm")
         q, k, v = (y.reshape(*rope[0].shape[:2], -1, config.head_dim) for y in (q, k, v))
         if config.qk_norm and not config.qk_norm_whole:
             q, k = norm(q, "q_norm"), norm(k, "k_norm")
         q, k = rotate(q, *rope), rotate(k, *rope)
+        if not config.qk_norm:
+            q, k = keep(q, "q"), keep(k, "k")
+        v = keep(v, "v")
         mixed, cache = attend(q, k, v, cache)
         (out,) = linear(mixed.reshape(*x.shape[:-1], -1), ("o",), layer, lora, drops[1])
         x = keep(x + scaled(norm(out, "attention_out_norm"), config.residual_scale), "attention_residual")

@@ -14,8 +14,9 @@ from jora_engine.model.ops_cpu import from_bits, revive, to_bits
 KEPT = ("attention_out", "attention_lse")
 """What every remat rung keeps of a layer besides its input: attention is too dear to run again."""
 
-ALSO_NAMED = ("attention_residual", "gate", "up")
-"""What `remat="names"` keeps as well: with it only norms, q, k, v and elementwise functions are computed again."""
+ALSO_NAMED = ("q", "k", "v", "attention_residual", "gate", "up")
+"""What `remat="names"` keeps as well: with it only norms and elementwise functions are computed again, no product with
+a weight of the base."""
 
 
 def scan_layers(
