@@ -29,7 +29,8 @@ class Mask(NamedTuple):
     Attributes:
         segments: `[batch, seq]` int32, 0 = padding; equal numbers are contiguous.
         positions: `[batch, seq]` int32, restarting at 0 in each segment; padding counts as a segment of its own. A
-            smaller number than that hides what lies further back: a window is its least upper bound.
+            smaller number than that hides what lies further back: a window is its least upper bound. At `-seq` the
+            query sees nothing and is not asked for: what it gets is finite and meaningless.
     """
 
     segments: Array
@@ -86,14 +87,14 @@ def attention(
     pad = -length % block
     grouped = rows(q).reshape(batch, kv_heads, heads // kv_heads, -1, width)
     segments = jnp.pad(mask.segments, ((0, 0), (0, pad)))
-    first = _first_visible(mask, window)
+    first = first_visible(mask, window)
     first = jnp.pad(first, ((0, 0), (0, pad)), constant_values=length + pad)
     at = jnp.asarray(offset, jnp.int32)
     out = _blocked(grouped, rows(k), rows(v), segments, first, at, block, scale, softcap)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, -1, heads, width)[:, :queries]
 
 
-def _first_visible(mask: Mask, window: int | None) -> jax.Array:
+def first_visible(mask: Mask, window: int | None) -> jax.Array:
     """`[batch, seq]` index of the earliest key that each query sees; padding sees nothing."""
     index = jnp.arange(mask.segments.shape[1], dtype=jnp.int32)
     first = index - mask.positions
@@ -149,6 +150,24 @@ def _key_blocks(first: jax.Array, at: jax.Array, block: int) -> tuple[jax.Array,
     return jnp.minimum(jnp.min(_take(first, at, block, 0)), at + block) // block, at // block + 1
 
 
+def _loop(key_block, carry, first, at, block):
+    """`key_block(j, carry, whole)` over the key blocks that the query block starting at `at` sees, in order.
+
+    `whole` where every query sees every key of block j: between the blocks in which a segment or a window begins and
+    the diagonal one. There the mask would hide nothing and is not made.
+    """
+    low, high = _key_blocks(first, at, block)
+    latest = jnp.max(_take(first, at, block, 0))  # of a block with padding beyond all keys, so that none is whole
+    whole = jnp.clip(-(-latest // block), low, jnp.maximum(low, high - 1))
+    for start, stop, sees_all in (
+        (low, whole, False),
+        (whole, high - 1, True),
+        (jnp.maximum(whole, high - 1), high, False),
+    ):
+        carry = lax.fori_loop(start, stop, functools.partial(key_block, whole=sees_all), carry)
+    return carry
+
+
 def _visible(segments, first, at_q, at_k, block, group):
     """`[group * block, block]`: which keys each query of the block sees."""
     sq, sk = _take(segments, at_q, block, 0), _take(segments, at_k, block, 0)
@@ -166,11 +185,13 @@ def _forward_row(row, offset, block, scale, softcap):
         at = index * block
         qb = _take(q, at, block, 2).reshape(kv, group * block, width)
 
-        def key_block(j, carry):
+        def key_block(j, carry, whole):
             top, total, out = carry
             kb, vb = _take(k, j * block, block, 1), _take(v, j * block, block, 1)
             scores = soft_cap(accumulate("hqd,hkd->hqk", qb, kb) * scale, softcap)
-            scores = jnp.where(_visible(segments, first, offset + at, j * block, block, group), scores, NEGATIVE)
+            if not whole:
+                seen = _visible(segments, first, offset + at, j * block, block, group)
+                scores = jnp.where(seen, scores, NEGATIVE)
             new_top = jnp.maximum(top, scores.max(-1))
             weights = jnp.exp(scores - new_top[..., None]).astype(v.dtype)
             shrink = jnp.exp(top - new_top)
@@ -182,7 +203,7 @@ def _forward_row(row, offset, block, scale, softcap):
             jnp.zeros((kv, group * block)),
             jnp.zeros((kv, group * block, width)),
         )
-        top, total, out = lax.fori_loop(*_key_blocks(first, offset + at, block), key_block, start)
+        top, total, out = _loop(key_block, start, first, offset + at, block)
         total = jnp.maximum(total, 1e-30)  # blocks of padding visit no key
         return out / total[..., None], top + jnp.log(total)
 
@@ -203,12 +224,15 @@ def _backward_row(row, offset, block, scale, softcap):
         # dK and dV are kept transposed, [kv, head_dim, seq]: both products then contract the fast way round on CPU
         q_t, g_t = jnp.swapaxes(qb, 1, 2), jnp.swapaxes(gb, 1, 2)
 
-        def key_block(j, carry):
+        def key_block(j, carry, whole):
             dq, dk, dv = carry
             kb, vb = _take(k, j * block, block, 1), _take(v, j * block, block, 1)
             scores = soft_cap(accumulate("hqd,hkd->hqk", qb, kb) * scale, softcap)
-            seen = _visible(segments, first, offset + at, j * block, block, group)
-            weights = jnp.exp(jnp.where(seen, scores - lse[index][..., None], NEGATIVE)).astype(q.dtype)
+            exponents = scores - lse[index][..., None]
+            if not whole:
+                seen = _visible(segments, first, offset + at, j * block, block, group)
+                exponents = jnp.where(seen, exponents, NEGATIVE)
+            weights = jnp.exp(exponents).astype(q.dtype)
             d_weights = accumulate("hqd,hkd->hqk", gb, vb)
             d_scores = weights * (d_weights - db[..., None]) * scale
             if softcap is not None:
@@ -221,7 +245,7 @@ def _backward_row(row, offset, block, scale, softcap):
             return dq + accumulate("hqk,hkd->hqd", d_scores, kb), dk, dv
 
         start = (jnp.zeros((kv, group * block, width)), *grads)
-        dq, dk, dv = lax.fori_loop(*_key_blocks(first, offset + at, block), key_block, start)
+        dq, dk, dv = _loop(key_block, start, first, offset + at, block)
         return (dk, dv), dq
 
     zeros = jnp.zeros((kv, width, k.shape[1]))

@@ -6,6 +6,7 @@ come from `ModelConfig`. Frozen base and LoRA tree stand side by side; files and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from jora_engine.model.lora import Adapter, linear
 from jora_engine.model.ops import GATED, Array, accumulate, rms_norm, rotate, scaled, soft_cap
 from jora_engine.model.ops_cpu import named
 from jora_engine.model.parameters import Params
+from jora_engine.model.places import Places, asked, take
 from jora_engine.model.remat import scan_layers
 from jora_engine.model.rope_table import by_length, layer_table
 from jora_engine.model.sharding import Placement
@@ -47,6 +49,7 @@ def forward(
     dropout_key: jax.Array | None = None,
     backend: str = "blocked",
     placement: Placement | None = None,
+    places: Places | None = None,
 ) -> jax.Array:
     """Hidden states after the final norm, of whole sequences: no cache, layers stacked.
 
@@ -60,9 +63,10 @@ def forward(
         remat: what the backward pass computes again, see `remat.rematted`.
         backend: attention back end, see `attention_backends`.
         placement: pins arrays to a mesh; None on one device.
+        places: where hidden states are wanted, None for everywhere; the last layer computes no others.
 
     Returns:
-        `[batch, seq, embed]` in the parameters' dtype.
+        `[batch, seq, embed]` in the parameters' dtype, or `[batch, capacity, embed]` of the places.
     """
     pin = placement.activations if placement else lambda x: x
     whole = placement.gathered if placement else lambda weights: weights
@@ -71,19 +75,21 @@ def forward(
     scores = {"scale": config.attention_scale, "softcap": config.attention_softcap}
     attention = place_attention(attend_with(backend, window, **scores), placement)
 
-    def layer(x, base, trained):
-        index, adapter = trained
+    def layer(x, base, adapter, index, places=None):
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
         rope, seen = view(index)
+        if places is not None:
+            seen = asked(seen, places)
 
         def attend(q, k, v, cache):
             return attention(q, k, v, seen), cache
 
-        x, _ = decoder_layer(x, whole(base), adapter, rope, attend, config, dropout=dropout, key=key)
-        return pin(x)
+        own = {"dropout": dropout, "key": key, "places": places}
+        x, _ = decoder_layer(x, whole(base), adapter, rope, attend, config, **own)
+        return x if places is not None else pin(x)
 
     x = pin(embed(whole({"embed": params["embed"]}), tokens, config))
-    x = scan_layers(layer, x, params["layers"], (jnp.arange(config.num_layers), lora), remat)
+    x = scan_layers(layer, functools.partial(layer, places=places), x, params["layers"], lora, remat)
     return final_norm(params, x, config)
 
 
@@ -125,6 +131,7 @@ def decoder_layer(
     cache: Any = None,
     dropout: float = 0.0,
     key: jax.Array | None = None,
+    places: Places | None = None,
 ) -> tuple[jax.Array, Any]:
     """`x + attention(norm(x))`, then `x + mlp(norm(x))`; some families norm what a sublayer gives, some both.
 
@@ -133,9 +140,10 @@ def decoder_layer(
         layer, lora: one layer's parameters and adapter.
         cache: what earlier tokens left for `attend`; None where the sequence is whole.
         dropout: of the adapter's inputs, drawn where there is a `key`.
+        places: where the result is wanted, None for everywhere; behind the attention nothing else is computed.
 
     Returns:
-        Like `x`, and the cache with this layer's new keys and values.
+        Like `x` (of the places), and the cache with this layer's new keys and values.
     """
     drops = [None] * 4 if key is None or not dropout else [drawn(k, dropout) for k in jax.random.split(key, 4)]
     gated = GATED[config.activation]
@@ -152,14 +160,22 @@ def decoder_layer(
             q, k, v = jnp.split(qkv, ends, axis=-1)
         else:
             q, k, v = linear(normed, ("q", "k", "v"), layer, lora, drops[0])
+        if config.qk_norm:  # whose backward pass needs what it was given, so that keeping its result saves no product
+            q, k = keep(q, "q"), keep(k, "k")
         if config.qk_norm_whole:
             q, k = norm(q, "q_norm"), norm(k, "k_norm")
         q, k, v = (y.reshape(*rope[0].shape[:2], -1, config.head_dim) for y in (q, k, v))
         if config.qk_norm and not config.qk_norm_whole:
             q, k = norm(q, "q_norm"), norm(k, "k_norm")
         q, k = rotate(q, *rope), rotate(k, *rope)
+        if not config.qk_norm:
+            q, k = keep(q, "q"), keep(k, "k")
+        v = keep(v, "v")
         mixed, cache = attend(q, k, v, cache)
-        (out,) = linear(mixed.reshape(*x.shape[:-1], -1), ("o",), layer, lora, drops[1])
+        mixed = mixed.reshape(*x.shape[:-1], -1)
+        if places is not None:
+            x, mixed = take(x, places), take(mixed, places)
+        (out,) = linear(mixed, ("o",), layer, lora, drops[1])
         x = keep(x + scaled(norm(out, "attention_out_norm"), config.residual_scale), "attention_residual")
 
     with jax.named_scope("mlp"):

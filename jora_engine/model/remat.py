@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
@@ -14,28 +15,41 @@ from jora_engine.model.ops_cpu import from_bits, revive, to_bits
 KEPT = ("attention_out", "attention_lse")
 """What every remat rung keeps of a layer besides its input: attention is too dear to run again."""
 
-ALSO_NAMED = ("attention_residual", "gate", "up")
-"""What `remat="names"` keeps as well: with it only norms, q, k, v and elementwise functions are computed again."""
+ALSO_NAMED = ("q", "k", "v", "attention_residual", "gate", "up")
+"""What `remat="names"` keeps as well: with it only norms and elementwise functions are computed again, no product with
+a weight of the base."""
 
 
 def scan_layers(
-    layer: Callable[[jax.Array, Any, Any], jax.Array], x: jax.Array, frozen: Any, trained: Any, remat: str
+    layer: Callable[[jax.Array, Any, Any, Any], jax.Array],
+    last: Callable[[jax.Array, Any, Any, Any], jax.Array],
+    x: jax.Array,
+    frozen: Any,
+    trained: Any,
+    remat: str,
 ) -> jax.Array:
-    """`x = layer(x, frozen[i], trained[i])` for each layer of two stacked trees; gradients go to x and `trained`.
+    """`x = layer(x, frozen[i], trained[i], i)` for each layer of two stacked trees; gradients go to x and `trained`.
 
     Args:
+        last: takes the place of `layer` for the last one, of which everything is kept: its backward pass comes next.
         remat: what the backward pass computes again, see `rematted`.
     """
+    end = jax.tree.leaves(frozen)[0].shape[0] - 1
+    stack = jax.tree.map(to_bits, frozen)
 
-    def step(bits, x, parts):
+    def of(index: jax.Array | int) -> Any:
+        return jax.tree.map(lambda leaf: from_bits(lax.dynamic_index_in_dim(leaf, index, keepdims=False)), stack)
+
+    def step(bits, x, index, trained):
         x = checkpoint_name(revive(bits, x), "layer_input")
-        frozen, trained = parts
-        return layer(x, jax.tree.map(from_bits, frozen), trained)
+        # cut out here and not by the scan, which would want a copy of the stack without its last layer
+        return layer(x, of(index), trained, index)
 
     step = rematted(step, remat)
-    parts = (jax.tree.map(to_bits, frozen), trained)
-    x, _ = lax.scan(lambda x, parts: (step(to_bits(x), x, parts), None), x, parts)
-    return x
+    earlier = jnp.arange(end), jax.tree.map(lambda leaf: leaf[:end], trained)
+    if end:
+        x, _ = lax.scan(lambda x, parts: (step(to_bits(x), x, *parts), None), x, earlier)
+    return last(x, of(end), jax.tree.map(lambda leaf: leaf[end], trained), end)
 
 
 def rematted(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
 """Cross-entropy at supervised positions only, without ever holding logits for a whole batch.
 
-RAFT supervises a small share of the tokens, so hidden states are gathered at those positions first, and the frozen
-head is applied chunk by chunk; the forward pass keeps the gradient of the hidden states and no logits.
+RAFT supervises a small share of the tokens, so hidden states are computed at those positions only, and the frozen head
+is applied chunk by chunk; the forward pass keeps the gradient of the hidden states and no logits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jora_engine.model.ops import Array, accumulate, scaled, soft_cap
+from jora_engine.model.places import Places
 
 CHUNK = 128  # positions, over all rows, whose logits exist at one time
 
@@ -31,6 +32,11 @@ class Supervision(NamedTuple):
     target: Array
     weight: Array
 
+    @property
+    def places(self) -> Places:
+        """Where hidden states are wanted."""
+        return Places(self.position, self.weight > 0)
+
 
 def supervised_loss(
     hidden: jax.Array, head: jax.Array, supervision: Supervision, divisor: float = 1.0, softcap: float | None = None
@@ -38,13 +44,12 @@ def supervised_loss(
     """Sum over supervised positions of `weight * -log p(target)`, float32 scalar.
 
     Args:
-        hidden: `[batch, seq, embed]`.
+        hidden: `[batch, capacity, embed]`, of `supervision.places`.
         head: `[vocab, embed]`, frozen: its gradient is not computed.
         divisor, softcap: what makes logits of the head's products, see `ModelConfig.logit_divisor`, `logit_softcap`.
     """
-    gathered = _gather(hidden, supervision.position, supervision.weight)
     size = max(1, CHUNK // hidden.shape[0])
-    chunks = (_chunks(x, size) for x in (gathered, supervision.target, supervision.weight))
+    chunks = (_chunks(x, size) for x in (hidden, supervision.target, supervision.weight))
     return _cross_entropy(*chunks, head, divisor, softcap)
 
 
@@ -53,30 +58,6 @@ def _chunks(x: Array, size: int) -> jax.Array:
     x = jnp.asarray(x)
     x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % size), *[(0, 0)] * (x.ndim - 2)))
     return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
-
-
-@jax.custom_vjp
-def _gather(hidden, index, weight):
-    return jnp.take_along_axis(hidden, index[:, :, None], axis=1)
-
-
-def _gather_forward(hidden, index, weight):
-    return _gather(hidden, index, weight), (index, weight, hidden.shape[1])
-
-
-def _gather_backward(saved, g):
-    # the transpose of a gather is a scatter-add, slow everywhere; positions are distinct, so a second gather does it
-    index, weight, length = saved
-    batch, capacity = index.shape
-    slot = jnp.where(weight > 0, index, length)  # unused slots write past the end and are dropped
-    inverse = jnp.full((batch, length), capacity, jnp.int32)
-    rows = jnp.arange(batch)[:, None]
-    inverse = inverse.at[rows, slot].set(jnp.arange(capacity, dtype=jnp.int32)[None], mode="drop")
-    g = jnp.pad(g, ((0, 0), (0, 1), (0, 0)))
-    return jnp.take_along_axis(g, inverse[:, :, None], axis=1), None, None
-
-
-_gather.defvjp(_gather_forward, _gather_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

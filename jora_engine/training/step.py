@@ -111,6 +111,7 @@ def summed_loss(lora: Adapter, params: Params, batch: Batch, key: jax.Array | No
         dropout_key=key if dropout else None,
         backend=options.backend,
         placement=placement,
+        places=batch.supervision.places,
     )
     head = head_matrix(params, placement)  # gathered once, not once for every chunk of the loss
     return supervised_loss(

@@ -1,10 +1,13 @@
 """Blocked attention computes what the plain reference computes: values and gradients, every mask, any length."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jora_engine.model.attention as attention_module
 from jora_engine.model.attention import BLOCK, Mask, attention
 
 
@@ -106,3 +109,44 @@ def test_the_compiled_form_holds_no_whole_score_matrix():
     step = jax.jit(jax.grad(lambda q: attention(q, k, v, mask).sum()))
     text = step.lower(q).compile().as_text()
     assert f"{total},{total}]" not in text
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_mask_is_left_out_of_just_those_key_blocks_that_every_query_sees_whole(case):
+    lengths, total, window = CASES[case]
+    block = min(BLOCK, total)
+    pad = -total % block
+    first = np.asarray(attention_module.first_visible(make_mask(lengths, total), window))[0]
+    first = np.pad(first, (0, pad), constant_values=total + pad)
+    for at in range(0, total + pad, block):
+        visits = attention_module._loop(
+            lambda j, visits, whole: visits.at[j].set(visits[j] + (10 if whole else 1)),
+            jnp.zeros((total + pad) // block, jnp.int32),
+            jnp.asarray(first),
+            jnp.asarray(at),
+            block,
+        )
+        sees = (first[at : at + block, None] <= np.arange(total + pad)) & (
+            np.arange(at, at + block)[:, None] >= np.arange(total + pad)
+        )
+        sees = sees.reshape(block, -1, block)
+        for j, visit in enumerate(np.asarray(visits)):
+            assert visit in (0, 1, 10)
+            assert (visit == 10) == sees[:, j].all()
+            assert visit or not sees[:, j].any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_without_a_mask_where_it_hides_nothing_all_bits_stay(dtype, monkeypatch):
+    mask = make_mask([3 * BLOCK + 40, 2 * BLOCK + 3], 6 * BLOCK)
+    inputs = draw(6 * BLOCK, 6, 2, 16, dtype)
+    run = functools.partial(values_and_gradients, *inputs, mask, window=2 * BLOCK + 9)
+    ours = jax.jit(run)()
+
+    def masked(key_block, carry, first, at, block):
+        bounds = attention_module._key_blocks(first, at, block)
+        return jax.lax.fori_loop(*bounds, functools.partial(key_block, whole=False), carry)
+
+    monkeypatch.setattr(attention_module, "_loop", masked)
+    for a, b in zip(ours, jax.jit(lambda: run())(), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -18,6 +18,7 @@ from jora_engine.files.weights import load_params, read_model_config
 from jora_engine.model.attention import Mask
 from jora_engine.model.decoder import finish_logits, forward, head_matrix
 from jora_engine.model.lora import init_lora, parameter_count, prepare
+from jora_engine.model.parameters import param_shapes
 from jora_engine.training.loop import Trainer
 from jora_engine.training.loss import supervised_loss
 from jora_engine.training.packing import Example, make_batch
@@ -125,7 +126,7 @@ def test_packed_rows_have_the_loss_of_rows_of_their_own(any_model):
 
     @jax.jit
     def loss(params, lora, batch):
-        hidden = forward(params, lora, batch.tokens, batch.mask, config)
+        hidden = forward(params, lora, batch.tokens, batch.mask, config, places=batch.supervision.places)
         head = head_matrix(params)
         return supervised_loss(hidden, head, batch.supervision, config.logit_divisor, config.logit_softcap)
 
@@ -198,6 +199,59 @@ def follow(trainer, model):
     assert ours[-1] < ours[0]
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_hidden_states_at_places_are_those_of_whole_rows_and_so_are_gradients(family, model_folder):
+    """gemma2 has layers of two kinds, norms on both sides of a sublayer, and a cap."""
+    folder = model_folder(family)
+    config = read_model_config(folder)
+    params, lora = load_params(folder, config, "float32"), random_lora(config)
+    batch = make_batch(examples(6), [[0, 1], [2, 3], [4, 5]], 80, 64)
+    places = batch.supervision.places
+    weight = np.random.default_rng(2).normal(size=(3, 64, config.hidden_size)) * places.used[..., None]
+
+    def value(lora, at):
+        prepared = prepare(lora, LORA.scale, jnp.float32)
+        hidden = forward(params, prepared, batch.tokens, batch.mask, config, remat="names", places=at)
+        hidden = jnp.take_along_axis(hidden, places.index[..., None], axis=1) if at is None else hidden
+        return (hidden * weight).sum(), hidden * places.used[..., None]
+
+    run = jax.jit(jax.value_and_grad(value, has_aux=True))
+    for ours, theirs in zip(jax.tree.leaves(run(lora, places)), jax.tree.leaves(run(lora, None)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_the_last_layer_s_mlp_is_not_computed_for_whole_rows(model_folder):
+    config = dataclasses.replace(read_model_config(model_folder("llama")), num_layers=1)
+    params = param_shapes(config, "float32")
+    batch = make_batch(examples(6), [[0, 1], [2, 3], [4, 5]], 80, 64)
+
+    def text(places):
+        function = functools.partial(forward, config=config, places=places)
+        return jax.jit(function).lower(params, {}, batch.tokens, batch.mask).as_text()
+
+    whole = f"tensor<3x80x{config.intermediate_size}xf32>"
+    assert whole in text(None)
+    assert whole not in text(batch.supervision.places)
+
+
+def test_names_compute_no_product_with_the_base_a_second_time(model_folder):
+    folder = model_folder("llama")
+    config = read_model_config(folder)
+    params, lora = load_params(folder, config, "float32"), random_lora(config)
+    tokens = np.random.default_rng(1).integers(3, 96, (2, 64)).astype(np.int32)
+
+    def products(remat):
+        def value(lora):
+            hidden = forward(params, prepare(lora, 1.0, jnp.float32), tokens, whole(tokens), config, remat=remat)
+            return (hidden * hidden).sum()
+
+        text = jax.jit(jax.grad(value)).lower(lora).as_text()
+        shape = f"tensor<{config.num_kv_heads * config.head_dim}x{config.hidden_size}xf32>"  # of the weights of k and v
+        return sum("dot_general" in line and shape in line for line in text.splitlines())
+
+    assert products("layer") > products("names") == products("none")
+
+
 def test_adapter_size_is_pefts(model_folder):
     folder = model_folder("llama")
     config = read_model_config(folder)
@@ -215,7 +269,8 @@ def test_the_compiled_step_holds_no_logits_and_no_base_gradient(model_folder):
     batch = make_batch(examples(6), [[0, 1], [2, 3], [4, 5]], 80, 64)
 
     def loss(lora):
-        hidden = forward(params, prepare(lora, 1.0, jnp.float32), batch.tokens, batch.mask, config)
+        prepared, places = prepare(lora, 1.0, jnp.float32), batch.supervision.places
+        hidden = forward(params, prepared, batch.tokens, batch.mask, config, places=places)
         return supervised_loss(hidden, head_matrix(params), batch.supervision)
 
     text = jax.jit(jax.grad(loss)).lower(init_lora(LORA, config, 0)).compile().as_text()
