@@ -57,13 +57,15 @@ class PreparedAdapter:
         return packed
 
 
-def prepare_adapter(folder: Path, config: ModelConfig, dtype: str, base_digest: str | None = None) -> PreparedAdapter:
+def prepare_adapter(
+    folder: Path, config: ModelConfig, dtype: str, base_digest: str | None = None, precision: str | None = None
+) -> PreparedAdapter:
     """Reads and checks a PEFT folder.
 
     Raises:
         BadInput: see `read_factors`.
     """
-    lora, lora_config = read_factors(folder, config, base_digest)
+    lora, lora_config = read_factors(folder, config, base_digest, precision)
     layout = layout_for(config, lora_config.rank, lora)
     packed, scale = layout.empty(dtype), np.float32(lora_config.scale)
     for name, (a, b) in layout.factors(packed).items():
@@ -96,11 +98,15 @@ class AdapterMemory:
         max_bytes: int = 1 << 30,
         max_rank: int = 64,
         base_digest: str | None = None,
+        precision: str | None = None,
     ) -> None:
+        """Args:
+        base_digest, precision: of the base that is served and how it is held; an adapter of another is refused.
+        """
         self.max_bytes, self.max_rank = max_bytes, max_rank
         self.broken: dict[str, BadInput] = {}
         self.asked = self.hits = 0
-        self._config, self._dtype, self._base_digest = config, dtype, base_digest
+        self._config, self._dtype, self._base = config, dtype, (base_digest, precision)
         self._folders: dict[str, Path] = {}
         self._ready: OrderedDict[str, PreparedAdapter] = OrderedDict()
         self._digests: dict[str, str] = {}  # of all that were read and are registered, in memory or not
@@ -175,7 +181,7 @@ class AdapterMemory:
 
     def _read(self, name: str, folder: Path) -> PreparedAdapter:
         try:
-            adapter = prepare_adapter(folder, self._config, self._dtype, self._base_digest)
+            adapter = prepare_adapter(folder, self._config, self._dtype, *self._base)
         except (RaftError, OSError, ValueError) as error:
             told = error if isinstance(error, RaftError) else RaftError(str(error))
             raise BadInput(

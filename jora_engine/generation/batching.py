@@ -63,7 +63,8 @@ class Engine:
         """
         self.model, self.rows, self.adapters = model, rows, adapters
         self.prefixes = PrefixCache(prefix_bytes) if prefix_bytes else None
-        self.slots = AdapterSlots(model.config, model.dtype, rows)
+        # one slot does for an adapter that is everybody's
+        self.slots = AdapterSlots(model.config, model.dtype, rows if model.adapter is None else 1)
         if adapter_rank:
             self.slots.reserve(adapter_rank)
         self._chunks_between = chunks_between
@@ -95,7 +96,7 @@ class Engine:
             BadInput: the request cannot work, or its adapter is unknown or broken.
         """
         check_request(request, self.model.config, name)
-        adapter, memory = None, self.adapters or AdapterMemory(self.model.config, self.model.dtype)
+        adapter, memory = self.model.adapter, self.adapters or AdapterMemory(self.model.config, self.model.dtype)
         if request.adapter is not None:
             adapter = memory.get(request.adapter)
         job = Job(request, adapter, on_text, on_done)
@@ -203,7 +204,8 @@ class Engine:
     def logits(self, prompt: Sequence[int], adapter: str | None = None) -> np.ndarray:
         """Float32 logits `[len(prompt), vocab]` of a prompt, computed as generation computes them."""
         check_request(Request(tuple(prompt), 0), self.model.config)
-        slot = self.slots.acquire(self.adapters.get(adapter) if adapter is not None and self.adapters else None)
+        named = self.adapters.get(adapter) if adapter is not None and self.adapters else self.model.adapter
+        slot = self.slots.acquire(named)
         try:
             cache = self._new_cache(1, kv_cache.columns_for(_width(len(prompt), 0)))
             hidden, start = [], 0
