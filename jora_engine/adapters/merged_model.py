@@ -52,14 +52,18 @@ def write_merged(
     dtype: str | None = None,
     max_shard_bytes: int = 5 * 10**9,
     chat_template: str | None = None,
+    precision: str = "bfloat16",
 ) -> Path:
     """Writes the base with the adapter added as a Hugging Face folder, replacing one that is there; returns it.
 
+    The adapter goes into the weights as the folder holds them, however the base was held in training.
+
     Args:
+        precision: takes the numbers that the base has in it instead, to compare with (`recipe.PRECISIONS`).
         dtype: of the result, "bfloat16" or "float32"; None keeps what each tensor of the base is stored as.
         chat_template: takes the place of the base's, for one that brings none or was asked in a form of its own.
     """
-    tensors, merged = merged_reader(base_folder, model_config, lora, lora_config.scale)
+    tensors, merged = merged_reader(base_folder, model_config, lora, lora_config.scale, precision)
     target = None if dtype is None else dtype_named(dtype)
     names = hf_tensors(model_config)
     specs = [TensorSpec(name, parameter.shape, target or tensors.dtype(name)) for name, (parameter, _) in names.items()]
@@ -78,6 +82,7 @@ def write_merged(
         _fix_dates(temporary)
         config = read_json(base_folder / "config.json")
         config.pop("_name_or_path", None)
+        config.pop("quantization_config", None)  # what is written here is plain
         stored = kinds[EMBED].name
         config |= {key: stored for key in ("dtype", "torch_dtype") if key in config} or {"torch_dtype": stored}
         write_json(temporary / "config.json", config)

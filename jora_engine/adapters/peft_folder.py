@@ -15,6 +15,7 @@ import numpy as np
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig, vllm_rank
 from jora_engine.config.parameters import Parameter, linear_layers
+from jora_engine.config.recipe import PRECISIONS
 from jora_engine.files.tensor_files import (
     TensorFolder,
     TensorSpec,
@@ -28,6 +29,8 @@ from jora_engine.files.tensor_files import (
 from raft_errors import BadInput
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, RAFT_JSON = "adapter_config.json", "adapter_model.safetensors", "raft.json"
+PRECISION = "base_precision"
+"""The key of raft.json that says how the base was held in training (`recipe.PRECISIONS`); `bfloat16` is not written."""
 _WEIGHTS = re.compile(
     r"(?P<name>(?:adapter_model|adapter_weights|pytorch_model|model)(?:\.[\w.-]+?)?)(?P<shard>-\d+-of-\d+)?"
     r"\.(?P<kind>safetensors|bin|pt|pth|npz)(?P<index>\.index\.json)?"
@@ -119,6 +122,24 @@ def sets_of_weights(folder: Path) -> list[str]:
     return sorted({f"{m['name']}{'-*-of-*' if m['shard'] or m['index'] else ''}.{m['kind']}" for m in matches})
 
 
+def precision_of(folder: Path | None) -> str:
+    """How the base was held that an adapter was trained on, by its raft.json; `bfloat16` where nothing says otherwise.
+
+    Raises:
+        BadInput: a precision that is not known here.
+    """
+    if folder is None or not (folder / RAFT_JSON).exists():
+        return "bfloat16"
+    precision = str(read_json(folder / RAFT_JSON).get(PRECISION, "bfloat16"))
+    if precision not in PRECISIONS:
+        raise BadInput(
+            f"{folder / RAFT_JSON}: {PRECISION} is {precision!r}",
+            expected="one of " + ", ".join(PRECISIONS),
+            do="use the version that made the adapter, or a newer one",
+        )
+    return precision
+
+
 def read_adapter(
     folder: Path, model_config: ModelConfig, base_digest: str | None = None
 ) -> tuple[dict[str, dict[str, jax.Array]], LoraConfig]:
@@ -128,17 +149,25 @@ def read_adapter(
 
 
 def read_factors(
-    folder: Path, model_config: ModelConfig, base_digest: str | None = None
+    folder: Path, model_config: ModelConfig, base_digest: str | None = None, precision: str | None = None
 ) -> tuple[dict[str, dict[str, np.ndarray]], LoraConfig]:
     """`read_adapter` into host memory: the device is not touched.
 
     Args:
         base_digest: `model_digest` of the base in use, compared with the one in raft.json where there is one.
+        precision: how the base in use is held, compared with how the adapter's was (`precision_of`); None takes any.
 
     Raises:
-        BadInput: made for another base, not plain LoRA, or tensors missing, unknown or misshaped.
+        BadInput: made for another base or a base held otherwise, not plain LoRA, or tensors missing, unknown or
+            misshaped.
     """
     config = read_adapter_config(folder)
+    if precision is not None and (own := precision_of(folder)) != precision:
+        raise BadInput(
+            f"the adapter {folder} was trained on a base in {own}",
+            expected=f"one trained on a base in {precision}, as the base is held here",
+            do="serve it from a process of its own",
+        )
     if base_digest and (folder / RAFT_JSON).exists():
         made_for = read_json(folder / RAFT_JSON).get("base_digest")
         if made_for and made_for != base_digest:

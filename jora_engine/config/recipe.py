@@ -12,6 +12,9 @@ from typing import Any
 
 from jora_engine.config.checks import from_keys, require, whole
 
+PRECISIONS = ("bfloat16", "int8", "nf4", "as_stored")
+"""How a frozen base may be held; `bfloat16` stands for the computation's own dtype, without packing."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -27,6 +30,8 @@ class TrainConfig:
         early_stopping_patience: evaluations without improvement before stopping; 0 means never.
         remat: what the backward pass computes again, from nothing to all: `none`, `names`, `layer`, `offload`
             (`decoder.rematted`); `auto` is the first that fits, chosen by `training.plan`.
+        base_precision: how the base's linear layers are held: in `dtype` (`bfloat16`), packed in 8 or 4 bits (`int8`,
+            `nf4`), or as a quantised file has them (`as_stored`).
         keep_checkpoints: newest ones kept; with two, one that is damaged costs the steps since the one before.
         mesh: devices along (data, fsdp, tensor, context), one of them may be -1; `auto` puts all on fsdp.
     """
@@ -51,6 +56,7 @@ class TrainConfig:
     early_stopping_patience: int = 0
     keep_checkpoints: int = 2
     dtype: str = "bfloat16"
+    base_precision: str = "bfloat16"
     remat: str = "names"
     mesh: str | tuple[int, ...] = "auto"
 
@@ -66,6 +72,7 @@ class TrainConfig:
         for name, choices in (
             ("schedule", ("cosine", "linear", "constant")),
             ("dtype", ("bfloat16", "float32")),
+            ("base_precision", PRECISIONS),
             ("remat", ("auto", "none", "names", "layer", "offload")),
         ):
             require(getattr(self, name) in choices, name, getattr(self, name), "one of " + ", ".join(choices))

@@ -1,12 +1,14 @@
-"""Converts a GGUF file (Llama, Qwen2, Qwen3, Gemma 3) into a Hugging Face folder, once and deterministically.
+"""Makes a model folder of a GGUF file (Llama, Qwen2, Qwen3, Gemma 3), once and deterministically.
 
-Quantised blocks are dequantised by the `gguf` package and stored in one dtype, so that the engine, transformers and
-PEFT read the same numbers afterwards. Nothing else in the engine knows that GGUF exists.
+`convert` dequantises all blocks by the `gguf` package and stores them in one dtype, so that the engine, transformers
+and PEFT read the same numbers afterwards; `keep_blocks` leaves them in the file, for `gguf_blocks` to read.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ from raft_errors import BadInput
 
 log = logging.getLogger("raft.jora_engine")
 
+GGUF_FILE = "model.gguf"
+"""The file of a folder that keeps its blocks."""
+
 
 def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConfig:
     """Writes config.json, generation_config.json, model.safetensors and the tokenizer files into `folder`.
@@ -34,7 +39,7 @@ def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConf
     Raises:
         BadInput: not a GGUF file, damaged, or an architecture, quantisation or tokenizer that is not supported.
     """
-    reader = _open(gguf_file)
+    reader = open_gguf(gguf_file)
     meta = {name: field.contents() for name, field in reader.fields.items()}
     config = read_config(meta, {t.name: t for t in reader.tensors})
     places = {t.name: find_parameter(config, t.name) for t in reader.tensors if t.name != ROPE_FACTORS}
@@ -47,10 +52,42 @@ def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConf
 
     def read(name: str) -> np.ndarray:
         parameter, _ = places[tensors[name].name]
-        return from_gguf(config, parameter.name, _dequantise(gguf_file, tensors[name])).astype(target)
+        return from_gguf(config, parameter.name, dequantise(gguf_file, tensors[name])).astype(target)
 
     folder.mkdir(parents=True, exist_ok=True)
     write_model(folder, specs, read)
+    _write_rest(folder, meta, config, dtype)
+    log.info("converted %s (%d tensors) to %s as %s", gguf_file.name, len(specs), folder, dtype)
+    return config
+
+
+def keep_blocks(gguf_file: Path, folder: Path) -> ModelConfig:
+    """Writes config.json, generation_config.json and the tokenizer files into `folder`, beside the file as it is
+    (`model.gguf`, a hard link where the disk allows one): a base for `train.base_precision: as_stored`.
+
+    Raises:
+        BadInput: as for `convert`.
+    """
+    reader = open_gguf(gguf_file)
+    meta = {name: field.contents() for name, field in reader.fields.items()}
+    tensors = {t.name: t for t in reader.tensors}
+    config = read_config(meta, tensors)
+    places = [find_parameter(config, name) for name in tensors if name != ROPE_FACTORS]
+    _canonical_order(config, {parameter.hf_name(layer) for parameter, layer in places})
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / GGUF_FILE
+    if not (place.exists() and place.samefile(gguf_file)):
+        place.unlink(missing_ok=True)
+        try:
+            os.link(gguf_file, place)
+        except OSError:
+            shutil.copyfile(gguf_file, place)
+    _write_rest(folder, meta, config, "bfloat16")
+    return config
+
+
+def _write_rest(folder: Path, meta: dict[str, Any], config: ModelConfig, dtype: str) -> None:
+    """What a folder holds beside its weights."""
     tokenizer = build_tokenizer(meta)
     write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     settings = tokenizer_config(meta, config.max_position_embeddings)
@@ -61,8 +98,6 @@ def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConf
     generation = {key: hf[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if hf[key] is not None}
     write_json(folder / "generation_config.json", generation)
     write_json(folder / "config.json", hf)  # last: a folder with config.json is complete
-    log.info("converted %s (%d tensors) to %s as %s", gguf_file.name, len(specs), folder, dtype)
-    return config
 
 
 def read_config(meta: dict[str, Any], tensors: dict[str, Any]) -> ModelConfig:
@@ -132,18 +167,42 @@ def _gemma3(meta: dict[str, Any], hf: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _open(gguf_file: Path) -> Any:
+def open_gguf(gguf_file: Path) -> Any:
+    """The `gguf.GGUFReader` of a file, of which every tensor lies in the file.
+
+    Raises:
+        BadInput: it is not there, or damaged; the tensor is named at which that shows.
+    """
     from gguf import GGUFReader  # slow to import, needed by conversions only
+
+    class Reader(GGUFReader):
+        """Names the tensor that cannot be read."""
+
+        def _build_tensors(self, start_offs: int, fields: list[Any]) -> None:
+            tensors = []
+            for field in fields:
+                try:
+                    super()._build_tensors(start_offs, [field])
+                except (ValueError, IndexError, KeyError) as error:
+                    name = bytes(field.parts[1]).decode("utf-8", "replace")
+                    raise ValueError(f"tensor {name}: {error}") from error
+                tensors += self.tensors
+            names = [tensor.name for tensor in tensors]
+            if double := next((name for name in names if names.count(name) > 1), None):
+                raise ValueError(f"tensor {double}: it is there twice")
+            self.tensors = tensors
 
     if not gguf_file.is_file():
         raise BadInput(f"{gguf_file} is not there", expected="a GGUF file", do="check the path")
     try:
-        reader = GGUFReader(gguf_file)
+        reader = Reader(gguf_file)
     except (ValueError, IndexError, KeyError, OSError) as error:
         raise _damaged(gguf_file, str(error)) from error
-    end = max((int(t.data_offset) + int(t.n_bytes) for t in reader.tensors), default=0)
-    if not reader.tensors or end > gguf_file.stat().st_size:
-        raise _damaged(gguf_file, "it ends before its last tensor")
+    if not reader.tensors:
+        raise _damaged(gguf_file, "it holds no tensor")
+    size = gguf_file.stat().st_size
+    if cut := next((t.name for t in reader.tensors if int(t.data_offset) + int(t.n_bytes) > size), None):
+        raise _damaged(gguf_file, f"tensor {cut}: the file ends before it does")
     return reader
 
 
@@ -151,7 +210,12 @@ def _damaged(gguf_file: Path, why: str) -> BadInput:
     return BadInput(f"{gguf_file} cannot be read ({why})", expected="a complete GGUF file", do="download it again")
 
 
-def _dequantise(gguf_file: Path, tensor: Any) -> np.ndarray:
+def dequantise(gguf_file: Path, tensor: Any) -> np.ndarray:
+    """A tensor's numbers, float32.
+
+    Raises:
+        BadInput: its type is not known, or one is NaN or infinite.
+    """
     from gguf.quants import dequantize
 
     try:

@@ -16,7 +16,7 @@ from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.parameters import EMBED
 from jora_engine.files.gguf_layout import ARCHITECTURES, ROPE_FACTORS, gguf_name, to_gguf
 from jora_engine.files.gguf_vocabulary import vocabulary
-from jora_engine.files.tensor_files import TensorFolder
+from jora_engine.files.tensor_sources import open_tensors
 from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.files.weights import check_tensors, hf_tensors, read_model_config
 from jora_engine.model.rope_table import inv_freq
@@ -42,7 +42,7 @@ def write_gguf(folder: Path, file: Path, dtype: str | None = None, *, chat: Mapp
         BadInput: llama.cpp has no such model, RoPE or tokenizer, or none that can be written here.
     """
     model = read_model_config(folder)
-    tensors = TensorFolder(folder)
+    tensors = open_tensors(folder, model)
     check_tensors(tensors, model)
     stored = tensors.dtype(EMBED).name
     kind = dtype or (stored if stored in KINDS else "float32")

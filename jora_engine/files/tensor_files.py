@@ -112,6 +112,10 @@ class TensorFolder:
             )
         return array
 
+    def raw(self, name: str) -> np.ndarray:
+        """A tensor of any type that numpy has, unchecked."""
+        return np.asarray(self._slice(name)[:])
+
     def views(self, file: Path) -> dict[str, np.ndarray]:
         """All tensors of one file of known types, as views of the mapped file: for many small ones much faster than
         `read`. Whether they are finite is the caller's to see."""

@@ -19,8 +19,12 @@ import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.parameters import EMBED, HEAD, Parameter, parameters, parameters_by_name
-from jora_engine.files.tensor_files import TensorFolder, dtype_named, read_json
+from jora_engine.files.packed_weights import load_packed, packed_shapes
+from jora_engine.files.prequantised import require_readable
+from jora_engine.files.tensor_files import dtype_named, read_json
+from jora_engine.files.tensor_sources import open_tensors, weight_files
 from jora_engine.model.parameters import param_shapes
+from jora_engine.model.quantised import Packed, is_packed
 from raft_errors import BadInput
 
 _IGNORED = ("rotary_emb.inv_freq", "attn.masked_bias", "attn.bias")  # buffers that old checkpoints carry
@@ -49,10 +53,12 @@ def read_model_config(folder: Path) -> ModelConfig:
         stops = read_json(folder / "generation_config.json").get("eos_token_id")
         ids = [i for value in (stops, raw.get("eos_token_id")) for i in (value if isinstance(value, list) else [value])]
         raw["eos_token_id"] = list(dict.fromkeys(i for i in ids if i is not None)) or None
+    if settings := raw.pop("quantization_config", None):
+        require_readable(settings)
     return ModelConfig.from_hf(raw)
 
 
-def check_tensors(tensors: TensorFolder, config: ModelConfig) -> None:
+def check_tensors(tensors: Any, config: ModelConfig) -> None:
     """Compares names and shapes of a checkpoint with what `config` calls for; the first difference is a `BadInput`."""
     wanted = hf_tensors(config)
     names = [n for n in tensors.names() if not n.endswith(_IGNORED)]
@@ -83,7 +89,7 @@ def check_tensors(tensors: TensorFolder, config: ModelConfig) -> None:
         _check_tied(tensors)
 
 
-def _check_tied(tensors: TensorFolder) -> None:
+def _check_tied(tensors: Any) -> None:
     embed, head = EMBED, HEAD
     if tensors.shape(head) != tensors.shape(embed) or not np.array_equal(tensors.read(head), tensors.read(embed)):
         raise BadInput(
@@ -93,6 +99,11 @@ def _check_tied(tensors: TensorFolder) -> None:
         )
 
 
+def packed_leaves(folder: Path, config: ModelConfig, precision: str) -> dict[str, Packed]:
+    """`packed_weights.packed_shapes` of a folder, whose weights are looked at only where they decide it."""
+    return packed_shapes(open_tensors(folder, config) if precision == "as_stored" else None, config, precision)
+
+
 def load_params(
     folder: Path,
     config: ModelConfig,
@@ -100,8 +111,9 @@ def load_params(
     shardings: dict[str, Any] | None = None,
     *,
     bits: bool = False,
+    precision: str = "bfloat16",
 ) -> dict[str, Any]:
-    """The parameter tree of a model folder, cast to `dtype`.
+    """The parameter tree of a model folder, cast to `dtype`, or packed as `precision` says (`packed_weights`).
 
     Args:
         bits: hold the layers' bfloat16 numbers as uint16, which `decoder.forward` takes too: XLA:CPU slices bfloat16
@@ -111,10 +123,10 @@ def load_params(
     Raises:
         BadInput: a tensor or shard is missing, unknown, misshaped, truncated, or holds NaN or infinite values.
     """
-    tensors = TensorFolder(folder)
+    tensors = open_tensors(folder, config)
     check_tensors(tensors, config)
     kind = dtype_named(dtype)
-    shapes = param_shapes(config, dtype, bits=bits)
+    shapes = param_shapes(config, dtype, bits=bits, packed=packed_shapes(tensors, config, precision))
     if shardings is None:
         single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         shardings = jax.tree.map(lambda _: single, shapes)
@@ -122,8 +134,10 @@ def load_params(
     def read(name: str, index: tuple[slice, ...]) -> np.ndarray:
         return tensors.read(name, index).astype(kind, copy=False)
 
-    def load(path: tuple[Any, ...], spec: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.Array:
+    def load(path: tuple[Any, ...], spec: Any, sharding: Any) -> Any:
         parameter = parameters_by_name(config)[path[-1].key]
+        if is_packed(spec):
+            return load_packed(tensors, parameter, spec, sharding, precision, _put)
         if not parameter.per_layer:
             return jax.make_array_from_callback(spec.shape, sharding, functools.partial(read, parameter.hf_name()))
         pieces = []
@@ -135,7 +149,7 @@ def load_params(
             pieces.append(_stack(device, slices, len(names)))
         return jax.make_array_from_single_device_arrays(spec.shape, sharding, pieces)
 
-    return jax.tree_util.tree_map_with_path(load, shapes, shardings)
+    return jax.tree_util.tree_map_with_path(load, shapes, shardings, is_leaf=is_packed)
 
 
 def _stack(device: Any, slices: Iterator[np.ndarray], count: int) -> jax.Array:
@@ -155,12 +169,12 @@ def _put(buffer: jax.Array, part: jax.Array, at: jax.Array) -> jax.Array:
 
 
 def model_digest(folder: Path) -> str:
-    """Hex sha256 over config.json and the safetensors files of a model folder, names included.
+    """Hex sha256 over config.json and the files of weights of a model folder, names included.
 
     Reads every byte: callers keep the result beside their own records, never inside the folder.
     """
     total = hashlib.sha256()
-    for file in [folder / "config.json", *TensorFolder(folder).files]:
+    for file in [folder / "config.json", *weight_files(folder)]:
         with file.open("rb") as data:
             total.update(f"{file.name}\0{hashlib.file_digest(data, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()

@@ -25,13 +25,15 @@ from jora_engine.generation.adapter_mixture import mixed
 from raft_errors import BadInput, RaftError
 
 
-def prepare_adapter(folder: Path, config: ModelConfig, dtype: str, base_digest: str | None = None) -> PreparedAdapter:
+def prepare_adapter(
+    folder: Path, config: ModelConfig, dtype: str, base_digest: str | None = None, precision: str | None = None
+) -> PreparedAdapter:
     """Reads and checks a PEFT folder.
 
     Raises:
         BadInput: see `read_factors`.
     """
-    lora, lora_config = read_factors(folder, config, base_digest)
+    lora, lora_config = read_factors(folder, config, base_digest, precision)
     layout = layout_for(config, lora_config.rank, lora)
     packed, scale = layout.empty(dtype), np.float32(lora_config.scale)
     for name, (a, b) in layout.factors(packed).items():
@@ -54,6 +56,7 @@ class AdapterMemory:
     Args:
         mixed_rank: largest rank of a mixture; None = `max_rank`. It must not be above what the slots are made for, or a
             mixture makes them anew.
+        base_digest, precision: of the base that is served and how it is held; an adapter of another is refused.
 
     Attributes:
         broken: reason by name of those that could not be used.
@@ -69,11 +72,12 @@ class AdapterMemory:
         max_rank: int = 64,
         mixed_rank: int | None = None,
         base_digest: str | None = None,
+        precision: str | None = None,
     ) -> None:
         self.max_bytes, self.max_rank, self.mixed_rank = max_bytes, max_rank, mixed_rank
         self.broken: dict[str, BadInput] = {}
         self.asked = self.hits = 0
-        self._config, self._dtype, self._base_digest = config, dtype, base_digest
+        self._config, self._dtype, self._base = config, dtype, (base_digest, precision)
         self._folders: dict[str, Path] = {}
         self._mixtures: dict[str, tuple[tuple[str, float], ...]] = {}
         self._ready: OrderedDict[str, PreparedAdapter] = OrderedDict()
@@ -209,7 +213,7 @@ class AdapterMemory:
 
     def _read(self, name: str, folder: Path) -> PreparedAdapter:
         try:
-            adapter = prepare_adapter(folder, self._config, self._dtype, self._base_digest)
+            adapter = prepare_adapter(folder, self._config, self._dtype, *self._base)
         except (RaftError, OSError, ValueError) as error:
             told = error if isinstance(error, RaftError) else RaftError(str(error))
             raise BadInput(

@@ -63,7 +63,8 @@ class Engine:
         """
         self.model, self.rows, self.adapters = model, rows, adapters
         self.prefixes = PrefixCache(prefix_bytes) if prefix_bytes else None
-        self.slots = AdapterSlots(model.config, model.dtype, rows)
+        # one slot does for an adapter that is everybody's
+        self.slots = AdapterSlots(model.config, model.dtype, rows if model.adapter is None else 1)
         if adapter_rank:
             self.slots.reserve(adapter_rank)
         self._chunks_between = chunks_between
@@ -101,7 +102,7 @@ class Engine:
         memory = self.adapters or AdapterMemory(self.model.config, self.model.dtype)
         name_of = request.adapter if isinstance(request.adapter, str) else None
         prepared = None if isinstance(request.adapter, str) else request.adapter
-        adapter = prepared if name_of is None else memory.get(name_of)
+        adapter = (prepared or self.model.adapter) if name_of is None else memory.get(name_of)
         job = Job(request, adapter, on_text, on_done)
         with self._lock:
             if name_of is not None and not memory.registered(name_of):
@@ -221,7 +222,8 @@ class Engine:
     def logits(self, prompt: Sequence[int], adapter: str | None = None) -> np.ndarray:
         """Float32 logits `[len(prompt), vocab]` of a prompt, computed as generation computes them."""
         check_request(Request(tuple(prompt), 0), self.model.config)
-        slot = self.slots.acquire(self.adapters.get(adapter) if adapter is not None and self.adapters else None)
+        named = self.adapters.get(adapter) if adapter is not None and self.adapters else self.model.adapter
+        slot = self.slots.acquire(named)
         try:
             cache = self._new_cache(1, kv_cache.columns_for(_width(len(prompt), 0)))
             hidden, start = [], 0

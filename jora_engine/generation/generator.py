@@ -28,7 +28,7 @@ __all__ = ["Completion", "Constraint", "Generator"]
 
 
 class Generator:
-    """A model ready to generate, its adapter merged in float32 and cast once.
+    """A model ready to generate, its adapter merged in float32 and cast once, or beside packed weights.
 
     Example:
         >>> generator = Generator(Path("smollm2"), adapter=Path("adapter"))
@@ -45,6 +45,7 @@ class Generator:
         max_rows: int = 32,
         base_digest: str | None = None,
         chat: Mapping[str, Any] | None = None,
+        precision: str | None = None,
     ) -> None:
         """Loads a Hugging Face folder and optionally a PEFT adapter.
 
@@ -52,8 +53,10 @@ class Generator:
             max_rows: prompts decoded side by side at most.
             base_digest: compared with the digest that the adapter was made for.
             chat: what the chat template is told, the keywords of `Tokenizer.load` (`variables`, `prefill`).
+            precision: how the base is held (`recipe.PRECISIONS`); None = as the adapter's was in training.
         """
-        self._set_up(load_model(folder, adapter, dtype, base_digest=base_digest, chat=chat), max_rows)
+        model = load_model(folder, adapter, dtype, base_digest=base_digest, chat=chat, precision=precision)
+        self._set_up(model, max_rows)
 
     @classmethod
     def from_params(

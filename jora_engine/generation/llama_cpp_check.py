@@ -73,7 +73,7 @@ def compare_with_llama_cpp(
         _require_room(Path(scratch), model)
         file = write_gguf(base, Path(scratch, "base.gguf"), "float32", chat=chat)
         lora = None if adapter is None else write_gguf_adapter(adapter, model, Path(scratch, "adapter.gguf"))
-        engine = Generator(base, adapter, dtype="float32", chat=chat)
+        engine = Generator(base, adapter, dtype="float32", chat=chat, precision="bfloat16")
         prompts = [engine.tokenizer.apply_chat_template(one, add_generation_prompt=True) for one in chats]
         ours = [list(one.token_ids) for one in engine.generate(prompts, max_new_tokens=new_tokens)]
         theirs = ask_llama_cpp(file, chats, prompts, adapter=lora, new_tokens=new_tokens, threads=threads)

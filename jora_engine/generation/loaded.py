@@ -1,4 +1,7 @@
-"""A model in memory as generation takes it: parameters layer by layer, an adapter merged in or none, the tokenizer."""
+"""A model in memory as generation takes it: parameters layer by layer, an adapter or none, the tokenizer.
+
+An adapter is merged into plain weights; beside packed ones it stays by itself, as it was in training.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jora_engine.adapters.merge import merged_reader
-from jora_engine.adapters.peft_folder import read_adapter
+from jora_engine.adapters.peft_folder import precision_of, read_adapter
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.parameters import parameters
+from jora_engine.files.packed_weights import packed_shapes, packed_weight
 from jora_engine.files.tensor_files import dtype_named
 from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.files.weights import hf_tensors, read_model_config
+from jora_engine.generation.adapter_memory import PreparedAdapter, prepare_adapter
 from jora_engine.generation.decode import prepare_layer
 
 
@@ -30,6 +35,8 @@ class LoadedModel:
         params: `embed` and what else is not per layer.
         layers: one dict per layer, from `prepare_layer`.
         identity: stands for these weights in keys of caches that outlive a request.
+        precision: how the linear layers are held (`recipe.PRECISIONS`).
+        adapter: that of every request which names none; None where there is none or it is merged in.
     """
 
     config: ModelConfig
@@ -37,6 +44,8 @@ class LoadedModel:
     params: dict[str, Any]
     layers: list[dict[str, Any]]
     identity: str
+    precision: str = "bfloat16"
+    adapter: PreparedAdapter | None = None
 
     @property
     def dtype(self) -> str:
@@ -57,36 +66,53 @@ def load_model(
     *,
     base_digest: str | None = None,
     chat: Mapping[str, Any] | None = None,
+    precision: str | None = None,
 ) -> LoadedModel:
-    """Reads a Hugging Face folder; a PEFT adapter is merged in float32 and cast once.
+    """Reads a Hugging Face folder; a PEFT adapter is merged in float32 and cast once, unless the base is packed.
 
     Args:
         base_digest: compared with the digest that the adapter was made for.
         chat: what the chat template is told, the keywords of `Tokenizer.load` (`variables`, `prefill`).
+        precision: how the base is held (`recipe.PRECISIONS`); None = as the adapter's was in training.
     """
     config = read_model_config(folder)
-    lora, lora_config = ({}, LoraConfig()) if adapter is None else read_adapter(adapter, config, base_digest)
-    _, read = merged_reader(folder, config, lora, lora_config.scale)
+    precision = precision or precision_of(adapter)
+    lora: dict[str, Any] = {}
+    lora_config, beside = LoraConfig(), None
+    if adapter is not None and precision == "bfloat16":
+        lora, lora_config = read_adapter(adapter, config, base_digest)
+    elif adapter is not None:
+        beside = prepare_adapter(adapter, config, dtype, base_digest)
+    tensors, read = merged_reader(folder, config, lora, lora_config.scale)
+    packed = packed_shapes(tensors, config, precision)
     kind = dtype_named(dtype)
     device = jax.devices()[0]
     per_layer = sum(parameter.per_layer for parameter in parameters(config))
     params: dict[str, Any] = {}
     layers: list[dict[str, Any]] = [{} for _ in range(config.num_layers)]
     for name, (parameter, layer) in hf_tensors(config).items():
-        value = read(name).astype(kind, copy=False)
         if layer is None:
-            params[parameter.name] = jax.device_put(value, device)
+            params[parameter.name] = jax.device_put(read(name).astype(kind, copy=False), device)
             continue
-        layers[layer][parameter.name] = value
+        layers[layer][parameter.name] = (
+            packed_weight(tensors, parameter, layer, precision)
+            if parameter.name in packed
+            else read(name).astype(kind, copy=False)
+        )
         if len(layers[layer]) == per_layer:
             layers[layer] = jax.device_put(prepare_layer(layers[layer], np.concatenate), device)
-    return LoadedModel(config, Tokenizer.load(folder, **(chat or {})), params, layers, base_digest or str(folder))
+    identity = base_digest or str(folder)
+    if precision != "bfloat16":
+        identity += f" {precision}"
+    tokenizer = Tokenizer.load(folder, **(chat or {}))
+    return LoadedModel(config, tokenizer, params, layers, identity, precision, beside)
 
 
 def model_of(params: dict[str, Any], config: ModelConfig, tokenizer: Tokenizer) -> LoadedModel:
     """From a parameter tree in memory (layers stacked), for example in the middle of training."""
     layers = [
-        prepare_layer({k: v[i] for k, v in params["layers"].items()}, jnp.concatenate) for i in range(config.num_layers)
+        prepare_layer(jax.tree.map(lambda x: x[i], params["layers"]), jnp.concatenate)  # noqa: B023
+        for i in range(config.num_layers)
     ]
     top = {k: v for k, v in params.items() if k != "layers"}
     return LoadedModel(config, tokenizer, top, layers, "in memory")

@@ -24,6 +24,7 @@ from jora_engine.config.parameters import linear_layers
 from jora_engine.model.dropout import Dropout, drop
 from jora_engine.model.ops import accumulate
 from jora_engine.model.ops_cpu import from_bits, to_bits
+from jora_engine.model.quantised import fetched, is_packed
 
 Adapter = dict[str, dict[str, jax.Array]]
 
@@ -114,9 +115,12 @@ class Slotted:
 def joined(
     layer: Mapping[str, Any], groups: Sequence[Sequence[str]], join: Callable[[list[Any]], Any]
 ) -> dict[str, Any]:
-    """A layer's parameters with each group of linear layers (`linear` takes them by these names) as one `Joined`."""
+    """A layer's parameters with each group of linear layers (`linear` takes them by these names) as one `Joined`;
+    packed weights stay apart, each with its own scales."""
     out, parted = {}, set()
     for names in groups:
+        if any(is_packed(layer.get(name)) for name in names):
+            continue
         parts, biases = ([layer[f"{name}{end}"] for name in names if f"{name}{end}" in layer] for end in ("", "_bias"))
         outs = tuple(part.shape[0] for part in parts)
         out["+".join(names)] = Joined(join(parts), join(biases) if biases else None, outs)
@@ -158,7 +162,7 @@ def linear(
     if isinstance(slotted, Slotted):
         deltas, out = slotted.deltas(x), {}
         for name in names:
-            y = accumulate("...i,oi->...o", x, layer[name])
+            y = _product(x, layer[name])
             out[name] = (y + deltas[name] if name in deltas else y).astype(x.dtype)
         return [out[name] + layer[f"{name}_bias"] if f"{name}_bias" in layer else out[name] for name in names]
     group = {name: lora[name] for name in names if name in lora}
@@ -181,7 +185,7 @@ def _adapted_forward(x, weights, lora, dropout):
         low = dict(zip(lora, jnp.split(joined, len(lora), axis=-1)))
     out = {}
     for name, w in weights.items():
-        y = accumulate("...i,oi->...o", x, w)
+        y = _product(x, w)
         if name in lora:
             y += accumulate("btr,or->bto", low[name], lora[name]["b"].astype(x.dtype))
         out[name] = y.astype(x.dtype)
@@ -192,8 +196,11 @@ def _adapted_backward(saved, g):
     # operands stay rank 3: XLA:CPU only takes its fast path for a weight gradient that contracts two dimensions
     x, weights, lora, dropout, low = saved
     g = {name: g[name].astype(x.dtype) for name in weights}
-    dx = functools.reduce(operator.add, (accumulate("bto,oi->bti", g[name], w) for name, w in weights.items()))
-    dw = {name: accumulate("bto,bti->oi", g[name], x).astype(w.dtype) for name, w in weights.items()}  # XLA drops these
+    dx = functools.reduce(operator.add, (_product_back(g[name], w) for name, w in weights.items()))
+    dw = {  # XLA drops these
+        name: None if is_packed(w) else accumulate("bto,bti->oi", g[name], x).astype(w.dtype)
+        for name, w in weights.items()
+    }
     if not lora:
         return dx.astype(x.dtype), dw, {}, None
     d_low = {name: accumulate("bto,or->btr", g[name], ab["b"].astype(x.dtype)) for name, ab in lora.items()}
@@ -213,6 +220,18 @@ def _adapted_backward(saved, g):
 
 
 _adapted.defvjp(_adapted_forward, _adapted_backward)
+
+
+def _product(x: jax.Array, weight: Any) -> jax.Array:
+    """`x @ w.T`, float32 `[..., out]`; the weight may be packed."""
+    w, x = fetched(weight, x)
+    return accumulate("...i,oi->...o", x, w)
+
+
+def _product_back(g: jax.Array, weight: Any) -> jax.Array:
+    """The gradient of x for that of `_product`: a packed weight is unfolded anew, none was kept for it."""
+    w, g = fetched(weight, g)
+    return accumulate("bto,oi->bti", g, w)
 
 
 def _joined(lora: Adapter, dtype: jnp.dtype) -> jax.Array:

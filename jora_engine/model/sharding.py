@@ -20,6 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.parameters import linear_layers, parameters_by_name
+from jora_engine.model.quantised import by_array, is_packed
 from raft_errors import BadInput
 
 AXES = ("data", "fsdp", "tensor", "context")
@@ -139,8 +140,26 @@ class Placement:
     def params(self, tree: Any) -> Any:
         """Shardings for a parameter tree (of arrays or shapes)."""
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: self.named(self.spec(path[-1].key, stacked=path[0].key == "layers")), tree
+            lambda path, leaf: self._of_leaf(path[-1].key, leaf, stacked=path[0].key == "layers"),
+            tree,
+            is_leaf=is_packed,
         )
+
+    def _of_leaf(self, name: str, leaf: Any, *, stacked: bool = False, keep_fsdp: bool = True) -> Any:
+        """The sharding of a base parameter, or of each array of a packed one: cut where the weight is cut, but for a
+        dimension of blocks that the mesh does not divide, which stays whole."""
+        spec = self.spec(name, stacked=stacked, keep_fsdp=keep_fsdp)
+        if not is_packed(leaf):
+            return self.named(spec)
+
+        def place(array: Any, axes: tuple[int | None, ...]) -> NamedSharding:
+            cut: list[str | None] = [None] * stacked
+            for size, axis in zip(array.shape[stacked:], axes, strict=True):
+                mesh_axis = None if axis is None else spec[stacked + axis]
+                cut.append(mesh_axis if mesh_axis is None or size % self.size(mesh_axis) == 0 else None)
+            return self.named(PartitionSpec(*cut))
+
+        return by_array(leaf, place)
 
     def adapters(self, tree: Any) -> Any:
         """Shardings for a tree that holds adapters: A along its input if that is cut over tensor, B along its output.
@@ -170,7 +189,7 @@ class Placement:
         if self.size("fsdp") == 1:
             return layer
         return {
-            name: jax.lax.with_sharding_constraint(w, self.named(self.spec(name, keep_fsdp=False)))
+            name: jax.lax.with_sharding_constraint(w, self._of_leaf(name, w, keep_fsdp=False))
             for name, w in layer.items()
         }
 

@@ -25,13 +25,13 @@ from typing import Any
 
 import jax
 
-from jora_engine.adapters.peft_folder import read_adapter, write_adapter
+from jora_engine.adapters.peft_folder import PRECISION, read_adapter, write_adapter
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
 from jora_engine.files.prompt_check import check_prompt
 from jora_engine.files.tokenizer import Tokenizer
-from jora_engine.files.weights import load_params, read_model_config
+from jora_engine.files.weights import load_params, packed_leaves, read_model_config
 from jora_engine.model.lora import Adapter, parameter_count
 from jora_engine.model.parameters import parameter_total
 from jora_engine.model.sharding import place, use_cores
@@ -93,7 +93,7 @@ class Job:
 
 
 def read_start(folder: Path, wanted: LoraConfig, model: ModelConfig) -> Adapter:
-    """The adapter to go on from.
+    """The adapter to go on from; it may have been trained on the base in another precision.
 
     Raises:
         BadInput: it has another rank, other modules or another scale than the one to be trained.
@@ -128,7 +128,9 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     check_lengths([*examples, *validation], model, job.training.sequence_length, job.train)
     placement = place(model, job.training.mesh)
     start = read_start(job.start, job.lora, model) if job.start else None
-    shapes = abstract_params(model, job.training.dtype, placement)
+    precision = job.training.base_precision
+    packed = packed_leaves(job.model, model, precision)
+    shapes = abstract_params(model, job.training.dtype, placement, packed)
     # another rung rounds otherwise: a training that is gone on with keeps its own, however much memory is free by now
     ladder, chosen = rungs(job.training, cpu=jax.default_backend() == "cpu"), job.work / "remat"
     before = chosen.read_text(encoding="utf-8", errors="replace") if chosen.exists() else ""
@@ -158,7 +160,7 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         trackers.hear(event)
 
     shardings = placement.params(shapes) if placement else None
-    trainer.params = load_params(job.model, model, job.training.dtype, shardings, bits=bits_here())
+    trainer.params = load_params(job.model, model, job.training.dtype, shardings, bits=bits_here(), precision=precision)
     packing = trainer.schedule.packings[0]
     facts: dict[str, Any] = {
         "records": len(examples),
@@ -195,7 +197,8 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         checkpoints.close()
         trackers.close()
     job.out.mkdir(parents=True, exist_ok=True)
-    write_adapter(job.out / "adapter", lora, job.lora, model, job.base_name or job.model.name)
+    contract = {} if precision == "bfloat16" else {PRECISION: precision}
+    write_adapter(job.out / "adapter", lora, job.lora, model, job.base_name or job.model.name, contract)
     facts |= {"steps_taken": progress.step, "records_seen": trainer.schedule.examples_seen(progress.step)}
     facts |= {"machine": machine, **other_machines(checkpoints.machines)}
     write_results(job.out, job.lora, job.training, progress, facts)

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,15 @@ class Plan:
         return {**own, "notes": list(self.notes), **setting, "total": self.total, "fits": self.fits}
 
 
-def abstract_params(model: ModelConfig, dtype: str, placement: Placement | None) -> Any:
-    """The base's parameters as shapes on their devices, held as training holds them on this back end (`bits_here`)."""
-    shapes = param_shapes(model, dtype, bits=bits_here())
+def abstract_params(
+    model: ModelConfig, dtype: str, placement: Placement | None, packed: Mapping[str, Any] | None = None
+) -> Any:
+    """The base's parameters as shapes on their devices, held as training holds them on this back end (`bits_here`).
+
+    Args:
+        packed: the leaves in fewer bits (`weights.packed_leaves`).
+    """
+    shapes = param_shapes(model, dtype, bits=bits_here(), packed=packed)
     return with_shardings(shapes, placement.params(shapes)) if placement else shapes
 
 
@@ -242,6 +248,8 @@ def refusal(made: Plan) -> BadInput:
         advice.append(f"halve train.micro_batch_rows ({training.micro_batch_rows}) and double train.accumulation")
     if training.remat in ("none", "names"):
         advice.append("set train.remat to layer")
+    if training.base_precision == "bfloat16" and made.bytes["weights"] > made.bytes["temporaries"]:
+        advice.append("hold the base in fewer bits (train.base_precision nf4 or int8)")
     if made.bytes["temporaries"] > made.bytes["weights"]:
         advice.append(f"lower train.sequence_length ({training.sequence_length})")
     advice.append("use more devices or a smaller base")

@@ -19,7 +19,7 @@ from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
 from jora_engine.files.tokenizer import Tokenizer
-from jora_engine.files.weights import read_model_config
+from jora_engine.files.weights import packed_leaves, read_model_config
 from jora_engine.model.sharding import Placement, make_mesh, place, use_cores
 from jora_engine.training.loop import Trainer
 from jora_engine.training.machine import keep_programs
@@ -45,7 +45,8 @@ def outlook(job: dict[str, Any]) -> list[Plan]:
     examples = None
     if job.get("train"):
         examples = read_examples(Path(job["train"]), Tokenizer.load(Path(job["model"]), **job.get("chat", {})))
-    shapes = abstract_params(model, training.dtype, placement)
+    packed = packed_leaves(Path(job["model"]), model, training.base_precision)
+    shapes = abstract_params(model, training.dtype, placement, packed)
     if examples is None:
         training = dataclasses.replace(training, epochs=1)
 

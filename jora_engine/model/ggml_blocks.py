@@ -1,0 +1,195 @@
+"""Weights as GGUF stores them: rows of blocks of bytes, kept as they are and unfolded where they are multiplied.
+
+The formulas are ggml's (`ggml-quants.c`, `dequantize_row_*`); sums and products in float32. A leaf's layers may be of
+several kinds, as K-quants mix them: their bytes are padded to equal length, and each layer takes its own formula.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+
+def _halves(bytes_: jax.Array) -> jax.Array:
+    """Two bytes each as one float16, float32 `[..., n]` of `[..., 2 n]` uint8, or `[..., 1]` of two."""
+    pairs = bytes_.reshape(*bytes_.shape[:-1], -1, 2)
+    return lax.bitcast_convert_type(pairs, jnp.float16).astype(jnp.float32)
+
+
+def _nibbles(bytes_: jax.Array) -> jax.Array:
+    """`[..., n]` bytes as `[..., 2, n]`: the low halves of all, then the high ones."""
+    return jnp.stack([bytes_ & 15, bytes_ >> 4], axis=-2)
+
+
+def _flat(x: jax.Array, axes: int = 2) -> jax.Array:
+    return x.reshape(*x.shape[:-axes], -1)
+
+
+def _fifth_bits(bytes_: jax.Array) -> jax.Array:
+    """Bit i of four bytes as number i: `[..., 32]` of `[..., 4]`, 0 or 16."""
+    bits = (bytes_[..., None] >> jnp.arange(8, dtype=jnp.uint8)) & 1
+    return _flat(bits) << 4
+
+
+def _q4_0(b: jax.Array) -> jax.Array:
+    return _halves(b[..., :2]) * (_flat(_nibbles(b[..., 2:])).astype(jnp.float32) - 8)
+
+
+def _q4_1(b: jax.Array) -> jax.Array:
+    return _halves(b[..., :2]) * _flat(_nibbles(b[..., 4:])).astype(jnp.float32) + _halves(b[..., 2:4])
+
+
+def _q5_0(b: jax.Array) -> jax.Array:
+    code = _flat(_nibbles(b[..., 6:])) | _fifth_bits(b[..., 2:6])
+    return _halves(b[..., :2]) * (code.astype(jnp.float32) - 16)
+
+
+def _q5_1(b: jax.Array) -> jax.Array:
+    code = _flat(_nibbles(b[..., 8:])) | _fifth_bits(b[..., 4:8])
+    return _halves(b[..., :2]) * code.astype(jnp.float32) + _halves(b[..., 2:4])
+
+
+def _q8_0(b: jax.Array) -> jax.Array:
+    return _halves(b[..., :2]) * lax.bitcast_convert_type(b[..., 2:], jnp.int8).astype(jnp.float32)
+
+
+def _q2_k(b: jax.Array) -> jax.Array:
+    scales, codes = b[..., :16], b[..., 16:80]
+    d, least = _halves(b[..., 80:82]), _halves(b[..., 82:84])
+    parts = (codes.reshape(*codes.shape[:-1], 2, 1, 32) >> _shifts(0, 2, 4, 6)) & 3
+    parts = parts.reshape(*codes.shape[:-1], 16, 16).astype(jnp.float32)
+    factor, base = d * (scales & 15).astype(jnp.float32), least * (scales >> 4).astype(jnp.float32)
+    return _flat(factor[..., None] * parts - base[..., None])
+
+
+def _q3_k(b: jax.Array) -> jax.Array:
+    high, codes, packed, d = b[..., :32], b[..., 32:96], b[..., 96:108], _halves(b[..., 108:110])
+    low4 = _flat(_nibbles(packed[..., :8]))
+    high2 = _flat((packed[..., None, 8:] >> _shifts(0, 2, 4, 6)) & 3)
+    scale = d * ((low4 | (high2 << 4)).astype(jnp.float32) - 32)
+    low = ((codes.reshape(*codes.shape[:-1], 2, 1, 32) >> _shifts(0, 2, 4, 6)) & 3).reshape(*codes.shape[:-1], 16, 16)
+    bit = ((high[..., None, :] >> jnp.arange(8, dtype=jnp.uint8)[:, None]) & 1).reshape(low.shape)
+    code = low.astype(jnp.float32) - 4 * (1 - bit.astype(jnp.float32))  # a bit that is set adds nothing
+    return _flat(scale[..., None] * code)
+
+
+def _k_scales(packed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Factors and minima of eight parts, 6 bits each in 12 bytes."""
+    first, second, third = packed[..., :4], packed[..., 4:8], packed[..., 8:]
+    factor = jnp.concatenate([first & 63, (third & 15) | ((first >> 2) & 48)], axis=-1)
+    least = jnp.concatenate([second & 63, (third >> 4) | ((second >> 2) & 48)], axis=-1)
+    return factor.astype(jnp.float32), least.astype(jnp.float32)
+
+
+def _q4_k(b: jax.Array) -> jax.Array:
+    factor, least = _k_scales(b[..., 4:16])
+    factor, least = _halves(b[..., :2]) * factor, _halves(b[..., 2:4]) * least
+    codes = _nibbles(b[..., 16:].reshape(*b.shape[:-1], 4, 32)).reshape(*b.shape[:-1], 8, 32)
+    return _flat(factor[..., None] * codes.astype(jnp.float32) - least[..., None])
+
+
+def _q5_k(b: jax.Array) -> jax.Array:
+    factor, least = _k_scales(b[..., 4:16])
+    factor, least = _halves(b[..., :2]) * factor, _halves(b[..., 2:4]) * least
+    low = _nibbles(b[..., 48:].reshape(*b.shape[:-1], 4, 32)).reshape(*b.shape[:-1], 8, 32)
+    bit = (b[..., None, 16:48] >> jnp.arange(8, dtype=jnp.uint8)[:, None]) & 1
+    return _flat(factor[..., None] * (low | (bit << 4)).astype(jnp.float32) - least[..., None])
+
+
+def _q6_k(b: jax.Array) -> jax.Array:
+    scales = lax.bitcast_convert_type(b[..., 192:208], jnp.int8).astype(jnp.float32)
+    scale = _halves(b[..., 208:210]) * scales
+    low = _nibbles(b[..., :128].reshape(*b.shape[:-1], 2, 64)).reshape(*b.shape[:-1], 8, 32)
+    high = (b[..., 128:192].reshape(*b.shape[:-1], 2, 1, 32) >> _shifts(0, 2, 4, 6)) & 3
+    code = (low | (high.reshape(low.shape) << 4)).astype(jnp.float32) - 32
+    return _flat(scale[..., None] * code.reshape(*b.shape[:-1], 16, 16))
+
+
+def _shifts(*bits: int) -> jax.Array:
+    return jnp.asarray(bits, jnp.uint8)[:, None]
+
+
+def _plain(dtype: Any) -> Callable[[jax.Array], jax.Array]:
+    width = jnp.dtype(dtype).itemsize
+
+    def unfold(b: jax.Array) -> jax.Array:
+        return lax.bitcast_convert_type(b.reshape(*b.shape[:-1], -1, width), dtype).astype(jnp.float32)
+
+    return unfold
+
+
+class Kind(NamedTuple):
+    """A type of GGUF: numbers and bytes of a block, and its numbers `[..., numbers]` float32 of `[..., bytes]`."""
+
+    numbers: int
+    bytes: int
+    unfold: Callable[[jax.Array], jax.Array]
+
+
+KINDS: Mapping[str, Kind] = {
+    "F32": Kind(1, 4, _plain(jnp.float32)),
+    "F16": Kind(1, 2, _plain(jnp.float16)),
+    "BF16": Kind(1, 2, _plain(jnp.bfloat16)),
+    "Q4_0": Kind(32, 18, _q4_0),
+    "Q4_1": Kind(32, 20, _q4_1),
+    "Q5_0": Kind(32, 22, _q5_0),
+    "Q5_1": Kind(32, 24, _q5_1),
+    "Q8_0": Kind(32, 34, _q8_0),
+    "Q2_K": Kind(256, 84, _q2_k),
+    "Q3_K": Kind(256, 110, _q3_k),
+    "Q4_K": Kind(256, 144, _q4_k),
+    "Q5_K": Kind(256, 176, _q5_k),
+    "Q6_K": Kind(256, 210, _q6_k),
+}
+
+
+class Tile(NamedTuple):
+    """The part of a row that is never cut: whole blocks of each kind that a leaf's layers have."""
+
+    numbers: int
+    bytes: int
+
+
+def tile_of(kinds: tuple[str, ...]) -> Tile:
+    """Of these kinds."""
+    numbers = math.lcm(*(KINDS[kind].numbers for kind in kinds))
+    return Tile(numbers, max(numbers // KINDS[kind].numbers * KINDS[kind].bytes for kind in kinds))
+
+
+@struct.dataclass
+class Blocks:
+    """A weight in GGUF's blocks.
+
+    Attributes:
+        data: `[out, in / tile, bytes of a tile]` uint8; a kind with fewer bytes than another leaves the rest 0.
+        kind: `[]` int32, the weight's own kind, by its place in `kinds`.
+        kinds: those of all layers.
+    """
+
+    data: jax.Array
+    kind: jax.Array
+    kinds: tuple[str, ...] = struct.field(pytree_node=False)
+
+    AXES: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"data": (0, 1, None), "kind": ()}
+
+    def dense(self, dtype: Any) -> jax.Array:
+        """The weight `[out, in]`, computed in float32 and rounded once."""
+        numbers = tile_of(self.kinds).numbers
+
+        def unfold(name: str) -> Callable[[jax.Array], jax.Array]:
+            kind = KINDS[name]
+            count = numbers // kind.numbers
+
+            def one(data: jax.Array) -> jax.Array:
+                blocks = data[..., : count * kind.bytes].reshape(*data.shape[:-1], count, kind.bytes)
+                return kind.unfold(blocks).astype(dtype).reshape(data.shape[0], -1)
+
+            return one
+
+        return lax.switch(self.kind, [unfold(name) for name in self.kinds], self.data)
