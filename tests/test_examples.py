@@ -49,6 +49,7 @@ def base(tmp_path_factory):
     return make_base(tmp_path_factory.mktemp("base"))
 
 
+@pytest.mark.slow
 def test_search_builds_an_index_once_and_cites_the_passage_that_answers(call, tmp_path):
     documents = write_documents(tmp_path / "towns")
     common = (documents, "Who opens the gates of Birch?", "--embedder", make_embedder(tmp_path / "embedder"))
@@ -90,6 +91,7 @@ def test_records_of_own_questions_become_an_adapter(call, own_records, base):
     assert (adapter["r"], adapter["peft_type"]) == (2, "LORA")
 
 
+@pytest.mark.slow
 def test_a_stage_of_ones_own_stands_in_the_pipeline_and_its_code_is_in_its_key(call, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     common = (write_documents(tmp_path / "towns"), "--embedder", make_embedder(tmp_path / "embedder"))

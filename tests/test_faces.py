@@ -83,6 +83,7 @@ def test_importing_every_face_imports_none_of_the_modules_behind_it():
     assert not loaded & {"numpy", "jax", "torch", "faiss", "pydantic"}
 
 
+@pytest.mark.slow
 def test_the_engine_s_face_works_where_there_is_nothing_but_the_engine(tmp_path):
     shutil.copytree(ROOT / "jora_engine", tmp_path / "jora_engine", ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("raft_errors.py", "raft_names.py"):

@@ -83,6 +83,7 @@ def unresolved(source: str) -> list[str]:
     return faults
 
 
+@pytest.mark.slow
 def test_every_import_of_our_own_leads_to_a_module_and_a_name():
     faults = {str(f.relative_to(ROOT)): unresolved(f.read_text(encoding="utf-8")) for f in FILES}
     assert {file: lines for file, lines in faults.items() if lines} == {}
@@ -108,6 +109,7 @@ def modules_in_strings(source: str) -> Iterator[str]:
             yield from (n.value for n in node.args[:1] if isinstance(n, ast.Constant) and isinstance(n.value, str))
 
 
+@pytest.mark.slow
 def test_modules_that_are_started_as_processes_exist():
     names = {name for file in FILES for name in modules_in_strings(file.read_text(encoding="utf-8")) if is_ours(name)}
     assert names >= {"tasks.runtime.parity", "jora_engine.trainer", "flows.cli"}

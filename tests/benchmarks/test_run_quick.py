@@ -103,6 +103,7 @@ def test_only_what_can_be_started_is_a_benchmark():
     assert helpers == {"goals", "miniature"}
 
 
+@pytest.mark.slow
 def test_the_runner_runs_a_benchmark_and_says_how_it_went():
     command = [sys.executable, str(FOLDER / "run_quick.py"), "--only", "loss_by_part", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

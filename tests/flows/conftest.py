@@ -14,6 +14,13 @@ import tiny
 from raft_project import Project, Said
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on the finished run are slow: whichever comes first makes the run, which takes most of a minute."""
+    for item in items:
+        if "finished" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
     """`once(name, fill)`: a folder that is filled once a session; the worker that comes second waits for the first."""

@@ -27,6 +27,7 @@ def test_devices_that_are_not_here_can_be_planned_for(project):
     assert "no records yet" in text
 
 
+@pytest.mark.slow
 def test_a_mesh_that_does_not_fit_is_refused(project):
     process = project.raft("plan", "--devices", "3", "--set", "train.mesh=[1,2,1,1]", check=False)
     assert process.returncode == 2

@@ -85,6 +85,7 @@ def in_use(project: Project) -> dict:
     return version
 
 
+@pytest.mark.slow
 def test_what_only_looks_reads_the_older_store_as_it_is(older):
     plan = {row["stage"]: row for row in older.json("plan")["stages"]}
     assert {row["state"] for row in plan.values()} == {"run"}

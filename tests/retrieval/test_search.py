@@ -240,6 +240,7 @@ def test_bm25_stems_in_the_language_of_the_corpus():
     assert [h.chunk_id for h in english.search(["die und der von"], 2)[0]] != []
 
 
+@pytest.mark.slow
 def test_the_word_index_says_nothing_that_was_not_asked_for():
     """bm25s sets its own logger to DEBUG where it is imported."""
     program = (

@@ -13,6 +13,7 @@ def complete(http, model, **options):
     return http.post("/v1/completions", json=body)
 
 
+@pytest.mark.slow
 def test_raw_continues_the_text_as_it_stands(client, served):
     tokens = served.server.loop.engine.model.tokenizer.encode(QUESTION)
     ids = set()
@@ -32,6 +33,7 @@ def test_raw_continues_the_text_as_it_stands(client, served):
     assert len(ids) == 3
 
 
+@pytest.mark.slow
 def test_of_a_name_the_prompt_is_the_question(http):
     text = complete(http, "faq").json()
     messages = [{"role": "user", "content": QUESTION}]

@@ -35,6 +35,7 @@ def send(served, path, **values):
     return connection
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ROUTES)
 def test_a_client_that_goes_away_after_the_first_piece_frees_its_row(served, path):
     counts = served.server.counts
@@ -49,6 +50,7 @@ def test_a_client_that_goes_away_after_the_first_piece_frees_its_row(served, pat
     assert counts.under_way == 0
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_away_in_the_queue_leaves_it(served):
     engine, counts = served.server.loop.engine, served.server.counts
     before = counts.aborted

@@ -40,6 +40,7 @@ def test_adapters_are_read_and_checked_before_they_are_listed(gateway):
     assert (error.value.status, error.value.code) == (400, "adapter_broken")
 
 
+@pytest.mark.slow
 def test_an_adapter_is_listed_once_the_engine_has_answered_through_it(base, versions, towns, engine, tmp_path):
     config, lora = read_model_config(base), LoraConfig(rank=2, alpha=4.0)
     factors = {name: {"a": ab["a"], "b": ab["b"] + 1e15} for name, ab in init_lora(lora, config, 1).items()}

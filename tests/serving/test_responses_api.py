@@ -41,6 +41,7 @@ def test_an_answer_is_that_of_a_chat_and_openai_reads_it(client, http):
     Response.__pydantic_validator__.validate_python(respond(http).json())
 
 
+@pytest.mark.slow
 def test_instructions_and_items_are_messages(http):
     parts = [{"type": "input_text", "text": "When are keys"}, {"type": "input_text", "text": "rotated?"}]
     items = [
@@ -71,6 +72,7 @@ def stream(http, **options):
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["faq", "base"])
 def test_a_stream_is_the_same_answer_event_by_event(http, client, model):
     whole = respond(http, model, temperature=0).json()

@@ -141,6 +141,7 @@ TASKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_what_a_chat_page_asks_on_its_own_goes_to_the_base(http, task):
     messages = [{"role": "user", "content": TASKS[task]}]

@@ -109,6 +109,7 @@ def test_chunks_keep_to_their_budget_and_lose_no_word(tokenizer_file, text, mark
     check_invariants(documents, tokenizer_file, ChunkOptions(max_tokens, int(overlap * max_tokens), min_tokens))
 
 
+@pytest.mark.slow
 def test_a_run_without_white_space_is_cut_to_the_budget(tokenizer_file, word_tokenizer_file):
     for text in ("a" * 20_000, "漢" * 12_000, "ab1!" * 5_000):
         for file in (tokenizer_file, word_tokenizer_file):
@@ -178,6 +179,7 @@ def test_a_chunk_keeps_to_the_budget_of_the_model_that_reads_it_too(tokenizer_fi
         chunk_documents(documents, tokenizer_file, options=options)
 
 
+@pytest.mark.slow
 def test_many_thousand_headings_are_no_trouble(tokenizer_file):
     documents = [document("\n".join(f"# Head {n}" for n in range(20_000)), "markdown")]
     assert len(documents[0].headings) == 20_000

@@ -61,11 +61,13 @@ def test_a_folder_gives_its_documents_in_order_and_counts_everything(folder: Pat
     assert corpus.documents[1].headings == ((0, 1, "Two"),)
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_change_the_result(folder: Path):
     one, three = (load_corpus([str(folder)], options=LoadOptions(workers=n)) for n in (1, 3))
     assert one == three
 
 
+@pytest.mark.slow
 def test_an_unchanged_file_comes_from_the_cache_and_a_changed_one_does_not(folder: Path):
     cache = MemoryCache()
     first = load_corpus([str(folder)], cache=cache)
@@ -191,6 +193,7 @@ def work(request):
 """
 
 
+@pytest.mark.slow
 def test_a_dying_endless_or_greedy_parser_costs_one_file(tmp_path: Path, monkeypatch):
     (tmp_path / "raft_test_target.py").write_text(TARGET)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -120,6 +120,7 @@ def test_a_damaged_archive_is_unreadable(tmp_path: Path):
     assert load_file(tmp_path / "a.gz", "a.gz", OPEN)[1][0].reason == "unreadable"
 
 
+@pytest.mark.slow
 def test_a_folder_saved_by_datasets_is_rows(tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     rows = {"id": ["a", "b"], "text": ["First words.", "Second words."]}

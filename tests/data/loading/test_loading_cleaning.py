@@ -68,6 +68,7 @@ def test_a_text_with_a_small_change_is_a_near_duplicate_and_another_is_not():
     assert 0.9 < found[2][1] < 1
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_kept_flagged_or_dropped_as_asked(tmp_path: Path):
     (tmp_path / "a.txt").write_text(" ".join(SENTENCES))
     (tmp_path / "b.txt").write_text(" ".join([*SENTENCES, "The end."]))
@@ -95,6 +96,7 @@ def test_the_report_counts_formats_encodings_and_reasons(tmp_path: Path):
     json.dumps(report)
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_the_short_and_the_long_version_of_real_pages_are_found(shared_data: Path):
     folder = shared_data / "messy_docs" / "docx"

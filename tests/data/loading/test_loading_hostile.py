@@ -134,6 +134,7 @@ def test_nul_bytes_and_lone_surrogates_never_reach_a_document(tmp_path):
     assert documents[0].text == "half \ufffd pair  end"
 
 
+@pytest.mark.slow
 def test_deeply_nested_html_keeps_its_words(tmp_path):
     page = b"<html><body>" + b"<div>" * 30_000 + b"words at the bottom" + b"</div>" * 30_000
     assert text_of(tmp_path, "deep.html", page) == "words at the bottom"
@@ -158,6 +159,7 @@ def test_a_hostile_folder_costs_only_its_hostile_files(tmp_path):
     assert corpus.counts["found"] == 4
 
 
+@pytest.mark.slow
 def test_a_file_that_takes_too_long_is_quarantined_and_tried_again_next_time(tmp_path, monkeypatch):
     from data.nouns import MemoryCache
 

@@ -188,6 +188,7 @@ def test_pages_and_outline_of_a_pdf_are_kept(messy: Corpus):
     assert [heading[2] for heading in by_source["pdf_pypdf/pdflatex-outline.pdf"].headings][:2] == ["Foo", "Bar"]
 
 
+@pytest.mark.slow
 def test_one_book_as_html_text_and_pdf_gives_the_same_words(shared_data: Path):
     root = shared_data / "debian_faq"
     book = words(text_of(root / "txt" / "debian-faq.en.txt"))

@@ -299,6 +299,7 @@ def arabic_pdf(text: list[str], *, shapes: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 def test_words_drawn_from_the_left_in_shapes_are_read_from_the_right(tmp_path):
     text = ["يقف المنارة على الشاطئ", "والحارس يوقد النار كل مساء", "ثم يكتب اتجاه الريح في دفتره"]
     forms = {"ي": "ﻳ", "ل": "ﻟ", "م": "ﻣ", "ن": "ﻧ", "ت": "ﺗ", "ب": "ﺑ", "ق": "ﻗ", "ف": "ﻓ", "ك": "ﻛ", "ه": "ﻫ"}

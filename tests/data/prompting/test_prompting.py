@@ -71,6 +71,7 @@ MARKS = [
 wild = st.lists(st.sampled_from(MARKS) | st.text(max_size=12), max_size=12).map("".join)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", built_in_templates())
 @settings(deadline=None)
 @given(wild)

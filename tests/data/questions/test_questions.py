@@ -277,6 +277,7 @@ def test_duplicates_are_seen_through_wording_but_not_through_names():
     assert seen.first("What does the with statement add to version 3.12?") is not None
 
 
+@pytest.mark.slow
 def test_the_short_cut_to_duplicates_finds_what_looking_at_every_question_finds():
     rng = random.Random(5)
     said = ["what", "does", "the", "red", "valve", "boiler", "close", "open", "at", "ninety", "degrees", "3.11", "3.12"]

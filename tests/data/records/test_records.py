@@ -50,6 +50,7 @@ def corpora(draw):
     return chunks, questions, options, draw(st.sampled_from(["raft", "numbered", "direct"])), draw(st.integers(0, 99))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(corpora())
 def test_every_record_of_any_corpus_is_sound(case):

@@ -144,6 +144,7 @@ def is_settled(world: World, where: int) -> None:
     assert world.night().action == "nothing", where
 
 
+@pytest.mark.slow
 def test_a_version_that_the_gate_wants_is_promoted_and_tested_wherever_the_night_died(world_in, tmp_path):
     for world, where in everywhere(world_in, tmp_path, lambda world: None):
         adapter = world.registry.read()

@@ -194,6 +194,7 @@ def test_weights_in_another_form_and_none_are_refused_with_what_to_do(foreign):
         read_adapter_config(adapter)
 
 
+@pytest.mark.slow
 def test_two_sets_of_weights_in_a_bases_folder_are_refused(model_folder, tmp_path):
     """transformers takes the single file, other programs the shards of the index."""
     folder = model_folder("llama")

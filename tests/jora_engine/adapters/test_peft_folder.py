@@ -53,6 +53,7 @@ def test_peft_and_the_merged_model_agree_for_every_family(any_model, rslora, tmp
     torch.testing.assert_close(adapted, merged, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_adapter_comes_back_as_it_was(model_folder, tmp_path):
     model = read_model_config(model_folder("qwen3"))
     config = LoraConfig(rank=3, alpha=9, target_modules=("q_proj", "down_proj"))
@@ -133,6 +134,7 @@ def test_the_card_names_a_limit_that_vllm_takes(rank, limit, model_folder, tmp_p
     assert f"--max-lora-rank {limit} " in (tmp_path / "a" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes_and_replaces_an_older_export(model_folder, tmp_path):
     folder = model_folder("smollm2")
     model, config = read_model_config(folder), LoraConfig(rank=2)

@@ -54,6 +54,7 @@ def test_each_dimension_has_an_axis_that_the_mesh_knows_and_each_name_stands_onc
     assert len(parameters_by_name(model)) == len(parameters(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [False, True])
 def test_an_untrained_model_has_the_declared_beginnings(bits):
     shapes, params = param_shapes(MODEL, bits=bits), untrained_params(MODEL, 0, bits=bits)

@@ -86,6 +86,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_each_device_reads_only_its_own_slice(model_folder):
     done = subprocess.run(
         [sys.executable, "-c", SHARDED, str(model_folder("llama"))],

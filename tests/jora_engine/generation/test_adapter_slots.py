@@ -46,6 +46,7 @@ def stacks(slotted: Slotted) -> tuple[np.ndarray, list[np.ndarray]]:
     return np.asarray(slotted.a), [np.asarray(b) for b in slotted.b]
 
 
+@pytest.mark.slow
 def test_the_stack_s_product_equals_gathered_and_ragged_products(filled):
     """Golden T8: dense over all slots = gather per token = `ragged_dot` over tokens sorted by slot."""
     rng = np.random.default_rng(0)

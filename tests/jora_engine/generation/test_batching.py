@@ -79,6 +79,7 @@ def test_in_bfloat16_too_a_request_gets_the_tokens_and_scores_that_it_gets_alone
     assert np.abs(engine.logits(range(5, 40), "eight") - near).max() < 0.1 * np.abs(near).max()
 
 
+@pytest.mark.slow
 def test_each_adapter_has_the_logits_that_peft_gives_it(model, memory, base_folder, adapter_folders):
     engine = make_engine(model, memory)
     prompt = list(range(5, 50))
@@ -97,6 +98,7 @@ def test_each_adapter_has_the_logits_that_peft_gives_it(model, memory, base_fold
         assert np.array_equal(engine.logits(prompt), Engine(model, ROWS).logits(prompt)), "slot 0 adds nothing"
 
 
+@pytest.mark.slow
 def test_a_slot_in_use_is_nobody_else_s(model, memory, base_folder, tmp_path):
     """Four rows run while twenty adapters come and go through the other four slots."""
     engine = Engine(model, 8, adapters=memory, adapter_rank=16)
@@ -124,6 +126,7 @@ def test_a_slot_in_use_is_nobody_else_s(model, memory, base_folder, tmp_path):
         engine.slots.release(1)
 
 
+@pytest.mark.slow
 def test_a_long_prompt_holds_nobody_up(model, memory, small_chunks):
     engine = make_engine(model, memory)
     short = engine.submit(Request((5, 6, 7), 40, ignore_eos=True))
@@ -181,6 +184,7 @@ def test_a_constraint_that_raises_ends_its_own_request_alone(model, memory):
     assert sum(engine.slots.users.values()) == 0
 
 
+@pytest.mark.slow
 def test_log_probabilities_are_those_of_the_logits(model, memory):
     engine = make_engine(model, memory)
     prompt = (5, 6, 7)
@@ -254,6 +258,7 @@ def test_memory_holds_so_many_bytes_and_reads_the_rest_again(model, memory, monk
         memory.get("eight")
 
 
+@pytest.mark.slow
 def test_a_larger_adapter_makes_the_stack_anew_and_rows_under_way_do_not_notice(model, memory):
     alone = Engine(model, ROWS, adapters=memory)
     long = Request(tuple(range(9, 40)), 30, adapter="two", ignore_eos=True)
@@ -349,6 +354,7 @@ def test_a_chunk_larger_than_the_cache_is_not_kept():
 # ---- one engine
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_the_generator_before_it():
     generator = Generator.from_params(jax.tree.map(jax.numpy.asarray, weights()), MODEL, TOKENIZER, max_rows=4)
     expected = json.loads((Path(__file__).parent / "golden_tokens.json").read_text())

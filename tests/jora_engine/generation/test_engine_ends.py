@@ -137,6 +137,7 @@ def test_a_seed_is_a_text_alone_and_in_company(model, memory):
     assert idle(engine)
 
 
+@pytest.mark.slow
 def test_rows_are_not_kept_waiting_for_their_prompts(model, monkeypatch):
     """With one chunk between two decode calls most rows would wait: prompts of three chunks then leave two of eight
     rows to decode."""
@@ -243,6 +244,7 @@ def test_an_adapter_that_is_unloaded_while_it_is_read_is_not_brought_back(model,
     assert engine.pending() == memory.figures()["in_memory"] == 0
 
 
+@pytest.mark.slow
 def test_many_cycles_of_load_and_unload_leave_nothing_behind(model, memory, adapter_folders):
     engine = make_engine(model, memory, prefix_bytes=1 << 19)
     rng, ends = random.Random(0), []

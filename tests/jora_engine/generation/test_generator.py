@@ -66,6 +66,7 @@ def test_chunks_segments_refilled_rows_and_a_growing_cache_change_nothing(with_t
     jax.clear_caches()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_row_does_not_depend_on_its_neighbours(temperature, with_tokenizer, monkeypatch):
     monkeypatch.setattr(generate, "ROW_COUNTS", (4,))
@@ -79,6 +80,7 @@ def test_a_row_does_not_depend_on_its_neighbours(temperature, with_tokenizer, mo
     assert generator.generate([PROMPTS[i] for i in order], **options) == [together[i] for i in order]
 
 
+@pytest.mark.slow
 def test_samples_follow_the_seed_and_repeats_of_a_prompt_differ(with_tokenizer):
     generator = Generator(with_tokenizer("smollm2"), dtype="float32")
     run = lambda seed: generator.generate([[5, 6, 7]] * 3, max_new_tokens=16, temperature=1.0, seed=seed)  # noqa: E731
@@ -93,6 +95,7 @@ def drawn(rows, keys, temperature=1.0, top_p=1.0, top_k=0):
     return np.asarray(pick(rows, sampling, jnp.zeros(count, jnp.int32)))
 
 
+@pytest.mark.slow
 def test_a_draw_has_the_distribution_it_should():
     logits = jnp.log(jnp.asarray([0.4, 0.3, 0.15, 0.1, 0.05]))
     rows = jnp.tile(logits, (20000, 1))
@@ -113,6 +116,7 @@ def test_a_draw_has_the_distribution_it_should():
     np.testing.assert_allclose(np.bincount(both, minlength=5) / 20000, want, atol=0.015)
 
 
+@pytest.mark.slow
 def test_each_row_is_drawn_by_its_own_parameters():
     rng = np.random.default_rng(1)
     rows = jnp.asarray(rng.normal(0, 2, (6, 50)).astype("f4"))
@@ -124,11 +128,13 @@ def test_each_row_is_drawn_by_its_own_parameters():
     assert mixed.tolist() == alone
 
 
+@pytest.mark.slow
 def test_the_lowest_of_equal_tokens_is_taken():
     logits = jnp.asarray([[1.0, 3.0, 3.0, 2.0]])
     assert drawn(logits, np.zeros((1, 2), np.uint32), 0.0)[0] == 1
 
 
+@pytest.mark.slow
 def test_stop_strings_end_a_completion_before_them(with_tokenizer):
     generator = Generator(with_tokenizer("llama"), dtype="float32")
     whole = generator.generate([[5, 6, 7]], max_new_tokens=30)[0]
@@ -142,6 +148,7 @@ def test_stop_strings_end_a_completion_before_them(with_tokenizer):
     assert word not in generator.tokenizer.decode(cut.token_ids[:-1], skip_special_tokens=True)
 
 
+@pytest.mark.slow
 def test_an_adapter_gives_what_the_merged_model_gives(with_tokenizer, tmp_path):
     folder = with_tokenizer("qwen2")
     config, model = LoraConfig(rank=3, alpha=5, use_rslora=True), read_model_config(folder)
@@ -172,6 +179,7 @@ def test_parameters_in_memory_generate_as_the_folder_does(with_tokenizer):
     assert memory.generate(PROMPTS, max_new_tokens=9) == loaded.generate(PROMPTS, max_new_tokens=9)
 
 
+@pytest.mark.slow
 def test_every_completion_is_told_once_as_it_is_done_and_no_prompts_give_none(with_tokenizer):
     generator = Generator(with_tokenizer("llama"), max_rows=4)
     seen: list[tuple] = []
@@ -181,6 +189,7 @@ def test_every_completion_is_told_once_as_it_is_done_and_no_prompts_give_none(wi
     assert generator.generate([[3]], max_new_tokens=0)[0].finish_reason == "length"
 
 
+@pytest.mark.slow
 def test_few_programs_serve_many_lengths(with_tokenizer):
     generator = Generator(with_tokenizer("smollm2"), dtype="float32")
     generator.generate([[3] * n for n in (1, 30, 60)], max_new_tokens=5)
@@ -205,6 +214,7 @@ def test_prompts_and_options_that_cannot_work_are_refused(prompts, options, name
         generator.generate(prompts, **{"max_new_tokens": 4, **options})
 
 
+@pytest.mark.slow
 def test_a_token_that_the_model_has_no_row_for_is_in_nobody_s_way_until_it_is_used(with_tokenizer):
     folder = with_tokenizer("llama")
     generator = Generator(folder)
@@ -237,6 +247,7 @@ def test_the_default_base_model_answers_as_in_transformers():
         assert (list(made.token_ids), made.finish_reason) == reference(model, prompt, 40)
 
 
+@pytest.mark.slow
 def test_text_is_told_as_it_grows_and_ends_as_the_completion(with_tokenizer):
     generator = Generator(with_tokenizer("qwen3"), dtype="float32")
     whole = generator.generate([[5, 6, 7]], max_new_tokens=30)[0]
@@ -251,6 +262,7 @@ def test_text_is_told_as_it_grows_and_ends_as_the_completion(with_tokenizer):
         assert all(later.startswith(sooner) for sooner, later in itertools.pairwise(texts))
 
 
+@pytest.mark.slow
 def test_a_constraint_decides_what_may_come_next(with_tokenizer):
     folder = with_tokenizer("smollm2")
     generator = Generator(folder, dtype="float32", max_rows=4)

@@ -10,6 +10,8 @@ import pytest
 import jora_engine.model.attention as attention_module
 from jora_engine.model.attention import BLOCK, Mask, attention
 
+pytestmark = pytest.mark.usefixtures("light_compilation")
+
 
 def make_mask(lengths, total):
     """Segments of the given lengths, then padding."""
@@ -42,6 +44,7 @@ CASES = {
 MIXED = "segments that cross blocks, then padding"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "heads", "kv_heads"), [*((c, 6, 2) for c in CASES), (MIXED, 2, 2), (MIXED, 3, 1)])
 def test_blocked_equals_reference(case, heads, kv_heads):
     lengths, total, window = CASES[case]
@@ -62,9 +65,10 @@ def values_and_gradients(q, k, v, mask, **options):
         out = attention(q, k, v, mask, **options)
         return (out * weight).sum(), out * real
 
-    return jax.tree.leaves(jax.value_and_grad(value, argnums=(0, 1, 2), has_aux=True)(q, k, v))
+    return jax.tree.leaves(jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2), has_aux=True))(q, k, v))
 
 
+@pytest.mark.slow
 def test_a_scale_and_a_softcap_are_those_of_the_reference_and_bite():
     mask = make_mask([100, 90, 170], 450)
     q, k, v = draw(450, 4, 2, 16, jnp.float32)
@@ -77,6 +81,7 @@ def test_a_scale_and_a_softcap_are_those_of_the_reference_and_bite():
     np.testing.assert_allclose(attention(q, k, v, mask, **options)[0, 2, 0], weights @ v[0, :3, 0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_window_can_be_told_by_the_mask_s_positions():
     mask = make_mask([200, 250], 500)
     q, k, v = draw(500, 2, 2, 16, jnp.float32)
@@ -87,6 +92,7 @@ def test_a_window_can_be_told_by_the_mask_s_positions():
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_window_counts_the_token_itself():
     q, k, v = draw(4, 1, 1, 8, jnp.float32)
     seen = attention(q, k, v, make_mask([4], 4), window=1)

@@ -40,6 +40,7 @@ def failing(q, k, v, mask, window):
     raise RuntimeError("no such engine\nat line 3")
 
 
+@pytest.mark.slow
 def test_a_wrong_and_a_failing_kernel_are_passed_over_with_the_reason():
     choice = first_right(SHAPE, {"failing": failing, "blind": blind_to_segments, "right": right})
     assert choice.backend == "right"
@@ -80,6 +81,7 @@ WIRED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WIRED)
 def test_each_kernel_is_called_with_our_meaning(name):
     """The same calls with the implementation that runs here: masks, windows and grouped heads mean what ours mean."""
@@ -94,6 +96,7 @@ def test_a_kernel_refuses_what_it_cannot_do():
     assert "too large" in fault(long, cudnn_masked)
 
 
+@pytest.mark.slow
 def test_a_backend_has_the_signature_of_attention(monkeypatch):
     monkeypatch.setitem(attention_backends.KERNELS, "right", right)
     inputs, mask, _ = attention_backends._draw(SHAPE)

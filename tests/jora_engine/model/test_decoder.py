@@ -61,6 +61,7 @@ def peft_model(folder, lora, lora_config, config):
     return model
 
 
+@pytest.mark.slow
 def test_logits_equal_transformers(any_model):
     config = read_model_config(any_model)
     params = load_params(any_model, config, "float32")
@@ -73,6 +74,7 @@ def test_logits_equal_transformers(any_model):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_gradients_of_whole_rows_equal_pefts_where_layers_are_computed_twice(model_folder):
     folder = model_folder("llama")
     config = read_model_config(folder)
@@ -118,6 +120,7 @@ def examples(count, seed=0):
     ]
 
 
+@pytest.mark.slow
 def test_packed_rows_have_the_loss_of_rows_of_their_own(any_model):
     config = read_model_config(any_model)
     params = load_params(any_model, config, "float32")
@@ -261,6 +264,7 @@ def test_adapter_size_is_pefts(model_folder):
     assert parameter_count(LORA, config) == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+@pytest.mark.slow
 def test_the_compiled_step_holds_no_logits_and_no_base_gradient(model_folder):
     """No [batch, seq, vocab], and no output of a base weight's shape: only the adapter has gradients."""
     folder = model_folder("llama")

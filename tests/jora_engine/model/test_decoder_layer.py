@@ -69,6 +69,7 @@ def test_chunks_of_a_prompt_and_single_tokens_after_it_give_what_the_whole_seque
     np.testing.assert_allclose(jnp.concatenate(out), whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_linear_layers_joined_into_one_matrix_are_the_same_layers(model_folder):
     layer = one_layer(read_model_config(model_folder("qwen2")))
     layer |= {f"{name}_bias": jnp.arange(layer[name].shape[0], dtype=jnp.float32) for name in "qkv"}

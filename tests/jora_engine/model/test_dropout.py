@@ -97,6 +97,7 @@ def case():
     return draw(2, 5, 16), layer, lora
 
 
+@pytest.mark.slow
 def test_output_and_gradients_are_those_of_the_formula(case):
     x, layer, lora = case
     mask = dropout(jax.random.key(3), 0.4)

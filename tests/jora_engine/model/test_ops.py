@@ -43,6 +43,7 @@ def test_the_kinds_of_norm_are_not_the_same_in_bfloat16():
     assert not np.array_equal(narrow, wide)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_of_a_norm_is_that_of_its_formula(kind):
     x, w, g = (jnp.asarray(np.random.default_rng(s).normal(0, 1, shape), jnp.float32) for s, shape in

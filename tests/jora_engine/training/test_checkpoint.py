@@ -118,6 +118,7 @@ def test_a_bit_flipped_in_any_file_of_a_state_costs_steps_and_no_byte(base, requ
         assert_same(result, case.whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flip", "half", "gone", "more", "pipe"])
 def test_where_no_state_is_whole_training_starts_afresh_and_ends_in_the_same_bytes(case, damage, monkeypatch):
     monkeypatch.setattr(case.trainer, "config", TRAIN)  # it comes by the steps of the damaged states, and saves there
@@ -179,6 +180,7 @@ def test_states_of_a_version_without_digests_are_kept_aside(case, tmp_path):
     assert_same(result, case.whole)
 
 
+@pytest.mark.slow
 def test_another_machine_is_told_in_one_line_and_training_goes_on(case):
     there = {"backend": "cpu", "cpu_features": ["avx2", "amx_bf16"]}
     result, told, step = case.resume(case.copy("moved"), machine=there)
@@ -193,6 +195,7 @@ def test_another_machine_is_told_in_one_line_and_training_goes_on(case):
     assert told == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_spoils_every_state_does_not_fill_up(case, tmp_path):
     state, told = case.trainer.initial_state(), []
     for step in range(1, KEPT_ASIDE + 3):

@@ -74,6 +74,7 @@ def test_each_rung_takes_no_more_memory_than_the_one_before(rung_results):
     assert sizes[0] > sizes[2]
 
 
+@pytest.mark.slow
 def test_a_plan_needs_shapes_only_and_counts_what_there_is(model):
     lines = examples(12)
     trainer = Trainer(abstract_params(model, "float32", None), model, LORA, TRAIN, lines)
@@ -154,6 +155,7 @@ def test_training_that_cannot_fit_is_refused_before_the_weights_are_read(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_planner_plans_for_a_stated_memory(model_folder, monkeypatch):
     monkeypatch.setattr("jora_engine.training.plan_job.use_cores", lambda rows: None)
     job = {

@@ -98,6 +98,7 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(base, tmp_path, dro
     assert record == again
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(base, tmp_path):
     config = dataclasses.replace(TRAIN, checkpoint_every_steps=2, keep_checkpoints=2, max_steps=6)
     whole, _ = make(base, config).run()
@@ -119,6 +120,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(base, tmp_path):
     assert_same(whole, resumed)
 
 
+@pytest.mark.slow
 def test_the_best_adapter_by_validation_is_returned_and_training_stops_early(base):
     """Random data cannot generalise: the validation loss rises while the training loss falls."""
     config = dataclasses.replace(
@@ -133,6 +135,7 @@ def test_the_best_adapter_by_validation_is_returned_and_training_stops_early(bas
     np.testing.assert_allclose(trainer.evaluate(best), progress.best_loss, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_layers_outside_the_range_are_not_trained(base):
     lora, _ = make(base, dataclasses.replace(TRAIN, max_steps=3, weight_decay=0.1), SOME_LAYERS).run()
     for name in ("a", "b"):
@@ -140,6 +143,7 @@ def test_layers_outside_the_range_are_not_trained(base):
         assert not np.asarray(lora["q"][name][1]).any()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(base):
     params, config = base
     broken = {**params, "final_norm": params["final_norm"].at[0].set(np.nan)}
@@ -348,6 +352,7 @@ def test_a_token_beyond_the_embedding_is_refused_where_a_record_has_it_and_only_
     assert f"record 41: the tokenizer makes '<|spare|>' token {spare}" in error.what
 
 
+@pytest.mark.slow
 def test_a_record_longer_than_the_model_reads_is_refused_before_training(job, tmp_path):
     file = job("long", sequence_length=512)
     row = {"instruction": "What?", "input": "number " * 40, "output": "It is."}

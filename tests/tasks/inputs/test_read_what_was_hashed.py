@@ -70,6 +70,7 @@ def test_what_changes_after_the_snapshot_is_refused_by_name_and_taken_on_the_nex
     assert again.key != request.key()
 
 
+@pytest.mark.slow
 def test_what_the_item_cache_holds_is_compared_as_well(store, docs):
     stage.run(hashed(docs, store), store)
     (docs / "b.md").write_text("# b\n\nThe second words.\n")
@@ -83,6 +84,7 @@ def test_what_the_item_cache_holds_is_compared_as_well(store, docs):
     refused(request, kept, r"b\.md")
 
 
+@pytest.mark.slow
 def test_a_saved_data_set_counts_by_its_files_and_is_compared_too(store, docs):
     import datasets
 

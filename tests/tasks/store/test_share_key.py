@@ -119,6 +119,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [*CHANGES, "signed with another key", "of another key", "of another stage"])
 @pytest.mark.parametrize("forced", [False, True])
 def test_what_the_key_does_not_vouch_for_is_refused_by_name_and_left_as_it_is(
@@ -239,6 +240,7 @@ def entries(*names, size=1):
     return [{"path": n, "size": size, "sha256": "0" * 64, "result": True} for n in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "why"),
     [
