@@ -29,6 +29,12 @@ def test_a_finished_run_is_served_and_a_signal_lets_streams_end(warm):
             one = http.post("/chat/completions", json=body).json()
             assert one["model"] == adapter
             assert one["usage"]["completion_tokens"] > 0
+            site = ready["url"].removesuffix("/v1")
+            assert "Ask the documents" in http.get(f"{site}/").text
+            said = {"model": one["model"], "question": question[0]["content"], "answer": "the wool", "verdict": "down"}
+            kept = http.post(f"{site}/pages/feedback", json={**said, "correction": "a wool hall"}).json()
+            (row,) = warm.json("feedback")["feedback"]
+            assert (row["id"], row["right"], row["version"]) == (kept["id"], "a wool hall", adapter)
 
             def stream(number: int) -> list[str]:
                 raw = {

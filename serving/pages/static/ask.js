@@ -99,10 +99,13 @@ async function run(question, model, beside) {
   }
 }
 
+// While an answer is on its way, the one button stands in the other's place and takes its focus.
 function busy(on) {
-  $("stop").hidden = !on;
-  $("send").disabled = on;
-  if (!on && document.activeElement === document.body) $("question").focus(); // the button that had it is gone
+  const [shown, gone] = on ? [$("stop"), $("send")] : [$("send"), $("stop")];
+  const focused = document.activeElement === gone;
+  shown.hidden = false;
+  gone.hidden = true;
+  if (focused) (on ? shown : $("question")).focus();
 }
 
 // Streams one answer into a side; returns what is known of it at its end.
@@ -158,7 +161,7 @@ class Side {
   }
 
   named(model) {
-    this.name.textContent = model.replace(/\/base$/, "");
+    if (!model.endsWith("/base")) this.name.textContent = model;
   }
 
   found(passages) {
@@ -231,14 +234,20 @@ class Answered {
 
   list(answered) {
     const quoted = new Set(answered.annotations.map((one) => one.passage));
-    const items = [...answered.passages.values()].map((passage) => this.item(answered, passage, quoted));
+    const passages = [...answered.passages.values()];
+    const titles = passages.map((passage) => passage.title);
+    const items = passages.map((passage) => {
+      const twice = titles.indexOf(passage.title) !== titles.lastIndexOf(passage.title);
+      return this.item(answered, passage, quoted, twice);
+    });
     const heading = el("h3", {}, "Passages");
     this.sources.replaceChildren(heading, el("ul", {}, ...items));
     this.sources.hidden = !items.length;
   }
 
-  item(answered, passage, quoted) {
-    const place = placeOf(passage);
+  // Of two that have one title, the source tells which is which.
+  item(answered, passage, quoted, twice) {
+    const place = [twice ? passage.source : "", placeOf(passage)].filter(Boolean).join(" · ");
     const head = el(
       "summary",
       {},
