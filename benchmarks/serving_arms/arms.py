@@ -320,6 +320,12 @@ def soak_arm(bench: Bench) -> dict[str, Any]:
     return {**result, "figures": {"memory_growth": result["memory_growth"]}}
 
 
+def routing_arm(bench: Bench) -> dict[str, Any]:
+    from serving_arms.routing import routing
+
+    return routing(bench.options.data, bench.place, quick=bench.sizes.tiny)
+
+
 ARMS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "s_lora": lambda bench: s_lora_arm(bench, 1.0, bench.sizes.s_lora, "throughput_1000_over_5"),
     "s_lora_3": lambda bench: s_lora_arm(bench, 0.3, bench.sizes.s_lora_3, "throughput_1000_over_5_skewed"),
@@ -330,4 +336,7 @@ ARMS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "llama_cpp": llama_cpp_arm,
     "prefix": prefix_arm,
     "soak": soak_arm,
+    "routing": routing_arm,
 }
+PARTS = {"load": [name for name in ARMS if name != "routing"], "routing": ["routing"]}
+"""Arms that belong together."""
