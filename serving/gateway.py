@@ -4,7 +4,7 @@
 is the question; system messages and earlier turns have no place in what was trained and are left out by name. `name@3`
 is version 3. `name/raw` and `base` take all messages, or the prompt to be continued, as they are and search nothing.
 What a chat page asks on its own (a title, tags, follow-up questions) is no question about the documents and goes to the
-base.
+base. `auto` and `mix` leave the choice of adapters to `serving.routing`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from jora_engine.generation.adapter_memory import AdapterMemory
 from jora_engine.generation.requests import Request
 from raft_errors import BadInput
 from serving.content import Content, finished, growing
-from serving.domain import Domain, Prompts, ServedVersion, ask_domain, fitting
+from serving.domain import RESERVED, Domain, Prompts, ServedVersion, ask_domain, fitting
 from serving.errors import ApiError, no_model
+from serving.routing import Route, Router, mixed_model
 from serving.schema import ChatRequest, CompletionRequest, Sources, TextRequest
 from serving.telemetry import SILENT, Trace
 from tasks.runtime.asking import Asked
@@ -34,11 +35,14 @@ from tasks.runtime.asking import Asked
 if TYPE_CHECKING:
     from jora_engine.generation.batching import Engine
     from retrieval.embedding.embedder import Embedder
+    from serving.remote.loop import RemoteLoop
 
 log = logging.getLogger("raft.serving")
 
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
 BROKEN = {"x-should-retry": "false"}
+NO_ROUTES = "no domain here is searched by vectors, by which one could be chosen"
+NO_MIX = "this server makes no room for mixtures (serve.mix)"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Plan:
         ignored: parts of the request that have no place in the contract; `retrieval` where a chat page's own prompt
             went to the base.
         sources: where the citations are to stand beside `annotations`.
+        routes: the domains that `auto` or `mix` looked at, the nearest first.
     """
 
     model: str
@@ -62,6 +67,7 @@ class Plan:
     passages_left_out: int = 0
     passage_url: str = ""
     sources: Sources = "annotations"
+    routes: tuple[Route, ...] = ()
     created: int = field(default_factory=lambda: int(time.time()))
 
     def settled(self, text: str) -> str:
@@ -85,6 +91,7 @@ class Gateway:
         fingerprint: stands for engine, dtype and base.
         sources: where citations stand unless a request says otherwise.
         absent: domains that are not served, with the reason.
+        router: for `auto` and `mix`; None = there are no such models.
     """
 
     def __init__(
@@ -97,7 +104,9 @@ class Gateway:
         fingerprint: str,
         sources: Sources = "annotations",
         absent: Mapping[str, str] | None = None,
+        router: Router | None = None,
     ) -> None:
+        self.router = router
         self.domains, self.longest = dict(domains), longest
         self.absent = dict(absent or {})
         self._sources = sources
@@ -110,8 +119,9 @@ class Gateway:
         self.created = int(time.time())
 
     def names(self) -> list[str]:
-        """What `/v1/models` lists: the base, and each adapter by its name; versions are not listed."""
-        return ["base", *(name for name, domain in self.domains.items() if self._usable(domain))]
+        """What `/v1/models` lists: the base, each adapter by its name, and what chooses among them; no versions."""
+        usable = [name for name, domain in self.domains.items() if self._usable(domain)]
+        return ["base", *usable, *(self.router.names if self.router and usable else ())]
 
     def prepare(self) -> tuple[int, dict[str, str]]:
         """Reads and checks the adapters in use, so that none is listed that cannot be used.
@@ -130,7 +140,7 @@ class Gateway:
                 broken[name] = str(error)
         return rank, broken
 
-    def probe(self, engine: Engine) -> dict[str, str]:
+    def probe(self, engine: Engine | RemoteLoop) -> dict[str, str]:
         """Has the engine answer through each adapter in use, while it serves nobody yet; one that changes nothing is
         not listed.
 
@@ -146,9 +156,15 @@ class Gateway:
                     broken[name] = str(error)
         return broken
 
+    def prepare_routes(self) -> None:
+        """Makes the profiles of the versions in use, so that the first question to `auto` does not wait for them."""
+        if self.router:
+            self._routes(self.router, "a question")
+
     def check(self, name: str) -> None:
         """Raises `ApiError` where no model can be asked for by that name."""
-        self._resolved(name)
+        if self.router is None or name not in self.router.names:
+            self._resolved(name)
 
     def fingerprint(self, model: str) -> str:
         """Changes with the engine, the base and the adapter's version."""
@@ -181,18 +197,79 @@ class Gateway:
         Raises:
             ApiError: the model does not exist or cannot be used, or the request does not fit.
         """
-        domain, version, raw = self._resolved(request.name)
         question = request.question
+        if self.router and request.name in self.router.names:
+            return self._routed(self.router, request, tenant, address, trace)
+        domain, version, raw = self._resolved(request.name)
         if domain and not raw and isinstance(request, ChatRequest) and is_page_task(question or ""):
             return self._unsearched(request, None, tenant, ("retrieval",))
         if domain is None or version is None or raw:
             return self._unsearched(request, version, tenant)
-        adapter = self._registered(version)
+        return self._searched(request, domain, version, self._registered(version), version.id, tenant, address, trace)
+
+    def _routed(self, router: Router, request: TextRequest, tenant: str, address: str, trace: Trace) -> Plan:
+        """The plan of a request that leaves the choice to the server: by its question, one domain's or several ones'
+        adapters over the nearest domain's passages; the base where it fits no domain."""
+        question = request.question
+        if isinstance(request, ChatRequest) and is_page_task(question or ""):
+            return self._unsearched(request, None, tenant, ("retrieval",))
+        if not (question or "").strip():
+            raise self._no_question(request)
+        assert question is not None
+        with trace.part("route"):
+            routes = tuple(self._routes(router, question))
+        fitting_routes = [route for route in routes if route.fits]
+        if not fitting_routes:
+            return replace(self._unsearched(request, None, tenant), routes=routes)
+        best = fitting_routes[0]
+        weights = router.weights(fitting_routes) if request.name == "mix" else {best.name: 1.0}
+        parts = {route.name: route.version for route in fitting_routes if route.name in weights}
+        registered = {name: self._registered(version) for name, version in parts.items()}
+        if len(parts) == 1:
+            adapter = registered[best.name]
+        else:
+            adapter = self._composed({key: weights[name] for name, key in registered.items() if key})
+        model = mixed_model({version.id: weights[name] for name, version in parts.items()})
+        domain = self.domains[best.name]
+        plan = self._searched(request, domain, best.version, adapter, model, tenant, address, trace)
+        return replace(plan, routes=routes)
+
+    def _routes(self, router: Router, question: str) -> list[Route]:
+        """The domains that can answer, nearest first."""
+        usable = {name: domain for name, domain in self.domains.items() if self._usable(domain)}
+        return router.routes(question, {name: domain.find(None) for name, domain in usable.items()})
+
+    def _composed(self, weights: Mapping[str, float]) -> str:
+        """The name of a mixture in the engine, which is read and has room."""
+        try:
+            name = self._adapters.compose(weights)
+            self._adapters.get(name)
+        except BadInput as error:
+            message = f"These adapters cannot be mixed here: {error.what}"
+            raise ApiError(400, message, code="unsupported", param="model", headers=BROKEN) from error
+        return name
+
+    def _searched(
+        self,
+        request: TextRequest,
+        domain: Domain,
+        version: ServedVersion,
+        adapter: str | None,
+        model: str,
+        tenant: str,
+        address: str,
+        trace: Trace,
+    ) -> Plan:
+        """The plan of a question to a domain: its passages in the version's prompt.
+
+        Args:
+            adapter: that answers, by its name in the engine; model: by its name in the answer.
+        """
+        question = request.question
         if request.scored is not None:
             raise ApiError(400, f"logprobs: of {domain.name}/raw only", code="unsupported", param="logprobs")
         if not (question or "").strip():
-            message = "The last message must be the user's question"
-            raise ApiError(400, message, code="invalid_value", param=request.text_field)
+            raise self._no_question(request)
         assert question is not None
         with trace.part("retrieve"):
             whole = ask_domain(domain, version, question)
@@ -200,7 +277,7 @@ class Gateway:
         room = self.longest - (request.new_tokens or DEFAULT_TOKENS)
         asked, prompt = fitting(whole, tokenizer, room)
         plan = Plan(
-            version.id,
+            model,
             None,
             len(prompt),
             asked,
@@ -244,6 +321,8 @@ class Gateway:
         domain = self.domains.get(stem)
         if stem in self.absent:
             raise no_model(name, self.absent[stem])
+        if name in RESERVED:
+            raise no_model(name, NO_MIX if self.router else NO_ROUTES)
         if domain is None or (slash and end != "raw") or (at and not (number.isascii() and number.isdigit())):
             raise no_model(name)
         try:
@@ -312,6 +391,10 @@ class Gateway:
             tenant=tenant,
             allowed=allowed,
         )
+
+    def _no_question(self, request: TextRequest) -> ApiError:
+        message = "The last message must be the user's question"
+        return ApiError(400, message, code="invalid_value", param=request.text_field)
 
     def _too_long(self, tokens: int, request: TextRequest) -> ApiError:
         message = (
