@@ -17,8 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 from jora_engine.generation.requests import Completion, Job
 from raft_errors import BadInput
-from serving.admission import admitted, gone, log_end, searched, too_slow
-from serving.errors import ApiError, not_serving
+from serving.admission import admitted, gone, log_end, searched, up_to_date
+from serving.errors import ApiError, not_serving, too_slow
 from serving.forms.answer import Answer, Form, Head
 from serving.gateway import Plan
 from serving.schema import TextRequest, read
@@ -141,9 +141,9 @@ async def answered(
 async def _begin(server: Server, request: Request, kind: type[TextRequest], trace: Trace) -> tuple[TextRequest, Reply]:
     """The request read, searched for, and handed to the engine."""
     asked = read(kind, await admitted(server, request))
-    tenant = request.headers.get("authorization", "")
+    await up_to_date(server, asked.name)
     try:
-        work = functools.partial(server.gateway.plan, asked, tenant, _address(request), trace=trace)
+        work = functools.partial(server.gateway.plan, asked, request.state.tenant, _address(request), trace=trace)
         return asked, Reply(server, await searched(server, work), trace, streamed=asked.stream)
     except BadInput as error:
         raise ApiError(400, "The request cannot be answered as it is", code="invalid_value") from error

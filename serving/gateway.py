@@ -13,34 +13,38 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote as url_quote
 
+from data.prompting.contract import template_from_contract
 from data.prompting.copying import QuoteCopier, TokenBytes
 from jora_engine.files.tokenizer import Tokenizer
-from jora_engine.generation.adapter_memory import AdapterMemory
+from jora_engine.generation.adapter_memory import AdapterMemory, PreparedAdapter
 from jora_engine.generation.requests import Request
 from raft_errors import BadInput
+from serving.asking import Asking
 from serving.content import Content, finished, growing
-from serving.domain import RESERVED, Domain, Prompts, ServedVersion, ask_domain, fitting
-from serving.errors import ApiError, no_model
+from serving.domain import RESERVED, Domain, NotReady, Prompts, ServedVersion, ask_domain, fitting
+from serving.errors import ApiError, broken_adapter, no_model, not_for_this_key, not_ready, other_version
 from serving.routing import Route, Router, mixed_model
 from serving.schema import ChatRequest, CompletionRequest, Sources, TextRequest
 from serving.telemetry import SILENT, Trace
-from tasks.runtime.asking import Asked
+from serving.tenants import ANYBODY, Tenant
+from serving.versions import BrokenAdapter, Versions, key_of
+from tasks.runtime.asking import Asked, put
 
 if TYPE_CHECKING:
     from jora_engine.generation.batching import Engine
     from retrieval.embedding.embedder import Embedder
+    from serving.engine_loop import EngineLoop
     from serving.remote.loop import RemoteLoop
 
 log = logging.getLogger("raft.serving")
 
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
-BROKEN = {"x-should-retry": "false"}
 NO_ROUTES = "no domain here is searched by vectors, by which one could be chosen"
 NO_MIX = "this server makes no room for mixtures (serve.mix)"
 
@@ -112,6 +116,8 @@ class Gateway:
         self._sources = sources
         self._prompts = Prompts(base, chat)
         self._adapters = adapters
+        self.versions = Versions(adapters)
+        self._forget_prompts: Callable[[], None] = lambda: None
         self._fingerprint = fingerprint
         self._lock = threading.Lock()
         self._reported: set[str] = set()
@@ -123,6 +129,73 @@ class Gateway:
         usable = [name for name, domain in self.domains.items() if self._usable(domain)]
         return ["base", *usable, *(self.router.names if self.router and usable else ())]
 
+    def connect(self, loop: EngineLoop | RemoteLoop) -> None:
+        """Says which engine serves from now on."""
+        self.versions.connect(loop)
+        self._forget_prompts = loop.forget_prompts
+
+    def behind(self, model: str) -> bool:
+        """Whether something else is promoted than a model's name means; then `follow` it, off the event loop."""
+        return any(self.versions.behind(domain) for domain in self._meant(model))
+
+    def follow(self, model: str) -> None:
+        """Brings what is promoted under a model's name into use, if it can be used."""
+        for domain in self._meant(model):
+            self.versions.follow(domain)
+
+    def _meant(self, model: str) -> list[Domain]:
+        """The domains that may answer under a model's name."""
+        if self.router and model in self.router.names:
+            return list(self.domains.values())
+        domain = self.domains.get(model.partition("/")[0])
+        return [] if domain is None else [domain]
+
+    def look(self) -> None:
+        """Follows what is promoted, and what the documents are by now."""
+        for name, domain in list(self.domains.items()):
+            if self.versions.behind(domain):
+                self.versions.follow(domain)
+            try:
+                renewed = domain.renewed() if domain.renewed else None
+            except Exception:
+                log.exception("the new documents of %s cannot be searched; the old ones are", name)
+                continue
+            if renewed is not None:
+                retriever, index = renewed
+                self.domains[name] = replace(domain, retriever=retriever, index=index)
+                self._forget_prompts()
+        self.versions.tidy()
+
+    def ask(self, asking: Asking) -> tuple[Asked, Tokenizer, PreparedAdapter | None]:
+        """The passages, the tokenizer and the adapter for a question of this user's own; blocks.
+
+        Raises:
+            ApiError: another adapter or index is in use than the one that is meant, or the prompt does not fit.
+        """
+        domain = self.domains.get(asking.domain)
+        if domain is None or domain.index != asking.index:
+            raise other_version("it searches another index than the one that is built")
+        adapter = None
+        if asking.adapter is not None:
+            version = self.versions.resolve(domain, None)
+            if str(version.folder.resolve()) != asking.adapter:
+                raise other_version(f"{version.id} is in use there, and another adapter is meant")
+            adapter = self.versions.prepared(version)
+        template = template_from_contract(asking.contract)
+        asked = put(asking.question, domain.retriever, template, asking.contract, k=asking.k, where=asking.where)
+        tokenizer = self._prompts.told(asking.chat)
+        prompt = tokenizer.apply_chat_template(asked.messages(), add_generation_prompt=True)
+        if asked.citations and len(prompt) + asking.max_tokens > self.longest:
+            raise other_version(f"prompt and answer may have {self.longest} tokens there")
+        return asked, tokenizer, adapter
+
+    def standing(self, model: str) -> dict[str, str]:
+        """What a model's name means at the moment: `version`, and `refused`, a promoted version that cannot be used."""
+        domain = model.partition("/")[0].partition("@")[0]
+        version, refusal = self.versions.in_use(domain), self.versions.refusals.get(domain)
+        refused = {"refused": refusal.version.id} if refusal and refusal.version else {}
+        return ({"version": version.id} if version else {}) | refused
+
     def prepare(self) -> tuple[int, dict[str, str]]:
         """Reads and checks the adapters in use, so that none is listed that cannot be used.
 
@@ -132,10 +205,8 @@ class Gateway:
         rank, broken = 0, {}
         for name, domain in self.domains.items():
             try:
-                key = self._registered(domain.find(None))
-                rank = max(rank, self._adapters.get(key).rank if key else 0)
-            except ApiError as error:
-                broken[name] = str(error.__cause__)
+                version = self.versions.resolve(domain, None)
+                rank = max(rank, self.versions.prepared(version).rank)
             except BadInput as error:
                 broken[name] = str(error)
         return rank, broken
@@ -147,19 +218,12 @@ class Gateway:
         Returns:
             By domain why its adapter cannot be used.
         """
-        broken = {}
-        for name, domain in self.domains.items():
-            if self._usable(domain) and (key := self._registered(domain.find(None))):
-                try:
-                    engine.probe(key)
-                except BadInput as error:
-                    broken[name] = str(error)
-        return broken
+        return self.versions.check(engine.probe, self.domains)
 
     def prepare_routes(self) -> None:
         """Makes the profiles of the versions in use, so that the first question to `auto` does not wait for them."""
         if self.router:
-            self._routes(self.router, "a question")
+            self._routes(self.router, "a question", ANYBODY)
 
     def check(self, name: str) -> None:
         """Raises `ApiError` where no model can be asked for by that name."""
@@ -170,8 +234,10 @@ class Gateway:
         """Changes with the engine, the base and the adapter's version."""
         return "fp_" + hashlib.sha256(f"{self._fingerprint} {model}".encode()).hexdigest()[:16]
 
-    def passage(self, domain: str, chunk_id: str) -> dict[str, Any] | None:
-        """A passage by its id."""
+    def passage(self, domain: str, chunk_id: str, tenant: Tenant = ANYBODY) -> dict[str, Any] | None:
+        """A passage by its id, if the tenant may see it."""
+        if domain in self.domains and not tenant.may_see(self.domains[domain].retriever, chunk_id):
+            return None
         chunk = self.domains[domain].retriever.chunks.get(chunk_id) if domain in self.domains else None
         return None if chunk is None else {"id": chunk.id, "title": chunk.title, "page": chunk.page, "text": chunk.text}
 
@@ -188,10 +254,11 @@ class Gateway:
             raise ApiError(400, message, code="unsupported", param="model")
         return cast("Embedder", embedder)
 
-    def plan(self, request: TextRequest, tenant: str = "", address: str = "", trace: Trace = SILENT) -> Plan:
+    def plan(self, request: TextRequest, tenant: Tenant = ANYBODY, address: str = "", trace: Trace = SILENT) -> Plan:
         """Searches, renders and encodes; blocks, so call it off the event loop.
 
         Args:
+            tenant: whose filter binds the search.
             address: of this server as the client calls it, for links to passages.
 
         Raises:
@@ -202,68 +269,70 @@ class Gateway:
             return self._routed(self.router, request, tenant, address, trace)
         domain, version, raw = self._resolved(request.name)
         if domain and not raw and isinstance(request, ChatRequest) and is_page_task(question or ""):
-            return self._unsearched(request, None, tenant, ("retrieval",))
+            return self._unsearched(request, None, tenant.id, ("retrieval",))
         if domain is None or version is None or raw:
-            return self._unsearched(request, version, tenant)
+            return self._unsearched(request, version, tenant.id)
         return self._searched(request, domain, version, self._registered(version), version.id, tenant, address, trace)
 
-    def _routed(self, router: Router, request: TextRequest, tenant: str, address: str, trace: Trace) -> Plan:
+    def _routed(self, router: Router, request: TextRequest, tenant: Tenant, address: str, trace: Trace) -> Plan:
         """The plan of a request that leaves the choice to the server: by its question, one domain's or several ones'
         adapters over the nearest domain's passages; the base where it fits no domain."""
         question = request.question
         if isinstance(request, ChatRequest) and is_page_task(question or ""):
-            return self._unsearched(request, None, tenant, ("retrieval",))
+            return self._unsearched(request, None, tenant.id, ("retrieval",))
         if not (question or "").strip():
             raise self._no_question(request)
         assert question is not None
         with trace.part("route"):
-            routes = tuple(self._routes(router, question))
+            routes = tuple(self._routes(router, question, tenant))
         fitting_routes = [route for route in routes if route.fits]
         if not fitting_routes:
-            return replace(self._unsearched(request, None, tenant), routes=routes)
+            return replace(self._unsearched(request, None, tenant.id), routes=routes)
         best = fitting_routes[0]
         weights = router.weights(fitting_routes) if request.name == "mix" else {best.name: 1.0}
         parts = {route.name: route.version for route in fitting_routes if route.name in weights}
-        registered = {name: self._registered(version) for name, version in parts.items()}
-        if len(parts) == 1:
-            adapter = registered[best.name]
-        else:
-            adapter = self._composed({key: weights[name] for name, key in registered.items() if key})
+        adapters = {name: self._registered(version) for name, version in parts.items()}
+        adapter = adapters[best.name]
+        if len(parts) > 1:
+            adapter = self._composed({key_of(version): weights[name] for name, version in parts.items()})
         model = mixed_model({version.id: weights[name] for name, version in parts.items()})
         domain = self.domains[best.name]
         plan = self._searched(request, domain, best.version, adapter, model, tenant, address, trace)
         return replace(plan, routes=routes)
 
-    def _routes(self, router: Router, question: str) -> list[Route]:
-        """The domains that can answer, nearest first."""
-        usable = {name: domain for name, domain in self.domains.items() if self._usable(domain)}
-        return router.routes(question, {name: domain.find(None) for name, domain in usable.items()})
+    def _routes(self, router: Router, question: str, tenant: Tenant) -> list[Route]:
+        """The domains that can answer and whose documents may be seen, nearest first."""
+        versions = {
+            name: self.versions.resolve(domain, None)
+            for name, domain in self.domains.items()
+            if self._usable(domain) and tenant.may_search(domain.retriever)
+        }
+        return router.routes(question, versions)
 
-    def _composed(self, weights: Mapping[str, float]) -> str:
-        """The name of a mixture in the engine, which is read and has room."""
+    def _composed(self, weights: Mapping[str, float]) -> PreparedAdapter:
+        """A mixture of adapters that are registered under these names, read and with room for it."""
         try:
-            name = self._adapters.compose(weights)
-            self._adapters.get(name)
+            return self._adapters.get(self._adapters.compose(weights))
         except BadInput as error:
             message = f"These adapters cannot be mixed here: {error.what}"
-            raise ApiError(400, message, code="unsupported", param="model", headers=BROKEN) from error
-        return name
+            headers = {"x-should-retry": "false"}
+            raise ApiError(400, message, code="unsupported", param="model", headers=headers) from error
 
     def _searched(
         self,
         request: TextRequest,
         domain: Domain,
         version: ServedVersion,
-        adapter: str | None,
+        adapter: PreparedAdapter | None,
         model: str,
-        tenant: str,
+        tenant: Tenant,
         address: str,
         trace: Trace,
     ) -> Plan:
         """The plan of a question to a domain: its passages in the version's prompt.
 
         Args:
-            adapter: that answers, by its name in the engine; model: by its name in the answer.
+            adapter: that answers; model: its name in the answer.
         """
         question = request.question
         if request.scored is not None:
@@ -271,8 +340,10 @@ class Gateway:
         if not (question or "").strip():
             raise self._no_question(request)
         assert question is not None
+        if not tenant.may_search(domain.retriever):
+            raise not_for_this_key()
         with trace.part("retrieve"):
-            whole = ask_domain(domain, version, question)
+            whole = ask_domain(domain, version, question, tenant.where)
         tokenizer = self._prompts.tokenizer(version.contract)
         room = self.longest - (request.new_tokens or DEFAULT_TOKENS)
         asked, prompt = fitting(whole, tokenizer, room)
@@ -287,14 +358,14 @@ class Gateway:
             request.sources or self._sources,
         )
         if asked.citations:
-            return replace(plan, request=self._request(request, prompt, adapter, tenant, asked, tokenizer))
+            return replace(plan, request=self._request(request, prompt, adapter, tenant.id, asked, tokenizer))
         if len(prompt) > room:
             raise self._too_long(len(prompt), request)
         return plan
 
     def _usable(self, domain: Domain) -> bool:
         try:
-            return _key(domain.find(None)) not in self._adapters.broken
+            return bool(self.versions.resolve(domain, None))
         except BadInput:
             return False
 
@@ -326,28 +397,25 @@ class Gateway:
         if domain is None or (slash and end != "raw") or (at and not (number.isascii() and number.isdigit())):
             raise no_model(name)
         try:
-            return domain, domain.find(int(number) if at else None), bool(slash)
+            return domain, self.versions.resolve(domain, int(number) if at else None), bool(slash)
+        except BrokenAdapter as error:
+            raise broken_adapter(stem) from error
+        except NotReady as error:
+            raise not_ready(stem) from error
         except BadInput as error:
             raise no_model(name) from error
 
-    def _registered(self, version: ServedVersion | None) -> str | None:
-        """The version's name in the engine, its adapter read and checked."""
+    def _registered(self, version: ServedVersion | None) -> PreparedAdapter | None:
+        """The version's adapter, read and checked: of a request that holds it whatever is promoted meanwhile."""
         if version is None:
             return None
-        name = _key(version)
-        with self._lock:
-            if name not in self._adapters.names():
-                self._adapters.register(name, version.folder)
         try:
-            self._adapters.get(name)
-            version.template  # noqa: B018  reads the contract
-        except (BadInput, OSError, KeyError, ValueError) as error:
-            if name not in self._reported:
-                self._reported.add(name)
+            return self.versions.prepared(version)
+        except BrokenAdapter as error:
+            if version.id not in self._reported:
+                self._reported.add(version.id)
                 log.warning("the adapter %s cannot be used: %s", version.id, error)
-            message = f"The adapter {version.id} cannot be used; the server's log says why"
-            raise ApiError(400, message, code="adapter_broken", param="model", headers=BROKEN) from error
-        return name
+            raise broken_adapter(version.id) from error
 
     def _encoded(self, tokenizer: Tokenizer, messages: list[dict[str, str]], request: TextRequest) -> list[int]:
         try:
@@ -360,7 +428,7 @@ class Gateway:
         self,
         request: TextRequest,
         prompt: list[int],
-        adapter: str | None,
+        adapter: PreparedAdapter | None,
         tenant: str,
         asked: Asked | None = None,
         tokenizer: Tokenizer | None = None,
@@ -411,8 +479,3 @@ def is_page_task(text: str) -> bool:
     if not text.startswith("### Task:"):
         return False
     return any(-1 < text.find(f"<{part}>") < text.rfind(f"</{part}>") for part in ("chat_history", "text"))
-
-
-def _key(version: ServedVersion) -> str:
-    """A version's name in the engine: that of its folder too, since what the last run made has one id every time."""
-    return f"{version.id} {version.folder}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ class Server:
         ready: whether requests are taken; false while it starts and drains.
         searching: requests that wait for a search or vectors.
         tracer: of OpenTelemetry; None for no spans.
+        nonce: a secret between the server and programs of its own user (`serving.local`).
     """
 
     gateway: Gateway
@@ -63,9 +65,13 @@ class Server:
     searching: int = 0
     counts: Counts = field(default_factory=Counts)
     tracer: Tracer | None = None
+    nonce: str = field(default_factory=lambda: secrets.token_hex(24))
     searches: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="raft-search")
     )
+
+    def __post_init__(self) -> None:
+        self.gateway.connect(self.loop)
 
     def waiting(self) -> int:
         """Requests that wait for a search or a row."""

@@ -39,7 +39,7 @@ def routing(data: Path, place: Path, *, quick: bool) -> dict[str, Any]:
     from retrieval.embedding.embedder import Embedder
     from tasks.inputs.models import resolve
 
-    embedder = Embedder.load(resolve(EMBEDDER).folder, precision="float32")
+    embedder = Embedder.load(resolve(EMBEDDER).folder, precision="float32", interactive=True)  # as the server has it
     router, most = Router(embedder), 60 if quick else 400
     versions, asked = {}, {}
     for name, folder in DOMAINS.items():

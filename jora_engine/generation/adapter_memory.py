@@ -149,6 +149,11 @@ class AdapterMemory:
         with self._lock:
             return name in self._folders or name in self._mixtures
 
+    def digests(self) -> set[str]:
+        """Of all registered adapters that were read, in memory or not."""
+        with self._lock:
+            return set(self._digests.values())
+
     def get(self, name: str) -> PreparedAdapter:
         """The adapter of a name, from memory or from disk.
 

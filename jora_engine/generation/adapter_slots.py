@@ -54,6 +54,11 @@ class AdapterSlots:
         """Of the slots, padded."""
         return self.layout.rank if self.layout else 0
 
+    @property
+    def has_room(self) -> bool:
+        """Whether an adapter can be put into a slot: one is empty, or nobody uses what is in it."""
+        return len(self._held) < self.count - 1 or any(not self.users[slot] for slot in self._held)
+
     def reserve(self, rank: int, modules: frozenset[str] | None = None) -> None:
         """Makes room for adapters of a rank on these modules (all linear layers by default), ahead of the first."""
         self._grow(rank, frozenset(linear_layers(self._config)) if modules is None else modules)

@@ -63,7 +63,8 @@ class Request:
         stop: strings that end the completion.
         logprobs: alternatives wanted at every token, 0 for the token's own alone, None for nothing.
         ignore_eos: whether the tokenizer's end tokens are ordinary ones.
-        adapter: name of a registered adapter, None for the base.
+        adapter: name of a registered adapter, or one that was prepared under a name which may mean another by now; None
+            for the base.
         tenant: whose prompt it is: cached prefixes are never shared between tenants.
         allowed: called with the ids made so far; the ids that may come next, or None for any. A few tokens are made
             freely, and taken back from the first that may not stand there.
@@ -79,7 +80,7 @@ class Request:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     ignore_eos: bool = False
-    adapter: str | None = None
+    adapter: str | PreparedAdapter | None = None
     tenant: str = ""
     allowed: Callable[[Sequence[int]], Collection[int] | None] | None = None
 
@@ -142,6 +143,7 @@ class Job:
         cached_tokens: tokens of the prompt that came from the prefix cache.
         completion: how it ended; None while it runs.
         error: what ended it instead.
+        kept: whether chunks of its prompt may go into the prefix cache.
     """
 
     request: Request
@@ -154,6 +156,7 @@ class Job:
     completion: Completion | None = None
     error: Exception | None = None
     cancelled: bool = False
+    kept: bool = True
     times: Times = field(default_factory=Times)
     number: int = 0  # in the order in which rows were given
     slot: int = 0

@@ -23,7 +23,7 @@ from jora_engine.generation.adapter_memory import AdapterMemory
 from jora_engine.generation.requests import Completion, Job, Request
 from raft_errors import BadInput, RaftError
 from serving.domain import NotReady
-from serving.errors import ApiError, busy
+from serving.errors import ApiError, busy, not_ready
 from serving.remote.connection import Remote, RemoteFault
 from serving.remote.fleet import Fleet, Guest, Patience, name_there
 
@@ -280,7 +280,7 @@ class RemoteLoop:
             end = reply.completion("abort")
         except NotReady as error:
             log.warning("a request cannot be answered: %s", error)
-            end = ApiError(503, "The adapter is not ready on the generation server", code="not_ready", headers=RETRY)
+            end = not_ready(guest.name if guest else "")
         except RemoteFault as fault:
             end = self._told(fault)
         except Exception as error:

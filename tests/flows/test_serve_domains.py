@@ -51,6 +51,7 @@ def test_each_domain_answers_under_its_name_and_one_that_was_not_built_says_why(
         assert plan.asked is not None
         assert any("Elm" in citation.text for citation in plan.asked.citations)
         assert (plan.sources, plan.passage_url) == ("text", f"/v1/passages/{name}")
+        assert server.gateway.domains[name].retriever._cache is None, "what one key asks is kept for nobody"
     with pytest.raises(ApiError, match="not served: The stage index is not built") as error:
         server.gateway.plan(ChatRequest(model="law", messages=question))
     assert error.value.status == 404

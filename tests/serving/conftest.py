@@ -1,15 +1,12 @@
 """A server with a tiny model, two adapters of one domain and a corpus of four passages, made once."""
 
-import socket
 import threading
-import time
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
-import uvicorn
-from tiny_server import CONTEXT, TEXTS, Served, make_chunk
+from tiny_server import CONTEXT, TEXTS, make_chunk, running
 
 from data.prompting.contract import load_template, prompt_contract
 from jora_engine.adapters.peft_folder import write_adapter
@@ -24,7 +21,6 @@ from raft_errors import BadInput
 from retrieval.embedding.embedder import Embedder
 from retrieval.index.faiss_index import build_index, open_index
 from retrieval.search import Retriever
-from serving.app import create_app
 from serving.domain import Domain, ServedVersion
 from serving.engine_loop import EngineLoop
 from serving.gateway import Gateway
@@ -98,21 +94,8 @@ def served(base, versions, engine, towns):
     absent = {"law": "the stage index is not built"}
     gateway = Gateway(base, {}, domains, engine.adapters, CONTEXT, "test", absent=absent)
     server = Server(gateway, EngineLoop(engine), Limits(deadline_seconds=3600.0, queue=16, max_bytes=20_000))
-    app = create_app(server, ["localhost", "127.0.0.1"], [])
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-        own = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-        thread = threading.Thread(target=own.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        server.loop.start()
-        server.ready = True
-        while not own.started:
-            time.sleep(0.02)
-        yield Served(server, app, f"http://127.0.0.1:{port}")
-        own.should_exit = True
-        thread.join(30)
-        server.loop.stop()
+    with running(server) as own:
+        yield own
 
 
 @pytest.fixture

@@ -1,22 +1,17 @@
 """The API where another server generates: retrieval, contract and citations stay here, in the same forms."""
 
 import contextlib
-import socket
-import threading
-import time
 
 import httpx
 import pytest
-import uvicorn
 from openai.types.chat import ChatCompletionChunk
 from stand_in import BASE
-from tiny_server import CONTEXT, TEXTS, events, make_chunk
+from tiny_server import CONTEXT, TEXTS, events, make_chunk, running
 
 from data.prompting.contract import CitedQuote, load_template, render_output
 from jora_engine.files.tokenizer import Tokenizer
 from raft_errors import BadInput
 from retrieval.search import Retriever
-from serving.app import create_app
 from serving.domain import Domain
 from serving.gateway import Gateway
 from serving.state import Limits, Server
@@ -36,20 +31,8 @@ def serving(loop, base, find):
     retriever = Retriever(None, None, [make_chunk(*pair) for pair in TEXTS.items()], mode="lexical")
     gateway = Gateway(base, {}, {"faq": Domain("faq", retriever, find)}, loop.adapters, CONTEXT, "test")
     server = Server(gateway, loop, Limits(deadline_seconds=60.0, queue=16))
-    app = create_app(server, ["127.0.0.1"], [])
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        own = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-        thread = threading.Thread(target=own.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        server.ready = True
-        while not own.started:
-            time.sleep(0.01)
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with httpx.Client(base_url=address, timeout=60) as client:
-            yield server, client
-        own.should_exit = own.force_exit = True
-        thread.join(30)
+    with running(server) as own, httpx.Client(base_url=own.url, timeout=60) as client:
+        yield server, client
 
 
 @pytest.fixture
