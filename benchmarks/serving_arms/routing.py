@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data.nouns import Record, write_jsonl
+from raft_errors import RaftError
 from serving.domain import ServedVersion
 from serving.routing import Route, Router
 
@@ -39,11 +40,15 @@ def routing(data: Path, place: Path, *, quick: bool) -> dict[str, Any]:
     from retrieval.embedding.embedder import Embedder
     from tasks.inputs.models import resolve
 
-    embedder = Embedder.load(resolve(EMBEDDER).folder, precision="float32", interactive=True)  # as the server has it
-    router, most = Router(embedder), 60 if quick else 400
+    try:
+        folder = resolve(EMBEDDER).folder
+    except RaftError as error:
+        return {"left_out": error.what}
+    router = Router(Embedder.load(folder, precision="float32", interactive=True))  # as the server has it
+    most = 60 if quick else 400
     versions, asked = {}, {}
-    for name, folder in DOMAINS.items():
-        sides = split(rows(data / folder / "questions.jsonl"))
+    for name, where in DOMAINS.items():
+        sides = split(rows(data / where / "questions.jsonl"))
         records = place / "routing" / name
         records.mkdir(parents=True)
         for side in ("train", "validation"):

@@ -133,7 +133,8 @@ def serve(
             Engine(model, rows, adapters=memory, adapter_rank=slot_rank, prefix_bytes=prefix_bytes, chunks_between=1)
         )
     stores: dict[Path, tuple[str, ...]] = {}
-    for key_, one in served.items():
+    # `raft ask` is to say what it would say by itself, which another server's arithmetic does not promise
+    for key_, one in served.items() if section.engine == "own" else ():
         stores[one.run.store.root] = (*stores.get(one.run.store.root, ()), key_)
     server = Server(gateway, loop, Limits(float(deadline), queue), tracer=tracer)
 
