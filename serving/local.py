@@ -120,9 +120,9 @@ def ask_server(server: Announcement, asking: Asking) -> Iterator[Event]:
                 event = json.loads(line)
                 if "error" in event:
                     raise ConnectionError(event["error"]["message"])
-                yield event
                 if event.get("end"):
                     return
+                yield event
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ConnectionError(f"the server went away in the middle of the answer ({error})") from error
         raise ConnectionError("the server went away in the middle of the answer")

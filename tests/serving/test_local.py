@@ -49,7 +49,7 @@ def test_a_server_answers_with_all_that_a_terminal_shows(served, announcement, a
         assert texts[-1] == answer["text"]
         assert all(now.startswith(last) for last, now in itertools.pairwise(texts))
         assert {"answer", "refused", "quotes"} <= answer.keys()
-    assert events[-1] == {"end": True}
+    assert "answer" in events[-1]
     assert served.server.counts.answered == before + 1
     assert served.idle(60)
 
