@@ -21,6 +21,8 @@ decides, CPU seconds of either side stand beside it. Arms:
     soak        the tiny model behind the HTTP server, see `serving_arms/soak.py`
     promotion   promotions and rollbacks under load, in float32, see `serving_arms/promotion.py`; `promotion_seconds` is
                 the longest time from the start of `raft promote` to the head of the first answer of the new version
+    routing     where `auto` sends questions of three real domains and of none, see `serving_arms/routing.py`; needs
+                ../shared/data (or RAFT_SHARED_DATA) and the embedder
 
 `lost` counts requests without their answer in all arms, `compiles` programs compiled after everything was warm.
 """
@@ -29,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -42,7 +45,8 @@ from serving_arms.arms import ARMS, PARTS, QUICK, WHOLE, Bench
 
 KEYS = """
     throughput_1000_over_5 ttft_25_over_1 throughput_25_over_1 over_peft_switching over_peft_raft
-    decode_over_transformers over_llama_cpp prefix_ttft lost memory_growth compiles promotion_seconds
+    decode_over_transformers over_llama_cpp prefix_ttft lost memory_growth compiles promotion_seconds routed_right
+    abstained_right
     arms/*/seconds"""
 GOALS = {"lost": ("<=", 0), "compiles": ("<=", 0)}
 TARGETS = {
@@ -54,6 +58,7 @@ TARGETS = {
     "decode_over_transformers": (">=", 1.5),
     "prefix_ttft": ("<=", 0.3),
     "memory_growth": ("<=", 0.02),
+    "routed_right": (">=", 0.95),
     "promotion_seconds": ("<=", 5),
 }
 """Of a whole measurement on a quiet machine."""
@@ -65,6 +70,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--only", action="append", choices=ARMS, help="this arm alone; may be repeated")
     parser.add_argument("--part", action="append", choices=PARTS, help="the arms of this part; may be repeated")
+    default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="Hub id or folder")
     parser.add_argument("--pairs", type=int, help="pairs of blocks instead of each arm's own number")
     parser.add_argument("--rows", type=int, default=8, help="requests answered side by side")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -112,20 +113,22 @@ def versions(run: Run, command: str) -> Callable[[int | None], ServedVersion]:
 
     registry = Registry(run.store, run.config.name)
     read = _remembered(registry)
-    try:
-        published = ready_of(run, "export", command).built["export"].path("adapter")
-    except BadInput:
-        published = None
+    last: ServedVersion | None = None
+    with contextlib.suppress(BadInput):
+        built = ready_of(run, "export", command).built
+        records = built["records"].folder if "records" in built else None
+        last = ServedVersion(run.config.name, built["export"].path("adapter"), records)
 
     def find(number: int | None) -> ServedVersion:
         adapter = read()
         version = adapter.in_use if number is None else adapter.version(number)
         if version is not None:
-            link = version.stages["export"]
-            return ServedVersion(f"{adapter.name}@{version.number}", run.store.folder(link.stage, link.key) / "adapter")
-        if published is None:
+            folders = {name: run.store.folder(link.stage, link.key) for name, link in version.stages.items()}
+            id_ = f"{adapter.name}@{version.number}"
+            return ServedVersion(id_, folders["export"] / "adapter", folders.get("records"))
+        if last is None:
             raise BadInput(f"No version of {adapter.name} is promoted", do=f"{command}, or `raft promote`")
-        return ServedVersion(adapter.name, published)
+        return last
 
     return find
 

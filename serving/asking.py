@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # whoever asks a running server loads no engine
     from jora_engine.generation.adapter_layout import PreparedAdapter
     from jora_engine.generation.requests import Request
     from serving.engine_loop import EngineLoop
+    from serving.remote.loop import RemoteLoop
     from tasks.runtime.asking import Asked
 
 Name = Literal["adapter", "base"]
@@ -59,7 +60,7 @@ def replies(
     asked: Asked,
     tokenizer: Tokenizer,
     adapter: PreparedAdapter | None,
-    loop: EngineLoop,
+    loop: EngineLoop | RemoteLoop,
     *,
     tenant: str = "",
     seconds: float | None = None,

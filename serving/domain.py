@@ -28,12 +28,23 @@ RESERVED = ("base", "auto", "mix")
 """Names that mean something else than an adapter."""
 
 
+class NotReady(BadInput):
+    """A version cannot be used yet, or not at the moment: asking again later may help."""
+
+
 @dataclass(frozen=True)
 class ServedVersion:
-    """One version of an adapter: its id as answers name it (`faq@3`), and its folder."""
+    """One version of an adapter.
+
+    Attributes:
+        id: as answers name it (`faq@3`).
+        folder: of its files.
+        records: folder of the records that it was trained on; None where they are not known.
+    """
 
     id: str
     folder: Path
+    records: Path | None = None
 
     @functools.cached_property
     def contract(self) -> Mapping[str, Any]:

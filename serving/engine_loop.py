@@ -91,6 +91,14 @@ class EngineLoop:
         idle = not self.engine.running() and not self.engine.pending()
         return self._thread.is_alive() and (idle or time.monotonic() - self.last_step < seconds)
 
+    def pending(self) -> int:
+        """Requests that wait for a row."""
+        return self.engine.pending()
+
+    def spell(self, token: int) -> str:
+        """The text of a token."""
+        return self.engine.model.tokenizer.decode([token], skip_special_tokens=False)
+
     def figures(self) -> dict[str, Any]:
         return self.engine.figures()
 

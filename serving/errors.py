@@ -62,6 +62,12 @@ def too_slow() -> ApiError:
     return ApiError(504, "The answer took longer than this server allows", code="timeout")
 
 
+def not_ready(name: str) -> ApiError:
+    """The error for an adapter that is not on the server that generates yet; asking again later may help."""
+    message = f"The adapter {name[:80]} is not ready on the server that generates"
+    return ApiError(503, message, code="not_ready", headers={"Retry-After": "5"})
+
+
 def busy(seconds: int) -> ApiError:
     """The error for a full queue."""
     return ApiError(429, "The queue is full", code="rate_limit_exceeded", headers={"Retry-After": str(seconds)})

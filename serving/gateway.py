@@ -4,7 +4,8 @@
 is the question; system messages and earlier turns have no place in what was trained and are left out by name. `name@3`
 is version 3. `name/base` is the base alone with the same prompt over the same passages, to compare the adapter with.
 `name/raw` and `base` take all messages, or the prompt to be continued, as they are and search nothing. What a chat page
-asks on its own (a title, tags, follow-up questions) is no question about the documents and goes to the base.
+asks on its own (a title, tags, follow-up questions) is no question about the documents and goes to the base. `auto` and
+`mix` leave the choice of adapters to `serving.routing`.
 """
 
 from __future__ import annotations
@@ -28,22 +29,26 @@ from jora_engine.generation.requests import Request
 from raft_errors import BadInput
 from serving.asking import Asking
 from serving.content import Content, finished, growing, shown_passages, source_of
-from serving.domain import Domain, Prompts, ServedVersion, ask_domain, fitting
-from serving.errors import ApiError, broken_adapter, no_model, not_for_this_key, other_version
+from serving.domain import RESERVED, Domain, NotReady, Prompts, ServedVersion, ask_domain, fitting
+from serving.errors import ApiError, broken_adapter, no_model, not_for_this_key, not_ready, other_version
+from serving.routing import Route, Router, mixed_model
 from serving.schema import ChatRequest, CompletionRequest, Sources, TextRequest
 from serving.telemetry import SILENT, Trace
 from serving.tenants import ANYBODY, Tenant
-from serving.versions import BrokenAdapter, Versions
+from serving.versions import BrokenAdapter, Versions, key_of
 from tasks.runtime.asking import Asked, put
 
 if TYPE_CHECKING:
     from jora_engine.generation.batching import Engine
     from retrieval.embedding.embedder import Embedder
     from serving.engine_loop import EngineLoop
+    from serving.remote.loop import RemoteLoop
 
 log = logging.getLogger("raft.serving")
 
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
+NO_ROUTES = "no domain here is searched by vectors, by which one could be chosen"
+NO_MIX = "this server makes no room for mixtures (serve.mix)"
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Plan:
         ignored: parts of the request that have no place in the contract; `retrieval` where a chat page's own prompt
             went to the base.
         sources: where the citations are to stand beside `annotations`.
+        routes: the domains that `auto` or `mix` looked at, the nearest first.
     """
 
     model: str
@@ -67,6 +73,7 @@ class Plan:
     passages_left_out: int = 0
     passage_url: str = ""
     sources: Sources = "annotations"
+    routes: tuple[Route, ...] = ()
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -95,6 +102,7 @@ class Gateway:
         fingerprint: stands for engine, dtype and base.
         sources: where citations stand unless a request says otherwise.
         absent: domains that are not served, with the reason.
+        router: for `auto` and `mix`; None = there are no such models.
     """
 
     def __init__(
@@ -107,11 +115,14 @@ class Gateway:
         fingerprint: str,
         sources: Sources = "annotations",
         absent: Mapping[str, str] | None = None,
+        router: Router | None = None,
     ) -> None:
+        self.router = router
         self.domains, self.longest = dict(domains), longest
         self.absent = dict(absent or {})
         self._sources = sources
         self._prompts = Prompts(base, chat)
+        self._adapters = adapters
         self.versions = Versions(adapters)
         self._forget_prompts: Callable[[], None] = lambda: None
         self._fingerprint = fingerprint
@@ -121,22 +132,30 @@ class Gateway:
         self.created = int(time.time())
 
     def names(self) -> list[str]:
-        """What `/v1/models` lists: the base, and each adapter by its name; versions are not listed."""
-        return ["base", *(name for name, domain in self.domains.items() if self._usable(domain))]
+        """What `/v1/models` lists: the base, each adapter by its name, and what chooses among them; no versions."""
+        usable = [name for name, domain in self.domains.items() if self._usable(domain)]
+        return ["base", *usable, *(self.router.names if self.router and usable else ())]
 
-    def connect(self, loop: EngineLoop) -> None:
+    def connect(self, loop: EngineLoop | RemoteLoop) -> None:
         """Says which engine serves from now on."""
         self.versions.connect(loop)
         self._forget_prompts = loop.forget_prompts
 
     def behind(self, model: str) -> bool:
         """Whether something else is promoted than a model's name means; then `follow` it, off the event loop."""
-        domain = self.domains.get(model.partition("/")[0])
-        return domain is not None and self.versions.behind(domain)
+        return any(self.versions.behind(domain) for domain in self._meant(model))
 
     def follow(self, model: str) -> None:
         """Brings what is promoted under a model's name into use, if it can be used."""
-        self.versions.follow(self.domains[model.partition("/")[0]])
+        for domain in self._meant(model):
+            self.versions.follow(domain)
+
+    def _meant(self, model: str) -> list[Domain]:
+        """The domains that may answer under a model's name."""
+        if self.router and model in self.router.names:
+            return list(self.domains.values())
+        domain = self.domains.get(model.partition("/")[0])
+        return [] if domain is None else [domain]
 
     def look(self) -> None:
         """Follows what is promoted, and what the documents are by now."""
@@ -199,7 +218,7 @@ class Gateway:
                 broken[name] = str(error)
         return rank, broken
 
-    def probe(self, engine: Engine) -> dict[str, str]:
+    def probe(self, engine: Engine | RemoteLoop) -> dict[str, str]:
         """Has the engine answer through each adapter in use, while it serves nobody yet; one that changes nothing is
         not listed.
 
@@ -208,9 +227,15 @@ class Gateway:
         """
         return self.versions.check(engine.probe, self.domains)
 
+    def prepare_routes(self) -> None:
+        """Makes the profiles of the versions in use, so that the first question to `auto` does not wait for them."""
+        if self.router:
+            self._routes(self.router, "a question", ANYBODY)
+
     def check(self, name: str) -> None:
         """Raises `ApiError` where no model can be asked for by that name."""
-        self._resolved(name)
+        if self.router is None or name not in self.router.names:
+            self._resolved(name)
 
     def fingerprint(self, model: str) -> str:
         """Changes with the engine, the base and the adapter's version."""
@@ -253,31 +278,94 @@ class Gateway:
         Raises:
             ApiError: the model does not exist or cannot be used, or the request does not fit.
         """
-        domain, version, ending = self._resolved(request.name)
         question = request.question
+        if self.router and request.name in self.router.names:
+            return self._routed(self.router, request, tenant, address, trace)
+        domain, version, ending = self._resolved(request.name)
         if domain and ending != "raw" and isinstance(request, ChatRequest) and is_page_task(question or ""):
             return self._unsearched(request, None, tenant.id, ("retrieval",))
         if domain is None or version is None or ending == "raw":
             return self._unsearched(request, version, tenant.id)
-        adapter = self._registered(version)
+        adapter, model = (None, f"{version.id}/base") if ending == "base" else (self._registered(version), version.id)
+        return self._searched(request, domain, version, adapter, model, tenant, address, trace)
+
+    def _routed(self, router: Router, request: TextRequest, tenant: Tenant, address: str, trace: Trace) -> Plan:
+        """The plan of a request that leaves the choice to the server: by its question, one domain's or several ones'
+        adapters over the nearest domain's passages; the base where it fits no domain."""
+        question = request.question
+        if isinstance(request, ChatRequest) and is_page_task(question or ""):
+            return self._unsearched(request, None, tenant.id, ("retrieval",))
+        if not (question or "").strip():
+            raise self._no_question(request)
+        assert question is not None
+        with trace.part("route"):
+            routes = tuple(self._routes(router, question, tenant))
+        fitting_routes = [route for route in routes if route.fits]
+        if not fitting_routes:
+            return replace(self._unsearched(request, None, tenant.id), routes=routes)
+        best = fitting_routes[0]
+        weights = router.weights(fitting_routes) if request.name == "mix" else {best.name: 1.0}
+        parts = {route.name: route.version for route in fitting_routes if route.name in weights}
+        adapters = {name: self._registered(version) for name, version in parts.items()}
+        adapter = adapters[best.name]
+        if len(parts) > 1:
+            adapter = self._composed({key_of(version): weights[name] for name, version in parts.items()})
+        model = mixed_model({version.id: weights[name] for name, version in parts.items()})
+        domain = self.domains[best.name]
+        plan = self._searched(request, domain, best.version, adapter, model, tenant, address, trace)
+        return replace(plan, routes=routes)
+
+    def _routes(self, router: Router, question: str, tenant: Tenant) -> list[Route]:
+        """The domains that can answer and whose documents may be seen, nearest first."""
+        versions = {
+            name: self.versions.resolve(domain, None)
+            for name, domain in self.domains.items()
+            if self._usable(domain) and tenant.may_search(domain.retriever)
+        }
+        return router.routes(question, versions)
+
+    def _composed(self, weights: Mapping[str, float]) -> PreparedAdapter:
+        """A mixture of adapters that are registered under these names, read and with room for it."""
+        try:
+            return self._adapters.get(self._adapters.compose(weights))
+        except BadInput as error:
+            message = f"These adapters cannot be mixed here: {error.what}"
+            headers = {"x-should-retry": "false"}
+            raise ApiError(400, message, code="unsupported", param="model", headers=headers) from error
+
+    def _searched(
+        self,
+        request: TextRequest,
+        domain: Domain,
+        version: ServedVersion,
+        adapter: PreparedAdapter | None,
+        model: str,
+        tenant: Tenant,
+        address: str,
+        trace: Trace,
+    ) -> Plan:
+        """The plan of a question to a domain: its passages in the version's prompt.
+
+        Args:
+            adapter: that answers, None for the base; model: its name in the answer.
+        """
+        question = request.question
         if request.scored is not None:
             raise ApiError(400, f"logprobs: of {domain.name}/raw only", code="unsupported", param="logprobs")
         if not (question or "").strip():
-            message = "The last message must be the user's question"
-            raise ApiError(400, message, code="invalid_value", param=request.text_field)
+            raise self._no_question(request)
         assert question is not None
         if not tenant.may_search(domain.retriever):
             raise not_for_this_key()
         with trace.part("retrieve"):
             whole = ask_domain(domain, version, question, tenant.where)
-        if ending == "base":
-            # no adapter, and no promise of citations, which was calibrated for the adapter's
-            adapter, whole = None, replace(whole, citing={})
+        if adapter is None:  # the promise of citations was calibrated for the adapter
+            whole = replace(whole, citing={})
         tokenizer = self._prompts.tokenizer(version.contract)
         room = self.longest - (request.new_tokens or DEFAULT_TOKENS)
         asked, prompt = fitting(whole, tokenizer, room)
         plan = Plan(
-            f"{version.id}/base" if ending == "base" else version.id,
+            model,
             None,
             len(prompt),
             asked,
@@ -322,6 +410,8 @@ class Gateway:
         domain = self.domains.get(stem)
         if stem in self.absent:
             raise no_model(name, self.absent[stem])
+        if name in RESERVED:
+            raise no_model(name, NO_MIX if self.router else NO_ROUTES)
         if (
             domain is None
             or (slash and end not in ("raw", "base"))
@@ -332,6 +422,8 @@ class Gateway:
             return domain, self.versions.resolve(domain, int(number) if at else None), end
         except BrokenAdapter as error:
             raise broken_adapter(stem) from error
+        except NotReady as error:
+            raise not_ready(stem) from error
         except BadInput as error:
             raise no_model(name) from error
 
@@ -389,6 +481,10 @@ class Gateway:
             tenant=tenant,
             allowed=allowed,
         )
+
+    def _no_question(self, request: TextRequest) -> ApiError:
+        message = "The last message must be the user's question"
+        return ApiError(400, message, code="invalid_value", param=request.text_field)
 
     def _too_long(self, tokens: int, request: TextRequest) -> ApiError:
         message = (

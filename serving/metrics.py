@@ -54,6 +54,13 @@ class _Figures:
                     family.add_metric([name, standing[key]], 1)
         yield uses
         yield refused
+        if "remote" in figures:
+            there = GaugeMetricFamily(
+                "raft_remote_adapter", "1 for the state of an adapter on the other server", labels=["adapter", "state"]
+            )
+            for name, one in figures["remote"].items():
+                there.add_metric([name, one["state"]], 1)
+            yield there
         yield GaugeMetricFamily("raft_prefix_bytes", "Bytes of cached prompt chunks", value=prefixes.get("bytes", 0))
         for name, key in (("queried", "asked_tokens"), ("hit", "hit_tokens")):
             words = f"Prompt tokens {'looked up in' if name == 'queried' else 'taken from'} the prefix cache"

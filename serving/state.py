@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from serving.engine_loop import EngineLoop
 from serving.gateway import Gateway
+from serving.remote.loop import RemoteLoop
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -58,7 +59,7 @@ class Server:
     """
 
     gateway: Gateway
-    loop: EngineLoop
+    loop: EngineLoop | RemoteLoop
     limits: Limits = field(default_factory=Limits)
     ready: bool = False
     searching: int = 0
@@ -74,4 +75,4 @@ class Server:
 
     def waiting(self) -> int:
         """Requests that wait for a search or a row."""
-        return self.searching + self.loop.engine.pending()
+        return self.searching + self.loop.pending()

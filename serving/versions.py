@@ -19,7 +19,7 @@ from typing import Protocol
 from jora_engine.generation.adapter_layout import PreparedAdapter
 from jora_engine.generation.adapter_memory import AdapterMemory
 from raft_errors import BadInput, RaftError
-from serving.domain import Domain, ServedVersion
+from serving.domain import Domain, NotReady, ServedVersion
 
 log = logging.getLogger("raft.serving")
 
@@ -44,10 +44,12 @@ class Refusal:
 
     Attributes:
         version: what is promoted; None where nothing is, or that cannot be known.
+        passing: whether it may be usable later, as it is.
     """
 
     version: ServedVersion | None
     error: RaftError
+    passing: bool = False
 
 
 def key_of(version: ServedVersion) -> str:
@@ -138,6 +140,8 @@ class Versions:
         except RaftError:
             promoted = None
         refusal = self.refusals.get(domain.name)
+        if refusal and refusal.passing:
+            return True
         return promoted != (refusal.version if refusal else self.in_use(domain.name))
 
     def follow(self, domain: Domain) -> None:
@@ -168,7 +172,7 @@ class Versions:
                     probe(key_of(version))
                 except BadInput as error:
                     broken[name] = str(error)
-                    self._take_out(name, BrokenAdapter(error.what, expected=error.expected, do=error.do), version)
+                    self._take_out(name, error, version)
         return broken
 
     def tidy(self) -> None:
@@ -187,7 +191,7 @@ class Versions:
             self.refusals.pop(name, None)
             return
         refusal = self.refusals.get(name)
-        if refusal and refusal.version == promoted:
+        if refusal and refusal.version == promoted and not refusal.passing:
             return
         key = key_of(promoted)
         with self._lock:
@@ -211,15 +215,24 @@ class Versions:
                 self._coming.discard(key)
 
     def _refuse(self, name: str, version: ServedVersion | None, error: RaftError) -> None:
-        broken = BrokenAdapter(error.what, expected=error.expected, do=error.do)
+        passing = isinstance(error, NotReady)
+        refusal = Refusal(version, error if passing else _broken(error), passing)
         with self._lock:
-            known, self.refusals[name] = self.refusals.get(name), Refusal(version, broken)
+            known, self.refusals[name] = self.refusals.get(name), refusal
             current = self._in_use.get(name)
-        if known is None or known.version != version:
+        if passing:
+            log.debug("%s is not in use yet: %s", version.id if version else name, error)
+        elif known is None or known.version != version:
             on = f"{current.id} serves on" if current else "nothing serves in its place"
             log.warning("the adapter %s cannot be used: %s; %s", version.id if version else name, error, on)
 
     def _take_out(self, name: str, error: BadInput, version: ServedVersion | None = None) -> None:
+        passing = isinstance(error, NotReady)
+        told = _broken(error) if version and not passing else error
         with self._lock:
             self._in_use.pop(name, None)
-            self.refusals[name] = Refusal(version, error)
+            self.refusals[name] = Refusal(version, told, passing)
+
+
+def _broken(error: RaftError) -> BrokenAdapter:
+    return BrokenAdapter(error.what, expected=error.expected, do=error.do)

@@ -337,6 +337,12 @@ def promotion_arm(bench: Bench) -> dict[str, Any]:
     return Promotions(place, bench.base, adapters, *bench.sizes.promotion, **job).run()
 
 
+def routing_arm(bench: Bench) -> dict[str, Any]:
+    from serving_arms.routing import routing
+
+    return routing(bench.options.data, bench.place, quick=bench.sizes.tiny)
+
+
 ARMS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "s_lora": lambda bench: s_lora_arm(bench, 1.0, bench.sizes.s_lora, "throughput_1000_over_5"),
     "s_lora_3": lambda bench: s_lora_arm(bench, 0.3, bench.sizes.s_lora_3, "throughput_1000_over_5_skewed"),
@@ -348,9 +354,11 @@ ARMS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "prefix": prefix_arm,
     "soak": soak_arm,
     "promotion": promotion_arm,
+    "routing": routing_arm,
 }
 PARTS: dict[str, tuple[str, ...]] = {
-    "engine": tuple(name for name in ARMS if name != "promotion"),
+    "engine": tuple(name for name in ARMS if name not in ("promotion", "routing")),
     "promotion": ("promotion",),
+    "routing": ("routing",),
 }
 """Arms that are measured together."""

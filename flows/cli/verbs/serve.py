@@ -75,20 +75,37 @@ def serve(
     from serving.engine_loop import EngineLoop
     from serving.gateway import Gateway
     from serving.local import Announcement, announced
+    from serving.remote.loop import RemoteLoop
+    from serving.remote.opening import open_remote
+    from serving.routing import Router, shared_embedder
     from serving.state import Limits, Server
+    from tasks.serve import one_for_all
 
     base = next(iter(served.values())).run.models["base"]
+    section = one_for_all({key: one.run.config.serve for key, one in served.items()})
     out = Terminal(stderr=True)
-    out.print(f"loading {base.name}")
     watch_compiles()
     digest = model_digest(base.folder)
-    model = load_model(base.folder, dtype=dtype, base_digest=digest, chat=base.chat)
-    memory = AdapterMemory(model.config, dtype, max_bytes=adapter_memory << 20, max_rank=max_rank, base_digest=digest)
+    memory: AdapterMemory
+    if section.engine == "openai":
+        roots = [one.run.store.root for one in served.values()]
+        room = {"rows": rows, "max_rank": max_rank, "adapter_bytes": adapter_memory << 20}
+        remote, most = open_remote(section, base.folder, base.chat, roots, base_digest=digest, **room)
+        memory = remote.adapters
+        out.print(f"{remote.remote.where} generates")
+    else:
+        out.print(f"loading {base.name}")
+        model = load_model(base.folder, dtype=dtype, base_digest=digest, chat=base.chat)
+        most, bytes_ = model.config.longest_sequence, adapter_memory << 20
+        memory = AdapterMemory(model.config, dtype, max_bytes=bytes_, max_rank=max_rank, base_digest=digest)
     domains = {key: one.domain() for key, one in served.items()}
     for key in accepted:
         Tenant(where=key.where).check(domain.retriever for domain in domains.values())
-    longest = min(context, model.config.longest_sequence) - STEPS
-    fingerprint = hashlib.sha256(f"{digest} {dtype}".encode()).hexdigest()
+    embedder = shared_embedder([domain.retriever.embedder for domain in domains.values()])
+    profiles = next(iter(served.values())).run.store.cache("routing")
+    router = Router(embedder, profiles, miss=section.auto_miss, most=section.mix) if embedder else None
+    longest = min(context, most) - STEPS
+    fingerprint = hashlib.sha256(f"{digest} {dtype} {section.kind if section.url else ''}".encode()).hexdigest()
     gateway = Gateway(
         base.folder,
         base.chat,
@@ -99,17 +116,27 @@ def serve(
         cast(Sources, sources),
         # what a client is told holds no path
         {key: why.what if isinstance(why, NotBuilt) else "see the server's log" for key, why in absent.items()},
+        router,
     )
     rank, broken = gateway.prepare()
     if not rank:
         raise BadInput(f"No adapter can be used ({'; '.join(broken.values())})", do="build or promote another version")
     for name_, reason_ in broken.items():
         warn(f"{name_} is not listed: {reason_}")
-    engine = Engine(model, rows, adapters=memory, adapter_rank=rank, prefix_bytes=prefix_memory << 20, chunks_between=1)
+    loop: EngineLoop | RemoteLoop
+    if section.engine == "openai":
+        loop = remote
+    else:
+        memory.mixed_rank = sum(memory.ranks()[-section.mix :]) if section.mix else 0
+        slot_rank, prefix_bytes = max(rank, memory.mixed_rank), prefix_memory << 20
+        loop = EngineLoop(
+            Engine(model, rows, adapters=memory, adapter_rank=slot_rank, prefix_bytes=prefix_bytes, chunks_between=1)
+        )
     stores: dict[Path, tuple[str, ...]] = {}
-    for key_, one in served.items():
+    # `raft ask` is to say what it would say by itself, which another server's arithmetic does not promise
+    for key_, one in served.items() if section.engine == "own" else ():
         stores[one.run.store.root] = (*stores.get(one.run.store.root, ()), key_)
-    server = Server(gateway, EngineLoop(engine), Limits(float(deadline), queue), tracer=tracer)
+    server = Server(gateway, loop, Limits(float(deadline), queue), tracer=tracer)
 
     told = contextlib.ExitStack()
 
@@ -127,10 +154,17 @@ def serve(
         out.print(f"serving {', '.join(gateway.names())} on {url}/v1, and a page to ask on {url}/", soft_wrap=True)
 
     def warm() -> None:
-        out.print("compiling")
-        engine.warm(longest)
-        for name_, reason_ in gateway.probe(engine).items():
+        if isinstance(loop, RemoteLoop):
+            out.print("bringing the adapters there")
+            loop.bring([*memory.names()])
+            unusable = gateway.probe(loop)
+        else:
+            out.print("compiling")
+            loop.engine.warm(longest)
+            unusable = gateway.probe(loop.engine)
+        for name_, reason_ in unusable.items():
             warn(f"{name_} is not listed: {reason_}")
+        gateway.prepare_routes()
 
     with told:
         run_server(
