@@ -44,6 +44,7 @@ def ask(
 ) -> None:
     """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
     from data.prompting.contract import chat_of, template_from_contract
+    from jora_engine.adapters.peft_folder import precision_of
     from tasks.runtime.asking import put
 
     if not question.strip():
@@ -68,6 +69,7 @@ def ask(
         adapters["base"] = None
     model = run.models["base"]
     chat = chat_of(contract) if "export" in built else dict(model.chat)
+    held = precision_of(None if base else built["export"].path("adapter"))  # the base that is compared with, too
     out = Terminal()
     answers = {}
     for name, adapter in adapters.items():
@@ -78,7 +80,7 @@ def ask(
             out.print(f"[dim]{name} writes:[/dim]")
         show = None if json else _Stream(out)
         who = asked if adapter else dataclasses.replace(asked, citing={})  # of the base nothing is promised
-        answers[name] = _answer(model.folder, chat, adapter, who, max_tokens, show, copied)
+        answers[name] = _answer(model.folder, chat, adapter, who, max_tokens, show, copied, held)
         if not json:
             out.print("\n")
     if json:
@@ -152,6 +154,7 @@ def _answer(
     max_tokens: int,
     show: Callable[[int, str], None] | None,
     copy_quotes: bool,
+    precision: str,
 ) -> dict[str, Any]:
     """One model's answer, read back: final answer, quotes checked against the passages, the raw text.
 
@@ -160,7 +163,7 @@ def _answer(
     from data.prompting.copying import QuoteCopier, TokenBytes
     from jora_engine.generation.generator import Generator
 
-    generator = Generator(base, adapter=adapter, chat=chat)
+    generator = Generator(base, adapter=adapter, chat=chat, precision=precision)
     prompt = generator.tokenizer.apply_chat_template(asked.messages(), add_generation_prompt=True)
     constrain = None
     if copy_quotes:

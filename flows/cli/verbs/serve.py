@@ -62,6 +62,7 @@ def serve(
         warn(one.stale)
     logging.getLogger("raft.serving").setLevel(logging.INFO)
 
+    from jora_engine.adapters.peft_folder import precision_of
     from jora_engine.files.weights import model_digest
     from jora_engine.generation.adapter_memory import AdapterMemory
     from jora_engine.generation.batching import Engine
@@ -78,11 +79,19 @@ def serve(
     out.print(f"loading {base.name}")
     watch_compiles()
     digest = model_digest(base.folder)
-    model = load_model(base.folder, dtype=dtype, base_digest=digest, chat=base.chat)
-    memory = AdapterMemory(model.config, dtype, max_bytes=adapter_memory << 20, max_rank=max_rank, base_digest=digest)
+    held = precision_of(next(iter(served.values())).find(None).folder)
+    model = load_model(base.folder, dtype=dtype, base_digest=digest, chat=base.chat, precision=held)
+    memory = AdapterMemory(
+        model.config,
+        dtype,
+        max_bytes=adapter_memory << 20,
+        max_rank=max_rank,
+        base_digest=digest,
+        precision=model.precision,
+    )
     domains = {key: Domain(key, open_search(one.run, one.built), one.find) for key, one in served.items()}
     longest = min(context, model.config.longest_sequence) - STEPS
-    fingerprint = hashlib.sha256(f"{digest} {dtype}".encode()).hexdigest()
+    fingerprint = hashlib.sha256(f"{digest} {dtype}{'' if held == 'bfloat16' else held}".encode()).hexdigest()
     gateway = Gateway(
         base.folder,
         base.chat,
