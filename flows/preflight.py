@@ -36,7 +36,14 @@ def check(run: Run, calls: Sequence[Call], *, ask: bool = True) -> None:
             run.reporter(Said(sentence))
         if "export" in stages:
             weights = sum(p.stat().st_size for p in base.folder.glob("*.safetensors"))
+            weights += 4 * sum(p.stat().st_size for p in base.folder.glob("model.gguf"))
             needed += 2 * weights  # the merged model in float32 is twice a base in bfloat16
+            if run.config.train.base_precision != "bfloat16":
+                needed += 2 * weights  # what the packed weights stand for, while the parity gate compares with it
+        if "train" in stages and run.config.train.base_precision == "as_stored":
+            from jora_engine.files.weights import packed_leaves, read_model_config
+
+            packed_leaves(base.folder, read_model_config(base.folder), "as_stored")
     if "questions" in stages:
         for sentence in licences_of(run.config).conflicts():
             run.reporter(Said(sentence))

@@ -42,7 +42,7 @@ class Announcement:
         machine: its name, since a store may be shared by several.
         process: number of the process.
         nonce: known to the server and to whoever may read the file.
-        dtype: in which it computes.
+        numbers: in which it computes, as `arithmetic` names them.
     """
 
     url: str
@@ -50,7 +50,12 @@ class Announcement:
     process: int
     nonce: str
     domains: tuple[str, ...]
-    dtype: str
+    numbers: str
+
+
+def arithmetic(dtype: str, precision: str) -> str:
+    """The numbers that answers come from: the dtype, and how the base is held where it is quantised."""
+    return dtype if precision == "bfloat16" else f"{dtype} on a base in {precision}"
 
 
 def proof(nonce: str, challenge: str) -> str:

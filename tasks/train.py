@@ -75,6 +75,11 @@ class TrainSection(Section):
     dtype: Literal["bfloat16", "float32"] = setting(
         TrainConfig.dtype, "Precision of the frozen base and the activations"
     )
+    base_precision: Literal["bfloat16", "int8", "nf4", "as_stored"] = setting(
+        TrainConfig.base_precision,
+        "How the base's linear layers are held: in dtype (bfloat16), packed in 8 or 4 bits (int8, nf4), or as a "
+        "quantised file has them (as_stored); see docs/quantised.md",
+    )
     remat: Literal["auto", "none", "names", "layer", "offload"] = setting(
         TrainConfig.remat,
         "What the backward pass computes again, from nothing (most memory) to each layer, its input kept on the host; "

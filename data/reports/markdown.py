@@ -10,7 +10,15 @@ from data.evaluation.conditions import condition_words, setting_words
 from data.evaluation.promotion import verdict_in_markdown
 from data.evaluation.scoring import METRICS
 from data.reports.page import percent
-from data.reports.tables import change_words, citing_words, cut_short, general_table, setting_tables, warning_lines
+from data.reports.tables import (
+    change_words,
+    citing_words,
+    cut_short,
+    general_table,
+    on_packed_base,
+    setting_tables,
+    warning_lines,
+)
 from data.statistics import TOO_FEW
 from data.text.counts import counted
 
@@ -40,7 +48,13 @@ def summary_markdown(
         ]
     else:
         lines.append("No question was answered by both.")
-    lines += ["", *(f"- {line}" for line in [*warning_lines(summary), *cut_short(training or {})])]
+    lines += [
+        "",
+        *(
+            f"- {line}"
+            for line in [*warning_lines(summary), *cut_short(training or {}), *on_packed_base(training or {})]
+        ),
+    ]
     if citing:
         lines += ["", _cell(citing_words(citing))]
     if summary["against"]:

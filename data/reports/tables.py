@@ -44,6 +44,17 @@ def warning_lines(summary: Mapping[str, Any]) -> list[str]:
     return lines + _perhaps_form_alone(summary)
 
 
+def on_packed_base(training: Mapping[str, Any]) -> list[str]:
+    """What to know where base and adapter answered with the base's weights packed, as in training."""
+    if not (full := training.get("full_base")):
+        return []
+    return [
+        f"Base and adapter answered with the base's linear layers in {full['trained_in']}, as in training. On the "
+        f"base's own weights, as in the merged model, a logit changes by up to {full['max_logit_difference']:.2g} and "
+        f"{full['continuations_equal']} of {full['continuations']} greedy continuations stay."
+    ]
+
+
 def cut_short(training: Mapping[str, Any]) -> list[str]:
     """A warning where the training saw only some of its records."""
     clause = unseen_records(training)

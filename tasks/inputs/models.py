@@ -37,7 +37,7 @@ log = logging.getLogger("raft.models")
 
 RESOLUTION = "resolution.json"
 _UNWRITABLE = {*NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS}
-MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "model.gguf")
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def forget(name: str, revision: str | None = None) -> None:
 
 def _local(name: str, folder: Path) -> ModelFiles:
     names = _names(folder)
-    if "config.json" not in names or not any(n.endswith(".safetensors") for n in names):
+    if "config.json" not in names or not any(n.endswith((".safetensors", ".gguf")) for n in names):
         raise BadInput(
             f"Model folder {folder}: no config.json with *.safetensors in it",
             expected="a Hugging Face model folder with safetensors weights (pickled .bin weights are not loaded)",

@@ -41,6 +41,7 @@ class Answerer:
         dtype: `bfloat16` or `float32`.
         copying: if set, quotes in this template's marks can only be copied from the passages.
         chat: what the base's chat template is given (`Tokenizer.load`).
+        precision: how the base is held (`jora_engine.config.recipe.PRECISIONS`).
     """
 
     base: Path
@@ -51,6 +52,7 @@ class Answerer:
     batch_size: int
     copying: PromptTemplate | None = None
     chat: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "bfloat16"
 
 
 @dataclass
@@ -85,6 +87,8 @@ def answer(
     settings = ["answer-1", who.digest, who.dtype, who.max_new_tokens, list(stop)]
     if who.copying:
         settings += ["copied-1", who.copying.version]
+    if who.precision != "bfloat16":
+        settings += ["held", who.precision]
     keys = [hashlib.sha256(json.dumps([*settings, prompt]).encode()).hexdigest() for prompt in prompts]
     by_key = dict(zip(keys, zip(prompts, records, strict=True), strict=True))
     answers = {key: Answer(*json.loads(raw)) for key, raw in cache.get_many(list(by_key)).items()}
@@ -99,7 +103,14 @@ def answer(
             answers[key] = Answer(completion.text, completion.finish_reason)
             progress(len(answers), len(by_key), what)
 
-        generator = Generator(who.base, adapter=who.adapter, dtype=who.dtype, max_rows=who.batch_size, chat=who.chat)
+        generator = Generator(
+            who.base,
+            adapter=who.adapter,
+            dtype=who.dtype,
+            max_rows=who.batch_size,
+            chat=who.chat,
+            precision=who.precision,
+        )
         constraint = None
         if who.copying:
             constraint = copy_constraint(tokenizer, who.copying, [by_key[key][1] for key in todo])

@@ -21,17 +21,18 @@ MUST_AGREE = ("template_version", "may_refuse", "begin_quote", "end_quote", "ans
 
 @dataclass(frozen=True)
 class Contender:
-    """`name` is the condition of its rows; `digest` stands for its weights."""
+    """`name` is the condition of its rows; `digest` stands for its weights, `precision` is how its base is held."""
 
     name: str
     adapter: Path | None
     digest: str
+    precision: str = "bfloat16"
 
 
 def contenders(
     base: ModelFolder, adapter: Path, adapter_digest: str, contract: Mapping[str, Any], earlier: Sequence[str]
 ) -> list[Contender]:
-    """The base, the new adapter and the earlier ones, in that order.
+    """The base, held as the new adapter's was in training, the new adapter and the earlier ones, in that order.
 
     Args:
         adapter_digest: of the new adapter's weights.
@@ -41,11 +42,12 @@ def contenders(
     Raises:
         BadInput: an earlier adapter is none, or was more than plain LoRA, or made for another base or prompt.
     """
-    from jora_engine.adapters.peft_folder import read_adapter_config
+    from jora_engine.adapters.peft_folder import precision_of, read_adapter_config
 
+    precision = precision_of(adapter)
     entrants = [
-        Contender("base", None, base.digest),
-        Contender("adapter", adapter, f"{base.digest}+{adapter_digest}"),
+        Contender("base", None, base.digest, precision),
+        Contender("adapter", adapter, f"{base.digest}+{adapter_digest}", precision),
     ]
     for text in earlier:
         folder = Path(text)
@@ -62,7 +64,7 @@ def contenders(
         name = folder.name if folder.name not in names else f"{folder.parent.name}/{folder.name}"
         if name in names:
             name = f"{name} ({len(entrants)})"
-        entrants.append(Contender(name, place, f"{base.digest}+{_weights_sha256(place)}"))
+        entrants.append(Contender(name, place, f"{base.digest}+{_weights_sha256(place)}", precision_of(place)))
     return entrants
 
 

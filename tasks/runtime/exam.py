@@ -59,10 +59,20 @@ def contexts(
 
 
 def make_answerer(
-    base: ModelFolder, adapter: Path | None, digest: str, settings: Mapping[str, Any], contract: Mapping[str, Any]
+    base: ModelFolder,
+    adapter: Path | None,
+    digest: str,
+    settings: Mapping[str, Any],
+    contract: Mapping[str, Any],
+    precision: str | None = None,
 ) -> Answerer:
-    """A contender that answers as the section `evaluate` says; `settings` are the values of the section."""
+    """A contender that answers as the section `evaluate` says; `settings` are the values of the section.
+
+    Args:
+        precision: how the base is held; None = as the adapter's was in training.
+    """
     from data.prompting.contract import template_from_contract
+    from jora_engine.adapters.peft_folder import precision_of
 
     return Answerer(
         base.folder,
@@ -73,6 +83,7 @@ def make_answerer(
         settings["batch_size"],
         copying=template_from_contract(contract) if settings["copy_quotes"] else None,
         chat=base.chat,
+        precision=precision or precision_of(adapter),
     )
 
 

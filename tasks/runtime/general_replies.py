@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from data.nouns import ItemCache, Progress
+from tasks.runtime.contenders import Contender
 from tasks.runtime.folders import ModelFolder
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MAX_NEW_TOKENS = 48
 
 
 def measure_general_skills(
-    who: Mapping[str, tuple[Path | None, str]],
+    who: Sequence[Contender],
     base: ModelFolder,
     *,
     count: int,
@@ -36,26 +36,21 @@ def measure_general_skills(
     """`data.evaluation.general_skills.compare_general_skills` of `base` and `adapter`.
 
     Args:
-        who: condition -> (adapter folder or None, digest of its weights).
+        who: base and adapter.
         count: number of instructions.
     """
     from data.evaluation.general_skills import compare_general_skills, instructions
 
     items = instructions(count)
-    rows_of = {
-        name: _measure(name, base, adapter, digest, items, dtype, batch_size, cache, progress)
-        for name, (adapter, digest) in who.items()
-    }
+    rows_of = {one.name: _measure(one, base, items, dtype, batch_size, cache, progress) for one in who}
     replies = {name: [reply for reply, _ in rows] for name, rows in rows_of.items()}
     losses = {name: [loss for _, loss in rows] for name, rows in rows_of.items()}
     return compare_general_skills(items, replies, losses, samples=samples, seed=seed)
 
 
 def _measure(
-    name: str,
+    who: Contender,
     base: ModelFolder,
-    adapter: Path | None,
-    digest: str,
     items: Sequence[Instruction],
     dtype: str,
     batch_size: int,
@@ -63,7 +58,7 @@ def _measure(
     progress: Progress,
 ) -> list[tuple[str, float]]:
     """(reply, loss on the written answer in nats per token) for each instruction."""
-    keys = [_key(digest, dtype, item) for item in items]
+    keys = [_key(who, dtype, item) for item in items]
     values = cache.get_many(keys)
     todo = [(key, item) for key, item in zip(keys, items, strict=True) if key not in values]
     if todo:
@@ -71,7 +66,14 @@ def _measure(
 
         from jora_engine.generation.generator import Generator
 
-        generator = Generator(base.folder, adapter=adapter, dtype=dtype, max_rows=batch_size, chat=base.chat)
+        generator = Generator(
+            base.folder,
+            adapter=who.adapter,
+            dtype=dtype,
+            max_rows=batch_size,
+            chat=base.chat,
+            precision=who.precision,
+        )
         encode = generator.tokenizer
         prompts = [encode.apply_chat_template(item.messages(), add_generation_prompt=True) for _, item in todo]
         replies = generator.generate(prompts, max_new_tokens=MAX_NEW_TOKENS)
@@ -83,10 +85,12 @@ def _measure(
             loss = float((total - logits[np.arange(len(answer)), answer]).mean())
             values[key] = json.dumps([reply.text, loss]).encode()
             cache.put_many({key: values[key]})
-            progress(number + 1, len(todo), f"general skills, {name}")
+            progress(number + 1, len(todo), f"general skills, {who.name}")
     return [(text, loss) for text, loss in (json.loads(values[key]) for key in keys)]
 
 
-def _key(digest: str, dtype: str, item: Instruction) -> str:
-    parts = ["general-1", digest, dtype, MAX_NEW_TOKENS, item.instruction, item.answer]
+def _key(who: Contender, dtype: str, item: Instruction) -> str:
+    parts = ["general-1", who.digest, dtype, MAX_NEW_TOKENS, item.instruction, item.answer]
+    if who.precision != "bfloat16":
+        parts += ["held", who.precision]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -81,6 +81,8 @@ def build(
     citing = _citing(export, questions, [row for row in rows if row["condition"] == who[1].name], config)
     decision = decide_evaluation(summary, general, gate.rule)
     passages, training = contract["passages"], _training(train)
+    if full_base := export.metrics.get("full_base"):
+        training["full_base"] = full_base
     figures = retrieval_figures(sample, hits, passages)
     validation = list(read_jsonl(records.path("validation.jsonl"), Record))
     known = {
@@ -133,7 +135,7 @@ def _answers(
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     for one in who:
-        answerer = make_answerer(base, one.adapter, one.digest, config.model_dump(), contract)
+        answerer = make_answerer(base, one.adapter, one.digest, config.model_dump(), contract, one.precision)
         replies, mean = answer_and_score(one.name, answerer, questions, contract, bench.cache, bench.progress)
         rows += replies
         if mean is not None:
@@ -147,7 +149,7 @@ def _general_skills(
     if not config.general:
         return None
     return measure_general_skills(
-        {one.name: (one.adapter, one.digest) for one in who[:2]},
+        who[:2],
         base,
         count=config.general,
         dtype=config.dtype,

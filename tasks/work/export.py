@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,7 @@ def build(
 ) -> Outcome:
     """Writes adapter/ (PEFT and raft.json), merged/ (Hugging Face) and parity.json."""
     from jora_engine.adapters.merged_model import write_merged
-    from jora_engine.adapters.peft_folder import read_adapter
+    from jora_engine.adapters.peft_folder import precision_of, read_adapter
     from jora_engine.files.tokenizer import Tokenizer
     from jora_engine.files.weights import read_model_config
 
@@ -67,6 +68,7 @@ def build(
         prompts=prompts,
         config=config,
         bench=bench,
+        precision=precision_of(bench.out / "adapter"),
     )
     write_json(bench.out / "parity.json", figures)
     require_parity(figures, config.tolerance)
@@ -74,12 +76,13 @@ def build(
     return Outcome(
         f"adapter, merged model ({size / 1e6:.0f} MB, {config.merged_dtype}); largest logit difference to the engine: "
         f"PEFT {figures['peft']['max_logit_difference']:.1e}, merged {figures['merged']['max_logit_difference']:.1e}, "
-        f"{len(prompts)} of {len(prompts)} greedy continuations equal",
+        f"{len(prompts)} of {len(prompts)} greedy continuations equal{_full_base_in_words(figures)}",
         {
             "merged_bytes": size,
             "peft_max_logit_difference": figures["peft"]["max_logit_difference"],
             "merged_max_logit_difference": figures["merged"]["max_logit_difference"],
             "continuations": len(prompts),
+            **({"full_base": figures["full_base"]} if "full_base" in figures else {}),
             **({"fallback_template": tokenizer.fallback_template} if tokenizer.fallback_template else {}),
         },
     )
@@ -97,6 +100,7 @@ def _write_adapter(
     contract: Mapping[str, Any],
 ) -> None:
     """The PEFT folder with its model card and raft.json: how to serve it, and the digest of every stage behind it."""
+    from jora_engine.adapters.peft_folder import PRECISION, precision_of
     from jora_engine.files.weights import model_digest
 
     shutil.copytree(train.path("adapter"), bench.out / "adapter")
@@ -114,6 +118,8 @@ def _write_adapter(
         },
         "lineage": dict(bench.lineage),
     }
+    if (precision := precision_of(train.path("adapter"))) != "bfloat16":
+        serving[PRECISION] = precision
     write_json(bench.out / "adapter" / "raft.json", serving)
     card = model_card(serving, name="adapter", training=train.ingredients["config"], figures=train.metrics)
     (bench.out / "adapter" / README).write_text(card, encoding="utf-8")
@@ -148,37 +154,59 @@ def measure_parity(
     prompts: list[list[int]],
     config: ExportConfig,
     bench: Bench,
+    precision: str,
 ) -> dict[str, Any]:
     """Runs the same prompts through the engine, PEFT and the merged model, all in float32.
 
-    A merged model in bfloat16 is compared with the engine on the same rounded weights; the cost of rounding stands
-    beside it as `rounding`.
+    PEFT computes on the base as it was held in training: where that was packed, on the numbers that the packed weights
+    stand for. The merged model holds the base's own weights and is compared with the engine on these; what that changes
+    stands in `full_base`. A merged model in bfloat16 is compared with the engine on the same rounded weights; the cost
+    of rounding stands beside it as `rounding`.
+
+    Args:
+        precision: how the base was held in training.
     """
     import numpy as np
 
     from jora_engine.generation.generator import Generator
 
     positions = [_spread(len(prompt)) for prompt in prompts]
-    engine = Generator(base, adapter=engine_adapter, dtype="float32")
+    engine = Generator(base, adapter=engine_adapter, dtype="float32", precision=precision)
     eos = list(engine.tokenizer.eos_ids)
     logits = {"adapter": _logits(engine, prompts, positions)}
     continuations = dict.fromkeys(("peft", "merged"), _continuations(engine, prompts, config.gate_tokens))
     references = {"peft": "adapter", "merged": "adapter"}
     rounding: dict[str, float] = {}
+    full_base: dict[str, Any] = {}
+    if precision != "bfloat16":
+        del engine
+        engine = Generator(base, adapter=engine_adapter, dtype="float32", precision="bfloat16")
+        logits["full"] = _logits(engine, prompts, positions)
+        references["merged"] = "full"
+        continuations["merged"] = _continuations(engine, prompts, config.gate_tokens)
+        full_base = {
+            "trained_in": precision,
+            "max_logit_difference": _largest(logits["adapter"], logits["full"]),
+            "continuations_equal": sum(map(operator.eq, continuations["peft"], continuations["merged"])),
+            "continuations": len(prompts),
+        }
     if config.merged_dtype != "float32":
+        exact = logits[references["merged"]]
         rounded = Generator(merged, dtype="float32")
         logits["merged"] = _logits(rounded, prompts, positions)
         references["merged"] = "merged"
         continuations["merged"] = _continuations(rounded, prompts, config.gate_tokens)
-        pairs = zip(logits["adapter"], logits["merged"], strict=True)
-        rounding = {"rounding": max(float(np.abs(a - b).max()) for a, b in pairs)}
+        rounding = {"rounding": _largest(exact, logits["merged"])}
         del rounded
     del engine
+    held = base if precision == "bfloat16" else _write_held(base, bench.scratch / "held", precision)
     arrays = {f"{name}/{i}": array for name, rows in logits.items() for i, array in enumerate(rows)}
     np.savez(bench.scratch / "logits.npz", **arrays)
-    models = {"base": str(base), "adapter": str(adapter), "merged": str(merged)}
+    models = {"base": str(held), "adapter": str(adapter), "merged": str(merged)}
     job = {"prompts": prompts, "positions": positions, "references": references, "tokens": config.gate_tokens}
     results = _compare_elsewhere({**models, **job, "eos": eos}, bench)
+    if held != base:
+        shutil.rmtree(held)
     return {
         name: {
             "max_logit_difference": figures["max_logit_difference"],
@@ -189,7 +217,40 @@ def measure_parity(
             **(rounding if name == "merged" else {}),
         }
         for name, figures in results.items()
-    } | {"prompts": len(prompts), "tokens": config.gate_tokens, "tolerance": config.tolerance}
+    } | {
+        "prompts": len(prompts),
+        "tokens": config.gate_tokens,
+        "tolerance": config.tolerance,
+        **({"full_base": full_base} if full_base else {}),
+    }
+
+
+def _write_held(base: Path, folder: Path, precision: str) -> Path:
+    """The base with the numbers that its packed weights stand for, float32, as a folder for transformers."""
+    from jora_engine.adapters.merged_model import write_merged
+    from jora_engine.config.lora import LoraConfig
+    from jora_engine.files.weights import read_model_config
+
+    model = read_model_config(base)
+    return write_merged(base, {}, LoraConfig(), model, folder, dtype="float32", precision=precision)
+
+
+def _largest(ours: list[Any], theirs: list[Any]) -> float:
+    """The largest difference of logits."""
+    import numpy as np
+
+    return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
+
+
+def _full_base_in_words(figures: Mapping[str, Any]) -> str:
+    """What changes where the adapter stands on the base's own weights instead of the packed ones of its training."""
+    if not (full := figures.get("full_base")):
+        return ""
+    return (
+        f"; trained on a base in {full['trained_in']}: on the unpacked one, as in the merged model, a logit changes by "
+        f"up to {full['max_logit_difference']:.2g} and {full['continuations_equal']} of {full['continuations']} "
+        "continuations stay"
+    )
 
 
 def _compare_elsewhere(job: dict[str, Any], bench: Bench) -> dict[str, Any]:

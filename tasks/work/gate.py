@@ -52,6 +52,7 @@ def build(
         frozen: the records whose test set was frozen when the first version was made.
     """
     from data.evaluation.comparison import summarise
+    from jora_engine.adapters.peft_folder import precision_of
     from tasks.runtime.exam import answer_and_score, contexts, depth_for, make_answerer
 
     contract = read_json(records.path("contract.json"))
@@ -87,7 +88,8 @@ def build(
     questions = [("fresh", record) for _, record in fresh] + [("frozen", record) for record in old]
     rows: list[dict[str, Any]] = []
     for name, (adapter, digest) in adapters.items():
-        who = make_answerer(base, adapter, digest, settings, contract)
+        held = precision_of(adapter or export.path("adapter"))  # the base as it would be served with the candidate
+        who = make_answerer(base, adapter, digest, settings, contract, held)
         rows += answer_and_score(name, who, questions, contract, bench.cache, bench.progress)[0]
     if promoted_records is not None:
         _mark_corpus(rows, _documents(promoted_records))

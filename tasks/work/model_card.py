@@ -121,6 +121,13 @@ def _asking(contract: Mapping[str, Any]) -> Iterator[str]:
             "merged model has that written into it; a server that renders with the base's own needs it as "
             "`chat_template_kwargs`, or that template."
         )
+    if held := contract.get("base_precision"):
+        yield ""
+        yield (
+            f"It was trained on the base with its linear layers in {held} (docs/quantised.md), and answers as measured "
+            "on a base held so. `merged/` holds the base's own weights with the adapter added; `parity.json` says what "
+            "that changes."
+        )
     if embedder := retrieval.get("embedder"):
         chunking = retrieval.get("chunking", {})
         yield ""

@@ -158,13 +158,15 @@ class _Stream:
 def _replies(run: Run, built: Built, asking: Asking) -> Iterator[dict[str, Any]]:
     """The answers as they are written, by a running server of the project or by a model that is loaded now; says which
     in one line on standard error."""
-    from serving.local import NotAnswered, ask_server, running_servers
+    from jora_engine.adapters.peft_folder import precision_of
+    from serving.local import NotAnswered, arithmetic, ask_server, running_servers
 
+    numbers = arithmetic(DTYPE, precision_of(Path(asking.adapter) if asking.adapter else None))
     say = Terminal(stderr=True)
     why = ""
     for server in running_servers(run.store.root, asking.domain):
-        if server.dtype != DTYPE:
-            why = f"; the server on {server.url} computes in {server.dtype}"
+        if server.numbers != numbers:
+            why = f"; the server on {server.url} computes in {server.numbers}"
             continue
         events = ask_server(server, asking)
         try:
@@ -186,6 +188,7 @@ def _replies(run: Run, built: Built, asking: Asking) -> Iterator[dict[str, Any]]
 def _own_replies(run: Run, built: Built, asking: Asking) -> Iterator[dict[str, Any]]:
     """The answers of a model that is loaded for them, by the engine that serves."""
     from data.prompting.contract import template_from_contract
+    from jora_engine.adapters.peft_folder import precision_of
     from jora_engine.files.tokenizer import Tokenizer
     from jora_engine.generation.adapter_memory import prepare_adapter
     from jora_engine.generation.batching import Engine
@@ -199,8 +202,10 @@ def _own_replies(run: Run, built: Built, asking: Asking) -> Iterator[dict[str, A
     asked = put(asking.question, retriever, template, asking.contract, k=asking.k, where=asking.where)
     base = run.models["base"].folder
     tokenizer = Tokenizer.load(base, **asking.chat)
-    model = load_model(base, dtype=DTYPE, chat=asking.chat)
-    adapter = prepare_adapter(Path(asking.adapter), model.config, DTYPE) if asking.adapter else None
+    folder = Path(asking.adapter) if asking.adapter else None
+    # the base that is compared with is held as the adapter's, too
+    model = load_model(base, dtype=DTYPE, chat=asking.chat, precision=precision_of(folder))
+    adapter = prepare_adapter(folder, model.config, DTYPE, precision=model.precision) if folder else None
     loop = EngineLoop(Engine(model, ROWS))
     loop.start()
     try:

@@ -66,6 +66,7 @@ def serve(
         warn(one.stale)
     logging.getLogger("raft.serving").setLevel(logging.INFO)
 
+    from jora_engine.adapters.peft_folder import precision_of
     from jora_engine.files.weights import model_digest
     from jora_engine.generation.adapter_memory import AdapterMemory
     from jora_engine.generation.batching import Engine
@@ -74,7 +75,7 @@ def serve(
     from jora_engine.generation.loaded import load_model
     from serving.engine_loop import EngineLoop
     from serving.gateway import Gateway
-    from serving.local import Announcement, announced
+    from serving.local import Announcement, announced, arithmetic
     from serving.remote.loop import RemoteLoop
     from serving.remote.opening import open_remote
     from serving.routing import Router, shared_embedder
@@ -87,6 +88,7 @@ def serve(
     watch_compiles()
     digest = model_digest(base.folder)
     memory: AdapterMemory
+    held = "bfloat16"
     if section.engine == "openai":
         roots = [one.run.store.root for one in served.values()]
         room = {"rows": rows, "max_rank": max_rank, "adapter_bytes": adapter_memory << 20}
@@ -95,9 +97,17 @@ def serve(
         out.print(f"{remote.remote.where} generates")
     else:
         out.print(f"loading {base.name}")
-        model = load_model(base.folder, dtype=dtype, base_digest=digest, chat=base.chat)
-        most, bytes_ = model.config.longest_sequence, adapter_memory << 20
-        memory = AdapterMemory(model.config, dtype, max_bytes=bytes_, max_rank=max_rank, base_digest=digest)
+        held = precision_of(next(iter(served.values())).find(None).folder)
+        model = load_model(base.folder, dtype=dtype, base_digest=digest, chat=base.chat, precision=held)
+        most = model.config.longest_sequence
+        memory = AdapterMemory(
+            model.config,
+            dtype,
+            max_bytes=adapter_memory << 20,
+            max_rank=max_rank,
+            base_digest=digest,
+            precision=model.precision,
+        )
     domains = {key: one.domain() for key, one in served.items()}
     for key in accepted:
         Tenant(where=key.where).check(domain.retriever for domain in domains.values())
@@ -105,7 +115,8 @@ def serve(
     profiles = next(iter(served.values())).run.store.cache("routing")
     router = Router(embedder, profiles, miss=section.auto_miss, most=section.mix) if embedder else None
     longest = min(context, most) - STEPS
-    fingerprint = hashlib.sha256(f"{digest} {dtype} {section.kind if section.url else ''}".encode()).hexdigest()
+    numbers = arithmetic(dtype, held)
+    fingerprint = hashlib.sha256(f"{digest} {numbers} {section.kind if section.url else ''}".encode()).hexdigest()
     gateway = Gateway(
         base.folder,
         base.chat,
@@ -143,7 +154,7 @@ def serve(
     def say(url: str) -> None:
         near = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
         for store, names in stores.items():
-            own = Announcement(near, socket.gethostname(), os.getpid(), server.nonce, names, dtype)
+            own = Announcement(near, socket.gethostname(), os.getpid(), server.nonce, names, numbers)
             try:
                 told.enter_context(announced(store, own))
             except (OSError, RaftError) as error:

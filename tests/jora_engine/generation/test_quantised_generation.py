@@ -16,6 +16,7 @@ from jora_engine.generation.requests import Request
 from jora_engine.model.quantised import is_packed
 from raft_errors import BadInput
 
+pytestmark = pytest.mark.slow
 PROMPTS = [[5, 9, 13, 200], list(range(20, 60)), [7]]
 
 

@@ -59,6 +59,7 @@ def test_a_linear_layer_and_its_gradient_are_those_of_the_plain_weight(precision
         assert np.abs(a - b).max() <= scale * np.abs(b).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "precision"), [("smollm2", "nf4"), ("phi3", "int8")])
 def test_logits_are_those_of_the_weights_that_are_stood_for(precision, family, model_folder):
     folder = model_folder(family)
