@@ -19,25 +19,25 @@ class Places(NamedTuple):
     """Distinct places of each row.
 
     Attributes:
-        index: `[batch, capacity]` int32; unused slots hold any place.
+        position: `[batch, capacity]` int32; unused slots hold any place.
         used: `[batch, capacity]` bool; what is computed in other slots carries no gradient.
     """
 
-    index: Array
+    position: Array
     used: Array
 
 
 def asked(mask: Mask, places: Places) -> Mask:
     """The mask in which a query that is at none of the places sees nothing: blocks of such queries are skipped."""
     length = mask.segments.shape[1]
-    is_asked = _inverse(places, length) < places.index.shape[1]
+    is_asked = _inverse(places, length) < places.position.shape[1]
     return mask._replace(positions=jnp.where(is_asked, mask.positions, -length))
 
 
 @jax.custom_vjp
 def take(x: jax.Array, places: Places) -> jax.Array:
     """The rows of x `[batch, seq, ...]` at the places, `[batch, capacity, ...]`."""
-    return _along(x, places.index)
+    return _along(x, places.position)
 
 
 def _take_backward(saved, g):
@@ -56,8 +56,8 @@ def _along(x: jax.Array, index: Array) -> jax.Array:
 
 def _inverse(places: Places, length: int) -> jax.Array:
     """`[batch, length]` int32: the slot that holds each place, the capacity where none does."""
-    batch, capacity = places.index.shape
-    slot = jnp.where(places.used, places.index, length)  # unused slots write past the end and are dropped
+    batch, capacity = places.position.shape
+    slot = jnp.where(places.used, places.position, length)  # unused slots write past the end and are dropped
     rows = jnp.arange(batch)[:, None]
     empty = jnp.full((batch, length), capacity, jnp.int32)
     return empty.at[rows, slot].set(jnp.arange(capacity, dtype=jnp.int32)[None], mode="drop")

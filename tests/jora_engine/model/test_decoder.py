@@ -215,7 +215,7 @@ def test_hidden_states_at_places_are_those_of_whole_rows_and_so_are_gradients(fa
     def value(lora, at):
         prepared = prepare(lora, LORA.scale, jnp.float32)
         hidden = forward(params, prepared, batch.tokens, batch.mask, config, remat="names", places=at)
-        hidden = jnp.take_along_axis(hidden, places.index[..., None], axis=1) if at is None else hidden
+        hidden = jnp.take_along_axis(hidden, places.position[..., None], axis=1) if at is None else hidden
         return (hidden * weight).sum(), hidden * places.used[..., None]
 
     run = jax.jit(jax.value_and_grad(value, has_aux=True))
