@@ -93,7 +93,7 @@ def served(base, versions, engine, towns, tmp_path_factory):
         return ServedVersion("towns@1", versions[1].folder)
 
     feedback = FeedbackLog(tmp_path_factory.mktemp("project") / ".raft", "faq")
-    domains = {"faq": Domain("faq", retriever, find, feedback), "towns": Domain("towns", towns, first)}
+    domains = {"faq": Domain("faq", retriever, find, feedback=feedback), "towns": Domain("towns", towns, first)}
     absent = {"law": "the stage index is not built"}
     gateway = Gateway(base, {}, domains, engine.adapters, CONTEXT, "test", absent=absent)
     server = Server(gateway, EngineLoop(engine), Limits(deadline_seconds=3600.0, queue=16, max_bytes=20_000))
