@@ -75,12 +75,12 @@ def replies(
         RaftError: the model fails.
         ApiError: it takes longer than so many seconds.
     """
+    if not asked.citations:
+        yield from refusals(asking, asked)
+        return
     until = None if seconds is None else time.monotonic() + seconds
-    yield {"passages": [citation.to_dict() for citation in asked.citations], "citing": dict(asked.citing)}
+    yield _shown(asked)
     for name in asking.names:
-        if not asked.citations:
-            yield {"name": name, "answer": asked.read(asked.refusal)}
-            continue
         who = asked if name == "adapter" else dataclasses.replace(asked, citing={})  # of the base nothing is promised
         request = request_of(asking, who, tokenizer, adapter if name == "adapter" else None, tenant)
         texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -96,6 +96,17 @@ def replies(
         if job.completion is None or job.completion.finish_reason == "abort":
             raise RaftError("The model failed on this question", do="run again with --debug") from job.error
         yield {"name": name, "answer": who.read(job.completion.text)}
+
+
+def refusals(asking: Asking, asked: Asked) -> Iterator[Event]:
+    """The same for a question without passages, which no model needs to be asked."""
+    yield _shown(asked)
+    for name in asking.names:
+        yield {"name": name, "answer": asked.read(asked.refusal)}
+
+
+def _shown(asked: Asked) -> Event:
+    return {"passages": [citation.to_dict() for citation in asked.citations], "citing": dict(asked.citing)}
 
 
 def request_of(

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -55,5 +56,60 @@ def test_a_finished_run_is_served_and_a_signal_lets_streams_end(warm):
                 process.send_signal(signal.SIGTERM)
                 assert all(one.result()[-1] == "data: [DONE]" for one in streams)
         assert process.wait(60) == 0
+    finally:
+        process.kill()
+
+
+@pytest.mark.slow
+def test_a_running_server_follows_the_registry_and_the_documents_and_answers_raft_ask(warm, domain):
+    docs = warm.folder / "docs"
+    shutil.copytree(domain / "docs", docs)
+    warm.values["corpus"] = ["docs"]
+    warm.write()
+    assert warm.json("run", "--no-prefect")["ran"] == []
+    words = ["ask", "What is the town of Elm known for?", "--max-tokens", "8", "--compare"]
+    own, own_shown = warm.json(*words), warm.raft(*words)
+    assert "answered by a model loaded for this question" in own_shown.stderr
+    process = warm.start("serve", "raft.yaml", "--port", "0", "--json", "--context", "2048", stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline() or "{}")
+        assert ready, process.stderr.read() if process.stderr else ""
+        name = ready["models"][1]
+        (file,) = (warm.folder / ".raft" / "servers").glob("*.json")
+        assert file.stat().st_mode & 0o777 == 0o600
+
+        def asked(question="What is the town of Elm known for?"):
+            body = {"model": name, "messages": [{"role": "user", "content": question}], "max_tokens": 4}
+            reply = httpx.post(
+                f"{ready['url']}/chat/completions", json={**body, "stream": True, "sources": "open_webui"}, timeout=600
+            )
+            pieces = [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith("data: {")]
+            shown = [piece["event"]["data"]["document"][0] for piece in pieces if "event" in piece]
+            return pieces[0]["model"], " ".join(shown)
+
+        assert asked()[0] == name
+        there = warm.raft(*words)
+        assert f"answered by the server on {ready['url'].removesuffix('/v1')}" in there.stderr
+        assert there.stdout == own_shown.stdout
+        assert warm.json(*words) == own
+        warm.raft("promote")
+        assert asked()[0] == f"{name}@1"
+        assert warm.json(*words) == own
+        warm.raft("rollback")
+        assert asked()[0] == name
+
+        (docs / "elm.md").write_text((docs / "elm.md").read_text() + "\nA windmill of red brick was opened in Elm.\n")
+        warm.raft("index", "--no-prefect")
+        until = time.monotonic() + 60
+        while "windmill" not in asked("Who opened the windmill of red brick?")[1]:
+            assert time.monotonic() < until, "the new documents are not searched"
+            time.sleep(0.2)
+        done = warm.raft("ask", "Who opened the windmill?", "--max-tokens", "8")  # the adapter's run had another index
+        assert "not from the server" in done.stderr
+        assert "searches another index" in done.stderr
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert list(file.parent.iterdir()) == []
     finally:
         process.kill()

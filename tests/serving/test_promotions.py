@@ -7,6 +7,7 @@ import math
 import random
 import threading
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -249,6 +250,33 @@ def test_a_version_asked_for_by_its_number_stays_for_a_while(registry, live):
     assert {name.partition(" ")[0] for name in names()} == {"faq@1"}
 
 
+def test_new_documents_are_searched_and_prompts_with_the_old_ones_are_dropped(registry, live, caplog):
+    gateway, engine = live.server.gateway, live.server.loop.engine
+    ask(live.url)
+    assert len(engine.prefixes) > 0
+    new = Retriever(None, None, [make_chunk("Keys", "Keys are rotated by the porter.")], mode="lexical")
+    told = [None, (new, "two"), RuntimeError("the disk is gone")]
+
+    def renewed():
+        value = told.pop(0) if told else None
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    gateway.domains["faq"] = replace(gateway.domains["faq"], renewed=renewed)
+    gateway.look()
+    assert len(engine.prefixes) > 0, "nothing is new yet"
+    gateway.look()
+    until(lambda: len(engine.prefixes) == 0)
+    assert gateway.domains["faq"].index == "two"
+    assert httpx.get(f"{live.url}/v1/passages/faq/keys-0").json()["text"] == "Keys are rotated by the porter."
+    assert httpx.get(f"{live.url}/v1/passages/faq/doors-0").status_code == 404
+    gateway.look()
+    assert gateway.domains["faq"].retriever is new
+    assert "the new documents of faq cannot be searched" in caplog.text
+
+
+@pytest.mark.slow
 def test_a_hundred_promotions_and_rollbacks_under_load(base, model, numbers, registry, live):
     order = [n for n in numbers if n != 3]
     with running(server_of(base, model, Registry(numbers).find)) as cold:
@@ -290,19 +318,22 @@ def test_a_hundred_promotions_and_rollbacks_under_load(base, model, numbers, reg
     draw = random.Random(0)
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         clients = [pool.submit(client, number) for number in range(6)]
-        for _ in range(50):
-            before = registry.promoted
-            registry.promote(draw.choice([n for n in order if n != before]))
-            time.sleep(0.03)
-            registry.promote(before)  # and back
-            registry.promote(draw.choice([n for n in order if n != before]))
-            time.sleep(0.03)
-        over.set()
+        try:
+            for _ in range(50):
+                before, asked = registry.promoted, len(seen)
+                to = draw.choice([n for n in order if n != before])
+                registry.promote(to)
+                until(lambda to=to, asked=asked: faults or to in seen[asked:])
+                registry.promote(before)  # and back
+                registry.promote(draw.choice([n for n in order if n != before]))
+                time.sleep(0.02)
+        finally:
+            over.set()
         for one in clients:
             one.result()
     assert faults == []
     assert set(seen) == set(order)
-    assert len(seen) > 30
+    assert live.server.gateway.versions.switches > 50
     last = f"faq@{registry.promoted}"
     engine = live.server.loop.engine
     until(lambda: [name.partition(" ")[0] for name in engine.adapters.names()] == [last])

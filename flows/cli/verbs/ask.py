@@ -181,25 +181,33 @@ def _replies(run: Run, built: Built, asking: Asking) -> Iterator[dict[str, Any]]
         except ConnectionError as error:
             raise RaftError(str(error), do="ask again") from error
         return
-    say.print(f"answered by a model loaded for this question{why}", style="dim", markup=False, soft_wrap=True)
-    yield from _own_replies(run, built, asking)
+    yield from _own_replies(run, built, asking, why)
 
 
-def _own_replies(run: Run, built: Built, asking: Asking) -> Iterator[dict[str, Any]]:
-    """The answers of a model that is loaded for them, by the engine that serves."""
+def _own_replies(run: Run, built: Built, asking: Asking, why: str) -> Iterator[dict[str, Any]]:
+    """The answers of a model that is loaded for them, by the engine that serves.
+
+    Args:
+        why: a running server does not answer, as the end of a sentence.
+    """
     from data.prompting.contract import template_from_contract
     from jora_engine.adapters.peft_folder import precision_of
     from jora_engine.files.tokenizer import Tokenizer
     from jora_engine.generation.adapter_memory import prepare_adapter
     from jora_engine.generation.batching import Engine
     from jora_engine.generation.loaded import load_model
-    from serving.asking import replies
+    from serving.asking import refusals, replies
     from serving.engine_loop import EngineLoop
     from tasks.runtime.asking import put
 
     template = template_from_contract(asking.contract)
     retriever = open_search(run, built)
     asked = put(asking.question, retriever, template, asking.contract, k=asking.k, where=asking.where)
+    if not asked.citations:
+        yield from refusals(asking, asked)
+        return
+    words = f"answered by a model loaded for this question{why}"
+    Terminal(stderr=True).print(words, style="dim", markup=False, soft_wrap=True)
     base = run.models["base"].folder
     tokenizer = Tokenizer.load(base, **asking.chat)
     folder = Path(asking.adapter) if asking.adapter else None
