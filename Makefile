@@ -77,6 +77,7 @@ $(STAMP):
 	@rm -f $(VENV)/.installed-*
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@$(VENV)/bin/python -m jora_engine.model.native.library
 	@touch $@
 
 $(VENV)/.docs-$(PINS): $(STAMP)

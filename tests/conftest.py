@@ -31,6 +31,7 @@ for _name, _value in {
     "JAX_PLATFORMS": "cpu",
     "JAX_COMPILATION_CACHE_DIR": f"{_home}/compiled",  # many tests compile the same tiny programs
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # also those of a moment: every process needs dozens
+    "RAFT_NATIVE": "off",  # bytes that do not depend on whether a compiler is here; tests of the kernels switch them on
     "OMP_WAIT_POLICY": "PASSIVE",  # torch's threads spin otherwise, and starve JAX's on a busy machine
 }.items():
     os.environ.setdefault(_name, _value)

@@ -1,11 +1,14 @@
-"""Attention kernels of an accelerator beside the blocked form, and the choice among them by a check on the device.
+"""Attention kernels beside the blocked form, and the choice among them by a check on the device.
 
-A kernel is used only where it has just computed, for the very shape, mask and dtype of the run, what the blocked form
-computes: any exception or difference means the blocked form, with the reason. On a CPU there is nothing to choose.
+A kernel of an accelerator is used only where it has just computed, for the very shape, mask and dtype of the run, what
+the blocked form computes: any exception or difference means the blocked form, with the reason. On a CPU it is the
+native kernel or the blocked form; there the check is made once for a library, with shapes that have every kind of tile.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import itertools
 import logging
@@ -19,6 +22,8 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from jora_engine.model.attention import Mask, attention
+from jora_engine.model.native import calls
+from jora_engine.model.native.library import Library, Unavailable, library
 
 log = logging.getLogger("raft.engine")
 
@@ -47,10 +52,15 @@ class Shape:
 
 
 class Choice(NamedTuple):
-    """A back end and why it was taken, with why others were not."""
+    """A back end and why it was taken, with why others were not.
+
+    Attributes:
+        kernels: the native library's name where it is used; `xla` where XLA compiles everything.
+    """
 
     backend: str
     reason: str
+    kernels: str = "xla"
 
 
 def cudnn(q, k, v, mask, window, *, implementation="cudnn"):
@@ -97,10 +107,12 @@ KERNELS: dict[str, Kernel] = {"cudnn": cudnn, "pallas": pallas, "cudnn_masked": 
 def attend_with(
     backend: str, window: int | None, scale: float | None = None, softcap: float | None = None
 ) -> Callable[..., jax.Array]:
-    """`attention(q, k, v, mask, offset=0)` for a back end: a kernel by its name, `blocked` or `reference`.
+    """`attention(q, k, v, mask, offset=0)` for a back end: a kernel by its name, `native`, `blocked` or `reference`.
 
-    Kernels know neither `scale` nor `softcap` (see `attention`): `choose` takes none for models that have one.
+    An accelerator's kernels know neither `scale` nor `softcap` (see `attention`): `choose` is told where there is one.
     """
+    if backend == "native":
+        return functools.partial(calls.attention, window=window, scale=scale, softcap=softcap)
     if backend not in KERNELS:
         return functools.partial(attention, window=window, backend=backend, scale=scale, softcap=softcap)
     kernel = KERNELS[backend]
@@ -112,14 +124,56 @@ def attend_with(
 
 
 @functools.lru_cache
-def choose(shape: Shape) -> Choice:
-    """The back end for a shape on the first device; told to the log."""
-    if jax.default_backend() != "gpu":
-        return Choice("blocked", f"the only one on {jax.default_backend()}")
-    kernels = {name: kernel for name, kernel in KERNELS.items() if not (shape.packed and kernel is cudnn)}
-    choice = first_right(shape, kernels)
-    log.info("attention: %s (%s)", *choice)
+def choose(shape: Shape, barred: str = "") -> Choice:
+    """The back end for a shape on the first device; told to the log.
+
+    Args:
+        barred: why none of an accelerator's kernels can be taken; "" where one can.
+    """
+    if jax.default_backend() == "cpu":
+        choice = _on_cpu(shape)
+    elif barred or jax.default_backend() != "gpu":
+        return Choice("blocked", barred or f"the only one on {jax.default_backend()}")
+    else:
+        kernels = {name: kernel for name, kernel in KERNELS.items() if not (shape.packed and kernel is cudnn)}
+        choice = first_right(shape, kernels)
+    log.info("attention: %s (%s)", choice.backend, choice.reason)
     return choice
+
+
+CHECKED = Shape(rows=2, length=200, heads=4, kv_heads=2, head_dim=40, window=70, packed=True, dtype="float32")
+"""What a native library is checked with: segments that cross tiles, a window, a head that is no whole vectors."""
+
+
+def _on_cpu(shape: Shape) -> Choice:
+    try:
+        kernels = library()
+    except Unavailable as reason:
+        return Choice("blocked", f"no native kernel: {reason}")
+    if shape.dtype not in kernels.dtypes or shape.head_dim % 2 or shape.head_dim > calls.WIDEST:
+        return Choice("blocked", f"no native kernel for {shape.dtype} and heads of {shape.head_dim}")
+    wrong = _verdict(kernels, shape.dtype)
+    return (
+        Choice("blocked", f"native: {wrong}")
+        if wrong
+        else Choice("native", "agrees with the blocked form", kernels.name)
+    )
+
+
+def _verdict(kernels: Library, dtype: str) -> str:
+    """What the check of a library found, made at its first use and kept beside it; empty where it is right."""
+    kept = kernels.file.with_suffix(f".{dtype}.txt")
+    with contextlib.suppress(OSError):
+        if (text := kept.read_text(encoding="utf-8")).endswith("\n"):
+            return text.strip()
+
+    def kernel(q, k, v, mask, window):
+        return calls.attention(q, k, v, mask, window=window)
+
+    wrong = fault(dataclasses.replace(CHECKED, dtype=dtype), kernel)
+    with contextlib.suppress(OSError):  # without it the next process checks again
+        kept.write_text(f"{wrong}\n", encoding="utf-8", newline="\n")
+    return wrong
 
 
 def first_right(shape: Shape, kernels: Mapping[str, Kernel]) -> Choice:

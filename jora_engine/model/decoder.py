@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
+from jora_engine.model.arithmetic import PLAIN, Arithmetic, arithmetic_with
 from jora_engine.model.attention import Mask, segment_lengths
 from jora_engine.model.attention_backends import attend_with
 from jora_engine.model.dropout import dropout as drawn
-from jora_engine.model.lora import Adapter, linear
-from jora_engine.model.ops import GATED, Array, accumulate, rms_norm, rotate, scaled, soft_cap
+from jora_engine.model.lora import Adapter
+from jora_engine.model.ops import Array, accumulate, rms_norm, rotate, scaled, soft_cap
 from jora_engine.model.ops_cpu import named
 from jora_engine.model.parameters import Params
 from jora_engine.model.places import Places, asked, take
@@ -74,6 +75,7 @@ def forward(
     window = config.kinds[0].window if len(config.kinds) == 1 else None
     scores = {"scale": config.attention_scale, "softcap": config.attention_softcap}
     attention = place_attention(attend_with(backend, window, **scores), placement)
+    arithmetic = arithmetic_with(backend, placement)
 
     def layer(x, base, adapter, index, places=None):
         key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
@@ -84,7 +86,7 @@ def forward(
         def attend(q, k, v, cache):
             return attention(q, k, v, seen), cache
 
-        own = {"dropout": dropout, "key": key, "places": places}
+        own = {"dropout": dropout, "key": key, "places": places, "arithmetic": arithmetic}
         x, _ = decoder_layer(x, whole(base), adapter, rope, attend, config, **own)
         return x if places is not None else pin(x)
 
@@ -132,6 +134,7 @@ def decoder_layer(
     dropout: float = 0.0,
     key: jax.Array | None = None,
     places: Places | None = None,
+    arithmetic: Arithmetic = PLAIN,
 ) -> tuple[jax.Array, Any]:
     """`x + attention(norm(x))`, then `x + mlp(norm(x))`; some families norm what a sublayer gives, some both.
 
@@ -141,25 +144,26 @@ def decoder_layer(
         cache: what earlier tokens left for `attend`; None where the sequence is whole.
         dropout: of the adapter's inputs, drawn where there is a `key`.
         places: where the result is wanted, None for everywhere; behind the attention nothing else is computed.
+        arithmetic: of norms, activations and linear layers.
 
     Returns:
         Like `x` (of the places), and the cache with this layer's new keys and values.
     """
     drops = [None] * 4 if key is None or not dropout else [drawn(k, dropout) for k in jax.random.split(key, 4)]
-    gated = GATED[config.activation]
+    gated = arithmetic.gated[config.activation]
     keep = named if cache is None else lambda x, name: x  # beside a cache no backward pass follows
 
     def norm(x: jax.Array, name: str) -> jax.Array:
-        return rms_norm(x, layer[name], config.rms_norm_eps, config.norm_kind) if name in layer else x
+        return arithmetic.norm(x, layer[name], config.rms_norm_eps, config.norm_kind) if name in layer else x
 
     with jax.named_scope("attention"):
         normed = norm(x, "input_norm")
         if config.fused:
-            (qkv,) = linear(normed, ("qkv",), layer, lora, drops[0])
+            (qkv,) = arithmetic.linear(normed, ("qkv",), layer, lora, drops[0])
             ends = config.head_dim * np.cumsum([config.num_heads, config.num_kv_heads])
             q, k, v = jnp.split(qkv, ends, axis=-1)
         else:
-            q, k, v = linear(normed, ("q", "k", "v"), layer, lora, drops[0])
+            q, k, v = arithmetic.linear(normed, ("q", "k", "v"), layer, lora, drops[0])
         if config.qk_norm:  # whose backward pass needs what it was given, so that keeping its result saves no product
             q, k = keep(q, "q"), keep(k, "k")
         if config.qk_norm_whole:
@@ -175,18 +179,18 @@ def decoder_layer(
         mixed = mixed.reshape(*x.shape[:-1], -1)
         if places is not None:
             x, mixed = take(x, places), take(mixed, places)
-        (out,) = linear(mixed, ("o",), layer, lora, drops[1])
+        (out,) = arithmetic.linear(mixed, ("o",), layer, lora, drops[1])
         x = keep(x + scaled(norm(out, "attention_out_norm"), config.residual_scale), "attention_residual")
 
     with jax.named_scope("mlp"):
         normed = norm(x, "post_norm")
         if config.fused:
-            (both,) = linear(normed, ("gate_up",), layer, lora, drops[2])
+            (both,) = arithmetic.linear(normed, ("gate_up",), layer, lora, drops[2])
             gate, up = jnp.split(both, 2, axis=-1)
         else:
-            gate, up = linear(normed, ("gate", "up"), layer, lora, drops[2])
+            gate, up = arithmetic.linear(normed, ("gate", "up"), layer, lora, drops[2])
         gate, up = keep(gate, "gate"), keep(up, "up")
-        (out,) = linear(gated(gate, up), ("down",), layer, lora, drops[3])
+        (out,) = arithmetic.linear(gated(gate, up), ("down",), layer, lora, drops[3])
         return x + scaled(norm(out, "mlp_out_norm"), config.residual_scale), cache
 
 

@@ -49,11 +49,18 @@ def _rms_norm_backward(eps, kind, saved, g):
     mean = accumulate("...d,...d->...", gw, x)[..., None] / x.shape[-1]
     f = x.astype(jnp.float32)
     dx = (gw.astype(jnp.float32) * scale - f * (mean * scale**3)).astype(x.dtype)
-    dw = (g.astype(jnp.float32) * f * scale).sum(tuple(range(x.ndim - 1))).astype(weight.dtype)
+    dw = norm_weight_gradient(x, g, eps).astype(weight.dtype)
     return dx, dw  # `dw` is dropped by XLA where the weight is frozen
 
 
 rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
+
+
+def norm_weight_gradient(x: jax.Array, g: jax.Array, eps: float) -> jax.Array:
+    """The gradient of `rms_norm`'s weight, float32."""
+    f = x.astype(jnp.float32)
+    scale = jax.lax.rsqrt(jnp.mean(f * f, axis=-1, keepdims=True) + eps)
+    return (g.astype(jnp.float32) * f * scale).sum(tuple(range(x.ndim - 1)))
 
 
 @jax.custom_vjp

@@ -197,6 +197,16 @@ class Placement:
         """`[batch, seq, ...]`: rows over data and fsdp, sequence over context."""
         return jax.lax.with_sharding_constraint(x, self.named(PartitionSpec(("data", "fsdp"), "context")))
 
+    def on_rows(self, function: Any) -> Any:
+        """`function` of arrays `[batch, seq, ...]` and of weights with one or two axes, on each device's rows."""
+        local = PartitionSpec(("data", "fsdp"), "context")
+
+        def run(*arrays: jax.Array) -> jax.Array:
+            specs = tuple(local if x.ndim > 2 else PartitionSpec() for x in arrays)
+            return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=local, check_vma=False)(*arrays)
+
+        return run
+
     def attend(self, function: Any) -> Any:
         """`function(q, k, v, segments, positions, offset)` on each device's rows, heads and part of the sequence.
 

@@ -181,6 +181,7 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     machine = {
         **describe(devices=True),
         "attention": trainer.backend.backend,
+        "kernels": trainer.backend.kernels,
         "mesh": dict(placement.mesh.shape) if placement else {},
         "remat": job.training.remat,
     }

@@ -146,11 +146,10 @@ class Trainer:
     def _attention(self) -> Choice:
         """The attention back end for one device's part of a micro batch."""
         cut = self.placement.size if self.placement else lambda axis: 1
-        if cut("context") > 1:
-            return Choice("blocked", "the only one for a sequence cut over devices")
+        barred = "the only one for a sequence cut over devices" if cut("context") > 1 else ""
         own = (self.model.attention_scale, self.model.attention_softcap) != (None, None)
         if own or len(self.model.kinds) > 1:
-            return Choice("blocked", "the only one for layers of several kinds or scores with their own scale or cap")
+            barred = "the only one for layers of several kinds or scores with their own scale or cap"
         tensor = cut("tensor") if self.placement and self.placement.heads_cut else 1
         packings = (*self.schedule.packings, self.validation_packing)
         return choose(
@@ -163,7 +162,8 @@ class Trainer:
                 window=self.model.sliding_window,
                 packed=any(len(row) > 1 for packing in packings for row in packing.rows),
                 dtype=self.config.dtype,
-            )
+            ),
+            barred,
         )
 
     def initial_state(self) -> TrainState:

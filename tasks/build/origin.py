@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from jora_engine.model.native.library import name_here
 from jora_engine.training.machine import describe, differences
 from raft_version import VERSION
 
@@ -37,6 +38,8 @@ def elsewhere(machine: Mapping[str, Any]) -> str:
     other = differences(kind, {name: _here()[name] for name in KIND})
     words = [f"another processor ({machine.get('cpu', 'unknown')})"] if other else []
     words += [str(machine["device_kind"])] if machine.get("backend", "cpu") != "cpu" else []
+    if machine.get("backend", "cpu") == "cpu" and machine.get("kernels", name_here()) != name_here():
+        words.append(f"other kernels ({machine['kernels']} instead of {name_here()})")
     return f"made on {' with '.join(words)}" if words else ""
 
 

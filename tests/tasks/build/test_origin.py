@@ -57,5 +57,13 @@ def test_another_kind_of_machine_is_named_and_another_of_the_same_kind_is_not():
     )
 
 
+def test_kernels_other_than_those_of_this_machine_are_told(monkeypatch):
+    here = {**describe(), "backend": "cpu"}
+    monkeypatch.setattr(origin, "name_here", lambda: "avx512-1")
+    assert elsewhere({**here, "kernels": "avx512-1"}) == elsewhere(here) == ""
+    assert elsewhere({**here, "kernels": "xla"}) == "made on other kernels (xla instead of avx512-1)"
+    assert elsewhere({**here, **H200, "kernels": "xla"}) == "made on NVIDIA H200"
+
+
 def test_what_a_child_process_tells_of_its_devices_counts():
     assert origin.this_machine({**H200, "attention": "cudnn"}).items() >= {**H200, "attention": "cudnn"}.items()
