@@ -3,6 +3,7 @@
     python benchmarks/serving.py --quick                # a tiny model, one pair of blocks each: does everything run?
     python benchmarks/serving.py --json                 # SmolLM2-135M-Instruct, bfloat16; more than an hour
     python benchmarks/serving.py --only peft --json     # one arm
+    python benchmarks/serving.py --part promotion       # the arms of one part
 
 Two sides take turns in short blocks (A B, B A, ...) with the same requests; a ratio is the median over pairs, with the
 95 % bootstrap interval of that median. Prompts are random tokens, or the prefix cache would be measured, and lengths
@@ -18,6 +19,10 @@ decides, CPU seconds of either side stand beside it. Arms:
     llama_cpp   requests/s beside llama.cpp's own server on the merged model (bfloat16), where the extra is installed
     prefix      time to first token of a question asked again, over the first time; 736 tokens
     soak        the tiny model behind the HTTP server, see `serving_arms/soak.py`
+    promotion   promotions and rollbacks under load, in float32, see `serving_arms/promotion.py`; `promotion_seconds` is
+                the longest time from the start of `raft promote` to the head of the first answer of the new version
+    routing     where `auto` sends questions of three real domains and of none, see `serving_arms/routing.py`; needs
+                ../shared/data (or RAFT_SHARED_DATA) and the embedder
 
 `lost` counts requests without their answer in all arms, `compiles` programs compiled after everything was warm.
 """
@@ -26,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -35,11 +41,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from goals import finish
-from serving_arms.arms import ARMS, QUICK, WHOLE, Bench
+from serving_arms.arms import ARMS, PARTS, QUICK, WHOLE, Bench
 
 KEYS = """
     throughput_1000_over_5 ttft_25_over_1 throughput_25_over_1 over_peft_switching over_peft_raft
-    decode_over_transformers over_llama_cpp prefix_ttft lost memory_growth compiles arms/*/seconds"""
+    decode_over_transformers over_llama_cpp prefix_ttft lost memory_growth compiles promotion_seconds routed_right
+    abstained_right
+    arms/*/seconds"""
 GOALS = {"lost": ("<=", 0), "compiles": ("<=", 0)}
 TARGETS = {
     "throughput_1000_over_5": (">=", 0.95),
@@ -50,6 +58,8 @@ TARGETS = {
     "decode_over_transformers": (">=", 1.5),
     "prefix_ttft": ("<=", 0.3),
     "memory_growth": ("<=", 0.02),
+    "routed_right": (">=", 0.95),
+    "promotion_seconds": ("<=", 5),
 }
 """Of a whole measurement on a quiet machine."""
 
@@ -59,6 +69,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tiny model, one pair of small blocks each")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--only", action="append", choices=ARMS, help="this arm alone; may be repeated")
+    parser.add_argument("--part", action="append", choices=PARTS, help="the arms of this part; may be repeated")
+    default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="Hub id or folder")
     parser.add_argument("--pairs", type=int, help="pairs of blocks instead of each arm's own number")
     parser.add_argument("--rows", type=int, default=8, help="requests answered side by side")
@@ -70,7 +83,7 @@ def main() -> int:
     figures: dict = {key: None for key in KEYS.split() if "/" not in key} | {"lost": 0, "compiles": 0, "arms": {}}
     with tempfile.TemporaryDirectory(prefix="raft-serving-") as place:
         bench = Bench(Path(place), sizes, args)
-        for name in args.only or ARMS:
+        for name in [*(args.only or []), *(arm for part in args.part or [] for arm in PARTS[part])] or ARMS:
             began = time.perf_counter()
             print(f"--- {name}", flush=True)
             result = ARMS[name](bench)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.ready import NotBuilt, Stale, ready_of
+from flows.ready import NotBuilt, Stale, command_of, open_search, ready_of
 from flows.run import Run
 from flows.walk import Built
 from raft_errors import BadInput
-from tasks.adapters.registry import Registry
+from tasks.adapters.feedback import FeedbackLog
+from tasks.adapters.registry import FILE, Registry
+from tasks.adapters.versions import Adapter
 from tasks.config import RunConfig
+from tasks.store import finished
+from tasks.store.manifest import Link
+from tasks.upkeep.forget import forgotten_file
 
 if TYPE_CHECKING:
-    from serving.domain import ServedVersion
+    from retrieval.search import Retriever
+    from serving.domain import Domain, ServedVersion
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +41,16 @@ class Offer:
     built: Built
     stale: Stale | None
     find: Callable[[int | None], ServedVersion]
+
+    def domain(self) -> Domain:
+        """It as it is served."""
+        from serving.domain import Domain
+
+        retriever = _search(self)
+        renewed = _renewal(self, retriever)
+        name = self.run.config.name
+        feedback = FeedbackLog(self.run.store.root, name)
+        return Domain(name, retriever, self.find, index=_index(self.built).key, renewed=renewed, feedback=feedback)
 
 
 def offer(config: RunConfig, command: Callable[[str], str]) -> Offer:
@@ -94,19 +112,75 @@ def versions(run: Run, command: str) -> Callable[[int | None], ServedVersion]:
     from serving.domain import ServedVersion
 
     registry = Registry(run.store, run.config.name)
-    try:
-        published = ready_of(run, "export", command).built["export"].path("adapter")
-    except BadInput:
-        published = None
+    read = _remembered(registry)
+    last: ServedVersion | None = None
+    with contextlib.suppress(BadInput):
+        built = ready_of(run, "export", command).built
+        records = built["records"].folder if "records" in built else None
+        last = ServedVersion(run.config.name, built["export"].path("adapter"), records)
 
     def find(number: int | None) -> ServedVersion:
-        adapter = registry.read()
+        adapter = read()
         version = adapter.in_use if number is None else adapter.version(number)
         if version is not None:
-            link = version.stages["export"]
-            return ServedVersion(f"{adapter.name}@{version.number}", run.store.folder(link.stage, link.key) / "adapter")
-        if published is None:
+            folders = {name: run.store.folder(link.stage, link.key) for name, link in version.stages.items()}
+            id_ = f"{adapter.name}@{version.number}"
+            return ServedVersion(id_, folders["export"] / "adapter", folders.get("records"))
+        if last is None:
             raise BadInput(f"No version of {adapter.name} is promoted", do=f"{command}, or `raft promote`")
-        return ServedVersion(adapter.name, published)
+        return last
 
     return find
+
+
+def _remembered(registry: Registry) -> Callable[[], Adapter]:
+    """Reads a registry where its file has changed since it was read last, since every request asks."""
+    last: tuple[object, Adapter] | None = None
+
+    def read() -> Adapter:
+        nonlocal last
+        seen = _seen(registry.folder / FILE)
+        if last is None or last[0] != seen:
+            last = seen, registry.read()
+        return last[1]
+
+    return read
+
+
+def _search(one: Offer) -> Retriever:
+    """The retriever over its index, without the cache of queries, which would keep what one key asked and tell it to
+    another by its speed."""
+    return open_search(one.run, one.built, remembered=False)
+
+
+def _renewal(one: Offer, retriever: Retriever) -> Callable[[], tuple[Retriever, str] | None]:
+    """What opens the search anew after a run of the domain has finished or something was forgotten."""
+    store, name = one.run.store, one.run.config.name
+    files = (finished.file_of(store, name), forgotten_file(store))
+    seen, link = [_seen(file) for file in files], _index(one.built)
+
+    def renewed() -> tuple[Retriever, str] | None:
+        nonlocal seen, link, retriever
+        now = [_seen(file) for file in files]
+        if now == seen:
+            return None
+        seen = now
+        fresh = Offer(*ready_of(Run.of(one.run.config), "index", command_of("index", None)), one.find)
+        if _index(fresh.built) != link:
+            link, retriever = _index(fresh.built), _search(fresh)
+        return retriever, link.key
+
+    return renewed
+
+
+def _index(built: Built) -> Link:
+    return built.get("index_adapted", built["index"]).link
+
+
+def _seen(file: Path) -> object:
+    """What the kernel says about a file; every replacement changes it."""
+    try:
+        stat = file.stat()
+    except OSError as error:
+        return error.errno
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

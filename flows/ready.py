@@ -112,18 +112,24 @@ def ready_of(run: Run, until: str, command: str) -> Ready:
 
 
 def open_search(
-    run: Run, built: Mapping[str, Manifest], *, where: RetrievalConfig | None = None, interactive: bool = True
+    run: Run,
+    built: Mapping[str, Manifest],
+    *,
+    where: RetrievalConfig | None = None,
+    interactive: bool = True,
+    remembered: bool = True,
 ) -> Retriever:
     """The retriever over what is finished: the one that was fitted to the domain, where there is one.
 
     Args:
         where: its settings, where they are not the run's own.
         interactive: for single questions; False where many are judged and their vectors kept.
+        remembered: whether the vectors of queries are kept for the next time.
     """
     from tasks.runtime.retriever import open_retriever
 
     index = built.get("index_adapted", built["index"])
-    cache = run.store.cache("questions")
+    cache = run.store.cache("questions") if remembered else None
     section = where or run.config.retrieval
     fitted = built.get("adapt")
     return open_retriever(

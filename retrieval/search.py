@@ -161,6 +161,21 @@ class Retriever:
         rankings = self._first(queries, max(k, self.rerank_depth), exact)
         return [hits[:k] for hits in self._reranked(queries, rankings)]
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What a filter may name."""
+        return tuple(self._names)
+
+    def passes(self, chunk_id: str, where: Where | None) -> bool:
+        """Whether a search with a filter may find a chunk.
+
+        Raises:
+            BadInput: the filter has an unknown field.
+        """
+        check_where(where, self._names)
+        exact, chunk = self._exact(where), self.chunks.get(chunk_id)
+        return chunk is not None and (exact is None or matches(payload(chunk), exact))
+
     def in_mode(self, mode: Mode, *, reranked: bool = True, lexical_share: float | None = None) -> Retriever:
         """The same corpus, searched in another mode or with another weight; a hybrid one has the parts for all."""
         if (mode != "lexical" and self._index is None) or (mode != "dense" and self._lexical is None):

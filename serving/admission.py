@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from serving.errors import ApiError, busy, not_serving
+from serving.errors import ApiError, busy, not_serving, too_slow
 from serving.state import Server
 
 log = logging.getLogger("raft.serving")
@@ -42,6 +42,21 @@ async def json_of(request: Request) -> Any:
         raise ApiError(400, "The body is not valid JSON", code="invalid_json") from error
 
 
+async def up_to_date(server: Server, model: str) -> None:
+    """Sees that a model's name means what is promoted by now: no answer is of a version that was not promoted when the
+    request came. A version that cannot be used leaves the name as it is.
+
+    Raises:
+        ApiError: it takes longer than a request may.
+    """
+    if server.gateway.behind(model):
+        work = asyncio.to_thread(server.gateway.follow, model)
+        try:
+            await asyncio.wait_for(work, server.limits.deadline_seconds)
+        except TimeoutError as error:
+            raise too_slow() from error
+
+
 async def searched(server: Server, work: Callable[[], Some]) -> Some:
     """The result of work on the thread for searches; what waits for it counts as waiting for a row."""
     server.searching += 1
@@ -49,11 +64,6 @@ async def searched(server: Server, work: Callable[[], Some]) -> Some:
         return await asyncio.get_running_loop().run_in_executor(server.searches, work)
     finally:
         server.searching -= 1
-
-
-def too_slow() -> ApiError:
-    """The error of a request whose deadline has passed."""
-    return ApiError(504, "The answer took longer than this server allows", code="timeout")
 
 
 def gone() -> ApiError:

@@ -17,8 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 from jora_engine.generation.requests import Completion, Job
 from raft_errors import BadInput
-from serving.admission import admitted, gone, log_end, searched, too_slow
-from serving.errors import ApiError, not_serving
+from serving.admission import admitted, gone, log_end, searched, up_to_date
+from serving.errors import ApiError, not_serving, too_slow
 from serving.forms.answer import Answer, Form, Head
 from serving.gateway import Plan
 from serving.schema import TextRequest, read
@@ -62,6 +62,8 @@ class Reply:
             return Completion(
                 f"{self.plan.asked.template.answer_marker} {self.plan.asked.template.refusal}", (), "stop"
             )
+        if isinstance(self.job.error, ApiError):
+            raise self.job.error
         if self.job.error:
             raise ApiError(500, "The model failed on this request", code="server_error")
         return self.job.completion
@@ -116,6 +118,8 @@ async def answered(
     if plan.asked:
         shown = len(plan.asked.citations)
         headers["x-raft-passages"] = f"{shown} of {shown + plan.passages_left_out}"
+    if plan.routes:
+        headers["x-raft-routes"] = ", ".join(f"{r.name} {r.score:.3f} of {r.threshold:.3f}" for r in plan.routes)
     if plan.ignored:
         headers["x-raft-ignored"] = ", ".join(plan.ignored)
     if asked.stream:
@@ -137,9 +141,9 @@ async def answered(
 async def _begin(server: Server, request: Request, kind: type[TextRequest], trace: Trace) -> tuple[TextRequest, Reply]:
     """The request read, searched for, and handed to the engine."""
     asked = read(kind, await admitted(server, request))
-    tenant = request.headers.get("authorization", "")
+    await up_to_date(server, asked.name)
     try:
-        work = functools.partial(server.gateway.plan, asked, tenant, _address(request), trace=trace)
+        work = functools.partial(server.gateway.plan, asked, request.state.tenant, _address(request), trace=trace)
         return asked, Reply(server, await searched(server, work), trace, streamed=asked.stream)
     except BadInput as error:
         raise ApiError(400, "The request cannot be answered as it is", code="invalid_value") from error
@@ -152,8 +156,7 @@ def _address(request: Request) -> str:
 
 
 def _spelling(server: Server) -> Callable[[int], str]:
-    tokenizer = server.loop.engine.model.tokenizer
-    return lambda token: tokenizer.decode([token], skip_special_tokens=False)
+    return server.loop.spell
 
 
 async def _whole(reply: Reply, request: Request, deadline: float) -> Completion:
@@ -177,7 +180,7 @@ def _count(server: Server, reply: Reply, completion: Completion, request_id: str
     reply.traced(completion.finish_reason)
     counts.answered += 1
     counts.prompt_tokens += reply.plan.prompt_tokens
-    counts.completion_tokens += len(completion.token_ids)
+    counts.completion_tokens += completion.new_tokens
     log_end(request_id, reply.plan.model, completion.finish_reason, began, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,15 +18,18 @@ from serving.forms.completions import CompletionForm
 from serving.forms.responses import ResponsesForm
 from serving.gateway import Gateway
 from serving.guard import Guard
+from serving.local import ROUTE, proof
 from serving.metrics import exposition
+from serving.own_question import own_question
 from serving.pages.routes import add_pages
 from serving.schema import ChatRequest, CompletionRequest, ResponsesRequest
 from serving.state import Server
+from serving.tenants import Key
 
 STUCK_SECONDS = 120.0  # a step that takes longer means that the server is not healthy
 
 
-def create_app(server: Server, hosts: list[str], keys: list[str]) -> FastAPI:
+def create_app(server: Server, hosts: list[str], keys: Sequence[Key | str]) -> FastAPI:
     """The application; `hosts` and `keys` as in `Guard`."""
     app = FastAPI(title="raft", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.server = server
@@ -49,9 +53,10 @@ def create_app(server: Server, hosts: list[str], keys: list[str]) -> FastAPI:
         return JSONResponse(ApiError(500, "The server failed on this request", code="server_error").body(), 500)
 
     @app.get("/health")
-    async def health() -> JSONResponse:
+    async def health(challenge: str = "") -> JSONResponse:
         alive = server.loop.alive(STUCK_SECONDS)
-        return JSONResponse({"status": "ok" if alive else "stuck"}, 200 if alive else 503)
+        proven = {"proof": proof(server.nonce, challenge)} if challenge else {}
+        return JSONResponse({"status": "ok" if alive else "stuck", **proven}, 200 if alive else 503)
 
     @app.get("/ready")
     async def ready() -> JSONResponse:
@@ -71,8 +76,8 @@ def create_app(server: Server, hosts: list[str], keys: list[str]) -> FastAPI:
         return _card(gateway, name)
 
     @app.get("/v1/passages/{domain}/{chunk_id:path}")
-    async def passage(domain: str, chunk_id: str) -> dict[str, Any]:
-        shown = gateway.passage(domain, chunk_id)
+    async def passage(request: Request, domain: str, chunk_id: str) -> dict[str, Any]:
+        shown = gateway.passage(domain, chunk_id, request.state.tenant)
         if shown is None:
             raise ApiError(404, "No such passage", code="not_found")
         return shown
@@ -93,12 +98,19 @@ def create_app(server: Server, hosts: list[str], keys: list[str]) -> FastAPI:
     async def embeddings(request: Request) -> JSONResponse:
         return await embedded(server, request)
 
+    @app.post(ROUTE, response_model=None)
+    async def ask(request: Request) -> StreamingResponse:
+        return await own_question(server, request)
+
+    accepted = [*keys, Key(server.nonce)] if keys else []
     add_pages(app, server, keyed=bool(keys))
-    app.add_middleware(Guard, hosts=hosts, keys=keys, max_bytes=server.limits.max_bytes)
+    app.add_middleware(Guard, hosts=hosts, keys=accepted, max_bytes=server.limits.max_bytes)
     return app
 
 
 def _card(gateway: Gateway, name: str) -> dict[str, Any]:
     parent = {} if name == "base" else {"parent": "base"}
-    common = {"object": "model", "created": gateway.created, "owned_by": "raft", "root": gateway.fingerprint(name)}
-    return {"id": name, **common, **parent, "max_model_len": gateway.longest}
+    standing = gateway.standing(name)
+    root = gateway.fingerprint(standing.get("version", name))
+    common = {"object": "model", "created": gateway.created, "owned_by": "raft", "root": root}
+    return {"id": name, **common, **parent, **standing, "max_model_len": gateway.longest}

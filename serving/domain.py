@@ -28,12 +28,23 @@ RESERVED = ("base", "auto", "mix")
 """Names that mean something else than an adapter."""
 
 
+class NotReady(BadInput):
+    """A version cannot be used yet, or not at the moment: asking again later may help."""
+
+
 @dataclass(frozen=True)
 class ServedVersion:
-    """One version of an adapter: its id as answers name it (`faq@3`), and its folder."""
+    """One version of an adapter.
+
+    Attributes:
+        id: as answers name it (`faq@3`).
+        folder: of its files.
+        records: folder of the records that it was trained on; None where they are not known.
+    """
 
     id: str
     folder: Path
+    records: Path | None = None
 
     @functools.cached_property
     def contract(self) -> Mapping[str, Any]:
@@ -52,13 +63,18 @@ class Domain:
     Attributes:
         name: of the adapter.
         retriever: over the domain's passages.
-        find: the version of a number, or the one in use for None; `BadInput` where there is none.
+        find: the version of a number, or the one that is promoted for None, quickly; `BadInput` where there is none.
+        index: key of the index that it searches.
+        renewed: the retriever to be used from now on, and its index, where documents were changed or forgotten since it
+            was asked last, else None; None for documents that stay as they are.
         feedback: where what people say about its answers is kept; None keeps nothing.
     """
 
     name: str
     retriever: Retriever
     find: Callable[[int | None], ServedVersion]
+    index: str = ""
+    renewed: Callable[[], tuple[Retriever, str] | None] | None = None
     feedback: FeedbackLog | None = None
 
     @functools.cached_property
@@ -110,7 +126,10 @@ class Prompts:
 
     def tokenizer(self, contract: Mapping[str, Any] | None = None) -> Tokenizer:
         """The tokenizer of a contract, or the base's own."""
-        chat = chat_of(contract) if contract is not None else self._chat
+        return self.told(chat_of(contract) if contract is not None else self._chat)
+
+    def told(self, chat: Mapping[str, Any]) -> Tokenizer:
+        """The tokenizer whose chat template is told this."""
         key = json.dumps(chat, sort_keys=True)
         if key not in self._loaded:
             self._loaded[key] = Tokenizer.load(self._base, **chat)
@@ -127,6 +146,6 @@ def fitting(asked: Asked, tokenizer: Tokenizer, room: int) -> tuple[Asked, list[
         asked = dataclasses.replace(asked, citations=asked.citations[:-1])
 
 
-def ask_domain(domain: Domain, version: ServedVersion, question: str) -> Asked:
-    """The question with its passages, as the version was trained."""
-    return put(question, domain.retriever, version.template, version.contract)
+def ask_domain(domain: Domain, version: ServedVersion, question: str, where: Mapping[str, Any] | None = None) -> Asked:
+    """The question with its passages, as the version was trained; only of those that pass the filter."""
+    return put(question, domain.retriever, version.template, version.contract, where=where)

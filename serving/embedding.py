@@ -10,8 +10,8 @@ import numpy as np
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
-from serving.admission import admitted, gone, log_end, searched, too_slow
-from serving.errors import ApiError
+from serving.admission import admitted, gone, log_end, searched
+from serving.errors import ApiError, too_slow
 from serving.forms.embeddings import embeddings
 from serving.schema import EmbeddingsRequest, read
 from serving.state import Server

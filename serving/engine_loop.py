@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from jora_engine.generation.batching import Engine
@@ -31,6 +33,7 @@ class EngineLoop:
         self.last_step = time.monotonic()
         self._work = threading.Event()
         self._stopping = False
+        self._probes: deque[tuple[str, Future[None]]] = deque()
         self._thread = threading.Thread(target=self._run, name="raft-engine", daemon=True)
 
     def start(self) -> None:
@@ -42,6 +45,8 @@ class EngineLoop:
         self._work.set()
         if self._thread.is_alive():
             self._thread.join()
+        while self._probes:
+            self._probes.popleft()[1].cancel()
 
     def submit(
         self, request: Request, on_text: Callable[[str], None] | None, on_done: Callable[[Job], None] | None
@@ -56,10 +61,43 @@ class EngineLoop:
         self.engine.cancel(job)
         self._work.set()
 
+    def unload(self, name: str) -> None:
+        """See `Engine.unload`; an engine at rest frees slot and chunks at once too."""
+        self.engine.unload(name)
+        self._work.set()
+
+    def forget_prompts(self) -> None:
+        """Has the engine drop every prompt it remembers, before its next step."""
+        self.engine.forget_prompts()
+        self._work.set()
+
+    def probe(self, name: str) -> None:
+        """See `Engine.probe`; in the engine's thread between two steps, once a slot is free for it. Waits for it.
+
+        Raises:
+            BadInput: the adapter does not pass.
+            CancelledError: the server ends.
+        """
+        if not self._thread.is_alive():
+            self.engine.probe(name)
+            return
+        done: Future[None] = Future()
+        self._probes.append((name, done))
+        self._work.set()
+        done.result()
+
     def alive(self, seconds: float) -> bool:
         """Whether the thread runs, and has not been inside one step for longer than so many seconds."""
         idle = not self.engine.running() and not self.engine.pending()
         return self._thread.is_alive() and (idle or time.monotonic() - self.last_step < seconds)
+
+    def pending(self) -> int:
+        """Requests that wait for a row."""
+        return self.engine.pending()
+
+    def spell(self, token: int) -> str:
+        """The text of a token."""
+        return self.engine.model.tokenizer.decode([token], skip_special_tokens=False)
 
     def figures(self) -> dict[str, Any]:
         return self.engine.figures()
@@ -69,9 +107,19 @@ class EngineLoop:
             self._work.wait()
             self._work.clear()
             self.last_step = time.monotonic()
-            while not self._stopping and self._step():
+            while not self._stopping and (self._step() or self._probes):
+                self._answer_probes()
                 self.last_step = time.monotonic()
         self.engine.clear()
+
+    def _answer_probes(self) -> None:
+        while self._probes and self.engine.slots.has_room:
+            name, done = self._probes.popleft()
+            try:
+                self.engine.probe(name)
+                done.set_result(None)
+            except Exception as error:  # noqa: BLE001  it is for the one who waits
+                done.set_exception(error)
 
     def _step(self) -> bool:
         try:

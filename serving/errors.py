@@ -40,6 +40,34 @@ def no_model(name: str, reason: str = "") -> ApiError:
     return ApiError(404, message, code="model_not_found", param="model")
 
 
+def broken_adapter(name: str) -> ApiError:
+    """The error for an adapter that cannot be used; asking again helps nobody."""
+    message = f"The adapter {name[:80]} cannot be used; the server's log says why"
+    headers = {"x-should-retry": "false"}
+    return ApiError(400, message, code="adapter_broken", param="model", headers=headers)
+
+
+def not_for_this_key() -> ApiError:
+    """The error for a key whose filter names fields that a domain's documents do not have."""
+    return ApiError(403, "This key may not search this model", code="key_not_allowed", param="model")
+
+
+def other_version(why: str) -> ApiError:
+    """The error for a question that this server would answer otherwise than it is meant."""
+    return ApiError(409, why, code="other_version")
+
+
+def too_slow() -> ApiError:
+    """The error of a request whose deadline has passed."""
+    return ApiError(504, "The answer took longer than this server allows", code="timeout")
+
+
+def not_ready(name: str) -> ApiError:
+    """The error for an adapter that is not on the server that generates yet; asking again later may help."""
+    message = f"The adapter {name[:80]} is not ready on the server that generates"
+    return ApiError(503, message, code="not_ready", headers={"Retry-After": "5"})
+
+
 def busy(seconds: int) -> ApiError:
     """The error for a full queue."""
     return ApiError(429, "The queue is full", code="rate_limit_exceeded", headers={"Retry-After": str(seconds)})

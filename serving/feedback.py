@@ -19,6 +19,7 @@ from serving.admission import json_of
 from serving.errors import ApiError
 from serving.gateway import Gateway
 from serving.schema import read
+from serving.tenants import Tenant
 from tasks.adapters.feedback import Feedback, FeedbackLog, Shown
 
 log = logging.getLogger("raft.serving")
@@ -47,11 +48,11 @@ class FeedbackRequest(BaseModel):
 async def keep_feedback(gateway: Gateway, request: Request) -> dict[str, Any]:
     """Keeps what a request says, and answers with the id under which it can be reviewed."""
     said = read(FeedbackRequest, await json_of(request))
-    entry = await run_in_threadpool(_kept, gateway, said)
+    entry = await run_in_threadpool(_kept, gateway, said, request.state.tenant)
     return {"id": entry.id, "state": "pending"}
 
 
-def _kept(gateway: Gateway, said: FeedbackRequest) -> Feedback:
+def _kept(gateway: Gateway, said: FeedbackRequest, tenant: Tenant) -> Feedback:
     gateway.check(said.model)
     name, slash, _ = said.model.partition("/")
     domain = gateway.domains.get(name.partition("@")[0])
@@ -60,7 +61,7 @@ def _kept(gateway: Gateway, said: FeedbackRequest) -> Feedback:
     if domain.feedback is None:
         raise ApiError(404, "This server keeps no feedback", code="not_found")
     chunks = [domain.retriever.chunks.get(id) for id in dict.fromkeys(said.passages)]
-    if None in chunks:
+    if not all(chunk is not None and tenant.may_see(domain.retriever, chunk.id) for chunk in chunks):
         raise ApiError(400, "passages: no such passage", code="invalid_value", param="passages")
     shown = [Shown(chunk_id=c.id, source=c.source, text=c.text) for c in chunks if c is not None]
     quotes = [quote for quote in said.quotes if any(_holds(passage.text, quote) for passage in shown)]

@@ -4,7 +4,8 @@
 is the question; system messages and earlier turns have no place in what was trained and are left out by name. `name@3`
 is version 3. `name/base` is the base alone with the same prompt over the same passages, to compare the adapter with.
 `name/raw` and `base` take all messages, or the prompt to be continued, as they are and search nothing. What a chat page
-asks on its own (a title, tags, follow-up questions) is no question about the documents and goes to the base.
+asks on its own (a title, tags, follow-up questions) is no question about the documents and goes to the base. `auto` and
+`mix` leave the choice of adapters to `serving.routing`.
 """
 
 from __future__ import annotations
@@ -13,32 +14,41 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote as url_quote
 
+from data.prompting.contract import template_from_contract
 from data.prompting.copying import QuoteCopier, TokenBytes
 from jora_engine.files.tokenizer import Tokenizer
-from jora_engine.generation.adapter_memory import AdapterMemory
+from jora_engine.generation.adapter_memory import AdapterMemory, PreparedAdapter
 from jora_engine.generation.requests import Request
 from raft_errors import BadInput
+from serving.asking import Asking
 from serving.content import Content, finished, growing, shown_passages, source_of
-from serving.domain import Domain, Prompts, ServedVersion, ask_domain, fitting
-from serving.errors import ApiError, no_model
+from serving.domain import RESERVED, Domain, NotReady, Prompts, ServedVersion, ask_domain, fitting
+from serving.errors import ApiError, broken_adapter, no_model, not_for_this_key, not_ready, other_version
+from serving.routing import Route, Router, mixed_model
 from serving.schema import ChatRequest, CompletionRequest, Sources, TextRequest
 from serving.telemetry import SILENT, Trace
-from tasks.runtime.asking import Asked
+from serving.tenants import ANYBODY, Tenant
+from serving.versions import BrokenAdapter, Versions, key_of
+from tasks.runtime.asking import Asked, put
 
 if TYPE_CHECKING:
     from jora_engine.generation.batching import Engine
     from retrieval.embedding.embedder import Embedder
+    from serving.engine_loop import EngineLoop
+    from serving.remote.loop import RemoteLoop
 
 log = logging.getLogger("raft.serving")
 
+ENDINGS = ("raw", "base")  # of a model's name, behind a slash
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
-BROKEN = {"x-should-retry": "false"}
+NO_ROUTES = "no domain here is searched by vectors, by which one could be chosen"
+NO_MIX = "this server makes no room for mixtures (serve.mix)"
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Plan:
         ignored: parts of the request that have no place in the contract; `retrieval` where a chat page's own prompt
             went to the base.
         sources: where the citations are to stand beside `annotations`.
+        routes: the domains that `auto` or `mix` looked at, the nearest first.
     """
 
     model: str
@@ -62,12 +73,13 @@ class Plan:
     passages_left_out: int = 0
     passage_url: str = ""
     sources: Sources = "annotations"
+    routes: tuple[Route, ...] = ()
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def shown(self) -> tuple[dict[str, Any], ...]:
         """What a page shows before the text: the passages, where it asks for them."""
-        return shown_passages(self.asked) if self.asked and self.sources == "passages" else ()
+        return shown_passages(self.asked, self.passage_url) if self.asked and self.sources == "passages" else ()
 
     def settled(self, text: str) -> str:
         """The content that stands fast while a text grows; of an answer that may be withheld, nothing does."""
@@ -90,6 +102,7 @@ class Gateway:
         fingerprint: stands for engine, dtype and base.
         sources: where citations stand unless a request says otherwise.
         absent: domains that are not served, with the reason.
+        router: for `auto` and `mix`; None = there are no such models.
     """
 
     def __init__(
@@ -102,12 +115,16 @@ class Gateway:
         fingerprint: str,
         sources: Sources = "annotations",
         absent: Mapping[str, str] | None = None,
+        router: Router | None = None,
     ) -> None:
+        self.router = router
         self.domains, self.longest = dict(domains), longest
         self.absent = dict(absent or {})
         self._sources = sources
         self._prompts = Prompts(base, chat)
         self._adapters = adapters
+        self.versions = Versions(adapters)
+        self._forget_prompts: Callable[[], None] = lambda: None
         self._fingerprint = fingerprint
         self._lock = threading.Lock()
         self._reported: set[str] = set()
@@ -115,8 +132,76 @@ class Gateway:
         self.created = int(time.time())
 
     def names(self) -> list[str]:
-        """What `/v1/models` lists: the base, and each adapter by its name; versions are not listed."""
-        return ["base", *(name for name, domain in self.domains.items() if self._usable(domain))]
+        """What `/v1/models` lists: the base, each adapter by its name, and what chooses among them; no versions."""
+        usable = [name for name, domain in self.domains.items() if self._usable(domain)]
+        return ["base", *usable, *(self.router.names if self.router and usable else ())]
+
+    def connect(self, loop: EngineLoop | RemoteLoop) -> None:
+        """Says which engine serves from now on."""
+        self.versions.connect(loop)
+        self._forget_prompts = loop.forget_prompts
+
+    def behind(self, model: str) -> bool:
+        """Whether something else is promoted than a model's name means; then `follow` it, off the event loop."""
+        return any(self.versions.behind(domain) for domain in self._meant(model))
+
+    def follow(self, model: str) -> None:
+        """Brings what is promoted under a model's name into use, if it can be used."""
+        for domain in self._meant(model):
+            self.versions.follow(domain)
+
+    def _meant(self, model: str) -> list[Domain]:
+        """The domains that may answer under a model's name."""
+        if self.router and model in self.router.names:
+            return list(self.domains.values())
+        domain = self.domains.get(model.partition("/")[0])
+        return [] if domain is None else [domain]
+
+    def look(self) -> None:
+        """Follows what is promoted, and what the documents are by now."""
+        for name, domain in list(self.domains.items()):
+            if self.versions.behind(domain):
+                self.versions.follow(domain)
+            try:
+                renewed = domain.renewed() if domain.renewed else None
+            except Exception:
+                log.exception("the new documents of %s cannot be searched; the old ones are", name)
+                continue
+            if renewed is not None:
+                retriever, index = renewed
+                self.domains[name] = replace(domain, retriever=retriever, index=index)
+                self._forget_prompts()
+        self.versions.tidy()
+
+    def ask(self, asking: Asking) -> tuple[Asked, Tokenizer, PreparedAdapter | None]:
+        """The passages, the tokenizer and the adapter for a question of this user's own; blocks.
+
+        Raises:
+            ApiError: another adapter or index is in use than the one that is meant, or the prompt does not fit.
+        """
+        domain = self.domains.get(asking.domain)
+        if domain is None or domain.index != asking.index:
+            raise other_version("it searches another index than the one that is built")
+        adapter = None
+        if asking.adapter is not None:
+            version = self.versions.resolve(domain, None)
+            if str(version.folder.resolve()) != asking.adapter:
+                raise other_version(f"{version.id} is in use there, and another adapter is meant")
+            adapter = self.versions.prepared(version)
+        template = template_from_contract(asking.contract)
+        asked = put(asking.question, domain.retriever, template, asking.contract, k=asking.k, where=asking.where)
+        tokenizer = self._prompts.told(asking.chat)
+        prompt = tokenizer.apply_chat_template(asked.messages(), add_generation_prompt=True)
+        if asked.citations and len(prompt) + asking.max_tokens > self.longest:
+            raise other_version(f"prompt and answer may have {self.longest} tokens there")
+        return asked, tokenizer, adapter
+
+    def standing(self, model: str) -> dict[str, str]:
+        """What a model's name means at the moment: `version`, and `refused`, a promoted version that cannot be used."""
+        domain = model.partition("/")[0].partition("@")[0]
+        version, refusal = self.versions.in_use(domain), self.versions.refusals.get(domain)
+        refused = {"refused": refusal.version.id} if refusal and refusal.version else {}
+        return ({"version": version.id} if version else {}) | refused
 
     def prepare(self) -> tuple[int, dict[str, str]]:
         """Reads and checks the adapters in use, so that none is listed that cannot be used.
@@ -127,41 +212,42 @@ class Gateway:
         rank, broken = 0, {}
         for name, domain in self.domains.items():
             try:
-                key = self._registered(domain.find(None))
-                rank = max(rank, self._adapters.get(key).rank if key else 0)
-            except ApiError as error:
-                broken[name] = str(error.__cause__)
+                version = self.versions.resolve(domain, None)
+                rank = max(rank, self.versions.prepared(version).rank)
             except BadInput as error:
                 broken[name] = str(error)
         return rank, broken
 
-    def probe(self, engine: Engine) -> dict[str, str]:
+    def probe(self, engine: Engine | RemoteLoop) -> dict[str, str]:
         """Has the engine answer through each adapter in use, while it serves nobody yet; one that changes nothing is
         not listed.
 
         Returns:
             By domain why its adapter cannot be used.
         """
-        broken = {}
-        for name, domain in self.domains.items():
-            if self._usable(domain) and (key := self._registered(domain.find(None))):
-                try:
-                    engine.probe(key)
-                except BadInput as error:
-                    broken[name] = str(error)
-        return broken
+        return self.versions.check(engine.probe, self.domains)
+
+    def prepare_routes(self) -> None:
+        """Makes the profiles of the versions in use, so that the first question to `auto` does not wait for them."""
+        if self.router:
+            self._routes(self.router, "a question", ANYBODY)
 
     def check(self, name: str) -> None:
         """Raises `ApiError` where no model can be asked for by that name."""
-        self._resolved(name)
+        if self.router is None or name not in self.router.names:
+            self._resolved(name)
 
     def fingerprint(self, model: str) -> str:
         """Changes with the engine, the base and the adapter's version."""
         return "fp_" + hashlib.sha256(f"{self._fingerprint} {model}".encode()).hexdigest()[:16]
 
-    def passage(self, domain: str, chunk_id: str) -> dict[str, Any] | None:
-        """A passage by its id: where it stands in its document, and what stands around it there."""
-        place = self.domains[domain].place(chunk_id) if domain in self.domains else None
+    def passage(self, domain: str, chunk_id: str, tenant: Tenant = ANYBODY) -> dict[str, Any] | None:
+        """A passage by its id, if the tenant may see it: where it stands in its document, and what stands around it
+        there, as far as the tenant may see that too."""
+        own = self.domains.get(domain)
+        if own is None or not tenant.may_see(own.retriever, chunk_id):
+            return None
+        place = own.place(chunk_id, lambda other: tenant.may_see(own.retriever, other))
         if place is None:
             return None
         chunk, before, after = place
@@ -182,38 +268,105 @@ class Gateway:
             raise ApiError(400, message, code="unsupported", param="model")
         return cast("Embedder", embedder)
 
-    def plan(self, request: TextRequest, tenant: str = "", address: str = "", trace: Trace = SILENT) -> Plan:
+    def plan(self, request: TextRequest, tenant: Tenant = ANYBODY, address: str = "", trace: Trace = SILENT) -> Plan:
         """Searches, renders and encodes; blocks, so call it off the event loop.
 
         Args:
+            tenant: whose filter binds the search.
             address: of this server as the client calls it, for links to passages.
 
         Raises:
             ApiError: the model does not exist or cannot be used, or the request does not fit.
         """
-        domain, version, ending = self._resolved(request.name)
         question = request.question
+        if self.router and request.name in self.router.names:
+            return self._routed(self.router, request, tenant, address, trace)
+        domain, version, ending = self._resolved(request.name)
         if domain and ending != "raw" and isinstance(request, ChatRequest) and is_page_task(question or ""):
-            return self._unsearched(request, None, tenant, ("retrieval",))
+            return self._unsearched(request, None, tenant.id, ("retrieval",))
         if domain is None or version is None or ending == "raw":
-            return self._unsearched(request, version, tenant)
-        adapter = self._registered(version)
+            return self._unsearched(request, version, tenant.id)
+        if ending == "base":
+            return self._searched(request, domain, version, None, f"{version.id}/base", tenant, address, trace)
+        return self._searched(request, domain, version, self._registered(version), version.id, tenant, address, trace)
+
+    def _routed(self, router: Router, request: TextRequest, tenant: Tenant, address: str, trace: Trace) -> Plan:
+        """The plan of a request that leaves the choice to the server: by its question, one domain's or several ones'
+        adapters over the nearest domain's passages; the base where it fits no domain."""
+        question = request.question
+        if isinstance(request, ChatRequest) and is_page_task(question or ""):
+            return self._unsearched(request, None, tenant.id, ("retrieval",))
+        if not (question or "").strip():
+            raise self._no_question(request)
+        assert question is not None
+        with trace.part("route"):
+            routes = tuple(self._routes(router, question, tenant))
+        fitting_routes = [route for route in routes if route.fits]
+        if not fitting_routes:
+            return replace(self._unsearched(request, None, tenant.id), routes=routes)
+        best = fitting_routes[0]
+        weights = router.weights(fitting_routes) if request.name == "mix" else {best.name: 1.0}
+        parts = {route.name: route.version for route in fitting_routes if route.name in weights}
+        adapters = {name: self._registered(version) for name, version in parts.items()}
+        adapter = adapters[best.name]
+        if len(parts) > 1:
+            adapter = self._composed({key_of(version): weights[name] for name, version in parts.items()})
+        model = mixed_model({version.id: weights[name] for name, version in parts.items()})
+        domain = self.domains[best.name]
+        plan = self._searched(request, domain, best.version, adapter, model, tenant, address, trace)
+        return replace(plan, routes=routes)
+
+    def _routes(self, router: Router, question: str, tenant: Tenant) -> list[Route]:
+        """The domains that can answer and whose documents may be seen, nearest first."""
+        versions = {
+            name: self.versions.resolve(domain, None)
+            for name, domain in self.domains.items()
+            if self._usable(domain) and tenant.may_search(domain.retriever)
+        }
+        return router.routes(question, versions)
+
+    def _composed(self, weights: Mapping[str, float]) -> PreparedAdapter:
+        """A mixture of adapters that are registered under these names, read and with room for it."""
+        try:
+            return self._adapters.get(self._adapters.compose(weights))
+        except BadInput as error:
+            message = f"These adapters cannot be mixed here: {error.what}"
+            headers = {"x-should-retry": "false"}
+            raise ApiError(400, message, code="unsupported", param="model", headers=headers) from error
+
+    def _searched(
+        self,
+        request: TextRequest,
+        domain: Domain,
+        version: ServedVersion,
+        adapter: PreparedAdapter | None,
+        model: str,
+        tenant: Tenant,
+        address: str,
+        trace: Trace,
+    ) -> Plan:
+        """The plan of a question to a domain: its passages in the version's prompt.
+
+        Args:
+            adapter: that answers, None for the base; model: its name in the answer.
+        """
+        question = request.question
         if request.scored is not None:
             raise ApiError(400, f"logprobs: of {domain.name}/raw only", code="unsupported", param="logprobs")
         if not (question or "").strip():
-            message = "The last message must be the user's question"
-            raise ApiError(400, message, code="invalid_value", param=request.text_field)
+            raise self._no_question(request)
         assert question is not None
+        if not tenant.may_search(domain.retriever):
+            raise not_for_this_key()
         with trace.part("retrieve"):
-            whole = ask_domain(domain, version, question)
-        if ending == "base":
-            # no adapter, and no promise of citations, which was calibrated for the adapter's
-            adapter, whole = None, replace(whole, citing={})
+            whole = ask_domain(domain, version, question, tenant.where)
+        if adapter is None:
+            whole = replace(whole, citing={})  # what is promised of citations was calibrated for the adapter's
         tokenizer = self._prompts.tokenizer(version.contract)
         room = self.longest - (request.new_tokens or DEFAULT_TOKENS)
         asked, prompt = fitting(whole, tokenizer, room)
         plan = Plan(
-            f"{version.id}/base" if ending == "base" else version.id,
+            model,
             None,
             len(prompt),
             asked,
@@ -223,14 +376,14 @@ class Gateway:
             request.sources or self._sources,
         )
         if asked.citations:
-            return replace(plan, request=self._request(request, prompt, adapter, tenant, asked, tokenizer))
+            return replace(plan, request=self._request(request, prompt, adapter, tenant.id, asked, tokenizer))
         if len(prompt) > room:
             raise self._too_long(len(prompt), request)
         return plan
 
     def _usable(self, domain: Domain) -> bool:
         try:
-            return _key(domain.find(None)) not in self._adapters.broken
+            return bool(self.versions.resolve(domain, None))
         except BadInput:
             return False
 
@@ -258,35 +411,30 @@ class Gateway:
         domain = self.domains.get(stem)
         if stem in self.absent:
             raise no_model(name, self.absent[stem])
-        if (
-            domain is None
-            or (slash and end not in ("raw", "base"))
-            or (at and not (number.isascii() and number.isdigit()))
-        ):
+        if name in RESERVED:
+            raise no_model(name, NO_MIX if self.router else NO_ROUTES)
+        if domain is None or (slash and end not in ENDINGS) or (at and not (number.isascii() and number.isdigit())):
             raise no_model(name)
         try:
-            return domain, domain.find(int(number) if at else None), end
+            return domain, self.versions.resolve(domain, int(number) if at else None), end
+        except BrokenAdapter as error:
+            raise broken_adapter(stem) from error
+        except NotReady as error:
+            raise not_ready(stem) from error
         except BadInput as error:
             raise no_model(name) from error
 
-    def _registered(self, version: ServedVersion | None) -> str | None:
-        """The version's name in the engine, its adapter read and checked."""
+    def _registered(self, version: ServedVersion | None) -> PreparedAdapter | None:
+        """The version's adapter, read and checked: of a request that holds it whatever is promoted meanwhile."""
         if version is None:
             return None
-        name = _key(version)
-        with self._lock:
-            if name not in self._adapters.names():
-                self._adapters.register(name, version.folder)
         try:
-            self._adapters.get(name)
-            version.template  # noqa: B018  reads the contract
-        except (BadInput, OSError, KeyError, ValueError) as error:
-            if name not in self._reported:
-                self._reported.add(name)
+            return self.versions.prepared(version)
+        except BrokenAdapter as error:
+            if version.id not in self._reported:
+                self._reported.add(version.id)
                 log.warning("the adapter %s cannot be used: %s", version.id, error)
-            message = f"The adapter {version.id} cannot be used; the server's log says why"
-            raise ApiError(400, message, code="adapter_broken", param="model", headers=BROKEN) from error
-        return name
+            raise broken_adapter(version.id) from error
 
     def _encoded(self, tokenizer: Tokenizer, messages: list[dict[str, str]], request: TextRequest) -> list[int]:
         try:
@@ -299,7 +447,7 @@ class Gateway:
         self,
         request: TextRequest,
         prompt: list[int],
-        adapter: str | None,
+        adapter: PreparedAdapter | None,
         tenant: str,
         asked: Asked | None = None,
         tokenizer: Tokenizer | None = None,
@@ -331,6 +479,10 @@ class Gateway:
             allowed=allowed,
         )
 
+    def _no_question(self, request: TextRequest) -> ApiError:
+        message = "The last message must be the user's question"
+        return ApiError(400, message, code="invalid_value", param=request.text_field)
+
     def _too_long(self, tokens: int, request: TextRequest) -> ApiError:
         message = (
             f"The prompt has {tokens} tokens and {request.new_tokens or 1} are to follow; this server's limit is "
@@ -346,8 +498,3 @@ def is_page_task(text: str) -> bool:
     if not text.startswith("### Task:"):
         return False
     return any(-1 < text.find(f"<{part}>") < text.rfind(f"</{part}>") for part in ("chat_history", "text"))
-
-
-def _key(version: ServedVersion) -> str:
-    """A version's name in the engine: that of its folder too, since what the last run made has one id every time."""
-    return f"{version.id} {version.folder}"

@@ -6,14 +6,14 @@ there too. Nothing here reads a body; how long it may be is counted while others
 
 from __future__ import annotations
 
-import hmac
 import json
 import re
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from serving.errors import ApiError
+from serving.tenants import ANYBODY, Key, Keys, Tenant
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OPEN = ("/health", "/ready")  # probes: they have no key, come by an address and not by a name, and are told nothing
@@ -35,13 +35,13 @@ class Guard:
 
     Args:
         hosts: names by which the server may be called.
-        keys: accepted keys; none means that no key is asked for.
+        keys: accepted keys; none means that no key is asked for. Whose a request is stands in its state as `tenant`.
         max_bytes: of a body.
     """
 
-    def __init__(self, app: Any, hosts: Collection[str], keys: Collection[str], max_bytes: int) -> None:
+    def __init__(self, app: Any, hosts: Collection[str], keys: Sequence[Key | str], max_bytes: int) -> None:
         self._app, self._hosts, self._max_bytes = app, frozenset(hosts), max_bytes
-        self._keys = [key.encode() for key in keys]
+        self._keys = Keys(keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,15 +49,16 @@ class Guard:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            self._check(scope, headers)
+            tenant = self._check(scope, headers)
         except ApiError as error:
             await _answer(send, error)
             return
-        await self._app(scope, self._counted(receive), send)
+        own = {**scope, "state": {**scope.get("state", {}), "tenant": tenant}}
+        await self._app(own, self._counted(receive), send)
 
-    def _check(self, scope: Scope, headers: dict[str, str]) -> None:
+    def _check(self, scope: Scope, headers: dict[str, str]) -> Tenant:
         if scope["method"] == "GET" and scope["path"] in OPEN:
-            return
+            return ANYBODY
         if host_of(headers.get("host", "")) not in self._hosts:
             raise ApiError(400, "This server is not known under that host name", code="invalid_host")
         origin = headers.get("origin")
@@ -68,8 +69,9 @@ class Guard:
         writes = scope["method"] not in ("GET", "HEAD", "OPTIONS")
         if writes and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             raise ApiError(403, "Requests from pages of other sites are refused", code="invalid_origin")
-        keyless = scope["method"] == "GET" and KEYLESS.fullmatch(scope["path"])
-        if self._keys and not keyless and not self._known(headers.get("authorization", "")):
+        if scope["method"] == "GET" and KEYLESS.fullmatch(scope["path"]):
+            return ANYBODY
+        if (tenant := self._keys.tenant(headers.get("authorization", ""))) is None:
             raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
         if scope["method"] in ("POST", "PUT", "PATCH"):
             if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
@@ -77,13 +79,7 @@ class Guard:
             length = headers.get("content-length", "0")
             if not length.isdigit() or int(length) > self._max_bytes:
                 raise self._too_long()
-
-    def _known(self, authorization: str) -> bool:
-        kind, _, key = authorization.partition(" ")
-        given = key.strip().encode("utf-8", "surrogateescape")
-        # every key is compared, in constant time, so that the time tells nothing about them
-        same = [hmac.compare_digest(given, known) for known in self._keys]
-        return kind.lower() == "bearer" and any(same)
+        return tenant
 
     def _too_long(self) -> ApiError:
         return ApiError(413, f"The body is longer than {self._max_bytes} bytes", code="request_too_large")

@@ -39,6 +39,28 @@ class _Figures:
         yield GaugeMetricFamily("raft_adapter_slots_held", "Slots that hold an adapter", value=slots["held"])
         yield GaugeMetricFamily("raft_adapters_in_memory", "Adapters in memory", value=adapters.get("in_memory", 0))
         yield GaugeMetricFamily("raft_adapters_broken", "Adapters refused", value=len(adapters.get("broken", ())))
+        gateway = self._server.gateway
+        yield CounterMetricFamily(
+            "raft_promotions", "Versions that came into use since the start", value=gateway.versions.switches
+        )
+        labels = ["adapter", "version"]
+        uses = GaugeMetricFamily("raft_version_in_use", "1 for the version that a name means", labels=labels)
+        words = "1 for a promoted version that cannot be used, while the one before serves on"
+        refused = GaugeMetricFamily("raft_version_refused", words, labels=labels)
+        for name in gateway.domains:
+            standing = gateway.standing(name)
+            for family, key in ((uses, "version"), (refused, "refused")):
+                if key in standing:
+                    family.add_metric([name, standing[key]], 1)
+        yield uses
+        yield refused
+        if "remote" in figures:
+            there = GaugeMetricFamily(
+                "raft_remote_adapter", "1 for the state of an adapter on the other server", labels=["adapter", "state"]
+            )
+            for name, one in figures["remote"].items():
+                there.add_metric([name, one["state"]], 1)
+            yield there
         yield GaugeMetricFamily("raft_prefix_bytes", "Bytes of cached prompt chunks", value=prefixes.get("bytes", 0))
         for name, key in (("queried", "asked_tokens"), ("hit", "hit_tokens")):
             words = f"Prompt tokens {'looked up in' if name == 'queried' else 'taken from'} the prefix cache"

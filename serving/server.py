@@ -12,7 +12,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 
@@ -20,6 +20,8 @@ from raft_errors import BadInput
 from serving.app import create_app
 from serving.guard import LOOPBACK
 from serving.state import Server
+from serving.tenants import Key
+from serving.watch import Watch
 
 log = logging.getLogger("raft.serving")
 
@@ -30,7 +32,7 @@ def is_loopback(host: str) -> bool:
     return host in LOOPBACK
 
 
-def require_keys(host: str, keys: list[str]) -> None:
+def require_keys(host: str, keys: Sequence[Key | str]) -> None:
     """Raises `BadInput` where others could reach the server and no key is asked for."""
     if not is_loopback(host) and not keys:
         raise BadInput(
@@ -45,7 +47,7 @@ def run_server(
     host: str,
     port: int,
     *,
-    keys: list[str],
+    keys: Sequence[Key | str],
     hosts: list[str],
     warm: Callable[[], None],
     say: Callable[[str], None],
@@ -69,6 +71,8 @@ def run_server(
             raise BadInput(f"{host}:{port} cannot be used ({error.strerror})", do="give another --port") from error
         warm()
         server.loop.start()
+        watch = Watch(server.gateway)
+        watch.start()
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}"
 
@@ -79,6 +83,7 @@ def run_server(
         try:
             asyncio.run(_run(app, server, listening, begin))
         finally:
+            watch.stop()
             server.loop.stop()
             server.searches.shutdown(wait=False, cancel_futures=True)
 

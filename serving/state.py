@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from serving.engine_loop import EngineLoop
 from serving.gateway import Gateway
+from serving.remote.loop import RemoteLoop
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -53,19 +55,24 @@ class Server:
         ready: whether requests are taken; false while it starts and drains.
         searching: requests that wait for a search or vectors.
         tracer: of OpenTelemetry; None for no spans.
+        nonce: a secret between the server and programs of its own user (`serving.local`).
     """
 
     gateway: Gateway
-    loop: EngineLoop
+    loop: EngineLoop | RemoteLoop
     limits: Limits = field(default_factory=Limits)
     ready: bool = False
     searching: int = 0
     counts: Counts = field(default_factory=Counts)
     tracer: Tracer | None = None
+    nonce: str = field(default_factory=lambda: secrets.token_hex(24))
     searches: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="raft-search")
     )
 
+    def __post_init__(self) -> None:
+        self.gateway.connect(self.loop)
+
     def waiting(self) -> int:
         """Requests that wait for a search or a row."""
-        return self.searching + self.loop.engine.pending()
+        return self.searching + self.loop.pending()

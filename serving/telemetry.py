@@ -106,7 +106,8 @@ class Trace:
     def _engine(self, job: Job) -> None:
         """Spans of a job by its own times: waiting for a row, its prompt, its tokens."""
         times = job.times
-        made: dict[str, Value] = {"gen_ai.usage.output_tokens": len(job.made)}
+        count = job.completion.new_tokens if job.completion else len(job.made)
+        made: dict[str, Value] = {"gen_ai.usage.output_tokens": count}
         prompt: dict[str, Value] = {
             "gen_ai.usage.input_tokens": len(job.request.prompt),
             "raft.cached_tokens": job.cached_tokens,

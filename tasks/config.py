@@ -35,6 +35,7 @@ from tasks.questions import QuestionsConfig
 from tasks.records import RecordsConfig
 from tasks.replay import ReplayConfig
 from tasks.retrieval import RetrievalConfig
+from tasks.serve import ServeConfig
 from tasks.splits import SplitsConfig
 from tasks.store.access import GROUP, PRIVATE
 from tasks.train import TrainSection
@@ -110,6 +111,7 @@ class RunConfig(Section):
     export: ExportConfig = setting(ExportConfig(), "PEFT folder and merged model")
     evaluate: EvaluateConfig = setting(EvaluateConfig(), "Base against adapter")
     ask: AskConfig = setting(AskConfig(), "How the finished adapter is asked")
+    serve: ServeConfig = setting(ServeConfig(), "raft serve: who generates, and how adapters are chosen")
     retrain: RetrainConfig = setting(RetrainConfig(), "raft retrain, when a changed corpus is trained on")
     replay: ReplayConfig = setting(ReplayConfig(), "raft retrain, what a warm start is trained on")
     gate: GateConfig = setting(GateConfig(), "raft retrain, when a new adapter takes the place of the one in use")

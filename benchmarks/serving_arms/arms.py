@@ -13,6 +13,7 @@ from typing import Any
 
 from serving_arms.load import Ask, Block, alike, in_turn, per_cpu, rates, ratio, s_lora
 from serving_arms.own import Own, make_adapters
+from serving_arms.promotion import Promotions
 from serving_arms.rivals import Rival
 from serving_arms.soak import COPIES, Soak
 
@@ -47,6 +48,7 @@ class Sizes:
     llama_cpp: tuple[int, int]
     prefix: int  # questions
     soak: tuple[int, int]  # requests, cycles of load and unload
+    promotion: tuple[int, int]  # promotions and rollbacks, how many of them by command
 
 
 WHOLE = Sizes(
@@ -68,6 +70,7 @@ WHOLE = Sizes(
     llama_cpp=(8, 32),
     prefix=12,
     soak=(20_000, 500),
+    promotion=(100, 12),
 )
 QUICK = Sizes(
     tiny=True,
@@ -88,6 +91,7 @@ QUICK = Sizes(
     llama_cpp=(1, 8),
     prefix=2,
     soak=(240, 12),
+    promotion=(12, 2),
 )
 
 
@@ -320,6 +324,25 @@ def soak_arm(bench: Bench) -> dict[str, Any]:
     return {**result, "figures": {"memory_growth": result["memory_growth"]}}
 
 
+def promotion_arm(bench: Bench) -> dict[str, Any]:
+    from data.prompting.contract import load_template, prompt_contract
+
+    extra = {"prompt": prompt_contract(load_template(), passages=2, may_refuse=True)}
+    place = bench.place / "promotion"
+    place.mkdir()
+    rank = bench.options.rank
+    adapters = make_adapters(bench.base, place / "adapters", range(COPIES), rank, extra=extra, size=0.05)
+    # in bfloat16 two sums of other order may give another word, which would be taken for another version's
+    job = {"rows": bench.options.rows, "dtype": "float32", "longest": 600, "prefix_bytes": 64 << 20}
+    return Promotions(place, bench.base, adapters, *bench.sizes.promotion, **job).run()
+
+
+def routing_arm(bench: Bench) -> dict[str, Any]:
+    from serving_arms.routing import routing
+
+    return routing(bench.options.data, bench.place, quick=bench.sizes.tiny)
+
+
 ARMS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "s_lora": lambda bench: s_lora_arm(bench, 1.0, bench.sizes.s_lora, "throughput_1000_over_5"),
     "s_lora_3": lambda bench: s_lora_arm(bench, 0.3, bench.sizes.s_lora_3, "throughput_1000_over_5_skewed"),
@@ -330,4 +353,12 @@ ARMS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "llama_cpp": llama_cpp_arm,
     "prefix": prefix_arm,
     "soak": soak_arm,
+    "promotion": promotion_arm,
+    "routing": routing_arm,
 }
+PARTS: dict[str, tuple[str, ...]] = {
+    "engine": tuple(name for name in ARMS if name not in ("promotion", "routing")),
+    "promotion": ("promotion",),
+    "routing": ("routing",),
+}
+"""Arms that are measured together."""

@@ -3,7 +3,7 @@
     python soak.py JOB.json      # a child of serving.py: the server
 
 Clients ask the adapter's version in use and the base, whole and streamed, send what is refused, and hang up. Every so
-many requests the next version is in use and the one before the last is unloaded. A third of the way the server is
+many requests the next version is in use, and the one before leaves. A third of the way the server is
 killed (-9) and started again. An answer must be the one that the same question got from the same version before.
 """
 
@@ -28,13 +28,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIES = 4  # adapters with numbers of their own; version n is a name for the copy n modulo this
-KEPT = 2  # versions besides the one in use that are still loaded
 QUESTIONS = [f"What is kept in house {n}, and since when?" for n in range(40)]
 
 
 def serve(job: dict[str, Any]) -> None:
     """The child: a server whose version in use stands in a file."""
-    from data.nouns import Chunk
     from jora_engine.generation.adapter_memory import AdapterMemory
     from jora_engine.generation.batching import Engine
     from jora_engine.generation.loaded import load_model
@@ -49,8 +47,32 @@ def serve(job: dict[str, Any]) -> None:
     model = load_model(base, dtype="float32")
     memory = AdapterMemory(model.config, "float32", max_bytes=job["adapter_bytes"])
     engine = Engine(model, 8, adapters=memory, adapter_rank=8, prefix_bytes=job["prefix_bytes"], chunks_between=1)
+
+    def find(number: int | None) -> ServedVersion:
+        number = int(current.read_text()) if number is None else number
+        return ServedVersion(f"faq@{number}", adapters[number % len(adapters)])
+
+    retriever = Retriever(None, None, chunks(), mode="lexical")
+    gateway = Gateway(base, {}, {"faq": Domain("faq", retriever, find)}, memory, job["longest"], "soak")
+    server = Server(gateway, EngineLoop(engine), Limits(deadline_seconds=120.0, queue=64))
+
+    run_server(
+        server,
+        "127.0.0.1",
+        job["port"],
+        keys=[],
+        hosts=[],
+        warm=lambda: None,  # the few programs that these requests need compile with the first of them
+        say=lambda address: print(address, flush=True),
+    )
+
+
+def chunks() -> list[Any]:
+    """The passages that are searched."""
+    from data.nouns import Chunk
+
     texts = [f"House {n} has held {n + 3} barrels since the year {1700 + n}." for n in range(40)]
-    chunks = [
+    return [
         Chunk(
             id=f"house-{n}",
             document_id="houses",
@@ -65,33 +87,6 @@ def serve(job: dict[str, Any]) -> None:
         )
         for n, text in enumerate(texts)
     ]
-
-    def find(number: int | None) -> ServedVersion:
-        number = int(current.read_text()) if number is None else number
-        return ServedVersion(f"faq@{number}", adapters[number % len(adapters)])
-
-    retriever = Retriever(None, None, chunks, mode="lexical")
-    gateway = Gateway(base, {}, {"faq": Domain("faq", retriever, find)}, memory, job["longest"], "soak")
-    server = Server(gateway, EngineLoop(engine), Limits(deadline_seconds=120.0, queue=64))
-
-    def unload_old() -> None:
-        while True:
-            time.sleep(0.05)
-            newest = int(current.read_text())
-            for name in memory.names():
-                if int(name.partition(" ")[0].partition("@")[2]) < newest - KEPT:
-                    engine.unload(name)
-
-    threading.Thread(target=unload_old, daemon=True).start()
-    run_server(
-        server,
-        "127.0.0.1",
-        job["port"],
-        keys=[],
-        hosts=[],
-        warm=lambda: None,  # the few programs that these requests need compile with the first of them
-        say=lambda address: print(address, flush=True),
-    )
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -80,6 +80,42 @@ class Layout:
                 a = take(len(names), self.rank, sizes[names[0]][0])
                 places.append((group, names, a, [take(self.rank, sizes[name][1]) for name in names]))
         return places
+
+
+@dataclass(frozen=True)
+class PreparedAdapter:
+    """An adapter as the device takes it.
+
+    Attributes:
+        digest: hex sha256 over rank, layout and numbers: all that its answers depend on.
+        rank: without padding.
+        packed: `[layers, numbers]` of `layout` in the model's dtype, the scale in B.
+    """
+
+    digest: str
+    rank: int
+    layout: Layout
+    packed: np.ndarray = field(compare=False)  # the digest stands for it
+
+    @property
+    def bytes(self) -> int:
+        return self.packed.nbytes
+
+    @property
+    def adds(self) -> bool:
+        """Whether it can change anything: A and B of some module are not 0."""
+        return any(a.any() and b.any() for a, b in self.layout.factors(self.packed).values())
+
+    def in_layout(self, layout: Layout) -> np.ndarray:
+        """`packed` for a layout with room for more; the array itself where the layouts are one."""
+        if layout == self.layout:
+            return self.packed
+        packed = np.zeros((layout.layers, layout.numbers), self.packed.dtype)
+        places = layout.factors(packed)
+        for name, factors in self.layout.factors(self.packed).items():
+            for place, factor in zip(places[name], factors, strict=True):
+                place[:, : self.layout.rank] = factor
+        return packed
 
 
 def layout_for(config: ModelConfig, rank: int, names: Collection[str]) -> Layout:

@@ -1,15 +1,18 @@
 """Adapters by name on their way from disk to the device: read and checked once, then kept in memory up to a bound.
 
 An adapter is registered, in memory, or in a slot: three sets with three limits. One that cannot be used is refused by
-name with its reason, which is remembered, and the others are not touched by it.
+name with its reason, which is remembered, and the others are not touched by it. A mixture of registered ones is an
+adapter like the others, and goes with its parts.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +20,9 @@ import numpy as np
 
 from jora_engine.adapters.peft_folder import read_factors
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.generation.adapter_layout import Layout, layout_for
+from jora_engine.generation.adapter_layout import PreparedAdapter, layout_for
+from jora_engine.generation.adapter_mixture import mixed
 from raft_errors import BadInput, RaftError
-
-
-@dataclass(frozen=True)
-class PreparedAdapter:
-    """An adapter as the device takes it.
-
-    Attributes:
-        digest: hex sha256 over rank, layout and numbers: all that its answers depend on.
-        rank: without padding.
-        packed: `[layers, numbers]` of `layout` in the model's dtype, the scale in B.
-    """
-
-    digest: str
-    rank: int
-    layout: Layout
-    packed: np.ndarray
-
-    @property
-    def bytes(self) -> int:
-        return self.packed.nbytes
-
-    @property
-    def adds(self) -> bool:
-        """Whether it can change anything: A and B of some module are not 0."""
-        return any(a.any() and b.any() for a, b in self.layout.factors(self.packed).values())
-
-    def in_layout(self, layout: Layout) -> np.ndarray:
-        """`packed` for a layout with room for more; the array itself where the layouts are one."""
-        if layout == self.layout:
-            return self.packed
-        packed = np.zeros((layout.layers, layout.numbers), self.packed.dtype)
-        places = layout.factors(packed)
-        for name, factors in self.layout.factors(self.packed).items():
-            for place, factor in zip(places[name], factors, strict=True):
-                place[:, : self.layout.rank] = factor
-        return packed
 
 
 def prepare_adapter(folder: Path, config: ModelConfig, dtype: str, base_digest: str | None = None) -> PreparedAdapter:
@@ -83,6 +51,10 @@ def unknown_adapter(name: str) -> BadInput:
 class AdapterMemory:
     """The adapters that requests may name. Safe to use from several threads.
 
+    Args:
+        mixed_rank: largest rank of a mixture; None = `max_rank`. It must not be above what the slots are made for, or a
+            mixture makes them anew.
+
     Attributes:
         broken: reason by name of those that could not be used.
         asked, hits: how often an adapter was wanted, and was in memory.
@@ -95,19 +67,21 @@ class AdapterMemory:
         *,
         max_bytes: int = 1 << 30,
         max_rank: int = 64,
+        mixed_rank: int | None = None,
         base_digest: str | None = None,
     ) -> None:
-        self.max_bytes, self.max_rank = max_bytes, max_rank
+        self.max_bytes, self.max_rank, self.mixed_rank = max_bytes, max_rank, mixed_rank
         self.broken: dict[str, BadInput] = {}
         self.asked = self.hits = 0
         self._config, self._dtype, self._base_digest = config, dtype, base_digest
         self._folders: dict[str, Path] = {}
+        self._mixtures: dict[str, tuple[tuple[str, float], ...]] = {}
         self._ready: OrderedDict[str, PreparedAdapter] = OrderedDict()
         self._digests: dict[str, str] = {}  # of all that were read and are registered, in memory or not
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
-        """All that are registered, broken ones included."""
+        """All that are registered, broken ones included and mixtures not."""
         with self._lock:
             return list(self._folders)
 
@@ -115,8 +89,37 @@ class AdapterMemory:
         """Makes a name mean a folder, from the next request on; nothing is read yet. An old reason is forgotten."""
         with self._lock:
             self._folders[name] = folder
-            self.broken.pop(name, None)
-            self._ready.pop(name, None)
+            for old in (name, *self._with(name)):
+                self.broken.pop(old, None)
+                self._ready.pop(old, None)
+
+    def compose(self, weights: Mapping[str, float]) -> str:
+        """Makes a name mean registered adapters added up with these weights (`adapter_mixture.mixed`).
+
+        Returns:
+            The name, the same for the same parts and weights; it is forgotten with any of its parts.
+
+        Raises:
+            BadInput: a part is unknown, or a weight is not above 0.
+        """
+        parts = tuple(sorted((name, float(weight)) for name, weight in weights.items()))
+        if not parts or not all(math.isfinite(weight) and weight > 0 for _, weight in parts):
+            raise BadInput("a mixture of adapters needs parts", expected="weights above 0", do="correct the weights")
+        name = f"mix {json.dumps(parts)}"
+        with self._lock:
+            for part, _ in parts:
+                if part not in self._folders:
+                    raise unknown_adapter(part)
+            self._mixtures[name] = parts
+        return name
+
+    def mixtures_with(self, name: str) -> list[str]:
+        """The mixtures that an adapter is part of."""
+        with self._lock:
+            return self._with(name)
+
+    def _with(self, name: str) -> list[str]:
+        return [mixture for mixture, parts in self._mixtures.items() if name in dict(parts)]
 
     def remove(self, name: str) -> str | None:
         """Forgets a name and frees its memory; rows that use the adapter keep it in their slot.
@@ -125,9 +128,14 @@ class AdapterMemory:
             The digest of what was read under that name last.
         """
         with self._lock:
-            for of in (self._folders, self._ready, self.broken):
+            for of in (self._folders, self._mixtures, self._ready, self.broken):
                 of.pop(name, None)
             return self._digests.pop(name, None)
+
+    def ranks(self) -> list[int]:
+        """Of the adapters in memory, the smallest first."""
+        with self._lock:
+            return sorted(adapter.rank for name, adapter in self._ready.items() if name in self._folders)
 
     def refuse(self, name: str, error: BadInput) -> None:
         """Remembers a registered adapter as broken, for this reason."""
@@ -137,9 +145,14 @@ class AdapterMemory:
                 self._ready.pop(name, None)
 
     def registered(self, name: str) -> bool:
-        """Whether the name means an adapter, broken or not."""
+        """Whether the name means an adapter or a mixture, broken or not."""
         with self._lock:
-            return name in self._folders
+            return name in self._folders or name in self._mixtures
+
+    def digests(self) -> set[str]:
+        """Of all registered adapters that were read, in memory or not."""
+        with self._lock:
+            return set(self._digests.values())
 
     def get(self, name: str) -> PreparedAdapter:
         """The adapter of a name, from memory or from disk.
@@ -155,9 +168,13 @@ class AdapterMemory:
                 return self._ready[name]
             if name in self.broken:
                 raise self.broken[name]
-            if name not in self._folders:
+            parts = self._mixtures.get(name)
+            if parts is None and name not in self._folders:
                 raise unknown_adapter(name)
-            folder = self._folders[name]
+            folder = self._folders.get(name)
+        if parts is not None:
+            return self._keep(name, self._mixed(parts), self._mixtures, parts)
+        assert folder is not None
         try:
             adapter = self._read(name, folder)
         except BadInput as error:
@@ -165,13 +182,30 @@ class AdapterMemory:
                 if self._folders.get(name) == folder:
                     self.broken[name] = error
             raise
+        return self._keep(name, adapter, self._folders, folder)
+
+    def _keep(self, name: str, adapter: PreparedAdapter, of: Mapping[str, Any], meaning: Any) -> PreparedAdapter:
+        """The adapter, put into memory if its name still means what was read."""
         with self._lock:
-            if self._folders.get(name) == folder:
+            if of.get(name) == meaning:
                 self._ready[name] = adapter
                 self._digests[name] = adapter.digest
                 while sum(one.bytes for one in self._ready.values()) > self.max_bytes and len(self._ready) > 1:
                     self._ready.popitem(last=False)
         return adapter
+
+    def _mixed(self, parts: tuple[tuple[str, float], ...]) -> PreparedAdapter:
+        adapters = [(self.get(part), weight) for part, weight in parts]
+        ranks = [adapter.rank for adapter, _ in adapters]
+        limit = self.max_rank if self.mixed_rank is None else self.mixed_rank
+        if sum(ranks) > limit:
+            raise BadInput(
+                f"adapters of the ranks {' + '.join(map(str, ranks))} have rank {sum(ranks)} together, which is above "
+                f"the limit of {limit}",
+                expected=f"parts of at most {limit} in all",
+                do="mix fewer adapters, or raise the limit, at the cost of memory and time for every request",
+            )
+        return mixed(adapters, self._config)
 
     def _read(self, name: str, folder: Path) -> PreparedAdapter:
         try:
@@ -195,6 +229,7 @@ class AdapterMemory:
             ready = [one.bytes for one in self._ready.values()]
             return {
                 "registered": len(self._folders),
+                "mixtures": len(self._mixtures),
                 "in_memory": len(ready),
                 "bytes": sum(ready),
                 "broken": sorted(self.broken),

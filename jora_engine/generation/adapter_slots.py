@@ -17,8 +17,7 @@ from jax import lax
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.parameters import linear_layers
-from jora_engine.generation.adapter_layout import Layout, layout_for
-from jora_engine.generation.adapter_memory import PreparedAdapter
+from jora_engine.generation.adapter_layout import Layout, PreparedAdapter, layout_for
 from jora_engine.model.lora import Slotted
 from jora_engine.model.ops_cpu import from_bits, to_bits
 
@@ -54,6 +53,11 @@ class AdapterSlots:
     def rank(self) -> int:
         """Of the slots, padded."""
         return self.layout.rank if self.layout else 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether an adapter can be put into a slot: one is empty, or nobody uses what is in it."""
+        return len(self._held) < self.count - 1 or any(not self.users[slot] for slot in self._held)
 
     def reserve(self, rank: int, modules: frozenset[str] | None = None) -> None:
         """Makes room for adapters of a rank on these modules (all linear layers by default), ahead of the first."""

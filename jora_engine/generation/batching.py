@@ -73,6 +73,9 @@ class Engine:
         self._cache = self._new_cache(rows, kv_cache.FIRST)
         self._unneeded = self._admitted = 0
         self._leaving: set[str] = set()  # digests of adapters that were unloaded
+        self._forgetting = False
+        self._probed: set[str] = set()  # digests of adapters that passed
+        self._base_probe: np.ndarray | None = None
         self._nothing_barred = jnp.zeros((rows, model.config.vocab_size), bool)
         self._angles_by_length = any(kind.rope and by_length(kind.rope) for kind in model.config.kinds)
 
@@ -95,13 +98,16 @@ class Engine:
             BadInput: the request cannot work, or its adapter is unknown or broken.
         """
         check_request(request, self.model.config, name)
-        adapter, memory = None, self.adapters or AdapterMemory(self.model.config, self.model.dtype)
-        if request.adapter is not None:
-            adapter = memory.get(request.adapter)
+        memory = self.adapters or AdapterMemory(self.model.config, self.model.dtype)
+        name_of = request.adapter if isinstance(request.adapter, str) else None
+        prepared = None if isinstance(request.adapter, str) else request.adapter
+        adapter = prepared if name_of is None else memory.get(name_of)
         job = Job(request, adapter, on_text, on_done)
         with self._lock:
-            if request.adapter is not None and not memory.registered(request.adapter):
-                raise unknown_adapter(request.adapter)  # unloaded while it was read
+            if name_of is not None and not memory.registered(name_of):
+                raise unknown_adapter(name_of)  # unloaded while it was read
+            if prepared and prepared.digest not in memory.digests():
+                self._leaving.add(prepared.digest)  # unloaded since it was prepared: it goes again with this request
             self._waiting.append(job)
         return job
 
@@ -110,14 +116,21 @@ class Engine:
         job.cancelled = True
 
     def unload(self, name: str) -> None:
-        """Forgets an adapter's name and its host memory at once; its slot and cached chunks go with its last row.
+        """Forgets an adapter's name and its host memory at once, and the mixtures that hold it; slots and cached chunks
+        go with their last row.
 
         Requests that were submitted before still run with it.
         """
+        if self.adapters is None:
+            return
         with self._lock:
-            digest = self.adapters.remove(name) if self.adapters else None
-            if digest is not None:
-                self._leaving.add(digest)
+            digests = [self.adapters.remove(one) for one in (*self.adapters.mixtures_with(name), name)]
+            self._leaving |= {digest for digest in digests if digest is not None}
+
+    def forget_prompts(self) -> None:
+        """Drops all cached chunks before the next step and keeps none of the requests under way, for texts that must be
+        gone."""
+        self._forgetting = True
 
     def pending(self) -> int:
         """Requests that wait for a row."""
@@ -140,7 +153,7 @@ class Engine:
         self._prefill()
         self._decode()
         with self._lock:
-            return bool(self._waiting) or any(self._rows)
+            return bool(self._waiting) or any(self._rows) or bool(self._leaving)
 
     def run(self) -> None:
         """Steps until nothing is left to do."""
@@ -155,13 +168,18 @@ class Engine:
         """
         assert self.adapters is not None
         adapter = self.adapters.get(name)
+        if adapter.digest in self._probed:
+            return
         prompt = [number % self.model.config.vocab_size for number in range(CHUNKS[0])]
-        base, own = self.logits(prompt), self.logits(prompt, name)
-        wrong = "changes nothing" if adapter.adds and np.array_equal(base, own) else ""
+        if self._base_probe is None:
+            self._base_probe = self.logits(prompt)
+        own = self.logits(prompt, name)
+        wrong = "changes nothing" if adapter.adds and np.array_equal(self._base_probe, own) else ""
         if wrong := wrong or ("" if np.isfinite(own).all() else "gives numbers that are not finite"):
             error = BadInput(f"adapter {name!r} {wrong}", expected="an adapter of this base", do="export it again")
             self.adapters.refuse(name, error)
             raise error
+        self._probed.add(adapter.digest)
 
     def clear(self) -> None:
         """Cancels everything and gives all rows back."""
@@ -242,12 +260,19 @@ class Engine:
 
     def _drop_unloaded(self) -> None:
         """Frees what unloaded adapters still hold, once no request has them."""
+        if self._forgetting and self.prefixes is not None:
+            self._forgetting = False
+            self.prefixes.forget()
+            with self._lock:
+                for job in filter(None, [*self._waiting, *self._rows]):
+                    job.kept = False
         if not self._leaving:
             return
         with self._lock:
             jobs = [*self._waiting, *self._rows]
             used = {job.adapter.digest for job in jobs if job and job.adapter}
-            gone, self._leaving = self._leaving - used, self._leaving & used
+            back = self.adapters.digests() if self.adapters else set()  # loaded again since
+            gone, self._leaving = self._leaving - used - back, (self._leaving & used) - back
         for digest in gone:
             self.slots.evict(digest)
             if self.prefixes is not None:
@@ -338,7 +363,7 @@ class Engine:
             job.cached_tokens += len(own)
             return False
         _, self._cache, chunk = self._run_chunk(self._cache, place, start, part, len(prompt), job.slot)
-        if self.prefixes is not None:
+        if self.prefixes is not None and job.kept:
             self.prefixes.put(job.parent, chunk, job.adapter.digest if job.adapter else None)
         return True
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.files.tokenizer import Tokenizer
-from jora_engine.generation.adapter_memory import PreparedAdapter
+from jora_engine.generation.adapter_layout import PreparedAdapter
 from jora_engine.generation.sampling import TOP_LOGPROBS
 from raft_errors import BadInput
 
@@ -43,6 +43,11 @@ class Completion:
     finish_reason: str
     scores: tuple[TokenScore, ...] | None = None
 
+    @property
+    def new_tokens(self) -> int:
+        """How many were generated."""
+        return len(self.token_ids)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -58,7 +63,8 @@ class Request:
         stop: strings that end the completion.
         logprobs: alternatives wanted at every token, 0 for the token's own alone, None for nothing.
         ignore_eos: whether the tokenizer's end tokens are ordinary ones.
-        adapter: name of a registered adapter, None for the base.
+        adapter: name of a registered adapter, or one that was prepared under a name which may mean another by now; None
+            for the base.
         tenant: whose prompt it is: cached prefixes are never shared between tenants.
         allowed: called with the ids made so far; the ids that may come next, or None for any. A few tokens are made
             freely, and taken back from the first that may not stand there.
@@ -74,7 +80,7 @@ class Request:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     ignore_eos: bool = False
-    adapter: str | None = None
+    adapter: str | PreparedAdapter | None = None
     tenant: str = ""
     allowed: Callable[[Sequence[int]], Collection[int] | None] | None = None
 
@@ -137,6 +143,7 @@ class Job:
         cached_tokens: tokens of the prompt that came from the prefix cache.
         completion: how it ended; None while it runs.
         error: what ended it instead.
+        kept: whether chunks of its prompt may go into the prefix cache.
     """
 
     request: Request
@@ -149,6 +156,7 @@ class Job:
     completion: Completion | None = None
     error: Exception | None = None
     cancelled: bool = False
+    kept: bool = True
     times: Times = field(default_factory=Times)
     number: int = 0  # in the order in which rows were given
     slot: int = 0

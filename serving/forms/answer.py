@@ -44,7 +44,7 @@ class Answer:
 
     @property
     def new_tokens(self) -> int:
-        return len(self.completion.token_ids)
+        return self.completion.new_tokens
 
 
 class Form(ABC, Generic[Asked]):

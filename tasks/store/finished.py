@@ -51,7 +51,7 @@ class _Runs(BaseModel):
 def finished_runs(store: Store, name: str) -> tuple[FinishedRun, ...]:
     """The finished runs of a domain that later ones do not cover, newest first; none where the file cannot be read."""
     try:
-        return _Runs.model_validate_json(read_regular(_file(store, name))).runs
+        return _Runs.model_validate_json(read_regular(file_of(store, name))).runs
     except (OSError, ValidationError):
         return ()
 
@@ -113,7 +113,8 @@ def without_root(source: str, store: Store) -> str:
     return os.path.relpath(source, store.root) if Path(source).is_absolute() else source
 
 
-def _file(store: Store, name: str) -> Path:
+def file_of(store: Store, name: str) -> Path:
+    """The file of a domain's finished runs, which is replaced when one ends."""
     return store.root / FOLDER / f"{name}.json"
 
 
@@ -123,7 +124,7 @@ def _covers(newer: FinishedRun, older: FinishedRun) -> bool:
 
 
 def _write(store: Store, name: str, runs: tuple[FinishedRun, ...]) -> str:
-    access.write_whole(_file(store, name), _Runs(runs=runs).model_dump_json(indent=1).encode() + b"\n")
+    access.write_whole(file_of(store, name), _Runs(runs=runs).model_dump_json(indent=1).encode() + b"\n")
     try:
         _link(store, name, _wanted(runs))
     except OSError as error:

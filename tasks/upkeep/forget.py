@@ -6,14 +6,17 @@ What it has touched is found by `tasks.upkeep.touched`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from data.loading.sources import expand
 from data.text.counts import counted
 from data.text.source_names import names_of
 from raft_errors import BadInput, RaftError
 from tasks.adapters.feedback import feedback_about, forget_feedback
-from tasks.adapters.registry import Registry, adapters
+from tasks.adapters.registry import Registry, adapters, now
 from tasks.ingest import IngestConfig, corpus_of
+from tasks.store.access import make_folder, write_whole
+from tasks.store.finished import FOLDER
 from tasks.store.store import Store
 from tasks.upkeep.gc import alone, remove
 from tasks.upkeep.touched import Touched
@@ -116,3 +119,11 @@ def carry_out(
         forget_feedback(store.root, touched.sources)
         if caches:
             store.drop_caches()
+        file = forgotten_file(store)
+        make_folder(file.parent)
+        write_whole(file, f"{now()}\n".encode())
+
+
+def forgotten_file(store: Store) -> Path:
+    """A file that is replaced whenever something was forgotten, for servers that hold texts in memory."""
+    return store.root / FOLDER / ".forgotten"

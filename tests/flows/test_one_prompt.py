@@ -82,7 +82,7 @@ def record():
 
 
 def test_training_evaluation_ask_smoke_test_and_export_give_the_model_the_same_ids(base, record, asked, tmp_path):
-    from flows.cli.verbs.ask import _answer
+    from serving.asking import Asking, request_of
     from tasks.adapters.smoke import _answers
     from tasks.runtime.answers import answer
     from tasks.runtime.asking import Asked
@@ -105,7 +105,16 @@ def test_training_evaluation_ask_smoke_test_and_export_give_the_model_the_same_i
     who = make_answerer(base, None, base.digest, settings, contract)
     answer(who, [record], SqliteCache(tmp_path / "items.sqlite"), lambda *_: None, "test")
     shown = Asked(QUESTION, tuple(PASSAGES), load_template(), may_refuse=True)
-    _answer(base.folder, chat_of(contract), None, shown, 4, None, False)
+    said = {
+        "domain": "d",
+        "index": "",
+        "adapter": None,
+        "contract": contract,
+        "chat": chat_of(contract),
+        "max_tokens": 4,
+    }
+    one = Asking(**said, names=["base"], question=QUESTION)
+    asked.append(request_of(one, shown, Tokenizer.load(base.folder, **one.chat), None).prompt)
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "raft.json").write_text(json.dumps({"prompt": contract}))
     _answers(base.folder, tmp_path / "adapter", [record])

@@ -21,8 +21,8 @@ def test_a_finished_run_is_served_and_a_signal_lets_streams_end(warm):
         line = process.stdout.readline()
         ready = json.loads(line or "{}")
         assert ready, process.stderr.read() if process.stderr else ""
-        base, adapter = checked(["serve"], ready)["models"]
-        assert base == "base"
+        base, adapter, auto = checked(["serve"], ready)["models"]
+        assert (base, auto) == ("base", "auto")
         question = [{"role": "user", "content": "What is the town of Elm known for?"}]
         body = {"model": adapter, "messages": question, "max_tokens": 12}
         with httpx.Client(base_url=ready["url"], timeout=600) as http:

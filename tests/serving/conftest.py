@@ -1,17 +1,13 @@
 """A server with a tiny model, two adapters of one domain and a corpus of four passages, made once."""
 
-import contextlib
-import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
-import uvicorn
-from tiny_server import CONTEXT, KEY, TEXTS, Served, make_chunk
+from tiny_server import CONTEXT, KEY, TEXTS, Served, listening, make_chunk, running
 
 from data.prompting.contract import load_template, prompt_contract
 from jora_engine.adapters.peft_folder import write_adapter
@@ -26,7 +22,6 @@ from raft_errors import BadInput
 from retrieval.embedding.embedder import Embedder
 from retrieval.index.faiss_index import build_index, open_index
 from retrieval.search import Retriever
-from serving.app import create_app
 from serving.domain import Domain, ServedVersion
 from serving.engine_loop import EngineLoop
 from serving.gateway import Gateway
@@ -98,38 +93,19 @@ def served(base, versions, engine, towns, tmp_path_factory):
         return ServedVersion("towns@1", versions[1].folder)
 
     feedback = FeedbackLog(tmp_path_factory.mktemp("project") / ".raft", "faq")
-    domains = {"faq": Domain("faq", retriever, find, feedback), "towns": Domain("towns", towns, first)}
+    domains = {"faq": Domain("faq", retriever, find, feedback=feedback), "towns": Domain("towns", towns, first)}
     absent = {"law": "the stage index is not built"}
     gateway = Gateway(base, {}, domains, engine.adapters, CONTEXT, "test", absent=absent)
     server = Server(gateway, EngineLoop(engine), Limits(deadline_seconds=3600.0, queue=16, max_bytes=20_000))
-    server.loop.start()
-    server.ready = True
-    with listening(server, []) as running:
-        yield running
-    server.loop.stop()
-
-
-@contextlib.contextmanager
-def listening(server: Server, keys: list[str]) -> Iterator[Served]:
-    """The server behind a port of its own."""
-    app = create_app(server, ["localhost", "127.0.0.1"], keys)
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        own = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-        thread = threading.Thread(target=own.run, kwargs={"sockets": [door]}, daemon=True)
-        thread.start()
-        while not own.started:
-            time.sleep(0.02)
-        yield Served(server, app, f"http://127.0.0.1:{door.getsockname()[1]}")
-        own.should_exit = True
-        thread.join(30)
+    with running(server) as own:
+        yield own
 
 
 @pytest.fixture(scope="session")
 def keyed(served) -> Iterator[Served]:
     """The same server where it asks for a key."""
-    with listening(served.server, [KEY]) as running:
-        yield running
+    with listening(served.server, [KEY]) as own:
+        yield own
 
 
 @pytest.fixture

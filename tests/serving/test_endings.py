@@ -11,7 +11,7 @@ import time
 
 import httpx
 import pytest
-from tiny_server import TEXTS, events
+from tiny_server import TEXTS, events, until
 
 from data.prompting.contract import load_template
 
@@ -33,14 +33,6 @@ def send(served, path, **values):
     connection = socket.create_connection((host, int(port)))
     connection.sendall(head.encode() + body)
     return connection
-
-
-def until(true, seconds=120.0):
-    """Waits until something is true."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("path", ROUTES)

@@ -1,11 +1,18 @@
 """What the tests of the server share beside fixtures: the corpus, a running server, the reading of a stream."""
 
+import contextlib
 import json
+import socket
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import uvicorn
+
 from data.nouns import Chunk
+from serving.app import create_app
 from serving.state import Server
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "flows"))  # for `tiny`
@@ -50,6 +57,40 @@ class Served:
                 return False
             time.sleep(0.02)
         return sum(engine.slots.users.values()) == 0
+
+
+@contextlib.contextmanager
+def running(server: Server, keys=()) -> Iterator[Served]:
+    """The server with its engine at work, on a port of its own."""
+    server.loop.start()
+    server.ready = True
+    with listening(server, keys) as own:
+        yield own
+    server.loop.stop()
+
+
+@contextlib.contextmanager
+def listening(server: Server, keys=()) -> Iterator[Served]:
+    """A further door of the server: a port of its own."""
+    app = create_app(server, ["localhost", "127.0.0.1"], list(keys))
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        own = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        thread = threading.Thread(target=own.run, kwargs={"sockets": [door]}, daemon=True)
+        thread.start()
+        while not own.started:
+            time.sleep(0.02)
+        yield Served(server, app, f"http://127.0.0.1:{door.getsockname()[1]}")
+        own.should_exit = True
+        thread.join(30)
+
+
+def until(true, seconds: float = 120.0) -> None:
+    """Waits until something is true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def events(text: str) -> list:

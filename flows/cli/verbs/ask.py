@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +13,14 @@ from data.text.shown import shown
 from flows.cli.options import ConfigOption, JsonOption, SetOption, WhereOption, where_filter
 from flows.cli.output import Terminal, emit, warn
 from flows.ready import facts, open_search, ready
-from raft_errors import BadInput
+from raft_errors import BadInput, RaftError
 
 if TYPE_CHECKING:
     from flows.run import Run
     from flows.walk import Built
-    from tasks.runtime.asking import Asked
+    from serving.asking import Asking
+
+DTYPE, ROWS = "bfloat16", 8  # in which, and with how many rows, `raft serve` computes unless it is told otherwise
 
 
 def ask(
@@ -43,8 +44,8 @@ def ask(
     json: JsonOption = False,
 ) -> None:
     """Ask the adapter: it answers from retrieved passages, with quotes that are checked against them."""
-    from data.prompting.contract import chat_of, template_from_contract
-    from tasks.runtime.asking import put
+    from data.prompting.contract import chat_of
+    from serving.asking import Asking
 
     if not question.strip():
         raise BadInput("The question is empty", expected="a question in words")
@@ -53,37 +54,47 @@ def ask(
     run, built, stale = ready(config, set_, "index" if base else "export")
     warn(stale)
     contract = _contract(run, built)
-    template = template_from_contract(contract)
-    asked = put(question, open_search(run, built), template, contract, k=k, where=where_filter(where))
-    if where and not asked.citations:
-        raise BadInput(
-            f"No passage passes --where {' '.join(where)}",
-            expected="a filter that some passage of the corpus passes",
-            do="correct the filter; `raft search` shows sources",
-        )
-    copied = bool(asked.citing.get("copy_quotes")) if copy_quotes is None else copy_quotes
-    passages = [citation.to_dict() for citation in asked.citations]
-    adapters: dict[str, Path | None] = {} if base else {"adapter": built["export"].path("adapter")}
-    if base or compare:
-        adapters["base"] = None
-    model = run.models["base"]
-    chat = chat_of(contract) if "export" in built else dict(model.chat)
+    adapter = None if base else built["export"].path("adapter")
+    asking = Asking(
+        domain=run.config.name,
+        index=built.get("index_adapted", built["index"]).key,
+        adapter=None if adapter is None else str(adapter.resolve()),
+        contract=contract,
+        chat=chat_of(contract) if "export" in built else dict(run.models["base"].chat),
+        names=["base"] if base else ["adapter", "base"] if compare else ["adapter"],
+        question=question,
+        k=k,
+        where=where_filter(where),
+        copy_quotes=copy_quotes,
+        max_tokens=max_tokens,
+    )
     out = Terminal()
-    answers = {}
-    for name, adapter in adapters.items():
-        if not asked.citations:
-            answers[name] = asked.read(asked.refusal)
-            continue
-        if not json:
-            out.print(f"[dim]{name} writes:[/dim]")
-        show = None if json else _Stream(out)
-        who = asked if adapter else dataclasses.replace(asked, citing={})  # of the base nothing is promised
-        answers[name] = _answer(model.folder, chat, adapter, who, max_tokens, show, copied)
-        if not json:
-            out.print("\n")
+    answers: dict[str, dict[str, Any]] = {}
+    passages: list[dict[str, Any]] = []
+    citing: dict[str, Any] = {}
+    show: _Stream | None = None
+    for event in _replies(run, built, asking):
+        if "passages" in event:
+            passages, citing = event["passages"], event["citing"]
+            if where and not passages:
+                raise BadInput(
+                    f"No passage passes --where {' '.join(where)}",
+                    expected="a filter that some passage of the corpus passes",
+                    do="correct the filter; `raft search` shows sources",
+                )
+        elif "answer" in event:
+            answers[event["name"]] = event["answer"]
+            if show:
+                out.print("\n")
+            show = None
+        elif not json:
+            if show is None:
+                out.print(f"[dim]{event['name']} writes:[/dim]")
+                show = _Stream(out)
+            show(event["text"])
     if json:
-        first = answers[next(iter(adapters))]
-        told = {"answers": answers, "passages": passages, **({"citing": asked.citing} if asked.citing else {})}
+        first = next(iter(answers.values()))
+        told = {"answers": answers, "passages": passages, **({"citing": citing} if citing else {})}
         emit({"ok": True, **facts(stale), "question": question, **first, **told})
         return
     for name, answer in answers.items():
@@ -96,8 +107,8 @@ def ask(
         if answer.get("withheld"):
             out.print(f"Withheld: {shown(answer['text'], lines=True)}", markup=False, style="dim")
         out.print()
-    if asked.citing:
-        out.print(_promise(asked.citing), markup=False, soft_wrap=True)
+    if citing:
+        out.print(_promise(citing), markup=False, soft_wrap=True)
     out.print("Passages shown:" if passages else "No passage was found, so no model was asked.")
     for number, passage in enumerate(passages, 1):
         page = f", page {passage['page']}" if passage["page"] else ""
@@ -139,32 +150,60 @@ class _Stream:
     def __init__(self, out: Console) -> None:
         self._out, self._printed = out, 0
 
-    def __call__(self, number: int, text: str) -> None:
+    def __call__(self, text: str) -> None:
         self._out.print(shown(text[self._printed :], lines=True), end="", markup=False, style="dim", soft_wrap=True)
         self._printed = max(self._printed, len(text))
 
 
-def _answer(
-    base: Path,
-    chat: Mapping[str, Any],
-    adapter: Path | None,
-    asked: Asked,
-    max_tokens: int,
-    show: Callable[[int, str], None] | None,
-    copy_quotes: bool,
-) -> dict[str, Any]:
-    """One model's answer, read back: final answer, quotes checked against the passages, the raw text.
+def _replies(run: Run, built: Built, asking: Asking) -> Iterator[dict[str, Any]]:
+    """The answers as they are written, by a running server of the project or by a model that is loaded now; says which
+    in one line on standard error."""
+    from serving.local import NotAnswered, ask_server, running_servers
 
-    `show` receives the text while it is being written.
-    """
-    from data.prompting.copying import QuoteCopier, TokenBytes
-    from jora_engine.generation.generator import Generator
+    say = Terminal(stderr=True)
+    why = ""
+    for server in running_servers(run.store.root, asking.domain):
+        if server.dtype != DTYPE:
+            why = f"; the server on {server.url} computes in {server.dtype}"
+            continue
+        events = ask_server(server, asking)
+        try:
+            first = next(events)
+        except NotAnswered as error:
+            why = f"; not from the server on {server.url}: {error}"
+            continue
+        say.print(f"answered by the server on {server.url}", style="dim", markup=False, soft_wrap=True)
+        yield first
+        try:
+            yield from events
+        except ConnectionError as error:
+            raise RaftError(str(error), do="ask again") from error
+        return
+    say.print(f"answered by a model loaded for this question{why}", style="dim", markup=False, soft_wrap=True)
+    yield from _own_replies(run, built, asking)
 
-    generator = Generator(base, adapter=adapter, chat=chat)
-    prompt = generator.tokenizer.apply_chat_template(asked.messages(), add_generation_prompt=True)
-    constrain = None
-    if copy_quotes:
-        copier = QuoteCopier(TokenBytes(generator.tokenizer.token_bytes()), asked.template, asked.texts)
-        constrain = lambda _, ids: copier.allowed(ids)  # noqa: E731
-    text = generator.generate([prompt], max_new_tokens=max_tokens, constrain=constrain, on_text=show)[0].text
-    return asked.read(text)
+
+def _own_replies(run: Run, built: Built, asking: Asking) -> Iterator[dict[str, Any]]:
+    """The answers of a model that is loaded for them, by the engine that serves."""
+    from data.prompting.contract import template_from_contract
+    from jora_engine.files.tokenizer import Tokenizer
+    from jora_engine.generation.adapter_memory import prepare_adapter
+    from jora_engine.generation.batching import Engine
+    from jora_engine.generation.loaded import load_model
+    from serving.asking import replies
+    from serving.engine_loop import EngineLoop
+    from tasks.runtime.asking import put
+
+    template = template_from_contract(asking.contract)
+    retriever = open_search(run, built)
+    asked = put(asking.question, retriever, template, asking.contract, k=asking.k, where=asking.where)
+    base = run.models["base"].folder
+    tokenizer = Tokenizer.load(base, **asking.chat)
+    model = load_model(base, dtype=DTYPE, chat=asking.chat)
+    adapter = prepare_adapter(Path(asking.adapter), model.config, DTYPE) if asking.adapter else None
+    loop = EngineLoop(Engine(model, ROWS))
+    loop.start()
+    try:
+        yield from replies(asking, asked, tokenizer, adapter, loop)
+    finally:
+        loop.stop()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, cast, get_args
@@ -14,8 +17,8 @@ from flows.cli.options import ConfigArgument, JsonOption, SetOption
 from flows.cli.output import Terminal, emit, warn
 from flows.domains import is_domains_file, read_domains
 from flows.offers import Offer, offer, offers
-from flows.ready import NotBuilt, command_of, open_search
-from raft_errors import BadInput
+from flows.ready import NotBuilt, command_of
+from raft_errors import BadInput, RaftError
 from tasks.config import load_config
 
 
@@ -24,7 +27,7 @@ def serve(
     only: Annotated[list[str] | None, typer.Option(help="Of a file of domains this one; may be repeated")] = None,
     host: Annotated[str, typer.Option(help="Address; others than loopback demand --keys")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = a free one")] = 8000,
-    keys: Annotated[Path | None, typer.Option(help="File with API keys, one a line")] = None,
+    keys: Annotated[Path | None, typer.Option(help="File with API keys, one a line, or YAML with filters")] = None,
     name: Annotated[list[str] | None, typer.Option(help="Host name of this server; may be repeated")] = None,
     rows: Annotated[int, typer.Option(min=1, max=128, help="Requests answered side by side")] = 8,
     context: Annotated[int, typer.Option(min=128, max=131072, help="Tokens of prompt and answer together")] = 2048,
@@ -42,6 +45,7 @@ def serve(
 ) -> None:
     """Serve adapters behind the OpenAI API: retrieval, their prompt, checked citations."""
     from serving.schema import Sources
+    from serving.tenants import Tenant, read_keys
 
     for option, value, known in (
         ("dtype", dtype, ("bfloat16", "float32")),
@@ -68,27 +72,40 @@ def serve(
     from jora_engine.generation.compiles import watch_compiles
     from jora_engine.generation.decode import STEPS
     from jora_engine.generation.loaded import load_model
-    from serving.domain import Domain
     from serving.engine_loop import EngineLoop
     from serving.gateway import Gateway
+    from serving.local import Announcement, announced
+    from serving.remote.loop import RemoteLoop
+    from serving.remote.opening import open_remote
+    from serving.routing import Router, shared_embedder
     from serving.state import Limits, Server
-    from tasks.adapters.feedback import FeedbackLog
+    from tasks.serve import one_for_all
 
     base = next(iter(served.values())).run.models["base"]
+    section = one_for_all({key: one.run.config.serve for key, one in served.items()})
     out = Terminal(stderr=True)
-    out.print(f"loading {base.name}")
     watch_compiles()
     digest = model_digest(base.folder)
-    model = load_model(base.folder, dtype=dtype, base_digest=digest, chat=base.chat)
-    memory = AdapterMemory(model.config, dtype, max_bytes=adapter_memory << 20, max_rank=max_rank, base_digest=digest)
-    domains = {
-        key: Domain(
-            key, open_search(one.run, one.built), one.find, FeedbackLog(one.run.store.root, one.run.config.name)
-        )
-        for key, one in served.items()
-    }
-    longest = min(context, model.config.longest_sequence) - STEPS
-    fingerprint = hashlib.sha256(f"{digest} {dtype}".encode()).hexdigest()
+    memory: AdapterMemory
+    if section.engine == "openai":
+        roots = [one.run.store.root for one in served.values()]
+        room = {"rows": rows, "max_rank": max_rank, "adapter_bytes": adapter_memory << 20}
+        remote, most = open_remote(section, base.folder, base.chat, roots, base_digest=digest, **room)
+        memory = remote.adapters
+        out.print(f"{remote.remote.where} generates")
+    else:
+        out.print(f"loading {base.name}")
+        model = load_model(base.folder, dtype=dtype, base_digest=digest, chat=base.chat)
+        most, bytes_ = model.config.longest_sequence, adapter_memory << 20
+        memory = AdapterMemory(model.config, dtype, max_bytes=bytes_, max_rank=max_rank, base_digest=digest)
+    domains = {key: one.domain() for key, one in served.items()}
+    for key in accepted:
+        Tenant(where=key.where).check(domain.retriever for domain in domains.values())
+    embedder = shared_embedder([domain.retriever.embedder for domain in domains.values()])
+    profiles = next(iter(served.values())).run.store.cache("routing")
+    router = Router(embedder, profiles, miss=section.auto_miss, most=section.mix) if embedder else None
+    longest = min(context, most) - STEPS
+    fingerprint = hashlib.sha256(f"{digest} {dtype} {section.kind if section.url else ''}".encode()).hexdigest()
     gateway = Gateway(
         base.folder,
         base.chat,
@@ -99,36 +116,66 @@ def serve(
         cast(Sources, sources),
         # what a client is told holds no path
         {key: why.what if isinstance(why, NotBuilt) else "see the server's log" for key, why in absent.items()},
+        router,
     )
     rank, broken = gateway.prepare()
     if not rank:
         raise BadInput(f"No adapter can be used ({'; '.join(broken.values())})", do="build or promote another version")
     for name_, reason_ in broken.items():
         warn(f"{name_} is not listed: {reason_}")
-    engine = Engine(model, rows, adapters=memory, adapter_rank=rank, prefix_bytes=prefix_memory << 20, chunks_between=1)
-    server = Server(gateway, EngineLoop(engine), Limits(float(deadline), queue), tracer=tracer)
+    loop: EngineLoop | RemoteLoop
+    if section.engine == "openai":
+        loop = remote
+    else:
+        memory.mixed_rank = sum(memory.ranks()[-section.mix :]) if section.mix else 0
+        slot_rank, prefix_bytes = max(rank, memory.mixed_rank), prefix_memory << 20
+        loop = EngineLoop(
+            Engine(model, rows, adapters=memory, adapter_rank=slot_rank, prefix_bytes=prefix_bytes, chunks_between=1)
+        )
+    stores: dict[Path, tuple[str, ...]] = {}
+    # `raft ask` is to say what it would say by itself, which another server's arithmetic does not promise
+    for key_, one in served.items() if section.engine == "own" else ():
+        stores[one.run.store.root] = (*stores.get(one.run.store.root, ()), key_)
+    server = Server(gateway, loop, Limits(float(deadline), queue), tracer=tracer)
+
+    told = contextlib.ExitStack()
 
     def say(url: str) -> None:
+        near = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        for store, names in stores.items():
+            own = Announcement(near, socket.gethostname(), os.getpid(), server.nonce, names, dtype)
+            try:
+                told.enter_context(announced(store, own))
+            except (OSError, RaftError) as error:
+                warn(f"raft ask will not find this server ({error})")
         if json:
             reasons = {key: str(why) for key, why in absent.items()}
             emit({"ok": True, "url": f"{url}/v1", "models": gateway.names(), "absent": reasons})
         out.print(f"serving {', '.join(gateway.names())} on {url}/v1, and a page to ask on {url}/", soft_wrap=True)
 
     def warm() -> None:
-        out.print("compiling")
-        engine.warm(longest)
-        for name_, reason_ in gateway.probe(engine).items():
+        if isinstance(loop, RemoteLoop):
+            out.print("bringing the adapters there")
+            loop.bring([*memory.names()])
+            unusable = gateway.probe(loop)
+        else:
+            out.print("compiling")
+            loop.engine.warm(longest)
+            unusable = gateway.probe(loop.engine)
+        for name_, reason_ in unusable.items():
             warn(f"{name_} is not listed: {reason_}")
+        gateway.prepare_routes()
 
-    run_server(
-        server,
-        host,
-        port,
-        keys=accepted,
-        hosts=name or [],
-        warm=warm,
-        say=say,
-    )
+    with told:
+        run_server(
+            server,
+            host,
+            port,
+            keys=accepted,
+            hosts=name or [],
+            warm=warm,
+            say=say,
+        )
 
 
 def offered(
@@ -143,21 +190,3 @@ def offered(
     if overrides:
         raise BadInput("--set is for one configuration", do=f"write it under `common` or a domain of {config}")
     return offers(read_domains(config, only or []), lambda name, stage: f"raft domains {config} --only {name}")
-
-
-def read_keys(file: Path | None) -> list[str]:
-    """The keys of a file: one a line, `#` begins a remark."""
-    if file is None:
-        return []
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"--keys {file} cannot be read", expected="a text file with one key a line") from error
-    keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys or min(map(len, keys)) < 16:
-        raise BadInput(
-            f"--keys {file} holds " + ("a key that is too short" if keys else "no key"),
-            expected="keys of at least 16 characters",
-            do="make one with: openssl rand -hex 24",
-        )
-    return keys

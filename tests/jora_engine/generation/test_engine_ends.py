@@ -174,16 +174,58 @@ def test_an_unloaded_adapter_leaves_memory_slot_and_prefixes_with_its_last_row(m
         engine.submit(dataclasses.replace(LONG, adapter="eight"))
     engine.step()
     assert digest in engine.slots.digests().values(), "rows still use it"
+    kept = len(engine.prefixes)
     engine.run()
     assert {job.completion.finish_reason for job in (running, base, *waiting)} == {"length"}
-    kept = len(engine.prefixes)
-    answers(engine, [Request((9, 9), 1)])
-    assert digest not in engine.slots.digests().values()
+    assert digest not in engine.slots.digests().values(), "it leaves by itself, whether or not others come"
     assert 0 < len(engine.prefixes) < kept
     memory.register("eight", adapter_folders["eight"])
     again = engine.submit(dataclasses.replace(LONG, prompt=tuple(range(3, 60)), adapter="eight"))
     engine.run()
     assert (again.cached_tokens, again.completion) == (0, running.completion)
+
+
+def test_a_request_that_holds_its_adapter_runs_after_an_unload_and_leaves_nothing(model, memory):
+    engine = make_engine(model, memory, prefix_bytes=1 << 20)
+    request = dataclasses.replace(LONG, prompt=tuple(range(3, 60)))
+    named = engine.submit(dataclasses.replace(request, adapter="eight"))
+    held = memory.get("eight")
+    engine.run()
+    engine.unload("eight")
+    job = engine.submit(dataclasses.replace(request, adapter=held))
+    engine.step()
+    assert held.digest in engine.slots.digests().values()
+    engine.run()
+    assert job.completion == named.completion
+    assert engine.slots.digests() == {}
+    assert len(engine.prefixes) == 0
+    assert idle(engine)
+
+
+def test_an_adapter_that_is_loaded_again_before_its_last_row_ends_stays(model, memory, adapter_folders):
+    engine = make_engine(model, memory, prefix_bytes=1 << 20)
+    request = dataclasses.replace(LONG, prompt=tuple(range(3, 60)), adapter="eight")
+    engine.submit(request)
+    engine.step()
+    engine.unload("eight")
+    memory.register("again", adapter_folders["eight"])
+    digest = memory.get("again").digest
+    engine.run()
+    assert list(engine.slots.digests().values()) == [digest]
+    assert len(engine.prefixes) > 0
+
+
+def test_prompts_that_are_forgotten_do_not_come_back_with_a_request_under_way(model, memory):
+    engine = make_engine(model, memory, prefix_bytes=1 << 20)
+    request = dataclasses.replace(LONG, prompt=tuple(range(3, 73)), max_new_tokens=4)
+    answers(engine, [request])
+    assert len(engine.prefixes) > 0
+    engine.submit(dataclasses.replace(request, prompt=tuple(range(4, 74))))
+    engine.forget_prompts()
+    engine.run()
+    assert len(engine.prefixes) == engine.prefixes.bytes == 0
+    answers(engine, [request])
+    assert len(engine.prefixes) > 0
 
 
 def test_an_adapter_that_is_unloaded_while_it_is_read_is_not_brought_back(model, memory, monkeypatch):
@@ -238,6 +280,7 @@ def test_a_probe_refuses_an_adapter_that_changes_nothing(model, memory, base_fol
     memory.register("huge", make_adapter(base_folder, tmp_path / "huge", zero, 0, size=1e15))
     with pytest.raises(BadInput, match="'huge' gives numbers that are not finite"):
         engine.probe("huge")
+    engine = make_engine(model, memory)  # one that has not seen it pass
     original = type(engine.slots).acquire
     monkeypatch.setattr(type(engine.slots), "acquire", lambda self, adapter: original(self, None))
     with pytest.raises(BadInput, match="'eight' changes nothing"):

@@ -1,0 +1,69 @@
+"""`/raft/ask`: a question of `raft ask`, from the user whose server it is.
+
+It shows what clients are never shown (the raw text, where documents lie), so it takes the server's nonce alone and no
+other key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hmac
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+
+from raft_errors import BadInput, RaftError
+from serving.admission import admitted, log_end, searched, up_to_date
+from serving.asking import Asking, Event, replies
+from serving.errors import ApiError
+from serving.schema import read
+from serving.state import Server
+
+
+async def own_question(server: Server, request: Request) -> StreamingResponse:
+    """The events of `replies`, a line of JSON each."""
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), server.nonce.encode()):
+        raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
+    began, counts, request_id = time.monotonic(), server.counts, f"ask-{uuid.uuid4().hex}"
+    counts.received += 1
+    try:
+        asking = read(Asking, await admitted(server, request))
+        await up_to_date(server, asking.domain)
+        try:
+            found = await searched(server, functools.partial(server.gateway.ask, asking))
+        except BadInput as error:
+            raise ApiError(400, error.what, code="invalid_value") from error
+    except BaseException as error:
+        counts.refused += 1
+        log_end(request_id, "", "refused", began, getattr(error, "code", None))
+        raise
+    left = server.limits.deadline_seconds - (time.monotonic() - began)
+    events = replies(asking, *found, server.loop, tenant=request.state.tenant.id, seconds=max(left, 0.001))
+    return StreamingResponse(_lines(server, events, request_id, began), media_type="application/x-ndjson")
+
+
+async def _lines(server: Server, events: Iterator[Event], request_id: str, began: float) -> AsyncIterator[str]:
+    end = "aborted"
+    try:
+        while (event := await asyncio.to_thread(next, events, None)) is not None:
+            yield json.dumps(event) + "\n"
+        end = "stop"
+        yield json.dumps({"end": True}) + "\n"
+    except (ApiError, RaftError) as error:
+        told = error if isinstance(error, ApiError) else ApiError(500, "The model failed on this question")
+        yield json.dumps(told.body()) + "\n"
+    finally:
+        with contextlib.suppress(ValueError):  # it is inside its next event, on another thread, and ends by itself
+            events.close()  # type: ignore[attr-defined]
+        if end == "stop":
+            server.counts.answered += 1
+        else:
+            server.counts.aborted += 1
+        log_end(request_id, "", end, began, None)

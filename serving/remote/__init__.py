@@ -1,0 +1,1 @@
+"""Generation on another server (`serve.engine: openai`): retrieval, prompts, citations and routing stay here."""
