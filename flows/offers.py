@@ -13,6 +13,7 @@ from flows.ready import NotBuilt, Stale, command_of, open_search, ready_of
 from flows.run import Run
 from flows.walk import Built
 from raft_errors import BadInput
+from tasks.adapters.feedback import FeedbackLog
 from tasks.adapters.registry import FILE, Registry
 from tasks.adapters.versions import Adapter
 from tasks.config import RunConfig
@@ -44,7 +45,6 @@ class Offer:
     def domain(self) -> Domain:
         """It as it is served."""
         from serving.domain import Domain
-        from tasks.adapters.feedback import FeedbackLog
 
         retriever = _search(self)
         renewed = _renewal(self, retriever)

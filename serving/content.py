@@ -80,10 +80,10 @@ def finished(text: str, asked: Asked, passage_url: str, sources: Sources = "anno
         # its page makes a source of each annotation too, and would show all of them twice
         events = tuple(event(citation, passage_url) for citation in asked.citations)
         return Content(content, tuple(annotations), events, annotated=False)
-    own = sources == "passages"
-    return Content(
-        content, tuple(annotations), (*shown_passages(asked, annotations), answer_event(reply)) if own else ()
-    )
+    events = ()
+    if sources == "passages":
+        events = (*shown_passages(asked, passage_url, annotations), answer_event(reply))
+    return Content(content, tuple(annotations), events)
 
 
 def annotation(
@@ -128,7 +128,9 @@ def event(citation: Citation, passage_url: str) -> dict[str, Any]:
     return {"type": "source", "data": source}
 
 
-def shown_passages(asked: Asked, annotations: Sequence[Mapping[str, Any]] = ()) -> tuple[dict[str, Any], ...]:
+def shown_passages(
+    asked: Asked, passage_url: str, annotations: Sequence[Mapping[str, Any]] = ()
+) -> tuple[dict[str, Any], ...]:
     """The passages of a prompt as the page of this server shows them: where each stands in its document, and its text
     in segments, each with the numbers of the quotes in it (1 = the first of the annotations)."""
     quotes = list(enumerate((one["passage"], one["quote"], one["verbatim"]) for one in annotations))
@@ -138,6 +140,7 @@ def shown_passages(asked: Asked, annotations: Sequence[Mapping[str, Any]] = ()) 
             "data": {
                 "number": number,
                 "chunk_id": citation.chunk_id,
+                "url": url_of(citation, passage_url),
                 "title": citation.title or source_of(citation),
                 "source": source_of(citation),
                 "page": citation.page,

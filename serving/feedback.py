@@ -60,9 +60,8 @@ def _kept(gateway: Gateway, said: FeedbackRequest, tenant: Tenant) -> Feedback:
         raise ApiError(400, "Feedback is taken on an adapter's answers only", code="unsupported", param="model")
     if domain.feedback is None:
         raise ApiError(404, "This server keeps no feedback", code="not_found")
-    retriever = domain.retriever
-    chunks = [retriever.chunks.get(id) for id in dict.fromkeys(said.passages)]
-    if not all(chunk and tenant.may_see(retriever, chunk.id) for chunk in chunks):
+    chunks = [domain.retriever.chunks.get(id) for id in dict.fromkeys(said.passages)]
+    if not all(chunk is not None and tenant.may_see(domain.retriever, chunk.id) for chunk in chunks):
         raise ApiError(400, "passages: no such passage", code="invalid_value", param="passages")
     shown = [Shown(chunk_id=c.id, source=c.source, text=c.text) for c in chunks if c is not None]
     quotes = [quote for quote in said.quotes if any(_holds(passage.text, quote) for passage in shown)]

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("raft.serving")
 
+ENDINGS = ("raw", "base")  # of a model's name, behind a slash
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
 NO_ROUTES = "no domain here is searched by vectors, by which one could be chosen"
 NO_MIX = "this server makes no room for mixtures (serve.mix)"
@@ -79,7 +80,7 @@ class Plan:
     @property
     def shown(self) -> tuple[dict[str, Any], ...]:
         """What a page shows before the text: the passages, where it asks for them."""
-        return shown_passages(self.asked) if self.asked and self.sources == "passages" else ()
+        return shown_passages(self.asked, self.passage_url) if self.asked and self.sources == "passages" else ()
 
     def settled(self, text: str) -> str:
         """The content that stands fast while a text grows; of an answer that may be withheld, nothing does."""
@@ -242,11 +243,11 @@ class Gateway:
         return "fp_" + hashlib.sha256(f"{self._fingerprint} {model}".encode()).hexdigest()[:16]
 
     def passage(self, domain: str, chunk_id: str, tenant: Tenant = ANYBODY) -> dict[str, Any] | None:
-        """A passage by its id, if the tenant may see it: where it stands in its document, and what the tenant may see
-        of what stands around it there."""
-        if domain not in self.domains or not tenant.may_see(self.domains[domain].retriever, chunk_id):
+        """A passage by its id, if the tenant may see it: where it stands in its document, and what stands around it
+        there, as far as the tenant may see that too."""
+        own = self.domains.get(domain)
+        if own is None or not tenant.may_see(own.retriever, chunk_id):
             return None
-        own = self.domains[domain]
         place = own.place(chunk_id, lambda other: tenant.may_see(own.retriever, other))
         if place is None:
             return None
@@ -286,8 +287,9 @@ class Gateway:
             return self._unsearched(request, None, tenant.id, ("retrieval",))
         if domain is None or version is None or ending == "raw":
             return self._unsearched(request, version, tenant.id)
-        adapter, model = (None, f"{version.id}/base") if ending == "base" else (self._registered(version), version.id)
-        return self._searched(request, domain, version, adapter, model, tenant, address, trace)
+        if ending == "base":
+            return self._searched(request, domain, version, None, f"{version.id}/base", tenant, address, trace)
+        return self._searched(request, domain, version, self._registered(version), version.id, tenant, address, trace)
 
     def _routed(self, router: Router, request: TextRequest, tenant: Tenant, address: str, trace: Trace) -> Plan:
         """The plan of a request that leaves the choice to the server: by its question, one domain's or several ones'
@@ -359,8 +361,8 @@ class Gateway:
             raise not_for_this_key()
         with trace.part("retrieve"):
             whole = ask_domain(domain, version, question, tenant.where)
-        if adapter is None:  # the promise of citations was calibrated for the adapter
-            whole = replace(whole, citing={})
+        if adapter is None:
+            whole = replace(whole, citing={})  # what is promised of citations was calibrated for the adapter's
         tokenizer = self._prompts.tokenizer(version.contract)
         room = self.longest - (request.new_tokens or DEFAULT_TOKENS)
         asked, prompt = fitting(whole, tokenizer, room)
@@ -412,11 +414,7 @@ class Gateway:
             raise no_model(name, self.absent[stem])
         if name in RESERVED:
             raise no_model(name, NO_MIX if self.router else NO_ROUTES)
-        if (
-            domain is None
-            or (slash and end not in ("raw", "base"))
-            or (at and not (number.isascii() and number.isdigit()))
-        ):
+        if domain is None or (slash and end not in ENDINGS) or (at and not (number.isascii() and number.isdigit())):
             raise no_model(name)
         try:
             return domain, self.versions.resolve(domain, int(number) if at else None), end

@@ -28,13 +28,11 @@ async function loadModels() {
   showProblem(problem, ordered.length ? "" : "No adapter is served: the server's log says why.");
 }
 
-async function begin() {
-  if (keyed) return askForKey();
-  try {
-    await loadModels();
-  } catch (error) {
-    showProblem(problem, error.message);
-  }
+let loaded = Promise.resolve(); // who asks at once waits for it
+
+function begin() {
+  if (keyed) askForKey();
+  else loaded = loadModels().catch((error) => showProblem(problem, error.message));
 }
 
 function askForKey() {
@@ -70,12 +68,20 @@ $("stop").addEventListener("click", () => abort?.abort());
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   const question = $("question").value.trim();
-  if (question && !abort) run(question, $("model").value, $("beside").checked);
+  if (question && !abort) run(question, $("beside").checked);
 });
 
-async function run(question, model, beside) {
+async function run(question, beside) {
   abort = new AbortController();
   busy(true);
+  await loaded;
+  const model = $("model").value;
+  if (!model) {
+    abort = null;
+    busy(false);
+    if (keyed) askForKey();
+    return;
+  }
   showProblem(problem, "");
   const article = new Answered(question);
   $("answers").prepend(article.element);
@@ -291,7 +297,6 @@ function placeOf(passage) {
 async function openReader(answered, number) {
   const passage = answered.passages.get(number);
   if (!passage) return;
-  const domain = answered.model.split("/")[0].split("@")[0];
   $("reader-title").textContent = passage.title;
   const where = [passage.source !== passage.title ? passage.source : "", placeOf(passage)];
   where.push(`characters ${passage.span[0]} to ${passage.span[1]}`);
@@ -300,8 +305,7 @@ async function openReader(answered, number) {
   $("reader-text").replaceChildren(own);
   if (!$("reader").open) $("reader").showModal();
   try {
-    const path = `/v1/passages/${encodeURIComponent(domain)}/${encodeURIComponent(passage.chunk_id)}`;
-    const around = await (await api(path)).json();
+    const around = await (await api(new URL(passage.url).pathname)).json(); // on this page's own server
     if (around.headings?.length) $("reader-place").textContent += ` · ${around.headings.join(" › ")}`;
     own.before(el("div", { class: "around" }, around.before));
     own.after(el("div", { class: "around" }, around.after));

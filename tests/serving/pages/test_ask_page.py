@@ -1,6 +1,7 @@
 """The page in a real browser: asked by keyboard, streamed, its quotes opened at their place, on any screen."""
 
 import dataclasses
+import time
 
 import pytest
 from tiny_server import KEY, TEXTS
@@ -96,6 +97,15 @@ def test_the_models_are_those_of_the_api_and_the_base_stands_beside_on_request(v
     assert "without the adapter" in page.locator(".side").nth(1).inner_text()
     posted = [r.post_data_json["model"] for r in one.requests if r.url.endswith("/v1/chat/completions")]
     assert posted == ["faq", "faq@2/base"]
+
+
+def test_who_asks_before_the_models_are_known_is_answered_all_the_same(visit, prompter, served, monkeypatch):
+    prompter.says("At nine.")
+    names = served.server.gateway.names
+    monkeypatch.setattr(served.server.gateway, "names", lambda: time.sleep(1) or names())
+    one = visit()
+    one.ask(QUESTION)
+    one.page.get_by_text("At nine.", exact=True).first.wait_for()
 
 
 def test_automatic_is_offered_first_where_the_server_can_choose(visit, prompter, served, monkeypatch):

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from tiny_server import TEXTS, events
+from tiny_server import TEXTS, events, listening
 
 from data.prompting.contract import CitedQuote, load_template, render_output
 from serving.pages import ground
 from serving.schema import ChatRequest, read
+from serving.tenants import Key
 
 FILES = Path(ground.__file__).parent
 QUESTION = [{"role": "user", "content": "When is the north door locked, and when are the keys rotated?"}]
@@ -177,6 +178,19 @@ def test_other_feedback_is_refused_and_nothing_is_kept(http, feedback, change, s
     assert answer.status_code == status, answer.text
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert feedback() == []
+
+
+def test_a_key_with_a_filter_can_neither_open_nor_name_what_it_may_not_see(served, feedback):
+    key = Key("a-key-with-a-filter-0123", {"title": "Keys"})
+    with listening(served.server, [key]) as door, httpx.Client(base_url=door.url) as http:
+        http.headers["authorization"] = f"Bearer {key.text}"
+        assert http.get("/v1/passages/faq/keys-0").status_code == 200
+        assert http.get("/v1/passages/faq/doors-0").status_code == 404
+        assert http.post("/pages/feedback", json=SAID).status_code == 400
+        assert feedback() == []
+        assert http.post("/pages/feedback", json={**SAID, "passages": ["keys-0"]}).status_code == 200
+    (entry,) = feedback()
+    assert entry.feedback.quotes == ()  # it stands in the other passage
 
 
 @pytest.mark.parametrize(
