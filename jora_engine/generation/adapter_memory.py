@@ -117,24 +117,21 @@ class AdapterMemory:
             self._mixtures[name] = parts
         return name
 
-    def mixtures_with(self, name: str) -> list[str]:
-        """The mixtures that an adapter is part of."""
-        with self._lock:
-            return self._with(name)
-
     def _with(self, name: str) -> list[str]:
         return [mixture for mixture, parts in self._mixtures.items() if name in dict(parts)]
 
-    def remove(self, name: str) -> str | None:
-        """Forgets a name and frees its memory; rows that use the adapter keep it in their slot.
+    def remove(self, name: str) -> set[str]:
+        """Forgets a name and the mixtures that hold it, and frees their memory; rows that use them keep their slot.
 
         Returns:
-            The digest of what was read under that name last.
+            The digests of what was read under these names last.
         """
         with self._lock:
-            for of in (self._folders, self._mixtures, self._ready, self.broken):
-                of.pop(name, None)
-            return self._digests.pop(name, None)
+            gone = [name, *self._with(name)]
+            for one in gone:
+                for of in (self._folders, self._mixtures, self._ready, self.broken):
+                    of.pop(one, None)
+            return {self._digests.pop(one) for one in gone if one in self._digests}
 
     def ranks(self) -> list[int]:
         """Of the adapters in memory, the smallest first."""

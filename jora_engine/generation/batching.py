@@ -125,8 +125,7 @@ class Engine:
         if self.adapters is None:
             return
         with self._lock:
-            digests = [self.adapters.remove(one) for one in (*self.adapters.mixtures_with(name), name)]
-            self._leaving |= {digest for digest in digests if digest is not None}
+            self._leaving |= self.adapters.remove(name)
 
     def forget_prompts(self) -> None:
         """Drops all cached chunks before the next step and keeps none of the requests under way, for texts that must be

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from serving.errors import ApiError
 from serving.gateway import Gateway
 from serving.routing import Router, questions_of
 from serving.schema import ChatRequest, CompletionRequest
+from serving.tenants import Tenant
 
 PLACES = ("hall", "yard")
 PLACES = ("hall", "yard")
@@ -152,6 +154,31 @@ def test_mix_adds_up_the_adapters_of_the_domains_that_the_question_is_near(make_
     alone = plan(gateway, "mix", LOAF)
     assert (alone.model, alone.request.adapter) == ("bread@4", parts[1]), "of one adapter it is that adapter"
     assert plan(gateway, "mix", "Explain gravity to my small child").model == "base"
+
+
+def test_a_promotion_is_followed_by_auto_and_mix_too(make_gateway, rooms, versions, base, engine):
+    promoted = dict(rooms)
+    gateway = make_gateway(most=2)
+    for name, domain in gateway.domains.items():
+        gateway.domains[name] = replace(domain, find=lambda number, name=name: promoted[name])
+    assert plan(gateway, "auto", KEY).model == "keys@1"
+    mixture = plan(gateway, "mix", BOTH).request.adapter
+    assert not gateway.behind("auto")
+    promoted["keys"] = ServedVersion("keys@2", versions[2].folder, rooms["keys"].records)
+    assert gateway.behind("auto")
+    assert gateway.behind("mix")
+    gateway.follow("auto")
+    assert plan(gateway, "auto", KEY).model == "keys@2"
+    assert "keys@2*" in plan(gateway, "mix", BOTH).model
+    assert mixture.digest not in engine.adapters.digests(), "the mixture went with the version that left"
+
+
+def test_documents_that_a_key_may_not_see_choose_no_domain(make_gateway):
+    words = ChatRequest(model="auto", messages=[{"role": "user", "content": KEY}])
+    gateway = make_gateway()
+    assert gateway.plan(words, Tenant("one", {"source": "*"})).model == "keys@1"
+    closed = gateway.plan(words, Tenant("two", {"department": "hr"}))
+    assert (closed.model, closed.routes) == ("base", ())
 
 
 def test_a_mixture_without_room_is_refused_with_its_reason(make_gateway, engine):
