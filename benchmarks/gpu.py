@@ -11,6 +11,7 @@ Every measurement is a process of its own, so that peak memory is its own; the f
                remat and attention back end as `planning` and `attention_backends` choose them
     peft       transformers + PEFT in the same run where torch and peft are importable: the same shapes, tokens and
                optimiser, flash attention 2 where it is installed, else SDPA; gradient checkpointing only if it must
+    int8, nf4  the same with the base packed (`train.base_precision`, docs/quantised.md)
     jora       JORA's own setting: 512 tokens, one row, rank 16 on q and v (JORA: 0.19 s a step, 23.1 GB on its own GPU)
     attention  each attention back end: right or not, seconds forward and backward
 
@@ -60,6 +61,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
 
     from jora_engine.config.lora import LoraConfig
     from jora_engine.config.recipe import TrainConfig
+    from jora_engine.files.weights import packed_leaves
     from jora_engine.model.parameters import untrained_params
     from jora_engine.training.loop import Trainer
     from jora_engine.training.plan import (
@@ -74,8 +76,12 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
 
     model, lora = model_config(job["model"]), LoraConfig.preset(job["preset"])
     length, rows = job["length"], job["rows"]
-    training = TrainConfig(sequence_length=length, micro_batch_rows=rows, accumulation=1, remat="auto")
-    shapes = abstract_params(model, "bfloat16", None)
+    precision = job.get("precision", "bfloat16")
+    training = TrainConfig(
+        sequence_length=length, micro_batch_rows=rows, accumulation=1, remat="auto", base_precision=precision
+    )
+    packed = packed_leaves(Path(), model, precision)
+    shapes = abstract_params(model, "bfloat16", None, packed)
     examples = full_rows(training, SUPERVISED)
     trainer, tried = choose(
         lambda setting: Trainer(shapes, model, lora, setting, examples),
@@ -83,7 +89,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
         device_memory(),
     )
 
-    trainer.params = untrained_params(model, 0, bits=bits_here())
+    trainer.params = untrained_params(model, 0, bits=bits_here(), packed=packed)
     state, seconds = trainer.initial_state(), []
     for _ in range(job["steps"] + 2):
         began = time.perf_counter()
@@ -245,7 +251,7 @@ def main() -> int:
     parser.add_argument("--model", choices=MODELS, default="llama-2-7b")
     parser.add_argument("--lengths", nargs="+", type=int, default=[512, 2048, 4096, 8192, 16384, 32768])
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--skip", nargs="+", choices=["engine", "peft", "jora", "attention"], default=[])
+    parser.add_argument("--skip", nargs="+", choices=["engine", "peft", "jora", "attention", "packed"], default=[])
     parser.add_argument("--child", choices=CHILDREN, help=argparse.SUPPRESS)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -265,6 +271,7 @@ def main() -> int:
     ]
     if args.quick:
         jobs = [{**job, "rows": 2} for job in jobs]
+    held = [{**jobs[min(2, len(jobs) - 1)], "precision": one} for one in ("int8", "nf4") if "packed" not in args.skip]
     if "jora" not in args.skip:
         jobs.append({"model": name, "preset": "jora", "length": min(lengths[0], 512), "rows": 1, "steps": steps})
     rows = []
@@ -272,6 +279,9 @@ def main() -> int:
         for side in sides:
             rows.append(measure(side, job))
             print(json.dumps(rows[-1]), flush=True)
+    for job in held if "engine" in sides else ():
+        rows.append(measure("engine", job))
+        print(json.dumps(rows[-1]), flush=True)
     if "attention" not in args.skip:
         for job in jobs[: len(lengths)]:
             for packed in (False, True):
