@@ -14,13 +14,15 @@ import itertools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
+from jora_engine.model.agreement import Valued, disagreement, drawn
+from jora_engine.model.arithmetic import fault_beside_attention
 from jora_engine.model.attention import Mask, attention
 from jora_engine.model.native import calls
 from jora_engine.model.native.library import Library, Unavailable, library
@@ -170,7 +172,7 @@ def _verdict(kernels: Library, dtype: str) -> str:
     def kernel(q, k, v, mask, window):
         return calls.attention(q, k, v, mask, window=window)
 
-    wrong = fault(dataclasses.replace(CHECKED, dtype=dtype), kernel)
+    wrong = fault(dataclasses.replace(CHECKED, dtype=dtype), kernel) or fault_beside_attention(dtype)
     with contextlib.suppress(OSError):  # without it the next process checks again
         kept.write_text(f"{wrong}\n", encoding="utf-8", newline="\n")
     return wrong
@@ -188,43 +190,26 @@ def first_right(shape: Shape, kernels: Mapping[str, Kernel]) -> Choice:
 
 
 def fault(shape: Shape, kernel: Kernel) -> str:
-    """What is wrong with a kernel for a shape; empty where values and gradients are right.
-
-    Right means: no further from the blocked form in float32 than twice what the blocked form is in the run's own dtype.
-    """
+    """What is wrong with a kernel for a shape, by `disagreement` with the blocked form; empty where it is right."""
     inputs, mask, weight = _draw(shape)
 
-    def run(dtype: Any, function: Callable[..., jax.Array]) -> list[np.ndarray]:
-        def value(q, k, v):
-            out = function(q, k, v, mask).astype(jnp.float32)
+    def valued(function: Callable[..., jax.Array]) -> Valued:
+        def value(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            out = function(q, k, v).astype(jnp.float32)
             return (out * weight).sum(), out * (weight != 0)
 
-        step = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2), has_aux=True))
-        (_, out), grads = step(*(x.astype(dtype) for x in inputs))
-        return [np.asarray(x, np.float32) for x in (out, *grads)]
+        return value
 
-    blocked = functools.partial(attention, window=shape.window)
-    try:
-        tried = run(shape.dtype, lambda q, k, v, mask: kernel(q, k, v, mask, shape.window))
-        exact, usual = run(jnp.float32, blocked), run(shape.dtype, blocked)
-    except Exception as error:  # noqa: BLE001  kernels, drivers and compilers raise what they like
-        return f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
-    for name, a, b, c in zip(("output", "dQ", "dK", "dV"), tried, exact, usual):
-        size = np.abs(b).max()
-        apart, allowed = np.abs(a - b).max(), 2 * np.abs(c - b).max() + 1e-3 * size
-        if not apart <= allowed:  # NaN is wrong too
-            return f"{name} is off by {apart / size:.1e} of its size, {allowed / size:.1e} is allowed"
-    return ""
+    tried = valued(lambda q, k, v: kernel(q, k, v, mask, shape.window))
+    plain = valued(lambda q, k, v: attention(q, k, v, mask, window=shape.window))
+    return disagreement(shape.dtype, inputs, tried, plain, ("output", "dQ", "dK", "dV"))
 
 
 def _draw(shape: Shape) -> tuple[list[jax.Array], Mask, jax.Array]:
     """Random inputs, a mask with segments (where packed) and padding, and a weight that is 0 at padding."""
     keys = jax.random.split(jax.random.key(0), 4)
     heads = (shape.heads, shape.kv_heads, shape.kv_heads)
-    inputs = [
-        jax.random.normal(key, (shape.rows, shape.length, n, shape.head_dim), jnp.float32)
-        for key, n in zip(keys, heads)
-    ]
+    inputs = [drawn(key, (shape.rows, shape.length, n, shape.head_dim), shape.dtype) for key, n in zip(keys, heads)]
     segments, positions = (np.zeros((shape.rows, shape.length), np.int32) for _ in range(2))
     for row in range(shape.rows):
         end = shape.length - (row + 1) * (shape.length // 16)
@@ -232,7 +217,5 @@ def _draw(shape: Shape) -> tuple[list[jax.Array], Mask, jax.Array]:
         for number, (a, b) in enumerate(itertools.pairwise(cuts), 1):
             segments[row, a:b], positions[row, a:b] = number, np.arange(b - a)
         positions[row, end:] = np.arange(shape.length - end)
-    # keeps the float32 and the low-precision run on the same numbers
-    inputs = [x.astype(shape.dtype).astype(jnp.float32) for x in inputs]
     weight = jax.random.normal(keys[3], inputs[0].shape) * (segments > 0)[:, :, None, None]
     return inputs, Mask(jnp.asarray(segments), jnp.asarray(positions)), weight

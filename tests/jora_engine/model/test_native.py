@@ -223,14 +223,24 @@ def test_a_library_that_computes_something_else_is_not_used(fresh, tmp_path, ker
     assert "native: output is off by" in choice.reason
 
 
+@pytest.mark.parametrize("kernel", ["swiglu", "rms_norm"])
+def test_a_library_whose_other_kernels_compute_something_else_is_not_used(fresh, tmp_path, kernels, kernel):
+    fresh.setattr(attention_backends, "library", lambda: kernels._replace(file=tmp_path / "x.so"))
+    own = getattr(calls, kernel)
+    fresh.setattr(calls, kernel, lambda *operands: 1.02 * own(*operands))
+    choice = choose(CHECKED)
+    assert choice.backend == "blocked"
+    assert "native: norm, activation and linear layers: the output is off by" in choice.reason
+
+
 @pytest.mark.parametrize(
     ("flags", "environment", "reason"),
     [
         ("fma avx2", {}, "no AVX-512"),
-        (" ".join(native.LEVELS["avx512_bf16"].features | {"amx_bf16"}), {}, "matrix tiles"),
-        (" ".join(native.LEVELS["avx512"].features), {"PATH": "/nowhere"}, "no C++ compiler"),
-        (" ".join(native.LEVELS["avx512"].features), {"CXX": "false"}, "failed"),
-        (" ".join(native.LEVELS["avx512"].features), {"RAFT_NATIVE": "off"}, "switches native kernels off"),
+        (" ".join(sorted(native.LEVELS["avx512_bf16"].features | {"amx_bf16"})), {}, "matrix tiles"),
+        (" ".join(sorted(native.LEVELS["avx512"].features)), {"PATH": "/nowhere"}, "no C++ compiler"),
+        (" ".join(sorted(native.LEVELS["avx512"].features)), {"CXX": "false"}, "failed"),
+        (" ".join(sorted(native.LEVELS["avx512"].features)), {"RAFT_NATIVE": "off"}, "switches native kernels off"),
     ],
 )
 def test_without_a_library_attention_is_the_blocked_form_and_the_reason_is_told(
