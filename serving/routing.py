@@ -26,7 +26,7 @@ from serving.domain import ServedVersion
 
 log = logging.getLogger("raft.serving")
 
-MOST = 400
+MOST = 128
 """Questions of a side that a profile is made of, evenly spread; LoraRetriever takes 20."""
 
 WEIGHT_STEPS = 8

@@ -235,9 +235,9 @@ def test_many_questions_are_thinned_out_evenly(tmp_path):
     questions = [f"Question {number}?" for number in range(1000)]
     folder = write_records(tmp_path / "many", [*questions, *questions], [])
     chosen = questions_of(folder / "train.jsonl")
-    assert len(chosen) == 400
-    assert (chosen[0], chosen[-1]) == ("Question 0?", "Question 997?")
-    assert len(set(chosen)) == 400
+    assert len(chosen) == 128
+    assert (chosen[0], chosen[-1]) == ("Question 0?", "Question 992?")
+    assert len(set(chosen)) == 128
 
 
 @pytest.mark.slow
