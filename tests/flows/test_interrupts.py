@@ -51,6 +51,7 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.heavy  # the longest of them, the training, is killed below; `benchmarks/chaos.py` kills fifty times
 def test_kill_9_in_every_stage_and_the_adapter_comes_out_byte_identical(project, finished):
     undisturbed, _ = finished
     # the embeddings: a process that makes some loads its libraries for longer than all else takes

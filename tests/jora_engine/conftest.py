@@ -139,6 +139,16 @@ def any_family(request):
     return request.param
 
 
+RELATIVES = ("smollm2", "llama3", "mistral", "qwen2", "smollm3", "gemma")
+"""Families whose layer has nothing that the other families together do not have."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.heavy] * (name in RELATIVES)) for name in FAMILIES])
+def any_layer(request):
+    """`any_family` for tests that take seconds a family: those of one layer with another are heavy."""
+    return request.param
+
+
 @pytest.fixture
 def any_model(any_family, model_folder):
     """Folder of a random model of each family in turn."""

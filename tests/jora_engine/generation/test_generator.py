@@ -37,8 +37,8 @@ def reference(model, prompt, count):
 
 
 @pytest.mark.slow
-def test_greedy_tokens_and_logits_equal_transformers(any_family, with_tokenizer):
-    folder = with_tokenizer(any_family)
+def test_greedy_tokens_and_logits_equal_transformers(any_layer, with_tokenizer):
+    folder = with_tokenizer(any_layer)
     generator = Generator(folder, dtype="float32", max_rows=4)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     prompts = [prompt[:31] for prompt in PROMPTS]  # one size of chunks: another would compile every program again

@@ -145,10 +145,11 @@ def test_twenty_steps_of_an_adapter_on_two_of_three_layers_follow_pefts_with_ada
 
 
 @pytest.mark.slow
-def test_the_gradient_is_pefts_and_ten_steps_follow_it_for_every_family(any_model):
+def test_the_gradient_is_pefts_and_ten_steps_follow_it_for_every_family(any_layer, model_folder):
     """Of the program that trains: records packed into rows, from an adapter that changes the function."""
-    start = random_lora(read_model_config(any_model))
-    trainer, model = trainer_and_peft(any_model, LORA, 10, start)
+    folder = model_folder(any_layer)
+    start = random_lora(read_model_config(folder))
+    trainer, model = trainer_and_peft(folder, LORA, 10, start)
     packing = trainer.schedule.packings[0]
     batch = make_batch(trainer.examples, packing.rows[:2], packing.length, trainer.schedule.capacity)
     zeros = jax.tree.map(jnp.zeros_like, start)

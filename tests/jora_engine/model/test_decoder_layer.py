@@ -27,9 +27,9 @@ def one_layer(config, number=0):
 
 
 @pytest.fixture
-def case(any_model):
+def case(any_layer, model_folder):
     """(config, a layer's parameters, its input, its output over the whole sequence), of the second layer."""
-    config = read_model_config(any_model)
+    config = read_model_config(model_folder(any_layer))
     layer, kind = one_layer(config, 1), config.layer_kinds[1]
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, LENGTH, config.hidden_size), np.float32))
     positions = np.arange(LENGTH, dtype=np.int32)[None]
