@@ -8,6 +8,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.heavy
 def test_the_precision_goes_from_the_configuration_to_every_answer(warm):
     warm.values["train"]["base_precision"] = "nf4"
     warm.write()

@@ -60,7 +60,7 @@ def test_a_finished_run_is_served_and_a_signal_lets_streams_end(warm):
         process.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.heavy  # the same within one process: tests/serving/test_promotions.py, test_local.py
 def test_a_running_server_follows_the_registry_and_the_documents_and_answers_raft_ask(warm, domain):
     docs = warm.folder / "docs"
     shutil.copytree(domain / "docs", docs)

@@ -30,7 +30,7 @@ def held_in(adapter, precision, folder):
     return folder
 
 
-@pytest.mark.parametrize("precision", ["int8", "nf4"])
+@pytest.mark.parametrize("precision", [pytest.param("int8", marks=pytest.mark.heavy), "nf4"])
 def test_an_adapter_is_opened_on_the_base_as_it_was_trained(precision, base_folder, adapter_folders, tmp_path):
     adapter = held_in(next(iter(adapter_folders.values())), precision, tmp_path / "adapter")
     ours = Generator(base_folder, adapter, "float32")

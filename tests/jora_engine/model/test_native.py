@@ -27,6 +27,8 @@ from jora_engine.model.places import Places, asked
 from jora_engine.training.loop import Trainer
 from jora_engine.training.packing import Example
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("light_compilation")]
+
 SHAPES = {  # (tokens of each segment, tokens of the row, heads, KV heads, channels of a head, options)
     "a few tokens": ([7], 7, 2, 1, 8, {}),
     "segments that cross tiles, then tiles of padding": ([100, 90, 170], 600, 6, 2, 64, {}),
@@ -284,8 +286,7 @@ def test_a_model_that_the_kernels_have_no_room_for_keeps_the_blocked_form(kernel
     assert choose(dataclasses.replace(CHECKED, dtype="float16")).backend == "blocked"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("gemma2", marks=pytest.mark.heavy)])
 def test_a_training_with_native_attention_follows_the_one_without(family, fresh, kernels, model_folder):
     folder = model_folder(family)
     config = read_model_config(folder)
@@ -303,7 +304,7 @@ def test_a_training_with_native_attention_follows_the_one_without(family, fresh,
     np.testing.assert_allclose(losses["native"], losses["blocked"], rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_on_two_devices_each_computes_its_rows(kernels, tmp_path):
     """In a process of its own: how many devices a CPU is can be said once."""
     program = """

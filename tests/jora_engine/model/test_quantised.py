@@ -105,7 +105,14 @@ def trainer(precision, remat, dtype="bfloat16"):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "remat"),
-    [("int8", "none"), ("nf4", "none"), ("nf4", "names"), ("Q4_1", "none"), ("Q4_K+Q6_K", "names")],
+    [
+        ("nf4", "none"),
+        ("Q4_K+Q6_K", "names"),
+        *(
+            pytest.param(*case, marks=pytest.mark.heavy)
+            for case in (("int8", "none"), ("nf4", "names"), ("Q4_1", "none"))
+        ),
+    ],
 )
 def test_no_weight_in_full_is_kept_for_the_backward_pass(precision, remat):
     """No array of the compiled program holds all layers of a weight in a floating type; its memory says the same."""

@@ -29,7 +29,7 @@ def examples(count=16):
     return [Example(*(rng.integers(3, 96, n).astype(np.int32) for n in (20, 8))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("precision", ["int8", "nf4"])
+@pytest.mark.parametrize("precision", [pytest.param("int8", marks=pytest.mark.heavy), "nf4"])
 def test_losses_and_adapter_are_those_of_the_base_that_is_stood_for(precision, model_folder, tmp_path):
     folder = model_folder("smollm2")
     config = read_model_config(folder)
@@ -120,7 +120,7 @@ print(json.dumps(out))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_mesh_holds_parts_of_the_packed_weights_and_computes_what_one_device_does(model_folder):
     environment = {
         **os.environ,
