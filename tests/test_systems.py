@@ -35,6 +35,7 @@ PLACES = {
     "data/loading/confinement.py": {"/sys/fs/cgroup", "/proc/self/cgroup"},
     "data/loading/worker.py": {"prctl"},
     "flows/cli/verbs/report.py": {"/proc/sys/fs/binfmt_misc/WSLInterop"},  # is it there?
+    "jora_engine/model/native/library.py": {"/proc/cpuinfo"},
     "jora_engine/model/sharding.py": {"sched_getaffinity"},
     "jora_engine/training/job.py": {"prctl"},
     "jora_engine/training/machine.py": {"sched_getaffinity", "/proc/cpuinfo"},

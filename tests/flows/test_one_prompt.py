@@ -59,7 +59,9 @@ def asked(monkeypatch):
     prompts = []
 
     class Noting:
-        def __init__(self, folder, adapter=None, dtype="bfloat16", *, max_rows=32, base_digest=None, chat=None):
+        def __init__(
+            self, folder, adapter=None, dtype="bfloat16", *, max_rows=32, base_digest=None, chat=None, precision=None
+        ):
             self.tokenizer = Tokenizer.load(folder, **(chat or {}))
 
         def generate(self, given, *, on_done=None, **_):

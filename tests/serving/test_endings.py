@@ -75,6 +75,8 @@ def test_a_step_that_fails_is_an_error_for_those_in_it_and_the_server_goes_on(se
     real, before = engine.step, counts.aborted
 
     def fail():
+        if not engine.pending() + engine.running():
+            return real()  # woken for something else
         monkeypatch.setattr(engine, "step", real)
         raise RuntimeError("of the hardware")
 

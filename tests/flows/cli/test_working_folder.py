@@ -64,6 +64,7 @@ LIBRARY_CALLS = {
     "adapters": [],
     "explain": [],
     "card": [],
+    "feedback": [],
     "forget": ["alder.md"],
     "gc": [],
     "init": ["new.yaml"],

@@ -26,7 +26,7 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 TEMPLATE = load_template("numbered")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop would be in the way of other files' `asyncio.run`
 def chromium() -> Iterator:
     """Chromium of this machine. Without one the tests are skipped, and fail where RAFT_BROWSER says `required`."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

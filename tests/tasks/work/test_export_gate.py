@@ -63,6 +63,7 @@ def gate(folder, tmp_path, dtype="float32", adapter=None, merged=None, run=withi
         prompts=PROMPTS,
         config=config,
         bench=bench,
+        precision="bfloat16",
     )
 
 
