@@ -58,7 +58,10 @@ def stream(address, tokens):
     return events(httpx.post(f"{address}/v1/completions", json=body, timeout=600).text)
 
 
-def test_after_a_signal_new_requests_are_told_so_while_the_streams_end(served, engine):
+def test_after_a_signal_new_requests_are_told_so_while_the_streams_end(served, engine, monkeypatch):
+    step = engine.step
+    monkeypatch.setattr(engine, "step", lambda: (time.sleep(0.05), step())[1])  # the streams outlast the questions
+
     def client(server, address):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             streams = [pool.submit(stream, address, 300 + number) for number in range(8)]

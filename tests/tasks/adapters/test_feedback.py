@@ -109,11 +109,11 @@ def test_contradicting_ones_stand_together_and_are_never_both_accepted(log):
     assert [row["answer"] for row in accepted(log)] == ["an iron bridge"]
 
 
-@pytest.mark.parametrize(("id", "reason"), [("", "several"), ("zzzz", "no feedback")])
-def test_an_id_names_one_entry(log, id, reason):
+@pytest.mark.parametrize("id", ["", "zzzz"])
+def test_an_id_names_one_entry(log, id):
     say(log)
     say(log)
-    with pytest.raises(BadInput, match=reason):
+    with pytest.raises(BadInput, match="no feedback"):
         log.decide(id, "accept")
 
 
