@@ -26,11 +26,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this folder: serving.py has a package's name
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "flows"))
+
+import tiny
 from disturbances import cases as acts
 from disturbances.field import STAGES, VARIANTS, Case, Field
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "flows"))
-import tiny
 
 KEYS = "cases landed byte_identical halves orphans by_kind/* failed"
 GOALS = {"halves": ("<=", 0), "orphans": ("<=", 0), "cases": (">=", 6)}

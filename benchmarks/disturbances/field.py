@@ -81,7 +81,8 @@ class Field:
     def __init__(self, home: Path, domain: Path) -> None:
         self.home, self.domain = home, domain
         self.store = home / ".raft"
-        self.environment = {**os.environ, "RAFT_CACHE": str(domain / "cache")}
+        # native kernels would be compiled anew, into this cache
+        self.environment = {"RAFT_NATIVE": "off", **os.environ, "RAFT_CACHE": str(domain / "cache")}
         self.environment.pop("PREFECT_API_URL", None)
         values = {
             **CONFIG,
