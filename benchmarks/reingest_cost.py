@@ -33,7 +33,7 @@ CHANGES = (0.01, 0.03, 0.10)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="100 files, of which 3 % change")
+    parser.add_argument("--quick", action="store_true", help="100 files, of which 3 %% change")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--embedder", default="sentence-transformers/all-MiniLM-L6-v2", help="Hub id or folder")
     args = parser.parse_args()
