@@ -110,7 +110,7 @@ class Field:
     def again(self, *arguments: str) -> dict[str, Any]:
         """Runs `raft ... --no-prefect --json` within this process: what it printed, and its exit code."""
         out, here = io.StringIO(), Path.cwd()
-        os.environ["RAFT_CACHE"] = self.environment["RAFT_CACHE"]
+        os.environ |= {name: self.environment[name] for name in ("RAFT_CACHE", "RAFT_NATIVE")}
         os.chdir(self.home)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()) as err:
