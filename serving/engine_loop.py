@@ -84,6 +84,8 @@ class EngineLoop:
         done: Future[None] = Future()
         self._probes.append((name, done))
         self._work.set()
+        if self._stopping:  # `stop` may have looked for those who wait already
+            done.cancel()
         done.result()
 
     def alive(self, seconds: float) -> bool:
@@ -115,6 +117,8 @@ class EngineLoop:
     def _answer_probes(self) -> None:
         while self._probes and self.engine.slots.has_room:
             name, done = self._probes.popleft()
+            if not done.set_running_or_notify_cancel():
+                continue
             try:
                 self.engine.probe(name)
                 done.set_result(None)

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from data.text.alike import alike
 from raft_errors import RaftError
 from serving.admission import json_of
-from serving.errors import ApiError
+from serving.errors import ApiError, not_for_this_key
 from serving.gateway import Gateway
 from serving.schema import read
 from serving.tenants import Tenant
@@ -58,6 +58,8 @@ def _kept(gateway: Gateway, said: FeedbackRequest, tenant: Tenant) -> Feedback:
     domain = gateway.domains.get(name.partition("@")[0])
     if domain is None or slash:
         raise ApiError(400, "Feedback is taken on an adapter's answers only", code="unsupported", param="model")
+    if not tenant.may_search(domain.retriever):
+        raise not_for_this_key()
     if domain.feedback is None:
         raise ApiError(404, "This server keeps no feedback", code="not_found")
     chunks = [domain.retriever.chunks.get(id) for id in dict.fromkeys(said.passages)]

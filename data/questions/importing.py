@@ -98,7 +98,7 @@ def import_questions(
 
 
 def with_feedback(
-    asked: QuestionSet,
+    own: QuestionSet,
     source: Path,
     chunks: Sequence[Chunk],
     search: Search | None = None,
@@ -114,14 +114,14 @@ def with_feedback(
     """
     rows = [dataclasses.replace(row, feedback=True) for row in read_rows(source)]
     more = _placed(rows, chunks, search, documents, copies, options, None)
-    counts = {name: n for name, n in asked.counts.items() if name not in ("asked", "kept", "dropped")}
+    counts = {name: n for name, n in own.counts.items() if name not in ("asked", "kept", "dropped")}
     both = question_set(
-        [*asked.questions, *more.questions],
-        [*asked.dropped, *more.dropped],
+        [*own.questions, *more.questions],
+        [*own.dropped, *more.dropped],
         **counts,
         feedback={"accepted": more.counts["asked"], "kept": more.counts["kept"]},
     )
-    return dataclasses.replace(both, traces=asked.traces)
+    return dataclasses.replace(both, traces=own.traces)
 
 
 def _placed(

@@ -244,8 +244,8 @@ def _usable(
     for question, split in usable:
         if split == "train" and question.examinable and (own := corrected.get(_asked_of(question))):
             dropped.append(DroppedQuestion(question.id, "corrected_by_feedback", own))
-    gone = {row.question_id for row in dropped if row.reason == "corrected_by_feedback"}
-    return [(q, s) for q, s in usable if q.id not in gone], dropped
+    older = {row.question_id for row in dropped if row.reason == "corrected_by_feedback"}
+    return [(q, s) for q, s in usable if q.id not in older], dropped
 
 
 def _asked_of(question: Question) -> tuple[str, frozenset[str]]:

@@ -96,6 +96,9 @@ def test_a_filter_that_a_domain_cannot_be_held_against_closes_it(url):
     for path in ROUTES:
         reply = post(url, TOWN, path)
         assert (reply.status_code, reply.json()["error"]["code"]) == (403, "key_not_allowed")
+    said = {"model": "faq", "question": QUESTION, "answer": "daily", "verdict": "up"}
+    reply = httpx.post(f"{url}/pages/feedback", json=said, headers={"authorization": f"Bearer {TOWN}"}, timeout=600)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "key_not_allowed")
 
 
 @pytest.mark.parametrize("model", ["faq/raw", "base"])

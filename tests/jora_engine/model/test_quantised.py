@@ -125,8 +125,8 @@ def test_no_weight_in_full_is_kept_for_the_backward_pass(precision, remat):
             assert not re.search(rf"(f32|bf16|f16|u16)\[{WIDE.num_layers},{size}\]", text)
     numbers = sum(np.prod(p.shape) for p in parameters(WIDE) if p.quantisable)
     packed, plain = (plan(t).bytes["temporaries"] for t in (one, trainer("bfloat16", remat)))
-    # one layer in the loop and the last one, which stands behind it
-    assert packed - plain < 4 * numbers, f"{packed - plain} bytes more than with plain weights"
+    # one layer, and what the last one's own program, behind the loop, needs beside it
+    assert packed - plain < 2.5 * numbers, f"{packed - plain} bytes more than with plain weights"
 
 
 def test_packed_weights_take_what_they_should():
