@@ -17,13 +17,17 @@ STAMP := $(VENV)/.installed-$(PINS)
 # Whole files go to the workers, in the order of tests/conftest.py: the long ones first.
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-heavy test-bare test-clients check lint docs setup release clean
+.PHONY: run test test-wide test-heavy test-bare test-clients check lint docs setup release clean
 .DEFAULT_GOAL := run
 
 run: $(STAMP)
 	$(VENV)/bin/raft run $(CONFIG)
 
 test: $(STAMP)
+	$(PYTEST) -m "not heavy and not wide" $(TESTS)
+
+# What CI runs: further cases too.
+test-wide: $(STAMP)
 	$(PYTEST) -m "not heavy" $(TESTS)
 
 # Minutes each, some with the real models; before a release.
@@ -31,7 +35,7 @@ test-heavy: $(STAMP)
 	$(VENV)/bin/python -m pytest -m heavy $(TESTS)
 
 test-bare: $(BARE)/.installed-$(PINS)
-	JAX_PLATFORMS=cpu PYTHONPATH=$(CURDIR) $(BARE)/bin/python -m pytest -m "not heavy" -n 2 --dist loadfile $(or $(TESTS),tests/jora_engine)
+	JAX_PLATFORMS=cpu PYTHONPATH=$(CURDIR) $(BARE)/bin/python -m pytest -m "not heavy and not wide" -n 2 --dist loadfile $(or $(TESTS),tests/jora_engine)
 
 $(BARE)/.installed-$(PINS):
 	@test -n "$(PYTHON312)" || { echo "Python 3.12 is needed and was not found: set PYTHON312"; exit 1; }
@@ -53,7 +57,7 @@ $(CLIENTS)/.installed-$(PINS): $(STAMP)
 	@touch $@
 
 check: lint
-	$(PYTEST) -q -m "not heavy and not slow" $(TESTS)
+	$(PYTEST) -q -m "not heavy and not wide and not slow" $(TESTS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -37,6 +37,9 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of hundreds of processes would compile this project again
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts long files first: a worker takes a whole file, and one that begins last keeps the other worker waiting."""
     weights = collections.Counter()

@@ -98,8 +98,15 @@ def test_a_killed_training_goes_on_from_its_checkpoint_and_leaves_no_orphan(untr
     assert contents(project, "export") == contents(undisturbed, "export")
 
 
-@pytest.mark.parametrize("prefect", [False, True])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "prefect"),
+    [
+        (signal.SIGINT, False),
+        (signal.SIGTERM, True),
+        pytest.param(signal.SIGINT, True, marks=pytest.mark.wide),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.wide),
+    ],
+)
 def test_an_interruption_saves_the_training_and_says_how_to_go_on(untrained, number, prefect, with_database):
     project = untrained
     if prefect and number == signal.SIGINT:

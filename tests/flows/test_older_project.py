@@ -129,6 +129,7 @@ def test_the_promoted_adapter_answers_from_its_own_index_and_from_one_that_is_bu
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_every_stage_is_built_once_more_and_comes_to_what_it_came_to(older):
     built = {row["stage"]: row for row in older.json("run", "--no-prefect")["stages"]}
     assert {row["state"] for row in built.values()} == {"built"}

@@ -97,7 +97,10 @@ def test_search_and_ask_answer_from_what_was_built(finished):
     assert "answer" in answered
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage",
+    [name if name in ("ingest", "index", "train") else pytest.param(name, marks=pytest.mark.wide) for name in STAGES],
+)
 def test_a_damaged_file_of_any_stage_is_remade_and_nothing_else_is(warm, stage):
     project = warm
     folder = folder_of(project, stage)

@@ -19,6 +19,7 @@ READERS = {
     "retrieval": (["evaluate retrieval"], "raft questions"),
     "dropped": (["questions", "--dropped"], "raft index"),
 }
+SHOWN = ("ask", "retrieval")  # where they read from the whole run and from a part of it
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def edited(warm, domain):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", [pytest.param(n, marks=[pytest.mark.wide] * (n not in SHOWN)) for n in READERS])
 def test_after_an_edit_it_answers_from_the_last_finished_run_and_says_so_in_one_line(edited, reader):
     words, command = READERS[reader]
     told = edited.raft(*words).stderr

@@ -102,7 +102,13 @@ def test_every_verb_is_run_in_a_hostile_folder():
     assert verbs == {*PROCESSES, *LIBRARY_CALLS, *SERVERS}
 
 
-@pytest.mark.parametrize("verb", [pytest.param("export", marks=pytest.mark.heavy), "plan", "domains"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        pytest.param("export", marks=pytest.mark.heavy),
+        *(pytest.param(n, marks=pytest.mark.wide) for n in ("plan", "domains")),
+    ],
+)
 @pytest.mark.slow
 def test_no_process_of_a_verb_imports_what_lies_in_the_working_folder(hostile, verb):
     environment = {**hostile.environment, "HOSTILE_MARK": os.environ["HOSTILE_MARK"]}

@@ -149,6 +149,7 @@ def test_bad_input_is_one_message_under_prefect_too(served):
     assert done.stderr.count("ocument with text") == 1
 
 
+@pytest.mark.wide
 def test_a_schedules_run_refuses_a_command_and_another_configuration_by_name(served):
     """The run was made with the right auth string: the flow is what refuses it."""
     deed = served.folder / "deed"

@@ -355,6 +355,7 @@ def test_a_chunk_larger_than_the_cache_is_not_kept():
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_tokens_are_those_of_the_generator_before_it():
     generator = Generator.from_params(jax.tree.map(jax.numpy.asarray, weights()), MODEL, TOKENIZER, max_rows=4)
     expected = json.loads((Path(__file__).parent / "golden_tokens.json").read_text())

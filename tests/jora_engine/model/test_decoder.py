@@ -121,9 +121,10 @@ def examples(count, seed=0):
 
 
 @pytest.mark.slow
-def test_packed_rows_have_the_loss_of_rows_of_their_own(any_model):
-    config = read_model_config(any_model)
-    params = load_params(any_model, config, "float32")
+def test_packed_rows_have_the_loss_of_rows_of_their_own(any_layer, model_folder):
+    folder = model_folder(any_layer)
+    config = read_model_config(folder)
+    params = load_params(folder, config, "float32")
     lora = prepare(random_lora(config), LORA.scale, jnp.float32)
     rows = examples(4)
 

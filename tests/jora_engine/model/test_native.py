@@ -96,6 +96,7 @@ def test_in_float32_values_and_gradients_are_those_of_the_blocked_form(name, ker
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5 * max(1.0, np.abs(b).max()))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("name", list(SHAPES)[1:])  # in the first XLA meets a product that it cannot do on a CPU
 def test_in_bfloat16_they_are_as_near_to_float32_as_the_blocked_form_s(name, kernels):
     if "bfloat16" not in kernels.dtypes:

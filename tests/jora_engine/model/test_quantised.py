@@ -60,7 +60,9 @@ def test_a_linear_layer_and_its_gradient_are_those_of_the_plain_weight(precision
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "precision"), [("smollm2", "nf4"), ("phi3", "int8")])
+@pytest.mark.parametrize(
+    ("family", "precision"), [("smollm2", "nf4"), pytest.param("phi3", "int8", marks=pytest.mark.wide)]
+)
 def test_logits_are_those_of_the_weights_that_are_stood_for(precision, family, model_folder):
     folder = model_folder(family)
     config = read_model_config(folder)
@@ -107,7 +109,7 @@ def trainer(precision, remat, dtype="bfloat16"):
     ("precision", "remat"),
     [
         ("nf4", "none"),
-        ("Q4_K+Q6_K", "names"),
+        pytest.param("Q4_K+Q6_K", "names", marks=pytest.mark.wide),
         *(
             pytest.param(*case, marks=pytest.mark.heavy)
             for case in (("int8", "none"), ("nf4", "names"), ("Q4_1", "none"))

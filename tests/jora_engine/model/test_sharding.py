@@ -113,7 +113,13 @@ def test_an_axis_alone_or_beside_another_computes_what_one_device_computes(model
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["gemma3", *(pytest.param(n, marks=pytest.mark.heavy) for n in ("olmo2", "phi3"))])
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param("gemma3", marks=pytest.mark.wide),
+        *(pytest.param(n, marks=pytest.mark.heavy) for n in ("olmo2", "phi3")),
+    ],
+)
 def test_layers_of_two_kinds_norms_over_cut_heads_and_fused_matrices_are_right_on_a_mesh(family, model_folder):
     many = train_on({"mesh": MOST_AXES}, model_folder(family))
     judge(many["one"], many["mesh"])

@@ -67,6 +67,7 @@ def assert_same(a, b):
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_micro_batches_add_up_to_one_big_batch(base):
     """Rows with different numbers of supervised tokens weigh by token, not by micro batch."""
     one = dataclasses.replace(TRAIN, accumulation=1, micro_batch_rows=4, max_steps=3)
