@@ -229,11 +229,14 @@ def _outcome(cell: Cell, reporter: Reporter, keep: Collection[str]) -> Outcome:
     from data.evaluation.advice import expects_gain
     from data.evaluation.lift import lift_of
 
-    ran: list[str] = []
+    states: dict[str, bool] = {}  # by call, whether it was built now
 
     def listen(event: Event) -> None:
-        if isinstance(event, Finished) and not event.cached and event.stage not in ran:
-            ran.append(event.stage)
+        if isinstance(event, Finished):
+            again = event.cached and event.stage in states  # the way to the report leads past the records once more
+            states[event.stage] = states.get(event.stage, False) or not event.cached
+            if again:
+                return
         reporter(event)
 
     run = Run.of(cell.config, listen, keep)
@@ -247,7 +250,7 @@ def _outcome(cell: Cell, reporter: Reporter, keep: Collection[str]) -> Outcome:
     return Outcome(
         cell,
         "done",
-        ran=tuple(ran),
+        ran=tuple(call for call, built_now in states.items() if built_now),
         lift=lift_of(metrics["summary"]),
         gate=(metrics["decision"] or {}).get("verdict", ""),
         forecast=expects_gain(reads),

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from data.reports.charts import bar_chart, interval_chart
 from data.reports.page import render_page
 from data.statistics import TOO_FEW
+from data.text.counts import counted
 
 COLUMNS = (
     "domain",
@@ -74,6 +75,7 @@ def bases_page(
                 "name": name,
                 "metric": ", ".join(metrics),
                 "rows": [_shown(row, leader) for row in part],
+                "done": [_shown(row, leader) for row in done],
                 "others": [(other, figures) for other, figures in (leader or {}).get("others", {}).items()],
                 "leader": leader,
                 "lifts": _lifts(done),
@@ -88,7 +90,7 @@ def bases_page(
         means=means(rows) if len(names) > 1 else [],
         forecast=forecast,
         failed=[row for row in rows if row["state"] == "failed"],
-        waiting=sum(row["state"] == "waiting" for row in rows),
+        waiting=counted(waiting, "cell") if (waiting := sum(row["state"] == "waiting" for row in rows)) else "",
     )
 
 
@@ -96,8 +98,8 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each base over the domains that every base has finished, the one that scores highest when tuned first.
 
     Returns:
-        `base`, mean `zero_shot`, `tuned` and `difference`, `domains`, and in how many the tuned one is `better` and
-        `worse` by its interval.
+        `base`, mean `zero_shot`, `tuned` and `difference`, `domains` (`over` in words), and in how many the tuned one
+        is `better` and `worse` by its interval.
     """
     done = [row for row in rows if row["tuned"] is not None]
     bases = list(dict.fromkeys(row["base"] for row in rows))
@@ -110,7 +112,8 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         average = {name: sum(row[name] for row in part) / len(part) for name in ("zero_shot", "tuned", "difference")}
         verdicts = [row["verdict"] for row in part]
         counts = {verdict: verdicts.count(verdict) for verdict in ("better", "worse")}
-        table.append({"base": base, "domains": len(part), **average, **counts})
+        over = counted(len(part), "domain")
+        table.append({"base": base, "domains": len(part), "over": over, **average, **counts})
     return sorted(table, key=lambda row: -row["tuned"])
 
 

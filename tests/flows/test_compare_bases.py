@@ -88,6 +88,9 @@ def test_a_base_pays_for_itself_and_one_that_cannot_be_loaded_is_named(warm, dom
     assert all(cell["ran"] == [] for cell in again["cells"])
     assert [cell["reads"] for cell in again["cells"]] == [cells["base"]["reads"], cells["second"]["reads"]]
     assert results(warm) - before == built
+    said = warm.raft("compare-bases", "--bases", f"{first},{second}")
+    assert said.stderr.count("✓ ingest (cached)") == 2, "once a cell"
+    assert "Tuned, " in said.stdout
     table = list(csv.DictReader(Path(again["table"]).read_text().splitlines()))
     assert [row["base"] for row in table] == ["base", "second"]
     page = Path(again["report"]).read_text()

@@ -40,7 +40,7 @@ def test_every_cell_is_on_the_page_with_its_figures():
     assert "<td>10 min</td><td>120,000</td><td>3.00 GiB</td><td>5.00 GiB</td>" in page
     assert '<span class="tag">worse than before</span>' in page
     assert "broken failed: no &lt;tokenizer&gt;" in page
-    assert "1 not run yet" in page
+    assert "1 cell not run yet" in page
     assert "&lt;b&gt;" in page
     assert "<b></td>" not in page
     assert "came true in 2 of 3 cells; always to forecast a gain would in 2" in page
