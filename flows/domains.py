@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raft_errors import BadInput
-from tasks.config import RunConfig, config_of, read_yaml
+from tasks.config import RunConfig, config_of, load_config, read_yaml
+
+
+def read_configs(file: Path | None, overrides: Sequence[str], only: Sequence[str]) -> dict[str, RunConfig]:
+    """The configuration of a file, or each one of a file of domains, by name.
+
+    Raises:
+        BadInput: a choice of domains was given without such a file, or overrides with one.
+    """
+    if file is None or not is_domains_file(file):
+        if only:
+            raise BadInput("--only is for a file of domains", do="leave it out, or give such a file")
+        config = load_config(file, overrides)
+        return {config.name: config}
+    if overrides:
+        raise BadInput("--set is for one configuration", do=f"write it under `common` or a domain of {file}")
+    return read_domains(file, list(only))
 
 
 def is_domains_file(file: Path) -> bool:

@@ -15,6 +15,7 @@ from tasks.build.supervisor import run_child
 from tasks.config import RunConfig
 from tasks.inputs.models import on_this_machine
 from tasks.runtime.folders import write_json
+from tasks.store.manifest import Manifest
 from tasks.store.places import compile_cache
 from tasks.store.store import Store
 from tasks.work.train import engine_job
@@ -22,12 +23,19 @@ from tasks.work.train import engine_job
 GIB = 2**30
 
 
-def engine_plan(config: RunConfig, devices: int | None, memory_gib: float | None) -> list[dict[str, Any]]:
+def engine_plan(
+    config: RunConfig,
+    devices: int | None = None,
+    memory_gib: float | None = None,
+    records: Manifest | None = None,
+) -> list[dict[str, Any]]:
     """The settings that were tried, as `jora_engine.training.plan.Plan.to_json` tells them; the last one is the choice.
 
     The records are used where they are built already, else rows count as full; the time comes from the last training
     of the same base.
 
+    Args:
+        records: of the run, where they are known.
     Raises:
         BadInput: the base is not on this machine, or the mesh does not fit the devices.
     """
@@ -38,13 +46,14 @@ def engine_plan(config: RunConfig, devices: int | None, memory_gib: float | None
         raise BadInput(
             f"model {models.name('base')} is not on this machine", expected="its files", do="run `raft models --fetch`"
         )
-    built = published(run, "records") if models["embedder"] else None
+    if records is None and models["embedder"] and (built := published(run, "records")):
+        records = built["records"]
     last = run.store.latest("train")
     known = last is not None and last.ingredients.get("models", {}).get("base") == base.digest
     speed = last.metrics["tokens"] / last.seconds if last is not None and known and last.seconds else None
     job = {
         **engine_job(config.train, base, config.seed, compile_cache()),
-        "train": str(built["records"].path("train.jsonl")) if built else None,
+        "train": str(records.path("train.jsonl")) if records else None,
         "devices": devices,
         "memory_gib": memory_gib,
         "tokens_per_second": speed if not devices else None,

@@ -32,13 +32,16 @@ def places_of(built: Built) -> dict[str, Path]:
     return {label: built[call].path(file) for label, (call, file) in PLACES.items() if call in built}
 
 
-def remember(run: Run, built: Built) -> None:
+def remember(run: Run, built: Built, *, latest: bool = True) -> None:
     """Writes down that these results belong together, and points the stable paths to them.
 
     A store that cannot be written to still answers, so its failure is no error.
+
+    Args:
+        latest: whether `<store>/latest` leads to them too.
     """
     try:
-        words = finished.note(run.store, run.config.name, _sources(run), built, places_of(built))
+        words = finished.note(run.store, run.config.name, _sources(run), built, places_of(built), latest=latest)
     except (OSError, RaftError):
         return
     if words:

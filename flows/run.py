@@ -67,6 +67,8 @@ class Run:
 
     Attributes:
         keep: stages whose finished result counts though other code made it (`tasks.build.kept`).
+        asker: the models that questions are made with where these are not the run's own: of several bases that are
+            compared none asks its own (`flows.bases`).
     """
 
     config: RunConfig
@@ -74,6 +76,7 @@ class Run:
     models: Models
     reporter: Reporter
     keep: frozenset[str] = frozenset()
+    asker: Models | None = None
 
     @classmethod
     def of(cls, config: RunConfig, reporter: Reporter | None = None, keep: Collection[str] = ()) -> Run:
@@ -88,7 +91,8 @@ class Run:
     def request(self, stage: Stage, inputs: Mapping[str, Any], name: str = "") -> Request:
         """The request for one stage, given its inputs by parameter."""
         shared = {section: self.section(section) for section in stage.shared}
-        return Request(stage, self.section(stage.name), inputs, self.models, self.config.seed, shared, name)
+        models = self.asker if self.asker is not None and stage.name == "questions" else self.models
+        return Request(stage, self.section(stage.name), inputs, models, self.config.seed, shared, name)
 
     def wants(self, stage: Stage) -> bool:
         """Whether the configuration asks for a stage's result."""

@@ -435,12 +435,17 @@ def _resolved(section: Any, folder: Path) -> Any:
         elif isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("path") and value is not None:
             or_name = info.json_schema_extra["path"] == "or name"
             one = isinstance(value, str)
-            done = tuple(_place(text, folder, or_name) for text in ([value] if one else value))
+            done = tuple(absolute_place(text, folder, or_name) for text in ([value] if one else value))
             changes[name] = done[0] if one else done
     return section.model_copy(update=changes)
 
 
-def _place(text: str, folder: Path, or_name: bool) -> str:
+def absolute_place(text: str, folder: Path, or_name: bool) -> str:
+    """A path as an absolute one, relative to `folder`; a URL as it is.
+
+    Args:
+        or_name: whether a word may be a name instead, as which it is kept unless there is such a folder.
+    """
     if "://" in text or text.startswith("pydoc:"):
         return text
     path = Path(text).expanduser()

@@ -8,6 +8,9 @@ from tasks.build.section import Section, setting
 from tasks.build.stage import Stage
 from tasks.work.evaluate import build
 
+PROBED = 40
+"""Questions that the base is asked before a training (`raft advise`), where nobody says otherwise."""
+
 Setting = Literal[
     "records",
     "retrieved",

@@ -188,6 +188,15 @@ def advise(probe: Probe) -> list[Advice]:
     return sorted(advice, key=lambda a: -a.weight)
 
 
+def expects_gain(oracle_only: float | None) -> bool | None:
+    """The forecast: whether fine-tuning is likely to pay, which it is unless the base reads well already.
+
+    Args:
+        oracle_only: token F1 of the base with the oracle alone, 0 to 1; where it was not measured, nothing is forecast.
+    """
+    return None if oracle_only is None else oracle_only < READS_WELL
+
+
 def _verdict(probe: Probe) -> list[Advice]:
     """What the verdict on the adapter asks for; questions too few to decide are `_measuring`'s business."""
     decision = probe.decision
@@ -325,7 +334,7 @@ def _in_words(test: Mapping[str, Any]) -> str:
 def _reading(probe: Probe) -> list[Advice]:
     advice = []
     if probe.oracle_only is not None and probe.decision is None:  # after a training, its verdict says it
-        if probe.oracle_only >= READS_WELL:
+        if not expects_gain(probe.oracle_only):
             text = f"with the right passage the base model already reaches F1 {probe.oracle_only:.0%}"
             advice.append(Advice("training", "expect little from fine-tuning; a better prompt may do", text, 3))
         else:

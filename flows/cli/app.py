@@ -79,6 +79,7 @@ def _register(app: typer.Typer) -> None:
         advise,
         ask,
         card,
+        compare_bases,
         domains,
         evaluate_retrieval,
         explain,
@@ -88,7 +89,6 @@ def _register(app: typer.Typer) -> None:
         gc,
         ingest,
         init,
-        models,
         plan,
         promote,
         questions,
@@ -105,7 +105,7 @@ def _register(app: typer.Typer) -> None:
     begin = functools.partial(_command, app, "Begin")
     begin(init.init, "raft init --corpus docs/", "write a configuration, each field explained")
     begin(plan.plan, "raft plan my.yaml", "what a run would do, and why; starts nothing")
-    begin(models.models, "raft models --fetch", "the models of a run: list, verify, fetch")
+    begin(init.models, "raft models --fetch", "the models of a run: list, verify, fetch")
     begin(init.schema, "raft schema > raft.schema.json", "the configuration's JSON schema")
     build = functools.partial(_command, app, "Build")
     build(run.run, "raft run my.yaml --set train.max_steps=50", "everything, from the corpus to the report")
@@ -125,6 +125,12 @@ def _register(app: typer.Typer) -> None:
         name="evaluate retrieval",
     )
     look(advise.advise, "raft advise my.yaml --questions 40", "will fine-tuning pay? asks the base model")
+    look(
+        compare_bases.compare_bases,
+        "raft compare-bases my.yaml --bases ./base-a,owner/base-b",
+        "several bases under one recipe",
+        name="compare-bases",
+    )
     look(explain.explain, "raft explain --verify", "what an adapter was made from")
     use = functools.partial(_command, app, "Use")
     use(search.search, 'raft search "How do closures work?" -k 3', "look something up in the index")

@@ -62,12 +62,15 @@ def note(
     sources: tuple[str, ...],
     results: Mapping[str, Manifest | Link],
     places: Mapping[str, Path],
+    *,
+    latest: bool = True,
 ) -> str:
     """Writes down that a run of the domain has finished, and has the links lead to the newest one that has an adapter.
 
     Args:
         results: by the names of their calls.
         places: what people want from them, by the name of the link.
+        latest: whether `latest` leads to this domain from now on.
     Returns:
         A sentence where the file system has no links, else "".
     """
@@ -78,11 +81,11 @@ def note(
     )
     before = finished_runs(store, name)
     if before and before[0] == run and _shown(store, name) == _wanted(before):
-        return _lead_to(store, name)
+        return _lead_to(store, name) if latest else ""
     access.make_folder(store.root / FOLDER)
     with locked(store.lock(FOLDER, name)):
         older = [other for other in finished_runs(store, name) if not _covers(run, other)]
-        return _write(store, name, (run, *older))
+        return _write(store, name, (run, *older), latest=latest)
 
 
 def needed(store: Store) -> dict[tuple[str, str], str]:
@@ -102,7 +105,7 @@ def tidy(store: Store) -> None:
             runs = finished_runs(store, path.stem)
             whole = [run for run in runs if all(store.folder(r.stage, r.key).is_dir() for r in run.results.values())]
             if len(whole) < len(runs):
-                _write(store, path.stem, tuple(whole))
+                _write(store, path.stem, tuple(whole), latest=False)
     latest = store.root / LATEST
     if latest.is_symlink() and not latest.exists():
         latest.unlink(missing_ok=True)
@@ -123,7 +126,7 @@ def _covers(newer: FinishedRun, older: FinishedRun) -> bool:
     return bool({*newer.sources} & {*older.sources}) and older.results.keys() <= newer.results.keys()
 
 
-def _write(store: Store, name: str, runs: tuple[FinishedRun, ...]) -> str:
+def _write(store: Store, name: str, runs: tuple[FinishedRun, ...], *, latest: bool = True) -> str:
     access.write_whole(file_of(store, name), _Runs(runs=runs).model_dump_json(indent=1).encode() + b"\n")
     try:
         _link(store, name, _wanted(runs))
@@ -132,7 +135,7 @@ def _write(store: Store, name: str, runs: tuple[FinishedRun, ...]) -> str:
             f"The file system of {store.root} takes no links ({error.strerror}), so there is no {LATEST}/ in it: "
             "the results lie in the folders that are named here"
         )
-    return _lead_to(store, name)
+    return _lead_to(store, name) if latest else ""
 
 
 def _wanted(runs: tuple[FinishedRun, ...]) -> dict[str, str]:

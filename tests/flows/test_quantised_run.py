@@ -1,11 +1,35 @@
 """A run whose base is packed: trained, exported, evaluated and asked in that precision, which the adapter carries."""
 
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny
+import tokenizers
+from safetensors.numpy import load_file
+
+from jora_engine.files.gguf import GGUF_FILE, keep_blocks
+from jora_engine.files.weights import load_params, read_model_config
+from jora_engine.model.quantised import is_packed
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "jora_engine" / "files"))
+import test_gguf
 
 pytestmark = pytest.mark.slow
+
+
+def as_blocks(base: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A base of which there are Q4_1 and Q8_0 blocks alone, as llama.cpp's converter makes them."""
+    monkeypatch.setattr(test_gguf, "CHATML", tiny.CHATML)
+    names = tokenizers.Tokenizer.from_file(str(base / "tokenizer.json"))
+    kinds = test_gguf.Q
+    file = test_gguf.write_gguf(
+        base, folder.parent / "base.gguf", names, quantise=lambda n: kinds.Q8_0 if "attn_v" in n else kinds.Q4_1
+    )
+    keep_blocks(file, folder)
+    return folder
 
 
 @pytest.mark.heavy
@@ -47,3 +71,31 @@ def test_as_stored_of_a_plain_base_is_refused_before_anything_runs(warm):
     done = warm.raft("run", "--no-prefect", check=False)
     assert done.returncode == 2
     assert "as_stored means nothing" in " ".join(done.stderr.split())
+
+
+@pytest.mark.heavy
+def test_a_base_of_which_there_are_blocks_alone_passes_the_gate_as_they_are(project, domain, monkeypatch):
+    base = as_blocks(domain / "base", project.folder / "blocks", monkeypatch)
+    assert not list(base.glob("*.safetensors")), f"{GGUF_FILE} is all there is"
+    held = load_params(base, read_model_config(base), "float32", precision="as_stored")["layers"]
+    assert any(is_packed(leaf) for leaf in held.values())
+    project.values["models"]["base"] = str(base)
+    project.values["train"] |= {"base_precision": "as_stored", "learning_rate": 0.01}
+    project.write()
+    rows = {row["stage"]: row for row in project.json("run", "--no-prefect")["stages"]}
+    folder = Path(rows["export"]["folder"])
+    assert json.loads((folder / "adapter" / "raft.json").read_text())["base_precision"] == "as_stored"
+
+    parity = json.loads((folder / "parity.json").read_text())
+    for what in ("peft", "merged"):
+        assert parity[what]["max_logit_difference"] <= parity["tolerance"] == 1e-3, what
+        assert parity[what]["continuations_equal"] == parity[what]["continuations"] == 2, what
+    assert parity["full_base"]["trained_in"] == "as_stored"
+
+    merged = load_file(folder / "merged" / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    full = np.asarray(load_params(base, read_model_config(base), "float32")["layers"]["up"][1])
+    change = np.abs(merged[name] - full).max()
+    assert 0 < change < 0.1, "what the blocks stand for, with the adapter added once"
+    original = load_file(domain / "base" / "model.safetensors")[name]
+    assert np.abs(full - original).max() > 1e-4, "the blocks are not the weights that they were made of"

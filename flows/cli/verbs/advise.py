@@ -14,6 +14,7 @@ from flows.cli.options import ConfigArgument, JsonOption, SetOption
 from flows.cli.output import Display, Terminal, emit, show_next, warn
 from flows.ready import facts, ready
 from tasks.build.events import Started, progress_of
+from tasks.evaluate import PROBED
 
 SETTINGS = ("retrieved", "oracle_only", "closed_book")
 NAMES = {
@@ -39,38 +40,21 @@ NAMES = {
 
 def advise(
     config: ConfigArgument = None,
-    questions: Annotated[int, typer.Option(min=4, max=10_000, help="Questions the base model is asked")] = 40,
+    questions: Annotated[int, typer.Option(min=4, max=10_000, help="Questions the base model is asked")] = PROBED,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Say whether fine-tuning is likely to pay, and what to change first: asks the base model, trains nothing."""
+    from flows.probe import probe_base
     from flows.walk import published
-    from tasks.upkeep.probe import probe_base
 
     run, built, stale = ready(config, set_, "records")
     warn(stale)
     finished = published(run, "evaluate") or {}
-    sections = {name: getattr(run.config, name).model_dump() for name in ("retrieval", "adapt", "records", "train")}
     display = Display()
     display(Started("probe"))
     try:
-        probe, advice = probe_base(
-            run.config.evaluate,
-            run.store.cache("evaluate"),
-            progress_of("probe", display),
-            records=built["records"],
-            index=built.get("index_adapted", built["index"]),
-            chunk=built["chunk"],
-            adapt=built.get("adapt"),
-            models=run.models,
-            retrieval=run.config.retrieval,
-            settings=SETTINGS,
-            count=questions,
-            seed=run.config.seed,
-            sections={f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()},
-            train=finished.get("train"),
-            evaluate=finished.get("evaluate"),
-        )
+        probe, advice = probe_base(run, built, SETTINGS, questions, progress_of("probe", display), finished)
     finally:
         display.close()
     if json:

@@ -15,11 +15,10 @@ import typer
 
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
 from flows.cli.output import Terminal, emit, warn
-from flows.domains import is_domains_file, read_domains
+from flows.domains import is_domains_file, read_configs
 from flows.offers import Offer, offer, offers
 from flows.ready import NotBuilt, command_of
 from raft_errors import BadInput, RaftError
-from tasks.config import load_config
 
 
 def serve(
@@ -193,11 +192,7 @@ def offered(
     config: Path | None, overrides: list[str] | None, only: list[str] | None
 ) -> tuple[dict[str, Offer], Mapping[str, BadInput]]:
     """What a configuration or a file of domains has to serve, by name, and why some domains have nothing."""
+    configs = read_configs(config, overrides or [], only or [])
     if config is None or not is_domains_file(config):
-        if only:
-            raise BadInput("--only is for a file of domains", do="leave it out, or give such a file")
-        one = offer(load_config(config, overrides or []), lambda stage: command_of(stage, config))
-        return {one.run.config.name: one}, {}
-    if overrides:
-        raise BadInput("--set is for one configuration", do=f"write it under `common` or a domain of {config}")
-    return offers(read_domains(config, only or []), lambda name, stage: f"raft domains {config} --only {name}")
+        return {name: offer(one, lambda stage: command_of(stage, config)) for name, one in configs.items()}, {}
+    return offers(configs, lambda name, stage: f"raft domains {config} --only {name}")

@@ -150,13 +150,13 @@ def test_help_lists_every_verb_once_under_what_one_is_up_to(command):
     headings = [line for line in lines if line.endswith(":") and not line.startswith((" ", "Usage"))]
     assert headings == ["Options:", "Begin:", "Build:", "Look:", "Use:", "Keep up:"]
     verbs = [registered.name for registered in command.registered_commands]
-    assert sorted(verbs) == sorted({*VERBS, "report", "advise", "retrain", "evaluate retrieval"})
+    assert sorted(verbs) == sorted({*VERBS, "report", "advise", "compare-bases", "retrain", "evaluate retrieval"})
     for verb in verbs:
         assert len([line for line in lines if line.startswith(f"  {verb}  ")]) == 1
     assert not any(len(line) > 80 or "..." in line for line in lines[1:])
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "report", "advise", "retrain", "evaluate retrieval"])
+@pytest.mark.parametrize("verb", [*VERBS, "report", "advise", "compare-bases", "retrain", "evaluate retrieval"])
 def test_every_verb_takes_the_configuration_as_an_option(command, verb):
     assert "-c, --config" in CliRunner().invoke(command, [verb, "--help"]).stdout
 

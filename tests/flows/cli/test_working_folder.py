@@ -56,6 +56,7 @@ LIBRARY_CALLS = {
     "report": [],
     "evaluate retrieval": [],
     "advise": ["--questions", "4"],
+    "compare-bases": ["--bases", "{base}"],
     "search": ["What is Alder known for?"],
     "ask": ["What is Alder known for?"],
     "retrain": [],
@@ -120,7 +121,8 @@ def test_no_process_of_a_verb_imports_what_lies_in_the_working_folder(hostile, v
 @pytest.mark.slow
 def test_no_verb_imports_what_lies_in_the_working_folder(hostile):
     environment = {**hostile.environment, "HOSTILE_MARK": os.environ["HOSTILE_MARK"]}
-    calls = [[*verb.split(), *more] for verb, more in LIBRARY_CALLS.items()]
+    base = hostile.values["models"]["base"]
+    calls = [[*verb.split(), *(word.format(base=base) for word in more)] for verb, more in LIBRARY_CALLS.items()]
     call = [sys.executable, "-P", "-c", DRIVER, json.dumps(calls)]
     done = subprocess.run(call, cwd=hostile.folder, env=environment, capture_output=True, text=True, timeout=300)
     assert imported(hostile) == []

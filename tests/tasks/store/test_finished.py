@@ -28,7 +28,7 @@ def put(store, stage, key):
     return manifest
 
 
-def finish(store, name, key, *calls, sources=CORPUS):
+def finish(store, name, key, *calls, sources=CORPUS, **options):
     """A run of some calls, all with one key."""
     results = {call: put(store, call, key) for call in calls}
     places = {}
@@ -36,7 +36,7 @@ def finish(store, name, key, *calls, sources=CORPUS):
         places["adapter"] = results["export"].path("adapter")
     if "evaluate" in results:
         places["report.html"] = results["evaluate"].path("report.html")
-    return note(store, name, sources, results, places)
+    return note(store, name, sources, results, places, **options)
 
 
 def keys(store, name):
@@ -79,6 +79,26 @@ def test_each_domain_has_its_own_and_latest_follows_the_one_that_ran_last(store)
     finish(store, "law", "a", "export")
     assert text(store.root / "latest" / "adapter" / "weights") == "a"
     assert text(store.root / "runs" / "tax" / "adapter" / "weights") == "b"
+
+
+def test_a_run_beside_somebodys_own_leaves_latest_where_it_is(store):
+    finish(store, "law-on-b", "b", "export", latest=False)
+    assert not (store.root / "latest").is_symlink()
+    finish(store, "law", "a", "export")
+    for _ in range(2):
+        finish(store, "law-on-b", "c", "export", latest=False)
+        assert text(store.root / "latest" / "adapter" / "weights") == "a"
+    assert text(store.root / "runs" / "law-on-b" / "adapter" / "weights") == "c"
+
+
+def test_tidying_one_domain_leaves_latest_with_the_other(store):
+    finish(store, "health", "b", "index")
+    finish(store, "health", "c", "export", sources=("/somewhere/else",))
+    finish(store, "law", "a", "export")
+    shutil.rmtree(store.folder("index", "b"))
+    tidy(store)
+    assert keys(store, "health") == [{"export": "c"}]
+    assert text(store.root / "latest" / "adapter" / "weights") == "a"
 
 
 def test_a_project_that_is_moved_keeps_its_runs_and_its_paths(store, tmp_path):
