@@ -17,11 +17,8 @@ alone. A ratio above 1 says how many times faster the engine is; it is the media
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +26,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-NEEDS = "data HuggingFaceTB/SmolLM2-135M-Instruct"
+from harness import (
+    child,
+    compile_quickly,
+    conclude,
+    measure,
+    measure_here,
+    options,
+    ratio,
+    require_data,
+    squad_records,
+    turns,
+)
+from miniature import write_base
+
+NEEDS = "data"
 KEYS = """
     over_transformers prefill_over_transformers decode_over_transformers single_over_transformers cpu/over_transformers
     decode_tokens_per_cpu_second/engine equal_tokens"""
@@ -80,9 +91,8 @@ def run_transformers(job: dict[str, Any]) -> Callable[[list[list[int]], int], li
     return run
 
 
-def child(side: str, job_file: Path) -> int:
-    """One side of one round, as JSON: seconds of wall and CPU time by part, and the tokens of the batch."""
-    job = json.loads(job_file.read_text())
+def run_side(side: str, job: dict[str, Any]) -> dict[str, Any]:
+    """One side of one round: seconds of wall and CPU time by part, and the tokens of the batch."""
     run = {"engine": run_engine, "transformers": run_transformers}[side](job)
     prompts, count = job["prompts"], job["new_tokens"]
     run(prompts, count)
@@ -99,22 +109,11 @@ def child(side: str, job_file: Path) -> int:
     tokens = clock("batch", prompts, count)
     clock("single", prompts[:1], count)
     seconds["decode"] = tuple(a - b for a, b in zip(seconds["batch"], seconds["prefill"]))  # type: ignore[assignment]
-    print(json.dumps({"seconds": seconds, "tokens": tokens}))
-    return 0
+    return {"seconds": seconds, "tokens": tokens}
 
 
-def measure(side: str, job_file: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--child", side, "--job", str(job_file)]
-    root = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "PYTHONPATH": root}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def raft_prompts(model: Path, data: Path, count: int, tokens: int) -> list[list[int]]:
+def raft_prompts(model: Path, data: Path, count: int, tokens: int, passages: int) -> list[list[int]]:
     """`count` prompts of SQuAD, those nearest to `tokens` long among a few hundred."""
-    from train_vs_peft import squad_records
-
     from jora_engine.files.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(model)
@@ -122,41 +121,36 @@ def raft_prompts(model: Path, data: Path, count: int, tokens: int) -> list[list[
         tokenizer.apply_chat_template(
             [{"role": "user", "content": f"{record['instruction']}\n\n{record['input']}"}], add_generation_prompt=True
         )
-        for record in squad_records(data, 20 * count, seed=0)
+        for record in squad_records(data, 20 * count, seed=0, passages=passages)
     ]
     return sorted(prompts, key=lambda prompt: abs(len(prompt) - tokens))[:count]
 
 
 def main() -> int:
-    default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of four prompts of 256 tokens, 16 new ones")
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
-    parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="Hub id or folder")
+    parser = options(__doc__, "a tiny model, one round of four prompts of 512 tokens, 8 new ones", SIDES)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--prompt-tokens", type=int, default=736)
+    parser.add_argument("--passages", type=int, default=4, help="of a prompt")
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--rows", type=int, default=16, help="prompts that the engine decodes side by side at most")
-    parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        return child(args.child, args.job)
-    if not args.data.is_dir():
-        parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
+        return child(args, run_side)
+    require_data(parser, args.data)
     if args.quick:
-        args.rounds, args.prompts, args.prompt_tokens, args.new_tokens = 1, 4, 256, 16
+        args.rounds, args.prompts, args.prompt_tokens, args.passages, args.new_tokens = 1, 4, 512, 1, 8
 
     from tasks.inputs.models import resolve
 
     with tempfile.TemporaryDirectory() as place:
-        model = resolve(args.model).folder
+        if args.quick:
+            compile_quickly(Path(place, "programs"))
+        model = write_base(Path(place, "base")) if args.quick else resolve(args.model).folder
         job = {
             "model": str(model),
-            "prompts": raft_prompts(model, args.data, args.prompts, args.prompt_tokens),
+            "prompts": raft_prompts(model, args.data, args.prompts, args.prompt_tokens, args.passages),
             "new_tokens": args.new_tokens,
             "rows": args.rows,
             "dtype": args.dtype,
@@ -164,28 +158,26 @@ def main() -> int:
         job_file = Path(place, "job.json")
         job_file.write_text(json.dumps(job))
         results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-        for turn in range(args.rounds):
-            for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
-                results[side].append(measure(side, job_file))
-                parts = results[side][-1]["seconds"]
-                words = ", ".join(f"{name} {wall:.2f} s ({cpu:.2f} CPU)" for name, (wall, cpu) in parts.items())
-                print(f"round {turn + 1}: {side:12s} {words}", flush=True)
-    figures = summary(results, job)
-    for name, value in figures.items():
-        print(f"{name}: {value}")
-    if args.json:
-        print(json.dumps(figures))
-    return 0
+        for turn, side in turns(SIDES, args.rounds):
+            one = measure_here(run_side, side, job) if args.quick else measure(__file__, side, job_file)
+            results[side].append(one)
+            parts = one["seconds"]
+            words = ", ".join(f"{name} {wall:.2f} s ({cpu:.2f} CPU)" for name, (wall, cpu) in parts.items())
+            print(f"round {turn + 1}: {side:12s} {words}", flush=True)
+    return conclude(summary(results, job), {}, args.json)
 
 
 def summary(results: dict[str, list[dict[str, Any]]], job: dict[str, Any]) -> dict[str, Any]:
-    def ratios(part: str, clock: int) -> list[float]:
-        pairs = zip(results["transformers"], results["engine"], strict=True)
-        return [theirs["seconds"][part][clock] / ours["seconds"][part][clock] for theirs, ours in pairs]
+    """The figures of a run; ratios are times that the engine is faster."""
 
-    def medians(clock: int) -> dict[str, float]:
-        return {f"{key}_transformers": round(statistics.median(ratios(part, clock)), 3) for key, part in PARTS.items()}
+    def ratios(clock: int) -> dict[str, dict[str, Any]]:
+        seconds = {
+            side: {part: [run["seconds"][part][clock] for run in runs] for part in PARTS.values()}
+            for side, runs in results.items()
+        }
+        return {key: ratio(seconds["transformers"][part], seconds["engine"][part]) for key, part in PARTS.items()}
 
+    wall, used = ratios(0), ratios(1)
     pairs = list(zip(results["engine"][0]["tokens"], results["transformers"][0]["tokens"], strict=True))
     prompt_tokens = sum(map(len, job["prompts"]))
     cpu = {
@@ -194,9 +186,9 @@ def summary(results: dict[str, list[dict[str, Any]]], job: dict[str, Any]) -> di
     }
     new = len(job["prompts"]) * (job["new_tokens"] - 1)
     return {
-        **medians(0),
-        "cpu": medians(1),
-        "by_round": {part: [round(r, 3) for r in ratios(part, 0)] for part in PARTS.values()},
+        **{f"{key}_transformers": of["ratio"] for key, of in wall.items()},
+        "cpu": {f"{key}_transformers": of["ratio"] for key, of in used.items()},
+        "intervals": {f"{key}_transformers": of["interval"] for key, of in wall.items()},
         "prefill_tokens_per_cpu_second": {side: round(prompt_tokens / of["prefill"], 1) for side, of in cpu.items()},
         "decode_tokens_per_cpu_second": {side: round(new / of["decode"], 1) for side, of in cpu.items()},
         "prompts": len(job["prompts"]),

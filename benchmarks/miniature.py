@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "flows"))
 import tiny
 
 
-def write_base(folder: Path) -> Path:
+def write_base(folder: Path, hidden: int = 32) -> Path:
     """A Hugging Face folder: Llama of 2 layers with random weights, byte-level tokenizer, chat template."""
-    return tiny.make_base(folder)
+    return tiny.make_base(folder, hidden=hidden)
 
 
 def write_records(path: Path, count: int = 8) -> Path:

@@ -29,14 +29,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from goals import Declaration, declaration, missed, missing
 
 HERE = Path(__file__).resolve().parent
-ELSEWHERE = {
-    "train_vs_peft": Declaration(
-        ("data", "HuggingFaceTB/SmolLM2-135M-Instruct"),
-        ("records_per_second_ratio", "peak_memory_ratio", "max_loss_difference", "peak_mib/engine", "losses/*"),
-        {},
-    )
-}
-"""Of scripts that declare nothing themselves."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +134,6 @@ def main() -> int:
     results = {}
     for name in args.only or every:
         declared = declaration(every[name])
-        declared = declared if declared.keys else ELSEWHERE.get(name, declared)
         reason = lacks(declared.needs, args.data)
         results[name] = result = Result("skipped", reason) if reason else run(every[name], declared, args.limit)
         print(f"{name:22} {result.state:8} {result.seconds:6.1f} s {result.cpu_seconds:6.1f} s of CPU  {result.why}")

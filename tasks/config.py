@@ -449,6 +449,11 @@ def absolute_place(text: str, folder: Path, or_name: bool) -> str:
     if "://" in text or text.startswith("pydoc:"):
         return text
     path = Path(text).expanduser()
-    if or_name and not text.startswith((".", "~", "/")) and not (folder / path).is_dir():
+    if or_name and not text.startswith((".", "~", "/")) and not _stands_at(folder / path, word="." not in text):
         return text
     return str(path if path.is_absolute() else folder / path)
+
+
+def _stands_at(path: Path, word: bool) -> bool:
+    """Whether a folder or file is there; a file named like a `word` (auto, quoted) is taken for no path."""
+    return path.is_dir() or (path.is_file() and not word)

@@ -69,12 +69,12 @@ class ServeConfig(Section):
     def _no_secret(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        parts = urlsplit(url)
+        parts = urlsplit(url.strip())
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("no web address: http:// or https:// with a host")
+            raise ValueError("serve.url is no web address: http:// or https:// with a host")
         if parts.username or parts.password or parts.query:
-            raise ValueError("it holds a password or key: put that into the environment (serve.key_variable)")
-        return url
+            raise ValueError("serve.url holds a password or key: put that into the environment (serve.key_variable)")
+        return url.strip()
 
     @model_validator(mode="after")
     def _whole(self) -> ServeConfig:

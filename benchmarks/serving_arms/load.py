@@ -1,13 +1,12 @@
-"""The requests of a load, what a block of them took, and the ratio of two sides that took turns."""
+"""The requests of a load, what a block of them took, and blocks of two sides in turn."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+from harness import turns
 
 
 @dataclass(frozen=True)
@@ -68,22 +67,12 @@ def alike(count: int, tokens: int, new: int, adapters: int, seed: int, vocab: in
 def in_turn(sides: Sequence[Callable[[int], Block]], pairs: int, note: Callable[[str], None]) -> list[list[Block]]:
     """For each side its blocks: A B, B A, A B, ... Each is told the number of the pair, which is its seed."""
     out: list[list[Block]] = [[] for _ in sides]
-    for number in range(pairs):
-        order = range(len(sides)) if number % 2 == 0 else reversed(range(len(sides)))
-        for side in order:
-            out[side].append(sides[side](number))
-        words = " | ".join(f"{b.rate:.2f} req/s {b.cpu / b.requests:.2f} CPU s" for b in (one[-1] for one in out))
-        note(f"pair {number + 1}: {words}")
+    for number, side in turns(range(len(sides)), pairs):
+        out[side].append(sides[side](number))
+        if all(len(blocks) > number for blocks in out):
+            words = " | ".join(f"{b.rate:.2f} req/s {b.cpu / b.requests:.2f} CPU s" for b in (one[-1] for one in out))
+            note(f"pair {number + 1}: {words}")
     return out
-
-
-def ratio(of: Sequence[float], over: Sequence[float]) -> dict[str, Any]:
-    """Median over pairs of `of / over` with its 95 % bootstrap interval; None for an interval of one pair."""
-    each = np.asarray(of, float) / np.asarray(over, float)
-    draws = np.random.default_rng(0).choice(each, (2000, len(each)))
-    low, high = np.percentile(np.median(draws, axis=1), (2.5, 97.5)).tolist()
-    interval = [round(low, 3), round(high, 3)] if len(each) > 1 else None
-    return {"ratio": round(statistics.median(each), 3), "interval": interval, "pairs": len(each)}
 
 
 def rates(blocks: Sequence[Block]) -> list[float]:

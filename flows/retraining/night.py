@@ -143,7 +143,8 @@ def night(
         run.reporter(Said(f"the retriever is fitted anew: {why}"))
         keeper.give_up()
         prepared = prepare(make, documents)
-    run.reporter(Said(f"{choice.action}: {choice.reason}"))
+    if choice.action == "retrain":  # what takes long begins; any other decision is said by whoever gets it
+        run.reporter(Said(f"{choice.action}: {choice.reason}"))
     decision = RetrainDecision(
         id=uuid.uuid4().hex[:12],
         at=now(),

@@ -9,7 +9,8 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))  # last: its `serving.py` is not the package
 from goals import declaration
-from serving_arms.load import Block, alike, in_turn, per_cpu, rates, ratio, s_lora
+from harness import ratio
+from serving_arms.load import Block, alike, in_turn, per_cpu, rates, s_lora
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -93,7 +93,7 @@ def test_the_configuration_names_another_server_that_generates(warm, servers):
         ([], "cannot be used: it cannot be reached"),
         (["--set", "serve.mix=2"], "another server adds up no adapters"),
         (["--set", "serve.url=null"], "needs the address of that server"),
-        (["--set", "serve.url=http://me:secret@host/v1"], "it holds a password or key"),
+        (["--set", "serve.url=http://me:secret@host/v1"], "serve.url holds a password or key"),
     ):
         done = warm.raft("serve", "raft.yaml", *engine, *settings, check=False)
         assert done.returncode in (1, 2)

@@ -54,7 +54,7 @@ def write_questions(path: Path) -> Path:
     return path
 
 
-def make_base(folder: Path, *, template: bool = True) -> Path:
+def make_base(folder: Path, *, template: bool = True, hidden: int = 32) -> Path:
     """A two-layer Llama with random weights, a byte-level BPE tokenizer and a chat template."""
     import tokenizers
     import torch
@@ -78,7 +78,7 @@ def make_base(folder: Path, *, template: bool = True) -> Path:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=512,
-        hidden_size=32,
+        hidden_size=hidden,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,

@@ -120,6 +120,31 @@ def test_a_model_is_a_folder_where_there_is_one_and_a_name_otherwise(write, tmp_
     assert config.models.embedder == "owner/model"
 
 
+def test_a_file_named_without_its_folder_stands_beside_the_configuration(write, tmp_path):
+    for name in ("base.gguf", "answer.j2", "more/answer.j2", "off"):
+        (tmp_path / "sub" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sub" / name).touch()
+    values = {
+        "models": {"base": "base.gguf", "embedder": "owner/model"},
+        "records": {"template": "more/answer.j2"},
+        "questions": {"feedback": "answer.j2"},
+        "retrieval": {"rerank": "off"},
+    }
+    config = load_config(write(values, "sub/my.yaml"))
+    assert config.models.base == str(tmp_path / "sub" / "base.gguf")
+    assert config.models.embedder == "owner/model"
+    assert config.records.template == str(tmp_path / "sub" / "more" / "answer.j2")
+    assert config.questions.feedback == str(tmp_path / "sub" / "answer.j2")
+    assert config.retrieval.rerank == "off", "a word, whatever file has it for its name"
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://user:secret@host/v1", "http://h/v1?key=x"])
+def test_an_address_of_another_server_that_is_none_or_holds_a_secret_is_refused(write, url):
+    with pytest.raises(BadInput, match=r"serve\.url") as error:
+        load_config(write({"serve": {"url": url}}))
+    assert "secret" not in str(error.value)
+
+
 def test_settings_on_the_command_line_win(write):
     path = write({"train": {"rank": 4}})
     config = load_config(path, ["train.rank=8", "records.absent=mix", "train.max_steps=null", "corpus=[a, b]"])
