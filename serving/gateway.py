@@ -423,7 +423,7 @@ class Gateway:
         except NotReady as error:
             raise not_ready(stem) from error
         except BadInput as error:
-            raise no_model(name) from error
+            raise no_model(name, "" if at else "no version of it is in use") from error
 
     def _registered(self, version: ServedVersion | None) -> PreparedAdapter | None:
         """The version's adapter, read and checked: of a request that holds it whatever is promoted meanwhile."""
