@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 import openai
 
+from data.teachers.address import web_parts
 from data.teachers.replies import one_line, problem_of
 from data.text.urls import without_secrets
 from raft_errors import BadInput
@@ -76,8 +77,8 @@ class Remote:
     """
 
     def __init__(self, url: str, dialect: Dialect, *, base: str | None = None, key_variable: str = "") -> None:
-        parts = urlsplit(url.strip())
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = web_parts(url)
+        if parts is None:
             raise BadInput(
                 "serve.url is no web address",
                 expected="http:// or https:// with a host, e.g. http://127.0.0.1:8001/v1",
@@ -93,7 +94,7 @@ class Remote:
     @property
     def where(self) -> str:
         """The address as people may see it."""
-        return without_secrets(self._root)
+        return without_secrets(f"{self._root}/v1")
 
     @property
     def _key(self) -> str:
@@ -116,7 +117,7 @@ class Remote:
             text = await self._open().get("/models", cast_to=str, options={"timeout": QUICK_SECONDS})
             rows = json.loads(text)["data"]
             return [row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise RemoteFault("its list of models cannot be read") from error
         except openai.APIError as error:
             raise self._fault(error, QUICK_SECONDS) from None
