@@ -108,7 +108,8 @@ def _check_one_base(served: Mapping[str, Offer]) -> None:
 
 
 def versions(run: Run, command: str) -> Callable[[int | None], ServedVersion]:
-    """What finds a version of the run's adapter: by number, or the one in use; without one, what the last run made."""
+    """What finds a version of the run's adapter: by number, or the one in use; where none ever was, what the last run
+    made. After a rollback to none there is none: what the last run made is mostly the one that was taken out."""
     from serving.domain import ServedVersion
 
     registry = Registry(run.store, run.config.name)
@@ -126,6 +127,8 @@ def versions(run: Run, command: str) -> Callable[[int | None], ServedVersion]:
             folders = {name: run.store.folder(link.stage, link.key) for name, link in version.stages.items()}
             id_ = f"{adapter.name}@{version.number}"
             return ServedVersion(id_, folders["export"] / "adapter", folders.get("records"))
+        if adapter.withdrawn:
+            raise BadInput(f"No version of {adapter.name} is in use since it was rolled back", do="`raft promote` one")
         if last is None:
             raise BadInput(f"No version of {adapter.name} is promoted", do=f"{command}, or `raft promote`")
         return last

@@ -11,13 +11,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
-from serving.errors import ApiError, busy, not_serving, too_slow
+from serving.errors import ApiError, busy, not_serving, too_late, too_slow
 from serving.state import Server
 
 log = logging.getLogger("raft.serving")
 
 Some = TypeVar("Some")
+
+GONE = 499
+"""The status of a request whose client has gone, as nginx has it."""
 
 
 async def admitted(server: Server, request: Request) -> Any:
@@ -28,7 +32,7 @@ async def admitted(server: Server, request: Request) -> Any:
     """
     if not server.ready:
         raise not_serving()
-    values = await json_of(request)
+    values = await json_of(request, server.limits.body_seconds)
     if server.waiting() >= server.limits.queue:
         raise busy(2)
     return values
@@ -49,12 +53,28 @@ async def up_to_date(server: Server, model: str) -> None:
             raise too_slow() from error
 
 
-async def json_of(request: Request) -> Any:
-    """The JSON of a request's body; `ApiError` where it is none."""
+async def json_of(request: Request, seconds: float) -> Any:
+    """The JSON of a request's body, whose strings are all text.
+
+    Raises:
+        ApiError: it is none, holds half a surrogate pair (which no tokenizer, log or file takes), is not there after so
+            many seconds, or the client goes away while it sends it.
+    """
     try:
-        return json.loads(await request.body())
+        body = await asyncio.wait_for(request.body(), seconds)
+    except TimeoutError as error:
+        raise too_late() from error
+    except ClientDisconnect as error:
+        raise gone() from error
+    try:
+        values = json.loads(body)
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        message = "The body holds half a surrogate pair, which is no character"
+        raise ApiError(400, message, code="invalid_value") from error
     except (ValueError, RecursionError) as error:
         raise ApiError(400, "The body is not valid JSON", code="invalid_json") from error
+    return values
 
 
 async def searched(server: Server, work: Callable[[], Some]) -> Some:
@@ -68,7 +88,16 @@ async def searched(server: Server, work: Callable[[], Some]) -> Some:
 
 def gone() -> ApiError:
     """The error of a request whose client has gone; nobody reads it."""
-    return ApiError(499, "The client has gone", code="aborted")
+    return ApiError(GONE, "The client has gone", code="aborted")
+
+
+def counted(server: Server, error: BaseException) -> str:
+    """Counts a request that has ended before its answer began, and says how it ended."""
+    if isinstance(error, ApiError) and error.status == GONE:
+        server.counts.aborted += 1
+        return "aborted"
+    server.counts.refused += 1
+    return "refused"
 
 
 def log_end(request_id: str, model: str, end: str, began: float, code: str | None) -> None:

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from jora_engine.generation.requests import Completion, Job
 from raft_errors import BadInput
-from serving.admission import admitted, gone, log_end, searched, up_to_date
+from serving.admission import admitted, counted, gone, log_end, searched, up_to_date
 from serving.errors import ApiError, not_serving, too_slow
 from serving.forms.answer import Answer, Form, Head
 from serving.gateway import Plan
@@ -106,9 +106,9 @@ async def answered(
     try:
         asked, reply = await _begin(server, request, kind, trace)
     except BaseException as error:
-        counts.refused += 1
-        trace.end({"raft.end": "refused", "error.type": str(getattr(error, "code", None) or type(error).__name__)})
-        log_end(request_id, "", "refused", began, getattr(error, "code", None))
+        end = counted(server, error)
+        trace.end({"raft.end": end, "error.type": str(getattr(error, "code", None) or type(error).__name__)})
+        log_end(request_id, "", end, began, getattr(error, "code", None))
         raise
     plan = reply.plan
     head = Head(request_id, plan.created, plan.model, server.gateway.fingerprint(plan.model))

@@ -62,6 +62,11 @@ def too_slow() -> ApiError:
     return ApiError(504, "The answer took longer than this server allows", code="timeout")
 
 
+def too_late() -> ApiError:
+    """The error of a request whose body has not arrived whole in time."""
+    return ApiError(408, "The body did not arrive in the time that this server allows", code="timeout")
+
+
 def not_ready(name: str) -> ApiError:
     """The error for an adapter that is not on the server that generates yet; asking again later may help."""
     message = f"The adapter {name[:80]} is not ready on the server that generates"

@@ -19,6 +19,7 @@ from serving.admission import json_of
 from serving.errors import ApiError, not_for_this_key
 from serving.gateway import Gateway
 from serving.schema import read
+from serving.state import Server
 from serving.tenants import Tenant
 from tasks.adapters.feedback import Feedback, FeedbackLog, Shown
 
@@ -45,10 +46,10 @@ class FeedbackRequest(BaseModel):
     passages: list[str] = Field([], max_length=MOST_PASSAGES)
 
 
-async def keep_feedback(gateway: Gateway, request: Request) -> dict[str, Any]:
+async def keep_feedback(server: Server, request: Request) -> dict[str, Any]:
     """Keeps what a request says, and answers with the id under which it can be reviewed."""
-    said = read(FeedbackRequest, await json_of(request))
-    entry = await run_in_threadpool(_kept, gateway, said, request.state.tenant)
+    said = read(FeedbackRequest, await json_of(request, server.limits.body_seconds))
+    entry = await run_in_threadpool(_kept, server.gateway, said, request.state.tenant)
     return {"id": entry.id, "state": "pending"}
 
 

@@ -262,7 +262,8 @@ class Gateway:
         Raises:
             ApiError: there is no such domain, or it is searched by words alone.
         """
-        self._resolved(name)
+        if self.router is None or name not in self.router.names:
+            self._resolved(name)
         embedder = self.domains[name].retriever.embedder if name in self.domains else None
         if embedder is None:
             message = f"The model {name[:80]!r} has no embedder: ask for a domain that is searched by vectors"
@@ -353,7 +354,7 @@ class Gateway:
         """
         question = request.question
         if request.scored is not None:
-            raise ApiError(400, f"logprobs: of {domain.name}/raw only", code="unsupported", param="logprobs")
+            raise ApiError(400, f"logprobs: only of {domain.name}/raw and base", code="unsupported", param="logprobs")
         if not (question or "").strip():
             raise self._no_question(request)
         assert question is not None
@@ -423,7 +424,7 @@ class Gateway:
         except NotReady as error:
             raise not_ready(stem) from error
         except BadInput as error:
-            raise no_model(name) from error
+            raise no_model(name, "" if at else "no version of it is in use") from error
 
     def _registered(self, version: ServedVersion | None) -> PreparedAdapter | None:
         """The version's adapter, read and checked: of a request that holds it whatever is promoted meanwhile."""
@@ -481,7 +482,8 @@ class Gateway:
         )
 
     def _no_question(self, request: TextRequest) -> ApiError:
-        message = "The last message must be the user's question"
+        empty = request.turns[-1].role == "user"
+        message = "The question is empty" if empty else "The last message must be the user's question"
         return ApiError(400, message, code="invalid_value", param=request.text_field)
 
     def _too_long(self, tokens: int, request: TextRequest) -> ApiError:

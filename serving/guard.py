@@ -26,8 +26,19 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 def host_of(value: str) -> str:
-    """The name in a `Host` header, without its port."""
-    return (urlsplit(f"//{value}").hostname or "").rstrip(".")
+    """The name in a `Host` header, without its port; "" where it is no address."""
+    try:
+        return (urlsplit(f"//{value}").hostname or "").rstrip(".")
+    except ValueError:  # brackets that do not close
+        return ""
+
+
+def site_of(value: str) -> str:
+    """Host and port in an `Origin` header; "" where it is no address."""
+    try:
+        return urlsplit(value).netloc.lower()
+    except ValueError:
+        return ""
 
 
 class Guard:
@@ -63,7 +74,7 @@ class Guard:
             raise ApiError(400, "This server is not known under that host name", code="invalid_host")
         origin = headers.get("origin")
         # a page on another port of this machine is another site too
-        if origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower():
+        if origin is not None and site_of(origin) != headers["host"].lower():
             raise ApiError(403, "Requests from pages of other sites are refused", code="invalid_origin")
         # a browser says whose page a request comes from, also where it sends no Origin
         writes = scope["method"] not in ("GET", "HEAD", "OPTIONS")

@@ -19,7 +19,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from raft_errors import BadInput, RaftError
-from serving.admission import admitted, log_end, searched, up_to_date
+from serving.admission import admitted, counted, log_end, searched, up_to_date
 from serving.asking import Asking, Event, replies
 from serving.errors import ApiError
 from serving.schema import read
@@ -31,8 +31,8 @@ async def own_question(server: Server, request: Request) -> StreamingResponse:
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
     if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), server.nonce.encode()):
         raise ApiError(401, "Incorrect API key provided", code="invalid_api_key")
-    began, counts, request_id = time.monotonic(), server.counts, f"ask-{uuid.uuid4().hex}"
-    counts.received += 1
+    began, request_id = time.monotonic(), f"ask-{uuid.uuid4().hex}"
+    server.counts.received += 1
     try:
         asking = read(Asking, await admitted(server, request))
         await up_to_date(server, asking.domain)
@@ -41,8 +41,7 @@ async def own_question(server: Server, request: Request) -> StreamingResponse:
         except BadInput as error:
             raise ApiError(400, error.what, code="invalid_value") from error
     except BaseException as error:
-        counts.refused += 1
-        log_end(request_id, "", "refused", began, getattr(error, "code", None))
+        log_end(request_id, "", counted(server, error), began, getattr(error, "code", None))
         raise
     left = server.limits.deadline_seconds - (time.monotonic() - began)
     events = replies(asking, *found, server.loop, tenant=request.state.tenant.id, seconds=max(left, 0.001))

@@ -14,6 +14,41 @@ MAX_MESSAGES, MAX_STOPS, MAX_STOP_CHARACTERS = 256, 8, 200
 MAX_INPUTS = 2048  # texts to embed in one request, as OpenAI has it
 TEXT_PARTS = ("text", "input_text", "output_text")
 
+NEUTRAL: dict[str, Any] = {
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "repetition_penalty": 1,
+    "length_penalty": 1,
+    "typical_p": 1,
+    "min_p": 0,
+    "min_tokens": 0,
+    "best_of": 1,
+    "add_generation_prompt": True,
+    "add_special_tokens": True,
+    "include_stop_str_in_output": False,
+}
+"""Fields that other servers know beside OpenAI's, each with the value that changes nothing; any other is refused."""
+
+FOREIGN = (
+    "bad_words",
+    "chat_template",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "echo",
+    "guided_choice",
+    "guided_grammar",
+    "guided_json",
+    "guided_regex",
+    "grammar",
+    "logits_processors",
+    "prompt_logprobs",
+    "stop_token_ids",
+    "structured_outputs",
+    "use_beam_search",
+    "web_search_options",
+)
+"""Fields that would change an answer and are not supported, on whatever route; empty they change nothing."""
+
 Sources = Literal["annotations", "text", "open_webui", "passages"]
 """Where citations stand beside `annotations`: nowhere, as lines at the end of the text, as Open WebUI's events, or with
 the passages themselves as this server's own page shows them."""
@@ -58,7 +93,8 @@ class TextRequest(BaseModel):
 
     Attributes:
         text_field: the field that holds the text, for messages.
-        refused: fields that would change the answer and are not supported; null, false, empty and absent are the same.
+        refused: fields that would change the answer and are not supported, beside `FOREIGN`; null, false, empty and
+            absent are the same.
     """
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
@@ -95,12 +131,23 @@ class TextRequest(BaseModel):
     def _absent(cls, value: Any, info: Any) -> Any:
         return cls.model_fields[info.field_name].default if value is None else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        """LoRAX's `adapter_id` alone says which model is meant."""
+        if isinstance(values, dict) and values.get("model") is None and values.get("adapter_id"):
+            return {**values, "model": values["adapter_id"]}
+        return values
+
     @model_validator(mode="after")
     def _supported(self) -> TextRequest:
         extra = self.model_extra or {}
-        for name in self.refused:
+        for name in (*self.refused, *FOREIGN):
             if extra.get(name):
                 raise ValueError(f"{name}: not supported")
+        for name, neutral in NEUTRAL.items():
+            if name not in type(self).model_fields and extra.get(name, neutral) not in (neutral, None):
+                raise ValueError(f"{name}: not supported; only {neutral} is")
         if extra.get("tools") and extra.get("tool_choice") != "none":
             raise ValueError("tools: not supported")
         if self.n != 1:
@@ -159,6 +206,12 @@ class ChatRequest(TextRequest):
     @classmethod
     def _unasked(cls, value: Any) -> Any:
         return False if value is None else value
+
+    @model_validator(mode="after")
+    def _scored(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs: only with logprobs")
+        return self
 
     @model_validator(mode="after")
     def _plain_text(self) -> ChatRequest:

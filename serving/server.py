@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
@@ -68,7 +69,8 @@ def run_server(
         try:
             listening.bind((host, port))
         except OSError as error:
-            raise BadInput(f"{host}:{port} cannot be used ({error.strerror})", do="give another --port") from error
+            other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+            raise BadInput(f"{host}:{port} cannot be used ({error.strerror})", do=f"give another {other}") from error
         warm()
         server.loop.start()
         watch = Watch(server.gateway)

@@ -22,12 +22,13 @@ class Limits:
     Attributes:
         deadline_seconds: of a request, from its arrival to its last token.
         queue: requests that may wait for a row.
-        max_bytes: of a body.
+        max_bytes: of a body; body_seconds: that it may take to arrive, which a drain may have to wait for.
     """
 
     deadline_seconds: float = 300.0
     queue: int = 64
     max_bytes: int = 1 << 20
+    body_seconds: float = 30.0
 
 
 @dataclass

@@ -193,6 +193,12 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunC
     if path is None and Path(CONFIG_NAME).is_file():
         path = Path(CONFIG_NAME)
     values = read_yaml(path) if path is not None else {}
+    if "domains" in values:
+        raise BadInput(
+            f"{path} is a file of domains",
+            expected="the configuration of one domain",
+            do=f"run `raft domains {path}`, and give one of the files that it writes: domains/NAME.yaml in the store",
+        )
     for text in overrides:
         _override(values, text)
     return config_of(values, str(path or "--set"), path.parent if path is not None else Path())
@@ -289,7 +295,8 @@ def _problem(detail: Mapping[str, Any]) -> str:
     if detail["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown key {name}{_suggestion(where)}"
     if detail["type"] == "value_error":
-        return str(detail["ctx"]["error"])
+        words = str(detail["ctx"]["error"])
+        return words if name in words else f"{name}: {words}"
     path, field = _field(where)
     if detail["type"] == "missing":
         return f"{name} is missing" + (f", expected {describe_values(field)}" if field else "")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import field_validator, model_validator
 
+from data.teachers.address import web_parts
 from raft_errors import BadInput
 from tasks.build.section import Section, setting
 
@@ -69,11 +69,11 @@ class ServeConfig(Section):
     def _no_secret(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        parts = urlsplit(url.strip())
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("serve.url is no web address: http:// or https:// with a host")
+        parts = web_parts(url)
+        if parts is None:
+            raise ValueError("no web address: http:// or https:// with a host")
         if parts.username or parts.password or parts.query:
-            raise ValueError("serve.url holds a password or key: put that into the environment (serve.key_variable)")
+            raise ValueError("it holds a password or key: put that into the environment (serve.key_variable)")
         return url.strip()
 
     @model_validator(mode="after")

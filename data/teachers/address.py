@@ -6,7 +6,7 @@ The address of a service, of a deployment, of the call itself, with or without a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit, urlunsplit
 
 from raft_errors import BadInput
 
@@ -27,6 +27,16 @@ class Address:
         return {name: f"Bearer {key}" if name == "authorization" else key} if key else {}
 
 
+def web_parts(url: str) -> SplitResult | None:
+    """The parts of an address that HTTP knows, with a host and a port that can be; None for another text."""
+    try:
+        parts = urlsplit(url.strip())
+        parts.port  # noqa: B018  raises where it is none
+    except ValueError:  # brackets that do not close, a port beyond 65535
+        return None
+    return parts if parts.scheme in ("http", "https") and parts.hostname else None
+
+
 def address_of(
     url: str | None, *, model: str, api_version: str | None = None, key_header: str | None = None
 ) -> Address:
@@ -41,8 +51,8 @@ def address_of(
     """
     if url is None:
         return Address(None, {"api-version": api_version} if api_version else {}, key_header or "authorization")
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = web_parts(url)
+    if parts is None:
         raise BadInput(
             "the teacher's address is no web address",
             expected="http:// or https:// with a host, e.g. http://127.0.0.1:8000/v1",
@@ -52,7 +62,7 @@ def address_of(
     if api_version:
         query["api-version"] = api_version
     path = parts.path.rstrip("/").removesuffix(_CALL)
-    if "api-version" in query and parts.hostname.endswith(".openai.azure.com") and path in ("", "/openai"):
+    if "api-version" in query and (parts.hostname or "").endswith(".openai.azure.com") and path in ("", "/openai"):
         path = f"/openai/deployments/{quote(model, safe='')}"
     base = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
     return Address(base, query, key_header or ("api-key" if "api-version" in query else "authorization"))

@@ -40,8 +40,7 @@ def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConf
         BadInput: not a GGUF file, damaged, or an architecture, quantisation or tokenizer that is not supported.
     """
     reader = open_gguf(gguf_file)
-    meta = {name: field.contents() for name, field in reader.fields.items()}
-    config = read_config(meta, {t.name: t for t in reader.tensors})
+    config, rest = _description(gguf_file, reader)
     places = {t.name: find_parameter(config, t.name) for t in reader.tensors if t.name != ROPE_FACTORS}
     tensors = {places[t.name][0].hf_name(places[t.name][1]): t for t in reader.tensors if t.name in places}
     target = dtype_named(dtype)
@@ -56,7 +55,7 @@ def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConf
 
     folder.mkdir(parents=True, exist_ok=True)
     write_model(folder, specs, read)
-    _write_rest(folder, meta, config, dtype)
+    _write_rest(folder, rest, config, dtype)
     log.info("converted %s (%d tensors) to %s as %s", gguf_file.name, len(specs), folder, dtype)
     return config
 
@@ -69,10 +68,8 @@ def keep_blocks(gguf_file: Path, folder: Path) -> ModelConfig:
         BadInput: as for `convert`.
     """
     reader = open_gguf(gguf_file)
-    meta = {name: field.contents() for name, field in reader.fields.items()}
-    tensors = {t.name: t for t in reader.tensors}
-    config = read_config(meta, tensors)
-    places = [find_parameter(config, name) for name in tensors if name != ROPE_FACTORS]
+    config, rest = _description(gguf_file, reader)
+    places = [find_parameter(config, t.name) for t in reader.tensors if t.name != ROPE_FACTORS]
     _canonical_order(config, {parameter.hf_name(layer) for parameter, layer in places})
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / GGUF_FILE
@@ -82,15 +79,33 @@ def keep_blocks(gguf_file: Path, folder: Path) -> ModelConfig:
             os.link(gguf_file, place)
         except OSError:
             shutil.copyfile(gguf_file, place)
-    _write_rest(folder, meta, config, "bfloat16")
+    _write_rest(folder, rest, config, "bfloat16")
     return config
 
 
-def _write_rest(folder: Path, meta: dict[str, Any], config: ModelConfig, dtype: str) -> None:
+def _description(gguf_file: Path, reader: Any) -> tuple[ModelConfig, tuple[str, dict[str, Any]]]:
+    """The model's shape, tokenizer.json and tokenizer_config.json: all that the file's metadata says.
+
+    Raises:
+        BadInput: something of it is not supported, missing or damaged.
+    """
+    try:
+        meta = {name: field.contents() for name, field in reader.fields.items()}
+        config = read_config(meta, {t.name: t for t in reader.tensors})
+        tokenizer = build_tokenizer(meta).to_str(pretty=True)
+        return config, (tokenizer, tokenizer_config(meta, config.max_position_embeddings))
+    except BadInput:
+        raise
+    except KeyError as error:
+        raise _damaged(gguf_file, f"its metadata lacks {error}") from error
+    except Exception as error:  # of text, numbers, ids and merges, the last of which the tokenizers library raises
+        raise _damaged(gguf_file, f"its metadata is damaged: {error}") from error
+
+
+def _write_rest(folder: Path, rest: tuple[str, dict[str, Any]], config: ModelConfig, dtype: str) -> None:
     """What a folder holds beside its weights."""
-    tokenizer = build_tokenizer(meta)
-    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
-    settings = tokenizer_config(meta, config.max_position_embeddings)
+    tokenizer, settings = rest
+    write_text(folder / "tokenizer.json", tokenizer)
     write_json(folder / "tokenizer_config.json", settings)
     if "chat_template" in settings:
         write_text(folder / "chat_template.jinja", settings["chat_template"])

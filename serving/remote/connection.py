@@ -81,7 +81,7 @@ class Remote:
     @property
     def where(self) -> str:
         """The address as people may see it."""
-        return without_secrets(self._root)
+        return without_secrets(f"{self._root}/v1")
 
     @property
     def _key(self) -> str:
@@ -104,7 +104,7 @@ class Remote:
             text = await self._open().get("/models", cast_to=str, options={"timeout": QUICK_SECONDS})
             rows = json.loads(text)["data"]
             return [row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise RemoteFault("its list of models cannot be read") from error
         except openai.APIError as error:
             raise self._fault(error, QUICK_SECONDS) from None

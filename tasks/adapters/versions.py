@@ -124,6 +124,11 @@ class Adapter(BaseModel):
         return None if self.promoted is None else self.version(self.promoted)
 
     @property
+    def withdrawn(self) -> bool:
+        """Whether a version was in use and none is any more: somebody wants none of them."""
+        return self.promoted is None and any(event.action == "rolled back" for event in self.history)
+
+    @property
     def before(self) -> int | None:
         """The version that the promoted one replaced, which a rollback returns to."""
         for event in reversed(self.history):

@@ -285,7 +285,10 @@ class _Unreachable(Exception):
 
 def check_url(url: str) -> None:
     """Raises BadInput if it is not a URL, or carries a password."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that do not close
+        parts = urlsplit("")
     if "://" not in url or not parts.scheme:
         raise BadInput(
             f"share: {without_secrets(url)!r} is not a URL",

@@ -62,6 +62,25 @@ def test_the_version_in_use_is_that_of_the_registry_at_every_question(registry, 
         find(9)
 
 
+def test_after_a_rollback_to_none_nothing_is_served_under_the_name_not_even_what_was_rolled_back(
+    run, registry, monkeypatch
+):
+    built = {"export": SimpleNamespace(path=lambda name: run.store.folder("export", "export1") / name)}
+    monkeypatch.setattr(offers, "ready_of", lambda run, until, command: SimpleNamespace(built=built))
+    find = versions(run, "raft run")
+    assert find(None).id == NAME, "what the last run made, since none was ever promoted"
+    registry.promote(1, reason="test")
+    assert find(None).id == "faq@1"
+    registry.roll_back(reason="complaints")
+    with pytest.raises(BadInput, match="No version of faq is in use since it was rolled back"):
+        find(None)
+    with pytest.raises(BadInput, match="rolled back"):
+        versions(run, "raft run")(None)
+    assert find(1).id == "faq@1", "by its number it can still be asked"
+    registry.promote(2, reason="test")
+    assert find(None).id == "faq@2"
+
+
 def test_the_registry_is_read_again_only_after_a_change(registry, find, monkeypatch):
     registry.promote(1, reason="test")
     find(None)

@@ -55,6 +55,14 @@ def test_pages_of_this_server_alone_may_call_it():
         assert call(guard, origin=other) == 403, other
 
 
+def test_a_host_or_origin_that_is_no_address_is_refused_and_breaks_nothing():
+    guard = Guard(app, ["localhost"], [], 100)
+    for value in ("[::1", "[", "[zz]", "localhost:["):
+        assert call(guard, host=value) == 400, value
+    for value in ("http://[::1", "http://[", "http://[zz]"):
+        assert call(guard, origin=value) == 403, value
+
+
 @pytest.mark.parametrize("value", ["", "localhost.evil.example", "evil.example:80", "localhost@evil.example"])
 def test_a_host_is_its_name_alone(value):
     assert host_of(value) != "localhost"

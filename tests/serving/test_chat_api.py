@@ -114,6 +114,17 @@ def test_content_in_parts_is_text(http):
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}, "messages"),
         ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"frequency_penalty": -1}, "frequency_penalty"),
+        ({"repetition_penalty": 1.2}, "repetition_penalty"),
+        ({"min_p": 0.1}, "min_p"),
+        ({"min_tokens": 3}, "min_tokens"),
+        ({"best_of": 2}, "best_of"),
+        ({"echo": True}, "echo"),
+        ({"add_generation_prompt": False}, "add_generation_prompt"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
+        ({"guided_json": {"type": "object"}}, "guided_json"),
         ({"max_tokens": CONTEXT + 1}, "messages"),
     ],
 )
@@ -123,6 +134,25 @@ def test_what_cannot_be_meant_is_refused_by_name(http, values, param):
     error = reply.json()["error"]
     assert error["param"].split(".")[0] == param
     assert error["type"] == "invalid_request_error"
+
+
+def test_what_clients_send_without_meaning_anything_by_it_is_let_pass(http):
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0.0, "repetition_penalty": 1.0, "min_p": None, "best_of": 1}
+    plain = ask(http).json()["choices"][0]["message"]
+    same = ask(http, **neutral, top_logprobs=0, tools=[], echo=False, user="me", metadata={"a": "b"})
+    assert same.json()["choices"][0]["message"] == plain
+
+
+def test_adapter_id_needs_no_model_beside_it(http):
+    reply = http.post("/v1/chat/completions", json={"adapter_id": "faq@1", "messages": QUESTION, **SHORT})
+    assert reply.json()["model"] == "faq@1"
+    assert http.post("/v1/chat/completions", json={"messages": QUESTION}).json()["error"]["param"] == "model"
+
+
+def test_an_empty_question_is_called_empty(http):
+    for content in ("", " ", None, []):
+        error = ask(http, messages=[{"role": "user", "content": content}]).json()["error"]
+        assert error["message"] == "The question is empty"
 
 
 def test_a_number_that_is_none_is_refused(http):

@@ -129,6 +129,59 @@ def test_a_number_that_makes_no_sense_is_refused_by_name(http, name, value):
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, name)
 
 
+HALF = "\\ud800"  # of a surrogate pair, as JSON writes it
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"model": "faq", "messages": [{"role": "user", "content": "Hi HALF"}], "input": "HALF", "prompt": "HALF"}',
+        '{"model": "HALF", "messages": [{"role": "user", "content": "Hi"}], "input": "Hi", "prompt": "Hi"}',
+        '{"model": "faq", "messages": [{"role": "user", "content": "Hi"}], "input": "Hi", "prompt": "Hi", "HALF": NaN}',
+        '{"model": "faq", "messages": [{"role": "user", "content": "Hi"}], "input": "Hi", "prompt": "Hi", '
+        '"stop": "HALF", "stream": true}',
+    ],
+)
+@pytest.mark.parametrize("path", [*ROUTES, "/v1/embeddings", "/pages/feedback"])
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(served, path, body):
+    with httpx.Client(base_url=served.url, timeout=60) as own:
+        reply = own.post(path, content=body.replace("HALF", HALF), headers={"content-type": "application/json"})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_value")
+        assert "surrogate" in reply.json()["error"]["message"]
+    assert served.server.counts.under_way == 0
+
+
+def started(served, path):
+    """A connection with the head of a request and half of its body."""
+    host, port = served.url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+    connection.sendall(head.encode() + b'{"model": ')
+    return connection
+
+
+def test_a_client_that_goes_away_while_it_sends_its_body_is_an_abort_and_no_failure(served, caplog):
+    counts = served.server.counts
+    before = counts.aborted
+    with caplog.at_level(logging.INFO, "raft.serving"):
+        for path in (*ROUTES, "/v1/embeddings", "/pages/feedback"):
+            received = counts.received
+            with started(served, path):
+                until(lambda path=path, n=received: path == "/pages/feedback" or counts.received == n + 1)
+        until(lambda: counts.aborted == before + len(ROUTES) + 1)
+    assert counts.under_way == 0
+    assert sum(" aborted " in record.getMessage() for record in caplog.records) == len(ROUTES) + 1
+
+
+@pytest.mark.parametrize("path", [*ROUTES, "/pages/feedback"])
+def test_a_body_that_never_comes_whole_is_not_waited_for(served, path, monkeypatch):
+    monkeypatch.setattr(served.server.limits, "body_seconds", 0.2)
+    with started(served, path) as connection:
+        connection.settimeout(20)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
+    assert served.server.counts.under_way == 0
+
+
 opened: list[str] | None = None
 
 

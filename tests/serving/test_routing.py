@@ -120,6 +120,10 @@ def test_names_and_requests_that_mean_nothing_are_refused(make_gateway, base, ro
     gateway.check("auto")
     with pytest.raises(ApiError, match="must be the user's question"):
         gateway.plan(ChatRequest(model="auto", messages=[{"role": "assistant", "content": "Hi"}]))
+    with pytest.raises(ApiError, match="The question is empty"):
+        plan(gateway, "auto", " ")
+    with pytest.raises(ApiError, match="'auto' has no embedder: ask for a domain"):
+        gateway.embedder("auto")
     gateway.router = None
     assert "auto" not in gateway.names()
     with pytest.raises(ApiError, match="searched by vectors"):

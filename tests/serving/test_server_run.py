@@ -13,6 +13,7 @@ import openai
 import pytest
 from tiny_server import events
 
+from raft_errors import BadInput
 from serving.engine_loop import EngineLoop
 from serving.server import run_server
 from serving.state import Limits, Server
@@ -31,6 +32,19 @@ def test_whoever_is_told_the_address_can_connect_and_end_the_server(served, engi
     run_server(server, "127.0.0.1", 0, keys=[], hosts=[], warm=lambda: None, say=say)
     assert len(addresses) == 1
     assert not server.ready
+
+
+def test_a_port_in_use_and_an_address_of_another_machine_are_told_apart(served, engine):
+    server = Server(served.server.gateway, EngineLoop(engine), Limits())
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for host, option in (("127.0.0.1", "--port"), ("192.0.2.1", "--host"), ("no-such-host.invalid", "--host")):
+            keys = ["a-key-of-the-tests-0123"]
+            with pytest.raises(BadInput, match="cannot be used") as error:
+                run_server(server, host, port, keys=keys, hosts=[], warm=lambda: None, say=lambda address: None)
+            assert option in error.value.do
 
 
 def run(served, engine, client, keys=(), **limits):

@@ -102,7 +102,8 @@ def _show(
         return
     out = Terminal()
     if adapter.promoted is None:
-        out.print(f"{adapter.name}: no version is in use, the base model answers alone.")
+        until = "until the next `raft promote` `raft serve` answers nothing under this name"
+        out.print(f"{adapter.name}: no version is in use; {until}.", soft_wrap=True)
     else:
         place = registry.pointer.resolve() / "adapter"
         out.print(f"{adapter.name}: version {adapter.promoted} is in use, {place}", soft_wrap=True)

@@ -71,7 +71,19 @@ def test_a_bare_azure_resource_is_asked_for_the_deployment_of_the_models_name():
     assert (address.base, address.key_header) == ("https://acme.openai.azure.com/openai/v1", "authorization")
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "localhost", "ftp://h/v1", "http://", "file:///v1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8000/v1",
+        "localhost",
+        "ftp://h/v1",
+        "http://",
+        "file:///v1",
+        "http://[::1/v1",
+        "http://h:99999/v1",
+        "http://h:port/v1",
+    ],
+)
 def test_what_is_no_web_address_is_said_to_be_none(url):
     with pytest.raises(BadInput, match="no web address"):
         OpenAITeacher("tiny", base_url=url)

@@ -47,6 +47,28 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(write, values, words
     assert words in str(caught.value)
 
 
+def test_a_file_of_domains_is_called_one_and_no_list_of_unknown_keys(write):
+    with pytest.raises(BadInput, match=r"my\.yaml is a file of domains") as caught:
+        load_config(write({"common": {}, "domains": {"law": {}}}))
+    assert "raft domains" in caught.value.do
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"serve": {"url": "nowhere"}}, "serve.url"),
+        ({"serve": {"url": "http://me:secret@host/v1"}}, "serve.url"),
+        ({"serve": {"mix": 1}}, "serve.mix"),
+        ({"retrieval": {"store": {"kind": "qdrant", "at": "http://[::1"}}}, "retrieval.store"),
+    ],
+)
+def test_what_a_validator_says_is_said_of_its_field(write, values, field):
+    with pytest.raises(BadInput) as caught:
+        load_config(write(values))
+    assert field in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

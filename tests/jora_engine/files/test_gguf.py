@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tokenizers.pre_tokenizers import ByteLevel
 
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.files.gguf import convert
+from jora_engine.files.gguf import convert, keep_blocks
 from jora_engine.files.gguf_tokenizer import build_tokenizer, tokenizer_config
 from jora_engine.files.tokenizer import Tokenizer
 from raft_errors import BadInput
@@ -283,6 +283,32 @@ def test_damaged_files_are_refused(wide_model, bpe, tmp_path):
             convert(file, tmp_path / "out")
     with pytest.raises(BadInput, match="not there"):
         convert(tmp_path / "none.gguf", tmp_path / "out")
+
+
+def test_damaged_metadata_is_refused_whatever_it_breaks(wide_model, bpe, tmp_path):
+    file = write_gguf(wide_model(), tmp_path / "m.gguf", bpe)
+    whole = file.read_bytes()
+    name = b"general.architecture"
+    no_text = bytearray(whole)
+    no_text[whole.index(name) + len(name) + 12] = 0xFF  # behind the kind and the length: the text itself
+    other_key = whole.replace(b"tokenizer.ggml.tokens", b"tokenizer.ggml.tokenz")
+    far_id = bytearray(whole)
+    at = whole.index(b"tokenizer.ggml.eos_token_id") + len(b"tokenizer.ggml.eos_token_id") + 4
+    far_id[at : at + 4] = np.uint32(10**6).tobytes()
+    begin = whole.index(b"tokenizer.ggml.merges") + len(b"tokenizer.ggml.merges")
+    no_merge = bytearray(whole)
+    no_merge[begin + 24] = ord("\x01")  # the first letter of the first merge: a token that is not there
+    for bad, words in (
+        (no_text, "metadata is damaged"),
+        (other_key, r"lacks 'tokenizer\.ggml\.tokens'"),
+        (far_id, "metadata is damaged"),
+        (no_merge, "metadata is damaged"),
+    ):
+        file.write_bytes(bad)
+        for read in (convert, keep_blocks):
+            with pytest.raises(BadInput, match=words):
+                read(file, tmp_path / "out")
+            assert not (tmp_path / "out").exists(), "nothing is begun"
 
 
 @pytest.mark.slow

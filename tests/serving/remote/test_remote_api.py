@@ -1,6 +1,8 @@
 """The API where another server generates: retrieval, contract and citations stay here, in the same forms."""
 
+import asyncio
 import contextlib
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -14,6 +16,8 @@ from raft_errors import BadInput
 from retrieval.search import Retriever
 from serving.domain import Domain
 from serving.gateway import Gateway
+from serving.remote.connection import Remote, RemoteFault
+from serving.remote.dialects import DIALECTS
 from serving.state import Limits, Server
 
 QUESTION = [{"role": "user", "content": "When are keys rotated?"}]
@@ -33,6 +37,18 @@ def serving(loop, base, find):
     server = Server(gateway, loop, Limits(deadline_seconds=60.0, queue=16))
     with running(server) as own, httpx.Client(base_url=own.url, timeout=60) as client:
         yield server, client
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "<html></html>", "null", '{"data": 5}'])
+def test_a_list_of_models_that_is_none_is_said_to_be_unreadable(text, monkeypatch):
+    async def get(*_, **__):
+        return text
+
+    remote = Remote("http://127.0.0.1:9/v1", DIALECTS["vllm"])
+    monkeypatch.setattr(remote, "_open", lambda: SimpleNamespace(get=get))
+    with pytest.raises(RemoteFault, match="list of models cannot be read"):
+        asyncio.run(remote.cards())
+    assert remote.where == "http://127.0.0.1:9/v1", "with its path, as it was written"
 
 
 @pytest.fixture
