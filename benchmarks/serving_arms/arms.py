@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from serving_arms.load import Ask, Block, alike, in_turn, per_cpu, rates, ratio, s_lora
+from harness import ratio
+
+from serving_arms.load import Ask, Block, alike, in_turn, per_cpu, rates, s_lora
 from serving_arms.own import Own, make_adapters
 from serving_arms.promotion import Promotions
 from serving_arms.rivals import Rival
