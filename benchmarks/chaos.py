@@ -1,6 +1,6 @@
 """Kills, interrupts and damages a run in every way, runs it again, and compares every byte with an undisturbed run.
 
-    python benchmarks/chaos.py --quick                     # a case of six kinds, half a minute
+    python benchmarks/chaos.py --quick                     # a case of six kinds
     python benchmarks/chaos.py --few                       # 10 kills and one or two of every other kind
     python benchmarks/chaos.py --json > chaos.json
 
@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "flows"))
 import tiny
 from disturbances import cases as acts
 from disturbances.field import STAGES, VARIANTS, Case, Field
+from harness import compile_quickly
 
 KEYS = "cases landed byte_identical halves orphans by_kind/* failed"
 GOALS = {"halves": ("<=", 0), "orphans": ("<=", 0), "cases": (">=", 6)}
@@ -106,6 +107,8 @@ def main() -> int:
         (domain / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions()))
         tiny.make_base(domain / "base")
         tiny.make_embedder(domain / "embedder")
+        if args.quick:
+            compile_quickly(Path(folder) / "programs")  # each case would compile the same ones
         field = Field(home, domain)
         if args.quick:
             field.learn(variants=(), night=False)

@@ -59,7 +59,7 @@ class Development:
 def main() -> int:
     default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="twelve questions of SQuAD or --set, nothing fitted")
+    parser.add_argument("--quick", action="store_true", help="four questions of SQuAD or --set, nothing fitted")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     parser.add_argument("--set", action="append", choices=("covidqa", "squad"), help="only these sets")
@@ -84,7 +84,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Search -> figures on the check part, and what was chosen on the validation part."""
     embedder_folder, cache = resolve(DEFAULT_EMBEDDER).folder, SqliteCache(args.cache) if args.cache else None
     development = covidqa(args.data, embedder_folder) if name == "covidqa" else squad(args.data)
-    check = some(development.check, min(args.questions, 12) if args.quick else args.questions)
+    check = some(development.check, min(args.questions, 4) if args.quick else args.questions)
     sides = development.sides
     print(
         f"{name}: {len(development.chunks)} passages; {len(sides.train)} training, {len(sides.validation)} validation, "

@@ -1,6 +1,6 @@
 """The server's engine under load, beside itself with few adapters and beside others, on this machine.
 
-    python benchmarks/serving.py --quick                # a tiny model, one pair of blocks each: does everything run?
+    python benchmarks/serving.py --quick                # a tiny model, a pair of small blocks, an arm of each kind
     python benchmarks/serving.py --json                 # SmolLM2-135M-Instruct, bfloat16; more than an hour
     python benchmarks/serving.py --only peft --json     # one arm
     python benchmarks/serving.py --part promotion       # the arms of one part
@@ -41,7 +41,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from goals import finish
-from serving_arms.arms import ARMS, PARTS, QUICK, WHOLE, Bench
+from harness import compile_quickly
+from serving_arms.arms import ARMS, PARTS, QUICK, QUICK_ARMS, WHOLE, Bench
 
 KEYS = """
     throughput_1000_over_5 ttft_25_over_1 throughput_25_over_1 over_peft_switching over_peft_raft
@@ -66,7 +67,9 @@ TARGETS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny model, one pair of small blocks each")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny model, a pair of small blocks, an arm of each kind"
+    )
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--only", action="append", choices=ARMS, help="this arm alone; may be repeated")
     parser.add_argument("--part", action="append", choices=PARTS, help="the arms of this part; may be repeated")
@@ -82,8 +85,11 @@ def main() -> int:
     sizes = QUICK if args.quick else WHOLE
     figures: dict = {key: None for key in KEYS.split() if "/" not in key} | {"lost": 0, "compiles": 0, "arms": {}}
     with tempfile.TemporaryDirectory(prefix="raft-serving-") as place:
+        if args.quick:
+            compile_quickly(Path(place, "programs"))
         bench = Bench(Path(place), sizes, args)
-        for name in [*(args.only or []), *(arm for part in args.part or [] for arm in PARTS[part])] or ARMS:
+        chosen = [*(args.only or []), *(arm for part in args.part or [] for arm in PARTS[part])]
+        for name in chosen or (QUICK_ARMS if args.quick else ARMS):
             began = time.perf_counter()
             print(f"--- {name}", flush=True)
             result = ARMS[name](bench)

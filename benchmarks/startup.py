@@ -23,6 +23,7 @@ import tempfile
 from pathlib import Path
 
 import yaml
+from harness import compile_quickly
 from miniature import write_base
 
 NEEDS = "data sentence-transformers/all-MiniLM-L6-v2"
@@ -39,16 +40,18 @@ COMMANDS = {
 def main() -> int:
     default_data = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="60 documents, one round")
+    parser.add_argument("--quick", action="store_true", help="24 documents, one round")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     args = parser.parse_args()
     if not args.data.is_dir():
         parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
-    count, rounds = (60, 1) if args.quick else (2000, args.rounds)
+    count, rounds = (24, 1) if args.quick else (2000, args.rounds)
     with tempfile.TemporaryDirectory(prefix="raft-startup-") as folder:
         home = Path(folder)
+        if args.quick:
+            compile_quickly(home / "programs")
         write_project(home, args.data / "squad_v1_dev", count)
         raft(home, "run", "--no-prefect")
         seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}

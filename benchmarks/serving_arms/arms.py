@@ -78,11 +78,11 @@ QUICK = Sizes(
     tiny=True,
     short=(8, 32),
     raft=(100, 8),
-    many=40,
+    many=12,
     few=2,
-    some=5,
-    s_lora=(1, 24),
-    s_lora_3=(1, 24),
+    some=3,
+    s_lora=(1, 12),
+    s_lora_3=(1, 12),
     users=4,
     each=2,
     think_seconds=0.05,
@@ -92,8 +92,8 @@ QUICK = Sizes(
     decode=(1, 16),
     llama_cpp=(1, 8),
     prefix=2,
-    soak=(240, 12),
-    promotion=(12, 2),
+    soak=(90, 6),
+    promotion=(4, 1),
 )
 
 
@@ -335,7 +335,8 @@ def promotion_arm(bench: Bench) -> dict[str, Any]:
     rank = bench.options.rank
     adapters = make_adapters(bench.base, place / "adapters", range(COPIES), rank, extra=extra, size=0.05)
     # in bfloat16 two sums of other order may give another word, which would be taken for another version's
-    job = {"rows": bench.options.rows, "dtype": "float32", "longest": 600, "prefix_bytes": 64 << 20}
+    longest = 100 if bench.sizes.tiny else 600  # the longer, the more programs are compiled before it serves
+    job = {"rows": bench.options.rows, "dtype": "float32", "longest": longest, "prefix_bytes": 64 << 20}
     return Promotions(place, bench.base, adapters, *bench.sizes.promotion, **job).run()
 
 
@@ -364,3 +365,5 @@ PARTS: dict[str, tuple[str, ...]] = {
     "routing": ("routing",),
 }
 """Arms that are measured together."""
+QUICK_ARMS = tuple(name for name in ARMS if name not in ("s_lora_3", "peft_raft"))
+"""Those of --quick: without arms that are another's with other numbers."""

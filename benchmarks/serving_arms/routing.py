@@ -45,7 +45,7 @@ def routing(data: Path, place: Path, *, quick: bool) -> dict[str, Any]:
     except RaftError as error:
         return {"left_out": error.what}
     router = Router(Embedder.load(folder, precision="float32", interactive=True))  # as the server has it
-    most = 60 if quick else 400
+    most = 12 if quick else 400
     versions, asked = {}, {}
     for name, where in DOMAINS.items():
         sides = split(rows(data / where / "questions.jsonl"))

@@ -44,7 +44,7 @@ Loaded = tuple[list[Document], list[Quarantined]]
 def loader_version() -> str:
     """Changes whenever the same bytes may load differently: our own format version, Python's and the parsers'."""
     python = f"python {sys.version_info.major}.{sys.version_info.minor}"  # its mail, csv, json and zip readers
-    return " ".join(["loading 12", python, *(f"{name} {_version(name)}" for name in PARSERS)])
+    return " ".join(["loading 13", python, *(f"{name} {_version(name)}" for name in PARSERS)])
 
 
 def _version(name: str) -> str:

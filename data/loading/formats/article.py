@@ -28,7 +28,10 @@ _LINKS = 0.5  # share of words in links from which a block is a list of links
 _TEASER_WORDS = 60
 _LEAST_WORDS = 20  # fewer words are no article
 _LINK, _LINK_END, _FRAME, _MAIN = "\x0e", "\x0f", "\x10", "\x11"  # stand in the tree's texts while blocks are made
-_MARKS = re.compile(f"[{_LINK}{_LINK_END}{_FRAME}{_MAIN}]")
+_PLACE = "\x12"  # around the number of a place
+_NUMBER = re.compile(f"{_PLACE}(\\d+){_PLACE}")
+_MARKS = re.compile(f"{_NUMBER.pattern}|[{_LINK}{_LINK_END}{_FRAME}{_MAIN}{_PLACE}]")
+_CLIMB = 12  # elements from a text up to its paragraph or list; pages nest 100,000 deep
 _FRAME_NAMES = """
 nav navbar navigation menu megamenu submenu breadcrumb breadcrumbs footer foot sidebar widget widgets related
 recommended recommendation recommendations teaser teasers promo promos promotion advert advertisement ads ad banner
@@ -45,25 +48,47 @@ _MOST_CHECKS = 500
 @dataclass(frozen=True)
 class Passage:
     """A block with what its place in the page says: the share of its words in links, in the page's frame, in its main
-    part."""
+    part, and the number of the element that holds its paragraph or list; 0 where that is not known."""
 
     block: Block
     words: tuple[str, ...]
     linked: float = 0.0
     in_frame: bool = False
     in_main: bool = False
+    place: int = 0
 
 
 def mark_places(tree: Any) -> None:
-    """Marks the texts of links, of the page's frame and of its main part, for `passages_of` to read off the blocks."""
+    """Marks the texts of links, of the page's frame and of its main part, and what holds each paragraph and list, for
+    `passages_of` to read off the blocks."""
     main = _main_part(tree)
     texts = list(_texts(tree.root, main.mem_id if main is not None else None))
+    numbers: dict[int, int] = {}
     for node, is_linked, is_framed, is_main in texts:
-        before = (_FRAME if is_framed else "") + (_MAIN if is_main else "") + (_LINK if is_linked else "")
+        before = (_FRAME if is_framed else "") + (_MAIN if is_main else "")
+        if (holder := _holder(node)) is not None:
+            before += f"{_PLACE}{numbers.setdefault(holder, len(numbers) + 1)}{_PLACE}"
+        before += _LINK if is_linked else ""
         if before:
             node.insert_before(before)
         if is_linked:
             node.insert_after(_LINK_END)
+
+
+def _holder(text: Any) -> int | None:
+    """The element that holds the paragraph or outermost list of a text."""
+    node, inside = text.parent, ""
+    for _ in range(_CLIMB):
+        if node is None:
+            return None
+        tag = node.tag or ""
+        if inside == "list" and tag not in ("li", "ul", "ol"):
+            return node.mem_id
+        if inside == "p" and tag != "li":
+            return node.mem_id
+        inside = "list" if tag in ("li", "ul", "ol") else "p" if tag == "p" else inside
+        node = node.parent
+    return None
 
 
 def _main_part(tree: Any) -> Any | None:
@@ -85,7 +110,7 @@ def _texts(root: Any, main: int | None) -> Iterator[tuple[Any, bool, bool, bool]
         tag = node.tag or ""
         if entering:
             if tag == "-text":
-                if (links or frames or mains) and (node.text_content or "").strip():
+                if (node.text_content or "").strip():
                     yield node, links > 0 and not open_contents, frames > 0, mains > 0
             else:
                 heading = len(tag) == 2 and tag[0] == "h" and tag[1].isdigit()
@@ -163,7 +188,7 @@ def passages_of(blocks: Sequence[Block]) -> list[Passage]:
         linked = 0
         if _MARKS.search(text):
             links = re.findall(f"{_LINK}([^{_LINK_END}]*){_LINK_END}", text)
-            linked = sum(len(_WORD.findall(link)) for link in links)
+            linked = sum(len(_WORD.findall(_MARKS.sub("", link))) for link in links)
             plain = _MARKS.sub("", text)
             if block.kind != "code":
                 plain = "\n".join(" ".join(line.split()) for line in plain.split("\n")).strip()
@@ -172,7 +197,9 @@ def passages_of(blocks: Sequence[Block]) -> list[Passage]:
             block = replace(block, text=plain)
         words = tuple(_WORD.findall(clean_text(block.text).lower()))
         share = linked / len(words) if words else 0.0
-        passages.append(Passage(block, words, share, _FRAME in text, _MAIN in text))
+        place = _NUMBER.search(text)
+        number = int(place[1]) if place else 0
+        passages.append(Passage(block, words, share, _FRAME in text, _MAIN in text, number))
     return passages
 
 
@@ -198,6 +225,7 @@ def article_of(passages: Sequence[Passage], page: str) -> list[Block]:
         return []
     _keep_whole_tables(passages, kept, aside)
     _fill_gaps(passages, kept, aside)
+    _keep_lists_beside(passages, kept, aside)
     for index, passage in enumerate(passages):
         if passage.block.kind == "heading":
             kept[index] = _has_content(passages, kept, index)
@@ -311,6 +339,18 @@ def _fill_gaps(passages: Sequence[Passage], kept: list[bool], aside: Sequence[bo
                     is_own = not aside[n] and not (is_list and passages[n].linked >= _LINKS)
                     kept[n] = is_own and passages[n].block.kind != "heading"
             before = index
+
+
+def _keep_lists_beside(passages: Sequence[Passage], kept: list[bool], aside: Sequence[bool]) -> None:
+    """Lists that stand in one element with kept prose are content: what a recipe needs and its steps, which trafilatura
+    leaves out where they end the article."""
+    prose: Counter[int] = Counter()
+    for passage, keep in zip(passages, kept, strict=True):
+        if keep and passage.place and passage.block.kind == "text":
+            prose[passage.place] += len(passage.words)
+    for index, passage in enumerate(passages):
+        if passage.block.kind == "item" and prose[passage.place] >= _LEAST_WORDS and passage.linked < _LINKS:
+            kept[index] = kept[index] or not aside[index]
 
 
 def _has_content(passages: Sequence[Passage], kept: Sequence[bool], index: int) -> bool:

@@ -47,6 +47,47 @@ def test_a_short_article_is_not_replaced_by_its_page(page):
     assert words >= TRUTH
 
 
+THINGS = ("salt of the sea", "two lemons", "fresh butter", "a cup of flour")
+STEPS = (
+    "Heat the oven of the galley before anything else is done.",
+    "Stir the butter, the flour and the salt until nothing sticks.",
+    "Bake all of it for as long as the crossing takes.",
+)
+
+
+GALLEY = (
+    "<p>It is a boat of forty metres with a galley, in which the crew bakes on every crossing, and the guests may ask "
+    "for what they like of it.</p>"
+)
+TEASERS = "".join(
+    f'<div class="x{n}"><h3><a href="/{n}">Council votes on lane {n}</a></h3><p>The council of the town votes on the '
+    "new lane beside the canal this week, and the shops there are against it.</p></div>"
+    for n in range(6)
+)
+
+
+@pytest.mark.parametrize(
+    ("item", "beside"),
+    [
+        ("<li>{}</li>", TEASERS),
+        ("<li><label><input type=checkbox>{}</label></li>", ""),
+        ("<li><label><input type=checkbox>{}</label></li>", TEASERS),
+    ],
+    ids=["plain", "to tick off", "to tick off, beside teasers"],
+)
+def test_lists_that_end_an_article_are_read_and_lists_beside_it_are_not(item, beside):
+    things, steps = ("".join(item.format(line) for line in lines) for lines in (THINGS, STEPS))
+    lists = f"<h2>What it needs</h2><ul>{things}</ul><h2>How it is made</h2><ol>{steps}</ol>"
+    stars = "".join(f"<li>guest {n}: five stars</li>" for n in range(12))
+    page = f'<div class="x1">{ARTICLE}{GALLEY * 2}{lists}</div><div class="x2"><h3>Ratings</h3><ul>{stars}</ul></div>'
+    text = render_html(f"<html><body>{page}{beside}</body></html>").parts[0]
+    assert [line for line in (*THINGS, *STEPS) if line not in text] == []
+    assert "## What it needs" in text
+    assert "## How it is made" in text
+    assert "stars" not in text
+    assert "lane" not in text
+
+
 def test_an_article_in_a_layout_named_after_its_sidebar_is_read():
     page = f'<div class="has-sidebar"><div class="content-with-comments">{ARTICLE}</div></div><ul>{MENU}</ul>'
     assert words_of(page) == TRUTH
@@ -83,4 +124,4 @@ def test_links_and_their_marks_leave_no_trace_in_words():
     assert "The ferrys of the north , and south." in text
     assert "a  =  b" in text
     assert "| one | two |" in text
-    assert not re.search("[\x0e-\x11]", text)
+    assert not re.search("[\x0e-\x12]", text)
