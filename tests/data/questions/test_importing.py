@@ -1,5 +1,6 @@
 """A team's own questions find their chunk and a verbatim quote, or are dropped with a reason that can be read."""
 
+import dataclasses
 import gzip
 import json
 
@@ -219,15 +220,32 @@ def test_damaged_lines_are_dropped_and_mixed_encodings_in_a_table_are_refused(tm
     good = json.dumps(
         {"question": "When does the red valve close?", "answer": "at 90 degrees", "document": "boiler"}
     ).encode()
-    (tmp_path / "q.jsonl").write_bytes(good + b"\n{oops\n" + '{"question": "é"}'.encode("latin-1") + b"\n[1]\n")
+    (tmp_path / "q.jsonl").write_bytes(
+        good + b"\n{oops\n" + '{"question": "é"}'.encode("latin-1") + b"\n[1]\n" + b"[" * 99999
+    )
     made = import_questions(tmp_path / "q.jsonl", CHUNKS)
-    assert [d.reason for d in made.dropped] == ["bad_json", "bad_encoding", "bad_json"]
+    assert [d.reason for d in made.dropped] == ["bad_json", "bad_encoding", "bad_json", "bad_json"]
     (tmp_path / "q.csv").write_bytes("question,answer\nCafé?,x\n".encode() + "Où?,y\n".encode("latin-1"))
     with pytest.raises(BadInput, match=r"line 3: not UTF-8, while other lines are"):
         import_questions(tmp_path / "q.csv", CHUNKS)
     old = "question,answer,document\nWhen does the red valve close?,at 90 degrees,boiler\nDéjà vu où?,café,boiler\n"
     (tmp_path / "old.csv").write_bytes(old.encode("cp1252"))
     assert len(import_questions(tmp_path / "old.csv", CHUNKS).questions) == 1
+
+
+def test_half_a_character_in_a_row_costs_that_character_and_no_run(tmp_path):
+    row = {"id": "\ud800", "question": "When does the red \udfff valve close?", "answer": "at 90 degrees"}
+    row |= {"document": "boiler", "reasoning": "It says so \ud83d.", "quotes": ["\ud800"]}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n")
+    (made,) = import_questions(tmp_path / "q.jsonl", CHUNKS).questions
+    assert made.question == "When does the red \ufffd valve close?"
+    json.dumps(dataclasses.asdict(made), ensure_ascii=False).encode()
+    row["document"] = "nowhere \ud800"
+    (tmp_path / "q.jsonl").write_text(
+        json.dumps(row) + "\n" + json.dumps({**row, "document": "boiler", "id": "2"}) + "\n"
+    )
+    (lost,) = import_questions(tmp_path / "q.jsonl", CHUNKS).dropped
+    json.dumps(dataclasses.asdict(lost), ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "q.docx", "empty.jsonl", "bad.json", "bad.parquet"])
