@@ -90,7 +90,7 @@ def _one_after_the_other(text: str) -> list[Any]:
     while (at := separator.match(text, at).end()) < len(text):  # type: ignore[union-attr]
         try:
             row, at = decoder.raw_decode(text, at)
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
         if not isinstance(row, Mapping):
             return []

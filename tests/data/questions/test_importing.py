@@ -248,9 +248,10 @@ def test_half_a_character_in_a_row_costs_that_character_and_no_run(tmp_path):
     json.dumps(dataclasses.asdict(lost), ensure_ascii=False).encode()
 
 
-@pytest.mark.parametrize("name", ["none.jsonl", "q.docx", "empty.jsonl", "bad.json", "bad.parquet"])
+@pytest.mark.parametrize("name", ["none.jsonl", "q.docx", "empty.jsonl", "bad.json", "deep.json", "bad.parquet"])
 def test_a_file_that_cannot_be_read_is_bad_input(tmp_path, name):
-    for made, content in {"q.docx": b"x", "empty.jsonl": b"\n", "bad.json": b"{", "bad.parquet": b"PAR0"}.items():
+    files = {"q.docx": b"x", "empty.jsonl": b"\n", "bad.json": b"{", "deep.json": b"[" * 99999, "bad.parquet": b"PAR0"}
+    for made, content in files.items():
         (tmp_path / made).write_bytes(content)
     with pytest.raises(BadInput, match=name.split(".")[0]):
         import_questions(tmp_path / name, CHUNKS)
