@@ -31,6 +31,14 @@ _BLANK_LINES = re.compile(r"\n{4,}")
 _SAMPLE = 256 * 1024
 
 
+def whole_characters(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate, which JSON can write and no tokenizer, file or database takes; a
+    pair becomes the character that it stands for."""
+    if not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def clean_text(text: str) -> str:
     """The text as documents hold it.
 
@@ -38,9 +46,7 @@ def clean_text(text: str) -> str:
     blank lines in a row and none at the ends. Control characters, soft hyphens and byte order marks are dropped; a lone
     surrogate becomes U+FFFD. Cleaning twice changes nothing.
     """
-    if _SURROGATE.search(text):
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    text = _CONTROL.sub("", _NEWLINE.sub("\n", text))
+    text = _CONTROL.sub("", _NEWLINE.sub("\n", whole_characters(text)))
     text = unicodedata.normalize("NFC", _SPACES.sub(" ", text))
     text = _BLANK_LINES.sub("\n\n\n", _TRAILING.sub("", text))
     return text.strip("\n")

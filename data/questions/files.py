@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from data.loading.text import whole_characters
 from data.nouns import FEEDBACK
 from data.questions.tables.cells import is_missing, texts, truth, written
 from data.questions.tables.layouts import unnested
@@ -99,7 +100,18 @@ def read_rows(source: Path | Iterable[Mapping[str, Any]], *, columns: Mapping[st
         _row(number, row, chosen) if isinstance(row, Mapping) else Row(number, str(number), fault=str(row))
         for number, row in _numbered(raw)
     ]
-    return _with_verdicts(rows)
+    return _with_verdicts([_whole(row) for row in rows])
+
+
+def _whole(row: Row) -> Row:
+    """The row without half characters, which are as documents have them."""
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(whole(item) for item in value)
+        return whole_characters(value) if isinstance(value, str) else value
+
+    return replace(row, **{one.name: whole(getattr(row, one.name)) for one in fields(row)})
 
 
 _BOOLEANS = {"true": "yes", "false": "no"}

@@ -125,6 +125,8 @@ def written(cell: str) -> Any:
         return None
     try:
         return json.loads(cell)
+    except RecursionError:  # nested beyond all use: a plain text
+        return None
     except ValueError:
         pass
     try:

@@ -62,7 +62,7 @@ def _lines(raw: bytes) -> Numbered:
                 yield number, row if isinstance(row, Mapping) else "bad_json"
             except UnicodeDecodeError:
                 yield number, "bad_encoding"
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield number, "bad_json"
 
 
@@ -70,7 +70,7 @@ def _from_json(path: Path, raw: bytes) -> Numbered:
     text = _decoded(path, raw)
     try:
         yield from enumerate(table_rows(json.loads(text)), 1)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         rows = _one_after_the_other(text)
         if not rows:
             lines = list(_lines(text.encode()))
@@ -90,7 +90,7 @@ def _one_after_the_other(text: str) -> list[Any]:
     while (at := separator.match(text, at).end()) < len(text):  # type: ignore[union-attr]
         try:
             row, at = decoder.raw_decode(text, at)
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
         if not isinstance(row, Mapping):
             return []

@@ -1,5 +1,6 @@
 """A team's own questions find their chunk and a verbatim quote, or are dropped with a reason that can be read."""
 
+import dataclasses
 import gzip
 import json
 
@@ -219,9 +220,11 @@ def test_damaged_lines_are_dropped_and_mixed_encodings_in_a_table_are_refused(tm
     good = json.dumps(
         {"question": "When does the red valve close?", "answer": "at 90 degrees", "document": "boiler"}
     ).encode()
-    (tmp_path / "q.jsonl").write_bytes(good + b"\n{oops\n" + '{"question": "é"}'.encode("latin-1") + b"\n[1]\n")
+    (tmp_path / "q.jsonl").write_bytes(
+        good + b"\n{oops\n" + '{"question": "é"}'.encode("latin-1") + b"\n[1]\n" + b"[" * 99999
+    )
     made = import_questions(tmp_path / "q.jsonl", CHUNKS)
-    assert [d.reason for d in made.dropped] == ["bad_json", "bad_encoding", "bad_json"]
+    assert [d.reason for d in made.dropped] == ["bad_json", "bad_encoding", "bad_json", "bad_json"]
     (tmp_path / "q.csv").write_bytes("question,answer\nCafé?,x\n".encode() + "Où?,y\n".encode("latin-1"))
     with pytest.raises(BadInput, match=r"line 3: not UTF-8, while other lines are"):
         import_questions(tmp_path / "q.csv", CHUNKS)
@@ -230,9 +233,25 @@ def test_damaged_lines_are_dropped_and_mixed_encodings_in_a_table_are_refused(tm
     assert len(import_questions(tmp_path / "old.csv", CHUNKS).questions) == 1
 
 
-@pytest.mark.parametrize("name", ["none.jsonl", "q.docx", "empty.jsonl", "bad.json", "bad.parquet"])
+def test_half_a_character_in_a_row_costs_that_character_and_no_run(tmp_path):
+    row = {"id": "\ud800", "question": "When does the red \udfff valve close?", "answer": "at 90 degrees"}
+    row |= {"document": "boiler", "reasoning": "It says so \ud83d.", "quotes": ["\ud800"]}
+    (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n")
+    (made,) = import_questions(tmp_path / "q.jsonl", CHUNKS).questions
+    assert made.question == "When does the red \ufffd valve close?"
+    json.dumps(dataclasses.asdict(made), ensure_ascii=False).encode()
+    row["document"] = "nowhere \ud800"
+    (tmp_path / "q.jsonl").write_text(
+        json.dumps(row) + "\n" + json.dumps({**row, "document": "boiler", "id": "2"}) + "\n"
+    )
+    (lost,) = import_questions(tmp_path / "q.jsonl", CHUNKS).dropped
+    json.dumps(dataclasses.asdict(lost), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "q.docx", "empty.jsonl", "bad.json", "deep.json", "bad.parquet"])
 def test_a_file_that_cannot_be_read_is_bad_input(tmp_path, name):
-    for made, content in {"q.docx": b"x", "empty.jsonl": b"\n", "bad.json": b"{", "bad.parquet": b"PAR0"}.items():
+    files = {"q.docx": b"x", "empty.jsonl": b"\n", "bad.json": b"{", "deep.json": b"[" * 99999, "bad.parquet": b"PAR0"}
+    for made, content in files.items():
         (tmp_path / made).write_bytes(content)
     with pytest.raises(BadInput, match=name.split(".")[0]):
         import_questions(tmp_path / name, CHUNKS)
