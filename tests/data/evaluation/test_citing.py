@@ -37,7 +37,7 @@ def split(rng, scores, right, groups):
 def test_the_level_holds_over_200_random_splits_by_document(level):
     rng = np.random.default_rng(0)
     data = made_up(rng, 240)
-    answered, mistaken, coverages = 0.0, 0.0, []
+    answered, mistaken, coverages, kept = 0.0, 0.0, [], 0
     for _ in range(200):
         first, second = split(rng, *data)
         limit = calibrate(*first, level)
@@ -45,7 +45,8 @@ def test_the_level_holds_over_200_random_splits_by_document(level):
         coverages.append(check["coverage"])
         answered += check["coverage"]
         mistaken += check["coverage"] * (check["error"] or 0.0)
-    assert mistaken / answered <= level
+        kept += (check["error"] or 0.0) <= level
+    assert kept >= 180, "nine times in ten, not on average alone"
     assert mistaken / answered > level / 2, "it does not refuse more than it has to"
     assert np.mean(coverages) > 0.2
     everything = outcome(*data, float("-inf"))
