@@ -150,13 +150,17 @@ def _key_blocks(first: jax.Array, at: jax.Array, block: int) -> tuple[jax.Array,
     return jnp.minimum(jnp.min(_take(first, at, block, 0)), at + block) // block, at // block + 1
 
 
-def _loop(key_block, carry, first, at, block):
-    """`key_block(j, carry, whole)` over the key blocks that the query block starting at `at` sees, in order.
+def _loop(key_block, carry, first, at, block, keys):
+    """`key_block(j, carry, whole)` over those of `keys` key blocks that the query block at `at` sees, in order.
 
     `whole` where every query sees every key of block j: between the blocks in which a segment or a window begins and
     the diagonal one. There the mask would hide nothing and is not made.
     """
     low, high = _key_blocks(first, at, block)
+    if keys == 1:  # it is the diagonal one, and the other two loops would never run
+        # a loop that XLA knows to run once it takes apart, and outside of loops it has not every product on a CPU
+        low, high = lax.optimization_barrier((low, high))
+        return lax.fori_loop(low, high, functools.partial(key_block, whole=False), carry)
     latest = jnp.max(_take(first, at, block, 0))  # of a block with padding beyond all keys, so that none is whole
     whole = jnp.clip(-(-latest // block), low, jnp.maximum(low, high - 1))
     for start, stop, sees_all in (
@@ -203,7 +207,7 @@ def _forward_row(row, offset, block, scale, softcap):
             jnp.zeros((kv, group * block)),
             jnp.zeros((kv, group * block, width)),
         )
-        top, total, out = _loop(key_block, start, first, offset + at, block)
+        top, total, out = _loop(key_block, start, first, offset + at, block, k.shape[1] // block)
         total = jnp.maximum(total, 1e-30)  # blocks of padding visit no key
         return out / total[..., None], top + jnp.log(total)
 
@@ -245,7 +249,7 @@ def _backward_row(row, offset, block, scale, softcap):
             return dq + accumulate("hqk,hkd->hqd", d_scores, kb), dk, dv
 
         start = (jnp.zeros((kv, group * block, width)), *grads)
-        dq, dk, dv = _loop(key_block, start, first, offset + at, block)
+        dq, dk, dv = _loop(key_block, start, first, offset + at, block, k.shape[1] // block)
         return (dk, dv), dq
 
     zeros = jnp.zeros((kv, width, k.shape[1]))

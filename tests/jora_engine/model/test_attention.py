@@ -99,13 +99,18 @@ def test_window_counts_the_token_itself():
     np.testing.assert_allclose(seen, v, rtol=1e-6)  # a window of one token is that token's own value
 
 
-def test_bfloat16_stays_near_float32():
-    mask = make_mask([300, 200], 512)
-    inputs = draw(512, 6, 2, 64, jnp.float32)
-    full = attention(*inputs, mask)
-    half = attention(*(x.astype(jnp.bfloat16) for x in inputs), mask)
-    assert half.dtype == jnp.bfloat16
-    assert float(jnp.abs(full - half)[:, :500].max()) < 0.05
+@pytest.mark.parametrize("lengths", [[20, 30], [100], [BLOCK], [300, 200]], ids=str)
+def test_bfloat16_stays_near_float32(lengths):
+    """Also in rows of a single block, where loops that never ran made XLA meet a product that it has not on a CPU."""
+    used = sum(lengths)
+    mask = make_mask(lengths, used + -used % 8)
+    inputs = draw(used + -used % 8, 6, 2, 64, jnp.float32)
+    run = jax.jit(functools.partial(values_and_gradients, mask=mask))
+    full, half = run(*inputs), run(*(x.astype(jnp.bfloat16) for x in inputs))
+    for one, other in zip(full[1:], half[1:], strict=True):  # output and gradients
+        assert other.dtype == jnp.bfloat16
+        largest = jnp.abs(one).max()
+        assert float(jnp.abs(one - other)[:, :used].max() / largest) < 0.03
 
 
 def test_the_compiled_form_holds_no_whole_score_matrix():
@@ -131,6 +136,7 @@ def test_the_mask_is_left_out_of_just_those_key_blocks_that_every_query_sees_who
             jnp.asarray(first),
             jnp.asarray(at),
             block,
+            (total + pad) // block,
         )
         sees = (first[at : at + block, None] <= np.arange(total + pad)) & (
             np.arange(at, at + block)[:, None] >= np.arange(total + pad)
@@ -149,7 +155,7 @@ def test_without_a_mask_where_it_hides_nothing_all_bits_stay(dtype, monkeypatch)
     run = functools.partial(values_and_gradients, *inputs, mask, window=2 * BLOCK + 9)
     ours = jax.jit(run)()
 
-    def masked(key_block, carry, first, at, block):
+    def masked(key_block, carry, first, at, block, keys):
         bounds = attention_module._key_blocks(first, at, block)
         return jax.lax.fori_loop(*bounds, functools.partial(key_block, whole=False), carry)
 

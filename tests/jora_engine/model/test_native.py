@@ -97,7 +97,7 @@ def test_in_float32_values_and_gradients_are_those_of_the_blocked_form(name, ker
 
 
 @pytest.mark.wide
-@pytest.mark.parametrize("name", list(SHAPES)[1:])  # in the first XLA meets a product that it cannot do on a CPU
+@pytest.mark.parametrize("name", SHAPES)
 def test_in_bfloat16_they_are_as_near_to_float32_as_the_blocked_form_s(name, kernels):
     if "bfloat16" not in kernels.dtypes:
         pytest.skip("this processor multiplies no bfloat16")
