@@ -105,7 +105,7 @@ def _register(app: typer.Typer) -> None:
     begin = functools.partial(_command, app, "Begin")
     begin(init.init, "raft init --corpus docs/", "write a configuration, each field explained")
     begin(plan.plan, "raft plan my.yaml", "what a run would do, and why; starts nothing")
-    begin(init.models, "raft models --fetch", "the models of a run: list, verify, fetch")
+    begin(init.models, "raft models --fetch", "the models of a run: are they here, and whole?")
     begin(init.schema, "raft schema > raft.schema.json", "the configuration's JSON schema")
     build = functools.partial(_command, app, "Build")
     build(run.run, "raft run my.yaml --set train.max_steps=50", "everything, from the corpus to the report")
@@ -279,7 +279,7 @@ def _verb_first(arguments: list[str]) -> list[str]:
 
 
 def _interrupted(as_json: bool) -> int:
-    stopped = Interrupted("Interrupted", do="run the same command again: finished stages and checkpoints are kept")
+    stopped = Interrupted("Interrupted", do="run the same command again: what is finished is kept")
     return _failed(stopped, as_json)
 
 

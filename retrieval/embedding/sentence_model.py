@@ -7,6 +7,7 @@ caller. Torch is imported only where it is needed: the import takes longer than 
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,9 @@ import numpy as np
 
 from raft_errors import BadInput
 from retrieval.embedding.model_folder import ModelFolder
+
+# transformers imports it where it is installed, and it warns of kernels that it could have besides
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 Forward = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 """`forward(ids int64 [rows, length], mask int64 [rows, length], prompt_tokens)` gives float32 [rows, dim], any norm."""

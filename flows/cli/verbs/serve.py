@@ -37,7 +37,7 @@ def serve(
     deadline: Annotated[int, typer.Option(min=1, max=3600, help="Seconds that a request may take")] = 300,
     queue: Annotated[int, typer.Option(min=1, max=10000, help="Requests that may wait")] = 64,
     sources: Annotated[
-        str, typer.Option(help="Where citations stand unless a request says: annotations, text or open_webui")
+        str, typer.Option(help="Where citations stand unless a request says: annotations, passages, text or open_webui")
     ] = "annotations",
     set_: SetOption = None,
     json: JsonOption = False,
