@@ -18,9 +18,9 @@ from starlette.types import Receive, Scope, Send
 from jora_engine.generation.requests import Completion, Job
 from raft_errors import BadInput
 from serving.admission import admitted, counted, gone, log_end, searched, up_to_date
+from serving.content.plan import Plan
 from serving.errors import ApiError, not_serving, too_slow
 from serving.forms.answer import Answer, Form, Head
-from serving.gateway import Plan
 from serving.schema import TextRequest, read
 from serving.state import Server
 from serving.telemetry import Trace

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote as url_quote
@@ -28,7 +28,8 @@ from jora_engine.generation.adapter_memory import AdapterMemory
 from jora_engine.generation.requests import Request
 from raft_errors import BadInput
 from serving.asking import Asking
-from serving.content import Content, finished, growing, shown_passages, source_of
+from serving.content.citations import source_of
+from serving.content.plan import Plan, is_page_task
 from serving.domain import RESERVED, Domain, NotReady, Prompts, ServedVersion, ask_domain, fitting
 from serving.errors import ApiError, broken_adapter, no_model, not_for_this_key, not_ready, other_version
 from serving.routing import Route, Router, mixed_model
@@ -50,47 +51,6 @@ ENDINGS = ("raw", "base")  # of a model's name, behind a slash
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
 NO_ROUTES = "no domain here is searched by vectors, by which one could be chosen"
 NO_MIX = "this server makes no room for mixtures (serve.mix)"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A request made ready for the engine.
-
-    Attributes:
-        model: the id of what answers (`faq@3`, `base`).
-        request: for the engine; None where the answer is known already.
-        asked: the question and its passages; None where nothing is searched.
-        ignored: parts of the request that have no place in the contract; `retrieval` where a chat page's own prompt
-            went to the base.
-        sources: where the citations are to stand beside `annotations`.
-        routes: the domains that `auto` or `mix` looked at, the nearest first.
-    """
-
-    model: str
-    request: Request | None
-    prompt_tokens: int
-    asked: Asked | None = None
-    ignored: tuple[str, ...] = ()
-    passages_left_out: int = 0
-    passage_url: str = ""
-    sources: Sources = "annotations"
-    routes: tuple[Route, ...] = ()
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    @property
-    def shown(self) -> tuple[dict[str, Any], ...]:
-        """What a page shows before the text: the passages, where it asks for them."""
-        return shown_passages(self.asked, self.passage_url) if self.asked and self.sources == "passages" else ()
-
-    def settled(self, text: str) -> str:
-        """The content that stands fast while a text grows; of an answer that may be withheld, nothing does."""
-        if self.asked is None:
-            return text
-        return "" if self.asked.citing else growing(text, self.asked.template)
-
-    def content(self, text: str) -> Content:
-        """The whole content and its annotations."""
-        return finished(text, self.asked, self.passage_url, self.sources) if self.asked else Content(text)
 
 
 class Gateway:
@@ -492,12 +452,3 @@ class Gateway:
             f"{self.longest} in all"
         )
         return ApiError(400, message, code="context_length_exceeded", param=request.text_field)
-
-
-def is_page_task(text: str) -> bool:
-    """Whether a text is built as Open WebUI's own prompts are, in every language that they are translated to: a task,
-    and the talk, or the text that is to be completed. In linear time, since anybody may send anything."""
-    text = text.lstrip()
-    if not text.startswith("### Task:"):
-        return False
-    return any(-1 < text.find(f"<{part}>") < text.rfind(f"</{part}>") for part in ("chat_history", "text"))

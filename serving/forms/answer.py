@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from jora_engine.generation.requests import Completion, TokenScore
-from serving.content import Content
+from serving.content.citations import Content
 from serving.schema import TextRequest
 
 Asked = TypeVar("Asked", bound=TextRequest)

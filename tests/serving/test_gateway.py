@@ -9,9 +9,10 @@ from jora_engine.files.weights import read_model_config
 from jora_engine.generation.adapter_memory import AdapterMemory
 from jora_engine.model.lora import init_lora
 from raft_errors import BadInput
+from serving.content.plan import is_page_task
 from serving.domain import Domain, ServedVersion
 from serving.errors import ApiError
-from serving.gateway import Gateway, is_page_task
+from serving.gateway import Gateway
 from serving.schema import ChatRequest
 
 

@@ -14,12 +14,12 @@ from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.generation.requests import Job, Request
 from retrieval.search import Citation
 from serving import answering
-from serving.content import finished
+from serving.content.citations import finished
+from serving.content.plan import Plan
 from serving.forms.answer import Head
 from serving.forms.chat import ChatForm
 from serving.forms.completions import CompletionForm
 from serving.forms.responses import ResponsesForm
-from serving.gateway import Plan
 from serving.schema import ChatRequest, CompletionRequest, ResponsesRequest
 from serving.telemetry import SILENT
 from tasks.runtime.asking import Asked

@@ -4,7 +4,7 @@ import pytest
 
 from data.prompting.contract import CitedQuote, load_template, prompt_contract, render_output
 from retrieval.search import Citation
-from serving.content import Content, finished
+from serving.content.citations import Content, finished
 from tasks.runtime.asking import Asked, put
 
 TEMPLATE = load_template("numbered")

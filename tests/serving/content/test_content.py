@@ -4,7 +4,7 @@ import itertools
 
 from data.prompting.contract import CitedQuote, load_template, render_output
 from retrieval.search import Citation
-from serving.content import Content, finished, growing
+from serving.content.citations import Content, finished, growing
 from tasks.runtime.asking import Asked
 
 TEMPLATE = load_template("numbered")

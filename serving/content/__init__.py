@@ -1,0 +1,1 @@
+"""What a request comes to, and the text of its answer with its citations."""
