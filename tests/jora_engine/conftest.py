@@ -141,11 +141,18 @@ def any_family(request):
 
 RELATIVES = ("smollm2", "llama3", "mistral", "qwen2", "gemma")
 """Families whose layer has nothing that the other families together do not have (Llama 3 has its own angles)."""
+LIKE_LLAMA = ("qwen2_some_windows", "qwen3", "granite", "smollm3", "olmo2", "phi3")
+"""Families whose layer differs from Llama's in one thing."""
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.heavy] * (name in RELATIVES)) for name in FAMILIES])
+def marks_of(family: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.heavy] * (family in RELATIVES) + [pytest.mark.wide] * (family in LIKE_LLAMA)
+
+
+@pytest.fixture(params=[pytest.param(name, marks=marks_of(name)) for name in FAMILIES])
 def any_layer(request):
-    """`any_family` for tests that take seconds a family: those of one layer with another are heavy."""
+    """`any_family` for tests that take seconds a family: those of one layer with another are heavy, those that differ
+    from Llama in one thing are wide."""
     return request.param
 
 

@@ -342,5 +342,5 @@ def test_a_hundred_promotions_and_rollbacks_under_load(base, model, numbers, reg
     digest = engine.adapters.get(name).digest
     assert set(engine.slots.digests().values()) <= {digest}
     assert {adapter for _, _, adapter in engine.prefixes._chunks.values()} <= {digest}
-    assert live.server.counts.under_way == 0
+    until(lambda: live.server.counts.under_way == 0)  # a client has its answer a moment before it is counted
     watch.stop()

@@ -185,7 +185,7 @@ def check_whole(tmp_path: Path, output: str) -> None:
     assert output.count("Prefect's server was lost") == 1
 
 
-@pytest.mark.parametrize("kind", ["failing", "silent"])
+@pytest.mark.parametrize("kind", [pytest.param("failing", marks=pytest.mark.wide), "silent"])
 def test_a_run_finishes_its_work_says_so_in_one_line_and_ends(server, start, ended, tmp_path, kind):
     between = Between(server.port)
     url = f"http://127.0.0.1:{between.port}/api"
@@ -197,6 +197,7 @@ def test_a_run_finishes_its_work_says_so_in_one_line_and_ends(server, start, end
     check_whole(tmp_path, output)
 
 
+@pytest.mark.wide
 def test_a_run_that_fails_says_why_and_not_that_its_server_is_gone(server, start, ended, tmp_path):
     between = Between(server.port)
     url = f"http://127.0.0.1:{between.port}/api"
@@ -254,6 +255,7 @@ def test_with_a_server_that_is_well_nothing_is_said_and_it_has_the_history(serve
     assert "lost" not in output
 
 
+@pytest.mark.wide
 def test_a_server_that_is_killed_is_lost_as_well(server, start, ended, tmp_path):
     process = start(PREFECT_API_URL=f"http://127.0.0.1:{server.port}/api", PREFECT_API_AUTH_STRING=server.auth)
     server.process.kill()

@@ -47,6 +47,7 @@ def test_an_adapter_is_opened_on_the_base_as_it_was_trained(precision, base_fold
     assert np.abs(full.logits(PROMPTS[:1])[0] - ours.logits(PROMPTS[:1])[0]).max() > 1e-3
 
 
+@pytest.mark.wide
 def test_a_packed_tree_in_memory_generates_as_the_folder_does(base_folder):
     loaded = Generator(base_folder, dtype="float32", precision="nf4")
     params = load_params(base_folder, loaded.config, "float32", precision="nf4")

@@ -204,7 +204,7 @@ def follow(trainer, model):
     assert ours[-1] < ours[0]
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("family", [pytest.param("llama", marks=pytest.mark.wide), "gemma2"])
 def test_hidden_states_at_places_are_those_of_whole_rows_and_so_are_gradients(family, model_folder):
     """gemma2 has layers of two kinds, norms on both sides of a sublayer, and a cap."""
     folder = model_folder(family)

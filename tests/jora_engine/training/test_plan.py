@@ -156,6 +156,7 @@ def test_training_that_cannot_fit_is_refused_before_the_weights_are_read(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_the_planner_plans_for_a_stated_memory(model_folder, monkeypatch):
     monkeypatch.setattr("jora_engine.training.plan_job.use_cores", lambda rows: None)
     job = {

@@ -77,7 +77,7 @@ def test_micro_batches_add_up_to_one_big_batch(base):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), big, small)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.wide), 0.2])
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(base, tmp_path, dropout):
     lora = dataclasses.replace(LORA, dropout=dropout)

@@ -111,6 +111,7 @@ def test_it_closes_on_a_tampered_merged_model(exported, tmp_path):
     assert "the PEFT adapter" not in str(caught.value)
 
 
+@pytest.mark.wide
 def test_it_closes_on_an_adapter_that_does_not_load(exported, tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(RaftError, match="do not load"):
