@@ -53,7 +53,7 @@ PLANS: dict[int, tuple[Kind, ...]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="16 passages in two rounds, 10,000 vectors")
+    parser.add_argument("--quick", action="store_true", help="64 passages in two rounds, 10,000 vectors")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--embedder", default="sentence-transformers/all-MiniLM-L6-v2", help="Hub id or folder")
     parser.add_argument("--threads", type=int, help="threads of torch; all by default")
@@ -65,7 +65,7 @@ def main() -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     if not args.skip_embedding:
-        passages, rounds = (16, 2) if args.quick else (args.passages, 3)
+        passages, rounds = (64, 2) if args.quick else (args.passages, 3)
         figures["embedding"] = embedding_speed(resolve(args.embedder).folder, passages, rounds)
     sizes = args.sizes if args.sizes is not None else [10_000] if args.quick else list(PLANS)
     figures["index"] = [row for size in sizes for row in index_speed(size)]

@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -95,6 +95,18 @@ def run(path: Path, declared: Declaration, limit_seconds: float) -> Result:
     return Result("failed" if why else "ok", why, round(time.monotonic() - began, 1), round(used() - before, 1))
 
 
+def run_again(script: Path, declared: Declaration, limit_seconds: float, tries: int) -> Result:
+    """Like `run`, up to so many times while it fails: on a busy machine a ratio misses its goal for a moment."""
+    result = run(script, declared, limit_seconds)
+    for _ in range(tries - 1):
+        if result.state == "ok":
+            break
+        first = result.why
+        result = run(script, declared, limit_seconds)
+        result = replace(result, why="; ".join(filter(None, (result.why, f"before: {first}"))))
+    return result
+
+
 def fault(code: int, out: str, declared: Declaration) -> str:
     """What is wrong with an exit code and an output; "" where nothing is."""
     lines = out.strip().splitlines() or [""]
@@ -125,6 +137,7 @@ def main() -> int:
     every = scripts()
     parser.add_argument("--only", action="append", choices=every, help="only this script; may be repeated")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds that one script may take (600)")
+    parser.add_argument("--tries", type=int, default=1, help="how often a script may fail (1)")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the results")
     default_data = HERE.parents[1] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
@@ -135,8 +148,10 @@ def main() -> int:
     for name in args.only or every:
         declared = declaration(every[name])
         reason = lacks(declared.needs, args.data)
-        results[name] = result = Result("skipped", reason) if reason else run(every[name], declared, args.limit)
-        print(f"{name:22} {result.state:8} {result.seconds:6.1f} s {result.cpu_seconds:6.1f} s of CPU  {result.why}")
+        result = Result("skipped", reason) if reason else run_again(every[name], declared, args.limit, args.tries)
+        results[name] = result
+        times = f"{result.seconds:6.1f} s {result.cpu_seconds:6.1f} s of CPU"
+        print(f"{name:22} {result.state:8} {times}  {result.why}", flush=True)
     failed = [name for name, result in results.items() if result.state == "failed"]
     print(f"failed: {', '.join(failed) or 'none'}", flush=True)
     if args.json:

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))  # last: it holds a `serving.py`
 from goals import at, declaration, missed, missing
-from run_quick import lacks, run, scripts, starts
+from run_quick import lacks, run, run_again, scripts, starts
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPT = """
@@ -57,6 +57,22 @@ def test_what_is_wrong_makes_it_fail_and_is_said(outcome, ending, why):
     state, told = outcome(ending)
     assert state == "failed"
     assert why in told
+
+
+def test_a_script_that_fails_may_be_run_once_more_and_why_is_kept(tmp_path):
+    path = tmp_path / "fake.py"
+    mark = tmp_path / "mark"
+    first = (
+        f"    from pathlib import Path\n    mark = Path({str(mark)!r})\n    new = not mark.exists()\n    mark.touch()\n"
+    )
+    path.write_text(SCRIPT + first + GOOD + "    sys.exit('goals missed: speed' if new else 0)\n")
+    result = run_again(path, declaration(path), 60, tries=2)
+    assert (result.state, result.why) == ("ok", "before: exit code 1: goals missed: speed")
+    mark.unlink()
+    assert run_again(path, declaration(path), 60, tries=1).state == "failed"
+    path.write_text(SCRIPT + "    sys.exit('broken')\n")
+    result = run_again(path, declaration(path), 60, tries=2)
+    assert (result.state, result.why) == ("failed", "exit code 1: broken; before: exit code 1: broken")
 
 
 def test_a_script_that_hangs_is_ended_with_its_children(outcome):
