@@ -70,6 +70,7 @@ def own_records(call, tmp_path, base):
     return call("own_questions.py", documents, questions, "--model", base, "--max-tokens", 2048)
 
 
+@pytest.mark.slow
 def test_own_questions_become_records_that_show_the_answer_among_distractors(own_records):
     assert "24 questions placed in the documents, 0 not" in own_records
     rows = [json.loads(line) for line in Path("records/train.jsonl").read_text().splitlines()]

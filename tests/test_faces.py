@@ -110,6 +110,7 @@ def test_a_face_adds_its_own_file_alone_to_what_decides_a_stage_s_result(face):
     assert code_fingerprint(face).keys() <= above
 
 
+@pytest.mark.slow
 def test_our_own_code_imports_from_the_modules_so_that_keys_see_what_it_uses():
     names = {face: set(offered(face)) for face in FACES}
     through = [

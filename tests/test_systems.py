@@ -59,6 +59,7 @@ def linux_only(source: str) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 def test_what_only_linux_has_stands_in_few_places():
     files = [*ROOT.glob("raft_*.py"), *(path for name in NAMES for path in (ROOT / name).rglob("*.py"))]
     uses = {str(path.relative_to(ROOT)): linux_only(path.read_text(encoding="utf-8")) for path in files}
@@ -106,6 +107,7 @@ def test_where_no_address_space_is_limited_a_worker_still_leaves_no_core_files(m
     assert limits == {resource.RLIMIT_CORE: (0, 0)}
 
 
+@pytest.mark.slow
 def test_a_trainer_ends_with_its_supervisor_where_the_kernel_does_not_tell(tmp_path):
     trainer = (
         "import pathlib, sys, time, jora_engine.training.job as job\n"

@@ -75,6 +75,7 @@ def test_a_script_that_fails_may_be_run_once_more_and_why_is_kept(tmp_path):
     assert (result.state, result.why) == ("failed", "exit code 1: broken; before: exit code 1: broken")
 
 
+@pytest.mark.slow
 def test_a_script_that_hangs_is_ended_with_its_children(outcome):
     child = (
         "    import os, subprocess, time\n    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])\n"

@@ -56,6 +56,7 @@ def test_sides_take_turns_and_their_ratio_is_the_median_of_pairs():
     assert low < 15 < high
 
 
+@pytest.mark.slow
 def test_the_script_takes_the_package_and_not_itself_for_the_server():
     declared = declaration(BENCHMARKS / "serving.py")
     assert {"throughput_1000_over_5", "lost", "memory_growth"} <= set(declared.keys)

@@ -17,6 +17,7 @@ from data.statistics import (
 from raft_errors import BadInput
 
 
+@pytest.mark.slow
 def test_the_interval_agrees_with_the_normal_one_on_many_values():
     rng = np.random.default_rng(0)
     base, other = rng.normal(0.4, 0.2, 800), rng.normal(0.5, 0.2, 800)
@@ -29,6 +30,7 @@ def test_the_interval_agrees_with_the_normal_one_on_many_values():
     assert got.verdict == "better"
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(5)
     hits = 0

@@ -113,6 +113,7 @@ def test_a_stage_that_is_not_there_is_named_with_those_that_are():
         calls_to("trian")
 
 
+@pytest.mark.slow
 def test_importing_the_pipeline_imports_no_prefect():
     program = (
         "import flows.pipeline, flows.calls, flows.walk, flows.plan, flows.build, sys; print('prefect' in sys.modules)"

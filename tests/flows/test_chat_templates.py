@@ -33,6 +33,7 @@ def records(project, *more: str) -> Path:
     return Path(next(row["folder"] for row in rows if row["stage"] == "records"))
 
 
+@pytest.mark.slow
 def test_an_open_block_of_thoughts_stops_the_run_before_its_first_stage(with_template):
     project = with_template(OPENS)
     refused = project.raft("records", "--no-prefect", check=False)
@@ -49,6 +50,7 @@ def test_an_open_block_of_thoughts_stops_the_run_before_its_first_stage(with_tem
     assert json.loads((folder / "contract.json").read_text())["chat_template"]["prefill"] == "\n</think>\n\n"
 
 
+@pytest.mark.slow
 def test_a_variable_reaches_prompts_contract_and_keys(with_template):
     project = with_template(SWITCH)
     plain = records(project)

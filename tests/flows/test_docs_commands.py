@@ -103,6 +103,7 @@ OF_ONES_OWN = {("raft", "redact")}  # the verb of the stage that docs/extending.
 
 
 @pytest.mark.parametrize("command", MENTIONS, ids=[" ".join(command)[:80] for command in MENTIONS])
+@pytest.mark.slow
 def test_a_command_in_a_sentence_names_what_there_is(command, monkeypatch, capsys):
     try:
         parse(command, monkeypatch)

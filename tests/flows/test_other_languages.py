@@ -52,6 +52,7 @@ CORPORA = {
 
 
 @pytest.mark.parametrize("language", sorted(CORPORA))
+@pytest.mark.slow
 def test_documents_become_records_in_their_language(project, language):
     facts, opening, stop, refusal = CORPORA[language]
     docs = project.folder / "docs"

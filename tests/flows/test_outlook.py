@@ -40,6 +40,7 @@ def outlook(run: Run, corpora) -> dict[str, tuple[str, str]]:
     return {row.stage: (row.state, row.why) for row in steps.rows}
 
 
+@pytest.mark.slow
 def test_a_second_call_is_compared_with_its_own_last_build(corpora, tmp_path):
     run, both = corpora()
     run.store.prepare()

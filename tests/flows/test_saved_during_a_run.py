@@ -40,6 +40,7 @@ def start(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_document_that_is_saved_once_is_read_again_in_the_same_run(start):
     run, reporter = start(1)
     made = build(run, "ingest", direct=True)["ingest"]
@@ -50,6 +51,7 @@ def test_a_document_that_is_saved_once_is_read_again_in_the_same_run(start):
     assert published(start(0)[0], "ingest")["ingest"].key == made.key
 
 
+@pytest.mark.slow
 def test_a_document_that_never_holds_still_ends_the_run_by_its_name(start):
     run, _ = start(2)
     with pytest.raises(Changed, match=r"elm\.md of the corpus changed while it was read.*run again"):

@@ -39,6 +39,7 @@ def filled(reply: dict, kind: str, folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_training_data_and_searches_come_from_the_store(project, tmp_path, kind):
     reply = project.json("index", "--no-prefect")
     query = ["search", "the gates of the town", "-k", "4"]
@@ -55,6 +56,7 @@ def test_training_data_and_searches_come_from_the_store(project, tmp_path, kind)
     assert digests[0]["index"] == digests[1]["index"]
 
 
+@pytest.mark.slow
 def test_a_store_that_was_filled_from_another_corpus_is_refused(project):
     reply = project.json("index", "--no-prefect")
     project.values["retrieval"] = {"store": filled(reply, "faiss", project.folder / "team")}
@@ -77,6 +79,7 @@ def test_a_store_that_was_filled_from_another_corpus_is_refused(project):
         ({"kind": "qdrant"}, "retrieval.store.at"),
     ],
 )
+@pytest.mark.slow
 def test_a_store_that_is_not_there_or_not_named_properly_is_bad_input(project, store, says):
     project.raft("index", "--no-prefect")
     project.values["retrieval"] = {"store": store}

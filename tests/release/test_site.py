@@ -29,10 +29,12 @@ def small(folder: Path, text: str) -> int:
 
 
 @pytest.mark.parametrize("text", ["See [it](nowhere.md).", "See [it](other.md#no-such-part)."])
+@pytest.mark.slow
 def test_a_link_that_leads_nowhere_ends_the_build(tmp_path, text, capfd):
     assert small(tmp_path, text) != 0
 
 
+@pytest.mark.slow
 def test_a_sound_page_is_built(tmp_path):
     assert small(tmp_path, "See [it](other.md#part) and [elsewhere](https://example.org).") == 0
     assert "<h1" in (tmp_path / "site" / "index.html").read_text()

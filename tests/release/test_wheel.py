@@ -20,6 +20,7 @@ from raft_version import VERSION
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_every_file_of_our_packages_is_in_the_wheel(wheel, listed):
     ours = {name for name in listed if name.split("/")[0] in NAMES or ("/" not in name and name.endswith(".py"))}
     assert {Path(name).suffix for name in ours} >= {".py", ".pyi", ".jinja", ".json", ".jsonl", ".css"}

@@ -239,6 +239,7 @@ def test_a_passage_is_shown_without_its_place_on_this_machine(http):
     assert reply.json() == {"id": "keys-0", "title": "Keys", "page": 3, "text": TEXTS["Keys"], **place}
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_away_frees_its_row(served):
     host, port = served.url.removeprefix("http://").split(":")
     before = served.server.counts.aborted
@@ -257,6 +258,7 @@ def test_a_client_that_goes_away_frees_its_row(served):
     assert served.server.counts.aborted == before + 2
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_told_as_such_and_everybody_is_answered(served, http, monkeypatch):
     monkeypatch.setattr(served.server.limits, "queue", 0)
     reply = ask(http)

@@ -54,6 +54,7 @@ def own() -> str:
     return str(OWN)
 
 
+@pytest.mark.slow
 def test_openai(served, scripted):
     scripted(REPLY)
     shown = run([sys.executable, "-c", program("python", "from openai", served.url)])

@@ -70,6 +70,7 @@ def test_a_client_that_goes_away_in_the_queue_leaves_it(served):
 
 
 @pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.slow
 def test_a_step_that_fails_is_an_error_for_those_in_it_and_the_server_goes_on(served, http, path, monkeypatch):
     engine, counts = served.server.loop.engine, served.server.counts
     real, before = engine.step, counts.aborted
@@ -94,6 +95,7 @@ def test_a_step_that_fails_is_an_error_for_those_in_it_and_the_server_goes_on(se
     assert http.post(path, json=values).status_code == 200
 
 
+@pytest.mark.slow
 def test_streams_side_by_side_are_those_of_each_alone(served):
     def ask(number):
         path, model = list(ROUTES)[number % 3], ["faq", "faq@1", "base", "faq/raw"][number % 4]

@@ -89,6 +89,7 @@ def test_the_nonce_is_never_said(served, http):
     assert http.get("/health?challenge=x").json()["proof"] != http.get("/health?challenge=y").json()["proof"]
 
 
+@pytest.mark.slow
 def test_a_stranger_on_the_port_gets_neither_question_nor_key(asking):
     heard = []
 

@@ -130,6 +130,7 @@ def held(served) -> tuple[list[str], int, int]:
     return engine.adapters.names(), engine.slots.figures()["held"], len(engine.prefixes)
 
 
+@pytest.mark.slow
 def test_after_a_promotion_the_answer_is_that_of_a_cold_server(base, model, numbers, registry, live):
     first = raw(live.url, "faq/raw")
     again = raw(live.url, "faq/raw")
@@ -182,6 +183,7 @@ def test_a_version_that_leaves_while_nobody_asks_is_freed_at_once(registry, live
     assert len(engine.prefixes) == 0
 
 
+@pytest.mark.slow
 def test_a_version_that_cannot_be_used_leaves_the_one_before_and_says_so(registry, live, caplog):
     caplog.set_level(logging.INFO, "raft.serving")
     before = raw(live.url, "faq/raw")

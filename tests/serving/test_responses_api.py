@@ -22,6 +22,7 @@ def chat(http, messages, model="faq"):
     return http.post("/v1/chat/completions", json=body).json()
 
 
+@pytest.mark.slow
 def test_an_answer_is_that_of_a_chat_and_openai_reads_it(client, http):
     one = client.responses.create(
         model="faq",

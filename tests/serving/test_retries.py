@@ -16,6 +16,7 @@ def patient(served):
     return openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=2, timeout=600)
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_waited_for_as_long_as_it_says_and_all_are_answered(served, patient, monkeypatch):
     free, counts, plan = threading.Event(), served.server.counts, served.server.gateway.plan
     monkeypatch.setattr(served.server.gateway, "plan", lambda *a, **k: free.wait(60) and plan(*a, **k))

@@ -72,6 +72,7 @@ def stream(address, tokens):
     return events(httpx.post(f"{address}/v1/completions", json=body, timeout=600).text)
 
 
+@pytest.mark.slow
 def test_after_a_signal_new_requests_are_told_so_while_the_streams_end(served, engine, monkeypatch):
     step = engine.step
     monkeypatch.setattr(engine, "step", lambda: (time.sleep(0.05), step())[1])  # the streams outlast the questions
@@ -99,6 +100,7 @@ def test_after_a_signal_new_requests_are_told_so_while_the_streams_end(served, e
 
 
 @pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.slow
 def test_a_stream_that_is_stuck_ends_at_its_deadline_or_with_a_second_signal(served, engine, monkeypatch, signals):
     """The engine takes no step while the event is unset."""
     free = threading.Event()

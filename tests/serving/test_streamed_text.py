@@ -107,6 +107,7 @@ def text_pieces(stream: str) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
+@pytest.mark.slow
 def test_the_pieces_are_the_text_up_to_its_stop(tokenizer):
     dice = random.Random(0)
     many = 0
@@ -123,6 +124,7 @@ def test_the_pieces_are_the_text_up_to_its_stop(tokenizer):
     assert many > 100, "a stream is to come in pieces"
 
 
+@pytest.mark.slow
 def test_answers_with_citations_are_the_same_in_pieces_and_each_place_holds_its_quote(tokenizer):
     dice = random.Random(1)
     verbatim = 0

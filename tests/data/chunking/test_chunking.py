@@ -104,6 +104,7 @@ TEXTS = st.lists(
     st.floats(0, 0.5),
     st.integers(0, 8),
 )
+@pytest.mark.slow
 def test_chunks_keep_to_their_budget_and_lose_no_word(tokenizer_file, text, markup, max_tokens, overlap, min_tokens):
     documents = [document("x " + clean_text(text), markup)]
     check_invariants(documents, tokenizer_file, ChunkOptions(max_tokens, int(overlap * max_tokens), min_tokens))
@@ -271,6 +272,7 @@ def test_what_is_halved_for_its_length_is_halved_between_sentences_or_letters(wo
         ("All of the rooms have a view *except for those that lie behind the old mill.", ["*except"]),
     ],
 )
+@pytest.mark.slow
 def test_a_sign_is_not_parted_from_its_amount_or_word(tokenizer_file, markup, text, together):
     for max_tokens in range(12, 60):
         options = ChunkOptions(max_tokens, min_tokens=0)

@@ -70,6 +70,7 @@ def test_a_verdict_is_asked_for_once(rows):
     assert second.calls == []
 
 
+@pytest.mark.slow
 def test_a_judge_that_thinks_says_which_ceiling_is_too_low_and_is_heard_below_a_higher_one(rows):
     def answer(body):
         if body["max_tokens"] < 400:

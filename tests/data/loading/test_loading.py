@@ -37,6 +37,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_folder_gives_its_documents_in_order_and_counts_everything(folder: Path):
     corpus = load_corpus([str(folder)])
     assert [document.source for document in corpus.documents] == [
@@ -85,6 +86,7 @@ def test_an_unchanged_file_comes_from_the_cache_and_a_changed_one_does_not(folde
     assert load_corpus([str(folder)], cache=cache, options=LoadOptions(max_chars=19)).cached == 0
 
 
+@pytest.mark.slow
 def test_progress_names_every_file(folder: Path):
     seen = []
     load_corpus([str(folder)], progress=lambda done, total, what: seen.append((done, total, what)))
@@ -144,6 +146,7 @@ def test_the_language_reference_of_python_is_a_corpus():
     assert topic.text.startswith('The "assert" statement\n***')
 
 
+@pytest.mark.slow
 def test_remote_files_are_read_through_fsspec(tmp_path: Path):
     fsspec = pytest.importorskip("fsspec")
     memory = fsspec.filesystem("memory")

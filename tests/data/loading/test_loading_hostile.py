@@ -92,11 +92,13 @@ def text_of(tmp_path: Path, name: str, raw: bytes, options: LoadOptions = SMALL)
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 20 else "",
 )
+@pytest.mark.slow
 def test_a_bad_file_is_refused_with_its_reason(tmp_path, name, raw, reason):
     options = LoadOptions(max_unpacked_bytes=20_000_000, max_chars=50_000 if name == "long.txt" else 20_000_000)
     assert reason_of(tmp_path, name, raw, options) == reason
 
 
+@pytest.mark.slow
 def test_a_file_over_the_size_limit_is_not_read(tmp_path):
     with (tmp_path / "line.txt").open("wb") as file:
         file.truncate(1_000_000_000)  # sparse: one line of a gigabyte
@@ -148,6 +150,7 @@ def test_a_long_line_of_json_costs_that_line(tmp_path):
     assert [(entry.source, entry.reason) for entry in quarantined] == [("rows.jsonl#2", "bad-line")]
 
 
+@pytest.mark.slow
 def test_a_hostile_folder_costs_only_its_hostile_files(tmp_path):
     (tmp_path / "bomb.docx").write_bytes(docx(b"a" * 30_000_000))
     (tmp_path / "laughs.xml").write_text(LAUGHS)

@@ -62,6 +62,7 @@ def test_a_link_into_another_folder_of_the_corpus_does_not_lead_out(docs: Path, 
     assert {document.text for document in corpus.documents} == {"Plain text.", "A secret text.", "More secrets."}
 
 
+@pytest.mark.slow
 def test_a_corpus_that_is_a_link_itself_is_what_it_points_to(tmp_path: Path, outside: Path):
     (tmp_path / "corpus").symlink_to(outside)
     assert names(load_corpus([str(tmp_path / "corpus")])) == ["deep/more.txt", "secret.txt"]
@@ -91,6 +92,7 @@ def test_a_file_url_does_not_lead_out_either(docs: Path):
     assert any(source.endswith("file_out.txt") for source in refused(corpus))
 
 
+@pytest.mark.slow
 def test_a_saved_data_set_is_refused_if_it_reads_beyond_itself(tmp_path: Path, docs: Path):
     import datasets
 

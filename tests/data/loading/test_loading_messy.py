@@ -144,6 +144,7 @@ def test_an_outlook_message_with_a_page_for_a_body_gives_its_words(tmp_path: Pat
     assert document.metadata["left_out"] == {"body in RTF": 1}
 
 
+@pytest.mark.slow
 def test_equations_of_a_docx_are_latex_though_one_cannot_be_turned(shared_data: Path):
     folder = shared_data / "messy_docs" / "docx"
     alone = text_of(folder / "word_sample.docx")

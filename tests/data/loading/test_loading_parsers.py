@@ -123,6 +123,7 @@ def seen() -> set[str]:
     return {canonical(name) for name in owners}
 
 
+@pytest.mark.slow
 def test_every_distribution_that_the_readers_import_is_in_the_list_or_known_not_to_decide(seen):
     harmless = {canonical(name) for names in BYSTANDERS.values() for name in names.split()}
     assert " ".join(sorted(seen - harmless - {canonical(name) for name in PARSERS})) == ""

@@ -156,6 +156,7 @@ def test_few_words_in_cipher_are_enough_and_few_clear_ones_are_not_taken_for_it(
     assert one(tmp_path, write_pdf([Page(lines(words))])).text == words[0]
 
 
+@pytest.mark.slow
 def test_a_page_in_cipher_is_left_out_and_named(tmp_path):
     pages = [Page(lines(LAMP)), Page(lines(NETS, "F2")), Page(lines(NETS))]
     (tmp_path / "a.pdf").write_bytes(write_pdf(pages, fonts={"F2": caesar(1)}))

@@ -57,6 +57,7 @@ def test_nothing_that_was_planted_is_left_in_documents_quarantine_and_report(fol
     assert corpus.counts["quarantined"] >= 3
 
 
+@pytest.mark.slow
 def test_names_that_are_redacted_stay_apart_stay_the_same_and_keep_their_suffix(folder: Path):
     first, again = (load_corpus([str(folder)], options=OPTIONS) for _ in range(2))
     sources = [document.source for document in first.documents]

@@ -143,6 +143,7 @@ def test_a_list_of_letters_or_roman_numbers_keeps_them(opening, marks):
     assert seen(page) == "The mill stands beside the river.\n\n" + "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_the_report_sums_up_what_was_left_out_and_is_silent_where_nothing_was(tmp_path):
     (tmp_path / "a.md").write_text("The mill <!-- old --> ~~grinds~~ rye.\n\n<!-- more -->\n")
     (tmp_path / "b.md").write_text("The barn <!-- old --> is full.\n")

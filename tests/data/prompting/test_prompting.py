@@ -43,6 +43,7 @@ def test_passages_stand_in_the_prompt_numbered_titled_and_unaltered(name):
 @pytest.mark.parametrize("name", built_in_templates())
 @settings(deadline=None)
 @given(answer=plain, quotes=st.lists(st.tuples(st.integers(1, 20), plain), max_size=3))
+@pytest.mark.slow
 def test_what_is_written_is_read_back(name, answer, quotes):
     template = load_template(name)
     if not answer or not all(text for _, text in quotes) or "Answer" in answer:

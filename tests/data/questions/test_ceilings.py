@@ -39,6 +39,7 @@ def thinker(needs):
     return answer
 
 
+@pytest.mark.slow
 def test_thinking_that_uses_up_every_question_stops_the_run_and_names_the_setting(endpoint):
     endpoint.script = thinker(lambda text: 1500)
     with pytest.raises(CeilingReached, match=r"96 tokens went into thinking.*'length'") as error:
@@ -50,6 +51,7 @@ def test_thinking_that_uses_up_every_question_stops_the_run_and_names_the_settin
     assert len(generate(endpoint, question_tokens=1500, answer_tokens=1500).questions) == len(CHUNKS)
 
 
+@pytest.mark.slow
 def test_thinking_that_uses_up_every_answer_names_the_other_setting(endpoint):
     endpoint.script = thinker(lambda text: 600 if "\nQuestion: " in text else 0)
     with pytest.raises(CeilingReached, match="512 tokens") as error:
@@ -57,6 +59,7 @@ def test_thinking_that_uses_up_every_answer_names_the_other_setting(endpoint):
     assert "questions.answer_tokens" in error.value.do
 
 
+@pytest.mark.slow
 def test_answers_that_are_all_cut_stop_the_run_and_one_alone_does_not(endpoint):
     def answer(body):
         text, ceiling = written(asked(body)), body["max_tokens"]
@@ -80,6 +83,7 @@ def test_answers_that_are_all_cut_stop_the_run_and_one_alone_does_not(endpoint):
         (completion(""), "no text"),
     ],
 )
+@pytest.mark.slow
 def test_a_teacher_that_says_nothing_at_all_stops_the_run_after_a_batch(endpoint, body, words):
     endpoint.script = lambda _: (200, body)
     with pytest.raises(BadInput, match=f"no answer to any of 12 prompts: empty, {words}"):

@@ -28,6 +28,7 @@ def preview(endpoint, cache, *, teacher=None, **more):
     return preview_questions(CHUNKS, teacher, search, **settings), teacher
 
 
+@pytest.mark.slow
 def test_five_are_asked_and_no_more_and_neither_a_second_look_nor_the_run_pays_for_them(endpoint):
     cache = MemoryCache()
     first, teacher = preview(endpoint, cache)
@@ -48,6 +49,7 @@ def test_five_are_asked_and_no_more_and_neither_a_second_look_nor_the_run_pays_f
     assert (third.answered, third.estimate) == (12, None)
 
 
+@pytest.mark.slow
 def test_a_preview_shows_prompt_reply_and_verdict(endpoint):
     def answer(body):
         said = written(asked(body))
@@ -63,6 +65,7 @@ def test_a_preview_shows_prompt_reply_and_verdict(endpoint):
         assert [e["what"] for e in row["exchanges"]] == (["question"] if odd else ["question", "answer"])
 
 
+@pytest.mark.slow
 def test_the_estimate_holds_the_true_figures_of_the_run(endpoint):
     def answer(body):
         text = asked(body)
@@ -103,6 +106,7 @@ def test_time_follows_from_the_calls_and_never_beats_the_rate():
 
 
 @pytest.mark.parametrize("count", [3, 5, 20])
+@pytest.mark.slow
 def test_the_cost_lies_within_the_interval_in_nine_runs_of_ten(count):
     """Teachers that differ in how long they write, how much that varies, and how much of it is kept."""
     hits, runs = 0, 300

@@ -360,6 +360,7 @@ def test_p_can_be_measured_from_the_ranks_of_the_retriever():
         measured_p(ask_all(chunks), passages=4)
 
 
+@pytest.mark.slow
 def test_a_new_document_changes_few_other_records():
     chunks = corpus(60)
     questions = ask_all(chunks)

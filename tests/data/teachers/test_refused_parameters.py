@@ -75,6 +75,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.slow
 def test_what_is_refused_is_left_out_for_the_rest_of_the_run_and_nothing_else(endpoint, case, caplog):
     name, status, body = REFUSALS[case]
     endpoint.script = refusing(lambda request: name in request, status, body)
@@ -95,6 +96,7 @@ def test_what_is_refused_is_left_out_for_the_rest_of_the_run_and_nothing_else(en
     assert f"takes no {name}" in caplog.text
 
 
+@pytest.mark.slow
 def test_several_are_learnt_one_after_the_other(endpoint):
     def answer(request):
         for name in ("max_tokens", "temperature", "seed"):

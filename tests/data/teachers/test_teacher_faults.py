@@ -61,6 +61,7 @@ def test_faults_that_pass_lose_no_question_and_pay_for_none_twice(endpoint):
     assert not any(endpoint.faults.values())
 
 
+@pytest.mark.slow
 def test_an_item_that_gets_junk_is_dropped_alone_and_asked_again_by_the_next_run(endpoint):
     undisturbed = generate(endpoint, MemoryCache())
     prompts = list(endpoint.answered)

@@ -49,6 +49,7 @@ def complete(teacher, texts, **more):
     return teacher.complete(said(*texts), max_tokens=8, temperature=0.0, seed=0, **more)
 
 
+@pytest.mark.slow
 def test_every_fault_that_can_pass_passes_and_no_item_is_lost_or_answered_twice(endpoint):
     faults = ["429", "500", "503", "sleep", "broken", "drip", "disconnect", "cut"]
     texts = [f"item {n} {fault}" for n, fault in enumerate([*faults, "none", "none"])]

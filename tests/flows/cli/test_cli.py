@@ -66,6 +66,7 @@ def test_every_verb_explains_itself_with_an_example_and_speaks_json(command, ver
     assert "--json" in done.stdout
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_message_with_exit_code_2_and_no_traceback(tmp_path):
     done = process(tmp_path, "run", "--set", "train.rnak=3")
     assert done.returncode == 2
@@ -81,12 +82,14 @@ def test_the_same_as_json(tmp_path):
     assert "train.rank" in row["error"]
 
 
+@pytest.mark.slow
 def test_debug_shows_where_it_happened(tmp_path):
     done = process(tmp_path, "run", "--set", "train.rnak=3", "--debug")
     assert "Traceback" in done.stderr
     assert done.returncode != 0
 
 
+@pytest.mark.slow
 def test_the_version_is_the_one_of_the_sources_and_heads_the_changelog(tmp_path):
     done = process(tmp_path, "--version")
     assert (done.stdout, done.stderr, done.returncode) == (f"raft {VERSION}\n", "", 0)
@@ -97,6 +100,7 @@ def test_the_version_is_the_one_of_the_sources_and_heads_the_changelog(tmp_path)
     assert headings[0] == VERSION
 
 
+@pytest.mark.slow
 def test_an_unknown_verb_or_option_is_bad_input(tmp_path):
     assert process(tmp_path, "rnu").returncode == 2
     assert raft_here(tmp_path, "run", "--frce").returncode == 2

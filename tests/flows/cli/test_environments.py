@@ -32,6 +32,7 @@ def modes(folder):
     ("access", "umask", "folders", "files"),
     [("private", 0o000, "0o700", "0o600"), ("group", 0o077, "0o2770", "0o660")],
 )
+@pytest.mark.slow
 def test_a_run_leaves_nothing_that_is_more_or_less_open_than_its_store(project, access, umask, folders, files):
     project.values["store_access"] = access
     project.write()
@@ -55,6 +56,7 @@ def test_prefects_files_are_each_users_own(tmp_path):
     assert [homes[mode].name for mode in homes] == ["prefect", f"prefect-{os.getuid()}", "prefect"]
 
 
+@pytest.mark.slow
 def test_a_store_that_everybody_may_read_is_told_by_the_run_and_the_plan(project):
     (project.folder / ".raft").mkdir()
     (project.folder / ".raft").chmod(0o755)
@@ -63,6 +65,7 @@ def test_a_store_that_everybody_may_read_is_told_by_the_run_and_the_plan(project
     assert any(notice.startswith(line) for notice in project.json("plan")["notices"])
 
 
+@pytest.mark.slow
 def test_without_a_home_and_a_name_commands_work(project, tmp_path):
     (tmp_path / "tmp").mkdir()
     taken = ("HOME", "RAFT_CACHE", "XDG_CACHE_HOME", "HF_HOME", "LOGNAME", "USER")
@@ -75,6 +78,7 @@ def test_without_a_home_and_a_name_commands_work(project, tmp_path):
     assert (tmp_path / "tmp" / f"raft-home-{os.getuid()}" / ".cache" / "raft" / "code.sqlite").is_file()
 
 
+@pytest.mark.slow
 def test_a_result_that_became_a_fifo_is_named_and_built_again(project):
     built = {row["stage"]: row for row in project.json("chunk", "--no-prefect")["stages"]}
     file = project.folder / ".raft" / "store" / "chunk" / built["chunk"]["key"] / "chunks.jsonl"
@@ -86,6 +90,7 @@ def test_a_result_that_became_a_fifo_is_named_and_built_again(project):
     assert again["chunk"]["digest"] == built["chunk"]["digest"]
 
 
+@pytest.mark.slow
 def test_damaged_caches_fail_no_command_and_change_no_result(project):
     built = {row["stage"]: row["digest"] for row in project.json("chunk", "--no-prefect")["stages"]}
     caches = sorted((project.folder / ".raft" / "cache").glob("*.sqlite"))

@@ -55,6 +55,7 @@ def place(tmp_path, monkeypatch):
     return Place(tmp_path)
 
 
+@pytest.mark.slow
 def test_explain_tells_the_one_in_use_and_any_other_by_number_or_key(place):
     assert place.json("explain")["adapter"]["key"] == place.built["export"].key
     assert place.json("explain", "1")["adapter"]["key"] == place.clean["export"].key
@@ -84,6 +85,7 @@ def test_explain_draws_a_flowchart(place):
     assert f"records_{records} --> train_{train}" in text
 
 
+@pytest.mark.slow
 def test_explain_verify_ends_with_1_where_a_byte_was_changed(place):
     code, text, _ = place.raft("explain", "--verify")
     assert code == 0

@@ -38,6 +38,7 @@ def stopped():
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_further_signals_do_not_disturb_what_saves_its_state(stopped, tmp_path, first):
     done = stopped("trains", str(tmp_path / "state"), numbers=(first, signal.SIGTERM, signal.SIGINT))
     assert done.returncode == 75, done.stderr
@@ -47,6 +48,7 @@ def test_further_signals_do_not_disturb_what_saves_its_state(stopped, tmp_path, 
 
 
 @pytest.mark.parametrize("when", ["imports", "early"])
+@pytest.mark.slow
 def test_it_can_be_stopped_before_there_is_anything_to_save(stopped, when):
     done = stopped(when)
     assert done.returncode == 75, done.stderr
@@ -54,11 +56,13 @@ def test_it_can_be_stopped_before_there_is_anything_to_save(stopped, when):
     assert "broken" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_signal_to_a_command_that_is_done_changes_nothing(stopped):
     assert stopped("ends").returncode == 0
 
 
 @pytest.mark.parametrize("code", [0, 4])
+@pytest.mark.slow
 def test_it_goes_as_soon_as_it_is_done_and_leaves_its_libraries_where_they_are(tmp_path, code):
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / "tasks")}
     command = [sys.executable, str(HERE / "signal_program.py"), "loads", str(tmp_path), str(code)]

@@ -130,6 +130,7 @@ def test_no_verb_imports_what_lies_in_the_working_folder(hostile):
     assert {verb: code for verb, code in codes.items() if code not in (0, 3, 4)} == NOT_ASKED_FOR, done.stderr
 
 
+@pytest.mark.slow
 def test_every_python_process_that_we_start_leaves_the_working_folder_out():
     """The interpreter is named in one way, and `-P` comes right behind it."""
     unsafe = []

@@ -154,6 +154,7 @@ def test_a_version_that_the_gate_wants_is_promoted_and_tested_wherever_the_night
         is_settled(world, where)
 
 
+@pytest.mark.slow
 def test_a_training_that_a_person_asked_for_is_not_forgotten_though_nothing_has_changed(world_in, tmp_path):
     for world, where in everywhere(world_in, tmp_path, lambda world: world.night(), force=True):
         if world.lines() == [(1, "promoted")]:
@@ -174,6 +175,7 @@ def test_a_training_that_a_person_asked_for_is_not_forgotten_though_nothing_has_
         ("promote", True, "rolled back", "retired", ["registered", "promoted", "rolled back"]),
     ],
 )
+@pytest.mark.slow
 def test_what_is_not_kept_in_use_is_so_once_as_well(world_in, tmp_path, verdict, smoke_fails, result, state, events):
     def prepare(world):
         world.verdict, world.smoke_fails = verdict, smoke_fails
@@ -196,6 +198,7 @@ def killed_after_registering(world_in, tmp_path) -> World:
     raise AssertionError("never")
 
 
+@pytest.mark.slow
 def test_the_decision_is_taken_up_before_the_one_that_a_changed_corpus_asks_for(world_in, tmp_path):
     world = killed_after_registering(world_in, tmp_path)
     world.edit("Alder has two stone mills.")
@@ -204,6 +207,7 @@ def test_the_decision_is_taken_up_before_the_one_that_a_changed_corpus_asks_for(
     assert world.tested == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_night_of_an_earlier_release_that_died_after_registering_is_taken_up_too(world_in, tmp_path):
     world = killed_after_registering(world_in, tmp_path)
     open_file(world.store, "town").unlink()
@@ -214,6 +218,7 @@ def test_a_night_of_an_earlier_release_that_died_after_registering_is_taken_up_t
     assert world.lines() == [(1, "promoted")]
 
 
+@pytest.mark.slow
 def test_what_a_person_did_meanwhile_stands(world_in, tmp_path):
     world = killed_after_registering(world_in, tmp_path)
     world.registry.promote(1, reason="looked at by hand")
@@ -223,6 +228,7 @@ def test_what_a_person_did_meanwhile_stands(world_in, tmp_path):
     assert world.registry.read().history[-1].reason == "looked at by hand"
 
 
+@pytest.mark.slow
 def test_a_candidate_is_not_promoted_over_a_version_it_was_never_compared_with(world_in, tmp_path):
     world = killed_after_registering(world_in, tmp_path)
     first = world.registry.read().versions[0]
@@ -235,6 +241,7 @@ def test_a_candidate_is_not_promoted_over_a_version_it_was_never_compared_with(w
     assert world.lines()[0] == (1, "held")
 
 
+@pytest.mark.slow
 def test_a_candidate_whose_files_are_damaged_is_built_again(world_in, tmp_path):
     world = killed_after_registering(world_in, tmp_path)
     link = world.registry.read().versions[0].stages["export"]

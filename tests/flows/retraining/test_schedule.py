@@ -63,6 +63,7 @@ def test_without_a_server_it_says_how_to_start_one_and_how_to_do_without(project
     assert "raft retrain" in told
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_is_found_by_its_note_and_a_dead_one_is_not(project, answering):
     store = Store(project / ".raft")
     assert server.running(store) is None
@@ -182,6 +183,7 @@ def test_a_night_that_prefect_ends_because_its_server_is_gone_is_gone_on_with(pr
         prefect_link._lost.clear()
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_bad_input(project, answering, capsys):
     port = answering.split(":")[2].removesuffix("/api")
     assert invoke(["server", "--port", port]) == 2
@@ -314,6 +316,7 @@ def test_a_night_is_told_for_the_pages():
         assert words in text
 
 
+@pytest.mark.slow
 def test_what_is_said_on_this_machine_goes_through_no_proxy(project, answering, monkeypatch):
     """The auth string is among it."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")

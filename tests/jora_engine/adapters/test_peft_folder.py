@@ -40,6 +40,7 @@ def base(folder):
 
 
 @pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.slow
 def test_peft_and_the_merged_model_agree_for_every_family(any_model, rslora, tmp_path):
     model = read_model_config(any_model)
     config = LoraConfig(rank=4, alpha=6, use_rslora=rslora)
@@ -80,6 +81,7 @@ def test_an_adapter_of_peft_is_read_for_every_family(any_model, tmp_path):
     torch.testing.assert_close(logits(base(tmp_path / "merged")), logits(adapted), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_adapter_on_some_layers_is_pefts(model_folder, tmp_path):
     """Trained or not, layers outside the range stay as the base has them; PEFT writes and reads the same keys."""
     folder = model_folder("llama")

@@ -111,6 +111,7 @@ def test_the_same_folder_gives_the_same_bytes_and_no_part_of_a_file(folder, tmp_
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.gguf", "b.gguf"]
 
 
+@pytest.mark.slow
 def test_an_adapter_s_factors_and_scale_are_those_of_the_folder(folder, tmp_path):
     model, config = read_model_config(folder()), LoraConfig(rank=4, alpha=6.0, layers_to_transform=(1,))
     rng = np.random.default_rng(0)

@@ -48,6 +48,7 @@ def assert_close(a, b):
     assert np.abs(np.asarray(a) - np.asarray(b)).max() <= 1e-6 * np.abs(np.asarray(b)).max()
 
 
+@pytest.mark.slow
 def test_blocks_stand_for_the_numbers_that_the_file_is_converted_to(blocks):
     config = read_model_config(blocks)
     assert config == read_model_config(blocks.parent / "full")
@@ -85,6 +86,7 @@ def test_as_stored_means_nothing_for_plain_weights(blocks):
     assert "nf4" in error.value.do
 
 
+@pytest.mark.slow
 def test_a_bad_block_a_wrong_type_and_a_cut_file_are_refused_by_tensor(blocks):
     config, file = read_model_config(blocks), blocks / GGUF_FILE
     whole = file.read_bytes()
@@ -156,6 +158,7 @@ def base(tmp_path):
 
 @BITSANDBYTES
 @pytest.mark.parametrize("double", [True, False])
+@pytest.mark.slow
 def test_a_folder_of_bitsandbytes_is_read_exactly(base, tmp_path, double):
     from bitsandbytes.functional import dequantize_4bit
 

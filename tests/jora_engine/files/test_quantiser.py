@@ -108,6 +108,7 @@ def test_codes_and_scales_are_those_of_bitsandbytes_bit_for_bit_on_real_weights(
 
 
 @BITSANDBYTES
+@pytest.mark.slow
 def test_what_it_comes_to_is_what_bitsandbytes_makes_of_it():
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 

@@ -27,6 +27,7 @@ def as_hf(params, config):
     return out
 
 
+@pytest.mark.slow
 def test_every_tensor_of_every_family_lands_in_its_leaf(any_model):
     config = read_model_config(any_model)
     params = load_params(any_model, config, "float32")
@@ -40,6 +41,7 @@ def test_every_tensor_of_every_family_lands_in_its_leaf(any_model):
     )
 
 
+@pytest.mark.slow
 def test_casting_to_bfloat16_rounds_as_numpy_does(model_folder):
     folder = model_folder("llama")
     config = read_model_config(folder)
@@ -49,6 +51,7 @@ def test_casting_to_bfloat16_rounds_as_numpy_does(model_folder):
         np.testing.assert_array_equal(value, full[name].astype(ml_dtypes.bfloat16))
 
 
+@pytest.mark.slow
 def test_sharded_checkpoints_read_the_same_and_have_their_own_digest(model_folder, tmp_path):
     folder = model_folder("qwen3")
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -144,6 +147,7 @@ def test_a_missing_shard_and_missing_weights_are_named(model_folder, tmp_path):
         load_params(tmp_path / "nowhere", config)
 
 
+@pytest.mark.slow
 def test_a_tied_head_must_equal_the_embedding(model_folder, tmp_path):
     def equal_head(t):
         t["lm_head.weight"] = t["model.embed_tokens.weight"].clone()

@@ -100,6 +100,7 @@ def test_window_counts_the_token_itself():
 
 
 @pytest.mark.parametrize("lengths", [[20, 30], [100], [BLOCK], [300, 200]], ids=str)
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32(lengths):
     """Also in rows of a single block, where loops that never ran made XLA meet a product that it has not on a CPU."""
     used = sum(lengths)
@@ -113,6 +114,7 @@ def test_bfloat16_stays_near_float32(lengths):
         assert float(jnp.abs(one - other)[:, :used].max() / largest) < 0.03
 
 
+@pytest.mark.slow
 def test_the_compiled_form_holds_no_whole_score_matrix():
     total = 8 * BLOCK
     q, k, v = draw(total, 2, 1, 16, jnp.float32)
@@ -123,6 +125,7 @@ def test_the_compiled_form_holds_no_whole_score_matrix():
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_the_mask_is_left_out_of_just_those_key_blocks_that_every_query_sees_whole(case):
     lengths, total, window = CASES[case]
     block = min(BLOCK, total)
@@ -149,6 +152,7 @@ def test_the_mask_is_left_out_of_just_those_key_blocks_that_every_query_sees_who
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.slow
 def test_without_a_mask_where_it_hides_nothing_all_bits_stay(dtype, monkeypatch):
     mask = make_mask([3 * BLOCK + 40, 2 * BLOCK + 3], 6 * BLOCK)
     inputs = draw(6 * BLOCK, 6, 2, 16, dtype)

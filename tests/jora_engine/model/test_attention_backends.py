@@ -48,12 +48,14 @@ def test_a_wrong_and_a_failing_kernel_are_passed_over_with_the_reason():
     assert "blind: output is off by" in choice.reason
 
 
+@pytest.mark.slow
 def test_without_a_right_kernel_the_blocked_form_stays():
     choice = first_right(SHAPE, {"groups": wrong_groups, "failing": failing})
     assert choice.backend == "blocked"
     assert "groups: output is off by" in choice.reason
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_is_noticed():
     import jax
 
@@ -89,6 +91,7 @@ def test_each_kernel_is_called_with_our_meaning(name):
     assert fault(dataclasses.replace(SHAPE, **changes), kernel) == ""
 
 
+@pytest.mark.slow
 def test_a_kernel_refuses_what_it_cannot_do():
     windowed = dataclasses.replace(SHAPE, window=3)
     assert "no window" in fault(windowed, functools.partial(pallas, interpret=True))

@@ -205,6 +205,7 @@ def follow(trainer, model):
 
 
 @pytest.mark.parametrize("family", [pytest.param("llama", marks=pytest.mark.wide), "gemma2"])
+@pytest.mark.slow
 def test_hidden_states_at_places_are_those_of_whole_rows_and_so_are_gradients(family, model_folder):
     """gemma2 has layers of two kinds, norms on both sides of a sublayer, and a cap."""
     folder = model_folder(family)
@@ -239,6 +240,7 @@ def test_the_last_layer_s_mlp_is_not_computed_for_whole_rows(model_folder):
     assert whole not in text(batch.supervision.places)
 
 
+@pytest.mark.slow
 def test_names_compute_no_product_with_the_base_a_second_time(model_folder):
     folder = model_folder("llama")
     config = read_model_config(folder)

@@ -28,6 +28,7 @@ def assert_share(flags, share, deviations=4.5):
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
+@pytest.mark.slow
 def test_the_rate_is_the_share_that_is_dropped_and_the_rest_is_scaled(rate):
     x = jnp.asarray(np.random.default_rng(0).normal(size=SHAPE), jnp.float32) + 10.0
     y = np.asarray(drop(x, dropout(jax.random.key(0), rate)))

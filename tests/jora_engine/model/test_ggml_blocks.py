@@ -30,6 +30,7 @@ def random_blocks(kind, rows, columns, seed=0):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_kind_is_read_as_the_gguf_package_reads_it(kind):
     data = random_blocks(kind, 6, 512)
     theirs = dequantize(data.reshape(6, -1), gguf.GGMLQuantizationType[kind]).reshape(6, 512)

@@ -29,6 +29,7 @@ def same(ours, theirs):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_norm_has_the_bits_of_transformers(kind):
     x, ours = draw(64, 48)
     weight, w = draw(48, seed=1)

@@ -41,6 +41,7 @@ def in_full(params):
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("int8", "bfloat16"), ("nf4", "float32")])
+@pytest.mark.slow
 def test_a_linear_layer_and_its_gradient_are_those_of_the_plain_weight(precision, dtype):
     weight = pack(RNG.normal(size=(48, 128)).astype(np.float32), precision)
     plain = jax.tree.map(jnp.asarray, weight).dense(dtype)
@@ -77,6 +78,7 @@ def test_logits_are_those_of_the_weights_that_are_stood_for(precision, family, m
     assert np.abs(ours - full).max() > 1e-4 * np.abs(full).max(), "something was packed at all"
 
 
+@pytest.mark.slow
 def test_embeddings_norms_and_the_head_are_not_packed(model_folder):
     folder = model_folder("llama")
     config = read_model_config(folder)
@@ -142,6 +144,7 @@ def test_packed_weights_take_what_they_should():
     assert (sizes["nf4"] - rest) / numbers == pytest.approx(0.5 + 1 / 64, abs=0.03)
 
 
+@pytest.mark.slow
 def test_arrays_are_cut_as_the_weight_is_and_blocks_that_a_mesh_does_not_divide_stay_whole():
     model = dataclasses.replace(WIDE, intermediate_size=320)
     devices = np.asarray(jax.devices()[:1])

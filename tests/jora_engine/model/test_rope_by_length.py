@@ -51,6 +51,7 @@ def theirs(folder, tokens):
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.slow
 def test_each_position_has_the_angles_of_its_own_length(kind):
     config = {"max_position_embeddings": 64, "rope_parameters": {"rope_theta": 10000.0, **KINDS[kind]}}
     rope = RopeConfig.from_hf(config)
@@ -68,6 +69,7 @@ def test_a_segment_is_as_long_as_its_tokens():
     assert jax.jit(segment_lengths)(Mask(segments, positions)).tolist() == [[3, 3, 3, 1, 2, 2, 2, 2]]
 
 
+@pytest.mark.slow
 def test_short_and_long_sequences_packed_in_a_row_are_what_transformers_makes_of_each(folder):
     config = read_model_config(folder)
     params = load_params(folder, config, "float32")
@@ -81,6 +83,7 @@ def test_short_and_long_sequences_packed_in_a_row_are_what_transformers_makes_of
         np.testing.assert_allclose(found[own], theirs(folder, tokens[0, own].tolist()), atol=2e-4, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_prompts_of_either_length_give_the_logits_and_first_tokens_of_transformers(folder):
     prompts = [list(range(3, 3 + size)) for size in (4, 16, 17, 30)]
     generator = Generator(folder, dtype="float32", max_rows=4)

@@ -101,6 +101,7 @@ def flip(file, draw):
 
 
 @pytest.mark.parametrize("rank", [4, pytest.param(16, marks=pytest.mark.wide)])
+@pytest.mark.slow
 def test_a_bit_flipped_in_any_file_of_a_state_costs_steps_and_no_byte(base, request, tmp_path, rank):
     case = request.getfixturevalue("case") if rank == 4 else Case(base, tmp_path, rank)
     draw, state = random.Random(rank), case.folder / "killed" / "4"

@@ -38,6 +38,7 @@ def step(params, state, batches, weight):
     return train_step(state, params, batches, weight, jax.random.key(0), OPTIMIZER, OPTIONS)
 
 
+@pytest.mark.slow
 def test_micro_batches_of_unequal_token_counts_are_one_large_batch(params):
     parted, taken = step(params, *case([[[0], [1]], [[2], [3]]]))
     whole, expected = step(params, *case([[[0], [1], [2], [3]]]))

@@ -41,6 +41,7 @@ def spread(embedder, texts, cache, open_executor=lambda: local_pool(2), **more):
     return embed_shards(embedder, texts, open_executor, cache=cache, **more)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_shard_and_every_shard_is_counted_once(embedder, tmp_path):
     cache = CountingCache()
     texts = [*TEXTS, f"fatal {tmp_path / 'marker'}"]
@@ -54,6 +55,7 @@ def test_a_killed_worker_costs_its_shard_and_every_shard_is_counted_once(embedde
     assert spread(embedder, texts, cache, work=shard_work.always_fatal) == 0
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_kept_when_workers_go_on_dying(embedder):
     cache = CountingCache()
     half = TEXTS[:8]

@@ -86,6 +86,7 @@ def test_a_refused_load_is_said_and_tried_again(loop, there, versions, fault, ev
     assert state(loop) == {"state": "ready"}
 
 
+@pytest.mark.slow
 def test_a_load_without_an_answer_is_taken_as_done_once_the_name_is_listed(loop, there, versions, eventually):
     there.load_fault = "hang"
     key = register(loop, versions[1])
@@ -93,6 +94,7 @@ def test_a_load_without_an_answer_is_taken_as_done_once_the_name_is_listed(loop,
     assert [route for route, _ in there.calls] == ["load"], "it was not sent twice"
 
 
+@pytest.mark.slow
 def test_a_name_that_is_never_listed_fails_and_comes_in_when_it_is(loop, there, versions, eventually):
     there.listed_after = None
     key = register(loop, versions[1])
@@ -111,6 +113,7 @@ def test_a_name_that_is_listed_late_is_waited_for(loop, there, versions, eventua
     assert [body["model"] for body in there.requests] == [BASE, BASE, "faq-v1"], "it was not asked before"
 
 
+@pytest.mark.slow
 def test_an_unload_that_hangs_or_fails_holds_nobody_up(loop, there, brought, versions, eventually):
     first, second = brought(1), brought(2)
     for fault in ("hang", 500):
@@ -137,6 +140,7 @@ def test_what_is_wanted_again_before_it_left_stays(loop, there, brought, eventua
     assert list(there.adapters) == ["faq-v1"]
 
 
+@pytest.mark.slow
 def test_an_adapter_leaves_with_the_last_request_that_uses_it(loop, there, brought, eventually):
     key = brought(1)
     prepared = loop.adapters.get(key)

@@ -167,6 +167,7 @@ def test_a_client_that_goes_away_ends_the_answer_there(http, loop, there, eventu
     assert (loop.running(), loop.pending()) == (0, 0)
 
 
+@pytest.mark.slow
 def test_more_than_there_is_room_for_waits_here(make_loop, base, versions, there, eventually):
     loop = make_loop(rows=1)
     with serving(loop, base, lambda number: versions[1]) as (server, http):

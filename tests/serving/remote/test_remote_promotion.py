@@ -56,6 +56,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.slow
 def test_a_failing_load_leaves_the_version_before_in_use_and_a_retry_works(http, there, promoted, fault, eventually):
     name, value = FAULTS[fault]
     setattr(there, name, value)
@@ -74,6 +75,7 @@ def test_a_failing_load_leaves_the_version_before_in_use_and_a_retry_works(http,
     eventually(lambda: list(there.adapters) == ["faq-v2"])
 
 
+@pytest.mark.slow
 def test_a_name_that_is_listed_late_is_used_when_it_is(http, there, promoted, eventually):
     there.listed_after = 0.3
     promoted.number = 2
@@ -96,6 +98,7 @@ def test_an_unload_that_hangs_is_shown_and_holds_back_no_promotion(http, there, 
     eventually(lambda: list(there.adapters) == ["faq-v1"])
 
 
+@pytest.mark.slow
 def test_requests_under_way_end_on_the_version_they_began_with(http, there, promoted, eventually):
     there.piece_seconds, there.words = 0.05, "slow " * 30
     body = {"model": "faq/raw", "messages": [{"role": "user", "content": "?"}], "stream": True}

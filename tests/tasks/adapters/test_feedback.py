@@ -131,6 +131,7 @@ def test_a_line_that_a_crash_cut_short_is_skipped_and_the_next_one_is_whole(log,
     assert [entry.state for entry in log.entries()] == ["pending", "accepted"]
 
 
+@pytest.mark.slow
 def test_many_who_speak_at_once_are_all_heard(log):
     def speak(number):
         for turn in range(10):

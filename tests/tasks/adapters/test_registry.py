@@ -137,6 +137,7 @@ def _promote(root, number):
     Registry(Store(root), "towns").promote(number, reason=f"by process {number}")
 
 
+@pytest.mark.slow
 def test_concurrent_promotions_happen_one_after_another(registry):
     numbers = add(registry, *(f"v{i}" for i in range(6)))
     context = multiprocessing.get_context("fork")

@@ -24,6 +24,7 @@ def test_the_command_is_told_what_was_promoted(tmp_path):
         (f'{sys.executable} -c "import time; time.sleep(60)"', "took longer than"),
     ],
 )
+@pytest.mark.slow
 def test_a_failing_command_is_an_error_that_says_why(tmp_path, command, words):
     with pytest.raises(RaftError, match=words):
         run_command(command, tmp_path, 7, 1.0 if "sleep" in command else 60)

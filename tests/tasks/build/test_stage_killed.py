@@ -35,6 +35,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["first", "second", "third"])
+@pytest.mark.slow
 def test_after_kill_9_the_next_run_goes_on_and_ends_with_the_same_result(tmp_path, name, undisturbed):
     process = start(tmp_path, "--hold", name, "never")
     wait_for(process, f"started {name}")
@@ -52,6 +53,7 @@ def test_after_kill_9_the_next_run_goes_on_and_ends_with_the_same_result(tmp_pat
     assert not list((tmp_path / "raft" / "store" / name).glob(".*"))
 
 
+@pytest.mark.slow
 def test_of_two_runs_at_once_one_builds_and_the_other_waits_and_says_for_whom(tmp_path):
     one = start(tmp_path, "--hold", "second", str(tmp_path / "go"))
     wait_for(one, "started second")
@@ -64,6 +66,7 @@ def test_of_two_runs_at_once_one_builds_and_the_other_waits_and_says_for_whom(tm
     assert ran(tmp_path) == ["first", "second", "third"]
 
 
+@pytest.mark.slow
 def test_when_the_builder_is_killed_the_waiting_run_takes_over(tmp_path):
     one = start(tmp_path, "--hold", "second", "never")
     wait_for(one, "started second")

@@ -72,18 +72,21 @@ def test_on_an_interruption_the_child_saves_its_state_before_it_goes(child, tmp_
     assert (tmp_path / "state").read_text() == "state"
 
 
+@pytest.mark.slow
 def test_a_child_that_falls_silent_is_stopped_and_may_be_tried_again(child, tmp_path):
     with pytest.raises(Transient, match=r"nothing was heard of it for 2 s"):
         child("saves", str(tmp_path / "state"), silent_seconds=2)
     assert (tmp_path / "state").read_text() == "state"
 
 
+@pytest.mark.slow
 def test_a_child_that_hangs_for_good_is_killed(child, monkeypatch):
     monkeypatch.setattr(supervisor, "GRACE_SECONDS", 0.3)
     with pytest.raises(Transient, match="nothing was heard"):
         child("hangs", silent_seconds=2)
 
 
+@pytest.mark.slow
 def test_a_time_limit_saves_the_state_and_is_not_tried_again(child, tmp_path):
     with pytest.raises(RaftError, match="it ran for 2 s, its limit") as caught:
         child("saves", str(tmp_path / "state"), silent_seconds=60, limit_seconds=2)

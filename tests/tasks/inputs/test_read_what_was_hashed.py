@@ -61,6 +61,7 @@ def grow(docs: Path) -> None:
 
 
 @pytest.mark.parametrize("disturb", [save, delete, add, grow])
+@pytest.mark.slow
 def test_what_changes_after_the_snapshot_is_refused_by_name_and_taken_on_the_next_run(store, docs, disturb):
     config = IngestConfig(workers=1, max_file_mib=1)
     request = hashed(docs, store, config)
@@ -218,6 +219,7 @@ def test_the_snapshot_of_a_link_that_leads_out_never_opens_it(tmp_path, docs, st
     assert snapshot([str(docs)], store.hashes).digest == before.digest
 
 
+@pytest.mark.slow
 def test_nothing_that_is_redacted_stands_anywhere_in_the_store(store, docs):
     mail = "jane.doe@planted.example"
     (docs / f"{mail}.md").write_text(f"# From {mail}\n\nWords of {mail}.\n")

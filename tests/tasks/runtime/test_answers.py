@@ -22,6 +22,7 @@ def base(tmp_path_factory):
     return tiny.make_base(tmp_path_factory.mktemp("answers") / "base")
 
 
+@pytest.mark.slow
 def test_an_interrupted_round_of_answers_goes_on_where_it_was(base, tmp_path):
     cache = SqliteCache(tmp_path / "items.sqlite")
     who = Answerer(base, None, "a" * 64, "float32", 8, 2)
@@ -45,6 +46,7 @@ def test_an_interrupted_round_of_answers_goes_on_where_it_was(base, tmp_path):
     assert answer(who, records, fresh, lambda *event: None, "test") == resumed
 
 
+@pytest.mark.slow
 def test_copied_quotes_are_words_of_the_passage_and_those_that_transformers_would_write(base, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM

@@ -111,6 +111,7 @@ def test_a_stranger_hears_that_a_private_store_is_closed_and_what_to_do(common):
 
 
 @pytest.mark.parametrize("opened", ["by the option", "by hand"])
+@pytest.mark.slow
 def test_a_second_user_of_the_group_locks_reads_builds_and_tidies(common, opened):
     root = common / "raft"
 

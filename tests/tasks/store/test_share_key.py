@@ -88,6 +88,7 @@ class Exploit:
         return (Path.write_text, (Path(os.environ["RAFT_TEST_MARK"]), "loaded"))
 
 
+@pytest.mark.slow
 def test_what_one_signs_the_other_takes_and_the_key_is_written_nowhere(open_store, team, ran, tmp_path):
     built = walk(open_store("one"))
     assert ran() == ["first", "second", "third"]
