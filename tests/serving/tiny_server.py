@@ -50,13 +50,13 @@ class Served:
         self.server, self.app, self.url = server, app, url
 
     def idle(self, seconds: float = 300.0) -> bool:
-        """Whether all rows are free within so many seconds."""
+        """Whether all rows and slots are free within so many seconds."""
         engine, until = self.server.loop.engine, time.monotonic() + seconds
-        while engine.running() or engine.pending():
+        while engine.running() or engine.pending() or sum(engine.slots.users.values()):  # a slot is freed after its row
             if time.monotonic() > until:
                 return False
             time.sleep(0.02)
-        return sum(engine.slots.users.values()) == 0
+        return True
 
 
 @contextlib.contextmanager
