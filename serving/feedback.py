@@ -48,14 +48,14 @@ class FeedbackRequest(BaseModel):
 
 async def keep_feedback(server: Server, request: Request) -> dict[str, Any]:
     """Keeps what a request says, and answers with the id under which it can be reviewed."""
-    said = read(FeedbackRequest, await json_of(request, server.limits.body_seconds))
-    entry = await run_in_threadpool(_kept, server.gateway, said, request.state.tenant)
+    body = read(FeedbackRequest, await json_of(request, server.limits.body_seconds))
+    entry = await run_in_threadpool(_kept, server.gateway, body, request.state.tenant)
     return {"id": entry.id, "state": "pending"}
 
 
-def _kept(gateway: Gateway, said: FeedbackRequest, tenant: Tenant) -> Feedback:
-    gateway.check(said.model)
-    name, slash, _ = said.model.partition("/")
+def _kept(gateway: Gateway, body: FeedbackRequest, tenant: Tenant) -> Feedback:
+    gateway.check(body.model)
+    name, slash, _ = body.model.partition("/")
     domain = gateway.domains.get(name.partition("@")[0])
     if domain is None or slash:
         raise ApiError(400, "Feedback is taken on an adapter's answers only", code="unsupported", param="model")
@@ -63,23 +63,23 @@ def _kept(gateway: Gateway, said: FeedbackRequest, tenant: Tenant) -> Feedback:
         raise not_for_this_key()
     if domain.feedback is None:
         raise ApiError(404, "This server keeps no feedback", code="not_found")
-    chunks = [domain.retriever.chunks.get(id) for id in dict.fromkeys(said.passages)]
+    chunks = [domain.retriever.chunks.get(id) for id in dict.fromkeys(body.passages)]
     if not all(chunk is not None and tenant.may_see(domain.retriever, chunk.id) for chunk in chunks):
         raise ApiError(400, "passages: no such passage", code="invalid_value", param="passages")
     shown = [Shown(chunk_id=c.id, source=c.source, text=c.text) for c in chunks if c is not None]
-    quotes = [quote for quote in said.quotes if any(_holds(passage.text, quote) for passage in shown)]
+    quotes = [quote for quote in body.quotes if any(_holds(passage.text, quote) for passage in shown)]
     shown.sort(key=lambda passage: not any(_holds(passage.text, quote) for quote in quotes))
-    return _added(domain.feedback, said, quotes, shown)
+    return _added(domain.feedback, body, quotes, shown)
 
 
-def _added(kept: FeedbackLog, said: FeedbackRequest, quotes: list[str], passages: list[Shown]) -> Feedback:
+def _added(kept: FeedbackLog, body: FeedbackRequest, quotes: list[str], passages: list[Shown]) -> Feedback:
     try:
         return kept.add(
-            said.model,
-            said.question,
-            said.answer,
-            said.verdict,
-            correction=said.correction,
+            body.model,
+            body.question,
+            body.answer,
+            body.verdict,
+            correction=body.correction,
             quotes=quotes,
             passages=passages,
         )

@@ -6,7 +6,7 @@ share of the answers given whose citation is wrong. That share falls with the th
 step, so the paper's guarantee for monotone losses is one for many documents here; its term for a finite number is kept:
 the next document is counted as if all its answers were given and cited wrongly.
 
-That alone keeps the level on average, and misses it for three sets of further documents in ten. So there is a margin
+That alone keeps the level on average, and single sets of further documents often miss it. So there is a margin
 for chance as well, of these documents and of as many further ones (`MARGIN`).
 """
 

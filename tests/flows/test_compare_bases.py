@@ -58,9 +58,11 @@ def test_a_base_pays_for_itself_and_one_that_cannot_be_loaded_is_named(warm, dom
     first, second = domain / "base", altered(domain / "base", warm.folder / "second")
     third = of_an_unknown_family(domain / "base", warm.folder / "third")
     before, latest = results(warm), (warm.folder / ".raft" / "latest").resolve()
-    said = warm.raft("compare-bases", "--bases", f"{first},{third},{second}", "--json", check=False)
-    reply = checked(["compare-bases"], json.loads(said.stdout.splitlines()[-1]))
-    assert [said.stderr.count(f"✓ {stage} (") for stage in ("chunk", "records", "train")] == [1, 1, 1], "told once each"
+    process = warm.raft("compare-bases", "--bases", f"{first},{third},{second}", "--json", check=False)
+    reply = checked(["compare-bases"], json.loads(process.stdout.splitlines()[-1]))
+    assert [process.stderr.count(f"✓ {stage} (") for stage in ("chunk", "records", "train")] == [1, 1, 1], (
+        "told once each"
+    )
     assert (reply["ok"], reply["exit_code"]) == (False, 2)
     cells = {cell["base"]: cell for cell in reply["cells"]}
     assert list(cells) == ["base", "third", "second"]

@@ -98,8 +98,8 @@ def test_a_running_server_follows_the_registry_and_the_documents_and_answers_raf
         assert warm.json(*words) == own
         warm.raft("rollback")
         body = {"model": name, "messages": [{"role": "user", "content": "?"}]}
-        gone = httpx.post(f"{ready['url']}/chat/completions", json=body, timeout=600)
-        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "model_not_found")
+        reply = httpx.post(f"{ready['url']}/chat/completions", json=body, timeout=600)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
         warm.raft("promote")
 
         (docs / "elm.md").write_text((docs / "elm.md").read_text() + "\nA windmill of red brick was opened in Elm.\n")
