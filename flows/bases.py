@@ -302,8 +302,8 @@ def _planned(run: Run, records: Manifest) -> dict[str, int]:
 
 
 def _rows(outcome: Outcome) -> list[dict[str, Any]]:
-    lines = outcome.built["evaluate"].path("rows.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    text = outcome.built["evaluate"].path("rows.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]  # an answer may hold U+2028
 
 
 def _interrupted(error: BaseException) -> bool:

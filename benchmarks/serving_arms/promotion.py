@@ -227,7 +227,7 @@ class Promotions:
         if not stream:
             whole = json.loads(text)
             return whole["model"], whole["choices"][0]["text"], head
-        lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+        lines = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
         if lines[-1] != "[DONE]":
             raise ValueError("the stream broke off")
         pieces = [json.loads(line) for line in lines[:-1]]
@@ -238,7 +238,7 @@ class Promotions:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", "/metrics")
-            lines = connection.getresponse().read().decode().splitlines()
+            lines = connection.getresponse().read().decode().split("\n")
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
 
     def _at_rest(self) -> dict[str, float]:

@@ -226,7 +226,7 @@ class Soak:
             whole = json.loads(text)
             self._compare(whole["model"], question, whole["choices"][0]["message"]["content"])
             return "answered"
-        lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+        lines = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
         if lines[-1] != "[DONE]":
             return "broken off"
         pieces = [json.loads(line) for line in lines[:-1]]
@@ -245,7 +245,7 @@ class Soak:
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
             with contextlib.closing(connection):
                 connection.request("GET", "/metrics")
-                lines = connection.getresponse().read().decode().splitlines()
+                lines = connection.getresponse().read().decode().split("\n")
             values = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
             ended = sum(v for name, v in values.items() if name.startswith("raft_requests_ended_total"))
             if values["raft_requests_received_total"] == ended:

@@ -39,7 +39,9 @@ class ReplayTeacher:
     def from_jsonl(cls, path: Path, **settings: Any) -> ReplayTeacher:
         """Reads lines of {"prompt": key or text, "reply": text}."""
         table: dict[str, str] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            if not line.strip():
+                continue
             try:
                 row = json.loads(line)
                 table[row["prompt"]] = row["reply"]

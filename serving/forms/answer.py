@@ -90,9 +90,17 @@ class Form(ABC, Generic[Asked]):
         return data(body)
 
 
-def data(values: dict[str, Any]) -> str:
-    """A server-sent event without a name."""
-    return f"data: {json.dumps(values, ensure_ascii=False)}\n\n"
+def data(values: dict[str, Any], event: str = "") -> str:
+    """A server-sent event of one line of JSON.
+
+    Only \\n, \\r and both end a line of a stream; many a client (httpx's `iter_lines`, `str.splitlines`) breaks it at
+    Unicode's line ends too, so those of a text are escaped.
+    """
+    line = json.dumps(values, ensure_ascii=False)
+    for end in "\x85\u2028\u2029":
+        line = line.replace(end, f"\\u{ord(end):04x}")
+    name = f"event: {event}\n" if event else ""
+    return f"{name}data: {line}\n\n"
 
 
 def usage(answer: Answer) -> dict[str, Any]:

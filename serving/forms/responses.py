@@ -3,11 +3,10 @@ an earlier one."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from serving.forms.answer import Answer, Form
+from serving.forms.answer import Answer, Form, data
 from serving.schema import ResponsesRequest
 
 PLACE = {"output_index": 0, "content_index": 0}
@@ -70,7 +69,7 @@ class ResponsesForm(Form[ResponsesRequest]):
     def _event(self, kind: str, **values: Any) -> str:
         self._number += 1
         event = {"type": kind, "sequence_number": self._number, **values}
-        return f"event: {kind}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
+        return data(event, kind)
 
     def _part(self, text: str, annotations: list[dict[str, Any]]) -> dict[str, Any]:
         return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}

@@ -306,7 +306,7 @@ def test_a_hundred_promotions_and_rollbacks_under_load(base, model, numbers, reg
                 if reply.status_code != 200 or not (plain or text.rstrip().endswith("[DONE]")):
                     faults.append(text)
                     return
-                lines = [text] if plain else [x[6:] for x in text.splitlines() if x.startswith("data: {")]
+                lines = [text] if plain else [x[6:] for x in text.split("\n") if x.startswith("data: {")]
                 pieces = [json.loads(line) for line in lines]
                 used = int(pieces[0]["model"].partition("@")[2].partition("/")[0])
                 seen.append(used)

@@ -2,6 +2,7 @@
 each citation stands where it says, for many answers."""
 
 import asyncio
+import json
 import random
 import time
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from retrieval.search import Citation
 from serving import answering
 from serving.content.citations import finished
 from serving.content.plan import Plan
-from serving.forms.answer import Head
+from serving.forms.answer import Head, data
 from serving.forms.chat import ChatForm
 from serving.forms.completions import CompletionForm
 from serving.forms.responses import ResponsesForm
@@ -38,6 +39,7 @@ PIECES = [
     "مرحبا",
     "“x”",
     "<b>",
+    "a\u2028b\x85c\u2029",
     "$1",
     " ",
     "stop",
@@ -158,3 +160,12 @@ def test_answers_with_citations_are_the_same_in_pieces_and_each_place_holds_its_
             else:
                 assert one["quote"] not in texts[one["passage"] - 1]
     assert verbatim > 30
+
+
+def test_a_text_never_breaks_the_line_of_its_event():
+    """As httpx's `iter_lines` and `str.splitlines` read a stream."""
+    text = "a\u2028b\x85c\u2029d\x0b\x0c\x1ce"
+    for kind in ("", "response.output_text.delta"):
+        lines = data({"text": text}, kind).splitlines()
+        assert [json.loads(line[6:]) for line in lines if line.startswith("data: ")] == [{"text": text}]
+        assert len(lines) == (3 if kind else 2)

@@ -95,5 +95,5 @@ def until(true, seconds: float = 120.0) -> None:
 
 def events(text: str) -> list:
     """The data objects of a stream, `[DONE]` as it stands."""
-    lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    lines = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
     return [line if line == "[DONE]" else json.loads(line) for line in lines]

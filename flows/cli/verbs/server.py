@@ -19,7 +19,7 @@ from flows.prefect.server import AUTH, LOOPBACK, NOTE, auth_string, settings
 from raft_errors import BadInput
 from tasks.config import load_config
 from tasks.runtime.folders import write_json
-from tasks.store.access import folder_mode
+from tasks.store.access import working_in
 from tasks.store.store import Store
 
 
@@ -39,7 +39,6 @@ def server(
     run_config = load_config(config, set_ or [])
     store = Store(Path(run_config.store), mode=run_config.store_mode)
     store.prepare()
-    os.umask(0o777 & ~folder_mode(store.root))
     if _is_taken(host, port):
         raise BadInput(f"Port {port} of {host} is in use", do="stop what uses it, or choose another with --port")
     address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
@@ -64,7 +63,9 @@ def server(
     names = [part for one in name or [] for part in ("--name", one)]
     place = ["--host", host, "--port", str(port)]
     command = [sys.executable, "-P", "-m", "flows.prefect.server_process", str(store.root), *names, *place]
-    os.execvpe(sys.executable, command, {**os.environ, **settings(store, host, port)})
+    environment = {**os.environ, **settings(store, host, port)}
+    with working_in(store.root):
+        os.execvpe(sys.executable, command, environment)
 
 
 def _is_taken(host: str, port: int) -> bool:

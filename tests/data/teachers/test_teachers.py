@@ -211,11 +211,11 @@ def test_a_reply_is_saved_as_it_comes_so_that_a_kill_loses_only_what_is_in_fligh
 def test_replay_answers_by_prompt_by_words_or_not_at_all(tmp_path):
     messages = said("What is RAFT?")[0]
     file = tmp_path / "replies.jsonl"
-    rows = [{"prompt": prompt_key(messages), "reply": "exact"}, {"prompt": "RAFT", "reply": "by words"}]
-    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    rows = [{"prompt": prompt_key(messages), "reply": "exact"}, {"prompt": "RAFT", "reply": "by\u2028words"}]
+    file.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
     teacher = ReplayTeacher.from_jsonl(file)
     replies = complete(teacher, ["What is RAFT?", "Who needs RAFT?", "Why?"])
-    assert replies[:2] == ["exact", "by words"]
+    assert replies[:2] == ["exact", "by\u2028words"]
     assert replies[2].reason == "no_replay"
     assert len(teacher.calls) == 3
     file.write_text("{}\n")

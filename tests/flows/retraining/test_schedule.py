@@ -79,8 +79,18 @@ def test_the_server_listens_on_loopback_and_sends_no_telemetry(project, monkeypa
     for name in ("DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED"):
         monkeypatch.delenv(name, raising=False)
     started = {}
-    monkeypatch.setattr(server.os, "execvpe", lambda file, argv, env: started.update(argv=argv, env=env))
-    assert invoke(["server", "--port", "4299", "--json"]) == 0
+
+    def exec_(file, argv, env):
+        started.update(argv=argv, env=env, mask=os.umask(0))
+        os.umask(started["mask"])
+
+    monkeypatch.setattr(server.os, "execvpe", exec_)
+    before = os.umask(0o022)
+    try:
+        assert invoke(["server", "--port", "4299", "--json"]) == 0
+        assert (started["mask"], os.umask(0o022)) == (0o077, 0o022)  # the server writes for its owner alone
+    finally:
+        os.umask(before)
     checked(["server"], json.loads(capsys.readouterr().out))
     assert started["argv"][1:] == [
         "-P",
