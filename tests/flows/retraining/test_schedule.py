@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -329,6 +330,7 @@ def test_a_night_is_told_for_the_pages():
 @pytest.mark.slow
 def test_what_is_said_on_this_machine_goes_through_no_proxy(project, answering, monkeypatch):
     """The auth string is among it."""
+    monkeypatch.setattr(urllib.request, "_opener", None)  # urllib keeps the first one it makes, with its proxies
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
