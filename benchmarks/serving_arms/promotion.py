@@ -238,7 +238,7 @@ class Promotions:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", "/metrics")
-            lines = connection.getresponse().read().decode().split("\n")
+            lines = connection.getresponse().read().decode().splitlines()
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
 
     def _at_rest(self) -> dict[str, float]:

@@ -245,7 +245,7 @@ class Soak:
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
             with contextlib.closing(connection):
                 connection.request("GET", "/metrics")
-                lines = connection.getresponse().read().decode().split("\n")
+                lines = connection.getresponse().read().decode().splitlines()
             values = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
             ended = sum(v for name, v in values.items() if name.startswith("raft_requests_ended_total"))
             if values["raft_requests_received_total"] == ended:
