@@ -40,6 +40,13 @@ class TrainSection(Section):
     max_steps: int | None = setting(
         TrainConfig.max_steps, "Optimiser steps at most; null = as many as the epochs have", ge=1
     )
+    rehearsal: float = setting(
+        0.4,
+        "Share of what is trained on that are plain instructions with the base's own answers, so that general skills "
+        "stay; 0 = none",
+        ge=0,
+        le=0.9,
+    )
     micro_batch_rows: int = setting(
         TrainConfig.micro_batch_rows, "Rows in one forward and backward pass", unit="rows", ge=1, le=4096
     )

@@ -135,6 +135,16 @@ class Soak:
     def run(self) -> dict[str, Any]:
         self._use(0)
         self._start()
+        try:
+            seconds = self._live_twice()
+            self._server.terminate()
+            code = self._server.wait(60)
+        finally:
+            self._server.kill()
+        return {**self._figures(), "requests_per_second": round(self.requests / seconds, 1), "ended_with": code}
+
+    def _live_twice(self) -> float:
+        """Seconds of all requests, with a kill after a third of them."""
         first, began = self.requests // 3, time.perf_counter()
         self._ask_until(first)
         self._counts.append(self._counters())
@@ -147,9 +157,7 @@ class Soak:
         self._ask_until(self.requests)
         seconds = time.perf_counter() - began
         self._counts.append(self._counters())
-        self._server.terminate()
-        code = self._server.wait(60)
-        return {**self._figures(), "requests_per_second": round(self.requests / seconds, 1), "ended_with": code}
+        return seconds
 
     def _use(self, version: int) -> None:
         new = self._place / "next"

@@ -216,6 +216,8 @@ def _verdict(probe: Probe) -> list[Advice]:
         rate = probe.training.get("learning_rate")
         now = f" (now {rate:g})" if rate else ""
         do = f"train more gently: a lower train.learning_rate{now} or fewer train.epochs"
+        if not probe.training.get("rehearsals"):
+            do = f"let it rehearse what the base can do (train.rehearsal), then {do}"
         advice.append(Advice("training", do, forgotten, 3))
     failures.pop("enough questions", "")
     if failures:

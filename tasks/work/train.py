@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.nouns import Progress, Record, read_jsonl, write_jsonl
+from data.records.rehearsal import draw, instructions, rehearsal_count
 from data.text.counts import counted
 from data.training_coverage import unseen_records
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
+from tasks.runtime.rehearsal import replies
 from tasks.work.bench import Bench, Outcome
 
 if TYPE_CHECKING:
@@ -24,7 +27,8 @@ log = logging.getLogger("raft.tasks")
 LORA_FIELDS = ("rank", "alpha", "target_modules", "layers_to_transform", "dropout", "use_rslora")
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """A tenth of a CPU's training time goes into mapping small pages; elsewhere than under glibc it means nothing."""
-LIMITS = ("silent_minutes", "max_minutes")
+NOT_THE_ENGINES = ("silent_minutes", "max_minutes", "rehearsal")
+"""Settings of the section that the trainer does not hear."""
 
 
 def build(
@@ -32,10 +36,12 @@ def build(
 ) -> Outcome:
     """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json; goes on from the training `start`."""
     validation = records.path("validation.jsonl").stat().st_size
+    train = _chats(records, "train")
+    rehearsals = _rehearsals(rehearsal_count(len(train), config.rehearsal), bench, config, base)
     job = {
         **engine_job(config, base, bench.seed, bench.compiled),
-        "train": str(_chats(records, "train", bench.scratch)),
-        "validation": str(_chats(records, "validation", bench.scratch)) if validation else None,
+        "train": str(_write(bench.scratch, "train", [*train, *rehearsals])),
+        "validation": str(_write(bench.scratch, "validation", _chats(records, "validation"))) if validation else None,
         "out": str(bench.scratch / "out"),
         "start": str(start.path("adapter")) if start else None,
         "work": str(bench.scratch),
@@ -56,7 +62,8 @@ def build(
         limit_seconds=config.max_minutes and 60 * config.max_minutes,
     )
     shutil.copytree(bench.scratch / "out", bench.out, dirs_exist_ok=True)
-    facts = read_json(bench.out / "training.json")
+    facts = {**read_json(bench.out / "training.json"), "rehearsals": len(rehearsals)}
+    write_json(bench.out / "training.json", facts)
     return Outcome(
         in_words(facts),
         {name: value for name, value in facts.items() if not isinstance(value, dict)},
@@ -67,18 +74,58 @@ def build(
 def in_words(facts: Mapping[str, Any]) -> str:
     """What a training did, by its `training.json`."""
     cut_short = unseen_records(facts)
+    general = f", {facts['rehearsals']} of general skills" if facts.get("rehearsals") else ""
     return (
-        f"{counted(facts['records'], 'record')} ({facts['records_too_long']} too long) in "
+        f"{counted(facts['records'], 'record')} ({facts['records_too_long']} too long{general}) in "
         f"{counted(facts['rows'], 'row')}, {counted(facts['steps'], 'step')}: "
         f"loss {facts['first_loss']:.3f} → {facts['final_loss']:.3f}{cut_short and f'; {cut_short}'}"
     )
 
 
-def _chats(records: StageFiles, split: str, folder: Path) -> Path:
+Chat = list[dict[str, str]]
+
+
+def _chats(records: StageFiles, split: str) -> list[Chat]:
     """The records of a split as the chats that they are: how a triple is joined is not for the engine to know."""
-    chats = folder / f"{split}.chat.jsonl"
-    write_jsonl(chats, ({"messages": record.messages} for record in read_jsonl(records.path(f"{split}.jsonl"), Record)))
-    return chats
+    return [record.messages for record in read_jsonl(records.path(f"{split}.jsonl"), Record)]
+
+
+def _write(folder: Path, split: str, chats: Iterable[Chat]) -> Path:
+    file = folder / f"{split}.chat.jsonl"
+    write_jsonl(file, ({"messages": chat} for chat in chats))
+    return file
+
+
+def _rehearsals(count: int, bench: Bench, config: TrainSection, base: ModelFolder) -> list[Chat]:
+    """So many chats of plain instructions with the base's own answers; an answer that was cut short is none."""
+    if not count:
+        return []
+
+    def ask(job: dict[str, Any]) -> list[dict[str, str]]:
+        out, file = bench.scratch / "rehearsal.json", bench.scratch / "rehearsal-job.json"
+        write_json(file, {**job, "out": str(out)})
+        bench.run_child(
+            "tasks.runtime.rehearsal",
+            [str(file)],
+            log_file=bench.scratch / "rehearsal.log",
+            on_event=lambda e: bench.progress(e.get("done", 0), e.get("total"), "the base answers what is rehearsed"),
+            silent_seconds=config.silent_minutes and 60 * config.silent_minutes,
+        )
+        answers: list[dict[str, str]] = json.loads(out.read_text(encoding="utf-8"))
+        return answers
+
+    prompts = instructions()
+    answers = replies(prompts, base, dtype=config.dtype, precision=config.base_precision, cache=bench.cache, ask=ask)
+    whole = [
+        [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer["text"]}]
+        for prompt, answer in zip(prompts, answers, strict=True)
+        if answer["end"] == "stop" and answer["text"].strip()
+    ]
+    if not whole:
+        log.warning(
+            "the base ends no answer to a plain instruction by itself: nothing of its general skills is rehearsed"
+        )
+    return draw(whole, count, bench.seed)
 
 
 def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Path) -> dict[str, Any]:
@@ -89,7 +136,7 @@ def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Pat
     """
     settings = config.model_dump(mode="json", exclude={"writers"})
     lora = {name: settings.pop(name) for name in LORA_FIELDS}
-    settings = {name: value for name, value in settings.items() if name not in LIMITS}
+    settings = {name: value for name, value in settings.items() if name not in NOT_THE_ENGINES}
     return {
         "model": str(base.folder),
         "chat": dict(base.chat),

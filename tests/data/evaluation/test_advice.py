@@ -169,6 +169,9 @@ def test_the_advice_after_a_training_is_its_verdict_and_no_forecast():
     advice = advise(Probe(oracle_only=0.2, decision=decision, training=training))
     assert [a.about for a in advice] == ["training"]
     assert "train.learning_rate (now 0.001)" in advice[0].do
+    assert "train.rehearsal" in advice[0].do
+    rehearsed = advise(Probe(oracle_only=0.2, decision=decision, training={**training, "rehearsals": 30}))
+    assert "train.rehearsal" not in rehearsed[0].do
     assert "+0.700 nats per token against the base model, at most +0.5" in advice[0].why
     promoted = decide_evaluation(summary_with(better), {"loss": {"difference": 0.2}}, Rule())
     assert promoted.verdict == "promote"

@@ -8,9 +8,9 @@ import pytest
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
 from tasks.train import TrainSection
-from tasks.work.train import LIMITS, LORA_FIELDS, engine_job
+from tasks.work.train import LORA_FIELDS, NOT_THE_ENGINES, engine_job
 
-OF_THE_PROCESS = {*LIMITS, "writers"}
+OF_THE_PROCESS = {*NOT_THE_ENGINES, "writers"}
 
 
 def test_each_field_of_the_section_is_one_of_the_engine_s_with_its_default():

@@ -1,0 +1,100 @@
+"""`python -m tasks.runtime.rehearsal JOB.json`: what a base says to instructions, for an adapter to rehearse.
+
+A process of its own, because the trainer that comes after it needs the device's whole memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.nouns import ItemCache
+from raft_errors import RaftError
+from tasks.runtime.folders import ModelFolder, write_json
+
+MAX_NEW_TOKENS = 96
+ROWS = 8
+"""Answered side by side."""
+
+
+def replies(
+    prompts: Sequence[str],
+    base: ModelFolder,
+    *,
+    dtype: str,
+    precision: str,
+    cache: ItemCache,
+    ask: Callable[[dict[str, Any]], list[dict[str, str]]],
+) -> list[dict[str, str]]:
+    """The base's greedy reply to each prompt: its text, and the reason of its end (`stop`, `length`).
+
+    Args:
+        dtype, precision: how the base is computed and held.
+        ask: answers a job of this module; called where a reply is not in the cache.
+    """
+    keys = [_key(base.digest, dtype, precision, prompt) for prompt in prompts]
+    known = {key: json.loads(value) for key, value in cache.get_many(keys).items()}
+    todo = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
+    if todo:
+        job = {
+            "base": str(base.folder),
+            "chat": dict(base.chat),
+            "dtype": dtype,
+            "precision": precision,
+            "prompts": list(todo.values()),
+        }
+        fresh = dict(zip(todo, ask(job), strict=True))
+        cache.put_many({key: json.dumps(value).encode() for key, value in fresh.items()})
+        known |= fresh
+    return [known[key] for key in keys]
+
+
+def run(job: dict[str, Any]) -> list[dict[str, str]]:
+    """The replies of a job, in the order of its prompts."""
+    from jora_engine.generation.generator import Generator
+
+    generator = Generator(
+        Path(job["base"]), dtype=job["dtype"], max_rows=ROWS, chat=job["chat"], precision=job["precision"]
+    )
+    encode, done = generator.tokenizer, []
+    for begin in range(0, len(job["prompts"]), ROWS):
+        few = job["prompts"][begin : begin + ROWS]
+        chats = [
+            encode.apply_chat_template([{"role": "user", "content": one}], add_generation_prompt=True) for one in few
+        ]
+        done += [
+            {"text": one.text, "end": one.finish_reason}
+            for one in generator.generate(chats, max_new_tokens=MAX_NEW_TOKENS)
+        ]
+        _say({"event": "answered", "done": len(done), "total": len(job["prompts"])})
+    return done
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(["rehearsal-1", MAX_NEW_TOKENS, *parts]).encode()).hexdigest()
+
+
+def _say(event: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str]) -> int:
+    job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    try:
+        write_json(Path(job["out"]), run(job))
+    except RaftError as error:
+        _say({"event": "error", "what": error.what, "expected": error.expected, "do": error.do})
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the supervisor needs one line
+        _say({"event": "error", "what": f"The base does not answer: {type(error).__name__}: {error}"})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,142 @@
+"""What the base says to plain instructions is asked once, kept, and trained on beside the records."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from data.nouns import MemoryCache, Record, write_jsonl
+from data.records.rehearsal import instructions
+from tasks.build.supervisor import run_child
+from tasks.runtime.rehearsal import replies
+from tasks.store.store import Store
+from tasks.train import TrainSection
+from tasks.work.bench import Bench
+from tasks.work.train import build, in_words
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "flows"))
+NOWHERE = SimpleNamespace(name="base", folder=Path("/nowhere"), digest="digest-of-the-base", chat={})
+
+
+def test_a_reply_is_asked_for_once_for_each_base_and_precision():
+    cache, asked = MemoryCache(), []
+
+    def ask(job):
+        asked.append(job["prompts"])
+        return [{"text": f"{prompt}!", "end": "stop"} for prompt in job["prompts"]]
+
+    def said(prompts, base=NOWHERE, precision="bfloat16"):
+        given = replies(prompts, base, dtype="float32", precision=precision, cache=cache, ask=ask)
+        return [one["text"] for one in given]
+
+    assert said(["a", "b"]) == ["a!", "b!"]
+    assert said(["b", "c", "a", "c"]) == ["b!", "c!", "a!", "c!"]
+    assert asked == [["a", "b"], ["c"]]
+    said(["a"], precision="nf4")
+    said(["a"], SimpleNamespace(**{**vars(NOWHERE), "digest": "another"}))
+    assert asked[2:] == [["a"], ["a"]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    import tiny
+
+    folder = tiny.make_base(tmp_path_factory.mktemp("rehearsed") / "base")
+    return SimpleNamespace(name="base", folder=folder, digest="tiny", chat={})
+
+
+@pytest.fixture
+def trained(tmp_path, base):
+    """Trains a step on four records and the given share of rehearsals; the chats, the outcome, the prompts asked."""
+    store = Store(tmp_path / "raft")
+    store.prepare()
+    with store.publish("records", "now") as (out, records):
+        write_jsonl(out / "train.jsonl", [Record(f"ask {n}", "passages", "answer") for n in range(4)])
+        write_jsonl(out / "validation.jsonl", [])
+
+    def run(share, answer):
+        cache, asked = MemoryCache(), []
+
+        def child(module, arguments, **settings):
+            if module != "tasks.runtime.rehearsal":
+                return run_child(module, arguments, **settings)
+            job = json.loads(Path(arguments[0]).read_text())
+            asked.extend(job["prompts"])
+            Path(job["out"]).write_text(json.dumps([answer(prompt) for prompt in job["prompts"]]))
+
+        for name in ("out", "scratch"):
+            (tmp_path / name).mkdir()
+        scratch = tmp_path / "scratch"
+        bench = Bench(
+            tmp_path / "out",
+            scratch,
+            cache,
+            lambda *_: None,
+            0,
+            {},
+            run_child=child,
+            calibration=scratch,
+            compiled=scratch,
+        )
+        config = TrainSection(rehearsal=share, rank=2, max_steps=1, sequence_length=128, dtype="float32")
+        outcome = build(bench, config, records, base=base)
+        chats = [json.loads(line)["messages"] for line in (scratch / "train.chat.jsonl").read_text().splitlines()]
+        return chats, outcome, asked
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_records_and_whole_answers_of_the_base_are_trained_on(trained):
+    chats, outcome, asked = trained(
+        0.5, lambda p: {"text": f"On {p}", "end": "length" if "e" in p.split()[0].lower() else "stop"}
+    )
+    assert asked == instructions()
+    assert [chat[0]["content"] for chat in chats[:4]] == [f"ask {n}\npassages" for n in range(4)]
+    assert len(chats) == 8
+    for question, answer in chats[4:]:
+        assert question["content"] in asked
+        assert "e" not in question["content"].split()[0].lower(), "an answer that was cut short"
+        assert answer == {"role": "assistant", "content": f"On {question['content']}"}
+    assert outcome.metrics["rehearsals"] == 4
+    assert outcome.metrics["records"] == 8
+    assert "8 records (0 too long, 4 of general skills)" in outcome.summary
+
+
+@pytest.mark.slow
+def test_without_a_share_nothing_is_asked_and_without_a_whole_answer_nothing_rehearsed(trained, caplog):
+    chats, outcome, asked = trained(0.2, lambda p: {"text": p, "end": "length"})
+    assert len(asked) == len(instructions())
+    assert "nothing of its general skills is rehearsed" in caplog.text
+    assert (len(chats), outcome.metrics["rehearsals"]) == (4, 0)
+
+
+@pytest.mark.slow
+def test_the_base_answers_in_a_process_of_its_own(base, tmp_path):
+    job = {
+        "base": str(base.folder),
+        "chat": {},
+        "dtype": "float32",
+        "precision": "bfloat16",
+        "prompts": ["Hi", "Name it"],
+    }
+    out, shown = tmp_path / "out.json", []
+    (tmp_path / "job.json").write_text(json.dumps({**job, "out": str(out)}))
+    run_child("tasks.runtime.rehearsal", [str(tmp_path / "job.json")], log_file=tmp_path / "log", on_event=shown.append)
+    from jora_engine.generation.generator import Generator
+
+    generator = Generator(base.folder, dtype="float32")
+    prompts = [
+        generator.tokenizer.apply_chat_template([{"role": "user", "content": one}], add_generation_prompt=True)
+        for one in job["prompts"]
+    ]
+    own = generator.generate(prompts, max_new_tokens=96)
+    assert json.loads(out.read_text()) == [{"text": one.text, "end": one.finish_reason} for one in own]
+    assert shown == [{"event": "answered", "done": 2, "total": 2}]
+
+
+def test_a_training_without_rehearsals_is_told_as_before():
+    facts = {"records": 2, "records_too_long": 0, "rows": 1, "steps": 1, "first_loss": 2.0, "final_loss": 1.5}
+    assert in_words(facts) == "2 records (0 too long) in 1 row, 1 step: loss 2.000 → 1.500"
