@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from data.text.urls import value_without_secrets
+from jora_engine.config.recipe import DISTILLED
 from raft_errors import BadInput
 from tasks.adapt import AdaptConfig
 from tasks.adapters.feedback import accepted_of
@@ -144,6 +145,7 @@ class RunConfig(Section):
         if chunk.min_tokens > chunk.max_tokens:
             raise ValueError(f"chunk.min_tokens ({chunk.min_tokens}) is above chunk.max_tokens ({chunk.max_tokens})")
         self._agree_on_adapting()
+        self._agree_on_distilling()
         passages = records.distractors + 1
         if passages * (chunk.max_context_tokens or 0) > records.max_tokens:
             raise ValueError(
@@ -160,6 +162,22 @@ class RunConfig(Section):
                 "so the longest records could not be trained on: raise the one or lower the other"
             )
         return self
+
+    def _agree_on_distilling(self) -> None:
+        train = self.train
+        if not train.distil_steps:
+            return
+        if train.base_precision not in DISTILLED:
+            why = {
+                "bfloat16": "the base is in full already",
+                "as_stored": "there is no base in full to learn from, only the one that is stored in fewer bits",
+            }[train.base_precision]
+            raise ValueError(
+                f"train.distil_steps is set and train.base_precision is {train.base_precision}, so {why}: set "
+                f"train.base_precision to {' or '.join(DISTILLED)}, or train.distil_steps to 0"
+            )
+        if not self.records.validation:
+            raise ValueError("train.distil_steps is judged on validation records: raise records.validation")
 
     def _agree_on_adapting(self) -> None:
         adapt, retrieval = self.adapt, self.retrieval

@@ -87,6 +87,13 @@ class TrainSection(Section):
         "How the base's linear layers are held: in dtype (bfloat16), packed in 8 or 4 bits (int8, nf4), or as a "
         "quantised file has them (as_stored); see docs/quantised.md",
     )
+    distil_steps: int = setting(
+        TrainConfig.distil_steps,
+        "Steps that fit the trained adapter to its own answers on the base in full, where base_precision is int8 or "
+        "nf4; kept where the validation loss is lower; 0 = none; see docs/quantised.md",
+        unit="steps",
+        ge=0,
+    )
     remat: Literal["auto", "none", "names", "layer", "offload"] = setting(
         TrainConfig.remat,
         "What the backward pass computes again, from nothing (most memory) to each layer, its input kept on the host; "

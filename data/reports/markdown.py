@@ -13,10 +13,9 @@ from data.reports.page import percent
 from data.reports.tables import (
     change_words,
     citing_words,
-    cut_short,
     general_table,
-    on_packed_base,
     setting_tables,
+    training_lines,
     warning_lines,
 )
 from data.statistics import TOO_FEW
@@ -50,10 +49,7 @@ def summary_markdown(
         lines.append("No question was answered by both.")
     lines += [
         "",
-        *(
-            f"- {line}"
-            for line in [*warning_lines(summary), *cut_short(training or {}), *on_packed_base(training or {})]
-        ),
+        *(f"- {line}" for line in [*warning_lines(summary), *training_lines(training or {})]),
     ]
     if citing:
         lines += ["", _cell(citing_words(citing))]

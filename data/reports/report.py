@@ -22,11 +22,10 @@ from data.reports.page import colour, render_page
 from data.reports.tables import (
     change_words,
     citing_words,
-    cut_short,
     general_table,
-    on_packed_base,
     plain,
     setting_tables,
+    training_lines,
     warning_lines,
 )
 
@@ -79,7 +78,7 @@ def write_report(
         change=headline and change_words(headline["verdict"]),
         verdict_class=headline and colour(headline),
         level=f"{100 * headline['level']:g} %" if headline else "95 %",
-        warnings=[*warning_lines(summary), *cut_short(training or {}), *on_packed_base(training or {})],
+        warnings=[*warning_lines(summary), *training_lines(training or {})],
         against=[(condition_words(name), difference) for name, difference in summary["against"].items()],
         advice=list(advice),
         judge=judge,

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from data.distillation import distillation_words
 from data.evaluation.comparison import HEADLINE
 from data.evaluation.conditions import condition_words, setting_words
 from data.evaluation.scoring import METRICS
@@ -44,21 +45,25 @@ def warning_lines(summary: Mapping[str, Any]) -> list[str]:
     return lines + _perhaps_form_alone(summary)
 
 
-def on_packed_base(training: Mapping[str, Any]) -> list[str]:
-    """What to know where base and adapter answered with the base's weights packed, as in training."""
-    if not (full := training.get("full_base")):
-        return []
-    return [
+def training_lines(training: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of the training: that it saw only some of its records, that a distillation followed it,
+    and that base and adapter answered with the base's weights packed, as in training."""
+    lines = []
+    if clause := unseen_records(training):
+        lines.append(f"The training was cut short: {clause}.")
+    if clause := distillation_words(training):
+        lines.append(f"After the training: {clause}.")
+    if full := training.get("full_base"):
+        lines.append(_on_packed_base(full))
+    return lines
+
+
+def _on_packed_base(full: Mapping[str, Any]) -> str:
+    return (
         f"Base and adapter answered with the base's linear layers in {full['trained_in']}, as in training. On the "
         f"base's own weights, as in the merged model, a logit changes by up to {full['max_logit_difference']:.2g} and "
         f"{full['continuations_equal']} of {full['continuations']} greedy continuations stay."
-    ]
-
-
-def cut_short(training: Mapping[str, Any]) -> list[str]:
-    """A warning where the training saw only some of its records."""
-    clause = unseen_records(training)
-    return [f"The training was cut short: {clause}."] if clause else []
+    )
 
 
 def citing_words(citing: Mapping[str, Any]) -> str:

@@ -15,6 +15,9 @@ from jora_engine.config.checks import from_keys, require, whole
 PRECISIONS = ("bfloat16", "int8", "nf4", "as_stored")
 """How a frozen base may be held; `bfloat16` stands for the computation's own dtype, without packing."""
 
+DISTILLED = ("int8", "nf4")
+"""Those that are packed from a base in full, so that there is one to learn from."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -32,6 +35,7 @@ class TrainConfig:
             (`decoder.rematted`); `auto` is the first that fits, chosen by `training.plan`.
         base_precision: how the base's linear layers are held: in `dtype` (`bfloat16`), packed in 8 or 4 bits (`int8`,
             `nf4`), or as a quantised file has them (`as_stored`).
+        distil_steps: steps of distillation onto a packed base that follow the training (`training.distil`); 0 = none.
         keep_checkpoints: newest ones kept; with two, one that is damaged costs the steps since the one before.
         mesh: devices along (data, fsdp, tensor, context), one of them may be -1; `auto` puts all on fsdp.
     """
@@ -57,6 +61,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     dtype: str = "bfloat16"
     base_precision: str = "bfloat16"
+    distil_steps: int = 0
     remat: str = "names"
     mesh: str | tuple[int, ...] = "auto"
 
@@ -87,9 +92,12 @@ class TrainConfig:
         for name in ("epochs", "micro_batch_rows", "accumulation", "keep_checkpoints"):
             value = getattr(self, name)
             require(whole(value) and value >= 1, name, value, "a whole number of at least 1")
-        for name in ("seed", "eval_every_steps", "checkpoint_every_steps", "early_stopping_patience"):
+        for name in ("seed", "eval_every_steps", "checkpoint_every_steps", "early_stopping_patience", "distil_steps"):
             value = getattr(self, name)
             require(whole(value) and value >= 0, name, value, "a whole number of at least 0")
+        distils = not self.distil_steps or self.base_precision in DISTILLED
+        held = f"0 where base_precision is {self.base_precision}, or base_precision {' or '.join(DISTILLED)}"
+        require(distils, "distil_steps", self.distil_steps, held)
         require(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "at least 1, or none")
         require(self.sequence_length >= 8, "sequence_length", self.sequence_length, "at least 8 tokens")
 

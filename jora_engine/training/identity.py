@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import jax
+import numpy as np
 
 from jora_engine.adapters.peft_folder import ADAPTER_WEIGHTS
 from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
 from jora_engine.files.weights import model_digest
+from jora_engine.model.lora import Adapter
 from jora_engine.training.loop import Progress
 from jora_engine.training.packing import Example
 from jora_engine.training.step import TrainState
 
 HOW_IT_IS_RUN = ("checkpoint_every_steps", "keep_checkpoints", "mesh")
+AFTERWARDS = ("distil_steps",)  # a finished training's states serve with and without what follows it
 DIGITS = 32  # hex digits of a digest
 
 
@@ -48,9 +53,17 @@ def training_identity(
         "base": (base_digest or model_digest(base))[:DIGITS],
         "start": _file_digest(start / ADAPTER_WEIGHTS) if start else "",
         "lora": dataclasses.asdict(lora),
-        "training": {name: value for name, value in settings.items() if name not in HOW_IT_IS_RUN},
+        "training": {name: value for name, value in settings.items() if name not in HOW_IT_IS_RUN + AFTERWARDS},
         "layout": [f.name for kind in (TrainState, Progress) for f in dataclasses.fields(kind)],
     }
+
+
+def distillation_identity(training: Mapping[str, Any], steps: int, lora: Adapter) -> dict[str, Any]:
+    """That of the distillation of `lora` after the training of that identity, as JSON values."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(lora):
+        total.update(np.asarray(leaf, "<f4").tobytes())
+    return {**training, "distil_steps": steps, "adapter": total.hexdigest()[:DIGITS]}
 
 
 def _tokens_digest(examples: Iterable[Example]) -> str:

@@ -6,6 +6,7 @@ lines on standard output. SIGTERM and SIGINT save a checkpoint and end with code
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import fcntl
@@ -36,10 +37,11 @@ from jora_engine.model.lora import Adapter, parameter_count
 from jora_engine.model.parameters import parameter_total
 from jora_engine.model.sharding import place, use_cores
 from jora_engine.training.checkpoint import Checkpoints
-from jora_engine.training.identity import training_identity
+from jora_engine.training.distil import distil, distiller
+from jora_engine.training.identity import distillation_identity, training_identity
 from jora_engine.training.loop import Trainer
 from jora_engine.training.machine import describe, keep_programs
-from jora_engine.training.plan import abstract_params, bits_here, choose, device_memory, refusal, rungs
+from jora_engine.training.plan import Plan, abstract_params, bits_here, choose, device_memory, refusal, rungs
 from jora_engine.training.records import check_lengths, check_vocabulary, read_examples
 from jora_engine.training.results import other_machines, summary, write_results
 from jora_engine.training.trackers import Trackers
@@ -123,6 +125,12 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     validation = read_examples(job.validation, tokenizer) if job.validation else []
     if not examples:
         raise BadInput(f"{job.train} holds no record", expected="training records", do="make more questions")
+    if job.training.distil_steps and not validation:
+        raise BadInput(
+            "train.distil_steps is set and there are no validation records",
+            expected="some: a distilled adapter is kept only where their loss is lower",
+            do="raise records.validation, or set train.distil_steps to 0",
+        )
     check_vocabulary(examples, model, tokenizer, job.train)
     check_vocabulary(validation, model, tokenizer, job.validation or job.train)
     check_lengths([*examples, *validation], model, job.training.sequence_length, job.train)
@@ -131,17 +139,21 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     precision = job.training.base_precision
     packed = packed_leaves(job.model, model, precision)
     shapes = abstract_params(model, job.training.dtype, placement, packed)
-    # another rung rounds otherwise: a training that is gone on with keeps its own, however much memory is free by now
-    ladder, chosen = rungs(job.training, cpu=jax.default_backend() == "cpu"), job.work / "remat"
-    before = chosen.read_text(encoding="utf-8", errors="replace") if chosen.exists() else ""
-    trainer, tried = choose(
-        lambda training: Trainer(shapes, model, job.lora, training, examples, validation, placement, start),
-        sorted(ladder, key=lambda setting: setting.remat != before),
-        device_memory(),
-    )
-    if not tried[-1].fits:
-        raise refusal(tried[-1])
-    chosen.write_text(trainer.config.remat, encoding="utf-8")
+    wanted = job.training
+
+    def make(training: TrainConfig) -> Trainer:
+        return Trainer(shapes, model, job.lora, training, examples, validation, placement, start)
+
+    trainer, outlook = _that_fits(make, wanted, job.work / "remat")
+    second = None
+    if wanted.distil_steps:  # planned now: what cannot be done is refused before hours of training
+        whole = abstract_params(model, wanted.dtype, placement)
+        second, _ = _that_fits(
+            lambda training: distiller(make(training), whole["layers"]),
+            wanted,
+            job.work / "distil-remat",
+            "set train.distil_steps to 0 (the base in full stands beside the packed one)",
+        )
     identity = training_identity(
         examples=examples,
         validation=validation,
@@ -159,8 +171,11 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         report(event)
         trackers.hear(event)
 
-    shardings = placement.params(shapes) if placement else None
-    trainer.params = load_params(job.model, model, job.training.dtype, shardings, bits=bits_here(), precision=precision)
+    def load(held: str, shapes: Any) -> Any:
+        shardings = placement.params(shapes) if placement else None
+        return load_params(job.model, model, job.training.dtype, shardings, bits=bits_here(), precision=held)
+
+    trainer.params = load(precision, shapes)
     packing = trainer.schedule.packings[0]
     facts: dict[str, Any] = {
         "records": len(examples),
@@ -176,8 +191,8 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         "fallback_template": tokenizer.fallback_template,
         "attention": trainer.backend.backend,
     }
-    outlook = {"plan": tried[-1].to_json(), "attention": trainer.backend._asdict()}
-    report({"event": "start", **facts, "devices": [str(d) for d in jax.devices()], **outlook})
+    told = {"plan": outlook.to_json(), "attention": trainer.backend._asdict()}
+    report({"event": "start", **facts, "devices": [str(d) for d in jax.devices()], **told})
     machine = {
         **describe(devices=True),
         "attention": trainer.backend.backend,
@@ -185,18 +200,28 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         "mesh": dict(placement.mesh.shape) if placement else {},
         "remat": job.training.remat,
     }
-    checkpoints = Checkpoints(
-        job.work / "checkpoints",
-        keep=job.training.keep_checkpoints,
-        job=identity,
-        machine=machine,
-        tell=lambda words: report({"event": "warning", "what": words}),
-    )
+
+    def states(folder: str, identity: dict[str, Any], remat: str) -> Checkpoints:
+        return Checkpoints(
+            job.work / folder,
+            keep=job.training.keep_checkpoints,
+            job=identity,
+            machine={**machine, "remat": remat},
+            tell=lambda words: report({"event": "warning", "what": words}),
+        )
+
+    checkpoints = states("checkpoints", identity, trainer.config.remat)
     try:
         lora, progress = trainer.run(checkpoints, stop=stop, report=tell, checkpoint_seconds=CHECKPOINT_SECONDS)
     finally:
         checkpoints.close()
         trackers.close()
+    if second:
+        identity = distillation_identity(identity, wanted.distil_steps, lora)
+        with contextlib.closing(states("distil-checkpoints", identity, second.config.remat)) as kept:
+            hooks = {"stop": stop, "report": report, "checkpoint_seconds": CHECKPOINT_SECONDS}
+            lora, figures = distil(second, trainer, load("bfloat16", whole)["layers"], lora, kept, **hooks)
+        facts |= figures
     job.out.mkdir(parents=True, exist_ok=True)
     contract = {} if precision == "bfloat16" else {PRECISION: precision}
     write_adapter(job.out / "adapter", lora, job.lora, model, job.base_name or job.model.name, contract)
@@ -204,6 +229,25 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     facts |= {"machine": machine, **other_machines(checkpoints.machines)}
     write_results(job.out, job.lora, job.training, progress, facts)
     report({"event": "done", "step": progress.step, **summary(progress)})
+
+
+def _that_fits(
+    make: Callable[[TrainConfig], Trainer], wanted: TrainConfig, note: Path, advice: str = ""
+) -> tuple[Trainer, Plan]:
+    """The trainer of the first rung of remat that fits, and its plan.
+
+    Args:
+        note: file that keeps the rung. Another one rounds otherwise: what is gone on with keeps its own, however much
+            memory is free by now.
+        advice: what else to do where none fits.
+    """
+    before = note.read_text(encoding="utf-8", errors="replace") if note.exists() else ""
+    ladder = rungs(wanted, cpu=jax.default_backend() == "cpu")
+    trainer, tried = choose(make, sorted(ladder, key=lambda setting: setting.remat != before), device_memory())
+    if not tried[-1].fits:
+        raise refusal(tried[-1], advice)
+    note.write_text(trainer.config.remat, encoding="utf-8")
+    return trainer, tried[-1]
 
 
 def fine_tune(

@@ -23,15 +23,19 @@ from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
 from jora_engine.model.attention_backends import Choice, Shape, choose
 from jora_engine.model.lora import Adapter, init_lora
-from jora_engine.model.parameters import Params, parameter_total
+from jora_engine.model.parameters import parameter_total
 from jora_engine.model.sharding import Placement, with_shardings
 from jora_engine.training.checkpoint import Checkpoints
 from jora_engine.training.optimizer import learning_rate, make_optimizer
 from jora_engine.training.packing import Batch, Example, Packing, fitting, make_batch, pack, split_steps
-from jora_engine.training.step import StepOptions, TrainState, add_gradient, train_step, validation_loss
+from jora_engine.training.step import Objective, StepOptions, TrainState, add_gradient, train_step, validation_loss
 from raft_errors import BadInput, Interrupted, RaftError
 
 DIVERGED_AFTER = 5  # consecutive steps far above the first loss
+
+
+class Diverged(RaftError):
+    """The loss is not finite or far above the first one; the last good checkpoint is kept."""
 
 
 class _Stopped(Exception):
@@ -101,7 +105,7 @@ class Trainer:
 
     def __init__(
         self,
-        params: Params,
+        params: Any,
         model: ModelConfig,
         lora: LoraConfig,
         config: TrainConfig,
@@ -109,8 +113,15 @@ class Trainer:
         validation: Sequence[Example] = (),
         placement: Placement | None = None,
         start: Adapter | None = None,
+        objective: Objective | None = None,
+        name: str = "training",
     ) -> None:
-        """`start` is the adapter that training goes on from (a warm start); by default a fresh one."""
+        """Args:
+        params: the frozen base, or what else the objective takes.
+        start: the adapter that training goes on from (a warm start); by default a fresh one.
+        objective: what is lowered, and measured as loss; by default the cross-entropy (`step.summed_loss`).
+        name: what messages call it.
+        """
         if placement and config.micro_batch_rows % placement.rows:
             raise BadInput(
                 f"train.micro_batch_rows is {config.micro_batch_rows} on a mesh that cuts rows {placement.rows} ways",
@@ -118,7 +129,7 @@ class Trainer:
                 do="set train.micro_batch_rows to one, or lower data and fsdp in train.mesh",
             )
         config = config.for_base(parameter_total(model))
-        self.placement, self.start = placement, start
+        self.placement, self.start, self.name = placement, start, name
         self.params, self.model, self.lora_config, self.config = params, model, lora, config
         self.examples = [examples[i] for i in fitting(examples, config.sequence_length)]
         self.schedule = plan_steps(examples, config)
@@ -127,7 +138,7 @@ class Trainer:
         self.optimizer = make_optimizer(config, len(self.schedule.steps))
         self.rate = learning_rate(config, len(self.schedule.steps))
         self.backend = self._attention()
-        self.options = StepOptions(model, lora, config.remat, self.backend.backend, placement)
+        self.options = StepOptions(model, lora, config.remat, self.backend.backend, placement, objective)
         self._compiled: jax.stages.Compiled | None = None
 
     def compile(self) -> jax.stages.Compiled:
@@ -189,7 +200,7 @@ class Trainer:
 
         Raises:
             Interrupted: `stop` said so; the state is saved.
-            RaftError: the loss is not finite or has diverged; the last good checkpoint is kept.
+            Diverged: the loss is not finite or far above the first one; the last good checkpoint is kept.
         """
         state, progress = self.initial_state(), Progress()
         found = checkpoints.restore(state) if checkpoints else None
@@ -214,7 +225,7 @@ class Trainer:
             if taken is None:
                 save()
                 raise Interrupted(
-                    f"training stopped at step {progress.step} of {total}, state saved", do="run it again"
+                    f"{self.name} stopped at step {progress.step} of {total}, state saved", do="run it again"
                 )
             state, row = taken
             self._guard(row, progress)
@@ -309,15 +320,15 @@ class Trainer:
         where = f"step {row['step']} (epoch {row['epoch']})"
         kept = "the last checkpoint is kept"
         if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
-            raise RaftError(
-                f"training diverged at {where}: loss {row['loss']}, gradient norm {row['gradient_norm']}; {kept}",
+            raise Diverged(
+                f"{self.name} diverged at {where}: loss {row['loss']}, gradient norm {row['gradient_norm']}; {kept}",
                 do="lower train.learning_rate, or set train.dtype to float32",
             )
         if progress.first_loss is None:
             progress.first_loss = row["loss"]
         progress.high_steps = progress.high_steps + 1 if row["loss"] > 2 * progress.first_loss + 1 else 0
         if progress.high_steps >= DIVERGED_AFTER:
-            raise RaftError(
-                f"training diverged at {where}: loss {row['loss']:.3f}, at first {progress.first_loss:.3f}; {kept}",
+            raise Diverged(
+                f"{self.name} diverged at {where}: loss {row['loss']:.3f}, at first {progress.first_loss:.3f}; {kept}",
                 do="lower train.learning_rate",
             )

@@ -1,4 +1,4 @@
-"""Cross-entropy at supervised positions only, without ever holding logits for a whole batch.
+"""Cross-entropy, or divergence from a teacher, at supervised positions only, and never the logits of a whole batch.
 
 RAFT supervises a small share of the tokens, so hidden states are computed at those positions only, and the frozen head
 is applied chunk by chunk; the forward pass keeps the gradient of the hidden states and no logits.
@@ -53,6 +53,28 @@ def supervised_loss(
     return _cross_entropy(*chunks, head, divisor, softcap)
 
 
+def supervised_divergence(
+    hidden: jax.Array,
+    teacher: jax.Array,
+    head: jax.Array,
+    weight: Array,
+    divisor: float = 1.0,
+    softcap: float | None = None,
+) -> jax.Array:
+    """Sum over supervised positions of `weight * KL(teacher || student)` in nats, float32 scalar.
+
+    KL(t || s) is the sum over the vocabulary of `t (log t - log s)`, as in arXiv 1503.02531 at temperature 1.
+
+    Args:
+        hidden, teacher: `[batch, capacity, embed]`, both under the same head; only `hidden` has a gradient.
+        weight: `[batch, capacity]`, of `Supervision`.
+        head, divisor, softcap: as for `supervised_loss`.
+    """
+    size = max(1, CHUNK // hidden.shape[0])
+    chunks = (_chunks(x, size) for x in (hidden, teacher, weight))
+    return _divergence(*chunks, head, divisor, softcap)
+
+
 def _chunks(x: Array, size: int) -> jax.Array:
     """`[batch, capacity, ...]` -> `[chunks, batch, size, ...]`: rows stay rows, so their cut over devices stays."""
     x = jnp.asarray(x)
@@ -70,19 +92,50 @@ def _forward(hidden, target, weight, head, divisor, softcap):
 
     def chunk(total, xs):
         h, ids, w = xs
-        logits = soft_cap(scaled(accumulate("bcd,vd->bcv", h, head), 1 / divisor), softcap)
+        logits = _logits(h, head, divisor, softcap)
         lse = jax.nn.logsumexp(logits, axis=-1)
         hot = ids[..., None] == vocab  # a dense compare is faster than a scatter
         nll = lse - jnp.where(hot, logits, 0.0).sum(-1)
         d_logits = (jnp.exp(logits - lse[..., None]) - hot) * w[..., None]
-        if softcap is not None:
-            d_logits *= 1.0 - jnp.square(logits / softcap)  # tanh's own slope
-        d_logits = scaled(d_logits, 1 / divisor).astype(h.dtype)
+        d_logits = _of_products(d_logits, logits, divisor, softcap).astype(h.dtype)
         return total + (w * nll).sum(), accumulate("bcv,vd->bcd", d_logits, head).astype(h.dtype)
 
     return lax.scan(chunk, jnp.float32(0), (hidden, target, weight))
 
 
-_cross_entropy.defvjp(
-    _forward, lambda divisor, softcap, d_hidden, g: ((d_hidden * g).astype(d_hidden.dtype), None, None, None)
-)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _divergence(hidden, teacher, weight, head, divisor, softcap):
+    return _divergence_forward(hidden, teacher, weight, head, divisor, softcap)[0]
+
+
+def _divergence_forward(hidden, teacher, weight, head, divisor, softcap):
+    def chunk(total, xs):
+        h, t, w = xs
+        logits = _logits(h, head, divisor, softcap)
+        ours, theirs = (jax.nn.log_softmax(x, axis=-1) for x in (logits, _logits(t, head, divisor, softcap)))
+        aim = jnp.exp(theirs)
+        divergence = (aim * (theirs - ours)).sum(-1)
+        d_logits = (jnp.exp(ours) - aim) * w[..., None]
+        d_logits = _of_products(d_logits, logits, divisor, softcap).astype(h.dtype)
+        return total + (w * divergence).sum(), accumulate("bcv,vd->bcd", d_logits, head).astype(h.dtype)
+
+    return lax.scan(chunk, jnp.float32(0), (hidden, teacher, weight))
+
+
+def _logits(hidden, head, divisor, softcap):
+    return soft_cap(scaled(accumulate("bcd,vd->bcv", hidden, head), 1 / divisor), softcap)
+
+
+def _of_products(d_logits, logits, divisor, softcap):
+    """The gradient of the head's products for that of the logits."""
+    if softcap is not None:
+        d_logits *= 1.0 - jnp.square(logits / softcap)  # tanh's own slope
+    return scaled(d_logits, 1 / divisor)
+
+
+def _backward(divisor, softcap, d_hidden, g):
+    return (d_hidden * g).astype(d_hidden.dtype), None, None, None
+
+
+_cross_entropy.defvjp(_forward, _backward)
+_divergence.defvjp(_divergence_forward, _backward)

@@ -240,10 +240,10 @@ def choose(
     return trainer, tried
 
 
-def refusal(made: Plan) -> BadInput:
-    """The error for a run that cannot fit, with the plan's figures and what to lower."""
+def refusal(made: Plan, first: str = "") -> BadInput:
+    """The error for a run that cannot fit, with the plan's figures and what to lower; `first` is advised first."""
     parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in made.bytes.items() if size > GIB / 100)
-    training, advice = made.training, []
+    training, advice = made.training, [first] if first else []
     if training.micro_batch_rows > max(1, made.mesh["data"] * made.mesh["fsdp"]):
         advice.append(f"halve train.micro_batch_rows ({training.micro_batch_rows}) and double train.accumulation")
     if training.remat in ("none", "names"):

@@ -21,6 +21,7 @@ from jora_engine.config.recipe import TrainConfig
 from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.files.weights import packed_leaves, read_model_config
 from jora_engine.model.sharding import Placement, make_mesh, place, use_cores
+from jora_engine.training.distil import distiller
 from jora_engine.training.loop import Trainer
 from jora_engine.training.machine import keep_programs
 from jora_engine.training.plan import GIB, Plan, abstract_params, choose, device_memory, full_rows, rungs, smaller_rows
@@ -59,12 +60,34 @@ def outlook(job: dict[str, Any]) -> list[Plan]:
         step = placement.rows if placement else 1
         settings = [smaller for setting in settings for smaller in smaller_rows(setting, step)]
     _, tried = choose(make, settings, available)
+    if training.distil_steps:
+        whole = abstract_params(model, training.dtype, placement)["layers"]
+        _, second = choose(lambda setting: distiller(make(setting), whole), settings, available)
+        tried += [*second[:-1], _with_training(second[-1], tried[-1])]
     speed = job.get("tokens_per_second")
     more = () if examples else ("no records yet: one step of full rows is planned",)
     return [
         dataclasses.replace(made, seconds=made.tokens / speed if speed else None, notes=made.notes + more)
         for made in tried
     ]
+
+
+def _with_training(distillation: Plan, training: Plan) -> Plan:
+    """The plan of both: the memory of the distillation, which is the larger, and the steps of the two.
+
+    The teacher's forward pass is half of a frozen base's forward and backward.
+    """
+    return dataclasses.replace(
+        distillation,
+        steps=training.steps + distillation.steps,
+        tokens=training.tokens + distillation.tokens,
+        flops=training.flops + 1.5 * distillation.flops,
+        notes=(
+            *distillation.notes,
+            f"the last of these settings is that of {distillation.steps} steps of distillation, which hold the base "
+            "in full beside the packed one",
+        ),
+    )
 
 
 def _devices(count: int | None, model: ModelConfig, training: TrainConfig) -> tuple[Placement | None, int | None]:

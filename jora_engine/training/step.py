@@ -37,15 +37,20 @@ class TrainState:
     best_lora: Adapter
 
 
+Objective = Callable[..., jax.Array]
+"""`objective(lora, params, batch, key, options)`: what a step lowers, summed over the supervised tokens."""
+
+
 @dataclass(frozen=True)
 class StepOptions:
-    """What a step is compiled for; hashable, a static argument of its programs."""
+    """What a step is compiled for; hashable, a static argument of its programs. No objective: `summed_loss`."""
 
     model: ModelConfig
     lora: LoraConfig
     remat: str
     backend: str
     placement: Placement | None
+    objective: Objective | None = None
 
     def pin(self, tree: Any) -> Any:
         """Adapter-shaped arrays where they belong on the mesh."""
@@ -93,14 +98,25 @@ def train_step(
 @functools.partial(jax.jit, static_argnames="options", donate_argnums=0)
 def add_gradient(gradient, lora, params, batch, weight, key, *, options: StepOptions):
     """(the gradient with this micro batch's share, its share of the loss)."""
-    loss, more = jax.value_and_grad(summed_loss)(lora, params, batch, key, options)
+    loss, more = jax.value_and_grad(options.objective or summed_loss)(lora, params, batch, key, options)
     return options.pin(jax.tree.map(lambda a, b: a + b / weight, gradient, more)), loss / weight
 
 
 def summed_loss(lora: Adapter, params: Params, batch: Batch, key: jax.Array | None, options: StepOptions) -> jax.Array:
     """Summed loss of the supervised tokens; dropout only where a key is given."""
-    placement, dropout = options.placement, options.lora.dropout
-    hidden = forward(
+    hidden = hidden_states(lora, params, batch, key, options)
+    head = head_matrix(params, options.placement)  # gathered once, not once for every chunk of the loss
+    return supervised_loss(
+        hidden, head, batch.supervision, divisor=options.model.logit_divisor, softcap=options.model.logit_softcap
+    )
+
+
+def hidden_states(
+    lora: Adapter, params: Params, batch: Batch, key: jax.Array | None, options: StepOptions
+) -> jax.Array:
+    """`[batch, capacity, embed]` at the supervised positions; dropout only where a key is given."""
+    dropout = options.lora.dropout
+    return forward(
         params,
         prepare(lora, options.lora.scale, jnp.float32),
         batch.tokens,
@@ -110,12 +126,8 @@ def summed_loss(lora: Adapter, params: Params, batch: Batch, key: jax.Array | No
         dropout=dropout,
         dropout_key=key if dropout else None,
         backend=options.backend,
-        placement=placement,
+        placement=options.placement,
         places=batch.supervision.places,
-    )
-    head = head_matrix(params, placement)  # gathered once, not once for every chunk of the loss
-    return supervised_loss(
-        hidden, head, batch.supervision, divisor=options.model.logit_divisor, softcap=options.model.logit_softcap
     )
 
 
@@ -129,5 +141,5 @@ def apply_gradient(lora, moments, gradient, *, optimizer: optax.GradientTransfor
 
 @functools.partial(jax.jit, static_argnames="options")
 def validation_loss(lora: Adapter, params: Params, batch: Batch, *, options: StepOptions) -> jax.Array:
-    """Summed loss of the supervised tokens, without dropout."""
-    return summed_loss(lora, params, batch, None, options)
+    """The objective summed over the supervised tokens, without dropout."""
+    return (options.objective or summed_loss)(lora, params, batch, None, options)

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from data.distillation import distillation_words
 from data.evaluation.conditions import condition_words, setting_words
 from data.evaluation.promotion import verdict_in_markdown
 from data.evaluation.scoring import METRICS
@@ -171,6 +172,8 @@ def _training(training: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterat
     yield from (f"| {name} | {training[name]} |" for name in names if training.get(name) is not None)
     if clause := unseen_records(figures):
         yield f"| cut short | {clause} |"
+    if clause := distillation_words(figures):
+        yield f"| afterwards | {clause} |"
     for name, words in (("records", "training records"), ("steps", "steps"), ("final_loss", "last loss")):
         if figures.get(name) is not None:
             value = figures[name]

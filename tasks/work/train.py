@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.distillation import distillation_words
 from data.nouns import Progress, Record, read_jsonl, write_jsonl
 from data.records.rehearsal import draw, instructions, rehearsal_count
 from data.text.counts import counted
@@ -73,12 +74,12 @@ def build(
 
 def in_words(facts: Mapping[str, Any]) -> str:
     """What a training did, by its `training.json`."""
-    cut_short = unseen_records(facts)
     general = f", {facts['rehearsals']} of general skills" if facts.get("rehearsals") else ""
+    more = "".join(f"; {clause}" for clause in (unseen_records(facts), distillation_words(facts)) if clause)
     return (
         f"{counted(facts['records'], 'record')} ({facts['records_too_long']} too long{general}) in "
         f"{counted(facts['rows'], 'row')}, {counted(facts['steps'], 'step')}: "
-        f"loss {facts['first_loss']:.3f} → {facts['final_loss']:.3f}{cut_short and f'; {cut_short}'}"
+        f"loss {facts['first_loss']:.3f} → {facts['final_loss']:.3f}{more}"
     )
 
 
@@ -148,19 +149,20 @@ def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Pat
 
 def show(event: dict[str, Any], progress: Progress) -> None:
     """The trainer's events as progress: loss, tokens a second, time left."""
-    kind = event.get("event")
+    kind, part = event.get("event"), event.get("pass", "")
     if kind == "step":
         left = int(event["seconds_left"])
-        words = (
-            f"loss {event['loss']:.3f}, {event['tokens_per_second']:.0f} tokens/s, {left // 60}:{left % 60:02d} left"
-        )
-        if event.get("validation_loss") is not None:
+        words = f"{event['tokens_per_second']:.0f} tokens/s, {left // 60}:{left % 60:02d} left"
+        words = f"{part}: divergence {event['loss']:.4f}, {words}" if part else f"loss {event['loss']:.3f}, {words}"
+        if event.get("validation_loss") is not None and not part:
             words += f", validation {event['validation_loss']:.3f}"
         progress(event["step"], event["steps"], words)
+    elif kind == "start" and part:
+        progress(0, event["steps"], f"{part}, {counted(event['steps'], 'step')}, loading the base in full")
     elif kind == "start":
         records, steps = counted(event["records"], "record"), counted(event["steps"], "step")
         progress(0, event["steps"], f"{records}, {steps}, compiling")
     elif kind == "resumed":
-        progress(event["step"], None, f"resumed at step {event['step']}")
+        progress(event["step"], None, f"{part and f'{part}, '}resumed at step {event['step']}")
     elif kind == "warning":
         log.warning("training: %s", event["what"])

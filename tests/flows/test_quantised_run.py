@@ -34,7 +34,7 @@ def as_blocks(base: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.mark.heavy
 def test_the_precision_goes_from_the_configuration_to_every_answer(warm):
-    warm.values["train"]["base_precision"] = "nf4"
+    warm.values["train"] |= {"base_precision": "nf4", "distil_steps": 2}
     warm.write()
     rows = {row["stage"]: row for row in warm.json("run", "--no-prefect")["stages"]}
     assert {stage: rows[stage]["state"] for stage in ("records", "train", "export", "evaluate")} == {
@@ -47,6 +47,10 @@ def test_the_precision_goes_from_the_configuration_to_every_answer(warm):
     assert json.loads((folder / "adapter" / "raft.json").read_text())["base_precision"] == "nf4"
     assert "linear layers in nf4" in (folder / "adapter" / "README.md").read_text()
 
+    distilled = "2 steps of distillation: validation loss "
+    assert distilled in rows["train"]["summary"]
+    assert distilled in (folder / "adapter" / "README.md").read_text()
+
     parity = json.loads((folder / "parity.json").read_text())
     assert parity["peft"]["max_logit_difference"] <= 1e-3, "PEFT on what the packed weights stand for"
     assert parity["merged"]["max_logit_difference"] <= 1e-3, "the merged model on the base's own weights"
@@ -56,13 +60,18 @@ def test_the_precision_goes_from_the_configuration_to_every_answer(warm):
 
     report = (Path(rows["evaluate"]["folder"]) / "summary.md").read_text()
     assert "answered with the base's linear layers in nf4, as in training" in report
+    assert f"After the training: {distilled}" in report
 
     answers = warm.json("ask", "Who opens the gates of Elm?", "--compare")["answers"]
     assert answers.keys() == {"adapter", "base"}
-    planned = warm.json("plan", "--engine")["tried"][-1]["bytes"]["weights"]
+    both = warm.json("plan", "--engine")["tried"][-1]["bytes"]["weights"]
+    del warm.values["train"]["distil_steps"]
+    warm.write()
+    packed = warm.json("plan", "--engine")["tried"][-1]["bytes"]["weights"]
     warm.values["train"]["base_precision"] = "bfloat16"
     warm.write()
-    assert planned < warm.json("plan", "--engine")["tried"][-1]["bytes"]["weights"]
+    assert packed < both
+    assert packed < warm.json("plan", "--engine")["tried"][-1]["bytes"]["weights"]
 
 
 def test_as_stored_of_a_plain_base_is_refused_before_anything_runs(warm):

@@ -350,6 +350,8 @@ def test_page_and_summary_give_the_verdict_of_the_gate_and_no_other(records, tmp
     assert (summary["headline"]["verdict"], decision["verdict"]) == ("better", "hold")
     training = {"records": 120, "records_too_long": 0, "records_seen": 12}
     training |= {"steps": 4, "steps_taken": 4, "steps_of_all_epochs": 54}
+    training |= {"distil_steps": 2, "distil_kept": False, "distil_loss_before": 1.5, "distil_loss_after": 1.6}
+    training |= {"distil_kl_before": 0.03, "distil_kl_after": 0.01}
     write_report(tmp_path / "r.html", title="T", summary=summary, decision=decision, training=training, rows=rows)
     text = page_of(tmp_path / "r.html")[0]
     head = text[text.index('<div class="headline">') : text.index("</header>")]
@@ -357,7 +359,9 @@ def test_page_and_summary_give_the_verdict_of_the_gate_and_no_other(records, tmp
     assert "better" not in re.sub(r"<[^>]*>", "", head)
     assert "+0.700 nats per token" in head
     assert "only 12 of 120 records were seen" in head
+    assert "After the training: 2 steps of distillation: validation loss 1.5000 → 1.6000" in head
     markdown = summary_markdown(summary, title="T", decision=decision, training=training)
     assert "**hold**" in markdown
     assert "**better**" not in markdown
     assert "only 12 of 120 records were seen" in markdown
+    assert "0.0300 → 0.0100, dropped." in markdown

@@ -102,6 +102,15 @@ def test_a_value_out_of_range_is_named_with_its_range(write, values, words):
         ({"records": {"test": 0.6, "validation": 0.5}}, "leave no document for training"),
         ({"train": {"sequence_length": 512}}, "train.sequence_length (512) is below records.max_tokens (1024)"),
         ({"records": {"first_rank": 60}}, "records.first_rank (60) is above"),
+        ({"train": {"distil_steps": 5}}, "train.base_precision is bfloat16, so the base is in full already"),
+        (
+            {"train": {"distil_steps": 5, "base_precision": "as_stored"}},
+            "train.base_precision is as_stored, so there is no base in full to learn from",
+        ),
+        (
+            {"train": {"distil_steps": 5, "base_precision": "nf4"}, "records": {"validation": 0}},
+            "train.distil_steps is judged on validation records: raise records.validation",
+        ),
     ],
 )
 def test_values_that_do_not_go_together_are_named(write, values, words):

@@ -60,21 +60,6 @@ def test_a_job_writes_the_precision_and_another_one_is_another_job(with_words, t
     assert "base_precision" not in (tmp_path / "plain" / "adapter" / "raft.json").read_text()
 
 
-@pytest.fixture
-def with_words(tokenizer_folder, model_folder, tmp_path):
-    """A base with the small tokenizer, and records for it."""
-    import torch
-    import transformers
-
-    model = transformers.AutoModelForCausalLM.from_pretrained(model_folder("smollm2"))
-    torch.manual_seed(0)
-    model.resize_token_embeddings(400)
-    model.save_pretrained(tokenizer_folder)
-    file = tmp_path / "train.jsonl"
-    file.write_text("".join(f'{{"instruction": "say {n}", "output": "it is {n}"}}\n' for n in range(16)))
-    return tokenizer_folder, file
-
-
 def test_a_precision_that_is_not_known_is_refused(tmp_path):
     with pytest.raises(BadInput, match="base_precision is 'int3'"):
         TrainConfig(base_precision="int3")

@@ -57,6 +57,13 @@ def test_results_lineage_and_contract_are_told():
     ):
         assert words in text
     assert "| training records | 100 |" in text
+    assert "distillation" not in text
+
+
+def test_a_distillation_is_told():
+    figures = {"distil_steps": 2, "distil_kept": True, "distil_loss_before": 1.5, "distil_loss_after": 1.4}
+    text = card(figures=figures | {"distil_kl_before": 0.03, "distil_kl_after": 0.01})
+    assert "| afterwards | 2 steps of distillation: validation loss 1.5000 → 1.4000" in text
 
 
 def test_the_card_gives_the_gates_verdict_tells_two_measures_apart_and_says_that_a_training_was_cut_short():
