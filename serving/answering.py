@@ -112,7 +112,7 @@ async def answered(
         raise
     plan = reply.plan
     head = Head(request_id, plan.created, plan.model, server.gateway.fingerprint(plan.model))
-    shape = form(asked, head, _spelling(server))
+    shape = form(asked, head, server.loop.spell)
     deadline = began + server.limits.deadline_seconds
     headers = {"x-request-id": request_id}
     if plan.asked:
@@ -153,10 +153,6 @@ def _address(request: Request) -> str:
     """This server as the client calls it; a proxy that speaks TLS before it says so."""
     secure = request.headers.get("x-forwarded-proto") == "https"
     return f"{'https' if secure else request.url.scheme}://{request.headers['host']}"
-
-
-def _spelling(server: Server) -> Callable[[int], str]:
-    return server.loop.spell
 
 
 async def _whole(reply: Reply, request: Request, deadline: float) -> Completion:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jora_engine.files.tokenizer import Tokenizer
+from jora_engine.files.tokenizer import Spelling, Tokenizer
 from jora_engine.generation.adapter_layout import PreparedAdapter
 from jora_engine.generation.adapter_memory import AdapterMemory
 from jora_engine.generation.requests import Completion, Job, Request
@@ -203,9 +203,9 @@ class RemoteLoop:
         """Requests that are there."""
         return self._running
 
-    def spell(self, token: int) -> str:
-        """The text of a token."""
-        return self._tokenizer.decode([token], skip_special_tokens=False)
+    def spell(self, token: int) -> Spelling:
+        """How a token reads."""
+        return self._tokenizer.spelling(token)
 
     def alive(self, seconds: float) -> bool:
         """Whether the thread runs."""
