@@ -168,6 +168,8 @@ def serve(
             out.print("bringing the adapters there")
             loop.bring([*memory.names()])
             unusable = gateway.probe(loop)
+            if unusable:
+                out.print("what failed is tried again, and comes into use by itself")
         else:
             out.print("compiling")
             loop.engine.warm(longest)
