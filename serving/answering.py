@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -19,11 +20,13 @@ from jora_engine.generation.requests import Completion, Job
 from raft_errors import BadInput
 from serving.admission import admitted, counted, gone, log_end, searched, up_to_date
 from serving.content.plan import Plan
-from serving.errors import ApiError, not_serving, too_slow
+from serving.errors import ApiError, failed, not_serving, too_slow
 from serving.forms.answer import Answer, Form, Head
 from serving.schema import TextRequest, read
 from serving.state import Server
 from serving.telemetry import Trace
+
+log = logging.getLogger("raft.serving")
 
 KEEP_ALIVE_SECONDS = 15.0
 POLL_SECONDS = 0.25  # between two looks whether a client is still there
@@ -243,3 +246,6 @@ async def _events(
             yield shape.last
     except ApiError as error:
         yield shape.failure(error.body())
+    except Exception:
+        log.exception("an answer failed in mid stream")
+        yield shape.failure(failed().body())
