@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -19,11 +20,13 @@ from jora_engine.generation.requests import Completion, Job
 from raft_errors import BadInput
 from serving.admission import admitted, counted, gone, log_end, searched, up_to_date
 from serving.content.plan import Plan
-from serving.errors import ApiError, not_serving, too_slow
+from serving.errors import ApiError, failed, not_serving, too_slow
 from serving.forms.answer import Answer, Form, Head
 from serving.schema import TextRequest, read
 from serving.state import Server
 from serving.telemetry import Trace
+
+log = logging.getLogger("raft.serving")
 
 KEEP_ALIVE_SECONDS = 15.0
 POLL_SECONDS = 0.25  # between two looks whether a client is still there
@@ -112,7 +115,7 @@ async def answered(
         raise
     plan = reply.plan
     head = Head(request_id, plan.created, plan.model, server.gateway.fingerprint(plan.model))
-    shape = form(asked, head, _spelling(server))
+    shape = form(asked, head, server.loop.spell)
     deadline = began + server.limits.deadline_seconds
     headers = {"x-request-id": request_id}
     if plan.asked:
@@ -153,10 +156,6 @@ def _address(request: Request) -> str:
     """This server as the client calls it; a proxy that speaks TLS before it says so."""
     secure = request.headers.get("x-forwarded-proto") == "https"
     return f"{'https' if secure else request.url.scheme}://{request.headers['host']}"
-
-
-def _spelling(server: Server) -> Callable[[int], str]:
-    return server.loop.spell
 
 
 async def _whole(reply: Reply, request: Request, deadline: float) -> Completion:
@@ -247,3 +246,6 @@ async def _events(
             yield shape.last
     except ApiError as error:
         yield shape.failure(error.body())
+    except Exception:
+        log.exception("an answer failed in mid stream")
+        yield shape.failure(failed().body())

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from serving.answering import answered
 from serving.embedding import embedded
-from serving.errors import ApiError
+from serving.errors import ApiError, failed
 from serving.forms.chat import ChatForm
 from serving.forms.completions import CompletionForm
 from serving.forms.responses import ResponsesForm
@@ -49,8 +49,8 @@ def create_app(server: Server, hosts: list[str], keys: Sequence[Key | str]) -> F
         return JSONResponse(ApiError(400, "The request cannot be read", code="invalid_value").body(), 400)
 
     @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse(ApiError(500, "The server failed on this request", code="server_error").body(), 500)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(failed().body(), 500)
 
     @app.get("/health")
     async def health(challenge: str = "") -> JSONResponse:
@@ -66,12 +66,13 @@ def create_app(server: Server, hosts: list[str], keys: Sequence[Key | str]) -> F
     async def metrics() -> Response:
         return Response(exposition(server), media_type="text/plain; version=0.0.4")
 
+    # not on the event loop: a name whose version comes into use just now waits for the engine
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    def models() -> dict[str, Any]:
         return {"object": "list", "data": [_card(gateway, name) for name in gateway.names()]}
 
     @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
+    def model(name: str) -> dict[str, Any]:
         gateway.check(name)
         return _card(gateway, name)
 

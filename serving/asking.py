@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from raft_errors import RaftError
 from serving.errors import too_slow
+from serving.schema import Switch, Whole
 
 if TYPE_CHECKING:  # whoever asks a running server loads no engine
     from jora_engine.files.tokenizer import Tokenizer
@@ -49,10 +50,10 @@ class Asking(BaseModel):
     chat: dict[str, Any]
     names: list[Name] = Field(min_length=1, max_length=2)
     question: str = Field(min_length=1)
-    k: int | None = Field(None, ge=1)
+    k: Whole | None = Field(None, ge=1)
     where: dict[str, Any] | None = None
-    copy_quotes: bool | None = None
-    max_tokens: int = Field(ge=1)
+    copy_quotes: Switch | None = None
+    max_tokens: Whole = Field(ge=1)
 
 
 def replies(

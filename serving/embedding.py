@@ -9,6 +9,7 @@ import uuid
 import numpy as np
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 
 from serving.admission import admitted, gone, log_end, searched
 from serving.errors import ApiError, too_slow
@@ -44,7 +45,7 @@ async def _vectors(
     server: Server, request: Request, asked: EmbeddingsRequest, deadline: float
 ) -> tuple[np.ndarray, int]:
     """float32 [n, dim], and how many tokens were read."""
-    embedder = server.gateway.embedder(asked.model)
+    embedder = await run_in_threadpool(server.gateway.embedder, asked.model)  # may wait for a version, as a chat does
     info = embedder.info
     if asked.dimensions not in (None, info.dim):
         message = f"dimensions: this embedder has {info.dim}"  # shortened vectors of most embedders mean nothing

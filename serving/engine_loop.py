@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from jora_engine.files.tokenizer import Spelling
 from jora_engine.generation.batching import Engine
 from jora_engine.generation.requests import Job, Request
 
@@ -97,9 +98,9 @@ class EngineLoop:
         """Requests that wait for a row."""
         return self.engine.pending()
 
-    def spell(self, token: int) -> str:
-        """The text of a token."""
-        return self.engine.model.tokenizer.decode([token], skip_special_tokens=False)
+    def spell(self, token: int) -> Spelling:
+        """How a token reads."""
+        return self.engine.model.tokenizer.spelling(token)
 
     def figures(self) -> dict[str, Any]:
         return self.engine.figures()

@@ -78,6 +78,11 @@ def busy(seconds: int) -> ApiError:
     return ApiError(429, "The queue is full", code="rate_limit_exceeded", headers={"Retry-After": str(seconds)})
 
 
+def failed() -> ApiError:
+    """The error for what nobody has foreseen; the log says more."""
+    return ApiError(500, "The server failed on this request", code="server_error")
+
+
 def not_serving() -> ApiError:
     """The error while the server starts or drains."""
     return ApiError(503, "The server is not taking requests", code="not_ready", headers={"Retry-After": "2"})

@@ -6,11 +6,14 @@ becomes of it is decided elsewhere (`tasks.adapters.feedback`): nothing that is 
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
 from data.text.alike import alike
@@ -19,9 +22,9 @@ from serving.admission import json_of
 from serving.errors import ApiError, not_for_this_key
 from serving.gateway import Gateway
 from serving.schema import read
-from serving.state import Server
+from serving.state import Allowance, Server
 from serving.tenants import Tenant
-from tasks.adapters.feedback import Feedback, FeedbackLog, Shown
+from tasks.adapters.feedback import Feedback, FeedbackFull, FeedbackLog, Shown
 
 log = logging.getLogger("raft.serving")
 
@@ -33,6 +36,7 @@ class FeedbackRequest(BaseModel):
 
     Attributes:
         model: what answered, as its answer named it (`faq@3`).
+        correction: the right answer, of one that is wrong.
         quotes: of the answer. passages: ids of those that were shown.
     """
 
@@ -45,15 +49,38 @@ class FeedbackRequest(BaseModel):
     quotes: list[str] = Field([], max_length=MOST_PASSAGES)
     passages: list[str] = Field([], max_length=MOST_PASSAGES)
 
+    @model_validator(mode="after")
+    def _consistent(self) -> FeedbackRequest:
+        """Nobody could say later which of the two was meant."""
+        if self.correction and self.verdict == "up":
+            raise ValueError("correction: only with the verdict down; an answer that is right needs none")
+        if self.correction == self.answer:
+            raise ValueError("correction: it is the answer that is said to be wrong")
+        return self
 
-async def keep_feedback(server: Server, request: Request) -> dict[str, Any]:
-    """Keeps what a request says, and answers with the id under which it can be reviewed."""
+
+async def keep_feedback(server: Server, request: Request, *, keyed: bool) -> dict[str, Any]:
+    """Keeps what a request says, and answers with the id under which it can be reviewed.
+
+    Args:
+        keyed: whether a key says who speaks. Without, all who can reach the server are one caller, whatever they call
+            themselves.
+    """
     body = read(FeedbackRequest, await json_of(request, server.limits.body_seconds))
-    entry = await run_in_threadpool(_kept, server.gateway, body, request.state.tenant)
+    tenant = request.state.tenant
+    allowed = functools.partial(_require_room, server.opinions, tenant.id if keyed else "")
+    entry = await run_in_threadpool(_kept, server.gateway, body, tenant, allowed)
     return {"id": entry.id, "state": "pending"}
 
 
-def _kept(gateway: Gateway, body: FeedbackRequest, tenant: Tenant) -> Feedback:
+def _require_room(opinions: Allowance, who: str, size: int) -> None:
+    if wait := opinions.take(who, size):
+        seconds = math.ceil(wait)
+        message = f"More feedback than this server keeps of one caller at a time; go on in {seconds} s"
+        raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": str(seconds)})
+
+
+def _kept(gateway: Gateway, body: FeedbackRequest, tenant: Tenant, allowed: Callable[[int], None]) -> Feedback:
     gateway.check(body.model)
     name, slash, _ = body.model.partition("/")
     domain = gateway.domains.get(name.partition("@")[0])
@@ -67,8 +94,10 @@ def _kept(gateway: Gateway, body: FeedbackRequest, tenant: Tenant) -> Feedback:
     if not all(chunk is not None and tenant.may_see(domain.retriever, chunk.id) for chunk in chunks):
         raise ApiError(400, "passages: no such passage", code="invalid_value", param="passages")
     shown = [Shown(chunk_id=c.id, source=c.source, text=c.text) for c in chunks if c is not None]
-    quotes = [quote for quote in body.quotes if any(_holds(passage.text, quote) for passage in shown)]
+    quotes = [quote for quote in dict.fromkeys(body.quotes) if any(_holds(passage.text, quote) for passage in shown)]
     shown.sort(key=lambda passage: not any(_holds(passage.text, quote) for quote in quotes))
+    texts = [body.question, body.answer, body.correction, *quotes, *(passage.text for passage in shown)]
+    allowed(sum(len(text.encode()) for text in texts))
     return _added(domain.feedback, body, quotes, shown)
 
 
@@ -83,6 +112,10 @@ def _added(kept: FeedbackLog, body: FeedbackRequest, quotes: list[str], passages
             quotes=quotes,
             passages=passages,
         )
+    except FeedbackFull as error:
+        log.error("feedback could not be kept: %s", error)
+        message = f"The feedback on {kept.name} is full; whoever runs this server has to review it and move it away"
+        raise ApiError(507, message, code="feedback_full", headers={"x-should-retry": "false"}) from error
     except (RaftError, OSError) as error:
         log.error("feedback could not be kept: %s", error)
         raise ApiError(503, "The feedback could not be kept; the server's log says why", code="not_kept") from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("raft.serving")
 
 ENDINGS = ("raw", "base")  # of a model's name, behind a slash
+NUMBER = re.compile(r"[0-9]{1,9}")  # of a version
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
 NO_ROUTES = "no domain here is searched by vectors, by which one could be chosen"
 NO_MIX = "this server makes no room for mixtures (serve.mix)"
@@ -375,7 +377,7 @@ class Gateway:
             raise no_model(name, self.absent[stem])
         if name in RESERVED:
             raise no_model(name, NO_MIX if self.router else NO_ROUTES)
-        if domain is None or (slash and end not in ENDINGS) or (at and not (number.isascii() and number.isdigit())):
+        if domain is None or (slash and end not in ENDINGS) or (at and not NUMBER.fullmatch(number)):
             raise no_model(name)
         try:
             return domain, self.versions.resolve(domain, int(number) if at else None), end

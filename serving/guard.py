@@ -88,7 +88,7 @@ class Guard:
             if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
                 raise ApiError(415, "The body must be sent as application/json", code="invalid_content_type")
             length = headers.get("content-length", "0")
-            if not length.isdigit() or int(length) > self._max_bytes:
+            if not re.fullmatch("[0-9]{1,15}", length) or int(length) > self._max_bytes:
                 raise self._too_long()
         return tenant
 

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hmac
 import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -21,9 +22,11 @@ from fastapi.responses import StreamingResponse
 from raft_errors import BadInput, RaftError
 from serving.admission import admitted, counted, log_end, searched, up_to_date
 from serving.asking import Asking, Event, replies
-from serving.errors import ApiError
+from serving.errors import ApiError, failed
 from serving.schema import read
 from serving.state import Server
+
+log = logging.getLogger("raft.serving")
 
 
 async def own_question(server: Server, request: Request) -> StreamingResponse:
@@ -58,6 +61,9 @@ async def _lines(server: Server, events: Iterator[Event], request_id: str, began
     except (ApiError, RaftError) as error:
         told = error if isinstance(error, ApiError) else ApiError(500, "The model failed on this question")
         yield json.dumps(told.body()) + "\n"
+    except Exception:
+        log.exception("an answer failed in mid stream")
+        yield json.dumps(failed().body()) + "\n"
     finally:
         with contextlib.suppress(ValueError):  # it is inside its next event, on another thread, and ends by itself
             events.close()  # type: ignore[attr-defined]

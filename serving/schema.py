@@ -4,9 +4,18 @@ are refused by name because ignoring them would answer another question."""
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from serving.errors import ApiError
 
@@ -56,6 +65,17 @@ the passages themselves as this server's own page shows them."""
 Some = TypeVar("Some", bound=BaseModel)
 
 
+def _whole(value: Any) -> Any:
+    """JSON knows one kind of number: 100.0 is the whole number that it looks like."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
+Number = Annotated[float, Strict()]
+Switch = Annotated[bool, Strict()]
+"""Fields are of the kind that JSON has for them: true is no 1, "0.5" no number and "yes" no true."""
+
+
 def _joined(content: Any) -> Any:
     """Content in parts as one text, joined by line breaks; only text is taken."""
     if not isinstance(content, list):
@@ -85,7 +105,7 @@ class StreamOptions(BaseModel):
     """`include_usage` asks for one chunk with the usage at the end."""
 
     model_config = ConfigDict(extra="allow")
-    include_usage: bool = False
+    include_usage: Switch = False
 
 
 class TextRequest(BaseModel):
@@ -103,17 +123,17 @@ class TextRequest(BaseModel):
 
     model: str = Field(min_length=1, max_length=200)
     adapter_id: str | None = Field(None, max_length=200)
-    max_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    max_tokens: Whole | None = Field(None, ge=1)
+    temperature: Number | None = Field(None, ge=0, le=2)
+    top_p: Number | None = Field(None, gt=0, le=1)
+    top_k: Whole | None = Field(None, ge=0)
+    seed: Whole | None = Field(None, ge=-(2**63), lt=2**63)
     stop: list[str] = []
-    stream: bool = False
+    stream: Switch = False
     stream_options: StreamOptions | None = None
-    n: int = 1
-    ignore_eos: bool = False
-    copy_quotes: bool | None = None
+    n: Whole = 1
+    ignore_eos: Switch = False
+    copy_quotes: Switch | None = None
     sources: Sources | None = None
 
     @field_validator("stop", mode="before")
@@ -146,7 +166,9 @@ class TextRequest(BaseModel):
             if extra.get(name):
                 raise ValueError(f"{name}: not supported")
         for name, neutral in NEUTRAL.items():
-            if name not in type(self).model_fields and extra.get(name, neutral) not in (neutral, None):
+            value = extra.get(name)
+            changes = value is not None and (value != neutral or isinstance(value, bool) != isinstance(neutral, bool))
+            if changes and name not in type(self).model_fields:
                 raise ValueError(f"{name}: not supported; only {neutral} is")
         if extra.get("tools") and extra.get("tool_choice") != "none":
             raise ValueError("tools: not supported")
@@ -198,9 +220,9 @@ class ChatRequest(TextRequest):
     text_field: ClassVar[str] = "messages"
     refused: ClassVar[tuple[str, ...]] = (*TextRequest.refused, "functions", "audio", "modalities", "prediction")
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool = False
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    max_completion_tokens: Whole | None = Field(None, ge=1)
+    logprobs: Switch = False
+    top_logprobs: Whole | None = Field(None, ge=0, le=20)
 
     @field_validator("logprobs", mode="before")
     @classmethod
@@ -239,8 +261,8 @@ class CompletionRequest(TextRequest):
     text_field: ClassVar[str] = "prompt"
     refused: ClassVar[tuple[str, ...]] = (*TextRequest.refused, "echo", "suffix")
     prompt: str = Field(min_length=1)
-    logprobs: int | None = Field(None, ge=0, le=20)
-    best_of: int | None = None
+    logprobs: Whole | None = Field(None, ge=0, le=20)
+    best_of: Whole | None = None
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -286,7 +308,7 @@ class ResponsesRequest(TextRequest):
     )
     input: list[Item] = Field(min_length=1, max_length=MAX_MESSAGES)
     instructions: str | None = None
-    max_output_tokens: int | None = Field(None, ge=1)
+    max_output_tokens: Whole | None = Field(None, ge=1)
 
     @field_validator("input", mode="before")
     @classmethod
@@ -323,7 +345,7 @@ class EmbeddingsRequest(BaseModel):
     model: str = Field(min_length=1, max_length=200)
     input: list[str] = Field(min_length=1, max_length=MAX_INPUTS)
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: Whole | None = Field(None, ge=1)
     input_type: Literal["query", "passage"] = "passage"
 
     @field_validator("input", mode="before")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import threading
+import time
+from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -31,6 +34,40 @@ class Limits:
     body_seconds: float = 30.0
 
 
+class Allowance:
+    """How much each caller may leave here in a time. Safe to use from several threads.
+
+    Args:
+        most: bytes. seconds: within which so many are taken.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self.most, self.seconds = most, seconds
+        self._taken: defaultdict[str, deque[tuple[float, int]]] = defaultdict(deque)  # (when, bytes), oldest first
+        self._lock = threading.Lock()
+
+    def take(self, who: str, size: int) -> float:
+        """Takes so many bytes if there is room for them; a caller who has left nothing yet has room for anything.
+
+        Returns:
+            0 where they were taken, else the seconds after which there is room.
+        """
+        now = time.monotonic()
+        with self._lock:
+            taken = self._taken[who]
+            while taken and taken[0][0] <= now - self.seconds:
+                taken.popleft()
+            over = sum(one for _, one in taken) + size - self.most
+            if over <= 0 or not taken:
+                taken.append((now, size))
+                return 0.0
+            for when, one in taken:
+                over -= one
+                if over <= 0:
+                    return when + self.seconds - now
+            return taken[-1][0] + self.seconds - now
+
+
 @dataclass
 class Counts:
     """Requests by how they ended; received = answered + refused + aborted once nothing is under way."""
@@ -56,6 +93,7 @@ class Server:
         ready: whether requests are taken; false while it starts and drains.
         searching: requests that wait for a search or vectors.
         tracer: of OpenTelemetry; None for no spans.
+        opinions: how much feedback a caller may leave.
         nonce: a secret between the server and programs of its own user (`serving.local`).
     """
 
@@ -65,6 +103,7 @@ class Server:
     ready: bool = False
     searching: int = 0
     counts: Counts = field(default_factory=Counts)
+    opinions: Allowance = field(default_factory=lambda: Allowance(8 << 20, 3600.0))
     tracer: Tracer | None = None
     nonce: str = field(default_factory=lambda: secrets.token_hex(24))
     searches: ThreadPoolExecutor = field(

@@ -193,7 +193,7 @@ def as_written(reply: str) -> str:
         fields = json.loads(reply[begin : end + 1])
         answer, quotes = ", ".join(_texts(fields["answer"])), _texts(fields["quotes"])
         reasoning = "\n".join(_texts(fields["reasoning"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return reply
     if _is_false(fields.get("answerable")):
         return NOT_ANSWERABLE

@@ -100,7 +100,7 @@ class Connection:
             raise Rejected("html", Problem(200, f"the endpoint answered with a web page: {page}"))
         try:
             payload = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             payload = None
         if inner := problem_inside(payload, self._key()):
             raise self._exception(inner, headers, accepted)

@@ -53,7 +53,7 @@ def problem_of(status: int, body: bytes, key: str = "") -> Problem:
     text = body.decode("utf-8", "replace")
     try:
         fields = _fields(json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return Problem(status, one_line(text, key))
     return _problem(status, fields, key)
 

@@ -77,5 +77,5 @@ def _quoted(text: str, place: int) -> bool:
 def _is_json(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict | list)
-    except ValueError:
+    except (ValueError, RecursionError):  # a small model may repeat a bracket without end
         return False

@@ -17,17 +17,16 @@ import numpy as np
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.families import FAMILIES as DECLARATIONS
 from jora_engine.config.families import FULL, SLIDING
+from jora_engine.config.parameters import Parameter
 from jora_engine.config.rope import RopeConfig
 from jora_engine.files.gguf_layout import FAMILIES, ROPE_FACTORS, find_parameter, from_gguf
+from jora_engine.files.gguf_reader import GgufContents, damaged, open_gguf
 from jora_engine.files.gguf_tokenizer import build_tokenizer, end_ids, tokenizer_config
-from jora_engine.files.tensor_files import TensorSpec, dtype_named, write_json, write_model, write_text
+from jora_engine.files.tensor_files import GGUF_FILE, TensorSpec, dtype_named, write_json, write_model, write_text
 from jora_engine.model.rope_table import inv_freq
 from raft_errors import BadInput
 
 log = logging.getLogger("raft.jora_engine")
-
-GGUF_FILE = "model.gguf"
-"""The file of a folder that keeps its blocks."""
 
 
 def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConfig:
@@ -41,7 +40,7 @@ def convert(gguf_file: Path, folder: Path, dtype: str = "bfloat16") -> ModelConf
     """
     reader = open_gguf(gguf_file)
     config, rest = _description(gguf_file, reader)
-    places = {t.name: find_parameter(config, t.name) for t in reader.tensors if t.name != ROPE_FACTORS}
+    places = _places(gguf_file, config, reader)
     tensors = {places[t.name][0].hf_name(places[t.name][1]): t for t in reader.tensors if t.name in places}
     target = dtype_named(dtype)
     specs = [
@@ -69,7 +68,7 @@ def keep_blocks(gguf_file: Path, folder: Path) -> ModelConfig:
     """
     reader = open_gguf(gguf_file)
     config, rest = _description(gguf_file, reader)
-    places = [find_parameter(config, t.name) for t in reader.tensors if t.name != ROPE_FACTORS]
+    places = _places(gguf_file, config, reader).values()
     _canonical_order(config, {parameter.hf_name(layer) for parameter, layer in places})
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / GGUF_FILE
@@ -83,23 +82,36 @@ def keep_blocks(gguf_file: Path, folder: Path) -> ModelConfig:
     return config
 
 
-def _description(gguf_file: Path, reader: Any) -> tuple[ModelConfig, tuple[str, dict[str, Any]]]:
+def _description(gguf_file: Path, reader: GgufContents) -> tuple[ModelConfig, tuple[str, dict[str, Any]]]:
     """The model's shape, tokenizer.json and tokenizer_config.json: all that the file's metadata says.
 
     Raises:
         BadInput: something of it is not supported, missing or damaged.
     """
     try:
-        meta = {name: field.contents() for name, field in reader.fields.items()}
+        meta = reader.meta
         config = read_config(meta, {t.name: t for t in reader.tensors})
         tokenizer = build_tokenizer(meta).to_str(pretty=True)
         return config, (tokenizer, tokenizer_config(meta, config.max_position_embeddings))
     except BadInput:
         raise
     except KeyError as error:
-        raise _damaged(gguf_file, f"its metadata lacks {error}") from error
+        raise damaged(gguf_file, f"its metadata lacks {error}") from error
     except Exception as error:  # of text, numbers, ids and merges, the last of which the tokenizers library raises
-        raise _damaged(gguf_file, f"its metadata is damaged: {error}") from error
+        raise damaged(gguf_file, f"its metadata is damaged: {error}") from error
+
+
+def _places(gguf_file: Path, config: ModelConfig, reader: GgufContents) -> dict[str, tuple[Parameter, int | None]]:
+    """GGUF's name of each tensor -> (parameter, layer), all of them of the shapes that the metadata calls for."""
+    places = {}
+    for tensor in reader.tensors:
+        if tensor.name == ROPE_FACTORS:
+            continue
+        parameter, _ = places[tensor.name] = find_parameter(config, tensor.name)
+        if tensor.shape[::-1] != parameter.shape:
+            why = f"{tensor.name} has shape {list(tensor.shape[::-1])}, and the metadata calls for {[*parameter.shape]}"
+            raise damaged(gguf_file, why)
+    return places
 
 
 def _write_rest(folder: Path, rest: tuple[str, dict[str, Any]], config: ModelConfig, dtype: str) -> None:
@@ -133,6 +145,9 @@ def read_config(meta: dict[str, Any], tensors: dict[str, Any]) -> ModelConfig:
 
     if meta.get(f"{arch}.expert_count"):
         raise BadInput("the GGUF file holds a mixture of experts", expected="a dense model", do="choose another base")
+    if key("block_count") > len(tensors):
+        what = f"the GGUF file has {len(tensors)} tensors for {key('block_count')} layers"
+        raise BadInput(what, expected="several for each layer", do="get the file again")
     heads, width = key("attention.head_count"), key("embedding_length")
     head_dim = int(key("attention.key_length", width // heads))
     if int(key("rope.dimension_count", head_dim)) != head_dim:
@@ -182,49 +197,6 @@ def _gemma3(meta: dict[str, Any], hf: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def open_gguf(gguf_file: Path) -> Any:
-    """The `gguf.GGUFReader` of a file, of which every tensor lies in the file.
-
-    Raises:
-        BadInput: it is not there, or damaged; the tensor is named at which that shows.
-    """
-    from gguf import GGUFReader  # slow to import, needed by conversions only
-
-    class Reader(GGUFReader):
-        """Names the tensor that cannot be read."""
-
-        def _build_tensors(self, start_offs: int, fields: list[Any]) -> None:
-            tensors = []
-            for field in fields:
-                try:
-                    super()._build_tensors(start_offs, [field])
-                except (ValueError, IndexError, KeyError) as error:
-                    name = bytes(field.parts[1]).decode("utf-8", "replace")
-                    raise ValueError(f"tensor {name}: {error}") from error
-                tensors += self.tensors
-            names = [tensor.name for tensor in tensors]
-            if double := next((name for name in names if names.count(name) > 1), None):
-                raise ValueError(f"tensor {double}: it is there twice")
-            self.tensors = tensors
-
-    if not gguf_file.is_file():
-        raise BadInput(f"{gguf_file} is not there", expected="a GGUF file", do="check the path")
-    try:
-        reader = Reader(gguf_file)
-    except (ValueError, IndexError, KeyError, OSError) as error:
-        raise _damaged(gguf_file, str(error)) from error
-    if not reader.tensors:
-        raise _damaged(gguf_file, "it holds no tensor")
-    size = gguf_file.stat().st_size
-    if cut := next((t.name for t in reader.tensors if int(t.data_offset) + int(t.n_bytes) > size), None):
-        raise _damaged(gguf_file, f"tensor {cut}: the file ends before it does")
-    return reader
-
-
-def _damaged(gguf_file: Path, why: str) -> BadInput:
-    return BadInput(f"{gguf_file} cannot be read ({why})", expected="a complete GGUF file", do="download it again")
-
-
 def dequantise(gguf_file: Path, tensor: Any) -> np.ndarray:
     """A tensor's numbers, float32.
 
@@ -243,7 +215,7 @@ def dequantise(gguf_file: Path, tensor: Any) -> np.ndarray:
         ) from error
     values = np.asarray(values, np.float32).reshape([int(n) for n in reversed(tensor.shape)])
     if not np.isfinite(values).all():
-        raise _damaged(gguf_file, f"{tensor.name} holds NaN or infinite values")
+        raise damaged(gguf_file, f"{tensor.name} holds NaN or infinite values")
     return values
 
 
@@ -275,6 +247,9 @@ def _rope(meta: dict[str, Any], arch: str, tensors: dict[str, Any], head_dim: in
 
 def _llama3_rope(factors: np.ndarray, theta: float, length: int, head_dim: int) -> RopeConfig:
     """Llama 3.1 and 3.2 models keep their scaling as a table of divisors; find the parameters that give it."""
+    if 2 * factors.size != head_dim:
+        what = f"the GGUF file has {factors.size} RoPE factors for heads of {head_dim}"
+        raise BadInput(what, expected="one for two dimensions", do="get the file again")
     plain, _ = inv_freq(RopeConfig(theta=theta), head_dim)
     for factor in (8.0, 32.0, 16.0, 4.0, 2.0):
         rope = RopeConfig(theta, "llama3", factor, original_max_positions=8192, max_positions=length)

@@ -14,10 +14,11 @@ import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.parameters import Parameter
-from jora_engine.files.gguf import GGUF_FILE, dequantise, open_gguf
+from jora_engine.files.gguf import dequantise
 from jora_engine.files.gguf_layout import ROPE_FACTORS, find_parameter, from_gguf
+from jora_engine.files.gguf_reader import open_gguf
 from jora_engine.files.packed_weights import dense_weight
-from jora_engine.files.tensor_files import dtype_named
+from jora_engine.files.tensor_files import GGUF_FILE, dtype_named
 from jora_engine.model.ggml_blocks import KINDS, Blocks, tile_of
 from raft_errors import BadInput
 

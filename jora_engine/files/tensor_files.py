@@ -29,6 +29,8 @@ DTYPES = {
 }
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+GGUF_FILE = "model.gguf"
+"""The file of a folder that keeps the blocks of a GGUF file."""
 
 
 def dtype_named(name: str) -> np.dtype:
@@ -282,6 +284,22 @@ class replacing:  # noqa: N801  used as a statement
             shutil.rmtree(self.temporary, ignore_errors=True)
 
 
+def no_weights(folder: Path) -> BadInput:
+    """The error for a folder without weights that can be read; one may have kept a GGUF file's blocks before."""
+    others = sorted(path.name for path in folder.glob("*.gguf"))
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    do = "put the file back, or download the model again"
+    if others:
+        do = f"name {others[0]} {GGUF_FILE} if these are its weights, or make the folder anew of it (keep_blocks)"
+    elif pickled:
+        do = f"convert {pickled[0]} to safetensors: pickled weights are not loaded"
+    return BadInput(
+        f"Model folder {folder}: its weights are missing, neither {SINGLE} nor {GGUF_FILE} is there",
+        expected=f"{SINGLE}, {INDEX} with its shards, or {GGUF_FILE} where a GGUF file's blocks are kept",
+        do=do,
+    )
+
+
 def _single(path: Path) -> Path:
     return path if path.is_file() else path / SINGLE
 
@@ -291,11 +309,7 @@ def _locate(path: Path) -> dict[str, Path]:
     if path.is_file() or (not (path / INDEX).exists() and (path / SINGLE).exists()):
         return {}
     if not (path / INDEX).exists():
-        raise BadInput(
-            f"{path} holds no model weights",
-            expected=f"{SINGLE}, or {INDEX} with its shards",
-            do="give a Hugging Face model folder in safetensors form",
-        )
+        raise no_weights(path)
     weight_map = read_json(path / INDEX).get("weight_map") or {}
     if (path / SINGLE).exists() and set(weight_map.values()) != {SINGLE}:
         raise BadInput(

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from jora_engine.config.architecture import ModelConfig
-from jora_engine.files.gguf import GGUF_FILE
 from jora_engine.files.gguf_blocks import GgufTensors
 from jora_engine.files.prequantised import Nf4Tensors
-from jora_engine.files.tensor_files import TensorFolder, read_json
+from jora_engine.files.tensor_files import GGUF_FILE, TensorFolder, read_json
 
 
 def keeps_gguf(folder: Path) -> bool:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 
@@ -37,6 +37,18 @@ from raft_errors import BadInput
 log = logging.getLogger("raft.jora_engine")
 
 TAIL = 64  # characters of a prompt that decide how the text behind it is cut into tokens
+
+
+class Spelling(NamedTuple):
+    """How a token reads.
+
+    Attributes:
+        text: for people: U+FFFD stands for a part of a character, and a special token has its name.
+        written: the bytes that it adds to a text; None for a special token, which adds nothing.
+    """
+
+    text: str
+    written: bytes | None
 
 
 @dataclass(frozen=True)
@@ -140,20 +152,34 @@ class Tokenizer:
 
     def token_bytes(self) -> list[bytes | None]:
         """What each id writes in the middle of a text; None for special tokens, and for ids that are not in use."""
-        steps = _decoder_steps(json.loads(self.backend.to_str()).get("decoder") or {})
-        added = self.backend.get_added_tokens_decoder()
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
         out: list[bytes | None] = [None] * (max(vocabulary.values()) + 1)
         for text, i in vocabulary.items():
-            if i in added:
-                out[i] = None if added[i].special else text.encode()
-            elif "ByteLevel" in steps:
-                out[i] = bytes(_BYTE_LEVEL[c] for c in text) if _BYTE_LEVEL.keys() >= set(text) else None
-            elif "ByteFallback" in steps and re.fullmatch(r"<0x[0-9A-F]{2}>", text):
-                out[i] = bytes([int(text[3:5], 16)])
-            else:
-                out[i] = text.replace("\u2581", " ").encode()
+            out[i] = self._written(i, text)
         return out
+
+    def spelling(self, token: int) -> Spelling:
+        """One token by itself, in the middle of a text; an id that is not in use has no name and writes nothing."""
+        name = self.backend.id_to_token(token) or ""
+        written = self._written(token, name) if name else None
+        return Spelling(name if written is None else written.decode("utf-8", "replace"), written)
+
+    def _written(self, token: int, name: str) -> bytes | None:
+        """The bytes that a token of this name in the vocabulary writes; None where it is special."""
+        steps, added = self._writing
+        if token in added:
+            return None if added[token].special else name.encode()
+        if "ByteLevel" in steps:
+            return bytes(_BYTE_LEVEL[c] for c in name) if _BYTE_LEVEL.keys() >= set(name) else None
+        if "ByteFallback" in steps and re.fullmatch(r"<0x[0-9A-F]{2}>", name):
+            return bytes([int(name[3:5], 16)])
+        return name.replace("\u2581", " ").encode()
+
+    @functools.cached_property
+    def _writing(self) -> tuple[set[str], dict[int, tokenizers.AddedToken]]:
+        """What decides how tokens are written: the kinds of decoder, and the added tokens by id."""
+        decoder = json.loads(self.backend.decoder.__getstate__()) if self.backend.decoder else {}
+        return _decoder_steps(decoder), self.backend.get_added_tokens_decoder()
 
     def encode_plain(self, text: str) -> list[int]:
         """Token ids of a user's text: what would be a control token in it is plain text."""

@@ -201,22 +201,33 @@ class Engine:
                 self._free(place, error)
         self._cache = self._new_cache(self.rows, kv_cache.FIRST)
 
-    def warm(self, longest: int) -> None:
-        """Compiles every program that requests of up to so many tokens, prompt and answer, can need."""
-        model, columns, last = self.model, kv_cache.FIRST, kv_cache.columns_for(longest + STEPS)
+    def warm(self, longest: int, progress: Callable[[int, int, str], None] = lambda done, total, what: None) -> None:
+        """Compiles every program that requests of up to so many tokens, prompt and answer, can need.
+
+        Args:
+            progress: called with how many steps are done, how many there are, and what the next one prepares.
+        """
+        model, last = self.model, kv_cache.columns_for(longest + STEPS)
+        widths = [kv_cache.FIRST]
+        while widths[-1] * 2 <= last:
+            widths.append(widths[-1] * 2)
+        steps = [(columns, size) for columns in widths for size in (*(s for s in CHUNKS if s <= columns), 0)]
         idle = row_arrays(self._rows, model.tokenizer.eos_ids)
+        progress(0, len(steps), "adapters")
         self.slots.warm()
-        while columns <= last:
-            cache = self._new_cache(self.rows, columns)
-            for size in (size for size in CHUNKS if size <= columns):
-                tokens = np.zeros(size, np.int32)
-                _, cache, chunk = self._run_chunk(cache, 0, 0, tokens, size, 0)
+        for done, (columns, size) in enumerate(steps):
+            within = f"in conversations of up to {columns} tokens"
+            progress(done, len(steps), f"prompts, {size} tokens at once, {within}" if size else f"answers, {within}")
+            if done == 0 or columns != steps[done - 1][0]:
+                cache = self._new_cache(self.rows, columns)
+            if size:
+                _, cache, chunk = self._run_chunk(cache, 0, 0, np.zeros(size, np.int32), size, 0)
                 if self.prefixes is not None:
                     cache = programs.restore(cache, 0, 0, chunk)
-            programs.decode(
-                model.params, model.layers, self.slots.layers, cache, *idle, self._nothing_barred, config=model.config
-            )
-            columns *= 2
+            else:
+                layers, adapters = model.layers, self.slots.layers
+                programs.decode(model.params, layers, adapters, cache, *idle, self._nothing_barred, config=model.config)
+        progress(len(steps), len(steps), "done")
 
     def logits(self, prompt: Sequence[int], adapter: str | None = None) -> np.ndarray:
         """Float32 logits `[len(prompt), vocab]` of a prompt, computed as generation computes them."""

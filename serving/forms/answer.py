@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from jora_engine.files.tokenizer import Spelling
 from jora_engine.generation.requests import Completion, TokenScore
 from serving.content.citations import Content
 from serving.schema import TextRequest
@@ -51,7 +52,7 @@ class Form(ABC, Generic[Asked]):
     """One API's shape of an answer: `whole`, or the events `begin`, `piece` as often as there is text, and `end`.
 
     Args:
-        spell: the text of a token.
+        spell: how a token reads.
 
     Attributes:
         prefix: of the ids of answers.
@@ -62,7 +63,7 @@ class Form(ABC, Generic[Asked]):
     prefix, operation = "cmpl-", "text_completion"
     last = "data: [DONE]\n\n"
 
-    def __init__(self, asked: Asked, head: Head, spell: Callable[[int], str]) -> None:
+    def __init__(self, asked: Asked, head: Head, spell: Callable[[int], Spelling]) -> None:
         self.asked, self.head, self.spell = asked, head, spell
 
     @abstractmethod
@@ -113,11 +114,11 @@ def usage(answer: Answer) -> dict[str, Any]:
     }
 
 
-def scored(scores: tuple[TokenScore, ...], spell: Callable[[int], str]) -> list[dict[str, Any]]:
-    """Log probabilities as chats have them."""
+def scored(scores: tuple[TokenScore, ...], spell: Callable[[int], Spelling]) -> list[dict[str, Any]]:
+    """Log probabilities as chats have them: `bytes` are those that the tokens write, which together are the text's."""
 
     def entry(token: int, logprob: float) -> dict[str, Any]:
-        text = spell(token)
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        text, written = spell(token)
+        return {"token": text, "logprob": logprob, "bytes": None if written is None else list(written)}
 
     return [{**entry(s.token, s.logprob), "top_logprobs": [entry(*pair) for pair in s.best]} for s in scores]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+import codecs
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from jora_engine.files.tokenizer import Spelling
 from serving.forms.answer import Answer, Form, data, usage
 from serving.schema import CompletionRequest
 
@@ -50,14 +51,33 @@ class CompletionForm(Form[CompletionRequest]):
         scores = answer.completion.scores
         if scores is None:
             return None
-        tokens, best = [self.spell(score.token) for score in scores], []
+        spellings, best = [self.spell(score.token) for score in scores], []
+        tokens = [_named(spelling) for spelling in spellings]
         for token, score in zip(tokens, scores, strict=True):
-            # two tokens may have one text, e.g. parts of characters: the likelier counts
-            likelier_last = [(self.spell(other), logprob) for other, logprob in reversed(score.best)]
+            # two tokens may have one text, e.g. a letter and its byte: the likelier counts
+            likelier_last = [(_named(self.spell(other)), logprob) for other, logprob in reversed(score.best)]
             best.append({token: score.logprob, **dict(likelier_last)})
         return {
             "tokens": tokens,
             "token_logprobs": [score.logprob for score in scores],
             "top_logprobs": best,
-            "text_offset": [0, *itertools.accumulate(map(len, tokens))][: len(tokens)],
+            "text_offset": _offsets([spelling.written or b"" for spelling in spellings], answer.completion.text),
         }
+
+
+def _named(spelling: Spelling) -> str:
+    """A token as OpenAI's completions name it: its text, or where that is no whole characters its bytes,
+    `bytes:\\xe2\\x82`."""
+    whole = spelling.written is None or spelling.text.encode() == spelling.written
+    return spelling.text if whole else f"bytes:{repr(spelling.written)[2:-1]}"
+
+
+def _offsets(parts: Sequence[bytes], text: str) -> list[int]:
+    """Where in the text each token begins, in code points; of one within a character, where that begins."""
+    read, offsets, place = codecs.getincrementaldecoder("utf-8")("replace"), [], 0
+    if parts and parts[0].startswith(b" ") and not text.startswith(" "):
+        place = -1  # SentencePiece's space before the first word is not written
+    for part in parts:
+        offsets.append(max(place, 0))
+        place += len(read.decode(part))
+    return offsets

@@ -36,4 +36,4 @@ def add_pages(app: FastAPI, server: Server, *, keyed: bool) -> None:
 
     @app.post("/pages/feedback")
     async def feedback(request: Request) -> dict[str, Any]:
-        return await keep_feedback(server, request)
+        return await keep_feedback(server, request, keyed=keyed)

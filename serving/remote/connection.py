@@ -149,15 +149,11 @@ class Remote:
         if self.dialect.scores:
             body["logprobs"] = 1
         try:
-            whole = await self._open().completions.create(**body, timeout=SAMPLE_SECONDS)
+            return _sample(await self._open().completions.create(**body, timeout=SAMPLE_SECONDS))
         except openai.APIError as error:
             raise self._fault(error, SAMPLE_SECONDS) from None
-        if not whole.choices:
-            raise RemoteFault("it answers a probe with nothing")
-        choice, usage = whole.choices[0], whole.usage
-        scores = tuple((choice.logprobs.token_logprobs if choice.logprobs else None) or ())
-        counted = usage.prompt_tokens if usage else None
-        return Sample(choice.text or "", tuple(score for score in scores if score is not None), counted)
+        except UNREADABLE as error:
+            raise RemoteFault(NO_COMPLETION, one_line(str(error), self._key)) from None
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[Any]:
         """The chunks of a completion as they come; closing the iterator ends it there too.
@@ -173,6 +169,8 @@ class Remote:
                     yield chunk
         except openai.APIError as error:
             raise self._fault(error, None) from None
+        except UNREADABLE as error:  # an event that is no JSON
+            raise RemoteFault(NO_COMPLETION, one_line(str(error), self._key)) from None
         except Exception as error:
             if type(error).__name__ not in _BROKEN_OFF:
                 raise
@@ -195,6 +193,20 @@ class Remote:
             return RemoteFault("it cannot be reached", one_line(f"{type(cause).__name__}: {cause}", self._key))
         return RemoteFault("it failed in mid answer", one_line(str(error), self._key))
 
+
+def _sample(whole: Any) -> Sample:
+    """A completion as it came, whose shape the client does not check."""
+    if not whole.choices:
+        raise RemoteFault("it answers a probe with nothing")
+    choice, usage = whole.choices[0], whole.usage
+    scores = (choice.logprobs.token_logprobs if choice.logprobs else None) or ()
+    numbers = tuple(float(score) for score in scores if score is not None)
+    return Sample("" + (choice.text or ""), numbers, usage.prompt_tokens if usage else None)
+
+
+NO_COMPLETION = "its answer is no completion"
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What reading an answer raises that has another shape than it should have."""
 
 # errors of the HTTP library under the client, known by name since it can sit on more than one
 _BROKEN_OFF = frozenset({"RemoteProtocolError", "ReadError", "DecodingError", "IncompleteRead"})

@@ -167,10 +167,11 @@ class Fleet:
             await self._take_in(guest)
             try:
                 await self._probe(guest)
-            except RemoteFault:
+            except Exception:
                 await self._take_back(guest)
                 raise
-        except RemoteFault as fault:
+        except Exception as error:  # noqa: BLE001  whatever it is, whoever waits is told, and it is tried again
+            fault = _fault(error)
             guest.failures += 1
             pause = self.patience.pause(guest.failures)
             guest.state, guest.reason = "failed", fault.reason
@@ -224,7 +225,7 @@ class Fleet:
 
     async def _take_back(self, guest: Guest) -> None:
         """Unloads what did not pass, if that can be, so that the next try begins anew."""
-        with contextlib.suppress(RemoteFault):
+        with contextlib.suppress(Exception):
             if self.remote.dialect.unload:
                 await self.remote.unload(guest.name, self.patience.unload)
                 guest.sent = False
@@ -240,7 +241,8 @@ class Fleet:
         try:
             if self.remote.dialect.unload:
                 await self.remote.unload(guest.name, self.patience.unload)
-        except RemoteFault as fault:
+        except Exception as error:  # noqa: BLE001  as above
+            fault = _fault(error)
             guest.failures += 1
             guest.reason, pause = f"it does not leave: {fault.reason}", self.patience.pause(guest.failures)
             log.warning("%s does not let %s go: %s; next try in %g s", self.remote.where, guest.name, fault, pause)
@@ -256,6 +258,14 @@ class Fleet:
             guest.news.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(guest.news.wait(), rest)
+
+
+def _fault(error: Exception) -> RemoteFault:
+    """What went wrong, as a fault of the server; what is none of those that are known goes into the log whole."""
+    if isinstance(error, RemoteFault):
+        return error
+    log.error("what the server that generates answers cannot be used", exc_info=error)
+    return RemoteFault("its answer cannot be used", type(error).__name__)
 
 
 def name_there(key: str, folder: Path, digest: str) -> str:

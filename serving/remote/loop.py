@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jora_engine.files.tokenizer import Tokenizer
+from jora_engine.files.tokenizer import Spelling, Tokenizer
 from jora_engine.generation.adapter_layout import PreparedAdapter
 from jora_engine.generation.adapter_memory import AdapterMemory
 from jora_engine.generation.requests import Completion, Job, Request
 from raft_errors import BadInput, RaftError
 from serving.domain import NotReady
 from serving.errors import ApiError, busy, not_ready
-from serving.remote.connection import Remote, RemoteFault
+from serving.remote.connection import NO_COMPLETION, SAMPLE_SECONDS, UNREADABLE, Remote, RemoteFault
 from serving.remote.fleet import Fleet, Guest, Patience, name_there
 
 log = logging.getLogger("raft.serving")
@@ -173,7 +173,8 @@ class RemoteLoop:
         self._wait(look())
 
     def bring(self, names: list[str]) -> None:
-        """Loads adapters and waits until each is ready or has failed; for a server that serves nobody yet."""
+        """Loads adapters and waits until each is ready or has failed once, and not for ever; for a server that serves
+        nobody yet. What has failed is tried again by itself, while the server serves."""
         adapters = {}
         for name in names:
             with contextlib.suppress(BadInput):
@@ -181,7 +182,12 @@ class RemoteLoop:
 
         async def settled() -> None:
             guests = [self._guest(adapter, name) for name, adapter in adapters.items()]
-            await asyncio.gather(*(guest.settled.wait() for guest in guests))
+            patience = self.fleet.patience
+            waits = [asyncio.ensure_future(guest.settled.wait()) for guest in guests]
+            if waits:
+                _, late = await asyncio.wait(waits, timeout=patience.load + patience.listed + SAMPLE_SECONDS)
+                for wait in late:
+                    wait.cancel()
 
         self._wait(settled())
 
@@ -203,9 +209,9 @@ class RemoteLoop:
         """Requests that are there."""
         return self._running
 
-    def spell(self, token: int) -> str:
-        """The text of a token."""
-        return self._tokenizer.decode([token], skip_special_tokens=False)
+    def spell(self, token: int) -> Spelling:
+        """How a token reads."""
+        return self._tokenizer.spelling(token)
 
     def alive(self, seconds: float) -> bool:
         """Whether the thread runs."""
@@ -386,10 +392,7 @@ class _Reply:
         try:
             async for chunk in chunks:
                 self._job.times.ready = self._job.times.ready or time.time_ns()
-                self._count(chunk.usage)
-                for choice in chunk.choices[:1]:
-                    self.text += choice.text or ""
-                    finish = choice.finish_reason or finish
+                finish = self._add(chunk) or finish
                 places = [self.text.index(one) for one in stop if one in self.text]
                 if places:
                     self.text = self.text[: min(places)]
@@ -401,6 +404,21 @@ class _Reply:
         if not finish:
             raise RemoteFault("the answer ends without an end")
         return self.completion("length" if finish == "length" else "stop")
+
+    def _add(self, chunk: Any) -> str:
+        """Adds a chunk's text; gives how the answer ends, where the chunk says so.
+
+        Raises:
+            RemoteFault: it has another shape than it should have, which the client does not check.
+        """
+        try:
+            self._count(chunk.usage)
+            choices = [("" + (choice.text or ""), choice.finish_reason) for choice in (chunk.choices or [])[:1]]
+        except UNREADABLE as error:
+            raise RemoteFault(NO_COMPLETION, type(error).__name__) from error
+        text, finish = choices[0] if choices else ("", None)
+        self.text += text
+        return finish or ""
 
     def completion(self, reason: str) -> Completion:
         """What there is, as ended for that reason."""
@@ -418,6 +436,6 @@ class _Reply:
     def _count(self, usage: Any) -> None:
         if usage is None:
             return
-        self._counted = usage.completion_tokens if usage.completion_tokens is not None else self._counted
+        self._counted = int(usage.completion_tokens) if usage.completion_tokens is not None else self._counted
         details = getattr(usage, "prompt_tokens_details", None)
         self._job.cached_tokens = (details.cached_tokens if details else None) or self._job.cached_tokens

@@ -37,6 +37,10 @@ MOST_BYTES = 256 << 20  # of what was said about one adapter; a server takes no 
 Line = TypeVar("Line", bound=BaseModel)
 
 
+class FeedbackFull(RaftError):
+    """There is more feedback on an adapter than is kept."""
+
+
 class Shown(BaseModel):
     """A passage that the answer was given over."""
 
@@ -52,7 +56,8 @@ class Feedback(BaseModel):
     Attributes:
         version: the id of what answered (`faq@3`).
         verdict: a thumb.
-        correction: the right answer in the person's words; "" where none was given.
+        correction: the right answer in the person's words; "" where none was given. An older server took one with a
+            thumb up too: it counts as in place of the answer.
         quotes: the answer's own, those that stand word for word in a passage.
         passages: all that were shown, the quoted ones first.
     """
@@ -170,7 +175,8 @@ class FeedbackLog:
         """Keeps what somebody said; it is on the disk when this returns.
 
         Raises:
-            RaftError: there is more than `MOST_BYTES` already, or it cannot be written.
+            FeedbackFull: there is more than `MOST_BYTES` already.
+            OSError: it cannot be written.
         """
         entry = Feedback(
             id=uuid.uuid4().hex[:12],
@@ -186,7 +192,11 @@ class FeedbackLog:
         path = self.folder / SAID
         with self._alone():
             if path.exists() and path.stat().st_size > MOST_BYTES:
-                raise RaftError(f"{path} is full ({MOST_BYTES >> 20} MiB)", do="review it and move it away")
+                raise FeedbackFull(
+                    f"{path} is full",
+                    expected=f"at most {MOST_BYTES >> 20} MiB of feedback on one adapter",
+                    do=f"review it, add the rows of {ACCEPTED} to your own questions, and move its folder away",
+                )
             append_line(path, entry.model_dump_json().encode())
         return entry
 

@@ -153,12 +153,16 @@ def forget(name: str, revision: str | None = None) -> None:
 
 def _local(name: str, folder: Path) -> ModelFiles:
     names = _names(folder)
-    if "config.json" not in names or not any(n.endswith((".safetensors", ".gguf")) for n in names):
+    if "config.json" not in names:
         raise BadInput(
-            f"Model folder {folder}: no config.json with *.safetensors in it",
-            expected="a Hugging Face model folder with safetensors weights (pickled .bin weights are not loaded)",
-            do="point to the folder that holds config.json, or convert the weights to safetensors",
+            f"Model folder {folder}: there is no config.json in it",
+            expected="a Hugging Face model folder: config.json, the tokenizer's files, and weights",
+            do="point to the folder that holds config.json",
         )
+    if not any(name.endswith((".safetensors", ".gguf")) for name in names):
+        from jora_engine.files.tensor_files import no_weights
+
+        raise no_weights(folder)
     try:
         hashes = _hash_all(folder, names)
     except OSError as error:  # a pipe or a device in place of a file, or no right to read it

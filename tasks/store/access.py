@@ -8,6 +8,8 @@ for the whole group. It knows nothing of stores.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import os
 import pwd
 import shutil
@@ -21,6 +23,7 @@ from raft_errors import RaftError
 PRIVATE = 0o700
 GROUP = 0o2770  # with the set-group-id bit, so that what is made in it belongs to the group
 _INHERITED = 0o2777
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
 
 
 def folder_mode(folder: Path) -> int:
@@ -45,7 +48,7 @@ def make_folder(folder: Path, mode: int | None = None) -> Path:
     """
     if folder.is_dir():
         return folder
-    if os.path.lexists(folder):
+    if os.path.lexists(folder) and not folder.is_dir():  # which another may have made since the first look
         raise RaftError(f"{folder} is in the way", expected="a folder in this place", do="move it away and try again")
     if mode is None:
         parent = make_folder(folder.parent)
@@ -56,13 +59,32 @@ def make_folder(folder: Path, mode: int | None = None) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}.", dir=parent))
     try:
         temporary.chmod(folder_mode(parent) if mode is None else mode)
-        temporary.rename(folder)
+        _rename_new(temporary, folder)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.rmdir()
         if not folder.is_dir():  # else another process was faster
             raise
     return folder
+
+
+def _rename_new(folder: Path, name: Path) -> None:
+    """Gives a folder another name that nothing has.
+
+    A plain rename would put it in the place of an empty folder, in which another process is about to make a file.
+
+    Raises:
+        OSError: the name is taken, or cannot be given.
+    """
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2  # Linux only
+    except (OSError, AttributeError):
+        folder.rename(name)
+        return
+    if renameat2(_AT_FDCWD, os.fsencode(folder), _AT_FDCWD, os.fsencode(name), _RENAME_NOREPLACE):
+        if ctypes.get_errno() == errno.EEXIST:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(name))
+        folder.rename(name)  # the kernel or the file system cannot do without
 
 
 def make_file(path: Path) -> None:

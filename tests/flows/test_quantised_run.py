@@ -10,7 +10,8 @@ import tiny
 import tokenizers
 from safetensors.numpy import load_file
 
-from jora_engine.files.gguf import GGUF_FILE, keep_blocks
+from jora_engine.files.gguf import keep_blocks
+from jora_engine.files.tensor_files import GGUF_FILE
 from jora_engine.files.weights import load_params, read_model_config
 from jora_engine.model.quantised import is_packed
 

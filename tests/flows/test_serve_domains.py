@@ -71,6 +71,23 @@ def test_each_domain_answers_under_its_name_and_one_that_was_not_built_says_why(
 
 
 @pytest.mark.slow
+def test_whoever_waits_for_the_programs_sees_how_far_they_are(warm, monkeypatch):
+    def make(engine, longest, progress):
+        for done in range(4):
+            progress(done, 3, f"answers of {longest} tokens")
+
+    monkeypatch.setattr("jora_engine.generation.batching.Engine.warm", make)
+    monkeypatch.setattr("jora_engine.generation.batching.Engine.probe", lambda engine, name: None)
+    monkeypatch.setattr("serving.gateway.Gateway.prepare_routes", lambda gateway: None)
+    monkeypatch.setattr("flows.cli.output.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("serving.server.run_server", lambda server, host, port, *, warm, **_: warm())
+    done = warm.raft("serve", "raft.yaml", "--json", "--dtype", "float32", "--context", "512")
+    assert done.stdout == ""
+    assert "compiling …" in done.stderr
+    assert [f"compiling: {n}/3 answers of" in done.stderr for n in range(4)] == [True] * 4
+
+
+@pytest.mark.slow
 def test_the_configuration_names_another_server_that_generates(warm, servers):
     there = StandIn()
     with there.running() as address:

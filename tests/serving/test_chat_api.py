@@ -126,6 +126,10 @@ def test_content_in_parts_is_text(http):
         ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
         ({"guided_json": {"type": "object"}}, "guided_json"),
         ({"max_tokens": CONTEXT + 1}, "messages"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"temperature": "0.5"}, "temperature"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": 1}}, "stream_options"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(http, values, param):

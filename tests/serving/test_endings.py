@@ -95,6 +95,42 @@ def test_a_step_that_fails_is_an_error_for_those_in_it_and_the_server_goes_on(se
     assert http.post(path, json=values).status_code == 200
 
 
+@pytest.mark.parametrize("path", ROUTES)
+def test_what_nobody_has_foreseen_ends_a_stream_with_an_error_that_clients_read(http, scripted, path, monkeypatch):
+    def fails(plan, text):
+        raise LookupError("of a passage")
+
+    scripted("Answer: at nine.")
+    monkeypatch.setattr("serving.content.plan.Plan.content", fails)
+    *_, last = events(http.post(path, json={"model": "faq", "stream": True, **ROUTES[path]}).text)
+    assert (last["error"]["type"], last["error"]["code"]) == ("server_error", "server_error")
+    assert "passage" not in last["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/models"), ("GET", "/v1/models/faq"), ("POST", "/v1/embeddings")]
+)
+def test_who_waits_for_a_version_that_comes_into_use_stops_nobody_else(served, http, monkeypatch, method, path):
+    inside, free = threading.Event(), threading.Event()
+
+    def waits(*_):
+        inside.set()
+        free.wait(60)
+        return []
+
+    for name in ("names", "check", "embedder"):
+        monkeypatch.setattr(served.server.gateway, name, waits)
+    body = {"model": "towns", "input": "?"} if method == "POST" else None
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(httpx.request, method, served.url + path, json=body, timeout=90)
+        try:
+            assert inside.wait(30)
+            assert http.get("/health", timeout=20).json()["status"] == "ok"
+        finally:
+            free.set()
+        waiting.result()
+
+
 @pytest.mark.slow
 def test_streams_side_by_side_are_those_of_each_alone(served):
     def ask(number):

@@ -71,3 +71,10 @@ def test_names_that_mean_something_else_are_no_domains(towns, name):
 def test_a_hostile_text_does_not_keep_the_server_busy():
     assert not is_page_task("### Task:" + "<text>" * 150_000)
     assert not is_page_task("### Task:</text>" + "<text>" * 150_000)
+
+
+@pytest.mark.parametrize("number", ["1" * 5000, "0x1", "-1", "1.0", "\u0661"])
+def test_a_number_that_no_version_has_is_no_model(gateway, number):
+    with pytest.raises(ApiError, match="does not exist") as error:
+        gateway.check(f"good@{number}")
+    assert error.value.status == 404

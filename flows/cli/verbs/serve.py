@@ -14,11 +14,12 @@ from typing import Annotated, cast, get_args
 import typer
 
 from flows.cli.options import ConfigArgument, JsonOption, SetOption
-from flows.cli.output import Terminal, emit, warn
+from flows.cli.output import Display, Terminal, emit, warn
 from flows.domains import is_domains_file, read_configs
 from flows.offers import Offer, offer, offers
 from flows.ready import NotBuilt, command_of
 from raft_errors import BadInput, RaftError
+from tasks.build.events import Started, progress_of
 
 
 def serve(
@@ -168,9 +169,15 @@ def serve(
             out.print("bringing the adapters there")
             loop.bring([*memory.names()])
             unusable = gateway.probe(loop)
+            if unusable:
+                out.print("what failed is tried again, and comes into use by itself")
         else:
-            out.print("compiling")
-            loop.engine.warm(longest)
+            display = Display(out)
+            display(Started("compiling"))
+            try:
+                loop.engine.warm(longest, progress_of("compiling", display))
+            finally:
+                display.close()
             unusable = gateway.probe(loop.engine)
         for name_, reason_ in unusable.items():
             warn(f"{name_} is not listed: {reason_}")

@@ -2,7 +2,9 @@
 
 import pytest
 
+from data.questions.answers import as_written
 from data.teachers import without_thinking
+from data.teachers.replies import problem_of
 
 DRAFT = 'Perhaps {"answer": "no"}? <quote>No.</quote>\nWait, what is asked?'
 
@@ -55,3 +57,11 @@ def test_nothing_is_left_where_all_is_thinking(reply):
 )
 def test_a_reply_that_only_speaks_of_a_tag_stays_as_it_is(reply):
     assert without_thinking(reply) == reply
+
+
+def test_a_model_that_repeats_a_bracket_without_end_stops_nothing():
+    """Python's reader of JSON gives up with an error of its own on such a reply."""
+    deep = "[" * 100_000
+    assert without_thinking(f"{deep}\n<think>So be it.</think>") == deep
+    assert as_written('{"answer": ' + deep + "}") == '{"answer": ' + deep + "}"
+    assert problem_of(500, deep.encode()).status == 500

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 from test_gguf import Q, wide_model, write_gguf  # noqa: F401  a fixture
 
 from jora_engine.config.parameters import parameters
-from jora_engine.files.gguf import GGUF_FILE, convert, keep_blocks
+from jora_engine.files.gguf import convert, keep_blocks
 from jora_engine.files.packed_weights import dense_weight
+from jora_engine.files.tensor_files import GGUF_FILE
 from jora_engine.files.tensor_sources import open_tensors
 from jora_engine.files.weights import check_tensors, load_params, model_digest, packed_leaves, read_model_config
 from jora_engine.model.ggml_blocks import Blocks
@@ -116,6 +117,19 @@ def test_a_bad_block_a_wrong_type_and_a_cut_file_are_refused_by_tensor(blocks):
     with pytest.raises(BadInput, match="cannot be read") as error:
         load_params(blocks, config, "bfloat16", precision="as_stored")
     assert f"tensor {last.name}" in error.value.what
+
+
+def test_a_folder_that_has_lost_its_file_says_which_one(blocks):
+    config = read_model_config(blocks)
+    (blocks / GGUF_FILE).rename(blocks / "smollm2-q4.gguf")
+    for look in (lambda: open_tensors(blocks, config), lambda: packed_leaves(blocks, config, "as_stored")):
+        with pytest.raises(BadInput, match=r"neither model\.safetensors nor model\.gguf is there") as error:
+            look()
+        assert "name smollm2-q4.gguf model.gguf" in error.value.do
+    (blocks / "smollm2-q4.gguf").unlink()
+    with pytest.raises(BadInput, match=r"model\.gguf") as error:
+        model_digest(blocks)
+    assert "put the file back" in error.value.do
 
 
 def test_a_file_that_lacks_a_tensor_is_refused_by_its_name(wide_model, bpe, tmp_path):  # noqa: F811

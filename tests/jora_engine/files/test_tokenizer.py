@@ -297,3 +297,18 @@ def test_the_bytes_of_the_ids_make_the_text(kind, request, texts):
         written = b"".join(tokens[i] or b"" for i in ids).decode()
         assert written.removeprefix(dropped) == tokenizer.decode(ids, skip_special_tokens=True)
     assert all(tokens[i] is None for i in tokenizer.eos_ids)
+    assert [tokenizer.spelling(i).written for i in range(len(tokens))] == tokens
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "sentencepiece"])
+def test_a_token_reads_as_text_and_as_the_bytes_that_it_writes(kind, request):
+    tokenizer = Tokenizer.load(
+        request.getfixturevalue("tokenizer_folder" if kind == "byte-level" else "sentencepiece_folder")
+    )
+    face = "\U0001f9ff"  # in no vocabulary, so in parts
+    parts = [tokenizer.spelling(i) for i in tokenizer.encode(face, add_special_tokens=False)]
+    assert b"".join(part.written or b"" for part in parts).strip() == face.encode()
+    assert any(part.text == "\ufffd" != part.written.decode("latin-1") for part in parts)
+    end = tokenizer.spelling(tokenizer.eos_ids[0])
+    assert (end.written, end.text) == (None, tokenizer.backend.id_to_token(tokenizer.eos_ids[0]))
+    assert tokenizer.spelling(10**6) == ("", None)

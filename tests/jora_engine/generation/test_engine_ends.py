@@ -26,7 +26,10 @@ def idle(engine: Engine) -> bool:
 def test_two_hundred_requests_of_every_kind_compile_nothing(model, memory):
     rng = random.Random(5)
     engine = make_engine(model, memory, prefix_bytes=1 << 20)
-    engine.warm(80)
+    steps = []
+    engine.warm(80, lambda *step: steps.append(step))
+    assert [done for done, _, _ in steps] == [0, *range(steps[0][1] + 1)], "from nothing to all, one after the other"
+    assert all(what for _, _, what in steps)
     watch_compiles()
     before = count_compiles()
     requests = [

@@ -12,6 +12,7 @@ from tiny_server import TEXTS, events, listening
 from data.prompting.contract import CitedQuote, load_template, render_output
 from serving.pages import ground
 from serving.schema import ChatRequest, read
+from serving.state import Allowance
 from serving.tenants import Key
 
 FILES = Path(ground.__file__).parent
@@ -171,6 +172,8 @@ def test_feedback_is_kept_with_what_the_server_itself_knows(http, feedback):
         ({"correction": "x" * 4001}, 400),
         ({"passages": ["keys-0"] * 65}, 400),
         ({"origin": "user"}, 400),
+        ({"correction": "At ten."}, 400),  # of an answer that is right
+        ({"verdict": "down", "correction": " At nine. "}, 400),  # what it says is wrong
     ],
 )
 def test_other_feedback_is_refused_and_nothing_is_kept(http, feedback, change, status):
@@ -178,6 +181,63 @@ def test_other_feedback_is_refused_and_nothing_is_kept(http, feedback, change, s
     assert answer.status_code == status, answer.text
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert feedback() == []
+
+
+def test_a_correction_of_a_right_answer_is_refused_by_name(http):
+    error = http.post("/pages/feedback", json={**SAID, "correction": "At ten."}).json()["error"]
+    assert error["param"] == "correction"
+    assert "verdict down" in error["message"]
+
+
+def test_a_caller_can_leave_so_much_in_an_hour_and_others_go_on(served, feedback, monkeypatch):
+    monkeypatch.setattr(served.server, "opinions", Allowance(500, 3600.0))
+    keys = ["a-key-of-somebody-01234", "a-key-of-somebody-56789"]
+    with listening(served.server, keys) as door, httpx.Client(base_url=door.url) as http:
+        codes = {}
+        for key in keys:
+            http.headers["authorization"] = f"Bearer {key}"
+            answers = [http.post("/pages/feedback", json=SAID) for _ in range(5)]
+            codes[key] = [answer.status_code for answer in answers]
+            assert 3500 < int(answers[-1].headers["retry-after"]) <= 3600
+            assert answers[-1].json()["error"]["code"] == "rate_limit_exceeded"
+    assert codes[keys[0]] == codes[keys[1]] == sorted(codes[keys[0]])
+    assert set(codes[keys[0]]) == {200, 429}
+    assert len(feedback()) == 2 * codes[keys[0]].count(200)
+
+
+def test_without_keys_another_name_is_no_other_caller(http, served, feedback, monkeypatch):
+    monkeypatch.setattr(served.server, "opinions", Allowance(1, 3600.0))
+    codes = [
+        http.post("/pages/feedback", json=SAID, headers={"authorization": f"Bearer {name}"}).status_code
+        for name in ("one", "two")
+    ]
+    assert codes == [200, 429]
+    assert len(feedback()) == 1
+
+
+def test_feedback_that_is_full_says_who_can_mend_it(http, feedback, monkeypatch):
+    assert http.post("/pages/feedback", json=SAID).status_code == 200
+    monkeypatch.setattr("tasks.adapters.feedback.MOST_BYTES", 1)
+    answer = http.post("/pages/feedback", json=SAID)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "feedback_full")
+    assert "review it" in answer.json()["error"]["message"]
+    assert len(feedback()) == 1
+
+
+def test_an_allowance_is_free_again_as_time_goes_by(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("serving.state.time.monotonic", lambda: clock.now)
+    allowance = Allowance(10, 60.0)
+    assert allowance.take("a", 99) == 0  # nothing else is there
+    assert allowance.take("a", 1) == 60
+    assert allowance.take("b", 4) == 0
+    clock.now = 130.0
+    assert allowance.take("b", 6) == 0
+    assert allowance.take("b", 4) == 30
+    assert allowance.take("b", 5) == 60
+    clock.now = 160.0
+    assert allowance.take("b", 4) == 0
+    assert allowance.take("a", 10) == 0
 
 
 def test_a_key_with_a_filter_can_neither_open_nor_name_what_it_may_not_see(served, feedback):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 BASE = "the-base"
 
@@ -32,6 +32,7 @@ class StandIn:
         words: what every model says; None for something of its own.
         piece_seconds: between two pieces of a stream; broken_after: pieces after which a stream ends without an end.
         overloaded: every completion is a 429; key: that must be given.
+        raw: by route (`load`, `completions`) the status, media type and body that are answered whatever is asked.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,7 @@ class StandIn:
         self.piece_seconds = 0.0
         self.broken_after: int | None = None
         self.key: str | None = None
+        self.raw: dict[str, tuple[int, str, str]] = {}
         self._loaded_at: dict[str, float] = {}
 
     def restart(self) -> None:
@@ -108,6 +110,8 @@ class StandIn:
         async def load(request: Request):
             body = await request.json()
             self.calls.append(("load", body))
+            if "load" in self.raw:
+                return _raw(*self.raw["load"])
             name, path = body.get("lora_name"), body.get("lora_path")
             if not name or not path:
                 return _error(400, "Both 'lora_name' and 'lora_path' must be provided.")
@@ -139,6 +143,8 @@ class StandIn:
         async def completions(request: Request):
             body = await request.json()
             self.requests.append(body)
+            if "completions" in self.raw:
+                return _raw(*self.raw["completions"])
             if self.overloaded:
                 return _error(429, "Too many requests")
             if body["model"] not in (BASE, *self.adapters):
@@ -186,6 +192,10 @@ class StandIn:
         except (asyncio.CancelledError, GeneratorExit):
             self.closed += 1
             raise
+
+
+def _raw(status: int, kind: str, body: str) -> Response:
+    return Response(body, status, media_type=kind)
 
 
 def _error(status: int, words: str) -> JSONResponse:

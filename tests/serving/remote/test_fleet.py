@@ -1,6 +1,8 @@
 """Adapters on another server: what goes wrong there is said, tried again, and holds nobody up (acceptance test 21)."""
 
+import asyncio
 import logging
+import threading
 import time
 
 import pytest
@@ -9,7 +11,7 @@ from stand_in import BASE
 from jora_engine.generation.requests import Request
 from raft_errors import BadInput
 from serving.domain import NotReady
-from serving.remote.fleet import name_there
+from serving.remote.fleet import Patience, name_there
 
 KEY = "engine-key-0123456789"
 
@@ -84,6 +86,59 @@ def test_a_refused_load_is_said_and_tried_again(loop, there, versions, fault, ev
     there.load_fault = None
     eventually(lambda: ready(loop, key))
     assert state(loop) == {"state": "ready"}
+
+
+NO_COMPLETIONS = [
+    "{",
+    "null",
+    "[" * 100_000,
+    '{"choices": 5}',
+    '{"choices": [5]}',
+    '{"choices": [{"text": 5}]}',
+    '{"choices": [{"text": "", "logprobs": {"token_logprobs": ["x"]}}]}',
+]
+
+
+@pytest.mark.parametrize(
+    ("route", "answer"),
+    [
+        *(("completions", (200, "application/json", body)) for body in NO_COMPLETIONS),
+        (
+            "completions",
+            (200, "application/json", '{"choices": [{"text": "", "logprobs": {"token_logprobs": ["x"]}}]}'),
+        ),
+        ("completions", (200, "text/html", "<html>")),
+        ("load", (500, "text/html", "<html>")),
+        ("load", (503, "application/json", '[{"error": [[]]}]')),
+    ],
+)
+def test_whatever_a_load_is_answered_with_a_start_does_not_wait_for_ever(
+    loop, there, versions, route, answer, eventually
+):
+    there.raw[route] = answer
+    key = register(loop, versions[1])
+    begin = threading.Thread(target=loop.bring, args=([key],), daemon=True)
+    begin.start()
+    begin.join(20)
+    assert not begin.is_alive()
+    with pytest.raises(NotReady, match=r"does not take faq-v1 in: \w"):
+        loop.probe(key)
+    there.repair()
+    eventually(lambda: ready(loop, key))
+
+
+def test_a_start_waits_so_long_and_no_longer(make_loop, there, versions, monkeypatch):
+    monkeypatch.setattr("serving.remote.loop.SAMPLE_SECONDS", 0.1)
+    loop = make_loop(patience=Patience(load=0.1, listed=0.1))
+
+    async def never(*_):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(loop.remote, "load", never)
+    key = register(loop, versions[1])
+    loop.bring([key])
+    with pytest.raises(NotReady, match="is loading faq-v1"):
+        loop.probe(key)
 
 
 @pytest.mark.slow

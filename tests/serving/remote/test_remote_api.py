@@ -157,6 +157,13 @@ def test_faults_of_the_other_server_are_errors_that_clients_understand(http, the
     assert ask(http).json()["model"] == "faq@2", "the others answer"
 
 
+@pytest.mark.parametrize("event", ["{", "null", '{"choices": [5]}', '{"choices": [{"text": 5}]}', '{"usage": 5}'])
+def test_an_answer_that_is_no_completion_is_an_error_that_clients_understand(http, there, event):
+    there.raw["completions"] = (200, "text/event-stream", f"data: {event}\n\ndata: [DONE]\n\n")
+    reply = ask(http)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "not_ready")
+
+
 def test_a_client_that_goes_away_ends_the_answer_there(http, loop, there, eventually):
     there.piece_seconds, there.words = 0.05, "slow " * 50
     with http.stream("POST", "/v1/chat/completions", json={"model": "base", "messages": QUESTION, "stream": True}) as r:

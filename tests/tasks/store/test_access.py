@@ -1,7 +1,11 @@
 """A store is its owner's, or its group's, whatever the umask says; a stranger hears that it is closed."""
 
+import ctypes
+import errno
 import os
 import stat
+from pkgutil import resolve_name
+from types import SimpleNamespace
 
 import pytest
 from other_user import GROUP, STRANGER, as_user, common_folder
@@ -167,6 +171,35 @@ def test_nobody_sees_a_folder_with_other_rights_than_it_will_have(tmp_path, umas
     assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(folder.parent.stat().st_mode) == 0o2770
     assert make_folder(folder) == folder
     assert [p.name for p in (tmp_path / "group").iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("moment", ["os.path.lexists", "tempfile.mkdtemp"])
+def test_a_folder_that_another_makes_meanwhile_is_used_and_never_replaced(tmp_path, monkeypatch, moment):
+    """Replaced, it would be gone under the other's hands while it makes its first file there."""
+    folder, step = tmp_path / "locks", resolve_name(moment)
+
+    def late(*args, **options):
+        if not folder.exists():
+            folder.mkdir()
+            late.inode = folder.stat().st_ino
+        return step(*args, **options)
+
+    monkeypatch.setattr(moment, late)
+    assert make_folder(folder) == folder
+    assert folder.stat().st_ino == late.inode
+    assert [path.name for path in tmp_path.iterdir()] == ["locks"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, None])
+def test_folders_are_made_where_the_kernel_cannot_rename_without_replacing(tmp_path, monkeypatch, number):
+    def refused(*_):
+        ctypes.set_errno(number)
+        return -1
+
+    kernel = SimpleNamespace(renameat2=refused) if number else SimpleNamespace()
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: kernel)
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_what_is_made_where_everybody_makes_things_is_private(tmp_path, umask):
