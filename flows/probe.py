@@ -49,4 +49,5 @@ def probe_base(
         sections={f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()},
         train=finished.get("train"),
         evaluate=finished.get("evaluate"),
+        quote_weight=run.config.ask.quote_weight,
     )

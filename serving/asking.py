@@ -114,12 +114,12 @@ def request_of(
     asking: Asking, asked: Asked, tokenizer: Tokenizer, adapter: PreparedAdapter | None, tenant: str = ""
 ) -> Request:
     """The question for the engine: greedy, as adapters are evaluated."""
-    from data.prompting.copying import QuoteCopier, TokenBytes
+    from data.prompting.copying import TokenBytes
     from jora_engine.generation.requests import Request
 
     prompt = tokenizer.apply_chat_template(asked.messages(), add_generation_prompt=True)
     copied = asking.copy_quotes
     if copied is None:  # a threshold holds for answers that were written as those it was chosen on
         copied = bool((asking.contract.get("citing") or {}).get("copy_quotes"))
-    allowed = QuoteCopier(TokenBytes(tokenizer.token_bytes()), asked.template, asked.texts).allowed if copied else None
+    allowed = asked.copier(TokenBytes(tokenizer.token_bytes())).allowed if copied else None
     return Request(tuple(prompt), asking.max_tokens, adapter=adapter, tenant=tenant, allowed=allowed)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote as url_quote
 
 from data.prompting.contract import template_from_contract
-from data.prompting.copying import QuoteCopier, TokenBytes
+from data.prompting.copying import TokenBytes
 from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.generation.adapter_layout import PreparedAdapter
 from jora_engine.generation.adapter_memory import AdapterMemory
@@ -426,7 +426,7 @@ class Gateway:
         if copied and asked and tokenizer:
             with self._lock:
                 self._vocabulary = self._vocabulary or TokenBytes(tokenizer.token_bytes())
-            allowed = QuoteCopier(self._vocabulary, asked.template, asked.texts).allowed
+            allowed = asked.copier(self._vocabulary).allowed
         return Request(
             tuple(prompt),
             request.new_tokens or min(DEFAULT_TOKENS, room),

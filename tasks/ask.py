@@ -5,7 +5,19 @@ from __future__ import annotations
 from tasks.build.section import Section, setting
 
 
-class AskConfig(Section):
+class QuotingConfig(Section):
+    """What decides which passage is quoted."""
+
+    quote_weight: float = setting(
+        0.0,
+        "Where quotes are copied: how much the search counts, beside the model's own likelihood, in the choice of what "
+        "is quoted, such as 1; kept in the adapter's raft.json. 0 = the model alone chooses",
+        ge=0,
+        le=100,
+    )
+
+
+class AskConfig(QuotingConfig):
     """What is promised of the answers that are given."""
 
     citation_error: float | None = setting(

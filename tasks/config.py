@@ -20,7 +20,7 @@ from raft_errors import BadInput
 from tasks.adapt import AdaptConfig
 from tasks.adapters.feedback import accepted_of
 from tasks.adapters.policy import RetrainConfig
-from tasks.ask import AskConfig
+from tasks.ask import AskConfig, QuotingConfig
 from tasks.build.section import Section, setting
 from tasks.calibrate import CalibrateConfig
 from tasks.chunk import ChunkConfig
@@ -130,6 +130,11 @@ class RunConfig(Section):
     def splits(self) -> SplitsConfig:
         """What decides the sides of the corpus, for the stages that share it with `records`."""
         return SplitsConfig(**{name: getattr(self.records, name) for name in SplitsConfig.model_fields})
+
+    @property
+    def quoting(self) -> QuotingConfig:
+        """What an adapter's contract says of its quotes, for the stage that writes it."""
+        return QuotingConfig(quote_weight=self.ask.quote_weight)
 
     @property
     def store_mode(self) -> int:

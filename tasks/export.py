@@ -27,6 +27,7 @@ STAGE = Stage(
     help="Write the PEFT adapter and the merged model, and check that both agree with the engine.",
     models=("base",),
     models_if_set=("reranker",),
+    shared=("quoting",),
     packages=("jax", "jaxlib", "torch", "transformers", "peft", "safetensors"),
     describing=("adapter/README.md",),
 )

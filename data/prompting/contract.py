@@ -159,6 +159,16 @@ def in_language(template: PromptTemplate, language: str) -> PromptTemplate:
     return _checked_template(f"{template.id}-{language}", sources) if sources else template
 
 
+def with_quote_weight(contract: Mapping[str, Any], weight: float) -> dict[str, Any]:
+    """The contract with how much the search counts in the choice of what is quoted; 0 stands in none."""
+    return {**contract, **({"quote_weight": weight} if weight else {})}
+
+
+def quote_weight_of(contract: Mapping[str, Any]) -> float:
+    """How much the search counts in the choice of what is quoted, where quotes are copied; 0 for not at all."""
+    return float(contract.get("quote_weight", 0.0))
+
+
 def prompt_contract(template: PromptTemplate, *, passages: int, may_refuse: bool) -> dict[str, Any]:
     """The part of `raft.json` that a server needs to prompt an adapter as it was trained; JSON values only.
 

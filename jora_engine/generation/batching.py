@@ -21,11 +21,11 @@ import numpy as np
 from jora_engine.generation import decode as programs
 from jora_engine.generation.adapter_memory import AdapterMemory, unknown_adapter
 from jora_engine.generation.adapter_slots import AdapterSlots
-from jora_engine.generation.decode import STEPS
+from jora_engine.generation.decode import STEPS, Limits
 from jora_engine.generation.loaded import LoadedModel
 from jora_engine.generation.prefix_cache import PrefixCache, chunk_key
 from jora_engine.generation.requests import Completion, Job, Request, TokenScore, check_request
-from jora_engine.generation.row_arrays import barred, row_arrays
+from jora_engine.generation.row_arrays import limits, row_arrays
 from jora_engine.model import kv_cache
 from jora_engine.model.rope_table import by_length
 from raft_errors import BadInput
@@ -77,7 +77,8 @@ class Engine:
         self._forgetting = False
         self._probed: set[str] = set()  # digests of adapters that passed
         self._base_probe: np.ndarray | None = None
-        self._nothing_barred = jnp.zeros((rows, model.config.vocab_size), bool)
+        shape = rows, model.config.vocab_size
+        self._no_limits = Limits(jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32))
         self._angles_by_length = any(kind.rope and by_length(kind.rope) for kind in model.config.kinds)
 
     def submit(
@@ -226,7 +227,7 @@ class Engine:
                     cache = programs.restore(cache, 0, 0, chunk)
             else:
                 layers, adapters = model.layers, self.slots.layers
-                programs.decode(model.params, layers, adapters, cache, *idle, self._nothing_barred, config=model.config)
+                programs.decode(model.params, layers, adapters, cache, *idle, self._no_limits, config=model.config)
         progress(len(steps), len(steps), "done")
 
     def logits(self, prompt: Sequence[int], adapter: str | None = None) -> np.ndarray:
@@ -405,7 +406,7 @@ class Engine:
         for decoded in filter(None, jobs):
             decoded.times.ready = decoded.times.ready or time.time_ns()
         try:
-            banned = barred(jobs, self.model.config.vocab_size)
+            held = limits(jobs, self._no_limits)
         except Exception as error:  # noqa: BLE001  a constraint is the caller's code, and its fault that job's alone
             self._blame(jobs, error)
             return
@@ -416,7 +417,7 @@ class Engine:
             self.slots.layers,
             self._cache,
             *row_arrays(self._rows, model.tokenizer.eos_ids),
-            self._nothing_barred if banned is None else banned,
+            held,
             config=model.config,
         )
         tokens = np.asarray(made.token)

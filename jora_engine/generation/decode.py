@@ -53,6 +53,18 @@ class Rows(NamedTuple):
     scored: jax.Array | np.ndarray
 
 
+class Limits(NamedTuple):
+    """What the first step of a call is held to, `[rows, vocab]`.
+
+    Attributes:
+        barred: bool, tokens that it may not choose.
+        added: float32, to the logits.
+    """
+
+    barred: jax.Array | np.ndarray
+    added: jax.Array | np.ndarray
+
+
 class Steps(NamedTuple):
     """What a call of `decode` made, `[rows, STEPS]`.
 
@@ -162,7 +174,7 @@ def decode(
     rows: Rows,
     sampling: Sampling,
     steps: jax.Array | np.int32,
-    barred: jax.Array | np.ndarray,
+    limits: Limits,
     *,
     config: ModelConfig,
 ) -> tuple[Cache, Steps]:
@@ -171,7 +183,7 @@ def decode(
     Args:
         cache: donated; columns up to each row's position + `STEPS` must lie in it.
         steps: int32, at most `STEPS`.
-        barred: `[rows, vocab]` bool, tokens that the first step may not choose.
+        limits: of the first step; the others choose freely, and the caller takes back what it may not keep.
     """
     start = rows.position  # columns from here on are written after the loop, for all steps at once
     count = start.shape[0]
@@ -181,7 +193,8 @@ def decode(
     def step(carry):
         index, recent, rows, out = carry
         logits, recent = _decode_layers(params, layers, own, cache, recent, rows, start, index, config)
-        logits = jnp.where(barred & (index == 0), NEGATIVE, logits)
+        logits = jnp.where(index == 0, logits + limits.added, logits)
+        logits = jnp.where(limits.barred & (index == 0), NEGATIVE, logits)
         token = pick(logits, sampling, rows.made)
         alive = rows.left > 0
         out = _noted(out, index, logits, token, alive, alive & rows.scored)

@@ -7,7 +7,7 @@ yields depends on its prompt and the seed, not on its neighbours. Knows nothing 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from jora_engine.config.architecture import ModelConfig
 from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.generation.batching import Engine, bucket
 from jora_engine.generation.loaded import LoadedModel, load_model, model_of
-from jora_engine.generation.requests import Completion, Job, Request, check_request
+from jora_engine.generation.requests import Choices, Completion, Job, Request, check_request
 
 ROW_COUNTS = (8, 16, 32, 64, 128)  # with fewer XLA:CPU is slower (below 4) and rounds differently
 
-Constraint = Callable[[int, Sequence[int]], Collection[int] | None]
+Constraint = Callable[[int, Sequence[int]], Choices]
 
 __all__ = ["Completion", "Constraint", "Generator"]
 
@@ -103,8 +103,8 @@ class Generator:
             seed: with the prompt, and its count where the same prompt is given again, decides every draw.
             stop: strings that end a completion.
             ignore_eos: whether the tokenizer's end tokens are ordinary ones.
-            constrain: called with a prompt's number and the ids made so far; the ids that may come next, or None for
-                any. A few tokens are made freely, and taken back from the first that may not stand there.
+            constrain: called with a prompt's number and the ids made so far; what may come next (`requests.Choices`). A
+                few tokens are made freely, and taken back from the first that may not stand there.
             on_done: called with a prompt's number and its completion as each finishes.
             on_text: called with a prompt's number and its text so far, every few tokens; each text begins with the one
                 before it, and the last one is the completion's.

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +17,10 @@ from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.generation.adapter_layout import PreparedAdapter
 from jora_engine.generation.sampling import TOP_LOGPROBS
 from raft_errors import BadInput
+
+Choices = Collection[int] | Mapping[int, float] | None
+"""The ids that may come next, or None for any; in a mapping each with what is added to its logit, finite, before
+temperature and everything else that a request asks for."""
 
 
 class TokenScore(NamedTuple):
@@ -66,8 +70,8 @@ class Request:
         adapter: name of a registered adapter, or one that was prepared under a name which may mean another by now; None
             for the base.
         tenant: whose prompt it is: cached prefixes are never shared between tenants.
-        allowed: called with the ids made so far; the ids that may come next, or None for any. A few tokens are made
-            freely, and taken back from the first that may not stand there.
+        allowed: called with the ids made so far; what may come next. A few tokens are made freely, and taken back from
+            the first that may not stand there, or was chosen without what is added to its logit.
     """
 
     prompt: tuple[int, ...]
@@ -82,7 +86,7 @@ class Request:
     ignore_eos: bool = False
     adapter: str | PreparedAdapter | None = None
     tenant: str = ""
-    allowed: Callable[[Sequence[int]], Collection[int] | None] | None = None
+    allowed: Callable[[Sequence[int]], Choices] | None = None
 
     @functools.cached_property
     def key(self) -> np.ndarray:
@@ -180,7 +184,8 @@ class Job:
     def permitted(self, tokens: list[int]) -> list[int]:
         """The decoded tokens before the first that may not stand where it does; the next round bars it there.
 
-        What was chosen freely and is permitted is what would have been chosen among the permitted.
+        What was chosen freely and is permitted is what would have been chosen among the permitted, unless something is
+        added to their logits: that the next round does, too. The first token was chosen with both.
         """
         if self.request.allowed is None:
             return tokens
@@ -189,7 +194,7 @@ class Job:
             if token < 0:
                 break
             allowed = self.request.allowed(made)
-            if allowed and token not in allowed:
+            if allowed and (token not in allowed or (count and isinstance(allowed, Mapping))):
                 return tokens[:count]
             made.append(token)
         return tokens

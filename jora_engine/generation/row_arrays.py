@@ -5,12 +5,12 @@ A row without a job, or whose prompt is still run, has nothing left to generate;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jora_engine.generation.decode import STEPS, Rows
+from jora_engine.generation.decode import STEPS, Limits, Rows
 from jora_engine.generation.requests import Job
 from jora_engine.generation.sampling import Sampling
 
@@ -51,17 +51,26 @@ def row_arrays(jobs: Sequence[Job | None], eos_ids: Sequence[int]) -> tuple[Rows
     return rows, sampling, np.int32(1 if first else STEPS)
 
 
-def barred(jobs: Sequence[Job | None], vocab: int) -> np.ndarray | None:
-    """`[rows, vocab]` bool, what may not come next; None where anything may."""
-    allowed = [job.request.allowed(job.made) if job and job.request.allowed else None for job in jobs]
-    if not any(allowed):
-        return None
-    out = np.zeros((len(jobs), vocab), bool)
-    for place, ids in enumerate(allowed):
+def limits(jobs: Sequence[Job | None], none: Limits) -> Limits:
+    """What the rows' next tokens are held to.
+
+    Args:
+        none: where nothing is barred, and nothing added; what no row asks for is taken from it.
+    """
+    choices = [job.request.allowed(job.made) if job and job.request.allowed else None for job in jobs]
+    if not any(choices):
+        return none
+    vocab = none.barred.shape[1]
+    barred = np.zeros(none.barred.shape, bool)
+    added = np.zeros(none.added.shape, np.float32) if any(isinstance(c, Mapping) for c in choices) else none.added
+    for place, ids in enumerate(choices):
         if ids:
-            out[place] = True
-            out[place, [i for i in ids if i < vocab]] = False
-    return out
+            known = [i for i in ids if i < vocab]
+            barred[place] = True
+            barred[place, known] = False
+            if isinstance(ids, Mapping):
+                added[place, known] = [ids[i] for i in known]
+    return Limits(barred, added)
 
 
 def position(job: Job) -> int:

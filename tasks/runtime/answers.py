@@ -18,6 +18,7 @@ from data.nouns import ItemCache, Progress, Record
 from data.prompting.contract import PromptTemplate, to_messages
 from data.prompting.copying import QuoteCopier, TokenBytes
 from data.records.figures import passage_texts
+from retrieval.preference import preference
 
 if TYPE_CHECKING:
     from jora_engine.files.tokenizer import Tokenizer
@@ -42,6 +43,8 @@ class Answerer:
         copying: if set, quotes in this template's marks can only be copied from the passages.
         chat: what the base's chat template is given (`Tokenizer.load`).
         precision: how the base is held (`jora_engine.config.recipe.PRECISIONS`).
+        quote_weight: how much the search counts in the choice of what is copied (`ask.quote_weight`).
+        reranked: whether the scores of the passages are a cross-encoder's.
     """
 
     base: Path
@@ -53,6 +56,23 @@ class Answerer:
     copying: PromptTemplate | None = None
     chat: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "bfloat16"
+    quote_weight: float = 0.0
+    reranked: bool = False
+
+    def copier(self, vocabulary: TokenBytes, record: Record) -> QuoteCopier:
+        """What keeps the quotes in the answer to a record word for word."""
+        assert self.copying is not None
+        texts = [text for _, text in passage_texts(record)]
+        return QuoteCopier(vocabulary, self.copying, texts, self.preference(record))
+
+    def preference(self, record: Record) -> list[float]:
+        """How far the search prefers each of the record's passages (`retrieval.preference`); empty where that does not
+        count, or where some passage did not come from it."""
+        rows = record.metadata["passages"] if self.copying and self.quote_weight else []
+        if not all(row.get("mined_by") == "retrieved" and row["rank"] for row in rows):
+            return []
+        ranks, scores = [row["rank"] for row in rows], [row["score"] for row in rows]
+        return preference(ranks, scores, weight=self.quote_weight, reranked=self.reranked)
 
 
 @dataclass
@@ -89,7 +109,11 @@ def answer(
         settings += ["copied-1", who.copying.version]
     if who.precision != "bfloat16":
         settings += ["held", who.precision]
-    keys = [hashlib.sha256(json.dumps([*settings, prompt]).encode()).hexdigest() for prompt in prompts]
+    preferences = [who.preference(record) for record in records]
+    keys = [
+        hashlib.sha256(json.dumps([*settings, prompt, *([own] if own else [])]).encode()).hexdigest()
+        for prompt, own in zip(prompts, preferences, strict=True)
+    ]
     by_key = dict(zip(keys, zip(prompts, records, strict=True), strict=True))
     answers = {key: Answer(*json.loads(raw)) for key, raw in cache.get_many(list(by_key)).items()}
     todo = [key for key in by_key if key not in answers]
@@ -113,7 +137,7 @@ def answer(
         )
         constraint = None
         if who.copying:
-            constraint = copy_constraint(tokenizer, who.copying, [by_key[key][1] for key in todo])
+            constraint = copy_constraint(tokenizer, who, [by_key[key][1] for key in todo])
         begin = time.monotonic()
         generator.generate(
             [by_key[key][0] for key in todo],
@@ -127,8 +151,8 @@ def answer(
     return [answers[key] for key in keys]
 
 
-def copy_constraint(tokenizer: Tokenizer, template: PromptTemplate, records: Sequence[Record]) -> Constraint:
-    """What restricts the quotes in each record's answer to the words of its passages."""
+def copy_constraint(tokenizer: Tokenizer, who: Answerer, records: Sequence[Record]) -> Constraint:
+    """What restricts the quotes in each record's answer to the words of its passages, the preferred ones above all."""
     vocabulary = TokenBytes(tokenizer.token_bytes())
-    copiers = [QuoteCopier(vocabulary, template, [text for _, text in passage_texts(r)]) for r in records]
+    copiers = [who.copier(vocabulary, record) for record in records]
     return lambda number, ids: copiers[number].allowed(ids)

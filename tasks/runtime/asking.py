@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from data.evaluation.citing import citing_score
 from data.evaluation.metrics import check_quotes
-from data.prompting.contract import Passage, PromptTemplate, parse_answer, render, to_messages
+from data.prompting.contract import Passage, PromptTemplate, parse_answer, quote_weight_of, render, to_messages
+from data.prompting.copying import QuoteCopier, TokenBytes
+from retrieval.preference import preference
 
 if TYPE_CHECKING:
     from retrieval.search import Citation, Retriever
@@ -22,6 +24,8 @@ class Asked:
         citations: of the passages shown, which number n is the n-th.
         citing: what was calibrated for the adapter (`data.evaluation.citing.Calibration`), from its contract; empty
             where nothing is promised of its citations.
+        quote_weight: how much the search counts in the choice of what is copied (`ask.quote_weight`).
+        reranked: whether the citations' scores are a cross-encoder's.
     """
 
     question: str
@@ -29,6 +33,8 @@ class Asked:
     template: PromptTemplate
     may_refuse: bool
     citing: Mapping[str, Any] = field(default_factory=dict)
+    quote_weight: float = 0.0
+    reranked: bool = False
 
     @property
     def texts(self) -> list[str]:
@@ -45,6 +51,12 @@ class Asked:
         passages = [Passage(citation.title, citation.text) for citation in self.citations]
         instruction, text = render(self.question, passages, template=self.template, may_refuse=self.may_refuse)
         return to_messages({"instruction": instruction, "input": text})
+
+    def copier(self, vocabulary: TokenBytes) -> QuoteCopier:
+        """What keeps the quotes of an answer word for word, as in the evaluation."""
+        ranks, scores = [c.rank for c in self.citations], [c.score for c in self.citations]
+        preferred = preference(ranks, scores, weight=self.quote_weight, reranked=self.reranked)
+        return QuoteCopier(vocabulary, self.template, self.texts, preferred)
 
     def read(self, text: str) -> dict[str, Any]:
         """A reply: its final answer, whether it refuses, its quotes checked against the passages, the raw text.
@@ -76,4 +88,12 @@ def put(
     """The question with the passages that the search gives it, as many as the contract says or `k`."""
     hits = retriever.search([question], k or contract["passages"], where=where)[0]
     citations = tuple(retriever.cite(hit) for hit in hits)
-    return Asked(question, citations, template, contract["may_refuse"], contract.get("citing") or {})
+    return Asked(
+        question,
+        citations,
+        template,
+        contract["may_refuse"],
+        contract.get("citing") or {},
+        quote_weight=quote_weight_of(contract),
+        reranked=retriever.reranker is not None,
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.nouns import Chunk, Hit, ItemCache, Progress, Record
 from tasks.runtime.answers import Answerer, Clock, answer
-from tasks.runtime.folders import ModelFolder
+from tasks.runtime.folders import ModelFolder, StageFiles, read_json
 
 if TYPE_CHECKING:
     from data.evaluation.advice import SearchTrial
@@ -65,13 +65,16 @@ def make_answerer(
     settings: Mapping[str, Any],
     contract: Mapping[str, Any],
     precision: str | None = None,
+    *,
+    reranked: bool = False,
 ) -> Answerer:
     """A contender that answers as the section `evaluate` says; `settings` are the values of the section.
 
     Args:
         precision: how the base is held; None = as the adapter's was in training.
+        reranked: whether the scores of the passages are a cross-encoder's.
     """
-    from data.prompting.contract import template_from_contract
+    from data.prompting.contract import quote_weight_of, template_from_contract
     from jora_engine.adapters.peft_folder import precision_of
 
     return Answerer(
@@ -84,7 +87,17 @@ def make_answerer(
         copying=template_from_contract(contract) if settings["copy_quotes"] else None,
         chat=base.chat,
         precision=precision or precision_of(adapter),
+        quote_weight=quote_weight_of(contract),
+        reranked=reranked,
     )
+
+
+def contract_of_export(records: StageFiles, export: StageFiles) -> dict[str, Any]:
+    """The prompt contract of the records, with the weight in quoting that the exported adapter is asked with."""
+    from data.prompting.contract import quote_weight_of, with_quote_weight
+
+    serving = read_json(export.path("adapter/raft.json"))
+    return with_quote_weight(read_json(records.path("contract.json")), quote_weight_of(serving["prompt"]))
 
 
 def answer_and_score(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data.nouns import ItemCache, Progress, Record, read_jsonl
+from data.prompting.contract import with_quote_weight
 from raft_errors import BadInput
 from tasks.evaluate import EvaluateConfig
 from tasks.inputs.models import ModelFiles
@@ -40,6 +41,7 @@ def probe_base(
     sections: Mapping[str, Any],
     train: Manifest | None = None,
     evaluate: Manifest | None = None,
+    quote_weight: float = 0.0,
 ) -> tuple[Probe, list[Advice]]:
     """What the base model alone scores on the first `count` test (else validation) records, and what that suggests.
 
@@ -47,6 +49,7 @@ def probe_base(
         settings: which passages the base is shown.
         sections: what is set, `section.field` -> value.
         train, evaluate: of this configuration, where they are finished: the advice then rests on their verdict.
+        quote_weight: as the adapter's contract will have it (`ask.quote_weight`).
     """
     from data.evaluation.advice import advise, probe_from
     from data.evaluation.comparison import summarise
@@ -56,12 +59,15 @@ def probe_base(
     used = [*test, *validation][:count]
     if not used:
         raise BadInput("There is no held-out record to probe with", do="ask more questions, or raise records.test")
-    contract = read_json(records.path("contract.json"))
+    contract = with_quote_weight(read_json(records.path("contract.json")), quote_weight)
     every_mode = open_retriever(retrieval.model_copy(update={"mode": "hybrid"}), index, chunk, models, adapt=adapt)
     retriever, passages = every_mode.in_mode(retrieval.mode), contract["passages"]
     hits = retriever.search([r.metadata["question"] for r in used], depth_for(settings, passages))
     asked = contexts(used, hits, retriever.chunks, contract, settings, seed)
-    who = make_answerer(models["base"], None, models["base"].digest, config.model_dump(), contract)
+    who = make_answerer(
+        *(models["base"], None, models["base"].digest, config.model_dump(), contract),
+        reranked=retriever.reranker is not None,
+    )
     rows, _ = answer_and_score("base", who, asked, contract, cache, progress)
     probe = probe_from(
         summarise(rows, samples=100, seed=seed),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from data.nouns import Record, read_jsonl
+from data.prompting.contract import with_quote_weight
 from raft_errors import BadInput
 from tasks.runtime.exam import answer_and_score, citation_score_of, contexts, depth_for, make_answerer
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
@@ -43,7 +44,7 @@ def build(
     from data.evaluation.citing import calibrate, cites_rightly, least_documents, too_few
 
     assert ask.citation_error is not None
-    contract = read_json(records.path("contract.json"))
+    contract = with_quote_weight(read_json(records.path("contract.json")), ask.quote_weight)
     if contract["citation"] == "unquoted":
         raise BadInput(
             f"ask.citation_error is set, and the template {contract['template']!r} asks for no quotes",
@@ -63,7 +64,10 @@ def build(
         **{"dtype": "bfloat16", "max_new_tokens": MAX_TOKENS},
         **{"batch_size": config.batch_size, "copy_quotes": ask.copy_quotes},
     }
-    adapter = make_answerer(base, train.path("adapter"), f"{base.digest}+{train.digest}", settings, contract)
+    adapter = make_answerer(
+        *(base, train.path("adapter"), f"{base.digest}+{train.digest}", settings, contract),
+        reranked=retriever.reranker is not None,
+    )
     rows, _ = answer_and_score("adapter", adapter, shown, contract, bench.cache, bench.progress)
     limit = calibrate(
         [citation_score_of(record, row) for (_, record), row in zip(shown, rows, strict=True)],

@@ -15,6 +15,7 @@ from tasks.runtime.exam import (
     answer_and_score,
     citation_score_of,
     contexts,
+    contract_of_export,
     depth_for,
     make_answerer,
     retrieval_figures,
@@ -60,7 +61,7 @@ def build(
             expected="at least one question on a document that was held out",
             do="ask more questions (questions.count), or raise records.test",
         )
-    contract = read_json(records.path("contract.json"))
+    contract = contract_of_export(records, export)
     who = contenders(base, export.path("adapter"), train.digest, contract, config.earlier)
     every_mode = open_retriever(
         retrieval.model_copy(update={"mode": "hybrid"}),
@@ -74,7 +75,7 @@ def build(
     depth = depth_for(config.settings, contract["passages"])
     hits = retriever.search([r.metadata["question"] for r in sample], depth)
     questions = contexts(sample, hits, retriever.chunks, contract, config.settings, bench.seed)
-    rows, seconds = _answers(who, questions, contract, config, base, bench)
+    rows, seconds = _answers(who, questions, contract, config, base, bench, retriever.reranker is not None)
     general = _general_skills(who, config, base, bench)
     rows, judge = _with_verdicts(rows, config, base, bench)
     summary = summarise(rows, samples=config.samples, seed=bench.seed)
@@ -130,12 +131,15 @@ def _answers(
     config: EvaluateConfig,
     base: ModelFolder,
     bench: Bench,
+    reranked: bool,
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The scored answers of all contenders, and the mean seconds an answer took, where any was generated now."""
     rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     for one in who:
-        answerer = make_answerer(base, one.adapter, one.digest, config.model_dump(), contract, one.precision)
+        answerer = make_answerer(
+            base, one.adapter, one.digest, config.model_dump(), contract, one.precision, reranked=reranked
+        )
         replies, mean = answer_and_score(one.name, answerer, questions, contract, bench.cache, bench.progress)
         rows += replies
         if mean is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.nouns import Record, read_jsonl
+from data.prompting.contract import with_quote_weight
 from raft_errors import RaftError
 from tasks.runtime.adapted import adapted, choice_of
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
@@ -16,6 +17,7 @@ from tasks.work.bench import Bench, Outcome
 from tasks.work.model_card import README, model_card
 
 if TYPE_CHECKING:
+    from tasks.ask import QuotingConfig
     from tasks.export import ExportConfig
 
 POSITIONS = 48  # of a prompt at which logits are compared
@@ -32,6 +34,7 @@ def build(
     calibrate: StageFiles | None = None,
     *,
     base: ModelFolder,
+    quoting: QuotingConfig,
     reranker: ModelFolder | None = None,
 ) -> Outcome:
     """Writes adapter/ (PEFT and raft.json), merged/ (Hugging Face) and parity.json."""
@@ -41,7 +44,7 @@ def build(
     from jora_engine.files.weights import read_model_config
 
     bench.progress(0, None, "writing adapter and merged model")
-    contract = read_json(records.path("contract.json"))
+    contract = with_quote_weight(read_json(records.path("contract.json")), quoting.quote_weight)
     if calibrate is not None:
         contract["citing"] = read_json(calibrate.path("citing.json"))
     _write_adapter(

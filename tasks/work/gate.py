@@ -53,9 +53,9 @@ def build(
     """
     from data.evaluation.comparison import summarise
     from jora_engine.adapters.peft_folder import precision_of
-    from tasks.runtime.exam import answer_and_score, contexts, depth_for, make_answerer
+    from tasks.runtime.exam import answer_and_score, contexts, contract_of_export, depth_for, make_answerer
 
-    contract = read_json(records.path("contract.json"))
+    contract = contract_of_export(records, export)
     settings = evaluate.ingredients["config"]
     general = read_json(evaluate.path("metrics.json")).get("general") or {}
     notes = [general_check(general, config.rule)]
@@ -89,7 +89,8 @@ def build(
     rows: list[dict[str, Any]] = []
     for name, (adapter, digest) in adapters.items():
         held = precision_of(adapter or export.path("adapter"))  # the base as it would be served with the candidate
-        who = make_answerer(base, adapter, digest, settings, contract, held)
+        reranked = retriever.reranker is not None
+        who = make_answerer(base, adapter, digest, settings, contract, held, reranked=reranked)
         rows += answer_and_score(name, who, questions, contract, bench.cache, bench.progress)[0]
     if promoted_records is not None:
         _mark_corpus(rows, _documents(promoted_records))

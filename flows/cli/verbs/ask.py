@@ -120,12 +120,14 @@ def ask(
 def _contract(run: Run, built: Built) -> dict[str, Any]:
     """How to prompt: as the adapter was trained or, without one, as the records of this configuration would be."""
     from data.nouns import Chunk, read_jsonl
+    from data.prompting.contract import with_quote_weight
     from tasks.store.store import read_json
     from tasks.work.records import contract_of
 
     if "export" in built:
         return read_json(built["export"].path("adapter/raft.json"))["prompt"]
-    return contract_of(run.config.records, read_jsonl(built["chunk"].path("chunks.jsonl"), Chunk))
+    contract = contract_of(run.config.records, read_jsonl(built["chunk"].path("chunks.jsonl"), Chunk))
+    return with_quote_weight(contract, run.config.ask.quote_weight)
 
 
 def _promise(citing: Mapping[str, Any]) -> str:

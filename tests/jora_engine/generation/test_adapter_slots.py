@@ -146,9 +146,8 @@ def test_a_decode_call_does_not_make_the_stack_anew(base_folder):
     model = load_model(base_folder, dtype="bfloat16")
     engine = Engine(model, 8, adapter_rank=8)
     arrays = row_arrays([None] * 8, model.tokenizer.eos_ids)
-    barred = np.zeros((8, model.config.vocab_size), bool)
     program = programs.decode.lower(
-        model.params, model.layers, engine.slots.layers, engine._cache, *arrays, barred, config=model.config
+        model.params, model.layers, engine.slots.layers, engine._cache, *arrays, engine._no_limits, config=model.config
     ).compile()
     assert "while(" in program.as_text()
     assert not re.search(r"= bf16\[\S* bitcast-convert\(", program.as_text())

@@ -42,7 +42,9 @@ def test_two_hundred_requests_of_every_kind_compile_nothing(model, memory):
             stop=tuple(rng.sample(["a", "the", "é", " "], rng.randrange(3))),
             logprobs=rng.choice([None, rng.randrange(21)]),
             ignore_eos=rng.random() < 0.5,
-            allowed=rng.choice([None, None, lambda made: {3, 4, 5 + len(made)}]),
+            allowed=rng.choice(
+                [None, lambda made: {3, 4, 5 + len(made)}, lambda made: {3: -1.0, 4: 0.0, 5 + len(made): 2.5}]
+            ),
         )
         for request in make_requests([None, *memory.names()], 200, seed=4)
     ]

@@ -284,3 +284,85 @@ def test_a_constraint_decides_what_may_come_next(with_tokenizer):
         else:
             assert after == before
     assert {(n, c.token_ids[:k]) for n, c in enumerate(held) for k in range(len(c.token_ids))} <= set(asked)
+
+
+RAISED = {int(i): float(x) for i, x in enumerate(np.random.default_rng(0).normal(0, 2, 400))}
+"""What is added to the logits of nearly all ids; the last few may not come."""
+
+
+@pytest.fixture(scope="module")
+def small(base_folder):
+    return Generator(base_folder, dtype="float32", max_rows=32)
+
+
+def raised_logits(generator, ids, added):
+    """The logits of the ids that may follow, in the mapping's order, with what is added to them."""
+    logits = generator.logits([ids])[0][-1]
+    return np.array([logits[i] + np.float32(value) for i, value in added.items()])
+
+
+@pytest.mark.slow
+def test_what_a_constraint_adds_to_the_logits_decides_at_every_place_where_it_does(small):
+    """Also amid tokens that are made freely, and beside rows that are held to nothing or to less."""
+
+    def constraint(number, made):
+        if number % 3 == 1:
+            return RAISED if len(made) in (0, 3, 4) else None
+        return [*RAISED] if number % 3 == 2 and len(made) == 3 else None
+
+    prompts = [*PROMPTS, *([p[0], *p] for p in PROMPTS)]
+    free = small.generate(prompts, max_new_tokens=7, ignore_eos=True)
+    held = small.generate(prompts, max_new_tokens=7, ignore_eos=True, constrain=constraint)
+    differ = 0
+    for number, (before, after) in enumerate(zip(free, held, strict=True)):
+        made = list(after.token_ids)
+        if number % 3 != 1:
+            assert after == before or number % 3 == 2
+            continue
+        for count in range(7):
+            plain = int(small.logits([[*prompts[number], *made[:count]]])[0][-1].argmax())
+            raised = int(raised_logits(small, [*prompts[number], *made[:count]], RAISED).argmax())
+            assert made[count] == (raised if count in (0, 3, 4) else plain)
+            differ += count in (3, 4) and plain in RAISED and raised != plain
+    assert differ > 1, "what was made freely was permitted, and had to go all the same"
+
+
+@pytest.mark.slow
+def test_adding_nothing_is_allowing(small):
+    def added(number, made):
+        return dict.fromkeys(RAISED, 0.0) if len(made) % 2 else None
+
+    def allowed(number, made):
+        return [*RAISED] if len(made) % 2 else None
+
+    for options in ({}, {"temperature": 0.8, "seed": 3}):
+        both = [small.generate(PROMPTS, max_new_tokens=6, constrain=c, **options) for c in (added, allowed)]
+        assert both[0] == both[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [0, 2])
+def test_draws_follow_the_logits_with_what_is_added(small, place):
+    """At the first token of a decode call, and where tokens that were drawn freely are taken back."""
+    prompt, temperature, count, ids = [5, 6, 7], 1.3, 300, (120, 7, 301)
+    first = small.generate([prompt], max_new_tokens=place, ignore_eos=True)[0].token_ids if place else ()
+    plain = small.logits([[*prompt, *first]])[0][-1]
+    top = float(plain.max()) + 3.0
+    added = dict.fromkeys(range(400), 0.0)
+    added |= {i: top + extra - float(plain[i]) for i, extra in zip(ids, (0.0, 1.0, 2.0), strict=True)}
+
+    def constraint(number, made):
+        return added if len(made) == place else [first[len(made)]] if len(made) < place else None
+
+    done = small.generate(
+        [prompt] * count, max_new_tokens=place + 1, temperature=temperature, ignore_eos=True, constrain=constraint
+    )
+    logits = raised_logits(small, [*prompt, *first], added) / temperature
+    share = np.exp(logits - logits.max())
+    share /= share.sum()
+    want = [share[list(added).index(i)] for i in ids]
+    want = count * np.array([*want, 1 - sum(want)])
+    seen = [sum(c.token_ids[place] == i for c in done) for i in ids]
+    seen = np.array([*seen, count - sum(seen)])
+    assert want.min() > 5
+    assert ((seen - want) ** 2 / want).sum() < 16.3  # chi-square with three degrees of freedom: one in a thousand

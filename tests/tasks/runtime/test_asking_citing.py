@@ -1,8 +1,20 @@
 """An answer whose citation is less sure than its adapter was calibrated for is withheld, for whoever asks."""
 
+import dataclasses
+import json
+import math
+
 import pytest
 
-from data.prompting.contract import CitedQuote, load_template, prompt_contract, render_output
+from data.prompting.contract import (
+    CitedQuote,
+    load_template,
+    prompt_contract,
+    quote_weight_of,
+    render_output,
+    with_quote_weight,
+)
+from data.prompting.copying import TokenBytes
 from retrieval.search import Citation
 from serving.content.citations import Content, finished
 from tasks.runtime.asking import Asked, put
@@ -64,6 +76,8 @@ def test_the_server_gives_the_refusal_and_no_citation():
 class Search:
     """A retriever with two passages."""
 
+    reranker = None
+
     def search(self, queries, k, where=None):
         return [[1, 2][:k] for _ in queries]
 
@@ -75,3 +89,23 @@ def test_the_contract_carries_the_calibration_to_whoever_asks():
     contract = prompt_contract(TEMPLATE, passages=2, may_refuse=True)
     assert put("What?", Search(), TEMPLATE, contract).citing == {}
     assert put("What?", Search(), TEMPLATE, {**contract, "citing": CITING}).citing == CITING
+
+
+def test_the_contract_carries_the_weight_of_the_search_in_what_is_quoted():
+    contract = prompt_contract(TEMPLATE, passages=2, may_refuse=True)
+    vocabulary = TokenBytes([bytes([b]) for b in range(128)])
+    begins = dataclasses.replace(TEMPLATE, begin_quote="<")
+    plain = put("What?", Search(), begins, contract)
+    assert isinstance(plain.copier(vocabulary).allowed([*b"<The "]), list)
+    weighed = put("What?", Search(), begins, with_quote_weight(contract, 2.0))
+    added = weighed.copier(vocabulary).allowed([*b"<The "])
+    assert {chr(i): pytest.approx(math.exp(x)) for i, x in added.items()} == {"m": 1.0, "b": 1 / 4}, "rank 1, rank 2"
+    fewer = dataclasses.replace(weighed, citations=weighed.citations[:1])
+    assert isinstance(fewer.copier(vocabulary).allowed([*b"<The "]), list), "passages that did not fit were left out"
+
+
+def test_a_weight_of_nothing_stands_in_no_contract():
+    contract = prompt_contract(TEMPLATE, passages=2, may_refuse=True)
+    assert with_quote_weight(contract, 0.0) == contract
+    assert quote_weight_of(contract) == 0.0
+    assert quote_weight_of(json.loads(json.dumps(with_quote_weight(contract, 0.5)))) == 0.5
