@@ -116,10 +116,12 @@ def ask_server(server: Announcement, asking: Asking) -> Iterator[Event]:
                 error = _json(response.read()).get("error") or {}
                 raise NotAnswered(str(error.get("message") or f"it answers {response.status}").rstrip("."))
             lines = iter(response.readline, b"")
-            first = next(lines)
-        except (OSError, http.client.HTTPException, StopIteration) as error:
+            first = json.loads(next(lines))
+            if "error" in first:
+                raise NotAnswered(str(first["error"]["message"]).rstrip("."))
+        except (OSError, http.client.HTTPException, StopIteration, ValueError) as error:
             raise NotAnswered("it does not answer") from error
-        yield json.loads(first)
+        yield first
         try:
             for line in lines:
                 event = json.loads(line)

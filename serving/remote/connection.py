@@ -127,7 +127,7 @@ class Remote:
             return None
         base = await self.base()
         lengths = [card.get("max_model_len") for card in await self.cards() if card["id"] == base]
-        return next((length for length in lengths if isinstance(length, int)), None)
+        return next((length for length in lengths if isinstance(length, int) and length > 0), None)
 
     async def load(self, name: str, folder: Path | str, seconds: float) -> None:
         """Has the server take an adapter in."""

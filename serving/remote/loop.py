@@ -381,6 +381,7 @@ class _Reply:
         self.text = ""
         self._job, self._tokenizer = job, tokenizer
         self._counted: int | None = None
+        self._half = ""  # of a character, whose other half is to come
 
     async def read(self, chunks: Any) -> Completion:
         """Takes the chunks of a stream.
@@ -413,11 +414,16 @@ class _Reply:
         """
         try:
             self._count(chunk.usage)
-            choices = [("" + (choice.text or ""), choice.finish_reason) for choice in (chunk.choices or [])[:1]]
+            choices = [(self._half + (choice.text or ""), choice.finish_reason) for choice in (chunk.choices or [])[:1]]
         except UNREADABLE as error:
             raise RemoteFault(NO_COMPLETION, type(error).__name__) from error
-        text, finish = choices[0] if choices else ("", None)
-        self.text += text
+        if not choices:
+            return ""
+        text, finish = choices[0]
+        # servers whose strings are UTF-16 cut a character in two; what never becomes whole is none
+        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        whole = text.removesuffix(self._half) if self._half else text
+        self.text += whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return finish or ""
 
     def completion(self, reason: str) -> Completion:

@@ -117,7 +117,13 @@ def run_command(command: str, export: Path, version: int, timeout_seconds: float
     }
     try:
         process = subprocess.run(
-            _split(command), env=environment, capture_output=True, text=True, timeout=timeout_seconds, check=False
+            _split(command),
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",  # its words are for people, in whatever encoding it has
+            timeout=timeout_seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise RaftError(f"the smoke command took longer than {timeout_seconds / 60:g} minutes: {command}") from error

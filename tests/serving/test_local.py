@@ -13,6 +13,7 @@ from tiny_server import TEXTS
 
 from data.prompting.contract import chat_of
 from serving.asking import Asking
+from serving.errors import ApiError
 from serving.local import ROUTE, Announcement, NotAnswered, announced, ask_server, running_servers
 
 QUESTION = "When are keys rotated?"
@@ -73,6 +74,19 @@ def test_what_it_would_answer_otherwise_it_does_not_answer(served, announcement,
 def test_the_base_alone_needs_no_adapter(announcement, asking):
     events = list(ask_server(announcement, asking.model_copy(update={"adapter": None, "names": ["base"]})))
     assert [event["name"] for event in events if "answer" in event] == ["base"]
+
+
+@pytest.mark.parametrize("error", [ApiError(504, "too slow"), RuntimeError("of the disk")])
+@pytest.mark.parametrize("before", [0, 1])
+def test_an_answer_that_fails_is_no_event_and_no_traceback(announcement, asking, monkeypatch, error, before):
+    def fails(*_, **__):
+        yield from [{"passages": []}] * before
+        raise error
+
+    monkeypatch.setattr("serving.own_question.replies", fails)
+    words = "too slow" if isinstance(error, ApiError) else "The server failed on this request"
+    with pytest.raises(ConnectionError if before else NotAnswered, match=words):
+        list(ask_server(announcement, asking))
 
 
 @pytest.mark.parametrize("key", ["", "Bearer wrong", "Bearer ü"])

@@ -113,7 +113,12 @@ def run_all(configs: Mapping[str, RunConfig], folder: Path, verb: str, jobs: int
         began = time.monotonic()
         with mutex:
             child = subprocess.Popen(
-                command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                command,
+                encoding="utf-8",
+                errors="replace",  # a library's last words, say; a reader that stops would stop the child too
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )
             children.append(child)
         out.print(f"[bold]{name}[/bold] …")

@@ -153,7 +153,9 @@ def _compile(file: Path, flags: tuple[str, ...]) -> None:
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".") as work:
             made = Path(work, file.name)
             command = [compiler, *FLAGS, *flags, "-I", jax.ffi.include_dir(), str(_HERE / SOURCES[0]), "-o", str(made)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=COMPILE_SECONDS, check=False
+            )
             if done.returncode:
                 lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()[-1:]
                 reason = f"{compiler} failed: {(lines or ['no word'])[0][:200]}"

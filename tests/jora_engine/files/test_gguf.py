@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
 import gguf
@@ -309,6 +310,26 @@ def test_damaged_metadata_is_refused_whatever_it_breaks(wide_model, bpe, tmp_pat
             with pytest.raises(BadInput, match=words):
                 read(file, tmp_path / "out")
             assert not (tmp_path / "out").exists(), "nothing is begun"
+
+
+@pytest.mark.slow
+def test_whatever_the_metadata_says_the_file_is_converted_or_refused(wide_model, bpe, tmp_path):
+    file = write_gguf(wide_model(), tmp_path / "m.gguf", bpe)
+    whole, dice, refused = file.read_bytes(), random.Random(11), 0
+    values = [0, 1, 3, 2**31 - 1, 2**32 - 1, 0x7FC00000]  # the last is NaN as a number with a point
+    keys = [b"context_length", b"embedding_length", b"block_count", b"feed_forward_length", b"head_count", b"eps"]
+    keys += [b"head_count_kv", b"key_length", b"freq_base", b"dimension_count", b"eos_token_id", b"padding_token_id"]
+    places = [whole.index(key) + len(key) + 4 for key in keys]
+    for number in range(240):
+        bad = bytearray(whole)
+        at = places[number % len(places)] if number < 120 else dice.randrange(24, whole.index(b"blk.0."))
+        bad[at : at + 4] = dice.choice(values).to_bytes(4, "little")
+        file.write_bytes(bad)
+        try:
+            convert(file, tmp_path / "out")
+        except BadInput:
+            refused += 1
+    assert refused > 60
 
 
 @pytest.mark.slow

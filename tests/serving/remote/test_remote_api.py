@@ -164,6 +164,22 @@ def test_an_answer_that_is_no_completion_is_an_error_that_clients_understand(htt
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "not_ready")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_character_that_the_other_server_cuts_in_two_is_whole_here(http, there, stream):
+    pieces = [r"so \ud83d", r"\ude00 and \ude00", r" \ud83d"]
+    lines = [f'data: {{"choices": [{{"index": 0, "text": "{piece}", "finish_reason": null}}]}}' for piece in pieces]
+    lines += ['data: {"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}', "data: [DONE]", ""]
+    there.raw["completions"] = (200, "text/event-stream", "\n\n".join(lines))
+    reply = ask(http, "base", stream=stream)
+    assert reply.status_code == 200
+    if stream:
+        deltas = [event["choices"][0]["delta"] for event in events(reply.text) if event != "[DONE]"]
+        text = "".join(delta.get("content") or "" for delta in deltas)
+    else:
+        text = reply.json()["choices"][0]["message"]["content"]
+    assert text.rstrip("\ufffd") == "so \U0001f600 and \ufffd "
+
+
 def test_a_client_that_goes_away_ends_the_answer_there(http, loop, there, eventually):
     there.piece_seconds, there.words = 0.05, "slow " * 50
     with http.stream("POST", "/v1/chat/completions", json={"model": "base", "messages": QUESTION, "stream": True}) as r:

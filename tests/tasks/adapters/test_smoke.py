@@ -30,6 +30,12 @@ def test_a_failing_command_is_an_error_that_says_why(tmp_path, command, words):
         run_command(command, tmp_path, 7, 1.0 if "sleep" in command else 60)
 
 
+def test_a_failing_command_may_speak_in_any_encoding(tmp_path):
+    with pytest.raises(RaftError, match="ended with 3: gr\ufffdn"):
+        run_command(r"sh -c 'printf gr\\374n; exit 3'", tmp_path, 7, 60)
+    run_command(r"sh -c 'printf gr\\374n'", tmp_path, 7, 60)
+
+
 def test_a_command_that_could_not_be_started_is_found_before_a_night(tmp_path, monkeypatch):
     script = tmp_path / "own.sh"
     script.write_text("#!/bin/sh\ntrue\n")
