@@ -30,7 +30,10 @@ def replies(
     cache: ItemCache,
     ask: Callable[[dict[str, Any]], list[dict[str, str]]],
 ) -> list[dict[str, str]]:
-    """The base's greedy reply to each prompt: its text, and the reason of its end (`stop`, `length`).
+    """The base's reply to each prompt: its text, and the reason of its end (`stop`, `length`).
+
+    A reply is drawn at temperature 1: to learn from such is to stay where the base is, on average, where its likeliest
+    replies would make it surer than it was.
 
     Args:
         dtype, precision: how the base is computed and held.
@@ -68,14 +71,14 @@ def run(job: dict[str, Any]) -> list[dict[str, str]]:
         ]
         done += [
             {"text": one.text, "end": one.finish_reason}
-            for one in generator.generate(chats, max_new_tokens=MAX_NEW_TOKENS)
+            for one in generator.generate(chats, max_new_tokens=MAX_NEW_TOKENS, temperature=1.0)
         ]
         _say({"event": "answered", "done": len(done), "total": len(job["prompts"])})
     return done
 
 
 def _key(*parts: str) -> str:
-    return hashlib.sha256(json.dumps(["rehearsal-1", MAX_NEW_TOKENS, *parts]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(["rehearsal-2", MAX_NEW_TOKENS, *parts]).encode()).hexdigest()
 
 
 def _say(event: dict[str, Any]) -> None:

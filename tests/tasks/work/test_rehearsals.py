@@ -132,7 +132,7 @@ def test_the_base_answers_in_a_process_of_its_own(base, tmp_path):
         generator.tokenizer.apply_chat_template([{"role": "user", "content": one}], add_generation_prompt=True)
         for one in job["prompts"]
     ]
-    own = generator.generate(prompts, max_new_tokens=96)
+    own = generator.generate(prompts, max_new_tokens=96, temperature=1.0)
     assert json.loads(out.read_text()) == [{"text": one.text, "end": one.finish_reason} for one in own]
     assert shown == [{"event": "answered", "done": 2, "total": 2}]
 
