@@ -9,7 +9,8 @@ Imports the questions, mines distractors, composes records, trains an adapter an
 of one part over the passages that the retriever finds, with the pipeline's own code. Parts stand in
 `literature/parts.py`: what trains is the same whichever part is asked. Each arm (`--arm`, `literature/arms.py`) leaves
 a row in --rows: JSON with protocol, seed, commit and figures. Everything else is kept in the work folder: a killed run
-goes on, and a run with other settings makes only what they change. `--vary epochs=2` tries a change of the protocol.
+goes on, and a run with other settings makes only what they change. `--vary epochs=2` tries a change of the protocol;
+`--quote-weights` asks the one adapter under several weights of the search in what is copied (`ask.quote_weight`).
 The last line with --json is one object: set -> base, adapter, difference, ci95 and the rest. --quick only shows that it
 runs: a random base of two layers, word search, a few questions, work folder and rows of its own. Exits 1 where a goal
 is missed (not with --quick): on SQuAD 25 points of F1 with an interval above zero, citation precision 0.9, quotes
@@ -35,6 +36,7 @@ from literature.corpora import read, read_corpus
 from literature.figures import figures_of, headline, looked_up, over_majority, refusal_figures, search_figures
 from literature.parts import Part, documents_of, parts_of, unit_of
 from literature.protocols import BASE, PROTOCOLS, RIVAL_FIELDS, Protocol, draw, varied
+from literature.quoting import WEIGHTS, weight_figures, weight_table
 from literature.rows import Place, commit_of, refuse_second, table
 from literature.training import say, train, train_closed
 from miniature import write_base
@@ -44,6 +46,7 @@ from data.evaluation.scoring import score_row
 from data.nouns import Chunk, Document, Record, write_jsonl
 from data.prompting.contract import PromptTemplate, load_template
 from data.questions.importing import import_questions
+from data.records.candidates import ShownPassage
 from data.records.compose import RecordOptions, RecordSet, compose_records, measured_p
 from data.records.splits import FrozenSplits, SplitOptions, split_by_document
 from data.reports.report import write_report
@@ -104,11 +107,16 @@ def main() -> int:
         for name, protocol in protocols.items():
             protocol = dataclasses.replace(protocol, **QUICK) if args.quick else protocol
             figures[name], rows = run(
-                name, protocol, args.rival, args.data, work / name, resolve(str(base)), part=args.part, arms=arms
+                *(name, protocol, args.rival, args.data, work / name, resolve(str(base))),
+                part=args.part,
+                arms=arms,
+                quote_weights=args.quote_weights or (),
             )
             for arm, row in rows.items():
                 place.write({**row, "commit": commit, "changed_since": changed}, name, arm, protocol)
             print(f"{name}: " + json.dumps(figures[name]), flush=True)
+            if weighed := figures[name].get("quote_weights"):
+                print(weight_table(weighed), flush=True)
         print(table(list(place.read(args.part)), names, args.part))
     missed = [line for name, found in figures.items() for line in goals_missed(name, found)]
     print(f"goals missed: {'; '.join(missed) or 'none'}")
@@ -130,6 +138,14 @@ def arguments(here: Path) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with the figures")
     parser.add_argument("--vary", action="append", default=[], metavar="FIELD=VALUE", help="change the protocol")
     parser.add_argument("--rival", action="append", default=[], metavar="FIELD=VALUE", help="a second adapter's change")
+    parser.add_argument(
+        "--quote-weights",
+        type=weights_of,
+        nargs="?",
+        const=WEIGHTS,
+        metavar="W,W,...",
+        help=f"quotes copied under each of these; without values {','.join(f'{w:g}' for w in WEIGHTS)}",
+    )
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAFT_SHARED_DATA", default_data)))
     parser.add_argument("--base", default=BASE, help="Hub id or folder; with --quick a random one of two layers")
     parser.add_argument("--work", type=Path, default=here / ".raft" / "benchmarks" / "literature")
@@ -139,8 +155,8 @@ def arguments(here: Path) -> argparse.Namespace:
         return args
     if (args.part == "test") != args.final:
         parser.error("the test part is asked with --part test --final: choices are made on --part development")
-    if args.final and (args.quick or args.rival or str(args.base) != BASE):
-        parser.error("--final takes the protocol's own base, and neither --quick nor --rival")
+    if args.final and (args.quick or args.rival or args.quote_weights or str(args.base) != BASE):
+        parser.error("--final takes the protocol's own base, and neither --quick nor --rival nor --quote-weights")
     if not args.data.is_dir():
         parser.error("shared data not found: set RAFT_SHARED_DATA or place it at ../shared/data")
     if unfit := [rival for rival in args.rival if rival.partition("=")[0] not in RIVAL_FIELDS]:
@@ -148,6 +164,14 @@ def arguments(here: Path) -> argparse.Namespace:
     if unfit := [change for change in args.vary if change.partition("=")[0] == "base"]:
         parser.error(f"--vary {unfit[0]}: the base model is given with --base")
     return args
+
+
+def weights_of(text: str) -> tuple[float, ...]:
+    """`0,0.5,1` as numbers."""
+    weights = tuple(float(part) for part in text.split(","))
+    if not all(0 <= weight <= 100 for weight in weights):
+        raise ValueError(text)
+    return weights
 
 
 def goals_missed(name: str, found: Mapping[str, Any]) -> list[str]:
@@ -174,9 +198,10 @@ def run(
     *,
     part: Part = "development",
     arms: Sequence[str] = ALWAYS,
+    quote_weights: Sequence[float] = (),
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Figures of one part of a set, and the row of each arm; `rivals` are changes of the protocol, each for a further
-    adapter."""
+    adapter, and under each of `quote_weights` the adapter's own quotes are copied."""
     begin = time.monotonic()
     work.mkdir(parents=True, exist_ok=True)
     cache = SqliteCache(work / "items.sqlite")
@@ -198,14 +223,28 @@ def run(
     wordings = {" ".join(str(row["question"]).split()) for row in rows["test"]}
     test = [r for r in records.test if " ".join(r.metadata["question"].split()) in wordings][: protocol.test]
     rankings = retriever.search([r.metadata["question"] for r in test], 2 * protocol.passages)
-    retrieved = [[retriever.chunks[hit.chunk_id] for hit in ranking] for ranking in rankings]
+    retrieved = [
+        [ShownPassage(retriever.chunks[h.chunk_id], "distractor", "retrieved", h.rank, h.score) for h in ranking]
+        for ranking in rankings
+    ]
     may_refuse = bool(records.report["may_refuse"])
 
-    def scored(who: str, prompts: Sequence[Record], label: str, setting: str, form: PromptTemplate) -> list[Any]:
+    def scored(
+        who: str,
+        prompts: Sequence[Record],
+        label: str,
+        setting: str,
+        form: PromptTemplate,
+        *,
+        copied: bool = protocol.copy_quotes,
+        weight: float = protocol.quote_weight,
+    ) -> list[Any]:
         folder = readers[who]
         key = base.digest if folder is None else f"{base.digest}+{folder.parent.parent.name}"
-        copying = form if protocol.copy_quotes else None
-        answerer = Answerer(base.folder, folder, key, "bfloat16", protocol.max_new_tokens, 32, copying)
+        copying = form if copied else None
+        answerer = Answerer(
+            *(base.folder, folder, key, "bfloat16", protocol.max_new_tokens, 32, copying), quote_weight=weight
+        )
         answers = answer(answerer, prompts, cache, lambda done, total, what: say(f"{what}: {done} of {total}"), who)
         results = []
         for record, given in zip(prompts, answers, strict=True):
@@ -236,6 +275,11 @@ def run(
     printed = headline(summary, shown, training) | {"protocol": dataclasses.asdict(protocol), "part": part}
     own = by_reader["raft"]
     printed["adapter_quotes_looked_up"] = looked_up(own)
+    if quote_weights:
+        weighed = {
+            w: scored("raft", shown, "adapter", "retrieved", template, copied=True, weight=w) for w in quote_weights
+        }
+        printed["quote_weights"] = weight_figures(weighed, protocol.seed)
     if any(row["metrics"].get("accuracy") is not None for row in own):
         printed["adapter_over_majority"] = over_majority(own, protocol.seed)
     halves = refusal_questions(test, [hits[: protocol.passages] for hits in retrieved], protocol.refusal, protocol.seed)
@@ -278,10 +322,10 @@ def run(
     return printed, results
 
 
-def others(record: Record, retrieved: Sequence[Chunk], protocol: Protocol) -> list[Chunk]:
+def others(record: Record, retrieved: Sequence[ShownPassage], protocol: Protocol) -> list[ShownPassage]:
     """The passages that would be shown if the corpus did not hold the oracle."""
     oracles = set(record.metadata["oracle_ids"])
-    return [chunk for chunk in retrieved if chunk.id not in oracles][: protocol.passages]
+    return [shown for shown in retrieved if shown.chunk.id not in oracles][: protocol.passages]
 
 
 def compose(

@@ -13,7 +13,7 @@ class QuotingConfig(Section):
         "Where quotes are copied: how much the search counts, beside the model's own likelihood, in the choice of what "
         "is quoted, such as 1; kept in the adapter's raft.json. 0 = the model alone chooses",
         ge=0,
-        le=100,
+        le=100,  # HEAVIEST_QUOTE of `data.prompting.contract`, which takes longer to import
     )
 
 

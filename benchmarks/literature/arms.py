@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data.evaluation.conditions import with_passages
-from data.nouns import Chunk, Record, digest
+from data.nouns import Record, digest
 from data.prompting.contract import PromptTemplate, load_template, render, render_output
+from data.records.candidates import ShownPassage
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,23 @@ def closed_records(records: Sequence[Record], count_tokens: Callable[[str], int]
     return list(closed.values())
 
 
-def shown_to(arm: Arm, record: Record, hits: Sequence[Chunk], may_refuse: bool, template: PromptTemplate) -> Record:
+def shown_to(
+    arm: Arm, record: Record, hits: Sequence[ShownPassage], may_refuse: bool, template: PromptTemplate
+) -> Record:
     """The question as an arm is asked it; a LoRA without documents is asked as it was trained, without a refusal."""
     shown = hits if arm.passages else ()
     allowed = may_refuse and arm.adapter != "dsf"
     return with_passages(record, shown, may_refuse=allowed, template=template_of(arm, template))
 
 
-def refusal_questions(records: Sequence[Record], hits: Sequence[Sequence[Chunk]], count: int, seed: int) -> list[int]:
+def refusal_questions(
+    records: Sequence[Record], hits: Sequence[Sequence[ShownPassage]], count: int, seed: int
+) -> list[int]:
     """Places of the questions whose oracle was retrieved, by hash: the first half loses it. At most 2 x `count`."""
     with_oracle = [
         place
-        for place, (record, chunks) in enumerate(zip(records, hits, strict=True))
-        if {chunk.id for chunk in chunks} & set(record.metadata["oracle_ids"])
+        for place, (record, passages) in enumerate(zip(records, hits, strict=True))
+        if {shown.chunk.id for shown in passages} & set(record.metadata["oracle_ids"])
     ]
     with_oracle.sort(key=lambda place: digest("refusal", str(seed), records[place].metadata["question_id"]))
     return with_oracle[: 2 * min(count, len(with_oracle) // 2)]

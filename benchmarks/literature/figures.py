@@ -22,7 +22,7 @@ def figures_of(
         valued = [row for row in rows if row["metrics"].get(metric) is not None]
         if valued:
             values = [row["metrics"][metric] for row in valued]
-            figures[metric] = _interval(bootstrap_mean(values, groups=_groups(valued), seed=seed))
+            figures[metric] = interval_of(bootstrap_mean(values, groups=resampled(valued), seed=seed))
     pairs = [
         (theirs, own)
         for theirs, own in zip(reference, rows, strict=True)
@@ -30,8 +30,8 @@ def figures_of(
     ]
     if pairs:
         before, after = ([row["metrics"]["f1"] for row in side] for side in zip(*pairs, strict=True))
-        interval = paired_bootstrap(before, after, groups=_groups([own for _, own in pairs]), seed=seed)
-        figures["f1_over_rag"] = _interval(interval)
+        interval = paired_bootstrap(before, after, groups=resampled([own for _, own in pairs]), seed=seed)
+        figures["f1_over_rag"] = interval_of(interval)
     return figures
 
 
@@ -42,20 +42,22 @@ def refusal_figures(
     figures = {}
     if without:
         values = [float(row["refused"]) for row in without]
-        figures["refusal_recall"] = _interval(bootstrap_mean(values, groups=_groups(without), seed=seed))
+        figures["refusal_recall"] = interval_of(bootstrap_mean(values, groups=resampled(without), seed=seed))
     refused = [(1.0, row) for row in without if row["refused"]] + [(0.0, row) for row in intact if row["refused"]]
     if refused:
         values, rows = [value for value, _ in refused], [row for _, row in refused]
-        figures["refusal_precision"] = _interval(bootstrap_mean(values, groups=_groups(rows), seed=seed))
+        figures["refusal_precision"] = interval_of(bootstrap_mean(values, groups=resampled(rows), seed=seed))
     return figures
 
 
-def _groups(rows: Sequence[Mapping[str, Any]]) -> list[str] | None:
+def resampled(rows: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """The documents or articles that are resampled whole; None where they are too few, and single questions are."""
     groups = [row["group"] for row in rows]
     return groups if len(set(groups)) >= LEAST_GROUPS else None
 
 
-def _interval(interval: Interval) -> dict[str, Any]:
+def interval_of(interval: Interval) -> dict[str, Any]:
+    """An interval as it stands in rows."""
     return {
         "value": round(interval.value, 4),
         "low": round(interval.low, 4),

@@ -34,6 +34,7 @@ class Protocol:
         order: of the passages in a training record (`RecordOptions.order`).
         trainer: `jora`, or `peft` for transformers + PEFT (`peft_reference.py`).
         copy_quotes: base and adapter can only quote words of a passage (`data.prompting.copying`).
+        quote_weight: of the search in the choice of what is copied, by rank (`ask.quote_weight`).
         chunk_tokens: documents are cut to chunks of so many tokens of the embedder; None = each is one passage.
         shuffled: train on the outputs of other records: a regression planted to see whether it is called one.
         base: the model that is adapted; a folder goes by its name.
@@ -58,6 +59,7 @@ class Protocol:
     template: str = "numbered"
     max_new_tokens: int = 128
     copy_quotes: bool = False
+    quote_weight: float = 0.0
     mode: str = "hybrid"
     chunk_tokens: int | None = None
     refusal: int = 150
@@ -69,6 +71,8 @@ class Protocol:
     def digest_for(self, name: str, arm: str) -> str:
         """What tells this protocol from others for one arm of a set; the same for every seed."""
         fields = dataclasses.asdict(self) | {"seed": None, "refusal": None}
+        if not self.quote_weight:  # as in rows that are older than the field
+            del fields["quote_weight"]
         return digest(json.dumps([name, arm, parts.VERSION, fields], sort_keys=True))
 
 

@@ -25,6 +25,7 @@ from raft_errors import BadInput
 BUILT_IN = Path(__file__).parent / "templates" / "raft"
 FILES = ("instruction.jinja", "input.jinja", "output.jinja", "contract.json")
 CITATIONS = ("before", "after", "none", "unquoted")  # where a quote's passage number stands, if quotes are asked for
+HEAVIEST_QUOTE = 100  # weight of the search in the choice of what is quoted
 FIELDS = ("begin_quote", "end_quote", "answer_marker", "refusal", "citation")
 
 # Sandboxed, because templates also arrive inside adapters from other people.
@@ -165,8 +166,19 @@ def with_quote_weight(contract: Mapping[str, Any], weight: float) -> dict[str, A
 
 
 def quote_weight_of(contract: Mapping[str, Any]) -> float:
-    """How much the search counts in the choice of what is quoted, where quotes are copied; 0 for not at all."""
-    return float(contract.get("quote_weight", 0.0))
+    """How much the search counts in the choice of what is quoted, where quotes are copied; 0 for not at all.
+
+    Raises:
+        BadInput: an adapter of somebody else holds another value than a weight.
+    """
+    weight = contract.get("quote_weight", 0.0)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= HEAVIEST_QUOTE:
+        raise BadInput(
+            f"prompt contract: quote_weight is {weight!r}",
+            expected=f"a number from 0 to {HEAVIEST_QUOTE}",
+            do="take raft.json from the original adapter",
+        )
+    return float(weight)
 
 
 def prompt_contract(template: PromptTemplate, *, passages: int, may_refuse: bool) -> dict[str, Any]:

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))  # last: it holds a `serving.py`
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows"))
 import tiny
 from literature.arms import ARMS, closed_records, refusal_questions, shown_to
 from literature.corpora import read, read_corpus
 from literature.figures import figures_of, refusal_figures
-from literature.parts import DEVELOPMENT_UNITS, TEST_UNITS, documents_of, parts_of, unit_of
+from literature.parts import DEVELOPMENT_UNITS, TEST_UNITS, VERSION, documents_of, parts_of, unit_of
 from literature.protocols import PROTOCOLS, draw, varied
+from literature.quoting import weight_figures, weight_table
 from literature.rows import Place, commit_of, refuse_second, table
 
 from data.nouns import Chunk, Document, Record, digest, text_sha256
 from data.prompting.contract import load_template, render
+from data.records.candidates import ShownPassage
 from data.records.split_sides import unit_draw
 from retrieval.search import Retriever
 
@@ -153,6 +155,10 @@ def chunk(name):
     return Chunk(name, f"d-{name}", 0, f"text of {name}", 0, 4, 0, "", f"{name}.md", name)
 
 
+def retrieved(name, rank=1):
+    return ShownPassage(chunk(name), "distractor", "retrieved", rank, 0.5)
+
+
 def record(number, oracle):
     meta = {
         **{"record_id": f"r{number}", "question_id": f"q{number}", "question": f"Question {number}?", "documents": ""},
@@ -164,16 +170,20 @@ def record(number, oracle):
 
 def test_arms_differ_in_who_answers_and_what_is_shown():
     template, one = load_template("numbered"), record(1, "a")
-    shown = {key: shown_to(arm, one, [chunk("a"), chunk("b")], True, template) for key, arm in ARMS.items()}
+    shown = {key: shown_to(arm, one, [retrieved("a"), retrieved("b", 2)], True, template) for key, arm in ARMS.items()}
     assert [len(shown[key].metadata["passages"]) for key in ARMS] == [0, 2, 0, 2, 2]
     assert shown["rag"].instruction == shown["raft"].instruction
+    assert [(row["rank"], row["role"]) for row in shown["raft"].metadata["passages"]] == [
+        (1, "oracle"),
+        (2, "distractor"),
+    ]
     direct = render("Question 1?", [], template=load_template("direct"), may_refuse=False)
     assert (shown["dsf"].instruction, shown["dsf"].input) == direct
 
 
 def test_refusal_is_measured_where_the_oracle_was_there_to_be_taken():
     records = [record(n, "a" if n % 3 else "z") for n in range(9)]  # z is never retrieved
-    hits = [[chunk("a"), chunk("b")]] * 9
+    hits = [[retrieved("a"), retrieved("b", 2)]] * 9
     places = refusal_questions(records, hits, 150, seed=0)
     assert len(places) == len(set(places)) == 6
     assert all(n % 3 for n in places)
@@ -274,6 +284,7 @@ def test_rows_name_their_commit_and_whether_the_code_was_changed_since(tmp_path)
         (["--part", "test"], "choices are made on --part development"),
         (["--final"], "choices are made on --part development"),
         (["--part", "test", "--final", "--quick"], "neither --quick nor --rival"),
+        (["--part", "test", "--final", "--quote-weights"], "nor --quote-weights"),
         (["--vary", "base=other"], "given with --base"),
     ],
 )
@@ -284,6 +295,41 @@ def test_the_test_part_cannot_be_asked_in_passing(options, words, tmp_path, monk
     with pytest.raises(SystemExit):
         raft_literature.main()
     assert words in capsys.readouterr().err
+
+
+def test_weights_are_compared_by_the_same_questions():
+    def rows(precisions):
+        metrics = [{"f1": 0.5, "citation_precision": precision} for precision in precisions]
+        return [{"metrics": own, "group": f"g{n}"} for n, own in enumerate(metrics)]
+
+    figures = weight_figures({0.0: rows([0.0, 1.0, None, 0.0]), 0.5: rows([1.0, 1.0, 1.0, None])}, seed=0)
+    assert figures["0"]["citation_precision"]["value"] == pytest.approx(1 / 3, abs=1e-4)
+    assert figures["0.5"]["citation_precision"]["value"] == 1.0
+    change = figures["0.5"]["precision_change"]
+    assert (change["value"], change["n"]) == (0.5, 2), "where both quote"
+    assert figures["0"]["precision_change"]["value"] == figures["0.5"]["f1_change"]["value"] == 0.0
+    lines = weight_table(figures).splitlines()
+    assert lines[3].startswith("| 0.5 | 1.000 [1.000, 1.000] | +0.500 [")
+    nothing = weight_figures({0.0: rows([None]), 1.0: rows([None])}, seed=0)
+    assert weight_table(nothing).splitlines()[3].startswith("| 1 | – | – | 0.500 ")
+
+
+def test_rows_that_are_older_than_the_weight_are_of_the_protocol_without_it():
+    protocol = PROTOCOLS["squad"]
+    fields = {f: v for f, v in dataclasses.asdict(protocol).items() if f != "quote_weight"}
+    older = digest(json.dumps(["squad", "raft", VERSION, fields | {"seed": None, "refusal": None}], sort_keys=True))
+    assert protocol.digest_for("squad", "raft") == older
+    assert varied(protocol, ["quote_weight=0.5"]).digest_for("squad", "raft") != older
+
+
+@pytest.mark.parametrize("words", ["0,x", "-1", "1,101"])
+def test_weights_are_numbers(words, tmp_path, monkeypatch, capsys):
+    import raft_literature
+
+    monkeypatch.setattr(sys, "argv", ["x", "--data", str(tmp_path), "--quote-weights", words])
+    with pytest.raises(SystemExit):
+        raft_literature.main()
+    assert "--quote-weights" in capsys.readouterr().err
 
 
 def test_show_runs_nothing_and_needs_no_data(tmp_path, monkeypatch, capsys):

@@ -27,7 +27,7 @@ def citing(project, monkeypatch):
         return [Answer(render_output("a mill", quote, template=template), "stop") for quote in quotes]
 
     monkeypatch.setattr(exam, "answer", answer)
-    project.values["ask"] = {"citation_error": 0.75}
+    project.values["ask"] = {"citation_error": 0.75, "quote_weight": 2.0}
     project.values["records"] = {**SMALL["records"], "validation": 0.25}
     project.write()
     return project
@@ -45,6 +45,7 @@ def test_the_threshold_is_calibrated_kept_in_the_contract_and_held_when_asked(ci
     assert chosen["documents"] >= 1
     contract = json.loads((Path(reply["export"]["folder"]) / "adapter" / "raft.json").read_text())
     assert contract["prompt"]["citing"] == chosen
+    assert contract["prompt"]["quote_weight"] == 2.0
     assert "calibrate" in contract["lineage"]
     report = Path(reply["evaluate"]["folder"])
     measured = json.loads((report / "metrics.json").read_text())["citing"]["measured"]
@@ -61,6 +62,11 @@ def test_the_threshold_is_calibrated_kept_in_the_contract_and_held_when_asked(ci
     assert citing.json("run", "--no-prefect")["ran"] == []
     planned = {row["stage"]: row["state"] for row in citing.json("plan", "--set", "ask.citation_error=0.8")["stages"]}
     assert (planned["train"], planned["calibrate"], planned["export"]) == ("cached", "run", "maybe")
+    planned = {row["stage"]: row for row in citing.json("plan", "--set", "ask.quote_weight=1")["stages"]}
+    assert [planned[name]["state"] for name in ("train", "calibrate", "export", "evaluate")] == [
+        *("cached", "run", "run", "maybe")
+    ]
+    assert "quote_weight: 2.0 → 1.0" in planned["export"]["why"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from data.prompting.contract import (
     with_quote_weight,
 )
 from data.prompting.copying import TokenBytes
+from raft_errors import BadInput
 from retrieval.search import Citation
 from serving.content.citations import Content, finished
 from tasks.runtime.asking import Asked, put
@@ -109,3 +110,10 @@ def test_a_weight_of_nothing_stands_in_no_contract():
     assert with_quote_weight(contract, 0.0) == contract
     assert quote_weight_of(contract) == 0.0
     assert quote_weight_of(json.loads(json.dumps(with_quote_weight(contract, 0.5)))) == 0.5
+
+
+@pytest.mark.parametrize("weight", [-1, 101, math.nan, math.inf, True, "2", None])
+def test_what_is_no_weight_is_refused_in_the_contract_of_somebody_s_adapter(weight):
+    contract = {**prompt_contract(TEMPLATE, passages=2, may_refuse=True), "quote_weight": weight}
+    with pytest.raises(BadInput, match="quote_weight is"):
+        put("What?", Search(), TEMPLATE, contract)
