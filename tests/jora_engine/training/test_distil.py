@@ -241,6 +241,7 @@ def test_without_validation_records_it_is_refused_before_training(with_words, tm
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_the_plan_counts_both_bases_and_both_passes(model_folder):
     folder = model_folder("smollm2")
     model = read_model_config(folder)
