@@ -75,6 +75,7 @@ def test_the_divergence_and_its_gradient_are_torch_s_over_more_positions_than_a_
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_divergence_and_adapter_gradient_of_two_models_are_torch_s(model_folder, tmp_path):
     """The student in torch is PEFT on what the packed weights stand for, the teacher PEFT on the base in full."""
     folder = model_folder("llama")
@@ -166,6 +167,7 @@ def test_one_that_is_worse_is_dropped(case):
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_one_that_diverges_costs_no_training(case):
     broken = {**case.layers, "up": jnp.full_like(case.layers["up"], np.nan)}
     events = []
@@ -194,6 +196,7 @@ def files(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_a_job_that_is_stopped_while_it_distils_goes_on_there_and_ends_in_the_same_bytes(with_words, tmp_path):
     undisturbed = job_for(with_words, tmp_path / "whole")
     fine_tune(undisturbed)
