@@ -143,7 +143,7 @@ def test_a_missing_shard_and_missing_weights_are_named(model_folder, tmp_path):
     (tmp_path / shard).unlink(missing_ok=True)
     with pytest.raises(BadInput, match=shard):
         load_params(tmp_path, config)
-    with pytest.raises(BadInput, match="holds no model weights"):
+    with pytest.raises(BadInput, match="its weights are missing"):
         load_params(tmp_path / "nowhere", config)
 
 

@@ -43,12 +43,15 @@ def world(server, tmp_path, monkeypatch):
             from prefect.client.schemas.filters import FlowRunFilter
             from prefect.context import FlowRunContext
 
-            ids = []
+            ids, begun = [], []
+
+            def recorded(tell):
+                return lambda request: (begun.append(request), run(request, self.store, tell, force=force))[1]
 
             @flow(name="three")
             def three():
                 ids.append(FlowRunContext.get().flow_run.id)
-                body(TaskSteps(lambda tell: lambda request: run(request, self.store, tell, force=force), silent))
+                body(TaskSteps(recorded, silent))
                 return True
 
             try:
@@ -57,7 +60,7 @@ def world(server, tmp_path, monkeypatch):
                 with get_client(sync_client=True) as client:
                     for _ in range(100):  # task runs reach the server a moment later
                         runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": ids}))
-                        if runs and all(r.state and r.state.is_final() for r in runs):
+                        if len(runs) >= len(begun) and all(r.state and r.state.is_final() for r in runs):
                             break
                         time.sleep(0.1)
             return {r.name: r for r in runs}
