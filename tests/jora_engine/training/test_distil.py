@@ -141,6 +141,7 @@ def case(model_folder, light_compilation):
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_a_distilled_adapter_is_nearer_to_its_teacher_and_kept_where_it_is_better(case):
     events = []
     adapter, facts = case.distil(case.layers, report=events.append)
@@ -157,6 +158,7 @@ def test_a_distilled_adapter_is_nearer_to_its_teacher_and_kept_where_it_is_bette
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_one_that_is_worse_is_dropped(case):
     """Its teacher has its layers in reverse, so that it learns well what is wrong."""
     adapter, facts = case.distil(case.others)

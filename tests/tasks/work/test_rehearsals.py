@@ -106,6 +106,7 @@ def test_the_records_and_whole_answers_of_the_base_are_trained_on(trained):
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_without_a_share_nothing_is_asked_and_without_a_whole_answer_nothing_rehearsed(trained, caplog):
     chats, outcome, asked = trained(0.2, lambda p: {"text": p, "end": "length"})
     assert len(asked) == len(instructions())
