@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +38,11 @@ def build(
 ) -> Outcome:
     """Writes adapter/ (PEFT), metrics.jsonl, loss.png and training.json; goes on from the training `start`."""
     validation = records.path("validation.jsonl").stat().st_size
-    train = _chats(records, "train")
-    rehearsals = _rehearsals(rehearsal_count(len(train), config.rehearsal), bench, config, base)
+    with records.path("train.jsonl").open("rb") as lines:
+        rehearsals = _rehearsals(rehearsal_count(sum(1 for _ in lines), config.rehearsal), bench, config, base)
     job = {
         **engine_job(config, base, bench.seed, bench.compiled),
-        "train": str(_write(bench.scratch, "train", [*train, *rehearsals])),
+        "train": str(_write(bench.scratch, "train", itertools.chain(_chats(records, "train"), rehearsals))),
         "validation": str(_write(bench.scratch, "validation", _chats(records, "validation"))) if validation else None,
         "out": str(bench.scratch / "out"),
         "start": str(start.path("adapter")) if start else None,
@@ -86,9 +87,9 @@ def in_words(facts: Mapping[str, Any]) -> str:
 Chat = list[dict[str, str]]
 
 
-def _chats(records: StageFiles, split: str) -> list[Chat]:
+def _chats(records: StageFiles, split: str) -> Iterator[Chat]:
     """The records of a split as the chats that they are: how a triple is joined is not for the engine to know."""
-    return [record.messages for record in read_jsonl(records.path(f"{split}.jsonl"), Record)]
+    return (record.messages for record in read_jsonl(records.path(f"{split}.jsonl"), Record))
 
 
 def _write(folder: Path, split: str, chats: Iterable[Chat]) -> Path:

@@ -89,6 +89,7 @@ def trained(tmp_path, base):
 
 
 @pytest.mark.slow
+@pytest.mark.wide
 def test_the_records_and_whole_answers_of_the_base_are_trained_on(trained):
     chats, outcome, asked = trained(
         0.5, lambda p: {"text": f"On {p}", "end": "length" if "e" in p.split()[0].lower() else "stop"}
