@@ -37,6 +37,7 @@ def rows(reply):
     return {row["stage"]: row for row in reply["stages"]}
 
 
+@pytest.mark.wide
 def test_the_threshold_is_calibrated_kept_in_the_contract_and_held_when_asked(citing):
     reply = rows(citing.json("run", "--no-prefect"))
     assert [*reply][-4:] == ["train", "calibrate", "export", "evaluate"]
