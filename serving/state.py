@@ -43,7 +43,7 @@ class Allowance:
 
     def __init__(self, most: int, seconds: float) -> None:
         self.most, self.seconds = most, seconds
-        self._taken: defaultdict[str, deque[tuple[float, int]]] = defaultdict(deque)  # (when, bytes), oldest first
+        self._entries: defaultdict[str, deque[tuple[float, int]]] = defaultdict(deque)  # (when, bytes), oldest first
         self._lock = threading.Lock()
 
     def take(self, who: str, size: int) -> float:
@@ -54,18 +54,18 @@ class Allowance:
         """
         now = time.monotonic()
         with self._lock:
-            taken = self._taken[who]
-            while taken and taken[0][0] <= now - self.seconds:
-                taken.popleft()
-            over = sum(one for _, one in taken) + size - self.most
-            if over <= 0 or not taken:
-                taken.append((now, size))
+            entries = self._entries[who]
+            while entries and entries[0][0] <= now - self.seconds:
+                entries.popleft()
+            over = sum(one for _, one in entries) + size - self.most
+            if over <= 0 or not entries:
+                entries.append((now, size))
                 return 0.0
-            for when, one in taken:
+            for when, one in entries:
                 over -= one
                 if over <= 0:
                     return when + self.seconds - now
-            return taken[-1][0] + self.seconds - now
+            return entries[-1][0] + self.seconds - now
 
 
 @dataclass

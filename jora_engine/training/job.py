@@ -144,11 +144,11 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     def make(training: TrainConfig) -> Trainer:
         return Trainer(shapes, model, job.lora, training, examples, validation, placement, start)
 
-    trainer, outlook = _that_fits(make, wanted, job.work / "remat")
+    trainer, outlook = _fitting_trainer(make, wanted, job.work / "remat")
     second = None
     if wanted.distil_steps:  # planned now: what cannot be done is refused before hours of training
         whole = abstract_params(model, wanted.dtype, placement)
-        second, _ = _that_fits(
+        second, _ = _fitting_trainer(
             lambda training: distiller(make(training), whole["layers"]),
             wanted,
             job.work / "distil-remat",
@@ -191,8 +191,8 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
         "fallback_template": tokenizer.fallback_template,
         "attention": trainer.backend.backend,
     }
-    told = {"plan": outlook.to_json(), "attention": trainer.backend._asdict()}
-    report({"event": "start", **facts, "devices": [str(d) for d in jax.devices()], **told})
+    choices = {"plan": outlook.to_json(), "attention": trainer.backend._asdict()}
+    report({"event": "start", **facts, "devices": [str(d) for d in jax.devices()], **choices})
     machine = {
         **describe(devices=True),
         "attention": trainer.backend.backend,
@@ -231,7 +231,7 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
     report({"event": "done", "step": progress.step, **summary(progress)})
 
 
-def _that_fits(
+def _fitting_trainer(
     make: Callable[[TrainConfig], Trainer], wanted: TrainConfig, note: Path, advice: str = ""
 ) -> tuple[Trainer, Plan]:
     """The trainer of the first rung of remat that fits, and its plan.
