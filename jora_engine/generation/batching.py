@@ -21,11 +21,12 @@ import numpy as np
 from jora_engine.generation import decode as programs
 from jora_engine.generation.adapter_memory import AdapterMemory, unknown_adapter
 from jora_engine.generation.adapter_slots import AdapterSlots
-from jora_engine.generation.decode import STEPS, Limits
+from jora_engine.generation.decode import STEPS, Limits, Rows
 from jora_engine.generation.loaded import LoadedModel
 from jora_engine.generation.prefix_cache import PrefixCache, chunk_key
 from jora_engine.generation.requests import Completion, Job, Request, TokenScore, check_request
 from jora_engine.generation.row_arrays import limits, row_arrays
+from jora_engine.generation.sampling import Sampling
 from jora_engine.model import kv_cache
 from jora_engine.model.rope_table import by_length
 from raft_errors import BadInput
@@ -226,8 +227,7 @@ class Engine:
                 if self.prefixes is not None:
                     cache = programs.restore(cache, 0, 0, chunk)
             else:
-                layers, adapters = model.layers, self.slots.layers
-                programs.decode(model.params, layers, adapters, cache, *idle, self._no_limits, config=model.config)
+                self._run_steps(cache, idle, self._no_limits)
         progress(len(steps), len(steps), "done")
 
     def logits(self, prompt: Sequence[int], adapter: str | None = None) -> np.ndarray:
@@ -393,11 +393,15 @@ class Engine:
 
     def _run_chunk(self, cache, row: int, start: int, part: np.ndarray, length: int, slot: int):
         model = self.model
-        return programs.prefill(
-            model.params, model.layers, self.slots.layers, cache, row, start, part, length, slot, model.config
-        )
+        frozen = (model.params, model.layers, self.slots.layers)
+        return programs.prefill(*frozen, cache, row, start, part, length, slot, model.config, model.native)
 
     # ---- tokens
+
+    def _run_steps(self, cache, arrays: tuple[Rows, Sampling, np.int32], held: Limits):
+        model = self.model
+        frozen = (model.params, model.layers, self.slots.layers)
+        return programs.decode(*frozen, cache, *arrays, held, config=model.config, native=model.native)
 
     def _decode(self) -> None:
         jobs = [job if job and job.ready else None for job in self._rows]
@@ -410,16 +414,8 @@ class Engine:
         except Exception as error:  # noqa: BLE001  a constraint is the caller's code, and its fault that job's alone
             self._blame(jobs, error)
             return
-        model = self.model
-        self._cache, made = programs.decode(
-            model.params,
-            model.layers,
-            self.slots.layers,
-            self._cache,
-            *row_arrays(self._rows, model.tokenizer.eos_ids),
-            held,
-            config=model.config,
-        )
+        arrays = row_arrays(self._rows, self.model.tokenizer.eos_ids)
+        self._cache, made = self._run_steps(self._cache, arrays, held)
         tokens = np.asarray(made.token)
         scored = any(job and job.request.logprobs is not None for job in jobs)
         scores = [np.asarray(x) for x in made[1:]] if scored else []

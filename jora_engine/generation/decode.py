@@ -101,14 +101,16 @@ class _Place(NamedTuple):
     slot: Any
 
 
-@functools.partial(jax.jit, static_argnames=("config", "kind"), donate_argnums=3)
-def _prefill_layer(x, layer, slots, cache: tuple[Stretch, ...], at: _Place, config: ModelConfig, kind: LayerKind):
+@functools.partial(jax.jit, static_argnames=("config", "kind", "native"), donate_argnums=3)
+def _prefill_layer(
+    x, layer, slots, cache: tuple[Stretch, ...], at: _Place, config: ModelConfig, kind: LayerKind, native: bool = False
+):
     """One layer over a chunk x `[chunk, embed]`; also the chunk's own keys and values, as bits."""
     positions = at.start + jnp.arange(x.shape[0], dtype=jnp.int32)[None]
     rope = layer_table(kind.rope, config.head_dim, positions, jnp.full_like(positions, at.length))
     adapter = {names: slotted.of_slot(at.slot) for names, slotted in slots.items()}
     attend = _attend(positions, kind, config)
-    kept = PromptCache(cache, at.row, at.start)
+    kept = PromptCache(cache, at.row, at.start, native)
     x, kept = decoder_layer(x, layer, adapter, rope, attend, config, cache=kept)
     return x, kept.segments, jax.tree.map(to_bits, kept.new)
 
@@ -133,6 +135,7 @@ def prefill(
     length: int,
     slot: int,
     config: ModelConfig,
+    native: bool = False,
 ) -> tuple[jax.Array, Cache, list[Stretch]]:
     """Runs a chunk of one row's prompt.
 
@@ -143,6 +146,7 @@ def prefill(
         tokens: `[chunk]` int32, padded at the end; what padding leaves in the cache lies beyond the row's position.
         length: of the whole prompt in tokens, which decides the angles of RoPE kinds that go by length.
         slot: of the row's adapter.
+        native: whether attention is the native kernels' (`attention_backends.native_over_cache`), here and in `decode`.
 
     Returns:
         Hidden states before the final norm `[chunk, embed]`, the cache, and each layer's keys and values of this chunk
@@ -152,7 +156,7 @@ def prefill(
     at = _Place(*(np.int32(value) for value in (row, start, length, slot)))
     out, new = [], []
     for layer, adapters, kept, kind in zip(layers, slots, cache, config.layer_kinds, strict=True):
-        x, kept, own = _prefill_layer(x, layer, adapters, kept, at, config=config, kind=kind)
+        x, kept, own = _prefill_layer(x, layer, adapters, kept, at, config=config, kind=kind, native=native)
         out.append(kept)
         new.append(own)
     return x, out, new
@@ -165,7 +169,7 @@ def restore(cache: Cache, row: int, start: int, chunk: Sequence[Stretch]) -> Cac
     return [_restore_layer(kept, new, *at) for kept, new in zip(cache, chunk, strict=True)]
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="cache")
+@functools.partial(jax.jit, static_argnames=("config", "native"), donate_argnames="cache")
 def decode(
     params: dict[str, Any],
     layers: Sequence[dict[str, Any]],
@@ -177,6 +181,7 @@ def decode(
     limits: Limits,
     *,
     config: ModelConfig,
+    native: bool = False,
 ) -> tuple[Cache, Steps]:
     """Up to `steps` tokens for every row that has some left, fewer when all are done.
 
@@ -192,7 +197,7 @@ def decode(
 
     def step(carry):
         index, recent, rows, out = carry
-        logits, recent = _decode_layers(params, layers, own, cache, recent, rows, start, index, config)
+        logits, recent = _decode_layers(params, layers, own, cache, recent, rows, start, index, config, native)
         logits = jnp.where(index == 0, logits + limits.added, logits)
         logits = jnp.where(limits.barred & (index == 0), NEGATIVE, logits)
         token = pick(logits, sampling, rows.made)
@@ -249,7 +254,7 @@ def _noted(out: Steps, index, logits, token, alive, scored) -> Steps:
     return lax.cond(jnp.any(scored), with_scores, lambda out: out, out)
 
 
-def _decode_layers(params, layers, slots, cache, recent, rows: Rows, start, index, config: ModelConfig):
+def _decode_layers(params, layers, slots, cache, recent, rows: Rows, start, index, config: ModelConfig, native: bool):
     """Logits `[rows, vocab]` after one token per row, and `recent` with its keys and values."""
     table, token = beside(params["embed"], rows.token)
     x = embed({"embed": table}, token, config)
@@ -259,7 +264,8 @@ def _decode_layers(params, layers, slots, cache, recent, rows: Rows, start, inde
     ropes = {kind: layer_table(kind.rope, config.head_dim, positions, lengths) for kind in config.kinds}
     out = []
     for layer, adapters, segments, stretch, kind in zip(layers, slots, cache, recent, config.layer_kinds, strict=True):
-        kept, attend = ReplyCache(segments, stretch, start, index), _attend(positions, kind, config)
+        kept = ReplyCache(segments, stretch, start, index, jnp.asarray(rows.left) > 0, native)
+        attend = _attend(positions, kind, config)
         x, kept = decoder_layer(x, layer, adapters, ropes[kind], attend, config, cache=kept)
         out.append(kept.recent)
     return head_logits(params, x, config), out

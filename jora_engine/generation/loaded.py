@@ -25,6 +25,7 @@ from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.files.weights import hf_tensors, read_model_config
 from jora_engine.generation.adapter_memory import PreparedAdapter, prepare_adapter
 from jora_engine.generation.decode import prepare_layer
+from jora_engine.model.attention_backends import native_over_cache
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class LoadedModel:
     def dtype(self) -> str:
         """Of the computation, `float32` or `bfloat16`."""
         return str(self.params["embed"].dtype)
+
+    @property
+    def native(self) -> bool:
+        """Whether prompts and replies attend by the native kernels."""
+        config = self.config
+        return native_over_cache(config.num_heads, config.num_kv_heads, config.head_dim, self.dtype)
 
     @property
     def cache_dtype(self) -> Any:

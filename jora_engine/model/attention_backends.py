@@ -24,6 +24,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jora_engine.model.agreement import Valued, disagreement, drawn
 from jora_engine.model.arithmetic import fault_beside_attention
 from jora_engine.model.attention import Mask, attention
+from jora_engine.model.kv_cache import PromptCache, ReplyCache, Stretch
 from jora_engine.model.native import calls
 from jora_engine.model.native.library import Library, Unavailable, library
 
@@ -173,9 +174,46 @@ def _verdict(kernels: Library, dtype: str) -> str:
         return calls.attention(q, k, v, mask, window=window)
 
     wrong = fault(dataclasses.replace(CHECKED, dtype=dtype), kernel) or fault_beside_attention(dtype)
+    wrong = wrong or fault_over_cache(dtype)
     with contextlib.suppress(OSError):  # without it the next process checks again
         kept.write_text(f"{wrong}\n", encoding="utf-8", newline="\n")
     return wrong
+
+
+def native_over_cache(heads: int, kv_heads: int, head_dim: int, dtype: str) -> bool:
+    """Whether prompts and replies attend over a float32 cache by the native kernels."""
+    one = Shape(1, CHECKED.length, heads, kv_heads, head_dim, window=None, packed=False, dtype=dtype)
+    return choose(one).backend == "native"
+
+
+def fault_over_cache(dtype: str) -> str:
+    """What is wrong with the native attention over a cache, by `disagreement` with XLA's; empty where it is right.
+    Three segments, a start inside a tile, a window that ends in one; a part of a prompt, and a reply's next token."""
+    heads, kv_heads, width, columns, start = 4, 2, 40, 512, 200
+    shapes = [(2, 100, heads, width), (2, kv_heads, width, columns), (2, kv_heads, columns, width)]
+    inputs = [drawn(key, shape, dtype) for key, shape in zip(jax.random.split(jax.random.key(0), 3), shapes)]
+
+    def valued(native: bool) -> Valued:
+        def value(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            q, k, v = map(jax.lax.stop_gradient, (q, k, v))  # generation has no gradients
+            whole = Stretch(k.astype(jnp.float32), v.astype(jnp.float32))
+            ends = itertools.pairwise((0, 128, 256, columns))
+            segments = tuple(Stretch(whole.k[..., a:b], whole.v[:, :, a:b]) for a, b in ends)
+            asked = {"window": CHECKED.window, "scale": None, "softcap": None}
+            prompt = PromptCache(segments, jnp.int32(1), jnp.int32(start), native)
+            positions = start + jnp.arange(shapes[0][1])[None]
+            mixes = [prompt.attention(q[1:], positions, **asked)]
+            recent = jax.tree.map(lambda x: x * 0.5, Stretch(segments[0].k[..., :8], segments[0].v[:, :, :8]))
+            begins = jnp.asarray([start, 77])
+            reply = ReplyCache(segments, recent, begins, jnp.int32(4), jnp.ones(2, bool), native)
+            mixes += [reply.attention(q[:, :1], begins[:, None] + 4, **asked)]
+            out = jnp.concatenate([mix.astype(jnp.float32).ravel() for mix in mixes])
+            return out.sum(), out
+
+        return value
+
+    names = ("attention over a cache", *("no gradient",) * 3)
+    return disagreement(dtype, inputs, valued(True), valued(False), names)
 
 
 def first_right(shape: Shape, kernels: Mapping[str, Kernel]) -> Choice:

@@ -18,6 +18,7 @@ from jax import lax
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.model.attention import BLOCK
+from jora_engine.model.native import calls
 from jora_engine.model.ops import accumulate, soft_cap
 
 NEGATIVE = -1e30
@@ -126,19 +127,23 @@ class PromptCache(NamedTuple):
         segments: of all rows.
         row: whose prompt it is.
         start: the column, and position, of the part's first token.
+        native: whether the kernels may attend (`attention_backends.native_over_cache`).
         new: the part's own keys and values in the model's dtype, once they are written.
     """
 
     segments: tuple[Stretch, ...]
     row: jax.Array
     start: jax.Array
+    native: bool = False
     new: Stretch | None = None
 
     def extended(self, new: Stretch) -> PromptCache:
         return self._replace(segments=write(self.segments, new, self.row, self.start), new=new)
 
     def attention(self, q, positions, window, scale, softcap) -> jax.Array:
-        return prompt_attention(q, self.segments, self.row, self.start, window, scale, softcap)
+        whole = not any(v.dtype != jnp.float32 or v.shape[2] % calls.KEYS for _, v in self.segments)
+        attend = native_attention if self.native and whole else prompt_attention
+        return attend(q, self.segments, self.row, self.start, window, scale, softcap)
 
 
 class ReplyCache(NamedTuple):
@@ -148,18 +153,26 @@ class ReplyCache(NamedTuple):
     Attributes:
         segments: columns below each row's `start` `[rows]`, left as they are.
         recent: what was decoded since, in the same column for all rows; `step` is the next one.
+        busy: rows `[rows]` bool that are decoded, None for all; what the others get means nothing.
+        native: as in `PromptCache`.
     """
 
     segments: tuple[Stretch, ...]
     recent: Stretch
     start: jax.Array
     step: jax.Array
+    busy: jax.Array | None = None
+    native: bool = False
 
     def extended(self, new: Stretch) -> ReplyCache:
         return self._replace(recent=write([self.recent], new, 0, self.step)[0])
 
     def attention(self, q, positions, window, scale, softcap) -> jax.Array:
-        return cached_attention(q, self.stretches(), positions, window, scale, softcap)
+        if not self.native or self.recent.v.dtype != jnp.float32:
+            return cached_attention(q, self.stretches(), positions, window, scale, softcap)
+        start = self.start if self.busy is None else jnp.where(self.busy, self.start, -1)
+        options = {"window": window, "scale": scale, "softcap": softcap}
+        return calls.reply_attention(q, self.segments, self.recent, start, self.step, **options)
 
     def stretches(self) -> list[tuple[Stretch, jax.Array]]:
         column = jnp.arange(self.recent.v.shape[2], dtype=jnp.int32)[None]
@@ -254,6 +267,20 @@ def prompt_attention(
 
     out = lax.map(query_block, (jnp.arange(length // block, dtype=jnp.int32), parts))
     return out.transpose(0, 3, 1, 2, 4).reshape(1, length, heads * width)
+
+
+def native_attention(
+    q: jax.Array,
+    layer: Sequence[Stretch],
+    row: jax.Array,
+    start: jax.Array,
+    window: int | None,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> jax.Array:
+    """`prompt_attention` by the native kernel, rounded to the dtype of q; for segments of whole blocks of keys."""
+    out = calls.cached_attention(q, layer, row, start, window=window, scale=scale, softcap=softcap)
+    return out.reshape(*q.shape[:2], -1)
 
 
 def cached_attention(

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "scratch.h"
 #include "vectors.h"
@@ -139,13 +140,56 @@ size_t forward_bytes(const Shape& s) {
   return 4 * (blocks * BK * (units + s.width() / T::STEP) + BQ * units + BQ * s.width() + 3 * BQ * LANES + MR * BK) + 1024;
 }
 
-// one row's heads that share a KV head
+// Keys and values of a row as `[keys][kv_heads][depth]`, packed block by block.
 template <class T>
-void forward(const Shape& s, int64_t b, int64_t kv, const typename T::Element* q, const typename T::Element* k, const typename T::Element* v,
-             const int32_t* first, int64_t offset, typename T::Element* out, float* lse) {
+struct Sequence {
+  const typename T::Element *k, *v;  // of the row's first key
+  void pack(const Shape& s, int64_t kv, int64_t j, Unit* keys, Unit* values) const {
+    const int count = static_cast<int>(std::min<int64_t>(BK, s.keys - j * BK)), depth = static_cast<int>(s.depth);
+    const int64_t row = s.kv_heads * depth, at = j * BK * row + kv * depth;
+    pack_across<T>(keys, k + at, row, count, depth);
+    pack_along<T>(values, v + at, row, count, BK, depth, s.width());
+  }
+};
+
+// The same of a row of a key/value cache of floats, in pieces of whole blocks: keys `[kv_heads][depth][columns]`, values
+// `[kv_heads][columns][depth]`. Its numbers are those of T, so nothing is rounded.
+template <class T>
+struct Columns {
+  struct Piece {
+    const float *k, *v;  // of the row
+    int64_t columns;
+  };
+  std::vector<Piece> pieces;
+  void pack(const Shape& s, int64_t kv, int64_t j, Unit* keys, Unit* values) const {
+    using E = typename T::Element;
+    const int depth = static_cast<int>(s.depth);
+    int64_t column = j * BK;
+    const Piece* piece = pieces.data();
+    for (; column >= piece->columns; ++piece) column -= piece->columns;
+    E rows[2][BK], entries[2][512];
+    const float* k = piece->k + kv * depth * piece->columns + column;
+    for (int c = 0; c < depth; c += T::STEP) {
+      for (int i = 0; i < T::STEP; ++i) T::narrow(rows[i], k + (c + i) * piece->columns, BK);
+      T::join(keys + c / T::STEP * BK, rows[0], rows[T::STEP - 1], BK);
+    }
+    const float* v = piece->v + (kv * piece->columns + column) * depth;
+    const int width = s.width();
+    if (depth < width) std::memset(values, 0, sizeof(Unit) * BK / T::STEP * width);
+    for (int r = 0; r < BK; r += T::STEP) {
+      for (int i = 0; i < T::STEP; ++i) T::narrow(entries[i], v + (r + i) * depth, depth);
+      T::join(values + r / T::STEP * width, entries[0], entries[T::STEP - 1], depth);
+    }
+  }
+};
+
+// heads `begin_head` to `end_head` of a row, which share the KV head `kv`; without `lse` that is not written
+template <class T, class Source>
+void forward(const Shape& s, int64_t b, int64_t kv, int64_t begin_head, int64_t end_head, const typename T::Element* q,
+             const Source& source, const int32_t* first, int64_t offset, typename T::Element* out, float* lse) {
   using E = typename T::Element;
   const int depth = static_cast<int>(s.depth), units = depth / T::STEP, width = s.width();
-  const int64_t blocks = s.blocks(), row_q = s.heads * depth, row_k = s.kv_heads * depth;
+  const int64_t blocks = s.blocks(), row_q = s.heads * depth;
   // weights are powers of 2 of `outer` times the products, or times tanh of `inner` times them
   const float outer_scale = (s.cap > 0 ? s.cap : s.scale) * LOG2_E;
   const __m512 outer = _mm512_set1_ps(outer_scale), inner = _mm512_set1_ps(s.cap > 0 ? s.scale / s.cap : 0);
@@ -158,13 +202,9 @@ void forward(const Shape& s, int64_t b, int64_t kv, const typename T::Element* q
   float* totals = memory.take<float>(BQ * LANES);  // a vector a query, summed at the end
   float* top = memory.take<float>(BQ);  // in powers of 2
   E* weights = memory.take<E>(MR * BK);
-  for (int64_t j = 0; j < blocks; ++j) {
-    const int count = static_cast<int>(std::min<int64_t>(BK, s.keys - j * BK));
-    const int64_t at = (b * s.keys + j * BK) * row_k + kv * depth;
-    pack_across<T>(keys + j * units * BK, k + at, row_k, count, depth);
-    pack_along<T>(values + j * BK / T::STEP * width, v + at, row_k, count, BK, depth, width);
-  }
-  for (int64_t h = kv * s.group(); h < (kv + 1) * s.group(); ++h) {
+  for (int64_t j = 0; j < blocks; ++j)
+    source.pack(s, kv, j, keys + j * units * BK, values + j * BK / T::STEP * width);
+  for (int64_t h = begin_head; h < end_head; ++h) {
     for (int64_t begin = 0; begin < s.queries; begin += BQ) {
       const int count = static_cast<int>(std::min<int64_t>(BQ, s.queries - begin));
       const int64_t query = offset + begin;
@@ -222,7 +262,7 @@ void forward(const Shape& s, int64_t b, int64_t kv, const typename T::Element* q
       }
       for (int r = 0; r < count; ++r) {
         const float total = std::max(_mm512_reduce_add_ps(load(totals + r * LANES)), 1e-30f);
-        lse[(b * s.heads + h) * s.queries + begin + r] = top[r] * LN_2 + std::log(total);
+        if (lse) lse[(b * s.heads + h) * s.queries + begin + r] = top[r] * LN_2 + std::log(total);
         for (int c = 0; c < depth; c += LANES) {
           const __mmask16 lanes = static_cast<__mmask16>(depth - c < LANES ? (1u << (depth - c)) - 1 : 0xffff);
           T::write(place + r * row_q + c, lanes, _mm512_div_ps(load(sums + r * width + c), _mm512_set1_ps(total)));

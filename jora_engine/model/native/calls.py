@@ -6,6 +6,7 @@ What they compute stands in `model.attention` and `model.ops`. XLA must know the
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from jora_engine.model.ops import norm_weight_gradient
 from jora_engine.model.ops_cpu import from_bits, to_bits
 
 WIDEST = 512  # channels of a head that the kernels have room for
+KEYS = 64  # of a tile, into which a cache must divide
 
 
 def attention(
@@ -63,6 +65,56 @@ def _backward(scale, softcap, saved, g):
 
 
 _attention.defvjp(_forward, _backward)
+
+
+def cached_attention(
+    q: jax.Array,
+    cache: Sequence[tuple[jax.Array, jax.Array]],
+    row: jax.Array,
+    start: jax.Array,
+    *,
+    window: int | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> jax.Array:
+    """`model.kv_cache.prompt_attention` over a float32 cache in segments of whole blocks, an even `head_dim`; no
+    gradient. The result is `[1, seq, heads, head_dim]` in the dtype of q."""
+    library()
+    bits = to_bits(q)
+    position = jnp.arange(sum(v.shape[2] for _, v in cache), dtype=jnp.int32)
+    first = jnp.zeros_like(position) if window is None else jnp.maximum(position - (window - 1), 0)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    options = {"scale": np.float32(scale), "cap": np.float32(softcap or 0.0)}
+    at = (first, jnp.asarray(row, jnp.int32), jnp.asarray(start, jnp.int32))
+    return from_bits(call("attention_cached", (bits,), bits, *at, *(x for pair in cache for x in pair), **options)[0])
+
+
+def reply_attention(
+    q: jax.Array,
+    segments: Sequence[tuple[jax.Array, jax.Array]],
+    recent: tuple[jax.Array, jax.Array],
+    start: jax.Array,
+    step: jax.Array,
+    *,
+    window: int | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> jax.Array:
+    """What `kv_cache.ReplyCache` attends to, float32: each row reads the columns of the segments below its `start`
+    `[rows]` and `step + 1` of `recent`; a row whose start is -1 reads nothing and gets zeros.
+
+    Args:
+        q: `[rows, 1, heads, head_dim]`; the result is like it.
+    """
+    library()
+    rows, _, heads, width = q.shape
+    scale = width**-0.5 if scale is None else scale
+    options = {"scale": np.float32(scale), "cap": np.float32(softcap or 0.0), "window": np.int64(window or 0)}
+    like = jax.ShapeDtypeStruct((rows, heads, width), jnp.float32)
+    at = (jnp.asarray(start, jnp.int32), jnp.asarray(step + 1, jnp.int32))
+    cache = [x for pair in (*segments, recent) for x in pair]
+    (out,) = call("attention_reply", (like,), q[:, 0].astype(jnp.float32), *at, *cache, **options)
+    return out[:, None]
 
 
 @jax.custom_vjp

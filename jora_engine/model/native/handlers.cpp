@@ -9,6 +9,7 @@
 #include "attention.h"
 #include "elementwise.h"
 #include "linear.h"
+#include "reply.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -69,8 +70,42 @@ ffi::Error attention_forward(ffi::ThreadPool pool, ffi::AnyBuffer q, ffi::AnyBuf
   return by_type(q, [&](auto type) {
     using T = decltype(type);
     parallel(pool, s.batch * s.kv_heads, [&](int64_t i) {
-      forward<T>(s, i / s.kv_heads, i % s.kv_heads, data<T>(q), data<T>(k), data<T>(v), first.typed_data(),
+      const int64_t b = i / s.kv_heads, kv = i % s.kv_heads, row = b * s.keys * s.kv_heads * s.depth;
+      const Sequence<T> source{data<T>(k) + row, data<T>(v) + row};
+      forward<T>(s, b, kv, kv * s.group(), (kv + 1) * s.group(), data<T>(q), source, first.typed_data(),
                  *offset.typed_data(), data<T>(*out), lse->typed_data());
+    });
+  });
+}
+
+// A part of one row's prompt, q `[1, queries, heads, depth]`, over the row's cache: pairs of keys and values, see Columns.
+ffi::Error attention_cached(ffi::ThreadPool pool, ffi::AnyBuffer q, ffi::Buffer<ffi::S32> first, ffi::Buffer<ffi::S32> row,
+                            ffi::Buffer<ffi::S32> offset, ffi::RemainingArgs cache, ffi::Result<ffi::AnyBuffer> out,
+                            float scale, float cap) {
+  const auto a = q.dimensions();
+  const int64_t depth = a[3], at = *row.typed_data(), end = *offset.typed_data() + a[1];
+  int64_t columns = 0, kv_heads = 0;
+  for (size_t i = 0; i + 1 < cache.size(); i += 2) {
+    const auto k = *cache.get<ffi::AnyBuffer>(i);
+    if (k.element_type() != ffi::F32 || k.dimensions()[3] % BK)
+      return ffi::Error::InvalidArgument("a cache of float32 in whole blocks");
+    kv_heads = k.dimensions()[1];
+    columns += k.dimensions()[3];
+  }
+  if (end > columns) return ffi::Error::InvalidArgument("the cache has fewer columns than the prompt");
+  const Shape s{1, a[1], a[2], depth, end, kv_heads, scale, cap};
+  return by_type(q, [&](auto type) {
+    using T = decltype(type);
+    Columns<T> source;
+    for (size_t i = 0; i + 1 < cache.size(); i += 2) {
+      const auto k = *cache.get<ffi::AnyBuffer>(i), v = *cache.get<ffi::AnyBuffer>(i + 1);
+      const int64_t wide = k.dimensions()[3], begin = at * kv_heads * depth * wide;
+      source.pieces.push_back({k.typed_data<float>() + begin, v.typed_data<float>() + begin, wide});
+    }
+    // each head by itself: one row has fewer KV heads than there are threads
+    parallel(pool, s.heads, [&](int64_t h) {
+      forward<T>(s, 0, h / s.group(), h, h + 1, data<T>(q), source, first.typed_data(), *offset.typed_data(),
+                 data<T>(*out), nullptr);
     });
   });
 }
@@ -88,6 +123,38 @@ ffi::Error attention_backward(ffi::ThreadPool pool, ffi::AnyBuffer q, ffi::AnyBu
                   data<T>(*dv));
     });
   });
+}
+
+// One new token of every row, q `[rows, heads, depth]`, over the segments of the cache up to the row's `start`, which is
+// -1 for a row that is not decoded and gets zeros, and over `fresh` columns of the last pair, the tokens since.
+ffi::Error attention_reply(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::Buffer<ffi::S32> start,
+                           ffi::Buffer<ffi::S32> fresh, ffi::RemainingArgs cache, ffi::Result<ffi::Buffer<ffi::F32>> out,
+                           float scale, float cap, int64_t window) {
+  const auto a = q.dimensions();
+  const int64_t heads = a[1], depth = a[2], since = *fresh.typed_data();
+  const int64_t kv_heads = cache.get<ffi::AnyBuffer>(0)->dimensions()[1], group = heads / kv_heads;
+  for (size_t i = 0; i < cache.size(); ++i)
+    if (cache.get<ffi::AnyBuffer>(i)->element_type() != ffi::F32) return ffi::Error::InvalidArgument("a cache of float32");
+  parallel(pool, a[0] * kv_heads, [&](int64_t item) {
+    const int64_t row = item / kv_heads, kv = item % kv_heads, at = (row * heads + kv * group) * depth;
+    const int64_t before = start.typed_data()[row], low = window > 0 ? before + since - window : 0;
+    float* place = out->typed_data() + at;
+    if (before < 0) return std::fill(place, place + group * depth, 0.0f), void();
+    std::vector<Stretch> seen;
+    int64_t base = 0;
+    for (size_t i = 0; i + 1 < cache.size(); i += 2) {
+      const auto k = *cache.get<ffi::AnyBuffer>(i), v = *cache.get<ffi::AnyBuffer>(i + 1);
+      const bool last = i + 2 == cache.size();
+      if (last) base = before;
+      const int64_t width = k.dimensions()[3], begin = (row * kv_heads + kv) * depth * width;
+      const int64_t first = std::clamp<int64_t>(low - base, 0, width);
+      const int64_t end = std::clamp<int64_t>((last ? before + since : before) - base, 0, width);
+      if (first < end) seen.push_back({k.typed_data<float>() + begin, v.typed_data<float>() + begin, width, first, end});
+      base += width;
+    }
+    reply(q.typed_data() + at, seen, group, depth, scale, cap, place);
+  });
+  return ffi::Error::Success();
 }
 
 constexpr int64_t PIECE = 1 << 18;  // elements that one thread takes of an elementwise function
@@ -176,6 +243,30 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(raft_attention_forward, attention_forward,
                                   .Ret<Floats>()
                                   .Attr<float>("scale")
                                   .Attr<float>("cap"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(raft_attention_cached, attention_cached,
+                              ffi::Ffi::Bind()
+                                  .Ctx<Pool>()
+                                  .Arg<Array>()
+                                  .Arg<Numbers>()
+                                  .Arg<Numbers>()
+                                  .Arg<Numbers>()
+                                  .RemainingArgs()
+                                  .Ret<Array>()
+                                  .Attr<float>("scale")
+                                  .Attr<float>("cap"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(raft_attention_reply, attention_reply,
+                              ffi::Ffi::Bind()
+                                  .Ctx<Pool>()
+                                  .Arg<Floats>()
+                                  .Arg<Numbers>()
+                                  .Arg<Numbers>()
+                                  .RemainingArgs()
+                                  .Ret<Floats>()
+                                  .Attr<float>("scale")
+                                  .Attr<float>("cap")
+                                  .Attr<int64_t>("window"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(raft_attention_backward, attention_backward,
                               ffi::Ffi::Bind()

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import hashlib
 import importlib.metadata
+import logging
 import os
 import shutil
 import subprocess
@@ -18,9 +19,13 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-SOURCES = ("handlers.cpp", "attention.h", "elementwise.h", "linear.h", "scratch.h", "vectors.h")
+log = logging.getLogger("raft.engine")
+
+SOURCES = ("handlers.cpp", "attention.h", "elementwise.h", "linear.h", "reply.h", "scratch.h", "vectors.h")
 TARGETS = (
     *(f"raft_{name}_{way}" for name in ("attention", "swiglu", "norm") for way in ("forward", "backward")),
+    "raft_attention_cached",
+    "raft_attention_reply",
     "raft_linear",
 )
 """Functions of the library, which XLA calls by the same names."""
@@ -148,6 +153,7 @@ def _compile(file: Path, flags: tuple[str, ...]) -> None:
     compiler = _compiler()
     if compiler is None:
         raise Unavailable("there is no C++ compiler")
+    log.info("native kernels are compiled for this processor, once: about half a minute")
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".") as work:

@@ -20,7 +20,8 @@ from jora_engine.generation import batching, decode
 from jora_engine.generation import generator as generate
 from jora_engine.generation.generator import Generator
 from jora_engine.generation.sampling import Sampling, pick
-from jora_engine.model import kv_cache
+from jora_engine.model import attention_backends, kv_cache
+from jora_engine.model.native import library as native
 from raft_errors import BadInput
 
 pytestmark = pytest.mark.usefixtures("light_compilation")
@@ -366,3 +367,27 @@ def test_draws_follow_the_logits_with_what_is_added(small, place):
     seen = np.array([*seen, count - sum(seen)])
     assert want.min() > 5
     assert ((seen - want) ** 2 / want).sum() < 16.3  # chi-square with three degrees of freedom: one in a thousand
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "gemma2"])  # gemma2 has a window and a cap
+def test_the_native_kernels_choose_the_tokens_that_xla_chooses(family, with_tokenizer, monkeypatch):
+    folder = with_tokenizer(family)
+    prompts = [list(range(3, 40)), [7, 8, 9], [*range(20, 60), *range(3, 63)]]
+
+    def forget():
+        attention_backends.choose.cache_clear()
+        native.library.cache_clear()
+
+    def tokens(form):
+        monkeypatch.setenv("RAFT_NATIVE", form)
+        forget()
+        generator = Generator(folder, dtype="float32", max_rows=4)
+        made = [made.token_ids for made in generator.generate(prompts, max_new_tokens=12)]
+        return generator._model.native, made
+
+    (used, ours), (_, theirs) = tokens("on"), tokens("off")
+    forget()
+    if not used:
+        pytest.skip("no native kernels here")
+    assert ours == theirs

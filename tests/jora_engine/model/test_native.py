@@ -226,14 +226,22 @@ def test_a_library_that_computes_something_else_is_not_used(fresh, tmp_path, ker
     assert "native: output is off by" in choice.reason
 
 
-@pytest.mark.parametrize("kernel", ["swiglu", "rms_norm"])
-def test_a_library_whose_other_kernels_compute_something_else_is_not_used(fresh, tmp_path, kernels, kernel):
+@pytest.mark.parametrize(
+    ("kernel", "what"),
+    [
+        ("swiglu", "norm, activation and linear layers: the output"),
+        ("rms_norm", "norm, activation and linear layers: the output"),
+        ("cached_attention", "attention over a cache"),
+        ("reply_attention", "attention over a cache"),
+    ],
+)
+def test_a_library_whose_other_kernels_compute_something_else_is_not_used(fresh, tmp_path, kernels, kernel, what):
     fresh.setattr(attention_backends, "library", lambda: kernels._replace(file=tmp_path / "x.so"))
     own = getattr(calls, kernel)
-    fresh.setattr(calls, kernel, lambda *operands: 1.02 * own(*operands))
+    fresh.setattr(calls, kernel, lambda *operands, **options: 1.02 * own(*operands, **options))
     choice = choose(CHECKED)
     assert choice.backend == "blocked"
-    assert "native: norm, activation and linear layers: the output is off by" in choice.reason
+    assert f"native: {what} is off by" in choice.reason
 
 
 @pytest.mark.parametrize(
