@@ -133,14 +133,17 @@ def run_all(
 ) -> Iterator[tuple[str, Result]]:
     """Each script's name and result as it ends, `at_once` side by side; who stops asking ends those that run."""
     stop = threading.Event()
+    declared = {name: declaration(path) for name, path in chosen.items()}
+    # asked before any starts, so that a model that several need is fetched once
+    reasons = {name: lacks(each.needs, data) for name, each in declared.items()}
 
-    def one(path: Path) -> Result:
-        declared = declaration(path)
-        reason = lacks(declared.needs, data)
-        return Result("skipped", reason) if reason else run_again(path, declared, limit_seconds, tries, stop)
+    def one(name: str) -> Result:
+        if reasons[name]:
+            return Result("skipped", reasons[name])
+        return run_again(chosen[name], declared[name], limit_seconds, tries, stop)
 
     with ThreadPoolExecutor(at_once) as pool:
-        runs = {pool.submit(one, path): name for name, path in chosen.items()}
+        runs = {pool.submit(one, name): name for name in chosen}
         try:
             for ended in as_completed(runs):
                 yield runs[ended], ended.result()

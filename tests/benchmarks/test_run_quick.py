@@ -111,6 +111,13 @@ def test_one_at_a_time_is_the_default_of_a_measurement(tmp_path):
     assert "alone" in results["first"].why
 
 
+def test_what_cannot_run_here_is_skipped_with_the_reason(tmp_path):
+    path = tmp_path / "fake.py"
+    path.write_text('NEEDS = "no_such_package"\n' + SCRIPT + GOOD)
+    [(_, result)] = run_all({"fake": path}, tmp_path, 60, tries=2, at_once=1)
+    assert (result.state, result.why) == ("skipped", "the Python package no_such_package is not installed")
+
+
 def test_who_stops_the_runner_stops_what_it_started(tmp_path):
     chosen = meeting(tmp_path, ("short", "long"), 300)
     pid = tmp_path / "pid"
@@ -164,7 +171,7 @@ def test_only_what_can_be_started_is_a_benchmark():
 
 @pytest.mark.slow
 def test_the_runner_runs_a_benchmark_and_says_how_it_went():
-    command = [sys.executable, str(FOLDER / "run_quick.py"), "--only", "loss_by_part", "--json"]
+    command = [sys.executable, str(FOLDER / "run_quick.py"), "--only", "article_extraction", "--json"]  # soon done
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["loss_by_part"]["state"] == "ok"
+    assert json.loads(done.stdout.splitlines()[-1])["article_extraction"]["state"] == "ok"
