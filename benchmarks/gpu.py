@@ -28,11 +28,14 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a bare checkout
+
+from harness import compile_quickly
 
 KEYS = "model rows/*/side"  # a row that failed has `error` and makes the exit code 1
 GIB = 2**30
@@ -286,19 +289,18 @@ def main() -> int:
     held = [{**jobs[min(2, len(jobs) - 1)], "precision": one} for one in ("int8", "nf4") if "packed" not in args.skip]
     if "jora" not in args.skip:
         jobs.append({"model": name, "preset": "jora", "length": min(lengths[0], 512), "rows": 1, "steps": steps})
+    processes = [(side, job) for job in jobs for side in sides]
+    processes += [("engine", job) for job in held if "engine" in sides]
+    if "attention" not in args.skip:
+        shapes = [{**job, "packed": packed} for job in jobs[: len(lengths)] for packed in (False, True)]
+        processes += [("attention", shape) for shape in shapes]
     rows = []
-    for job in jobs:
-        for side in sides:
+    with tempfile.TemporaryDirectory(prefix="raft-gpu-") as programs:
+        if args.quick:
+            compile_quickly(Path(programs))
+        for side, job in processes:
             rows.append(measure(side, job))
             print(json.dumps(rows[-1]), flush=True)
-    for job in held if "engine" in sides else ():
-        rows.append(measure("engine", job))
-        print(json.dumps(rows[-1]), flush=True)
-    if "attention" not in args.skip:
-        for job in jobs[: len(lengths)]:
-            for packed in (False, True):
-                rows.append(measure("attention", {**job, "packed": packed}))
-                print(json.dumps(rows[-1]), flush=True)
     if args.json:
         print(json.dumps({"model": name, "rows": rows}))
     return 1 if any("error" in row for row in rows) else 0

@@ -187,7 +187,7 @@ class Embedder:
     def _calibrate(cls, model: ModelFolder, device: str) -> tuple[Calibration, Embedder]:
         texts = sample_texts()
         full, half = cls._open(model, device, "float32"), cls._open(model, device, "bfloat16")
-        decision = compare(lambda: full.encode(texts), lambda: half.encode(texts))
+        decision = compare(lambda: full._embed(texts).vectors, lambda: half._embed(texts).vectors)
         return decision, half if decision.precision == "bfloat16" else full
 
     def encode(
@@ -222,6 +222,22 @@ class Embedder:
                 raise BadInput(
                     f"Text {place} of {len(texts)} to embed is empty", expected="text", do="drop empty texts"
                 )
+        embeddings = self._embed(texts, cache, kind, progress)
+        if embeddings.truncated:
+            log.warning(
+                "%d of %d texts are longer than the embedder's %d tokens: their ends were not read",
+                embeddings.truncated, len(texts), self.info.max_tokens,
+            )  # fmt: skip
+        return embeddings
+
+    def _embed(
+        self,
+        texts: Sequence[str],
+        cache: ItemCache | None = None,
+        kind: Kind = "passage",
+        progress: Progress | None = None,
+    ) -> Embeddings:
+        """`embed` of texts that are not empty, without a word about those that are cut."""
         if self._interactive:
             cache = None
         prompt = self.info.query_prompt if kind == "query" else self.info.passage_prompt
@@ -251,11 +267,6 @@ class Embedder:
                     progress(done, len(distinct), "embed")
         places_of = np.fromiter((order[text] for text in texts), dtype=np.int64, count=len(texts))
         truncated = int((tokens[places_of] > self.info.max_tokens).sum()) if len(texts) else 0
-        if truncated:
-            log.warning(
-                "%d of %d texts are longer than the embedder's %d tokens: their ends were not read",
-                truncated, len(texts), self.info.max_tokens,
-            )  # fmt: skip
         return Embeddings(vectors[places_of], tokens[places_of], truncated, computed, len(distinct) - computed)
 
     @property

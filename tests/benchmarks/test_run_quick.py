@@ -1,6 +1,7 @@
 """The quick benchmarks: each says what it prints, and the runner passes nothing that is missing, missed or unsaid."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))  # last: it holds a `serving.py`
 from goals import at, declaration, missed, missing
-from run_quick import lacks, run, run_again, scripts, starts
+from run_quick import lacks, run, run_again, run_all, scripts, starts
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPT = """
@@ -83,6 +84,54 @@ def test_a_script_that_hangs_is_ended_with_its_children(outcome):
     assert outcome(child + "    time.sleep(99)\n", limit_seconds=2) == ("failed", "took more than 2 s")
 
 
+def meeting(folder: Path, names: tuple[str, ...], seconds: float, before: str = "") -> dict[str, Path]:
+    """Scripts that are good if they have all begun within these seconds."""
+    marks = [str(folder / f"{name}.mark") for name in names]
+    for name, mark in zip(names, marks):
+        wait = (
+            f"    import time\n    from pathlib import Path\n    Path({mark!r}).touch()\n"
+            f"    until = time.monotonic() + {seconds}\n"
+            f"    while not all(Path(mark).exists() for mark in {marks!r}):\n"
+            "        time.sleep(0.02)\n        assert time.monotonic() < until, 'alone'\n"
+        )
+        (folder / f"{name}.py").write_text(SCRIPT + wait + (before if name == names[0] else "") + GOOD)
+    return {name: folder / f"{name}.py" for name in names}
+
+
+def test_scripts_run_side_by_side_and_each_has_its_own_cpu_time(tmp_path):
+    work = "    while time.process_time() < 1.0:\n        pass\n"
+    results = dict(run_all(meeting(tmp_path, ("busy", "idle"), 300, work), tmp_path, 400, tries=1, at_once=2))
+    assert {result.state for result in results.values()} == {"ok"}, results
+    assert results["busy"].cpu_seconds >= 1.0 > results["idle"].cpu_seconds
+
+
+def test_one_at_a_time_is_the_default_of_a_measurement(tmp_path):
+    results = dict(run_all(meeting(tmp_path, ("first", "second"), 0.5), tmp_path, 100, tries=1, at_once=1))
+    assert (results["first"].state, results["second"].state) == ("failed", "ok")
+    assert "alone" in results["first"].why
+
+
+def test_what_cannot_run_here_is_skipped_with_the_reason(tmp_path):
+    path = tmp_path / "fake.py"
+    path.write_text('NEEDS = "no_such_package"\n' + SCRIPT + GOOD)
+    [(_, result)] = run_all({"fake": path}, tmp_path, 60, tries=2, at_once=1)
+    assert (result.state, result.why) == ("skipped", "the Python package no_such_package is not installed")
+
+
+def test_who_stops_the_runner_stops_what_it_started(tmp_path):
+    chosen = meeting(tmp_path, ("short", "long"), 300)
+    pid = tmp_path / "pid"
+    sleeping = f"    import os\n    Path({str(pid)!r}).write_text(str(os.getpid()))\n    time.sleep(900)\n"
+    waiting = f"    while not Path({str(pid)!r}).exists():\n        time.sleep(0.02)\n"
+    for name, before in (("long", sleeping), ("short", waiting)):
+        chosen[name].write_text(chosen[name].read_text().replace(GOOD, before + GOOD))
+    results = run_all(chosen, tmp_path, 900, tries=2, at_once=2)
+    assert next(results)[0] == "short"
+    results.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
 def test_a_script_that_declares_nothing_fails(tmp_path):
     path = tmp_path / "fake.py"
     path.write_text("print('{}')\n")
@@ -122,7 +171,7 @@ def test_only_what_can_be_started_is_a_benchmark():
 
 @pytest.mark.slow
 def test_the_runner_runs_a_benchmark_and_says_how_it_went():
-    command = [sys.executable, str(FOLDER / "run_quick.py"), "--only", "loss_by_part", "--json"]
+    command = [sys.executable, str(FOLDER / "run_quick.py"), "--only", "article_extraction", "--json"]  # soon done
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["loss_by_part"]["state"] == "ok"
+    assert json.loads(done.stdout.splitlines()[-1])["article_extraction"]["state"] == "ok"

@@ -214,6 +214,14 @@ def test_a_remembered_calibration_is_used_and_not_measured_again(tiny_model, tmp
     assert Embedder.load(tiny_model, device="cpu", calibration=file).info.precision == "bfloat16"
 
 
+def test_nobody_is_told_that_texts_of_the_calibration_were_cut(tiny_model, monkeypatch, caplog):
+    monkeypatch.setattr("retrieval.embedding.embedder.hardware", lambda device: ("a chip with bfloat16", True))
+    embedder = Embedder.load(tiny_model, device="cpu")  # which reads 24 tokens of passages of 400 characters
+    assert "ends were not read" not in caplog.text
+    embedder.encode(["the sea", "river " * 40])
+    assert "1 of 2 texts are longer than the embedder's 24 tokens" in caplog.text
+
+
 def test_without_bfloat16_units_it_stays_with_float32(tiny_model, monkeypatch):
     monkeypatch.setattr("retrieval.embedding.embedder.hardware", lambda device: ("an old chip", False))
     monkeypatch.setattr("retrieval.embedding.embedder.compare", lambda full, half: pytest.fail("nothing to measure"))
