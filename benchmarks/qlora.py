@@ -117,11 +117,11 @@ def main() -> int:
         place = Path(folder)
         if args.quick:
             compile_quickly(place / "programs")
-        figures = {} if args.plans else compare(args, place)
+        figures = plans(("nf4",) if args.quick else ENGINE, args.length_7b, place / "plan.json", here=args.quick)
         goals = PLAN_GOALS if args.plans else GOALS
         if args.quick:
             goals = {"weights_gib_7b/nf4": GOALS["weights_gib_7b/nf4"]}
-        figures |= plans(("nf4",) if args.quick else ENGINE, args.length_7b, place / "plan.json", here=args.quick)
+        figures |= {} if args.plans else compare(args, place)
     if figures["step_gib_7b_gpu"] is not None:
         goals = {**goals, **GPU_GOALS}
     return conclude(figures, {**goals, "dequantised/*": GOALS["dequantised/*"]}, args.json)
