@@ -69,11 +69,11 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
     from jora_engine.training.loop import Trainer
     from jora_engine.training.plan import (
         abstract_params,
-        bits_here,
         choose,
         device_memory,
         flops_per_token,
         full_rows,
+        held_as_bits,
         rungs,
     )
 
@@ -92,7 +92,7 @@ def run_engine(job: dict[str, Any]) -> dict[str, Any]:
         device_memory(),
     )
 
-    trainer.params = untrained_params(model, 0, bits=bits_here(), packed=packed)
+    trainer.params = untrained_params(model, 0, bits=held_as_bits(), packed=packed)
     state, seconds = trainer.initial_state(), []
     for _ in range(job["steps"] + 2):
         began = time.perf_counter()

@@ -26,7 +26,8 @@ Side = TypeVar("Side")
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
-COMMON = {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+PYTHONPATH = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # with what was added to it
+COMMON = {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONPATH": PYTHONPATH}
 Run = Callable[[str, dict[str, Any]], dict[str, Any]]
 """A side's name and the job -> its figures."""
 

@@ -104,7 +104,7 @@ def train_engine(job: dict[str, Any], precision: str = "bfloat16") -> dict[str, 
     from jora_engine.model.sharding import place, use_cores
     from jora_engine.training.loop import Schedule, Trainer
     from jora_engine.training.packing import Packing, pack
-    from jora_engine.training.plan import bits_here
+    from jora_engine.training.plan import held_as_bits
     from jora_engine.training.records import read_examples
 
     use_cores(ENGINE_ROWS)
@@ -121,7 +121,7 @@ def train_engine(job: dict[str, Any], precision: str = "bfloat16") -> dict[str, 
     placement = place(model)
     shapes = param_shapes(model, packed=packed_leaves(folder, model, precision))
     shardings = placement.params(shapes) if placement else None
-    params = load_params(folder, model, job["dtype"], shardings, bits=bits_here(), precision=precision)
+    params = load_params(folder, model, job["dtype"], shardings, bits=held_as_bits(), precision=precision)
     held_out = [examples[i] for i in job["held_out"]]
     trainer = Trainer(params, model, lora, config, examples, held_out, placement)
     trainer.schedule = Schedule(

@@ -27,6 +27,7 @@ from jora_engine.model.attention import Mask, attention
 from jora_engine.model.kv_cache import PromptCache, ReplyCache, Stretch
 from jora_engine.model.native import calls
 from jora_engine.model.native.library import Library, Unavailable, library
+from jora_engine.model.target import platform
 
 log = logging.getLogger("raft.engine")
 
@@ -133,10 +134,10 @@ def choose(shape: Shape, barred: str = "") -> Choice:
     Args:
         barred: why none of an accelerator's kernels can be taken; "" where one can.
     """
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         choice = _on_cpu(shape)
-    elif barred or jax.default_backend() != "gpu":
-        return Choice("blocked", barred or f"the only one on {jax.default_backend()}")
+    elif barred or platform() != "gpu":
+        return Choice("blocked", barred or f"the only one on {platform()}")
     else:
         kernels = {name: kernel for name, kernel in KERNELS.items() if not (shape.packed and kernel is cudnn)}
         choice = first_right(shape, kernels)

@@ -14,6 +14,8 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from jora_engine.model.target import platform
+
 
 def to_bits(x: jax.Array) -> jax.Array:
     """On a CPU a bfloat16 array as uint16, any other as it is.
@@ -21,7 +23,7 @@ def to_bits(x: jax.Array) -> jax.Array:
     XLA:CPU slices and updates bfloat16 arrays by converting the whole array to float32 and back, in every iteration of
     a loop; integers it leaves alone.
     """
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = platform() == "cpu"
     return lax.bitcast_convert_type(x, jnp.uint16) if on_cpu and x.dtype == jnp.bfloat16 else x
 
 

@@ -11,6 +11,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from jora_engine.model.ops_cpu import from_bits, revive, to_bits
+from jora_engine.model.target import platform
 
 KEPT = ("attention_out", "attention_lse")
 """What every remat rung keeps of a layer besides its input: attention is too dear to run again."""
@@ -59,7 +60,7 @@ def rematted(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
     policies = jax.checkpoint_policies
     if remat == "none":
         return layer
-    if remat == "offload" and jax.default_backend() != "cpu":
+    if remat == "offload" and platform() != "cpu":
         policy = policies.save_and_offload_only_these_names(
             names_which_can_be_saved=KEPT,
             names_which_can_be_offloaded=("layer_input",),

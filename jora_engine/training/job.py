@@ -41,7 +41,7 @@ from jora_engine.training.distil import distil, distiller
 from jora_engine.training.identity import distillation_identity, training_identity
 from jora_engine.training.loop import Trainer
 from jora_engine.training.machine import describe, keep_programs
-from jora_engine.training.plan import Plan, abstract_params, bits_here, choose, device_memory, refusal, rungs
+from jora_engine.training.plan import Plan, abstract_params, choose, device_memory, held_as_bits, refusal, rungs
 from jora_engine.training.records import check_lengths, check_vocabulary, read_examples
 from jora_engine.training.results import other_machines, summary, write_results
 from jora_engine.training.trackers import Trackers
@@ -173,7 +173,7 @@ def run(job: Job, *, stop: Any, report: Any) -> None:
 
     def load(held: str, shapes: Any) -> Any:
         shardings = placement.params(shapes) if placement else None
-        return load_params(job.model, model, job.training.dtype, shardings, bits=bits_here(), precision=held)
+        return load_params(job.model, model, job.training.dtype, shardings, bits=held_as_bits(), precision=held)
 
     trainer.params = load(precision, shapes)
     packing = trainer.schedule.packings[0]

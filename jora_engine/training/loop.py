@@ -25,6 +25,7 @@ from jora_engine.model.attention_backends import Choice, Shape, choose
 from jora_engine.model.lora import Adapter, init_lora
 from jora_engine.model.parameters import parameter_total
 from jora_engine.model.sharding import Placement, with_shardings
+from jora_engine.model.target import is_here
 from jora_engine.training.checkpoint import Checkpoints
 from jora_engine.training.optimizer import learning_rate, make_optimizer
 from jora_engine.training.packing import Batch, Example, Packing, fitting, make_batch, pack, split_steps
@@ -161,6 +162,8 @@ class Trainer:
         own = (self.model.attention_scale, self.model.attention_softcap) != (None, None)
         if own or len(self.model.kinds) > 1:
             barred = "the only one for layers of several kinds or scores with their own scale or cap"
+        if not is_here():
+            barred = "the only one that is right without a check on the device, which is not here"
         tensor = cut("tensor") if self.placement and self.placement.heads_cut else 1
         packings = (*self.schedule.packings, self.validation_packing)
         return choose(

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from jora_engine.config.parameters import linear_layers
 from jora_engine.config.recipe import TrainConfig
 from jora_engine.model.parameters import param_shapes
 from jora_engine.model.sharding import AXES, Placement, with_shardings
+from jora_engine.model.target import platform
 from jora_engine.training.loop import Trainer
 from jora_engine.training.packing import Example
 from raft_errors import BadInput, RaftError
@@ -83,18 +84,18 @@ class Plan:
 def abstract_params(
     model: ModelConfig, dtype: str, placement: Placement | None, packed: Mapping[str, Any] | None = None
 ) -> Any:
-    """The base's parameters as shapes on their devices, held as training holds them on this back end (`bits_here`).
+    """The base's parameters as shapes on their devices, held as training holds them there (`held_as_bits`).
 
     Args:
         packed: the leaves in fewer bits (`weights.packed_leaves`).
     """
-    shapes = param_shapes(model, dtype, bits=bits_here(), packed=packed)
+    shapes = param_shapes(model, dtype, bits=held_as_bits(), packed=packed)
     return with_shardings(shapes, placement.params(shapes)) if placement else shapes
 
 
-def bits_here() -> bool:
-    """Whether training holds the base's layers as bits (`weights.load_params`)."""
-    return jax.default_backend() == "cpu"
+def held_as_bits() -> bool:
+    """Whether training holds the base's layers as bits (`weights.load_params`) on the platform that is compiled for."""
+    return platform() == "cpu"
 
 
 def full_rows(config: TrainConfig, supervised: int = 64) -> list[Example]:
@@ -136,7 +137,7 @@ def plan(trainer: Trainer, available: int | None = None) -> Plan:
     document = sum(n * n for n in lengths) / max(1, sum(lengths))
     return Plan(
         devices=placement.mesh.size if placement else 1,
-        compiled_for=jax.default_backend(),
+        compiled_for=platform(),
         mesh={axis: placement.size(axis) if placement else 1 for axis in AXES},
         training=trainer.config,
         bytes=held,
@@ -156,6 +157,25 @@ def census(program: str) -> dict[str, int]:
     for kind in re.findall(rf" ({COLLECTIVES})(?:-start)?\(", program):
         found[kind] = found.get(kind, 0) + 1
     return dict(sorted(found.items()))
+
+
+def weights_in_full(program: str, shapes: Iterable[tuple[int, ...]], layers: int) -> list[str]:
+    """The arrays of a compiled program, as its text names them, that hold plain numbers of a weight for all layers.
+
+    With a packed base there should be none: one would be a residual that the backward pass was left.
+
+    Args:
+        shapes: `(out, in)` of the weights. An array of activations may be no weight's: leave out what is both.
+        layers: of the model. The last one has a program of its own, so a residual holds all or all but one.
+    """
+    wanted = {side for rows, columns in shapes for side in ((rows, columns), (columns, rows))}
+    found = []
+    for kind, text in sorted(set(re.findall(r"\b(f32|bf16|f16|u16)\[([0-9,]+)\]", program))):
+        count, *sizes = map(int, text.split(","))
+        sides = {(math.prod(sizes[:at]), math.prod(sizes[at:])) for at in range(1, len(sizes))}
+        if count in (layers, layers - 1) and count > 1 and sides & wanted:
+            found.append(f"{kind}[{text}]")
+    return found
 
 
 def flops_per_token(model: ModelConfig, lora: LoraConfig, document_tokens: float, supervised: float = 1.0) -> float:

@@ -54,8 +54,25 @@ def write_questions(path: Path) -> Path:
     return path
 
 
-def make_base(folder: Path, *, template: bool = True, hidden: int = 32) -> Path:
-    """A two-layer Llama with random weights, a byte-level BPE tokenizer and a chat template."""
+SHAPES = {
+    "llama": ("LlamaConfig", {"num_hidden_layers": 2, "num_key_value_heads": 2}),
+    "qwen3": ("Qwen3Config", {"num_hidden_layers": 2, "num_key_value_heads": 2, "head_dim": 16}),
+    "gemma3": (  # as Google's smallest: five layers with a window, one without
+        "Gemma3TextConfig",
+        {
+            "num_hidden_layers": 6,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 48,
+        },
+    ),
+}
+"""Families by name: transformers' configuration and what is its own."""
+
+
+def make_base(folder: Path, *, template: bool = True, hidden: int = 32, family: str = "llama") -> Path:
+    """A small model with random weights, a byte-level BPE tokenizer and, unless told otherwise, a chat template."""
     import tokenizers
     import torch
     import transformers
@@ -76,19 +93,19 @@ def make_base(folder: Path, *, template: bool = True, hidden: int = 32) -> Path:
     if template:
         fast.chat_template = CHATML
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
+    kind, own = SHAPES[family]
+    config = getattr(transformers, kind)(
         vocab_size=512,
         hidden_size=hidden,
         intermediate_size=64,
-        num_hidden_layers=2,
         num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=4096,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
+        **own,
     )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
 

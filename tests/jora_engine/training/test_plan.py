@@ -28,6 +28,7 @@ from jora_engine.training.plan import (
     refusal,
     rungs,
     smaller_rows,
+    weights_in_full,
 )
 from jora_engine.training.plan_job import outlook
 
@@ -121,6 +122,17 @@ def test_the_ladder_of_settings():
     assert [s.remat for s in rungs(dataclasses.replace(auto, remat="offload"), cpu=True)] == ["layer"]
     assert [(s.micro_batch_rows, s.accumulation) for s in smaller_rows(auto, 1)] == [(12, 2), (6, 4), (3, 8)]
     assert [(s.micro_batch_rows, s.accumulation) for s in smaller_rows(auto, 6)] == [(12, 2), (6, 4)]
+
+
+def test_weights_that_a_program_holds_in_full_are_told_from_its_other_arrays():
+    program = """
+      %a = bf16[5,512,256]{2,1,0} parameter(0), %again = bf16[5,512,256]{2,1,0} copy(%a)
+      %halves = f32[6,256,8,2,32] broadcast(%a), %packed = u8[6,512,4,32] parameter(1), %one = f32[512,256] slice(%a)
+      %kept = bf16[5,1,64,512] scan(%a), %rank = f32[6,4,512] parameter(2), %last = bf16[1,512,256] slice(%a)
+    """
+    assert weights_in_full(program, [(512, 256)], 6) == ["bf16[5,512,256]", "f32[6,256,8,2,32]"]
+    assert weights_in_full(program, [(256, 256)], 6) == []
+    assert weights_in_full(program, [(512, 256)], 2) == [], "one layer at a time is what unfolding takes"
 
 
 def test_flops_of_llama_2_7b():
