@@ -23,6 +23,8 @@ decides, CPU seconds of either side stand beside it. Arms:
                 the longest time from the start of `raft promote` to the head of the first answer of the new version
     routing     where `auto` sends questions of three real domains and of none, see `serving_arms/routing.py`; needs
                 ../shared/data (or RAFT_SHARED_DATA) and the embedder
+    routing_f1  three adapters of these domains, and unseen questions answered by the one that `auto` chooses and by
+                the domain's own, see `serving_arms/routing_f1.py`; trains them once for a folder of --adapters
 
 `lost` counts requests without their answer in all arms, `compiles` programs compiled after everything was warm.
 """
@@ -47,7 +49,7 @@ from serving_arms.arms import ARMS, PARTS, QUICK, QUICK_ARMS, WHOLE, Bench
 KEYS = """
     throughput_1000_over_5 ttft_25_over_1 throughput_25_over_1 over_peft_switching over_peft_raft
     decode_over_transformers over_llama_cpp prefix_ttft lost memory_growth compiles promotion_seconds routed_right
-    abstained_right
+    abstained_right f1_auto_minus_oracle
     arms/*/seconds"""
 GOALS = {"lost": ("<=", 0), "compiles": ("<=", 0)}
 TARGETS = {
@@ -60,6 +62,7 @@ TARGETS = {
     "prefix_ttft": ("<=", 0.3),
     "memory_growth": ("<=", 0.02),
     "routed_right": (">=", 0.95),
+    "f1_auto_minus_oracle": (">=", -0.01),
     "promotion_seconds": ("<=", 5),
 }
 """Of a whole measurement on a quiet machine."""

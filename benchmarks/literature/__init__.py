@@ -1,1 +1,1 @@
-"""What `raft_literature.py` is made of: protocols, parts of each set, arms that are compared, rows of results."""
+"""What `raft_literature.py` is made of: protocols, parts of each set, records, arms that are compared, rows."""

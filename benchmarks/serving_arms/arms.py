@@ -346,6 +346,14 @@ def routing_arm(bench: Bench) -> dict[str, Any]:
     return routing(bench.options.data, bench.place, quick=bench.sizes.tiny)
 
 
+def routing_f1_arm(bench: Bench) -> dict[str, Any]:
+    from serving_arms.routing_f1 import routing_f1
+
+    work = (bench.options.adapters or bench.place / "adapters") / "routing_f1"
+    base = str(bench.tiny_base) if bench.sizes.tiny else bench.options.model
+    return routing_f1(bench.options.data, work, base, quick=bench.sizes.tiny)
+
+
 ARMS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "s_lora": lambda bench: s_lora_arm(bench, 1.0, bench.sizes.s_lora, "throughput_1000_over_5"),
     "s_lora_3": lambda bench: s_lora_arm(bench, 0.3, bench.sizes.s_lora_3, "throughput_1000_over_5_skewed"),
@@ -358,11 +366,12 @@ ARMS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "soak": soak_arm,
     "promotion": promotion_arm,
     "routing": routing_arm,
+    "routing_f1": routing_f1_arm,
 }
 PARTS: dict[str, tuple[str, ...]] = {
-    "engine": tuple(name for name in ARMS if name not in ("promotion", "routing")),
+    "engine": tuple(name for name in ARMS if name not in ("promotion", "routing", "routing_f1")),
     "promotion": ("promotion",),
-    "routing": ("routing",),
+    "routing": ("routing", "routing_f1"),
 }
 """Arms that are measured together."""
 QUICK_ARMS = tuple(name for name in ARMS if name not in ("s_lora_3", "peft_raft"))

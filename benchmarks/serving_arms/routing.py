@@ -18,6 +18,7 @@ from data.nouns import Record, write_jsonl
 from raft_errors import RaftError
 from serving.domain import ServedVersion
 from serving.routing import Route, Router
+from tasks.inputs.models import resolve
 
 EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 DOMAINS = {"debian": "debian_faq", "pubmed": "pubmedqa", "squad": "squad_v1_dev"}
@@ -34,17 +35,9 @@ SHARES = {"train": 0.6, "validation": 0.8, "test": 1.0}
 def routing(data: Path, place: Path, *, quick: bool) -> dict[str, Any]:
     """The figures: `routed_right` is the mean over domains of the share that goes to its own, `abstained_right` the
     mean over foreign sets of the share that goes to the base."""
-    missing = [name for name in DOMAINS.values() if not (data / name).is_dir()]
-    if missing:
-        return {"left_out": f"shared data not found: {', '.join(missing)}: set RAFT_SHARED_DATA or --data"}
-    from retrieval.embedding.embedder import Embedder
-    from tasks.inputs.models import resolve
-
-    try:
-        folder = resolve(EMBEDDER).folder
-    except RaftError as error:
-        return {"left_out": error.what}
-    router = Router(Embedder.load(folder, precision="float32", interactive=True))  # as the server has it
+    if reason := left_out(data):
+        return {"left_out": reason}
+    router = open_router()
     most = 12 if quick else 400
     versions, asked = {}, {}
     for name, where in DOMAINS.items():
@@ -82,6 +75,25 @@ def routing(data: Path, place: Path, *, quick: bool) -> dict[str, Any]:
             "abstained_right": round(sum(abstained.values()) / len(abstained), 4) if abstained else None,
         },
     }
+
+
+def left_out(data: Path) -> str:
+    """Why questions cannot be routed here; "" where they can."""
+    missing = [name for name in DOMAINS.values() if not (data / name).is_dir()]
+    if missing:
+        return f"shared data not found: {', '.join(missing)}: set RAFT_SHARED_DATA or --data"
+    try:
+        resolve(EMBEDDER)
+    except RaftError as error:
+        return error.what
+    return ""
+
+
+def open_router() -> Router:
+    """A router as the server has it."""
+    from retrieval.embedding.embedder import Embedder
+
+    return Router(Embedder.load(resolve(EMBEDDER).folder, precision="float32", interactive=True))
 
 
 def destinations(router: Router, questions: Iterable[str], versions: Mapping[str, ServedVersion]) -> Counter[str]:

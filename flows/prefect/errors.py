@@ -88,6 +88,11 @@ def what_it_means(error: BaseException, url: str | None) -> RaftError | None:
             f"Prefect's server at {where} refused a request ({first})",
             do="look at the server's log; or run with --no-prefect",
         )
+    if not url:
+        return RaftError(
+            f"Prefect's embedded server cannot be reached ({first})",
+            do="run with --no-prefect, or give it longer (PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS)",
+        )
     return RaftError(
         f"Prefect's server cannot be reached ({where})",
         do="unset PREFECT_API_URL to use the embedded one, or run with --no-prefect",

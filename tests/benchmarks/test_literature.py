@@ -86,7 +86,7 @@ def test_parts_of_the_shared_sets_do_not_touch(name, shared_data):
 @pytest.fixture(scope="module")
 def composed(tmp_path_factory):
     """part -> records of a set of 40 articles of two paragraphs, composed for a run that asks that part."""
-    import raft_literature
+    from literature.composing import compose
 
     base = tiny.make_base(tmp_path_factory.mktemp("base") / "base")
     rows = questions(each=2)
@@ -103,7 +103,7 @@ def composed(tmp_path_factory):
     models = dataclasses.make_dataclass("Files", ["folder"])(base)
     return (
         {
-            part: raft_literature.compose(
+            part: compose(
                 protocol,
                 draw(protocol, rows, parts, part),
                 documents_of(rows, parts),

@@ -68,6 +68,14 @@ def spans() -> Iterator[tuple[str, list[str]]]:
                 yield place, command
 
 
+def inside(command: list[str]) -> list[str]:
+    """What a container of our image is told to do, as a command of `raft`; any other command as it is."""
+    if command[:2] in (["podman", "run"], ["docker", "run"]):
+        image = next((place for place, word in enumerate(command) if re.fullmatch(r"jora-raft(:\w+)?", word)), None)
+        return ["raft", *command[image + 1 :]] if image is not None else command
+    return command
+
+
 def commands_of(line: str) -> list[list[str]]:
     """The commands of one line of a shell whose program is one of PROGRAMS; the path of a program is left out."""
     try:
@@ -83,6 +91,6 @@ def commands_of(line: str) -> list[list[str]]:
             commands.append([])
         elif commands[-1] or not re.fullmatch(r"[A-Z_]+=.*", word):
             commands[-1].append(word)
-    named = [[re.sub(r"^.*/(?=\w+$)", "", command[0]), *command[1:]] for command in commands if command]
+    named = [[re.sub(r"^.*/(?=\w+$)", "", command[0]), *command[1:]] for command in map(inside, commands) if command]
     named = [[re.sub(r"^python[\d.]*$", "python", command[0]), *command[1:]] for command in named]
     return [command for command in named if command[0] in PROGRAMS]

@@ -142,6 +142,10 @@ def test_commands_are_read_from_a_line_of_a_shell():
     assert commands_of("0 3 * * * cd /srv && /srv/venv/bin/raft retrain 2>> log || mail -s x") == [["raft", "retrain"]]
     assert commands_of("A=1 raft server") == [["raft", "server"]]
     assert commands_of("ingest     built  0.5 s") == []
+    assert commands_of("podman run --rm -v a:/work jora-raft:cuda13 serve --port 1") == [
+        ["raft", "serve", "--port", "1"]
+    ]
+    assert commands_of("podman build -t jora-raft .") == []
 
 
 def test_every_page_with_commands_is_read():

@@ -13,6 +13,9 @@ import prefect
 import pytest
 import yaml
 
+from flows.prefect.environment import QUIET
+from flows.prefect.errors import what_it_means
+
 pytestmark = pytest.mark.slow
 
 REFUSED = (422, {"exception_detail": [{"type": "extra_forbidden", "loc": ["body", "concurrency_options"]}]})
@@ -120,3 +123,15 @@ def test_a_server_that_asks_for_an_auth_string_is_said_to_do_so(endings, verb):
 
 def test_no_message_is_a_traceback(endings):
     assert not [case for case, ending in endings.items() if "Traceback" in ending.words]
+
+
+def test_an_embedded_server_that_is_too_slow_to_start_is_no_matter_of_an_address():
+    late = RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")  # Prefect's words
+    why = what_it_means(late, None)
+    assert "embedded server cannot be reached (Timed out" in why.what
+    assert "PREFECT_API_URL" not in str(why)
+    assert "--no-prefect" in why.do
+    assert any(variable in why.do for variable in QUIET), "the one whose value is ours"
+    assert (
+        "unset PREFECT_API_URL" in what_it_means(RuntimeError("Failed to reach API at http://gone"), "http://gone").do
+    )
