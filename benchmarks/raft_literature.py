@@ -33,24 +33,24 @@ from pathlib import Path
 from typing import Any
 
 from harness import compile_quickly
-from literature.arms import ALWAYS, ARMS, shown_to, template_of, unanswerable
+from literature.arms import ALWAYS, ARMS, unanswerable
 from literature.composing import compose, wording_of
 from literature.corpora import read_corpus, read_questions
 from literature.exam import Exam, exam_of
 from literature.figures import (
     PRINTED,
     changes_of,
-    figures_of,
     headline,
     looked_up,
+    over_majorities,
     plain_keys,
-    refusal_figures,
     search_figures,
 )
-from literature.measures import MAJORITY_OVER, measure_of
+from literature.measures import measure_of
 from literature.parts import Part, documents_of, parts_of, unit_of, units_of
 from literature.protocols import ADAPTABLE, BASE, PROTOCOLS, RIVAL_FIELDS, Protocol, draw, varied
 from literature.quoting import WEIGHTS, weight_figures, weight_table
+from literature.reading import Readers
 from literature.rows import Place, commit_of, refuse_second, table
 from literature.searching import MOST_QUESTIONS, Models, adapted, make_retriever
 from literature.training import say, train, train_closed
@@ -58,14 +58,12 @@ from literature.withholding import Answered, withheld_figures
 from miniature import write_base, write_searchers
 
 from data.evaluation.comparison import summarise
-from data.evaluation.scoring import score_row
 from data.nouns import Record, write_jsonl
-from data.prompting.contract import PromptTemplate, load_template
+from data.prompting.contract import load_template
 from data.reports.report import write_report
 from retrieval.search import Retriever
 from tasks.inputs.model_catalog import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from tasks.inputs.models import ModelFiles, compile_cache, resolve
-from tasks.runtime.answers import Answerer, answer
 from tasks.runtime.folders import write_json
 from tasks.store.itemcache import SqliteCache
 
@@ -276,49 +274,27 @@ def run(
     counts = f"{len(records.train)} training and {len(records.test)} {part} records"
     say(f"{name}: {counts}, dropped {records.report['dropped']}")
     adapter, training = train(protocol, records.train, base, work)
-    readers: dict[str, Path | None] = {"base": None, "raft": adapter}
-    readers |= {rival: train(varied(protocol, [rival]), records.train, base, work)[0] for rival in rivals}
+    adapters: dict[str, Path | None] = {"base": None, "raft": adapter}
+    adapters |= {rival: train(varied(protocol, [rival]), records.train, base, work)[0] for rival in rivals}
     if any(ARMS[arm].adapter == "dsf" for arm in arms):
-        readers["dsf"] = train_closed(protocol, records.train, base, work)
-    may_refuse, closed_refusals = bool(records.report["may_refuse"]), unanswerable(records.train)
-    measure = measure_of(name, corpus)
+        adapters["dsf"] = train_closed(protocol, records.train, base, work)
     group_of = {wording_of(row["question"]): unit_of_question[str(row["id"])] for row in asked}
+    readers = Readers(
+        *(base, adapters, protocol, cache, measure_of(name, corpus)),
+        group=lambda record: group_for(name, record, retriever, group_of),
+        reranked=retriever.reranker is not None,
+        may_refuse=bool(records.report["may_refuse"]),
+        closed_refusals=unanswerable(records.train),
+    )
 
     def examined(some: Sequence[Mapping[str, Any]]) -> Exam:
         wordings = {wording_of(row["question"]) for row in some}
         own = [r for r in records.test if wording_of(r.metadata["question"]) in wordings][: protocol.test]
-        return exam_of(own, protocol, retriever, may_refuse)
-
-    def scored(
-        who: str,
-        prompts: Sequence[Record],
-        label: str,
-        setting: str,
-        form: PromptTemplate,
-        *,
-        copied: bool = protocol.copy_quotes,
-        weight: float = protocol.quote_weight,
-    ) -> list[Any]:
-        folder = readers[who]
-        key = base.digest if folder is None else f"{base.digest}+{folder.parent.parent.name}"
-        copying = form if copied else None
-        answerer = Answerer(
-            *(base.folder, folder, key, "bfloat16", protocol.max_new_tokens, 32, copying),
-            quote_weight=weight,
-            reranked=retriever.reranker is not None,
-        )
-        answers = answer(answerer, prompts, cache, lambda done, total, what: say(f"{what}: {done} of {total}"), who)
-        results = []
-        for record, given in zip(prompts, answers, strict=True):
-            reason = given.finish_reason
-            row = score_row(record, given.text, condition=label, setting=setting, template=form, finish_reason=reason)
-            row["group"] = group_for(name, record, retriever, group_of)
-            results.append(row | (measure(record, row) if measure else {}))
-        return results
+        return exam_of(own, protocol, retriever, readers.may_refuse)
 
     exam = examined(rows["test"])
     labels = {"base": "base", "raft": "adapter"} | {rival: rival for rival in rivals}
-    by_reader = {who: scored(who, exam.shown, label, "retrieved", template) for who, label in labels.items()}
+    by_reader = {who: readers.scored(who, exam.shown, label) for who, label in labels.items()}
     everything = [row for some in by_reader.values() for row in some]
     summary = summarise(everything, seed=protocol.seed)
     folder = adapter.parent.parent
@@ -336,68 +312,38 @@ def run(
     printed |= changes_of(own, by_reader["base"], protocol.seed)
     printed["adapter_quotes_looked_up"] = looked_up(own)
     if quote_weights:
-        weighed = {
-            w: scored("raft", exam.shown, "adapter", "retrieved", template, copied=True, weight=w)
-            for w in quote_weights
-        }
+        weighed = {w: readers.scored("raft", exam.shown, "adapter", quote_weight=w) for w in quote_weights}
         printed["quote_weights"] = weight_figures(weighed, protocol.seed)
     calibration: Answered = ()
-    if calibrating and any(row["quotes"] for row in own):
+    if calibrating:
         earlier = examined(calibrating).shown
-        calibration = list(zip(earlier, scored("raft", earlier, "adapter", "retrieved", template), strict=True))
+        calibration = list(zip(earlier, readers.scored("raft", earlier, "adapter"), strict=True))
     withheld = withheld_figures(list(zip(exam.shown, own, strict=True)), calibration)
-    results: dict[str, dict[str, Any]] = {}
-    for key in dict.fromkeys((*arms, "raft")):
-        arm, form = ARMS[key], template_of(ARMS[key], template)
-        if key in ("rag", "raft"):
-            answered = by_reader[arm.adapter]
-        else:
-            variants = [
-                shown_to(arm, record, hits, may_refuse, template, closed_refusals=closed_refusals)
-                for record, hits in zip(exam.records, exam.first, strict=True)
-            ]
-            answered = scored(arm.adapter, variants, key, "retrieved" if arm.passages else "closed_book", form)
-        figures = figures_of(answered, by_reader["base"], protocol.seed)
-        halves = exam.refusals(protocol)
-        if arm.passages and may_refuse and arm.adapter != "dsf" and halves:
-            half = len(halves) // 2
-            without = [
-                shown_to(arm, exam.records[i], exam.others(i, protocol.passages), True, template) for i in halves[:half]
-            ]
-            refused = scored(arm.adapter, without, key, "distractors_only", form)
-            figures |= refusal_figures(refused, [answered[i] for i in halves[half:]], protocol.seed)
-        if arm.passages:
-            figures |= search_figures(exam.shown)
-        if key == "raft":
-            some = {k: v for k, v in withheld.items() if k in PRINTED and v is not None}
-            figures |= {k: {"value": v, "n": len(exam.shown)} for k, v in some.items()}
-        results[key] = {
-            "set": name,
-            "part": part,
-            "arm": key,
-            "seed": protocol.seed,
-            "digest": protocol.digest_for(name, key),
-            "protocol": dataclasses.asdict(protocol),
-            "questions": len(exam.records),
-            "train_records": len(records.train),
-            "date": datetime.date.today().isoformat(),
-            "figures": figures,
-        }
-    printed |= plain_keys(results["raft"]["figures"], withheld)
+    by_arm = {key: readers.figures(key, exam, by_reader) for key in dict.fromkeys((*arms, "raft"))}
+    costs = {k: v for k, v in withheld.items() if k in PRINTED and v is not None}
+    by_arm["raft"] |= {k: {"value": v, "n": len(exam.shown)} for k, v in costs.items()}
+    printed |= plain_keys(by_arm["raft"], withheld) | over_majorities(by_arm["raft"])
     printed["recall@1_adapted"] = printed["recall@1"] if protocol.adapt else None
     if protocol.adapt:
-        before = exam_of(exam.records, protocol, unfitted, may_refuse)
+        before = exam_of(exam.records, protocol, unfitted, readers.may_refuse)
         printed["recall@1"] = search_figures(before.shown)["recall@1"]["value"]
         printed["adapt"] = fitting
-    for metric in MAJORITY_OVER:
-        if change := results["raft"]["figures"].get(f"{metric}_over_majority"):
-            interval = {"difference": change["value"], "ci95": [change["low"], change["high"]]}
-            printed["adapter_over_majority"] = {**interval, "majority": change["majority"]}
-    printed["citing"], printed["arms"] = withheld, {key: row["figures"] for key, row in results.items()}
+    printed["citing"], printed["arms"] = withheld, by_arm
     printed["train_records"], printed["report"] = len(records.train), os.path.relpath(folder / "report.html")
     printed["minutes_this_time"] = round((time.monotonic() - begin) / 60, 1)
     write_json(folder / "figures.json", printed)
-    return printed, {key: row for key, row in results.items() if key in arms}
+    about = {
+        "set": name,
+        "part": part,
+        "seed": protocol.seed,
+        "protocol": dataclasses.asdict(protocol),
+        "questions": len(exam.records),
+        "train_records": len(records.train),
+        "date": datetime.date.today().isoformat(),
+    }
+    return printed, {
+        key: {**about, "arm": key, "digest": protocol.digest_for(name, key), "figures": by_arm[key]} for key in arms
+    }
 
 
 def group_for(name: str, record: Record, retriever: Retriever, unit: Mapping[str, str]) -> str:

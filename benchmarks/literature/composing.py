@@ -81,7 +81,8 @@ def questions_of(
 def options_of(protocol: Protocol, learnt: Sequence[Question]) -> RecordOptions:
     """How the records are made; P and the most oracles of a record are those of the questions that are learnt from."""
     gold = max(len(q.gold_chunk_ids) for q in learnt)
-    distractors = protocol.passages - gold if protocol.distractors is None else protocol.distractors
+    room = max(0, protocol.passages - gold)
+    distractors = room if protocol.distractors is None else protocol.distractors
     least = protocol.min_distractors
     return RecordOptions(
         distractors=distractors,

@@ -103,6 +103,15 @@ def plain_keys(figures: Mapping[str, Mapping[str, Any]], withheld: Mapping[str, 
     return {name: withheld.get(name, values.get(name)) for name in PRINTED}
 
 
+def over_majorities(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """`adapter_over_majority` as the script prints it; empty where no class of answers is a majority's."""
+    for metric in MAJORITY_OVER:
+        if change := figures.get(f"{metric}_over_majority"):
+            interval = {"difference": change["value"], "ci95": [change["low"], change["high"]]}
+            return {"adapter_over_majority": {**interval, "majority": change["majority"], "always": change["always"]}}
+    return {}
+
+
 def headline(summary: Mapping[str, Any], shown: Sequence[Record], training: Mapping[str, Any]) -> dict[str, Any]:
     """The headline and what explains it; shares 0 to 1."""
     part = summary["settings"]["retrieved"]

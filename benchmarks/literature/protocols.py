@@ -157,6 +157,7 @@ PROTOCOLS = {
     "debian_faq": Protocol(
         *("debian_faq", "html", 80, None),
         passages=4,
+        distractors=3,
         max_tokens=960,
         row_tokens=1920,
         min_distractors=0,

@@ -4,11 +4,13 @@ import collections
 import dataclasses
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))  # last: it holds a `serving.py`
 from literature.api_calls import called_api, calls_gold, calls_in, read_apis
+from literature.composing import options_of
 from literature.corpora import read, read_questions
 from literature.figures import changes_of, figures_of, plain_keys
 from literature.measures import measure_of, verdict
@@ -237,3 +239,12 @@ def test_what_cannot_be_fitted_is_refused(changes, words):
     fitted = varied(PROTOCOLS["squad"], ["rerank=true", "adapt=embedder,reranker"])
     assert fitted.digest_for("squad", "raft") != PROTOCOLS["squad"].digest_for("squad", "raft")
     assert dataclasses.replace(fitted, rerank=False, adapt="") == PROTOCOLS["squad"]
+
+
+def test_more_oracles_than_passages_leave_no_room_for_distractors():
+    protocol = dataclasses.replace(PROTOCOLS["squad"], passages=2, p_oracle=0.5)
+    one, three = (SimpleNamespace(gold_chunk_ids=("a", "b", "c")[:count]) for count in (1, 3))
+    assert options_of(protocol, [one]).distractors == 1
+    assert (options_of(protocol, [three]).distractors, options_of(protocol, [three]).min_distractors) == (0, 0)
+    fixed = dataclasses.replace(protocol, distractors=3, min_distractors=None)
+    assert (options_of(fixed, [three]).distractors, options_of(fixed, [three]).min_distractors) == (3, None)
