@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,13 +11,26 @@ from data.prompting.contract import CitedQuote, Passage, load_template, prompt_c
 from tasks.records import RecordsConfig
 from tasks.runtime.folders import write_json
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "retrieval"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "flows"))
 import tiny
 
 
-def write_base(folder: Path, hidden: int = 32) -> Path:
-    """A Hugging Face folder: Llama of 2 layers with random weights, byte-level tokenizer, chat template."""
-    return tiny.make_base(folder, hidden=hidden)
+def write_base(folder: Path, hidden: int = 32, positions: int | None = None) -> Path:
+    """A Hugging Face folder: Llama of 2 layers with random weights, byte-level tokenizer, chat template; it reads
+    `positions` tokens where that is given."""
+    tiny.make_base(folder, hidden=hidden)
+    if positions:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        write_json(folder / "config.json", {**config, "max_position_embeddings": positions})
+    return folder
+
+
+def write_searchers(folder: Path) -> tuple[Path, Path]:
+    """A random embedder and a random cross-encoder of two layers each."""
+    from retrieval_samples import make_tiny_model, make_tiny_reranker
+
+    return make_tiny_model(folder / "embedder", seed=0), make_tiny_reranker(folder / "reranker", seed=0)
 
 
 def write_records(path: Path, count: int = 8) -> Path:

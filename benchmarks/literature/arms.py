@@ -43,27 +43,39 @@ def template_of(arm: Arm, template: PromptTemplate) -> PromptTemplate:
     return load_template("direct") if arm.adapter == "dsf" else template
 
 
+def unanswerable(records: Sequence[Record]) -> bool:
+    """Whether some questions have no answer in any document, so that to say this is an answer like others."""
+    return any(not record.metadata["answers"] for record in records)
+
+
 def closed_records(records: Sequence[Record], count_tokens: Callable[[str], int]) -> list[Record]:
-    """Each question of the records once, without documents, and its answer alone, unless it has none."""
-    template = load_template("direct")
+    """Each question of the records once, without documents, and its answer alone; where it has none, the refusal."""
+    template, may_refuse = load_template("direct"), unanswerable(records)
     closed: dict[str, Record] = {}
     for record in records:
         meta = record.metadata
-        if not meta["answers"] or meta["question_id"] in closed:
+        if meta["question_id"] in closed:
             continue
-        instruction, text = render(meta["question"], [], template=template, may_refuse=False)
-        output = render_output(meta["answers"][0], template=template)
+        instruction, text = render(meta["question"], [], template=template, may_refuse=may_refuse)
+        output = render_output(next(iter(meta["answers"]), template.refusal), template=template)
         tokens = count_tokens(f"{instruction}\n{output}") + OVERHEAD
         closed[meta["question_id"]] = Record(instruction, text, output, {**meta, "quotes": [], "tokens": tokens})
     return list(closed.values())
 
 
 def shown_to(
-    arm: Arm, record: Record, hits: Sequence[ShownPassage], may_refuse: bool, template: PromptTemplate
+    arm: Arm,
+    record: Record,
+    hits: Sequence[ShownPassage],
+    may_refuse: bool,
+    template: PromptTemplate,
+    *,
+    closed_refusals: bool = False,
 ) -> Record:
-    """The question as an arm is asked it; a LoRA without documents is asked as it was trained, without a refusal."""
+    """The question as an arm is asked it; a LoRA without documents is asked as it was trained: without a refusal,
+    unless some of its questions had no answer (`closed_refusals`)."""
     shown = hits if arm.passages else ()
-    allowed = may_refuse and arm.adapter != "dsf"
+    allowed = may_refuse and (arm.adapter != "dsf" or closed_refusals)
     return with_passages(record, shown, may_refuse=allowed, template=template_of(arm, template))
 
 

@@ -1,53 +1,52 @@
-"""What a protocol trains and searches with: records of both sides, and the retriever over a set's passages."""
+"""Questions of a set into records: imported, their passages mined, composed and split by the pipeline's own code."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from data.nouns import Chunk, Document
+from data.nouns import Chunk, Document, Question
 from data.prompting.contract import load_template
 from data.questions.importing import import_questions
 from data.records.compose import RecordOptions, RecordSet, compose_records, measured_p
-from data.records.splits import FrozenSplits, SplitOptions, split_by_document
+from data.records.splits import FrozenSplits, SplitOptions, Splits, split_by_document
 from jora_engine.files.tokenizer import Tokenizer
 from literature.parts import Part, unit_of
 from literature.protocols import Protocol
-from retrieval.embedding.embedder import Embedder
-from retrieval.index.faiss_index import build_index, open_index
+from literature.searching import search_of
 from retrieval.mining import mine_distractors
-from retrieval.search import Retriever, passage_text
-from tasks.inputs.models import ModelFiles, resolve
-from tasks.store.itemcache import SqliteCache
-from tasks.store.places import calibration_file
+from retrieval.search import Retriever
+from tasks.inputs.models import ModelFiles
 
-EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
+Rows = Sequence[Mapping[str, Any]]
 
 
 def compose(
     protocol: Protocol,
-    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    rows: Mapping[str, Rows],
     units: Mapping[str, Part],
     chunks: Sequence[Chunk],
     documents: Sequence[Document],
     retriever: Retriever,
     base: ModelFiles,
-    *,
-    distractors: int | None = None,
 ) -> RecordSet:
     """Records of both sides. What a question outside the part that trains names, and the rest of its article or paper,
-    is held out, whichever part is asked: `units` says which part each is of.
-
-    Args:
-        distractors: beside the oracles; None = as many as there is room for beside the most oracles of a question.
+    is held out, whichever part is asked: `units` says which part each is of. With `known_documents` questions are held
+    out, and no document is.
     """
-    asked = import_questions([*rows["train"], *rows["test"]], chunks, retriever.search, documents=documents).questions
-    if not protocol.reasoning:
-        asked = [dataclasses.replace(question, reasoning="") for question in asked]
+    others = [*rows["test"], *rows.get("unplaced", ())]
+    asked = questions_of(protocol, [*rows["train"], *others], chunks, documents, retriever)
+    search = search_of(protocol, retriever)
+    mined = mine_distractors(asked, chunks, search, count=2 * protocol.passages, seed=protocol.seed)
+    trains = {str(row["id"]) for row in rows["train"]}
+    if protocol.known_documents:
+        return _by_question(protocol, asked, trains, chunks, mined, base)
     unit = {d.id: unit_of(d.source) for d in documents}
     previous = {d: "train" if units[u] == "train" else "test" for d, u in unit.items() if u in units}
+    # a question that names no document has one by the search
+    previous |= {d: "test" for q in asked if q.metadata["row_id"] not in trains for d in q.document_ids}
     splits = split_by_document(
         chunks,
         asked,
@@ -56,37 +55,89 @@ def compose(
         previous=FrozenSplits(documents=previous),
         together=unit,
     )
-    mined = mine_distractors(asked, chunks, retriever.search, count=2 * protocol.passages, seed=protocol.seed)
     learnt = [q for q in asked if splits.of[q.document_ids[0]] == "train"]
-    p_oracle = measured_p(learnt, passages=protocol.passages) if protocol.p_oracle is None else protocol.p_oracle
+    return _compose(protocol, asked, splits, chunks, mined, base, options_of(protocol, learnt))
+
+
+def questions_of(
+    protocol: Protocol, rows: Rows, chunks: Sequence[Chunk], documents: Sequence[Document], retriever: Retriever
+) -> list[Question]:
+    """The rows with their gold chunks; their difficulty is a rank of the search that serves, reranked or not, while
+    chunks are found by the first search, whose scores say what is near."""
+    plain = search_of(protocol, retriever.in_mode(retriever.mode, reranked=False))
+    questions = import_questions(rows, chunks, plain, documents=documents).questions
+    if not protocol.reasoning:
+        questions = [dataclasses.replace(question, reasoning="") for question in questions]
+    if retriever.reranker is None:
+        return questions
+    rankings = search_of(protocol, retriever)([q.question for q in questions], retriever.rerank_depth)
+    ranks = [
+        min((hit.rank for hit in hits if hit.chunk_id in question.gold_chunk_ids), default=None)
+        for question, hits in zip(questions, rankings, strict=True)
+    ]
+    return [dataclasses.replace(question, difficulty=rank) for question, rank in zip(questions, ranks, strict=True)]
+
+
+def options_of(protocol: Protocol, learnt: Sequence[Question]) -> RecordOptions:
+    """How the records are made; P and the most oracles of a record are those of the questions that are learnt from."""
     gold = max(len(q.gold_chunk_ids) for q in learnt)
+    room = max(0, protocol.passages - gold)
+    distractors = room if protocol.distractors is None else protocol.distractors
+    least = protocol.min_distractors
+    return RecordOptions(
+        distractors=distractors,
+        min_distractors=None if least is None else min(least, distractors),
+        order=protocol.order,
+        p_oracle=measured_p(learnt, passages=protocol.passages) if protocol.p_oracle is None else protocol.p_oracle,
+        absent=protocol.absent,
+        max_tokens=protocol.max_tokens,
+    )
+
+
+def _by_question(
+    protocol: Protocol,
+    asked: Sequence[Question],
+    trains: set[str],
+    chunks: Sequence[Chunk],
+    mined: Mapping[str, Sequence[Any]],
+    base: ModelFiles,
+) -> RecordSet:
+    """Records where the documents are known: the questions asked are composed apart, and none of their wordings is
+    trained on."""
+    every = Splits({chunk.document_id: "train" for chunk in chunks}, report={"level": "question"})
+    exam = [q for q in asked if q.metadata["row_id"] not in trains]
+    wordings = {wording_of(q.question) for q in exam}
+    learnt = [q for q in asked if q.metadata["row_id"] in trains and wording_of(q.question) not in wordings]
+    options = options_of(protocol, learnt)
+    train = _compose(protocol, learnt, every, chunks, mined, base, options)
+    test = _compose(protocol, exam, every, chunks, mined, base, dataclasses.replace(options, p_oracle=1.0))
+    dropped = dict(Counter(row.reason for row in [*train.dropped, *test.dropped]))
+    report = {**train.report, "dropped": dropped}
+    return RecordSet(train.train, [], test.train, [*train.dropped, *test.dropped], report)
+
+
+def wording_of(question: str) -> str:
+    """The words of a question, whatever the white space and case."""
+    return " ".join(question.split()).casefold()
+
+
+def _compose(
+    protocol: Protocol,
+    questions: Sequence[Question],
+    splits: Splits,
+    chunks: Sequence[Chunk],
+    mined: Mapping[str, Sequence[Any]],
+    base: ModelFiles,
+    options: RecordOptions,
+) -> RecordSet:
     tokenizer = Tokenizer.load(base.folder)
     return compose_records(
-        asked,
+        questions,
         chunks,
         mined,
-        options=RecordOptions(
-            distractors=protocol.passages - gold if distractors is None else distractors,
-            min_distractors=protocol.min_distractors,
-            order=protocol.order,
-            p_oracle=p_oracle,
-            absent=protocol.absent,
-            max_tokens=protocol.max_tokens,
-        ),
+        options=options,
         count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False)),
         seed=protocol.seed,
         splits=splits,
         template=load_template(protocol.template),
     )
-
-
-def make_retriever(chunks: Sequence[Chunk], mode: str, work: Path, cache: SqliteCache) -> Retriever:
-    if mode == "lexical":
-        return Retriever(None, None, chunks, mode="lexical")
-    embedder = Embedder.load(resolve(EMBEDDER).folder, calibration=calibration_file())
-    vectors = embedder.encode([passage_text(c) for c in chunks], cache=cache)
-    folder = work / "index"
-    folder.mkdir(exist_ok=True)
-    build_index(vectors, [c.id for c in chunks], folder, embedder=embedder.info.to_dict())
-    index = open_index(folder, expect_embedder=embedder.info.digest)
-    return Retriever(index, embedder, chunks, mode="dense" if mode == "dense" else "hybrid", query_cache=cache)

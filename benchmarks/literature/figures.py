@@ -8,9 +8,21 @@ from typing import Any
 
 from data.nouns import Record
 from data.statistics import Interval, bootstrap_mean, paired_bootstrap
+from literature.measures import MAJORITY_OVER
 
 LEAST_GROUPS = 10  # documents or articles from which on these are resampled, and not single questions
-METRICS = ("f1", "contains", "exact_match", "accuracy", "citation_precision", "citation_recall", "verbatim")
+METRICS = (
+    *("f1", "contains", "exact_match", "accuracy", "ast_match", "gold_call", "hallucinated", "rouge_l"),
+    *("citation_precision", "citation_recall", "verbatim"),
+)
+OWN = ("ast_match", "gold_call", "hallucinated", "rouge_l")  # that only a set's own rules measure
+
+
+def value_of(row: Mapping[str, Any], metric: str) -> float | None:
+    """What a scored answer has of a metric, by the rules of its set where these say (`literature/measures.py`)."""
+    own = row.get("measures", {})
+    value = own.get(metric) if metric in own or metric in OWN else row["metrics"].get(metric)
+    return None if value is None else float(value)
 
 
 def figures_of(
@@ -19,10 +31,10 @@ def figures_of(
     """Metric -> value with its 95 % interval, and F1 less that of the `reference` rows of the same questions."""
     figures = {}
     for metric in METRICS:
-        valued = [row for row in rows if row["metrics"].get(metric) is not None]
+        valued = [(value, row) for row in rows if (value := value_of(row, metric)) is not None]
         if valued:
-            values = [row["metrics"][metric] for row in valued]
-            figures[metric] = interval_of(bootstrap_mean(values, groups=resampled(valued), seed=seed))
+            groups = resampled([row for _, row in valued])
+            figures[metric] = interval_of(bootstrap_mean([value for value, _ in valued], groups=groups, seed=seed))
     pairs = [
         (theirs, own)
         for theirs, own in zip(reference, rows, strict=True)
@@ -32,6 +44,9 @@ def figures_of(
         before, after = ([row["metrics"]["f1"] for row in side] for side in zip(*pairs, strict=True))
         interval = paired_bootstrap(before, after, groups=resampled([own for _, own in pairs]), seed=seed)
         figures["f1_over_rag"] = interval_of(interval)
+    for metric in MAJORITY_OVER:
+        if metric in figures:
+            figures[f"{metric}_over_majority"] = over_majority(rows, metric, seed)
     return figures
 
 
@@ -66,13 +81,35 @@ def interval_of(interval: Interval) -> dict[str, Any]:
     }
 
 
-def search_figures(shown: Sequence[Record]) -> dict[str, float]:
-    """Shares of the questions whose first passage is an oracle, and that are shown one."""
-    positions = [record.metadata["oracle_positions"] for record in shown]
+def search_figures(shown: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """Shares of the questions whose first passage is an oracle, and that are shown one; of those that have any."""
+    positions = [record.metadata["oracle_positions"] for record in shown if record.metadata["oracle_ids"]]
+    count = max(1, len(positions))
     return {
-        "recall@1": round(sum(1 in places for places in positions) / len(positions), 4),
-        "oracle_shown": round(sum(bool(places) for places in positions) / len(positions), 4),
+        "recall@1": {"value": round(sum(1 in places for places in positions) / count, 4), "n": len(positions)},
+        "oracle_shown": {"value": round(sum(map(bool, positions)) / count, 4), "n": len(positions)},
     }
+
+
+PRINTED = (
+    *("recall@1", "oracle_shown", "citation_precision", "coverage", "citation_error"),
+    *("refusal_recall", "refusal_precision"),
+)
+
+
+def plain_keys(figures: Mapping[str, Mapping[str, Any]], withheld: Mapping[str, Any]) -> dict[str, float | None]:
+    """The figures of RAFT that every set prints under one name, as numbers; None where they have no meaning."""
+    values = {name: figure["value"] for name, figure in figures.items() if name in PRINTED}
+    return {name: withheld.get(name, values.get(name)) for name in PRINTED}
+
+
+def over_majorities(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """`adapter_over_majority` as the script prints it; empty where no class of answers is a majority's."""
+    for metric in MAJORITY_OVER:
+        if change := figures.get(f"{metric}_over_majority"):
+            interval = {"difference": change["value"], "ci95": [change["low"], change["high"]]}
+            return {"adapter_over_majority": {**interval, "majority": change["majority"], "always": change["always"]}}
+    return {}
 
 
 def headline(summary: Mapping[str, Any], shown: Sequence[Record], training: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,14 +152,34 @@ def headline(summary: Mapping[str, Any], shown: Sequence[Record], training: Mapp
     return out
 
 
-def over_majority(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
-    """Accuracy on closed answers less that of always giving the commonest one, with its interval of 95 %."""
-    closed = [row for row in rows if row["metrics"].get("accuracy") is not None]
-    commonest = Counter(row["answers"][0] for row in closed).most_common(1)[0][0]
-    always = [float(commonest in row["answers"]) for row in closed]
-    own = [row["metrics"]["accuracy"] for row in closed]
-    change = paired_bootstrap(always, own, groups=[row["group"] for row in closed], seed=seed)
-    return {"difference": round(change.value, 4), "ci95": [round(change.low, 4), round(change.high, 4)]}
+def over_majority(rows: Sequence[Mapping[str, Any]], metric: str, seed: int) -> dict[str, Any]:
+    """A metric less what always giving the commonest answer (label, domain) comes to, `majority`, with its interval."""
+    valued = [(value, row) for row in rows if (value := value_of(row, metric)) is not None]
+    classes = [row.get("gold") or row["answers"][0] for _, row in valued]
+    commonest = Counter(classes).most_common(1)[0][0]
+    always = [float(one == commonest) for one in classes]
+    groups = resampled([row for _, row in valued])
+    change = paired_bootstrap(always, [value for value, _ in valued], groups=groups, seed=seed)
+    return {**interval_of(change), "majority": round(sum(always) / len(always), 4), "always": commonest}
+
+
+def changes_of(rows: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
+    """Each metric that only the set's own rules measure: base, adapter, difference and its interval."""
+    changes = {}
+    measures = dict.fromkeys(metric for row in rows for metric in row.get("measures", ()))
+    for metric in measures:
+        pairs = [(value_of(theirs, metric), value_of(own, metric), own) for theirs, own in zip(reference, rows)]
+        known = [(before, after, own) for before, after, own in pairs if before is not None and after is not None]
+        if known:
+            before, after = [pair[0] for pair in known], [pair[1] for pair in known]
+            interval = paired_bootstrap(before, after, groups=resampled([pair[2] for pair in known]), seed=seed)
+            changes[metric] = {
+                "base": round(sum(before) / len(before), 4),
+                "adapter": round(sum(after) / len(after), 4),
+                "difference": round(interval.value, 4),
+                "ci95": [round(interval.low, 4), round(interval.high, 4)],
+            }
+    return changes
 
 
 def looked_up(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -6,6 +6,7 @@ the rest trains. Hashes of names decide, never a seed, so that no run can move a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,30 +18,37 @@ Part = Literal["development", "test", "train"]
 VERSION = 1
 """Of what is decided here; part of every protocol's digest."""
 
-DEVELOPMENT_UNITS = {"squad": 14, "covidqa": 12, "debian": 6}
-"""Articles, papers, chapters; elsewhere the questions reported so far."""
-TEST_UNITS = {"squad": 14, "covidqa": 12, "pubmedqa": 150, "hotpotqa": 60, "debian": 0}
+DEVELOPMENT_UNITS = {"squad": 14, "covidqa": 12, "apibench_torchhub": 39, "scifact": 165, "debian_faq": 4}
+"""Articles, papers, APIs, groups of claims, chapters; elsewhere the questions reported so far."""
+TEST_UNITS = {
+    **{"squad": 14, "covidqa": 12, "apibench_torchhub": 39, "scifact": 165, "debian_faq": 4},
+    **{"pubmedqa": 150, "hotpotqa": 60},
+}
+SAME_WORDS = 0.5  # of two claims (Jaccard): from here on one is the other, turned round or in other words
 
 
 def parts_of(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Part]:
     """Part of each question by its id.
 
-    Units (SQuAD's articles, COVID-QA's papers, the chapters of the Debian FAQ, questions of the others) are ordered by
-    a hash of their names. SQuAD and COVID-QA: the first are development, the next (COVID-QA: the last) test; the FAQ is
-    too small to have a test part. `retriever_adaptation.py` has read the first half of COVID-QA's papers, none of which
-    is in its test part.
+    Units (`units_of`) are ordered by a hash of their names. Where `DEVELOPMENT_UNITS` has a number, the first are
+    development and the next (COVID-QA: the last) test. `retriever_adaptation.py` has read the first half of COVID-QA's
+    papers, none of which is in its test part. Torch Hub: the official training questions train; they are about the
+    same APIs as the others, as in the papers that report it.
     """
-    unit = {str(row["id"]): unit_name(name, row) for row in rows}
+    unit = units_of(name, rows)
     if name in DEVELOPMENT_UNITS:
-        order = ordered(name, set(unit.values()))
+        asked = {unit[str(row["id"])] for row in rows if name != "apibench_torchhub" or row["split"] == "eval"}
+        order = ordered(name, asked)
         development = set(order[: DEVELOPMENT_UNITS[name]])
         rest = order[DEVELOPMENT_UNITS[name] :]
         test = set(rest[-TEST_UNITS[name] :] if name == "covidqa" else rest[: TEST_UNITS[name]])
     else:
-        development = {unit_name(name, row) for row in rows if reported(name, row)}
+        development = {unit[str(row["id"])] for row in rows if reported(name, row)}
         test = set(ordered(name, set(unit.values()) - development)[: TEST_UNITS[name]])
+    trains = {str(row["id"]) for row in rows if name == "apibench_torchhub" and row["split"] == "train"}
     return {
-        key: "development" if one in development else "test" if one in test else "train" for key, one in unit.items()
+        key: "train" if key in trains else "development" if one in development else "test" if one in test else "train"
+        for key, one in unit.items()
     }
 
 
@@ -61,9 +69,36 @@ def reported(name: str, row: Mapping[str, Any]) -> bool:
     return bool(row["split"] == "test") if name == "pubmedqa" else bool(row["source"] == "amor_test_fullwiki")
 
 
-def unit_name(name: str, row: Mapping[str, Any]) -> str:
-    """What is placed as a whole: the article or paper of a question, elsewhere the question."""
-    return unit_of(row["gold_doc_ids"][0]) if name in DEVELOPMENT_UNITS else str(row["id"])
+def units_of(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Question id -> what is placed as a whole: the article, paper, API or chapter of a question; of SciFact the
+    claims that share an abstract or most of their words; elsewhere the question."""
+    if name == "scifact":
+        return _claim_groups(rows)
+    by_document = name in DEVELOPMENT_UNITS
+    return {str(row["id"]): unit_of(row["gold_doc_ids"][0]) if by_document else str(row["id"]) for row in rows}
+
+
+def _claim_groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Claim id -> the smallest id of its group. Many claims are another one turned round, and a claim without evidence
+    names no abstract, so words tie it to its like."""
+    parent = {str(row["id"]): str(row["id"]) for row in rows}
+
+    def root(key: str) -> str:
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    first: dict[str, str] = {}
+    earlier: list[tuple[str, frozenset[str]]] = []
+    for row in rows:
+        key, words = str(row["id"]), frozenset(re.findall(r"\w+", str(row["question"]).lower()))
+        alike = [k for k, w in earlier if len(words & w) >= SAME_WORDS * len(words | w)]
+        for other in [*alike, *(first.setdefault(document, key) for document in row["gold_doc_ids"])]:
+            low, high = sorted((root(key), root(other)))
+            parent[high] = low
+        earlier.append((key, words))
+    return {key: root(key) for key in parent}
 
 
 def unit_of(source: str) -> str:

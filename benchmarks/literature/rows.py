@@ -10,26 +10,37 @@ import json
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from literature.arms import ARMS
 from literature.protocols import PROTOCOLS, Protocol
+from literature.sweeps import missing_points, sweep_tables
 
 SEEDS = (0, 1, 2)
+BETTER: dict[str, Any] = {"rerank": True, "adapt": "embedder,reranker"}
+"""The better retriever, with which every arm that reads passages is to be compared as well."""
 COLUMNS = {
     "f1": "F1",
     "f1_over_rag": "less base + RAG",
     "contains": "answer contained",
     "accuracy": "accuracy",
+    "accuracy_over_majority": "less the majority",
+    "ast_match": "AST match",
+    "ast_match_over_majority": "less the majority",
+    "gold_call": "the very call",
+    "hallucinated": "call of no API",
+    "rouge_l": "ROUGE-L",
     "citation_precision": "citation precision",
     "verbatim": "verbatim",
     "refusal_recall": "refusal recall",
     "refusal_precision": "refusal precision",
     "recall@1": "first passage right",
     "oracle_shown": "oracle shown",
+    "coverage": "answers given at 10 % wrong",
+    "citation_error": "of these cite wrongly",
 }
 
 
@@ -88,8 +99,8 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], part: str) -> str:
-    """The rows as Markdown: mean over seeds, with the interval of a single seed or the range of several; the protocols
-    as they stand first, then what was varied; and what is missing."""
+    """The rows as Markdown: the interval of a single seed; of several the mean, standard deviation and range. The
+    protocols as they stand come first, then what was varied, then sweeps of one field; and what is missing."""
     lines = [f"## {part}", ""]
     missing = []
     for name in names:
@@ -110,11 +121,15 @@ def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], part: str) ->
         protocols = {row["digest"] for row in own if row["arm"] == "raft"}
         if part == "test" and len(protocols) > 1:
             lines += ["", f"The test part was asked with {len(protocols)} protocols of RAFT: the best is not unbiased."]
-        lines.append("")
+        lines += ["", *sweep_tables(own, {key: COLUMNS[key] for key in columns}, _cell)]
+        better = replace(protocol, **BETTER)
         for arm in ARMS:
-            seeds = {row["seed"] for row in groups.get((arm, protocol.digest_for(name, arm)), ())}
-            if absent := [seed for seed in SEEDS if seed not in seeds]:
-                missing.append(f"{name}: {ARMS[arm].label}, seed {', '.join(map(str, absent))}")
+            for planned, words in ((protocol, ""), (better, ", better retriever")):
+                seeds = {row["seed"] for row in groups.get((arm, planned.digest_for(name, arm)), ())}
+                absent = [seed for seed in SEEDS if seed not in seeds]
+                if absent and (ARMS[arm].passages or not words):
+                    missing.append(f"{name}: {ARMS[arm].label}{words}, seed {', '.join(map(str, absent))}")
+        missing += missing_points(own, name)
     return "\n".join([*lines, "Missing: " + ("; ".join(missing) or "nothing") + ".", ""])
 
 
@@ -130,7 +145,7 @@ def _cell(figures: Sequence[Mapping[str, Any]]) -> str:
         return "–"
     values = [figure["value"] for figure in figures]
     if len(values) > 1:
-        return f"{mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+        return f"{mean(values):.3f} ± {stdev(values):.3f} ({min(values):.3f} to {max(values):.3f})"
     if "low" not in figures[0]:
         return f"{values[0]:.3f}"
     return f"{values[0]:.3f} [{figures[0]['low']:.3f}, {figures[0]['high']:.3f}]"

@@ -18,33 +18,33 @@ from pathlib import Path
 from typing import Any
 
 from literature.arms import ARMS, shown_to
-from literature.composing import EMBEDDER, compose, make_retriever
-from literature.corpora import read, read_corpus
+from literature.composing import compose
+from literature.corpora import read_corpus, read_questions
 from literature.figures import interval_of, resampled
-from literature.parts import documents_of, parts_of, unit_name, unit_of
+from literature.parts import documents_of, parts_of, unit_of, units_of
 from literature.protocols import PROTOCOLS, Protocol
+from literature.searching import Models, make_retriever
 from literature.training import say, train
 
-from data.chunking.chunks import ChunkOptions, chunk_documents
 from data.evaluation.conditions import with_passages
 from data.evaluation.scoring import score_row
-from data.loading.corpus import load_corpus
-from data.nouns import Chunk, Document, Record, digest, write_jsonl
+from data.nouns import Record, digest, write_jsonl
 from data.prompting.contract import PromptTemplate, load_template
 from data.records.candidates import ShownPassage
 from data.statistics import bootstrap_mean, paired_bootstrap
 from retrieval.search import Retriever
 from serving.domain import ServedVersion
 from serving.routing import MOST
-from serving_arms.routing import goal, left_out, open_router
+from serving_arms.routing import EMBEDDER, goal, left_out, open_router
 from tasks.inputs.models import ModelFiles, resolve
 from tasks.runtime.answers import Answerer, answer
 from tasks.store.itemcache import SqliteCache
 
 WHOLE = {
-    "debian": Protocol(
+    "debian_faq": Protocol(
         *("debian_faq", "html", 200, 60),
         passages=3,
+        distractors=2,  # some answers are told over several passages, or these would leave no room for others
         max_tokens=1024,
         row_tokens=1024,
         order="retrieved",
@@ -64,8 +64,6 @@ QUICK: dict[str, Any] = {
     **{"train": 12, "test": 4, "passages": 1, "epochs": 1, "max_new_tokens": 8, "mode": "lexical"},
     **{"max_tokens": 4096, "row_tokens": 4096},  # the base in miniature reads nearly every byte as a token
 }
-DISTRACTORS = {"debian": 2}
-"""Where some answers are told over several passages, or these would leave no room for others."""
 
 
 @dataclass(frozen=True)
@@ -154,14 +152,16 @@ def make_expert(name: str, protocol: Protocol, data: Path, work: Path, base: Mod
     """Trains the adapter of a set, unless an earlier run has; writes the records that its profile is made of."""
     work.mkdir(parents=True, exist_ok=True)
     cache, template = SqliteCache(work / "items.sqlite"), load_template(protocol.template)
-    chunks, documents = corpus_of(data / protocol.folder / protocol.corpus, protocol)
-    rows = read(data / protocol.folder / "questions.jsonl")
+    embedder = resolve(EMBEDDER)
+    tokenizer = embedder.folder / "tokenizer.json" if protocol.chunk_tokens else None
+    chunks, documents = read_corpus(data / protocol.folder / protocol.corpus, protocol.chunk_tokens, tokenizer)
+    rows = read_questions(name, data / protocol.folder)
     side = sides_of(name, rows)
     drawn = {
         kind: [row for row in shuffled(rows, protocol.seed) if side[str(row["id"])] == kind]
         for kind in ("train", "threshold", "asked")
     }
-    retriever = make_retriever(chunks, protocol.mode, work, cache)
+    retriever = make_retriever(chunks, protocol, work, cache, Models(embedder))
     records = compose(
         protocol,
         {"train": drawn["train"][: protocol.train], "test": drawn["asked"][: (protocol.test or 0) + 20]},
@@ -170,7 +170,6 @@ def make_expert(name: str, protocol: Protocol, data: Path, work: Path, base: Mod
         documents,
         retriever,
         base,
-        distractors=DISTRACTORS.get(name),
     )
     say(f"{name}: {len(records.train)} records to train on, dropped {records.report['dropped']}")
     adapter, facts = train(protocol, records.train, base, work)
@@ -191,27 +190,15 @@ def make_expert(name: str, protocol: Protocol, data: Path, work: Path, base: Mod
     )
 
 
-def corpus_of(path: Path, protocol: Protocol) -> tuple[list[Chunk], list[Document]]:
-    """Chunks and documents of a file of rows, or of a folder of pages."""
-    tokenizer = resolve(EMBEDDER).folder / "tokenizer.json"
-    if not path.is_dir():
-        return read_corpus(path, protocol.chunk_tokens, tokenizer)
-    documents = load_corpus([str(path)]).documents
-    options = ChunkOptions(max_tokens=protocol.chunk_tokens or ChunkOptions().max_tokens)
-    return chunk_documents(documents, tokenizer, options=options), list(documents)
-
-
 def sides_of(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Side of each question by its id: `train`; `threshold`, a quarter of the units of the part that trains; `asked`,
     the development part; `left`, the test part, which is not touched."""
     parts = parts_of(name, rows)
-    units = sorted({unit_name(name, row) for row in rows if parts[str(row["id"])] == "train"})
+    unit = units_of(name, rows)
+    units = sorted({unit[key] for key, part in parts.items() if part == "train"})
     held = set(sorted(units, key=lambda unit: digest("threshold", unit))[: max(1, len(units) // 4)])
     names = {"development": "asked", "test": "left", "train": "train"}
-    return {
-        key: "threshold" if parts[key] == "train" and unit_name(name, row) in held else names[parts[key]]
-        for key, row in ((str(row["id"]), row) for row in rows)
-    }
+    return {key: "threshold" if part == "train" and unit[key] in held else names[part] for key, part in parts.items()}
 
 
 def shuffled(rows: Sequence[Mapping[str, Any]], seed: int) -> list[Mapping[str, Any]]:

@@ -102,12 +102,14 @@ def build(
 
 def sides_of(questions: Sequence[Question], chunks: Sequence[Chunk], splits: Splits, judged: int, seed: int) -> Sides:
     """The questions on their sides; of the validation side at most `judged`, drawn by seed."""
+    from data.records.candidates import is_unanswerable
+
     owner = {c.id: c.document_id for c in chunks}
     of_chunk = {c.id: splits.side(c.id, c.document_id) for c in chunks}
     by_side: dict[str, list[Question]] = {"train": [], "validation": [], "test": []}
     for question in questions:
         sides = {of_chunk[c] for c in question.gold_chunk_ids if c in owner and c not in splits.copies}
-        if len(sides) == 1:
+        if len(sides) == 1 and not is_unanswerable(question):  # its chunks are what it was asked about, and are wrong
             by_side[sides.pop()].append(question)
     examined = [question for question in by_side["validation"] if question.examinable]
     validation = sorted(examined, key=lambda q: digest("judged", str(seed), q.id))[:judged]

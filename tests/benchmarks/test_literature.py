@@ -5,25 +5,31 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))  # last: it holds a `serving.py`
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows"))
 import tiny
+from literature import searching
 from literature.arms import ARMS, closed_records, refusal_questions, shown_to
-from literature.corpora import read, read_corpus
+from literature.composing import compose
+from literature.corpora import read_corpus, read_questions
 from literature.figures import figures_of, refusal_figures
-from literature.parts import DEVELOPMENT_UNITS, TEST_UNITS, VERSION, documents_of, parts_of, unit_of
+from literature.parts import DEVELOPMENT_UNITS, TEST_UNITS, documents_of, parts_of, unit_of
 from literature.protocols import PROTOCOLS, draw, varied
 from literature.quoting import weight_figures, weight_table
 from literature.rows import Place, commit_of, refuse_second, table
+from literature.searching import Models, adapted
 
-from data.nouns import Chunk, Document, Record, digest, text_sha256
+from data.nouns import Chunk, Document, Question, Record, digest, read_jsonl, text_sha256
 from data.prompting.contract import load_template, render
 from data.records.candidates import ShownPassage
-from data.records.split_sides import unit_draw
+from data.records.split_sides import FrozenSplits, unit_draw
 from retrieval.search import Retriever
+from tasks.store.itemcache import SqliteCache
+from tasks.work.bench import Outcome
 
 ARTICLES = [f"Article_{n:02}" for n in range(40)]
 
@@ -69,9 +75,9 @@ def test_a_document_that_both_sides_name_is_not_for_training():
     assert units == {"both": "development", "own": "train"}
 
 
-@pytest.mark.parametrize("name", list(PROTOCOLS))
+@pytest.mark.parametrize("name", ["squad", "covidqa", "pubmedqa", "hotpotqa"])  # more in test_literature_sets.py
 def test_parts_of_the_shared_sets_do_not_touch(name, shared_data):
-    rows = read(shared_data / PROTOCOLS[name].folder / "questions.jsonl")
+    rows = read_questions(name, shared_data / PROTOCOLS[name].folder)
     parts = parts_of(name, rows)
     assert set(parts.values()) == {"development", "test", "train"}
     if name in DEVELOPMENT_UNITS:
@@ -86,8 +92,6 @@ def test_parts_of_the_shared_sets_do_not_touch(name, shared_data):
 @pytest.fixture(scope="module")
 def composed(tmp_path_factory):
     """part -> records of a set of 40 articles of two paragraphs, composed for a run that asks that part."""
-    from literature.composing import compose
-
     base = tiny.make_base(tmp_path_factory.mktemp("base") / "base")
     rows = questions(each=2)
     chunks, documents = [], []
@@ -101,19 +105,12 @@ def composed(tmp_path_factory):
     protocol = dataclasses.replace(PROTOCOLS["squad"], mode="lexical", max_tokens=4096, p_oracle=0.5)
     parts, retriever = parts_of("squad", rows), Retriever(None, None, chunks, mode="lexical")
     models = dataclasses.make_dataclass("Files", ["folder"])(base)
+    corpus = (documents_of(rows, parts), chunks, documents, retriever, models)
+    by_part = {part: compose(protocol, draw(protocol, rows, parts, part), *corpus) for part in ("development", "test")}
+    known = dataclasses.replace(protocol, known_documents=True, absent="answer")
+    by_part["known"] = compose(known, draw(known, rows, parts, "development"), *corpus)
     return (
-        {
-            part: compose(
-                protocol,
-                draw(protocol, rows, parts, part),
-                documents_of(rows, parts),
-                chunks,
-                documents,
-                retriever,
-                models,
-            )
-            for part in ("development", "test")
-        },
+        by_part,
         {row["question"]: parts[row["id"]] for row in rows},
         {c.document_id: unit_of(c.source) for c in chunks},
         rows,
@@ -138,6 +135,23 @@ def test_no_passage_of_a_part_that_is_asked_stands_in_a_training_record(composed
         part_of_article[article_of[p["document_id"]]] for r in records["test"].train for p in r.metadata["passages"]
     }
     assert shown == {"train"}
+
+
+@pytest.mark.slow
+def test_of_known_documents_questions_are_held_out_and_passages_are_shown(composed):
+    records, part_of, article_of, rows = composed
+    known = records["known"]
+    assert {part_of[r.metadata["question"]] for r in known.train} == {"train"}
+    assert {part_of[r.metadata["question"]] for r in known.test} == {"development"}
+    assert all(r.metadata["oracle_present"] for r in known.test)
+    assert known.report["may_refuse"] is False
+    absent = [r for r in known.train if not r.metadata["oracle_present"]]
+    assert len(absent) == round(len(known.train) / 2)
+    assert all(r.metadata["answers"][0] in r.output for r in absent), "the bare answer, as in the paper"
+    parts = parts_of("squad", rows)
+    part_of_article = {unit_of(row["gold_doc_ids"][0]): parts[row["id"]] for row in rows}
+    shown = {part_of_article[article_of[p["document_id"]]] for r in known.train for p in r.metadata["passages"]}
+    assert shown == {"train", "development", "test"}
 
 
 @pytest.mark.slow
@@ -251,12 +265,29 @@ def test_the_table_shows_spread_variants_and_what_is_missing(tmp_path):
     more = dataclasses.replace(protocol, epochs=2)
     place.write(row_of(protocol=more, value=0.6), "squad", "raft", more)
     text = table(list(place.read("test")), ["squad"], "test")
-    assert "| RAFT | 0, 1 | 300 / 300 | 0.450 (0.400 to 0.500) |" in text
+    assert "| RAFT | 0, 1 | 300 / 300 | 0.450 ± 0.071 (0.400 to 0.500) |" in text
     assert "| RAFT (epochs=2) | 0 | 300 | 0.600 [0.500, 0.700] |" in text
     assert "asked with 2 protocols" in text
     assert "squad: RAFT, seed 2" in text
     assert "squad: base + RAG, seed 0, 1, 2" in text
+    assert "squad: RAFT, better retriever, seed 0, 1, 2" in text
+    assert "closed book, better" not in text, "which reads no passage"
     assert "Missing: squad: base, closed book" in table([], ["squad"], "development")
+
+
+def test_rows_that_differ_in_one_field_are_a_sweep(tmp_path):
+    place, protocol = Place(tmp_path), dataclasses.replace(PROTOCOLS["squad"], train=600)
+    for p_oracle, seed, value in ((0.2, 0, 0.1), (0.2, 1, 0.3), (1, 0, 0.4), (None, 0, 0.5)):
+        point = dataclasses.replace(protocol, p_oracle=p_oracle, seed=seed)
+        place.write(row_of(part="development", protocol=point, value=value), "squad", "raft", point)
+    text = table(list(place.read("development")), ["squad"], "development")
+    sweep = text[text.index("| p_oracle |") :].splitlines()
+    assert sweep[2] == "| 0.2 | 0, 1 | 0.200 ± 0.141 (0.100 to 0.300) |"
+    assert sweep[3] == "| 1 | 0 | 0.400 [0.300, 0.500] |"
+    assert sweep[4] == "| as often as retrieved | 0 | 0.500 [0.400, 0.600] |"
+    assert "| distractors |" not in text, "one value is no sweep"
+    assert "squad: p_oracle 0, 0.4, 0.6, 0.8 with train=600" in text
+    assert "squad: distractors 0, 1, 2, 3 with train=600" in text
 
 
 def test_rows_name_their_commit_and_whether_the_code_was_changed_since(tmp_path):
@@ -314,12 +345,11 @@ def test_weights_are_compared_by_the_same_questions():
     assert weight_table(nothing).splitlines()[3].startswith("| 1 | – | – | 0.500 ")
 
 
-def test_rows_that_are_older_than_the_weight_are_of_the_protocol_without_it():
-    protocol = PROTOCOLS["squad"]
-    fields = {f: v for f, v in dataclasses.asdict(protocol).items() if f != "quote_weight"}
-    older = digest(json.dumps(["squad", "raft", VERSION, fields | {"seed": None, "refusal": None}], sort_keys=True))
-    assert protocol.digest_for("squad", "raft") == older
-    assert varied(protocol, ["quote_weight=0.5"]).digest_for("squad", "raft") != older
+def test_rows_that_are_older_than_a_field_are_of_the_protocol_without_it():
+    first = {"squad": "129321269c6e4b98"}  # as it was before the fields of `LATER`
+    assert {name: PROTOCOLS[name].digest_for(name, "raft") for name in first} == first
+    for change in ("quote_weight=0.5", "distractors=1", "rerank=true", "adapt=embedder", "known_documents=true"):
+        assert varied(PROTOCOLS["squad"], [change]).digest_for("squad", "raft") != first["squad"]
 
 
 @pytest.mark.parametrize("words", ["0,x", "-1", "1,101"])
@@ -352,3 +382,50 @@ def test_long_documents_are_cut_to_chunks_of_the_embedders_tokens(tmp_path):
     assert [c.text for c in whole] == [text]
     assert len(cut) > 5
     assert all(text[c.start : c.end] == c.text and c.document_id == document.id for c in cut)
+
+
+def test_the_retriever_is_fitted_to_the_training_part_alone(tmp_path, monkeypatch):
+    rows = questions(each=2)
+    parts = parts_of("squad", rows)
+    documents = []
+    for row in rows:
+        source, answer = row["gold_doc_ids"][0], row["answers"][0]
+        text = f"The paragraph {source} says that it is {answer} and no other."
+        documents.append(Document(digest(source), source, "", text, "text/plain", text_sha256(text)))
+    chunks = [Chunk(digest(d.id), d.id, 0, d.text, 0, len(d.text), 0, "", d.source, "") for d in documents]
+    protocol = dataclasses.replace(PROTOCOLS["squad"], adapt="embedder", mode="lexical")
+    builds = []
+
+    def build(bench, config, asked, chunk, index, *, embedder, retrieval, splits, reranker):
+        builds.append((config, list(read_jsonl(asked.path("questions.jsonl"), Question)), splits.frozen_splits))
+        (bench.out / "retriever.json").write_text("{}")
+        return Outcome("", {"steps": ["fitted embedder dropped"], "questions": {"train": 3}})
+
+    monkeypatch.setattr(searching.adapt, "build", build)
+    models = Models(SimpleNamespace(digest="e", name="e"))
+    arguments = (protocol, rows, parts, documents_of(rows, parts), documents, tmp_path)
+    retriever = Retriever(None, None, chunks, mode="lexical")
+    for _ in range(2):
+        found, report = adapted(
+            retriever, *arguments, SqliteCache(tmp_path / "items.sqlite"), models, say=lambda text: None
+        )
+    assert found is retriever
+    assert report["steps"] == ["fitted embedder dropped"]
+    [(config, asked, splits)] = builds  # the second time it lies there
+    assert (config.embedder, config.reranker) == (True, False)
+    wordings = {part: {row["question"] for row in rows if parts[row["id"]] == part} for part in set(parts.values())}
+    learnt = {q.question for q in asked if q.gold_chunk_ids}
+    assert learnt == wordings["train"]
+    assert {q.question for q in asked} - learnt == wordings["development"] | wordings["test"], (
+        "what may not be repeated"
+    )
+    side = FrozenSplits.read(Path(splits)).documents
+    part_of_article = {unit_of(row["gold_doc_ids"][0]): parts[row["id"]] for row in rows}
+    sides = {}
+    for document in documents:
+        sides.setdefault(unit_of(document.source), set()).add(side[document.id])
+    assert all(len(some) == 1 for some in sides.values()), "articles stay whole"
+    assert {a for a, some in sides.items() if some == {"test"}} == {
+        a for a, p in part_of_article.items() if p != "train"
+    }
+    assert sum(some == {"validation"} for some in sides.values()) == 2, "every sixth of the twelve that train"

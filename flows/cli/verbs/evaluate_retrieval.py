@@ -150,11 +150,15 @@ def evaluate_retrieval(
 
 
 def _own(run: Run, built: Mapping[str, Any]) -> Comparison:
-    """The run's questions on the run's index, with those of a teacher that were dropped because the retriever did not
-    find their chunk: without these the retriever that did the choosing would look better than it is."""
+    """The run's questions that have an answer on the run's index, with those of a teacher that were dropped because the
+    retriever did not find their chunk: without these the retriever that did the choosing would look better than it is.
+    """
+    from data.records.candidates import is_unanswerable
+
     section = run.config.retrieval.model_copy(update={"mode": "hybrid"})
     retriever = open_search(run, built, where=section, interactive=False)
-    questions = [q for q in read_jsonl(built["questions"].path("questions.jsonl"), Question) if q.examinable]
+    every = read_jsonl(built["questions"].path("questions.jsonl"), Question)
+    questions = [q for q in every if q.examinable and not is_unanswerable(q)]
     lost = _not_found_again(built["questions"].path("dropped.jsonl"), retriever)
     types = {d.id: d.media_type for d in read_jsonl(built["ingest"].path("documents.jsonl"), Document)}
     by_teacher = run.config.questions.file is None

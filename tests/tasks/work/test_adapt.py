@@ -1,5 +1,6 @@
 """The retriever is fitted on training questions alone, and what validation questions do not show to help is dropped."""
 
+import dataclasses
 import json
 import random
 import sys
@@ -152,6 +153,14 @@ def test_no_held_out_question_nor_one_that_repeats_it_nor_its_passage_is_trained
     training = [q.question for q in domain.questions if q not in held_out]
     assert seen.questions <= {*training}
     assert outcome.metrics["questions"]["left_out_as_repeating_held_out"] >= 2
+
+
+def test_what_a_question_without_an_answer_was_asked_about_is_no_right_passage(domain, tmp_path):
+    asked = [dataclasses.replace(q, id=f"no-{q.id}", kind="unanswerable", answer="") for q in domain.questions]
+    splits = split_corpus(domain.questions, domain.chunks, SPLITS, 0, SqliteCache(tmp_path / "splits.sqlite"))
+    sides = sides_of([*domain.questions, *asked], domain.chunks, splits, 1000, 0)
+    assert sides.train
+    assert not [q for q in (*sides.train, *sides.validation) if q.kind == "unanswerable"]
 
 
 def test_a_question_in_other_words_is_left_out_by_its_vector(domain):
