@@ -62,8 +62,10 @@ class LoadedModel:
     @property
     def cache_dtype(self) -> Any:
         """Of the key/value cache: XLA:CPU has no bfloat16 update in place, it would convert the whole cache twice at
-        every write."""
-        return jnp.float32 if jax.default_backend() == "cpu" else self.params["embed"].dtype
+        every write. The native kernels read bits; XLA's forms would convert those too."""
+        if jax.default_backend() != "cpu":
+            return self.params["embed"].dtype
+        return jnp.uint16 if self.native and self.dtype == "bfloat16" else jnp.float32
 
 
 def load_model(

@@ -24,9 +24,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jora_engine.model.agreement import Valued, disagreement, drawn
 from jora_engine.model.arithmetic import fault_beside_attention
 from jora_engine.model.attention import Mask, attention
-from jora_engine.model.kv_cache import PromptCache, ReplyCache, Stretch
+from jora_engine.model.kv_cache import PromptCache, ReplyCache, Stretch, stored
 from jora_engine.model.native import calls
 from jora_engine.model.native.library import Library, Unavailable, library
+from jora_engine.model.ops_cpu import to_bits
 from jora_engine.model.target import platform
 
 log = logging.getLogger("raft.engine")
@@ -182,7 +183,7 @@ def _verdict(kernels: Library, dtype: str) -> str:
 
 
 def native_over_cache(heads: int, kv_heads: int, head_dim: int, dtype: str) -> bool:
-    """Whether prompts and replies attend over a float32 cache by the native kernels."""
+    """Whether prompts and replies attend over a cache by the native kernels."""
     one = Shape(1, CHECKED.length, heads, kv_heads, head_dim, window=None, packed=False, dtype=dtype)
     return choose(one).backend == "native"
 
@@ -197,14 +198,14 @@ def fault_over_cache(dtype: str) -> str:
     def valued(native: bool) -> Valued:
         def value(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
             q, k, v = map(jax.lax.stop_gradient, (q, k, v))  # generation has no gradients
-            whole = Stretch(k.astype(jnp.float32), v.astype(jnp.float32))
+            whole = stored(Stretch(k, v), to_bits(q).dtype if native else jnp.dtype("float32"))
             ends = itertools.pairwise((0, 128, 256, columns))
             segments = tuple(Stretch(whole.k[..., a:b], whole.v[:, :, a:b]) for a, b in ends)
             asked = {"window": CHECKED.window, "scale": None, "softcap": None}
             prompt = PromptCache(segments, jnp.int32(1), jnp.int32(start), native)
             positions = start + jnp.arange(shapes[0][1])[None]
             mixes = [prompt.attention(q[1:], positions, **asked)]
-            recent = jax.tree.map(lambda x: x * 0.5, Stretch(segments[0].k[..., :8], segments[0].v[:, :, :8]))
+            recent = Stretch(segments[1].k[..., :8], segments[1].v[:, :, :8])
             begins = jnp.asarray([start, 77])
             reply = ReplyCache(segments, recent, begins, jnp.int32(4), jnp.ones(2, bool), native)
             mixes += [reply.attention(q[:, :1], begins[:, None] + 4, **asked)]

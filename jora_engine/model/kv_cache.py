@@ -20,6 +20,7 @@ from jora_engine.config.architecture import ModelConfig
 from jora_engine.model.attention import BLOCK
 from jora_engine.model.native import calls
 from jora_engine.model.ops import accumulate, soft_cap
+from jora_engine.model.ops_cpu import from_bits, to_bits
 
 NEGATIVE = -1e30
 SEGMENT = 512  # columns; products with more columns take another path on XLA:CPU, with other last digits
@@ -80,9 +81,14 @@ def resized(
     return [(*layer[: len(sizes)], *(stretch(size) for size in sizes[len(layer) :])) for layer in cache]
 
 
+def stored(new: Stretch, dtype: jnp.dtype) -> Stretch:
+    """Keys and values as a cache of that dtype holds them, uint16 for the bits of bfloat16."""
+    return Stretch(*(to_bits(x) if dtype == jnp.uint16 else x.astype(dtype) for x in new))
+
+
 def write(layer: Sequence[Stretch], new: Stretch, row, column) -> tuple[Stretch, ...]:
     """The segments of a layer with `new` at a row and column; it may lie across two segments."""
-    size = new.v.shape[2]
+    size, new = new.v.shape[2], stored(new, layer[0].k.dtype)
     out, base = [], 0
     for segment in layer:
         width = segment.v.shape[2]
@@ -102,8 +108,8 @@ def write(layer: Sequence[Stretch], new: Stretch, row, column) -> tuple[Stretch,
             )
         out.append(
             Stretch(
-                lax.dynamic_update_slice(segment.k, part.k.astype(segment.k.dtype), (row, 0, 0, at)),
-                lax.dynamic_update_slice(segment.v, part.v.astype(segment.v.dtype), (row, 0, at, 0)),
+                lax.dynamic_update_slice(segment.k, part.k, (row, 0, 0, at)),
+                lax.dynamic_update_slice(segment.v, part.v, (row, 0, at, 0)),
             )
         )
         base += width
@@ -141,7 +147,8 @@ class PromptCache(NamedTuple):
         return self._replace(segments=write(self.segments, new, self.row, self.start), new=new)
 
     def attention(self, q, positions, window, scale, softcap) -> jax.Array:
-        whole = not any(v.dtype != jnp.float32 or v.shape[2] % calls.KEYS for _, v in self.segments)
+        held = to_bits(q).dtype  # as the kernels read it
+        whole = not any(v.dtype != held or v.shape[2] % calls.KEYS for _, v in self.segments)
         attend = native_attention if self.native and whole else prompt_attention
         return attend(q, self.segments, self.row, self.start, window, scale, softcap)
 
@@ -168,7 +175,7 @@ class ReplyCache(NamedTuple):
         return self._replace(recent=write([self.recent], new, 0, self.step)[0])
 
     def attention(self, q, positions, window, scale, softcap) -> jax.Array:
-        if not self.native or self.recent.v.dtype != jnp.float32:
+        if not self.native:
             return cached_attention(q, self.stretches(), positions, window, scale, softcap)
         start = self.start if self.busy is None else jnp.where(self.busy, self.start, -1)
         options = {"window": window, "scale": scale, "softcap": softcap}
@@ -250,12 +257,13 @@ def prompt_attention(
                 if window is not None:
                     seen &= of - column < window
                 # the cache holds numbers of the model's dtype, so nothing is rounded here
-                scores = soft_cap(accumulate("hqd,hdc->hqc", part, k.astype(q.dtype)) * scale, softcap)
+                k, v = (from_bits(x).astype(q.dtype) for x in (k, v))
+                scores = soft_cap(accumulate("hqd,hdc->hqc", part, k) * scale, softcap)
                 scores = jnp.where(seen, scores, NEGATIVE)
                 new_top = jnp.maximum(top, scores.max(-1))
                 weights = jnp.exp(scores - new_top[..., None]).astype(q.dtype)
                 shrink = jnp.exp(top - new_top)
-                out = out * shrink[..., None] + accumulate("hqc,hcd->hqd", weights, v.astype(q.dtype))
+                out = out * shrink[..., None] + accumulate("hqc,hcd->hqd", weights, v)
                 return new_top, total * shrink + weights.sum(-1, dtype=jnp.float32), out
 
             first = jnp.clip((lowest - base) // step, 0, columns // step)
@@ -301,6 +309,7 @@ def cached_attention(
     Returns:
         `[rows, seq, heads * head_dim]` float32.
     """
+    parts = [(Stretch(*map(from_bits, stretch)), columns) for stretch, columns in parts]
     rows, length, heads, width = q.shape
     kind, kv_heads = parts[0][0].k.dtype, parts[0][0].k.shape[1]
     group, scale = heads // kv_heads, width**-0.5 if scale is None else scale

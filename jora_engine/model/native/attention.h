@@ -152,34 +152,24 @@ struct Sequence {
   }
 };
 
-// The same of a row of a key/value cache of floats, in pieces of whole blocks: keys `[kv_heads][depth][columns]`, values
-// `[kv_heads][columns][depth]`. Its numbers are those of T, so nothing is rounded.
+// The same of a row of a key/value cache, in pieces of whole blocks: keys `[kv_heads][depth][columns]`, values
+// `[kv_heads][columns][depth]`.
 template <class T>
 struct Columns {
   struct Piece {
-    const float *k, *v;  // of the row
+    const typename T::Element *k, *v;  // of the row
     int64_t columns;
   };
   std::vector<Piece> pieces;
   void pack(const Shape& s, int64_t kv, int64_t j, Unit* keys, Unit* values) const {
-    using E = typename T::Element;
     const int depth = static_cast<int>(s.depth);
     int64_t column = j * BK;
     const Piece* piece = pieces.data();
     for (; column >= piece->columns; ++piece) column -= piece->columns;
-    E rows[2][BK], entries[2][512];
-    const float* k = piece->k + kv * depth * piece->columns + column;
-    for (int c = 0; c < depth; c += T::STEP) {
-      for (int i = 0; i < T::STEP; ++i) T::narrow(rows[i], k + (c + i) * piece->columns, BK);
-      T::join(keys + c / T::STEP * BK, rows[0], rows[T::STEP - 1], BK);
-    }
-    const float* v = piece->v + (kv * piece->columns + column) * depth;
-    const int width = s.width();
-    if (depth < width) std::memset(values, 0, sizeof(Unit) * BK / T::STEP * width);
-    for (int r = 0; r < BK; r += T::STEP) {
-      for (int i = 0; i < T::STEP; ++i) T::narrow(entries[i], v + (r + i) * depth, depth);
-      T::join(values + r / T::STEP * width, entries[0], entries[T::STEP - 1], depth);
-    }
+    const auto* k = piece->k + kv * depth * piece->columns + column;
+    for (int c = 0; c < depth; c += T::STEP)
+      T::join(keys + c / T::STEP * BK, k + c * piece->columns, k + (c + T::STEP - 1) * piece->columns, BK);
+    pack_along<T>(values, piece->v + (kv * piece->columns + column) * depth, depth, BK, BK, depth, s.width());
   }
 };
 

@@ -77,8 +77,8 @@ def cached_attention(
     scale: float | None = None,
     softcap: float | None = None,
 ) -> jax.Array:
-    """`model.kv_cache.prompt_attention` over a float32 cache in segments of whole blocks, an even `head_dim`; no
-    gradient. The result is `[1, seq, heads, head_dim]` in the dtype of q."""
+    """`model.kv_cache.prompt_attention` over a cache that holds q's numbers, bfloat16 as bits, in segments of whole
+    blocks of `KEYS`; an even `head_dim`, no gradient. The result is `[1, seq, heads, head_dim]` in the dtype of q."""
     library()
     bits = to_bits(q)
     position = jnp.arange(sum(v.shape[2] for _, v in cache), dtype=jnp.int32)

@@ -87,8 +87,8 @@ ffi::Error attention_cached(ffi::ThreadPool pool, ffi::AnyBuffer q, ffi::Buffer<
   int64_t columns = 0, kv_heads = 0;
   for (size_t i = 0; i + 1 < cache.size(); i += 2) {
     const auto k = *cache.get<ffi::AnyBuffer>(i);
-    if (k.element_type() != ffi::F32 || k.dimensions()[3] % BK)
-      return ffi::Error::InvalidArgument("a cache of float32 in whole blocks");
+    if (k.element_type() != q.element_type() || k.dimensions()[3] % BK)
+      return ffi::Error::InvalidArgument("a cache of q's type in whole blocks");
     kv_heads = k.dimensions()[1];
     columns += k.dimensions()[3];
   }
@@ -100,7 +100,7 @@ ffi::Error attention_cached(ffi::ThreadPool pool, ffi::AnyBuffer q, ffi::Buffer<
     for (size_t i = 0; i + 1 < cache.size(); i += 2) {
       const auto k = *cache.get<ffi::AnyBuffer>(i), v = *cache.get<ffi::AnyBuffer>(i + 1);
       const int64_t wide = k.dimensions()[3], begin = at * kv_heads * depth * wide;
-      source.pieces.push_back({k.typed_data<float>() + begin, v.typed_data<float>() + begin, wide});
+      source.pieces.push_back({data<T>(k) + begin, data<T>(v) + begin, wide});
     }
     // each head by itself: one row has fewer KV heads than there are threads
     parallel(pool, s.heads, [&](int64_t h) {
@@ -133,28 +133,28 @@ ffi::Error attention_reply(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::B
   const auto a = q.dimensions();
   const int64_t heads = a[1], depth = a[2], since = *fresh.typed_data();
   const int64_t kv_heads = cache.get<ffi::AnyBuffer>(0)->dimensions()[1], group = heads / kv_heads;
-  for (size_t i = 0; i < cache.size(); ++i)
-    if (cache.get<ffi::AnyBuffer>(i)->element_type() != ffi::F32) return ffi::Error::InvalidArgument("a cache of float32");
-  parallel(pool, a[0] * kv_heads, [&](int64_t item) {
-    const int64_t row = item / kv_heads, kv = item % kv_heads, at = (row * heads + kv * group) * depth;
-    const int64_t before = start.typed_data()[row], low = window > 0 ? before + since - window : 0;
-    float* place = out->typed_data() + at;
-    if (before < 0) return std::fill(place, place + group * depth, 0.0f), void();
-    std::vector<Stretch> seen;
-    int64_t base = 0;
-    for (size_t i = 0; i + 1 < cache.size(); i += 2) {
-      const auto k = *cache.get<ffi::AnyBuffer>(i), v = *cache.get<ffi::AnyBuffer>(i + 1);
-      const bool last = i + 2 == cache.size();
-      if (last) base = before;
-      const int64_t width = k.dimensions()[3], begin = (row * kv_heads + kv) * depth * width;
-      const int64_t first = std::clamp<int64_t>(low - base, 0, width);
-      const int64_t end = std::clamp<int64_t>((last ? before + since : before) - base, 0, width);
-      if (first < end) seen.push_back({k.typed_data<float>() + begin, v.typed_data<float>() + begin, width, first, end});
-      base += width;
-    }
-    reply(q.typed_data() + at, seen, group, depth, scale, cap, place);
+  return by_type(*cache.get<ffi::AnyBuffer>(0), [&](auto type) {
+    using T = decltype(type);
+    parallel(pool, a[0] * kv_heads, [&](int64_t item) {
+      const int64_t row = item / kv_heads, kv = item % kv_heads, at = (row * heads + kv * group) * depth;
+      const int64_t before = start.typed_data()[row], low = window > 0 ? before + since - window : 0;
+      float* place = out->typed_data() + at;
+      if (before < 0) return std::fill(place, place + group * depth, 0.0f), void();
+      std::vector<Stretch<T>> seen;
+      int64_t base = 0;
+      for (size_t i = 0; i + 1 < cache.size(); i += 2) {
+        const auto k = *cache.get<ffi::AnyBuffer>(i), v = *cache.get<ffi::AnyBuffer>(i + 1);
+        const bool last = i + 2 == cache.size();
+        if (last) base = before;
+        const int64_t width = k.dimensions()[3], begin = (row * kv_heads + kv) * depth * width;
+        const int64_t first = std::clamp<int64_t>(low - base, 0, width);
+        const int64_t end = std::clamp<int64_t>((last ? before + since : before) - base, 0, width);
+        if (first < end) seen.push_back({data<T>(k) + begin, data<T>(v) + begin, width, first, end});
+        base += width;
+      }
+      reply<T>(q.typed_data() + at, seen, group, depth, scale, cap, place);
+    });
   });
-  return ffi::Error::Success();
 }
 
 constexpr int64_t PIECE = 1 << 18;  // elements that one thread takes of an elementwise function

@@ -1,4 +1,4 @@
-// Attention of one new token of a row over the row's key/value cache, in float32: what decoding asks for.
+// Attention of one new token of a row over the row's key/value cache, summed in float32: what decoding asks for.
 //
 // A row reads the columns that it sees and no others, in an order that goes by their positions alone: its numbers depend
 // neither on how wide the cache is nor on the other rows.
@@ -14,8 +14,9 @@
 namespace raft {
 
 // Columns of a row and KV head: keys `[depth][width]`, values `[width][depth]`; `begin` to `end` of them are seen.
+template <class T>
 struct Stretch {
-  const float *k, *v;
+  const typename T::Element *k, *v;
   int64_t width, begin, end;
 };
 
@@ -26,18 +27,18 @@ inline __mmask16 lanes_of(int64_t count) {
 }
 
 // scores[g][c] = q[g] . key c, unscaled, for the columns seen of a stretch
-template <int G>
-void score(const float* q, const Stretch& s, int64_t depth, float* scores, int64_t room) {
+template <class T, int G>
+void score(const float* q, const Stretch<T>& s, int64_t depth, float* scores, int64_t room) {
   for (int64_t c = s.begin; c < s.end; c += 4 * LANES) {
     const int64_t left = s.end - c;
     __mmask16 lanes[4];
     for (int n = 0; n < 4; ++n) lanes[n] = lanes_of(left - n * LANES);
     __m512 sums[G][4] = {};
     for (int64_t d = 0; d < depth; ++d) {
-      const float* keys = s.k + d * s.width + c;
+      const auto* keys = s.k + d * s.width + c;
       __m512 key[4];
 #pragma GCC unroll 4
-      for (int n = 0; n < 4; ++n) key[n] = _mm512_maskz_loadu_ps(lanes[n], keys + n * LANES);
+      for (int n = 0; n < 4; ++n) key[n] = T::read(keys + n * LANES, lanes[n]);
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) {
         const __m512 x = _mm512_set1_ps(q[g * depth + d]);
@@ -51,8 +52,8 @@ void score(const float* q, const Stretch& s, int64_t depth, float* scores, int64
 }
 
 // out[g] += weights[g][c] * value c over the columns seen of a stretch; 64 channels at one time
-template <int G>
-void mix(const float* weights, const Stretch& s, int64_t depth, float* out, int64_t room) {
+template <class T, int G>
+void mix(const float* weights, const Stretch<T>& s, int64_t depth, float* out, int64_t room) {
   for (int64_t d = 0; d < depth; d += 4 * LANES) {
     __mmask16 lanes[4];
     for (int n = 0; n < 4; ++n) lanes[n] = lanes_of(depth - d - n * LANES);
@@ -60,10 +61,10 @@ void mix(const float* weights, const Stretch& s, int64_t depth, float* out, int6
     for (int g = 0; g < G; ++g)
       for (int n = 0; n < 4; ++n) sums[g][n] = _mm512_maskz_loadu_ps(lanes[n], out + g * depth + d + n * LANES);
     for (int64_t c = s.begin; c < s.end; ++c) {
-      const float* values = s.v + c * depth + d;
+      const auto* values = s.v + c * depth + d;
       __m512 value[4];
 #pragma GCC unroll 4
-      for (int n = 0; n < 4; ++n) value[n] = _mm512_maskz_loadu_ps(lanes[n], values + n * LANES);
+      for (int n = 0; n < 4; ++n) value[n] = T::read(values + n * LANES, lanes[n]);
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) {
         const __m512 weight = _mm512_set1_ps(weights[g * room + c - s.begin]);
@@ -99,10 +100,11 @@ inline float weigh(float* scores, int64_t count, float outer, float inner) {
 }
 
 // out [group][depth] of q [group][depth], the heads of one KV head, over stretches in the order of their positions
-inline void reply(const float* q, const std::vector<Stretch>& stretches, int64_t group, int64_t depth, float scale,
+template <class T>
+void reply(const float* q, const std::vector<Stretch<T>>& stretches, int64_t group, int64_t depth, float scale,
                   float cap, float* out) {
   int64_t room = 0;
-  for (const Stretch& s : stretches) room += std::max<int64_t>(s.end - s.begin, 0);
+  for (const Stretch<T>& s : stretches) room += std::max<int64_t>(s.end - s.begin, 0);
   Scratch memory(sizeof(float) * HEADS * (room + LANES) + 64);
   float* scores = memory.take<float>(HEADS * room);
   std::fill(out, out + group * depth, 0.0f);
@@ -110,8 +112,8 @@ inline void reply(const float* q, const std::vector<Stretch>& stretches, int64_t
     with_count(static_cast<int>(std::min<int64_t>(HEADS, group - g)), [&](auto count) {
       constexpr int G = decltype(count)::value;
       float* place = scores;
-      for (const Stretch& s : stretches) {
-        score<G>(q + g * depth, s, depth, place, room);
+      for (const Stretch<T>& s : stretches) {
+        score<T, G>(q + g * depth, s, depth, place, room);
         place += std::max<int64_t>(s.end - s.begin, 0);
       }
       for (int i = 0; i < G; ++i) {
@@ -120,8 +122,8 @@ inline void reply(const float* q, const std::vector<Stretch>& stretches, int64_t
         for (int64_t c = 0; c < room; ++c) own[c] /= total;
       }
       place = scores;
-      for (const Stretch& s : stretches) {
-        mix<G>(place, s, depth, out + g * depth, room);
+      for (const Stretch<T>& s : stretches) {
+        mix<T, G>(place, s, depth, out + g * depth, room);
         place += std::max<int64_t>(s.end - s.begin, 0);
       }
     });

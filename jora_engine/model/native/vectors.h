@@ -43,7 +43,6 @@ struct F32 {
     y = load(units + stride);
   }
   static void join(Unit* units, const Element* x, const Element*, int count) { std::memcpy(units, x, 4 * count); }
-  static void narrow(Element* out, const float* x, int count) { std::memcpy(out, x, 4 * count); }
 };
 
 #ifdef __AVX512BF16__
@@ -76,11 +75,6 @@ struct BF16 {
   }
   static void join(Unit* units, const Element* x, const Element* y, int count) {
     for (int i = 0; i < count; ++i) units[i] = x[i] | static_cast<Unit>(y[i]) << 16;
-  }
-  // of floats that are bfloat16's numbers
-  static void narrow(Element* out, const float* x, int count) {
-    const Unit* bits = reinterpret_cast<const Unit*>(x);
-    for (int i = 0; i < count; ++i) out[i] = static_cast<Element>(bits[i] >> 16);
   }
 };
 #endif

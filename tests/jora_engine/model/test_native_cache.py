@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jora_engine.model.kv_cache import PromptCache, ReplyCache, Stretch
+from jora_engine.model.kv_cache import PromptCache, ReplyCache, Stretch, stored
 from jora_engine.model.native import library as native
+from jora_engine.model.ops_cpu import to_bits
 
 pytestmark = pytest.mark.slow
 
@@ -38,8 +39,15 @@ def numbers(name, dtype, queries):
     shapes = [(ROWS, queries, heads, width), *((ROWS, kv_heads, n, width) for n in (COLUMNS, COLUMNS, STEPS, STEPS))]
     keys = jax.random.split(jax.random.key(0), 5)
     q, k, v, new_k, new_v = (jax.random.normal(key, shape).astype(dtype) for key, shape in zip(keys, shapes))
-    k, v, new_k, new_v = (x.astype(jnp.float32) for x in (k, v, new_k, new_v))
     return q, Stretch(k.swapaxes(2, 3), v), Stretch(new_k.swapaxes(2, 3), new_v), {**asked(), **options}
+
+
+def for_xla(stretch):
+    return stored(stretch, jnp.dtype("float32"))
+
+
+def for_kernels(stretch):
+    return Stretch(*map(to_bits, stretch))
 
 
 def asked():
@@ -63,11 +71,11 @@ def test_a_part_of_a_prompt_attends_as_xla_s_form_does(name, dtype):
     q, whole, _, options = numbers(name, dtype, 128)
     for start, row in ((0, 0), (128, 1), (192, 2), (384, 2)):
         one, positions = q[row : row + 1], start + jnp.arange(128)[None]
-        cache = PromptCache(cut(whole), jnp.int32(row), jnp.int32(start))
+        cache = PromptCache(cut(for_xla(whole)), jnp.int32(row), jnp.int32(start))
         theirs = cache.attention(one, positions, **options)
         exact = cache.attention(one.astype(jnp.float32), positions, **options)
-        ours = cache._replace(native=True).attention(one, positions, **options)
-        assert ours.shape == theirs.shape
+        ours = cache._replace(native=True, segments=cut(for_kernels(whole))).attention(one, positions, **options)
+        assert (ours.shape, ours.dtype) == (theirs.shape, jnp.dtype(dtype))
         close(ours, theirs.astype(dtype), exact, dtype)
 
 
@@ -77,10 +85,11 @@ def test_a_reply_attends_as_xla_s_form_does(name, dtype):
     q, whole, recent, options = numbers(name, dtype, 1)
     for start, step in (([0, 128, 500], 0), ([77, 300, 64], 7)):
         start = jnp.asarray(start, jnp.int32)
-        cache = ReplyCache(cut(whole), recent, start, jnp.int32(step))
+        cache = ReplyCache(cut(for_xla(whole)), for_xla(recent), start, jnp.int32(step))
         theirs = cache.attention(q, start[:, None] + step, **options)
-        ours = cache._replace(native=True).attention(q, start[:, None] + step, **options)
-        # both keep float32 all the way, for the cache does
+        native = ReplyCache(cut(for_kernels(whole)), for_kernels(recent), start, jnp.int32(step), native=True)
+        ours = native.attention(q, start[:, None] + step, **options)
+        # both sum in float32 all the way
         close(ours.reshape(theirs.shape), theirs, theirs, "float32")
 
 
