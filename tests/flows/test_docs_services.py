@@ -98,7 +98,7 @@ def in_a_container(root: Path, work: Path, cache: Path, arguments: list[str]) ->
     image = {
         "/usr": "usr",
         "/etc": "etc",
-        sys.base_prefix: "opt/python",
+        sys.base_prefix: sys.base_prefix.strip("/"),
         str(ROOT): "opt/code",
         str(Path(numpy.__file__).parents[1]): "opt/packages",
     }
@@ -119,7 +119,7 @@ def in_a_container(root: Path, work: Path, cache: Path, arguments: list[str]) ->
         f"mount -o remount,ro,bind {root}",
     ]
     program = "import sys; sys.argv[0] = 'raft'; from raft_command import main; main()"
-    inside = shlex.join(["/opt/python/bin/python3", "-c", program, *arguments])
+    inside = shlex.join([f"{sys.base_prefix}/bin/python3", "-c", program, *arguments])
     inside = f"cd /work; touch /opt/x 2>/dev/null && exit 3; exec {inside}"
     script.append(f"exec chroot --userspec={NOBODY}:{NOBODY} {root} /bin/sh -c {shlex.quote(inside)}")
     part = (ROOT / "Containerfile").read_text().rpartition("ENV ")[2].partition("RUN ")[0]
@@ -143,7 +143,8 @@ def test_the_container_s_command_serves_whoever_has_a_key_until_it_is_stopped(wa
     key = "0123456789abcdef"
     (work / "keys.txt").write_text(f"{key}\n")
     options = shlex.split(block_with("podman").text.replace("\\\n", " ").replace("$(hostname)", "my-host"))
-    process = in_a_container(root, work, cache, [*options[options.index("jora-raft") + 1 :], "--port", "0", "--json"])
+    arguments = [*options[options.index("jora-raft") + 1 :], "--port", "0", "--json", "--context", "1024"]
+    process = in_a_container(root, work, cache, arguments)
     try:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline() or "{}")
