@@ -18,6 +18,7 @@ from flax import struct
 from jax import lax
 
 from jora_engine.model.ggml_blocks import Blocks
+from jora_engine.model.ops_cpu import from_bits, to_bits
 
 NF4 = (
     -1.0,
@@ -105,8 +106,11 @@ class NormalFloat:
         if self.levels is not None and self.nested is not None and self.offset is not None:
             number = jnp.arange(rows, dtype=jnp.int32)[:, None] * blocks + jnp.arange(blocks, dtype=jnp.int32)
             scale = self.levels[scale] * self.nested[number // NESTED] + self.offset
-        halves = jnp.stack([self.codes >> 4, self.codes & 15], axis=-2)
-        return (_chosen(halves, self.values) * scale[..., None, None]).astype(dtype).reshape(rows, -1)
+        codes = (self.codes >> 4, self.codes & 15)
+        # each half is finished before the two are laid side by side, and that as bits: the numbers go through memory
+        # twice as bfloat16 and not, on the way, as float32
+        halves = [to_bits((_chosen(code, self.values) * scale[..., None]).astype(dtype)) for code in codes]
+        return from_bits(jnp.concatenate(halves, axis=-1).reshape(rows, -1))
 
 
 Packed = Int8 | NormalFloat | Blocks

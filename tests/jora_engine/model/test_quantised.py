@@ -19,7 +19,7 @@ from jora_engine.model.decoder import forward
 from jora_engine.model.ggml_blocks import Blocks, tile_of
 from jora_engine.model.lora import init_lora, linear, prepare
 from jora_engine.model.parameters import param_shapes
-from jora_engine.model.quantised import is_packed, packed_shape
+from jora_engine.model.quantised import is_packed, packed_shape, untrained_packed
 from jora_engine.model.sharding import Placement, make_mesh
 from jora_engine.training.loop import Trainer
 from jora_engine.training.packing import Example
@@ -58,6 +58,15 @@ def test_a_linear_layer_and_its_gradient_are_those_of_the_plain_weight(precision
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
         assert np.abs(a - b).max() <= scale * np.abs(b).max()
+
+
+@pytest.mark.slow
+def test_nf4_is_unfolded_through_memory_as_bfloat16_alone():
+    """A decode step reads each weight once: half a byte, then its bfloat16 written twice, as halves and in order."""
+    weight = untrained_packed(packed_shape("nf4", (512, 1024)), jax.random.key(0))
+    product = jax.jit(lambda x, w: linear(x, ("q",), {"q": w}, {})[0])
+    compiled = product.lower(jnp.ones((1, 8, 1024), "bfloat16"), weight).compile()
+    assert compiled.cost_analysis()["bytes accessed"] / (512 * 1024) < 5.5
 
 
 @pytest.mark.slow
