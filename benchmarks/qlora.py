@@ -83,7 +83,8 @@ def large(precision: str, target: str, length: int) -> dict[str, Any]:
         trainer = Trainer(base, model, LoraConfig(rank=16), training, full_rows(training), placement=placement)
         step, compiled = plan(trainer), trainer.compile()
     own, text = compiled.memory_analysis(), compiled.as_text()
-    assert own is not None and text is not None, "XLA tells of no program that it compiles"
+    assert own is not None, "XLA tells nothing of a program's memory"
+    assert text is not None, "XLA tells nothing of a program's arrays"
     program = own.argument_size_in_bytes + own.temp_size_in_bytes + own.output_size_in_bytes
     shapes = {parameter.shape for parameter in linear_layers(model).values()} - {(length, model.hidden_size)}
     return {
