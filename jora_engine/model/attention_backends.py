@@ -60,7 +60,7 @@ class Choice(NamedTuple):
     """A back end and why it was taken, with why others were not.
 
     Attributes:
-        kernels: the native library's name where it is used; `xla` where XLA compiles everything.
+        kernels: name of this machine's native library, also where it has nothing for the shape; `xla` without one.
     """
 
     backend: str
@@ -156,13 +156,11 @@ def _on_cpu(shape: Shape) -> Choice:
     except Unavailable as reason:
         return Choice("blocked", f"no native kernel: {reason}")
     if shape.dtype not in kernels.dtypes or shape.head_dim % 2 or shape.head_dim > calls.WIDEST:
-        return Choice("blocked", f"no native kernel for {shape.dtype} and heads of {shape.head_dim}")
-    wrong = _verdict(kernels, shape.dtype)
-    return (
-        Choice("blocked", f"native: {wrong}")
-        if wrong
-        else Choice("native", "agrees with the blocked form", kernels.name)
-    )
+        reason = f"no native kernel for {shape.dtype} and heads of {shape.head_dim}"
+        return Choice("blocked", reason, kernels.name)
+    if wrong := _verdict(kernels, shape.dtype):
+        return Choice("blocked", f"native: {wrong}", kernels.name)
+    return Choice("native", "agrees with the blocked form", kernels.name)
 
 
 def _verdict(kernels: Library, dtype: str) -> str:

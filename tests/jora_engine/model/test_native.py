@@ -226,6 +226,17 @@ def test_a_library_that_computes_something_else_is_not_used(fresh, tmp_path, ker
     assert "native: output is off by" in choice.reason
 
 
+def test_a_run_that_the_library_has_nothing_for_still_names_it(fresh, tmp_path):
+    """What is made again on the same machine, in a type without kernels, is not made `on other kernels`."""
+    older = native.Library("avx512-1", tmp_path / "x.so", ("float32",))
+    fresh.setattr(attention_backends, "library", lambda: older)
+    for shape in (dataclasses.replace(CHECKED, dtype="bfloat16"), dataclasses.replace(CHECKED, head_dim=41)):
+        choice = choose(shape)
+        assert (choice.backend, choice.kernels) == ("blocked", "avx512-1")
+    (tmp_path / "x.float32.txt").write_text("output is off\n")
+    assert choose(CHECKED) == ("blocked", "native: output is off", "avx512-1")
+
+
 @pytest.mark.parametrize(
     ("kernel", "what"),
     [
