@@ -16,8 +16,8 @@ from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.lora import LoraConfig, vllm_rank
 from jora_engine.config.parameters import Parameter, linear_layers
 from jora_engine.config.recipe import PRECISIONS
+from jora_engine.files.mapped_tensors import mapped_tensors
 from jora_engine.files.tensor_files import (
-    TensorFolder,
     TensorSpec,
     all_finite,
     read_json,
@@ -36,6 +36,10 @@ _WEIGHTS = re.compile(
     r"\.(?P<kind>safetensors|bin|pt|pth|npz)(?P<index>\.index\.json)?"
 )
 """The names that PEFT, transformers and their trainers give to weights; optimizers and random states have others."""
+
+
+FactorViews = dict[str, dict[str, dict[int, np.ndarray]]]
+"""Module -> `a` (`[r, in]`) and `b` (`[out, r]`) -> number of the layer -> the array."""
 
 
 def adapter_key(model: ModelConfig, name: str, layer: int, letter: str) -> str:
@@ -153,6 +157,29 @@ def read_factors(
 ) -> tuple[dict[str, dict[str, np.ndarray]], LoraConfig]:
     """`read_adapter` into host memory: the device is not touched.
 
+    Raises:
+        BadInput: see `factor_views`; or a value is not finite in float32.
+    """
+    views, config = factor_views(folder, model_config, base_digest, precision)
+    lora: dict[str, dict[str, np.ndarray]] = {}
+    for name, pair in views.items():
+        lora[name] = {}
+        for part, of_layers in pair.items():
+            shape = next(iter(of_layers.values())).shape
+            stacked = np.zeros((model_config.num_layers, *shape), np.float32)  # a layer without an adapter adds 0
+            for layer, factor in of_layers.items():
+                stacked[layer] = factor
+            if not all_finite(stacked):
+                raise not_finite(folder, views, model_config, "float32")
+            lora[name][part] = stacked
+    return lora, config
+
+
+def factor_views(
+    folder: Path, model_config: ModelConfig, base_digest: str | None = None, precision: str | None = None
+) -> tuple[FactorViews, LoraConfig]:
+    """The factors of a PEFT folder as they lie in its file, and its configuration; values are not looked at.
+
     Args:
         base_digest: `model_digest` of the base in use, compared with the one in raft.json where there is one.
         precision: how the base in use is held, compared with how the adapter's was (`precision_of`); None takes any.
@@ -176,42 +203,51 @@ def read_factors(
                 expected=f"the base with digest {made_for[:16]}..., got {base_digest[:16]}...",
                 do="use the base model that the adapter was trained on",
             )
-    tensors = TensorFolder(folder / ADAPTER_WEIGHTS)
-    views = tensors.views(folder / ADAPTER_WEIGHTS)
-    lora: dict[str, dict[str, np.ndarray]] = {}
-    wanted: set[str] = set()
+    file = folder / ADAPTER_WEIGHTS
+    tensors = mapped_tensors(file)
+    views: FactorViews = {}
     layers, linear = config.layers(model_config.num_layers), linear_layers(model_config)
     for name in config.targets(model_config):
         rows, columns = linear[name].shape
-        pair = {}
+        views[name] = {}
         for part, letter, shape in (("a", "A", (config.rank, columns)), ("b", "B", (rows, config.rank))):
-            keys = [_key(linear[name], layer, letter) for layer in layers]
-            wanted |= set(keys)
-            stacked = np.zeros((model_config.num_layers, *shape), np.float32)  # a layer without an adapter adds 0
-            for layer, key in zip(layers, keys):
-                factor = views[key] if key in views else tensors.read(key) if key in tensors else None
+            of_layers = {}
+            for layer in layers:
+                key = _key(linear[name], layer, letter)
+                factor = tensors.pop(key, None)
                 if factor is None or factor.shape != shape:
                     reason = "is missing" if factor is None else f"has shape {list(factor.shape)}"
                     raise BadInput(
-                        f"{folder / ADAPTER_WEIGHTS}: {key} {reason}",
+                        f"{file}: {key} {reason}",
                         expected=f"{list(shape)} for this base model and rank {config.rank}",
                         do="use the base model that the adapter was trained on",
                     )
-                stacked[layer] = factor
-            if not all_finite(stacked):
-                for key in keys:
-                    tensors.read(key)  # says which
-                raise BadInput(f"{folder / ADAPTER_WEIGHTS}: {name} is beyond float32", do="export the adapter again")
-            pair[part] = stacked
-        lora[name] = pair
-    unknown = sorted(set(tensors.names()) - wanted)
-    if unknown:
+                of_layers[layer] = factor
+            views[name][part] = of_layers
+    if tensors:
         raise BadInput(
-            f"{folder / ADAPTER_WEIGHTS}: {unknown[0]} does not belong to this base model ({len(unknown)} in all)",
+            f"{file}: {min(tensors)} does not belong to this base model ({len(tensors)} in all)",
             expected=f"LoRA factors of {model_config.num_layers} {model_config.family} layers",
             do="use the base model that the adapter was trained on",
         )
-    return lora, config
+    return views, config
+
+
+def not_finite(folder: Path, views: FactorViews, model_config: ModelConfig, dtype: str) -> BadInput:
+    """The error for factors that are not all finite in `dtype`: names the first that is not, or too large for it."""
+    linear, file = linear_layers(model_config), folder / ADAPTER_WEIGHTS
+    for name, pair in views.items():
+        for part, of_layers in pair.items():
+            for layer, factor in of_layers.items():
+                if not all_finite(factor):
+                    return BadInput(
+                        f"{file}: {_key(linear[name], layer, part.upper())} holds NaN or infinite values",
+                        expected="finite weights",
+                        do="download or make the file again",
+                    )
+    return BadInput(
+        f"{file}: some numbers are beyond {dtype}", expected="weights of a usual size", do="export the adapter again"
+    )
 
 
 def _model_card(config: Mapping[str, Any], base_name: str) -> str:

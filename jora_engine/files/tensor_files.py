@@ -118,20 +118,6 @@ class TensorFolder:
         """A tensor of any type that numpy has, unchecked."""
         return np.asarray(self._slice(name)[:])
 
-    def views(self, file: Path) -> dict[str, np.ndarray]:
-        """All tensors of one file of known types, as views of the mapped file: for many small ones much faster than
-        `read`. Whether they are finite is the caller's to see."""
-        self._handle(file)  # which has checked the header: every tensor lies inside the file
-        data = np.asarray(np.memmap(file, np.uint8, mode="r"))  # the plain class: views of `memmap` cost ten times more
-        begin = 8 + int(data[:8].view("<u8")[0])
-        header = json.loads(data[8:begin].tobytes())
-        return {
-            name: data[begin + at : begin + end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
-            for name, entry in header.items()
-            if name != "__metadata__" and entry["dtype"] in DTYPES
-            for at, end in [entry["data_offsets"]]
-        }
-
     def metadata(self, file: Path) -> dict[str, str]:
         return dict(self._handle(file).metadata() or {})
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from jora_engine.adapters.peft_folder import read_factors
+from jora_engine.adapters.peft_folder import factor_views, not_finite
 from jora_engine.config.architecture import ModelConfig
+from jora_engine.files.tensor_files import all_finite
 from jora_engine.generation.adapter_layout import PreparedAdapter, layout_for
 from jora_engine.generation.adapter_mixture import mixed
 from raft_errors import BadInput, RaftError
@@ -31,15 +32,20 @@ def prepare_adapter(
     """Reads and checks a PEFT folder.
 
     Raises:
-        BadInput: see `read_factors`.
+        BadInput: see `factor_views`; or a value is not finite in `dtype`.
     """
-    lora, lora_config = read_factors(folder, config, base_digest, precision)
-    layout = layout_for(config, lora_config.rank, lora)
+    views, lora_config = factor_views(folder, config, base_digest, precision)
+    layout, rank = layout_for(config, lora_config.rank, views), lora_config.rank
     packed, scale = layout.empty(dtype), np.float32(lora_config.scale)
     for name, (a, b) in layout.factors(packed).items():
-        a[:, : lora_config.rank] = lora[name]["a"]
-        # cast before it is turned: numpy casts what lies in order several times faster
-        b[:, : lora_config.rank] = (lora[name]["b"] * scale).astype(packed.dtype).transpose(0, 2, 1)
+        # factor by factor from the file: stacked first, they would go through memory twice
+        for layer, factor in views[name]["a"].items():
+            a[layer, :rank] = factor.astype(np.float32, copy=False)
+        for layer, factor in views[name]["b"].items():
+            # cast before it is turned: numpy casts what lies in order several times faster
+            b[layer, :rank] = (factor.astype(np.float32, copy=False) * scale).astype(packed.dtype).T
+    if not all_finite(packed):
+        raise not_finite(folder, views, config, dtype)
     digest = hashlib.sha256(f"{lora_config.rank} {layout} {dtype}".encode())
     digest.update(packed.view(np.uint8).data)
     return PreparedAdapter(digest.hexdigest(), lora_config.rank, layout, packed)

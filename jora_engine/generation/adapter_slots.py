@@ -23,11 +23,13 @@ from jora_engine.model.ops_cpu import from_bits, to_bits
 
 
 @functools.partial(jax.jit, static_argnames="layout", donate_argnums=0)
-def _put(layer: dict[str, Slotted], slot: jax.Array, packed: jax.Array, layout: Layout) -> dict[str, Slotted]:
-    """One layer's stack with one slot replaced by `packed` `[numbers]`."""
-    new = layout.slotted(packed[None])
+def _put(
+    layers: list[dict[str, Slotted]], slot: jax.Array, packed: jax.Array, layout: Layout
+) -> list[dict[str, Slotted]]:
+    """The layers' stacks with one slot replaced by `packed` `[layers, numbers]`. One program: a call for each layer
+    would have the engine wait as often for threads that prepare the next adapters."""
     put = lambda old, one: from_bits(lax.dynamic_update_slice_in_dim(to_bits(old), to_bits(one), slot, 0))  # noqa: E731
-    return jax.tree.map(put, layer, new)
+    return [jax.tree.map(put, layer, layout.slotted(own[None])) for layer, own in zip(layers, packed, strict=True)]
 
 
 class AdapterSlots:
@@ -110,9 +112,8 @@ class AdapterSlots:
         return idle
 
     def _write(self, slot: int, adapter: PreparedAdapter | None) -> None:
-        packed, layout, at = self._packed(adapter), self.layout, np.int32(slot)
-        assert layout
-        self.layers = [_put(layer, at, own, layout=layout) for layer, own in zip(self.layers, packed, strict=True)]
+        assert self.layout
+        self.layers = _put(self.layers, np.int32(slot), self._packed(adapter), layout=self.layout)
 
     def _packed(self, adapter: PreparedAdapter | None) -> np.ndarray:
         """`[layers, numbers]` for the device; zeros for none."""
