@@ -5,10 +5,12 @@ import json
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import httpx
 import pytest
+from doc_blocks import blocks
 from kept_json import checked
 
 
@@ -116,3 +118,65 @@ def test_a_running_server_follows_the_registry_and_the_documents_and_answers_raf
         assert list(file.parent.iterdir()) == []
     finally:
         process.kill()
+
+
+@pytest.mark.heavy
+def test_the_walk_of_the_page_to_a_second_promotion_loses_no_request(warm, domain):
+    """The commands of docs/serving.md, "Promotion is live", in their order, with clients that ask all the while."""
+    (walk,) = (
+        block for block in blocks() if block.page.name == "serving.md" and "raft rollback --reason" in block.text
+    )
+    shutil.copytree(domain / "docs", warm.folder / "docs")
+    warm.values["corpus"] = ["docs"]
+    warm.write()
+    over, ready, process, clients = threading.Event(), {}, None, []
+    answers: list[tuple[float, float, int, str]] = []  # begin, end, status, version
+
+    def ask() -> str:
+        question = [{"role": "user", "content": "What is the town of Elm known for?"}]
+        body = {"model": ready["models"][1], "messages": question, "max_tokens": 4}
+        began = time.monotonic()
+        reply = httpx.post(f"{ready['url']}/chat/completions", json=body, timeout=600)
+        version = reply.json().get("model", reply.text).partition("@")[2]
+        answers.append((began, time.monotonic(), reply.status_code, version))
+        return version
+
+    def client() -> None:
+        while not over.is_set():
+            ask()
+            time.sleep(0.2)
+
+    try:
+        used, spans = [], {}
+        for _, verb, *options in walk.commands:
+            if verb == "serve":
+                small = ["--port", "0", "--json", "--context", "1024", "--dtype", "float32"]
+                process = warm.start("serve", *options, *small, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                ready = json.loads(process.stdout.readline() or "{}")
+                assert ready
+                clients = [threading.Thread(target=client, daemon=True) for _ in range(3)]
+                for one in clients:
+                    one.start()
+                elm = warm.folder / "docs" / "elm.md"
+                elm.write_text(elm.read_text() + "\nA windmill of red brick was opened in Elm.\n")
+                continue
+            began = time.monotonic()
+            done = warm.process(verb, *options, *(["--no-prefect"] if verb == "run" else []))
+            assert done.returncode == 0, done.stderr
+            spans[verb] = began, time.monotonic()
+            if process:
+                used.append((verb, ask()))  # began after the command had ended
+        assert used == [("run", "1"), ("promote", "2"), ("rollback", "1")]
+    finally:
+        over.set()
+        for one in clients:
+            one.join(600)
+        if process:
+            process.kill()
+    assert len(answers) > 20
+    assert {status for _, _, status, _ in answers} == {200}
+    promoted, rolled_back = spans["promote"], spans["rollback"]
+    assert {version for _, end, _, version in answers if end < promoted[0]} == {"1"}
+    between = {version for begin, end, _, version in answers if begin > promoted[1] and end < rolled_back[0]}
+    assert between == {"2"}
+    assert {version for begin, _, _, version in answers if begin > rolled_back[1]} == {"1"}
