@@ -156,8 +156,8 @@ def _on_cpu(shape: Shape) -> Choice:
     except Unavailable as reason:
         return Choice("blocked", f"no native kernel: {reason}")
     if shape.dtype not in kernels.dtypes or shape.head_dim % 2 or shape.head_dim > calls.WIDEST:
-        reason = f"no native kernel for {shape.dtype} and heads of {shape.head_dim}"
-        return Choice("blocked", reason, kernels.name)
+        absent = f"no native kernel for {shape.dtype} and heads of {shape.head_dim}"
+        return Choice("blocked", absent, kernels.name)
     if wrong := _verdict(kernels, shape.dtype):
         return Choice("blocked", f"native: {wrong}", kernels.name)
     return Choice("native", "agrees with the blocked form", kernels.name)

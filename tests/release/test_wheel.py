@@ -33,6 +33,7 @@ def test_the_sdist_holds_what_it_is_built_from_and_its_licence(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "constraints.txt", "raft_version.py"} <= names
+    assert [name for name in names if name.startswith("tests/")] == []  # those that setuptools adds lack their fixtures
 
 
 @pytest.mark.heavy  # `make release` does the same in an empty environment
