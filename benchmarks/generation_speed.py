@@ -8,6 +8,8 @@ greedy, the same number of new tokens for every prompt on both sides (no token e
 
     engine        `Generator.generate`, this project
     transformers  `model.generate` on the batch padded on the left, SDPA
+    llama_cpp     llama.cpp's own server with a slot for each prompt, on the same weights as GGUF in the same dtype,
+                  where the extra `llama-cpp` is installed (else `over_llama_cpp` is null)
 
 Each side runs in a process of its own, `--rounds` times in turn. What compiles, compiles before the clock starts.
 `prefill` is the time for one new token of each prompt, `decode` the rest of the whole batch's time, `single` one prompt
@@ -42,9 +44,10 @@ from miniature import write_base
 
 NEEDS = "data"
 KEYS = """
-    over_transformers prefill_over_transformers decode_over_transformers single_over_transformers cpu/over_transformers
+    over_transformers prefill_over_transformers decode_over_transformers single_over_transformers over_llama_cpp
+    cpu/over_transformers
     decode_tokens_per_cpu_second/engine equal_tokens"""
-SIDES = ("engine", "transformers")
+SIDES = ("engine", "transformers", "llama_cpp")
 PARTS = {"over": "batch", "prefill_over": "prefill", "decode_over": "decode", "single_over": "single"}
 
 
@@ -91,9 +94,23 @@ def run_transformers(job: dict[str, Any]) -> Callable[[list[list[int]], int], li
     return run
 
 
+def run_llama_cpp(job: dict[str, Any]) -> Callable[[list[list[int]], int], list[list[int]]]:
+    """`run(prompts, count)` of llama.cpp; it gives no tokens back."""
+    from serving_arms.rivals import llama_cpp
+
+    longest = max(map(len, job["prompts"])) + job["new_tokens"] + 8
+    answered = llama_cpp({"gguf": job["gguf"], "rows": len(job["prompts"]), "longest": longest})
+
+    def run(prompts: list[list[int]], count: int) -> list[list[int]]:
+        answered([{"prompt": prompt, "new_tokens": count} for prompt in prompts])
+        return []
+
+    return run
+
+
 def run_side(side: str, job: dict[str, Any]) -> dict[str, Any]:
     """One side of one round: seconds of wall and CPU time by part, and the tokens of the batch."""
-    run = {"engine": run_engine, "transformers": run_transformers}[side](job)
+    run = {"engine": run_engine, "transformers": run_transformers, "llama_cpp": run_llama_cpp}[side](job)
     prompts, count = job["prompts"], job["new_tokens"]
     run(prompts, count)
     run(prompts[:1], count)
@@ -142,8 +159,11 @@ def main() -> int:
     if args.quick:
         args.rounds, args.prompts, args.prompt_tokens, args.passages, args.new_tokens = 1, 4, 512, 1, 8
 
+    from jora_engine.files.gguf_writer import write_gguf
+    from jora_engine.generation.llama_cpp import available
     from tasks.inputs.models import resolve
 
+    sides = SIDES if available() and not args.quick else SIDES[:2]  # llama.cpp knows no tokenizer in miniature
     with tempfile.TemporaryDirectory() as place:
         if args.quick:
             compile_quickly(Path(place, "programs"))
@@ -155,10 +175,12 @@ def main() -> int:
             "rows": args.rows,
             "dtype": args.dtype,
         }
+        if "llama_cpp" in sides:
+            job["gguf"] = str(write_gguf(model, Path(place, "base.gguf"), args.dtype))
         job_file = Path(place, "job.json")
         job_file.write_text(json.dumps(job))
-        results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-        for turn, side in turns(SIDES, args.rounds):
+        results: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+        for turn, side in turns(sides, args.rounds):
             one = measure_here(run_side, side, job) if args.quick else measure(__file__, side, job_file)
             results[side].append(one)
             parts = one["seconds"]
@@ -170,14 +192,15 @@ def main() -> int:
 def summary(results: dict[str, list[dict[str, Any]]], job: dict[str, Any]) -> dict[str, Any]:
     """The figures of a run; ratios are times that the engine is faster."""
 
-    def ratios(clock: int) -> dict[str, dict[str, Any]]:
+    def ratios(clock: int, rival: str = "transformers") -> dict[str, dict[str, Any]]:
         seconds = {
             side: {part: [run["seconds"][part][clock] for run in runs] for part in PARTS.values()}
             for side, runs in results.items()
         }
-        return {key: ratio(seconds["transformers"][part], seconds["engine"][part]) for key, part in PARTS.items()}
+        return {key: ratio(seconds[rival][part], seconds["engine"][part]) for key, part in PARTS.items()}
 
     wall, used = ratios(0), ratios(1)
+    other = ratios(0, "llama_cpp") if "llama_cpp" in results else dict.fromkeys(PARTS)
     pairs = list(zip(results["engine"][0]["tokens"], results["transformers"][0]["tokens"], strict=True))
     prompt_tokens = sum(map(len, job["prompts"]))
     cpu = {
@@ -187,6 +210,7 @@ def summary(results: dict[str, list[dict[str, Any]]], job: dict[str, Any]) -> di
     new = len(job["prompts"]) * (job["new_tokens"] - 1)
     return {
         **{f"{key}_transformers": of["ratio"] for key, of in wall.items()},
+        **{f"{key}_llama_cpp": of and of["ratio"] for key, of in other.items()},
         "cpu": {f"{key}_transformers": of["ratio"] for key, of in used.items()},
         "intervals": {f"{key}_transformers": of["interval"] for key, of in wall.items()},
         "prefill_tokens_per_cpu_second": {side: round(prompt_tokens / of["prefill"], 1) for side, of in cpu.items()},
