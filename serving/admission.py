@@ -102,4 +102,5 @@ def counted(server: Server, error: BaseException) -> str:
 
 def log_end(request_id: str, model: str, end: str, began: float, code: str | None) -> None:
     """One line for every end; never a prompt, an answer or a key."""
-    log.info("%s %s %s %.2f s %s", request_id, model or "-", end, time.monotonic() - began, code or "")
+    why = f" {code}" if code else ""
+    log.info("%s %s %s %.2f s%s", request_id, model or "-", end, time.monotonic() - began, why)
