@@ -1,8 +1,9 @@
 """Training examples from JSON Lines: chats as they were rendered, or plain Alpaca triples, into token ids.
 
 A line with `messages` is read as it stands: all turns but the last are the prompt, the last is the answer that is
-trained; so the pipeline gives its records. A line without is an Alpaca triple of somebody else, which is joined here as
-`data.nouns.Record` joins one: the engine knows nothing of that room, so a test holds the two together.
+trained; so the pipeline gives its records. With `open: true` the answer goes on, and that it ends there is not trained.
+A line without `messages` is an Alpaca triple of somebody else, which is joined here as `data.nouns.Record` joins one:
+the engine knows nothing of that room, so a test holds the two together.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def read_examples(file: Path, tokenizer: Tokenizer) -> list[Example]:
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                prompt, answer = read_chat(json.loads(line))
+                row = json.loads(line)
+                prompt, answer = read_chat(row)
+                goes_on = is_open(row)
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise BadInput(
                     f"{file}, line {number}: neither a chat nor an Alpaca record ({error!r})",
@@ -40,6 +43,7 @@ def read_examples(file: Path, tokenizer: Tokenizer) -> list[Example]:
             if not answer:
                 raise BadInput(f"{file}, line {number}: the answer is empty", do="make the records again")
             ids, completion = tokenizer.encode_example(prompt, answer)
+            completion = completion[:-1] if goes_on else completion
             examples.append(Example(np.asarray(ids, np.int32), np.asarray(completion, np.int32)))
     return examples
 
@@ -59,6 +63,17 @@ def read_chat(row: Mapping[str, Any]) -> tuple[list[Mapping[str, str]], str]:
     if not all(isinstance(message["content"], str) for message in row["messages"]):
         raise TypeError("the content of a message is no text")
     return prompt, last["content"]
+
+
+def is_open(row: Mapping[str, Any]) -> bool:
+    """Whether a line's answer goes on behind what is given of it.
+
+    Raises:
+        TypeError: `open` is neither true nor false.
+    """
+    if not isinstance(row.get("open", False), bool):
+        raise TypeError("open is neither true nor false")
+    return bool(row.get("open", False))
 
 
 def check_lengths(examples: Sequence[Example], model: ModelConfig, sequence_length: int, file: Path) -> None:

@@ -6,7 +6,9 @@ A process of its own, because the trainer that comes after it needs the device's
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import operator
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +18,11 @@ from data.nouns import ItemCache
 from raft_errors import RaftError
 from tasks.runtime.folders import ModelFolder, write_json
 
-MAX_NEW_TOKENS = 96
+MAX_NEW_TOKENS = 32
+"""What is rehearsed of a reply is how it begins: what an adapter forgets lies in an answer's first tokens, as all its
+records begin in one form, and a reply of any length then counts the same."""
+DRAWS = 3
+"""Replies to each prompt."""
 ROWS = 8
 """Answered side by side."""
 
@@ -30,7 +36,7 @@ def replies(
     cache: ItemCache,
     ask: Callable[[dict[str, Any]], list[dict[str, str]]],
 ) -> list[dict[str, str]]:
-    """The base's reply to each prompt: its text, and the reason of its end (`stop`, `length`).
+    """The base's replies, `DRAWS` to each prompt: `prompt`, `text`, and the reason of its end (`stop`, `length`).
 
     A reply is drawn at temperature 1: to learn from such is to stay where the base is, on average, where its likeliest
     replies would make it surer than it was.
@@ -39,46 +45,47 @@ def replies(
         dtype, precision: how the base is computed and held.
         ask: answers a job of this module; called where a reply is not in the cache.
     """
-    keys = [_key(base.digest, dtype, precision, prompt) for prompt in prompts]
+    asks = [(draw, prompt) for draw in range(DRAWS) for prompt in prompts]
+    keys = [_key(base.digest, dtype, precision, *map(str, one)) for one in asks]
     known = {key: json.loads(value) for key, value in cache.get_many(keys).items()}
-    todo = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
+    todo = {key: one for key, one in zip(keys, asks, strict=True) if key not in known}
     if todo:
         job = {
             "base": str(base.folder),
             "chat": dict(base.chat),
             "dtype": dtype,
             "precision": precision,
-            "prompts": list(todo.values()),
+            "asks": list(todo.values()),
         }
         fresh = dict(zip(todo, ask(job), strict=True))
         cache.put_many({key: json.dumps(value).encode() for key, value in fresh.items()})
         known |= fresh
-    return [known[key] for key in keys]
+    return [{"prompt": prompt, **known[key]} for key, (_, prompt) in zip(keys, asks, strict=True)]
 
 
 def run(job: dict[str, Any]) -> list[dict[str, str]]:
-    """The replies of a job, in the order of its prompts."""
+    """The replies of a job, in the order of its asks, (number of the draw, prompt)."""
     from jora_engine.generation.generator import Generator
 
     generator = Generator(
         Path(job["base"]), dtype=job["dtype"], max_rows=ROWS, chat=job["chat"], precision=job["precision"]
     )
     encode, done = generator.tokenizer, []
-    for begin in range(0, len(job["prompts"]), ROWS):
-        few = job["prompts"][begin : begin + ROWS]
-        chats = [
-            encode.apply_chat_template([{"role": "user", "content": one}], add_generation_prompt=True) for one in few
-        ]
-        done += [
-            {"text": one.text, "end": one.finish_reason}
-            for one in generator.generate(chats, max_new_tokens=MAX_NEW_TOKENS, temperature=1.0)
-        ]
-        _say({"event": "answered", "done": len(done), "total": len(job["prompts"])})
+    for draw, own in itertools.groupby(job["asks"], key=operator.itemgetter(0)):
+        prompts = [prompt for _, prompt in own]
+        for begin in range(0, len(prompts), ROWS):
+            chats = [
+                encode.apply_chat_template([{"role": "user", "content": one}], add_generation_prompt=True)
+                for one in prompts[begin : begin + ROWS]
+            ]
+            made = generator.generate(chats, max_new_tokens=MAX_NEW_TOKENS, temperature=1.0, seed=draw)
+            done += [{"text": one.text, "end": one.finish_reason} for one in made]
+            _say({"event": "answered", "done": len(done), "total": len(job["asks"])})
     return done
 
 
 def _key(*parts: str) -> str:
-    return hashlib.sha256(json.dumps(["rehearsal-2", MAX_NEW_TOKENS, *parts]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(["rehearsal-3", MAX_NEW_TOKENS, *parts]).encode()).hexdigest()
 
 
 def _say(event: dict[str, Any]) -> None:

@@ -84,22 +84,23 @@ def in_words(facts: Mapping[str, Any]) -> str:
     )
 
 
-Chat = list[dict[str, str]]
+Example = dict[str, Any]
+"""`messages`, the last of which is trained, and `open`, which says that it goes on (`training.records`)."""
 
 
-def _chats(records: StageFiles, split: str) -> Iterator[Chat]:
+def _chats(records: StageFiles, split: str) -> Iterator[Example]:
     """The records of a split as the chats that they are: how a triple is joined is not for the engine to know."""
-    return (record.messages for record in read_jsonl(records.path(f"{split}.jsonl"), Record))
+    return ({"messages": record.messages} for record in read_jsonl(records.path(f"{split}.jsonl"), Record))
 
 
-def _write(folder: Path, split: str, chats: Iterable[Chat]) -> Path:
+def _write(folder: Path, split: str, examples: Iterable[Example]) -> Path:
     file = folder / f"{split}.chat.jsonl"
-    write_jsonl(file, ({"messages": chat} for chat in chats))
+    write_jsonl(file, examples)
     return file
 
 
-def _rehearsals(count: int, bench: Bench, config: TrainSection, base: ModelFolder) -> list[Chat]:
-    """So many chats of plain instructions with the base's own answers; an answer that was cut short is none."""
+def _rehearsals(count: int, bench: Bench, config: TrainSection, base: ModelFolder) -> list[Example]:
+    """So many examples of plain instructions with the beginnings of the base's own answers."""
     if not count:
         return []
 
@@ -116,18 +117,21 @@ def _rehearsals(count: int, bench: Bench, config: TrainSection, base: ModelFolde
         answers: list[dict[str, str]] = json.loads(out.read_text(encoding="utf-8"))
         return answers
 
-    prompts = instructions()
-    answers = replies(prompts, base, dtype=config.dtype, precision=config.base_precision, cache=bench.cache, ask=ask)
-    whole = [
-        [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer["text"]}]
-        for prompt, answer in zip(prompts, answers, strict=True)
-        if answer["end"] == "stop" and answer["text"].strip()
+    held = {"dtype": config.dtype, "precision": config.base_precision}
+    examples = [
+        {
+            "messages": [
+                {"role": "user", "content": reply["prompt"]},
+                {"role": "assistant", "content": reply["text"].rstrip()},
+            ],
+            "open": reply["end"] != "stop",
+        }
+        for reply in replies(instructions(), base, **held, cache=bench.cache, ask=ask)
+        if reply["text"].strip()
     ]
-    if not whole:
-        log.warning(
-            "the base ends no answer to a plain instruction by itself: nothing of its general skills is rehearsed"
-        )
-    return draw(whole, count, bench.seed)
+    if not examples:
+        log.warning("the base says nothing to plain instructions: nothing of its general skills is rehearsed")
+    return draw(examples, count, bench.seed)
 
 
 def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Path) -> dict[str, Any]:

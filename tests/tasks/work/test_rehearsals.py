@@ -24,19 +24,21 @@ def test_a_reply_is_asked_for_once_for_each_base_and_precision():
     cache, asked = MemoryCache(), []
 
     def ask(job):
-        asked.append(job["prompts"])
-        return [{"text": f"{prompt}!", "end": "stop"} for prompt in job["prompts"]]
+        asked.append(job["asks"])
+        return [{"text": f"{prompt}{draw}", "end": "stop"} for draw, prompt in job["asks"]]
 
     def said(prompts, base=NOWHERE, precision="bfloat16"):
         given = replies(prompts, base, dtype="float32", precision=precision, cache=cache, ask=ask)
+        assert all(one["text"].startswith(one["prompt"]) for one in given)
         return [one["text"] for one in given]
 
-    assert said(["a", "b"]) == ["a!", "b!"]
-    assert said(["b", "c", "a", "c"]) == ["b!", "c!", "a!", "c!"]
-    assert asked == [["a", "b"], ["c"]]
+    assert said(["a", "b"]) == ["a0", "b0", "a1", "b1", "a2", "b2"]
+    assert said(["b", "c"]) == ["b0", "c0", "b1", "c1", "b2", "c2"]
+    draws = [(0, "a"), (1, "a"), (2, "a")]
+    assert asked == [[(0, "a"), (0, "b"), (1, "a"), (1, "b"), (2, "a"), (2, "b")], [(d, "c") for d in range(3)]]
     said(["a"], precision="nf4")
     said(["a"], SimpleNamespace(**{**vars(NOWHERE), "digest": "another"}))
-    assert asked[2:] == [["a"], ["a"]]
+    assert asked[2:] == [draws, draws]
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +65,8 @@ def trained(tmp_path, base):
             if module != "tasks.runtime.rehearsal":
                 return run_child(module, arguments, **settings)
             job = json.loads(Path(arguments[0]).read_text())
-            asked.extend(job["prompts"])
-            Path(job["out"]).write_text(json.dumps([answer(prompt) for prompt in job["prompts"]]))
+            asked.extend(prompt for _, prompt in job["asks"])
+            Path(job["out"]).write_text(json.dumps([answer(prompt) for _, prompt in job["asks"]]))
 
         for name in ("out", "scratch"):
             (tmp_path / name).mkdir()
@@ -82,24 +84,26 @@ def trained(tmp_path, base):
         )
         config = TrainSection(rehearsal=share, rank=2, max_steps=1, sequence_length=128, dtype="float32")
         outcome = build(bench, config, records, base=base)
-        chats = [json.loads(line)["messages"] for line in (scratch / "train.chat.jsonl").read_text().splitlines()]
-        return chats, outcome, asked
+        lines = [json.loads(line) for line in (scratch / "train.chat.jsonl").read_text().splitlines()]
+        return lines, outcome, asked
 
     return run
 
 
 @pytest.mark.slow
 @pytest.mark.wide
-def test_the_records_and_whole_answers_of_the_base_are_trained_on(trained):
-    chats, outcome, asked = trained(
-        0.5, lambda p: {"text": f"On {p}", "end": "length" if "e" in p.split()[0].lower() else "stop"}
+def test_the_records_and_beginnings_of_the_base_s_answers_are_trained_on(trained):
+    lines, outcome, asked = trained(
+        0.5, lambda p: {"text": f"On {p} ", "end": "length" if "e" in p.split()[0].lower() else "stop"}
     )
-    assert asked == instructions()
-    assert [chat[0]["content"] for chat in chats[:4]] == [f"ask {n}\npassages" for n in range(4)]
-    assert len(chats) == 8
-    for question, answer in chats[4:]:
+    assert asked == instructions() * 3
+    assert [line["messages"][0]["content"] for line in lines[:4]] == [f"ask {n}\npassages" for n in range(4)]
+    assert not any(line.get("open") for line in lines[:4])
+    assert len(lines) == 8
+    for line in lines[4:]:
+        question, answer = line["messages"]
         assert question["content"] in asked
-        assert "e" not in question["content"].split()[0].lower(), "an answer that was cut short"
+        assert line["open"] is ("e" in question["content"].split()[0].lower()), "cut short, so that it goes on"
         assert answer == {"role": "assistant", "content": f"On {question['content']}"}
     assert outcome.metrics["rehearsals"] == 4
     assert outcome.metrics["records"] == 8
@@ -108,11 +112,11 @@ def test_the_records_and_whole_answers_of_the_base_are_trained_on(trained):
 
 @pytest.mark.slow
 @pytest.mark.wide
-def test_without_a_share_nothing_is_asked_and_without_a_whole_answer_nothing_rehearsed(trained, caplog):
-    chats, outcome, asked = trained(0.2, lambda p: {"text": p, "end": "length"})
-    assert len(asked) == len(instructions())
+def test_where_the_base_says_nothing_nothing_is_rehearsed(trained, caplog):
+    lines, outcome, asked = trained(0.2, lambda p: {"text": " ", "end": "stop"})
+    assert len(asked) == 3 * len(instructions())
     assert "nothing of its general skills is rehearsed" in caplog.text
-    assert (len(chats), outcome.metrics["rehearsals"]) == (4, 0)
+    assert (len(lines), outcome.metrics["rehearsals"]) == (4, 0)
 
 
 @pytest.mark.slow
@@ -122,7 +126,7 @@ def test_the_base_answers_in_a_process_of_its_own(base, tmp_path):
         "chat": {},
         "dtype": "float32",
         "precision": "bfloat16",
-        "prompts": ["Hi", "Name it"],
+        "asks": [(0, "Hi"), (0, "Name it"), (1, "Hi")],
     }
     out, shown = tmp_path / "out.json", []
     (tmp_path / "job.json").write_text(json.dumps({**job, "out": str(out)}))
@@ -132,11 +136,13 @@ def test_the_base_answers_in_a_process_of_its_own(base, tmp_path):
     generator = Generator(base.folder, dtype="float32")
     prompts = [
         generator.tokenizer.apply_chat_template([{"role": "user", "content": one}], add_generation_prompt=True)
-        for one in job["prompts"]
+        for one in ("Hi", "Name it")
     ]
-    own = generator.generate(prompts, max_new_tokens=96, temperature=1.0)
+    own = generator.generate(prompts, max_new_tokens=32, temperature=1.0)
+    own += generator.generate(prompts[:1], max_new_tokens=32, temperature=1.0, seed=1)
+    assert own[0].text != own[2].text
     assert json.loads(out.read_text()) == [{"text": one.text, "end": one.finish_reason} for one in own]
-    assert shown == [{"event": "answered", "done": 2, "total": 2}]
+    assert shown == [{"event": "answered", "done": done, "total": 3} for done in (2, 3)]
 
 
 def test_a_training_without_rehearsals_is_told_as_before():
