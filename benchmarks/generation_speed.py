@@ -2,6 +2,7 @@
 
     python benchmarks/generation_speed.py --quick
     python benchmarks/generation_speed.py --json
+    python benchmarks/generation_speed.py --packed --json   # the engine on a base in int8 and in NF4 as well
 
 The same RAFT prompts of SQuAD (question and four passages of its article) through SmolLM2-135M-Instruct in bfloat16,
 greedy, the same number of new tokens for every prompt on both sides (no token ends one):
@@ -12,7 +13,8 @@ greedy, the same number of new tokens for every prompt on both sides (no token e
 Each side runs in a process of its own, `--rounds` times in turn. What compiles, compiles before the clock starts.
 `prefill` is the time for one new token of each prompt, `decode` the rest of the whole batch's time, `single` one prompt
 alone. A ratio above 1 says how many times faster the engine is; it is the median over rounds, of wall time and (under
-`cpu`) of CPU seconds, which a busy machine disturbs less. Needs ../shared/data (or RAFT_SHARED_DATA).
+`cpu`) of CPU seconds, which a busy machine disturbs less. `packed` is what decodes on packed bases per CPU second, as
+a share of what does on the base in `--dtype`. Needs ../shared/data (or RAFT_SHARED_DATA).
 """
 
 from __future__ import annotations
@@ -45,14 +47,15 @@ KEYS = """
     over_transformers prefill_over_transformers decode_over_transformers single_over_transformers cpu/over_transformers
     decode_tokens_per_cpu_second/engine equal_tokens"""
 SIDES = ("engine", "transformers")
+PACKED = {"engine_int8": "int8", "engine_nf4": "nf4"}
 PARTS = {"over": "batch", "prefill_over": "prefill", "decode_over": "decode", "single_over": "single"}
 
 
-def run_engine(job: dict[str, Any]) -> Callable[[list[list[int]], int], list[list[int]]]:
-    """`run(prompts, count)` of this project."""
+def run_engine(job: dict[str, Any], precision: str) -> Callable[[list[list[int]], int], list[list[int]]]:
+    """`run(prompts, count)` of this project, the base held in that precision."""
     from jora_engine.generation.generator import Generator
 
-    generator = Generator(Path(job["model"]), dtype=job["dtype"], max_rows=job["rows"])
+    generator = Generator(Path(job["model"]), dtype=job["dtype"], max_rows=job["rows"], precision=precision)
 
     def run(prompts: list[list[int]], count: int) -> list[list[int]]:
         completions = generator.generate(prompts, max_new_tokens=count, ignore_eos=True)
@@ -93,7 +96,7 @@ def run_transformers(job: dict[str, Any]) -> Callable[[list[list[int]], int], li
 
 def run_side(side: str, job: dict[str, Any]) -> dict[str, Any]:
     """One side of one round: seconds of wall and CPU time by part, and the tokens of the batch."""
-    run = {"engine": run_engine, "transformers": run_transformers}[side](job)
+    run = run_transformers(job) if side == "transformers" else run_engine(job, PACKED.get(side, "bfloat16"))
     prompts, count = job["prompts"], job["new_tokens"]
     run(prompts, count)
     run(prompts[:1], count)
@@ -127,7 +130,8 @@ def raft_prompts(model: Path, data: Path, count: int, tokens: int, passages: int
 
 
 def main() -> int:
-    parser = options(__doc__, "a tiny model, one round of four prompts of 512 tokens, 8 new ones", SIDES)
+    parser = options(__doc__, "a tiny model, one round of four prompts of 512 tokens, 8 new ones", [*SIDES, *PACKED])
+    parser.add_argument("--packed", action="store_true", help="the engine on packed bases as well")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=12)
@@ -157,8 +161,9 @@ def main() -> int:
         }
         job_file = Path(place, "job.json")
         job_file.write_text(json.dumps(job))
-        results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-        for turn, side in turns(SIDES, args.rounds):
+        sides = (*SIDES, *PACKED) if args.packed else SIDES
+        results: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+        for turn, side in turns(sides, args.rounds):
             one = measure_here(run_side, side, job) if args.quick else measure(__file__, side, job_file)
             results[side].append(one)
             parts = one["seconds"]
@@ -190,6 +195,11 @@ def summary(results: dict[str, list[dict[str, Any]]], job: dict[str, Any]) -> di
         "cpu": {f"{key}_transformers": of["ratio"] for key, of in used.items()},
         "intervals": {f"{key}_transformers": of["interval"] for key, of in wall.items()},
         "prefill_tokens_per_cpu_second": {side: round(prompt_tokens / of["prefill"], 1) for side, of in cpu.items()},
+        "packed": {
+            precision: round(cpu["engine"]["decode"] / cpu[side]["decode"], 3)
+            for side, precision in PACKED.items()
+            if side in cpu
+        },
         "decode_tokens_per_cpu_second": {side: round(new / of["decode"], 1) for side, of in cpu.items()},
         "prompts": len(job["prompts"]),
         "prompt_tokens": round(prompt_tokens / len(job["prompts"]), 1),
