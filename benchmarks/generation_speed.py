@@ -2,6 +2,7 @@
 
     python benchmarks/generation_speed.py --quick
     python benchmarks/generation_speed.py --json
+    python benchmarks/generation_speed.py --packed --json   # the engine on a base in int8 and in NF4 as well
 
 The same RAFT prompts of SQuAD (question and four passages of its article) through SmolLM2-135M-Instruct in bfloat16,
 greedy, the same number of new tokens for every prompt on both sides (no token ends one):
@@ -14,7 +15,8 @@ greedy, the same number of new tokens for every prompt on both sides (no token e
 Each side runs in a process of its own, `--rounds` times in turn. What compiles, compiles before the clock starts.
 `prefill` is the time for one new token of each prompt, `decode` the rest of the whole batch's time, `single` one prompt
 alone. A ratio above 1 says how many times faster the engine is; it is the median over rounds, of wall time and (under
-`cpu`) of CPU seconds, which a busy machine disturbs less. Needs ../shared/data (or RAFT_SHARED_DATA).
+`cpu`) of CPU seconds, which a busy machine disturbs less. `packed` is what decodes on packed bases per CPU second, as
+a share of what does on the base in `--dtype`. Needs ../shared/data (or RAFT_SHARED_DATA).
 """
 
 from __future__ import annotations
@@ -48,14 +50,15 @@ KEYS = """
     cpu/over_transformers
     decode_tokens_per_cpu_second/engine equal_tokens"""
 SIDES = ("engine", "transformers", "llama_cpp")
+PACKED = {"engine_int8": "int8", "engine_nf4": "nf4"}
 PARTS = {"over": "batch", "prefill_over": "prefill", "decode_over": "decode", "single_over": "single"}
 
 
-def run_engine(job: dict[str, Any]) -> Callable[[list[list[int]], int], list[list[int]]]:
-    """`run(prompts, count)` of this project."""
+def run_engine(job: dict[str, Any], precision: str) -> Callable[[list[list[int]], int], list[list[int]]]:
+    """`run(prompts, count)` of this project, the base held in that precision."""
     from jora_engine.generation.generator import Generator
 
-    generator = Generator(Path(job["model"]), dtype=job["dtype"], max_rows=job["rows"])
+    generator = Generator(Path(job["model"]), dtype=job["dtype"], max_rows=job["rows"], precision=precision)
 
     def run(prompts: list[list[int]], count: int) -> list[list[int]]:
         completions = generator.generate(prompts, max_new_tokens=count, ignore_eos=True)
@@ -110,7 +113,8 @@ def run_llama_cpp(job: dict[str, Any]) -> Callable[[list[list[int]], int], list[
 
 def run_side(side: str, job: dict[str, Any]) -> dict[str, Any]:
     """One side of one round: seconds of wall and CPU time by part, and the tokens of the batch."""
-    run = {"engine": run_engine, "transformers": run_transformers, "llama_cpp": run_llama_cpp}[side](job)
+    others = {"transformers": run_transformers, "llama_cpp": run_llama_cpp}
+    run = others[side](job) if side in others else run_engine(job, PACKED.get(side, "bfloat16"))
     prompts, count = job["prompts"], job["new_tokens"]
     run(prompts, count)
     run(prompts[:1], count)
@@ -144,7 +148,8 @@ def raft_prompts(model: Path, data: Path, count: int, tokens: int, passages: int
 
 
 def main() -> int:
-    parser = options(__doc__, "a tiny model, one round of four prompts of 512 tokens, 8 new ones", SIDES)
+    parser = options(__doc__, "a tiny model, one round of four prompts of 512 tokens, 8 new ones", [*SIDES, *PACKED])
+    parser.add_argument("--packed", action="store_true", help="the engine on packed bases as well")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=12)
@@ -179,6 +184,7 @@ def main() -> int:
             job["gguf"] = str(write_gguf(model, Path(place, "base.gguf"), args.dtype))
         job_file = Path(place, "job.json")
         job_file.write_text(json.dumps(job))
+        sides = (*sides, *PACKED) if args.packed else sides
         results: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
         for turn, side in turns(sides, args.rounds):
             one = measure_here(run_side, side, job) if args.quick else measure(__file__, side, job_file)
@@ -214,6 +220,11 @@ def summary(results: dict[str, list[dict[str, Any]]], job: dict[str, Any]) -> di
         "cpu": {f"{key}_transformers": of["ratio"] for key, of in used.items()},
         "intervals": {f"{key}_transformers": of["interval"] for key, of in wall.items()},
         "prefill_tokens_per_cpu_second": {side: round(prompt_tokens / of["prefill"], 1) for side, of in cpu.items()},
+        "packed": {
+            precision: round(cpu["engine"]["decode"] / cpu[side]["decode"], 3)
+            for side, precision in PACKED.items()
+            if side in cpu
+        },
         "decode_tokens_per_cpu_second": {side: round(new / of["decode"], 1) for side, of in cpu.items()},
         "prompts": len(job["prompts"]),
         "prompt_tokens": round(prompt_tokens / len(job["prompts"]), 1),

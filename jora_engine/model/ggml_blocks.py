@@ -15,6 +15,12 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from jora_engine.model.ops_cpu import from_bits, to_bits
+
+Parts = tuple[jax.Array, ...]
+"""A block's numbers in float32, in pieces `[..., n]` that are laid side by side: each is finished and rounded before it
+is, or XLA:CPU would write all of them in float32 on the way."""
+
 
 def _halves(bytes_: jax.Array) -> jax.Array:
     """Two bytes each as one float16, float32 `[..., n]` of `[..., 2 n]` uint8, or `[..., 1]` of two."""
@@ -22,9 +28,14 @@ def _halves(bytes_: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(pairs, jnp.float16).astype(jnp.float32)
 
 
+def _low_high(bytes_: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The low halves of all bytes, and the high ones."""
+    return bytes_ & 15, bytes_ >> 4
+
+
 def _nibbles(bytes_: jax.Array) -> jax.Array:
     """`[..., n]` bytes as `[..., 2, n]`: the low halves of all, then the high ones."""
-    return jnp.stack([bytes_ & 15, bytes_ >> 4], axis=-2)
+    return jnp.stack(_low_high(bytes_), axis=-2)
 
 
 def _flat(x: jax.Array, axes: int = 2) -> jax.Array:
@@ -37,38 +48,45 @@ def _fifth_bits(bytes_: jax.Array) -> jax.Array:
     return _flat(bits) << 4
 
 
-def _q4_0(b: jax.Array) -> jax.Array:
-    return _halves(b[..., :2]) * (_flat(_nibbles(b[..., 2:])).astype(jnp.float32) - 8)
+def _five_bits(codes: jax.Array, fifth: jax.Array) -> list[jax.Array]:
+    """The codes of 16 bytes with the fifth bits of four more, as two parts."""
+    return [code | bit for code, bit in zip(_low_high(codes), jnp.split(_fifth_bits(fifth), 2, axis=-1), strict=True)]
 
 
-def _q4_1(b: jax.Array) -> jax.Array:
-    return _halves(b[..., :2]) * _flat(_nibbles(b[..., 4:])).astype(jnp.float32) + _halves(b[..., 2:4])
+def _q4_0(b: jax.Array) -> Parts:
+    scale = _halves(b[..., :2])
+    return tuple(scale * (code.astype(jnp.float32) - 8) for code in _low_high(b[..., 2:]))
 
 
-def _q5_0(b: jax.Array) -> jax.Array:
-    code = _flat(_nibbles(b[..., 6:])) | _fifth_bits(b[..., 2:6])
-    return _halves(b[..., :2]) * (code.astype(jnp.float32) - 16)
+def _q4_1(b: jax.Array) -> Parts:
+    scale, least = _halves(b[..., :2]), _halves(b[..., 2:4])
+    return tuple(scale * code.astype(jnp.float32) + least for code in _low_high(b[..., 4:]))
 
 
-def _q5_1(b: jax.Array) -> jax.Array:
-    code = _flat(_nibbles(b[..., 8:])) | _fifth_bits(b[..., 4:8])
-    return _halves(b[..., :2]) * code.astype(jnp.float32) + _halves(b[..., 2:4])
+def _q5_0(b: jax.Array) -> Parts:
+    scale = _halves(b[..., :2])
+    return tuple(scale * (code.astype(jnp.float32) - 16) for code in _five_bits(b[..., 6:], b[..., 2:6]))
 
 
-def _q8_0(b: jax.Array) -> jax.Array:
-    return _halves(b[..., :2]) * lax.bitcast_convert_type(b[..., 2:], jnp.int8).astype(jnp.float32)
+def _q5_1(b: jax.Array) -> Parts:
+    scale, least = _halves(b[..., :2]), _halves(b[..., 2:4])
+    return tuple(scale * code.astype(jnp.float32) + least for code in _five_bits(b[..., 8:], b[..., 4:8]))
 
 
-def _q2_k(b: jax.Array) -> jax.Array:
+def _q8_0(b: jax.Array) -> Parts:
+    return (_halves(b[..., :2]) * lax.bitcast_convert_type(b[..., 2:], jnp.int8).astype(jnp.float32),)
+
+
+def _q2_k(b: jax.Array) -> Parts:
     scales, codes = b[..., :16], b[..., 16:80]
     d, least = _halves(b[..., 80:82]), _halves(b[..., 82:84])
     parts = (codes.reshape(*codes.shape[:-1], 2, 1, 32) >> _shifts(0, 2, 4, 6)) & 3
     parts = parts.reshape(*codes.shape[:-1], 16, 16).astype(jnp.float32)
     factor, base = d * (scales & 15).astype(jnp.float32), least * (scales >> 4).astype(jnp.float32)
-    return _flat(factor[..., None] * parts - base[..., None])
+    return (_flat(factor[..., None] * parts - base[..., None]),)
 
 
-def _q3_k(b: jax.Array) -> jax.Array:
+def _q3_k(b: jax.Array) -> Parts:
     high, codes, packed, d = b[..., :32], b[..., 32:96], b[..., 96:108], _halves(b[..., 108:110])
     low4 = _flat(_nibbles(packed[..., :8]))
     high2 = _flat((packed[..., None, 8:] >> _shifts(0, 2, 4, 6)) & 3)
@@ -76,7 +94,7 @@ def _q3_k(b: jax.Array) -> jax.Array:
     low = ((codes.reshape(*codes.shape[:-1], 2, 1, 32) >> _shifts(0, 2, 4, 6)) & 3).reshape(*codes.shape[:-1], 16, 16)
     bit = ((high[..., None, :] >> jnp.arange(8, dtype=jnp.uint8)[:, None]) & 1).reshape(low.shape)
     code = low.astype(jnp.float32) - 4 * (1 - bit.astype(jnp.float32))  # a bit that is set adds nothing
-    return _flat(scale[..., None] * code)
+    return (_flat(scale[..., None] * code),)
 
 
 def _k_scales(packed: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -87,49 +105,49 @@ def _k_scales(packed: jax.Array) -> tuple[jax.Array, jax.Array]:
     return factor.astype(jnp.float32), least.astype(jnp.float32)
 
 
-def _q4_k(b: jax.Array) -> jax.Array:
+def _q4_k(b: jax.Array) -> Parts:
     factor, least = _k_scales(b[..., 4:16])
     factor, least = _halves(b[..., :2]) * factor, _halves(b[..., 2:4]) * least
     codes = _nibbles(b[..., 16:].reshape(*b.shape[:-1], 4, 32)).reshape(*b.shape[:-1], 8, 32)
-    return _flat(factor[..., None] * codes.astype(jnp.float32) - least[..., None])
+    return (_flat(factor[..., None] * codes.astype(jnp.float32) - least[..., None]),)
 
 
-def _q5_k(b: jax.Array) -> jax.Array:
+def _q5_k(b: jax.Array) -> Parts:
     factor, least = _k_scales(b[..., 4:16])
     factor, least = _halves(b[..., :2]) * factor, _halves(b[..., 2:4]) * least
     low = _nibbles(b[..., 48:].reshape(*b.shape[:-1], 4, 32)).reshape(*b.shape[:-1], 8, 32)
     bit = (b[..., None, 16:48] >> jnp.arange(8, dtype=jnp.uint8)[:, None]) & 1
-    return _flat(factor[..., None] * (low | (bit << 4)).astype(jnp.float32) - least[..., None])
+    return (_flat(factor[..., None] * (low | (bit << 4)).astype(jnp.float32) - least[..., None]),)
 
 
-def _q6_k(b: jax.Array) -> jax.Array:
+def _q6_k(b: jax.Array) -> Parts:
     scales = lax.bitcast_convert_type(b[..., 192:208], jnp.int8).astype(jnp.float32)
     scale = _halves(b[..., 208:210]) * scales
     low = _nibbles(b[..., :128].reshape(*b.shape[:-1], 2, 64)).reshape(*b.shape[:-1], 8, 32)
     high = (b[..., 128:192].reshape(*b.shape[:-1], 2, 1, 32) >> _shifts(0, 2, 4, 6)) & 3
     code = (low | (high.reshape(low.shape) << 4)).astype(jnp.float32) - 32
-    return _flat(scale[..., None] * code.reshape(*b.shape[:-1], 16, 16))
+    return (_flat(scale[..., None] * code.reshape(*b.shape[:-1], 16, 16)),)
 
 
 def _shifts(*bits: int) -> jax.Array:
     return jnp.asarray(bits, jnp.uint8)[:, None]
 
 
-def _plain(dtype: Any) -> Callable[[jax.Array], jax.Array]:
+def _plain(dtype: Any) -> Callable[[jax.Array], Parts]:
     width = jnp.dtype(dtype).itemsize
 
-    def unfold(b: jax.Array) -> jax.Array:
-        return lax.bitcast_convert_type(b.reshape(*b.shape[:-1], -1, width), dtype).astype(jnp.float32)
+    def unfold(b: jax.Array) -> Parts:
+        return (lax.bitcast_convert_type(b.reshape(*b.shape[:-1], -1, width), dtype).astype(jnp.float32),)
 
     return unfold
 
 
 class Kind(NamedTuple):
-    """A type of GGUF: numbers and bytes of a block, and its numbers `[..., numbers]` float32 of `[..., bytes]`."""
+    """A type of GGUF: numbers and bytes of a block, and its numbers `[..., numbers]` in parts, of `[..., bytes]`."""
 
     numbers: int
     bytes: int
-    unfold: Callable[[jax.Array], jax.Array]
+    unfold: Callable[[jax.Array], Parts]
 
 
 KINDS: Mapping[str, Kind] = {
@@ -188,8 +206,9 @@ class Blocks:
 
             def one(data: jax.Array) -> jax.Array:
                 blocks = data[..., : count * kind.bytes].reshape(*data.shape[:-1], count, kind.bytes)
-                return kind.unfold(blocks).astype(dtype).reshape(data.shape[0], -1)
+                parts = [to_bits(part.astype(dtype)) for part in kind.unfold(blocks)]
+                return jnp.concatenate(parts, axis=-1).reshape(data.shape[0], -1)
 
             return one
 
-        return lax.switch(self.kind, [unfold(name) for name in self.kinds], self.data)
+        return from_bits(lax.switch(self.kind, [unfold(name) for name in self.kinds], self.data))

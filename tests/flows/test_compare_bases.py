@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny
 import yaml
 from kept_json import checked
 
@@ -99,6 +100,25 @@ def test_a_base_pays_for_itself_and_one_that_cannot_be_loaded_is_named(warm, dom
     assert Path(cells["second"]["report"]).as_uri() in page
     store = Store(warm.folder / ".raft")
     assert all("export" in finished_runs(store, cell["name"])[0].results for cell in again["cells"]), "gc keeps them"
+
+
+@pytest.mark.heavy
+def test_bases_of_other_families_come_to_their_reports(project):
+    """A Gemma 3 without a chat template, as its pretrained models are, and a Qwen 3 with one."""
+    gemma = tiny.make_base(project.folder / "gemma", family="gemma3", template=False)
+    qwen = tiny.make_base(project.folder / "qwen", family="qwen3")
+    reply = compare(project, gemma, qwen)
+    assert [(cell["base"], cell["state"], cell["reason"]) for cell in reply["cells"]] == [
+        ("gemma", "done", ""),
+        ("qwen", "done", ""),
+    ]
+    first, second = reply["cells"]
+    assert set(second["ran"]) == OF_THE_BASE, "what no base is read for was there"
+    assert 0 < second["weights_bytes"] < first["weights_bytes"] < first["step_bytes"]
+    store = Store(project.folder / ".raft")
+    for cell in reply["cells"]:
+        assert cell["n"] == 12
+        assert "export" in finished_runs(store, cell["name"])[0].results, "its logits were compared with PEFT's"
 
 
 def test_bases_are_told_apart_however_they_are_written(tmp_path, monkeypatch):
