@@ -370,7 +370,7 @@ def test_draws_follow_the_logits_with_what_is_added(small, place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "gemma2"])  # gemma2 has a window and a cap
+@pytest.mark.parametrize("family", ["llama", pytest.param("gemma2", marks=pytest.mark.wide)])  # with a window and a cap
 def test_the_native_kernels_choose_the_tokens_that_xla_chooses(family, with_tokenizer, monkeypatch):
     folder = with_tokenizer(family)
     prompts = [list(range(3, 40)), [7, 8, 9], [*range(20, 60), *range(3, 63)]]
