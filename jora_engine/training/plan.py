@@ -169,13 +169,13 @@ def weights_in_full(program: str, shapes: Iterable[tuple[int, ...]], layers: int
         layers: of the model. The last one has a program of its own, so a residual holds all or all but one.
     """
     wanted = {side for rows, columns in shapes for side in ((rows, columns), (columns, rows))}
-    found = []
+    arrays = []
     for kind, text in sorted(set(re.findall(r"\b(f32|bf16|f16|u16)\[([0-9,]+)\]", program))):
         count, *sizes = map(int, text.split(","))
         sides = {(math.prod(sizes[:at]), math.prod(sizes[at:])) for at in range(1, len(sizes))}
         if count in (layers, layers - 1) and count > 1 and sides & wanted:
-            found.append(f"{kind}[{text}]")
-    return found
+            arrays.append(f"{kind}[{text}]")
+    return arrays
 
 
 def flops_per_token(model: ModelConfig, lora: LoraConfig, document_tokens: float, supervised: float = 1.0) -> float:
