@@ -131,11 +131,15 @@ def test_advice_comes_before_any_training_and_its_answers_are_the_evaluations(wa
     assert reply["advice"][0]["do"].split()[0] in words
 
 
-def test_ask_shows_the_answer_as_it_is_written_then_checked_with_its_sources(finished):
+def test_ask_shows_the_answer_as_it_is_written_then_checked_with_its_sources(finished, monkeypatch):
     project, _ = finished
-    output = project.raft("ask", "What is the town of Birch known for?", "--compare", "--max-tokens", "8").stdout
+    words = ("ask", "What is the town of Birch known for?", "--compare", "--max-tokens", "8")
+    piped = project.raft(*words).stdout
+    assert "writes:" not in piped
+    assert ".md, characters" in piped
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    output = project.raft(*words).stdout
     assert output.index("adapter writes:") < output.index("base writes:") < output.index("Passages shown:")
-    assert ".md, characters" in output
 
 
 def test_without_a_passage_no_model_is_asked(finished):

@@ -87,7 +87,7 @@ def ask(
             if show:
                 out.print("\n")
             show = None
-        elif not json:
+        elif out.is_terminal and not json:  # a file or a pipe gets the answer once, checked
             if show is None:
                 out.print(f"[dim]{event['name']} writes:[/dim]")
                 show = _Stream(out)
