@@ -42,10 +42,14 @@ SHAPES = {  # (tokens of each segment, tokens of the row, heads, KV heads, chann
 def kernels(monkeypatch):
     """The library of this processor."""
     monkeypatch.delenv("RAFT_NATIVE", raising=False)
+    native.library.cache_clear()
     try:
-        return native.library()
+        yield native.library()
     except native.Unavailable as reason:
         pytest.skip(f"no native kernels here: {reason}")
+    finally:  # the tests that follow do without
+        native.library.cache_clear()
+        choose.cache_clear()
 
 
 @pytest.fixture

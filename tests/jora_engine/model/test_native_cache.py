@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jora_engine.model.attention_backends import choose
 from jora_engine.model.kv_cache import PromptCache, ReplyCache, Stretch, stored
 from jora_engine.model.native import library as native
 from jora_engine.model.ops_cpu import to_bits
@@ -38,10 +39,14 @@ CASES = pytest.mark.parametrize(
 def kernels(monkeypatch):
     """The library of this processor."""
     monkeypatch.delenv("RAFT_NATIVE", raising=False)
+    native.library.cache_clear()
     try:
-        return native.library()
+        yield native.library()
     except native.Unavailable as reason:
         pytest.skip(f"no native kernels here: {reason}")
+    finally:  # the tests that follow do without
+        native.library.cache_clear()
+        choose.cache_clear()
 
 
 def numbers(name, dtype, queries):
