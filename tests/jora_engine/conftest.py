@@ -198,6 +198,23 @@ def bpe():
 
 
 @pytest.fixture
+def kernels(monkeypatch):
+    """The library of this processor."""
+    monkeypatch.delenv("RAFT_NATIVE", raising=False)
+    from jora_engine.model.attention_backends import choose
+    from jora_engine.model.native import library as native
+
+    native.library.cache_clear()
+    try:
+        yield native.library()
+    except native.Unavailable as reason:
+        pytest.skip(f"no native kernels here: {reason}")
+    finally:  # the tests that follow do without
+        native.library.cache_clear()
+        choose.cache_clear()
+
+
+@pytest.fixture
 def tokenizer_folder(bpe, tmp_path):
     """A folder with the tokenizer as transformers saves it, chat template included."""
     fast = transformers.PreTrainedTokenizerFast(

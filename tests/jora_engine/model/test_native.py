@@ -39,20 +39,6 @@ SHAPES = {  # (tokens of each segment, tokens of the row, heads, KV heads, chann
 
 
 @pytest.fixture
-def kernels(monkeypatch):
-    """The library of this processor."""
-    monkeypatch.delenv("RAFT_NATIVE", raising=False)
-    native.library.cache_clear()
-    try:
-        yield native.library()
-    except native.Unavailable as reason:
-        pytest.skip(f"no native kernels here: {reason}")
-    finally:  # the tests that follow do without
-        native.library.cache_clear()
-        choose.cache_clear()
-
-
-@pytest.fixture
 def fresh(monkeypatch):
     """Nothing remembered of a library, before and after."""
     native.library.cache_clear()

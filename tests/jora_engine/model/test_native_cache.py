@@ -7,12 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jora_engine.model.attention_backends import choose
 from jora_engine.model.kv_cache import PromptCache, ReplyCache, Stretch, stored
-from jora_engine.model.native import library as native
 from jora_engine.model.ops_cpu import to_bits
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kernels")]
 
 SHAPES = {  # heads, KV heads, channels of a head, options
     "as SmolLM2": (9, 3, 64, {}),
@@ -33,20 +31,6 @@ CASES = pytest.mark.parametrize(
     ],
 )
 """A window in float32 and one shape in bfloat16 always, the others where there is time."""
-
-
-@pytest.fixture(autouse=True)
-def kernels(monkeypatch):
-    """The library of this processor."""
-    monkeypatch.delenv("RAFT_NATIVE", raising=False)
-    native.library.cache_clear()
-    try:
-        yield native.library()
-    except native.Unavailable as reason:
-        pytest.skip(f"no native kernels here: {reason}")
-    finally:  # the tests that follow do without
-        native.library.cache_clear()
-        choose.cache_clear()
 
 
 def numbers(name, dtype, queries):
