@@ -29,7 +29,7 @@ def mapped_tensors(file: Path) -> dict[str, np.ndarray]:
         begin, header = _header(data)
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(file, str(error)) from error
-    out, size, end = {}, len(data) - begin, 0
+    out, size, places = {}, len(data) - begin, []
     for name, entry in header.items():
         try:
             code, shape, (first, last) = str(entry["dtype"]), entry["shape"], entry["data_offsets"]
@@ -45,9 +45,14 @@ def mapped_tensors(file: Path) -> dict[str, np.ndarray]:
         if not whole or last > size or last - first != math.prod(shape) * DTYPES[code].itemsize:
             raise _damaged(file, f"{name} does not fill its place, bytes {first} to {last} of {size}")
         out[name] = data[begin + first : begin + last].view(DTYPES[code]).reshape(shape)
-        end += last - first
+        places.append((first, last))
+    end = 0
+    for first, last in sorted(places):
+        if first != end:
+            break
+        end = last
     if end != size:
-        raise _damaged(file, f"its tensors take {end} bytes of {size}")
+        raise _damaged(file, f"behind byte {end} of {size} its tensors overlap or leave a gap")
     return out
 
 

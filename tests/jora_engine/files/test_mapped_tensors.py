@@ -52,7 +52,7 @@ def test_a_file_that_is_cut_is_refused(file, size):
         ({"dtype": "F32", "shape": [2, 3], "data_offsets": [8, 32]}, "does not fill its place"),
         ({"dtype": "F32", "shape": [-2, -3], "data_offsets": [0, 24]}, "does not fill its place"),
         ({"dtype": "F32", "shape": [2.0, 3], "data_offsets": [0, 24]}, "does not fill its place"),
-        ({"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}, "take 16 bytes of 24"),
+        ({"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}, "behind byte 16 of 24"),
         ({"dtype": "F32", "shape": [2, 3]}, "not described as a tensor"),
         ({"dtype": "F32", "shape": 6, "data_offsets": [0, 24]}, "not described as a tensor"),
         (7, "not described as a tensor"),
@@ -65,6 +65,18 @@ def test_what_is_said_of_a_tensor_is_held_against_the_file(tmp_path, entry, why)
     file = tmp_path / "x.safetensors"
     file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))
     with pytest.raises(BadInput, match=why):
+        mapped_tensors(file)
+
+
+def test_tensors_that_overlap_and_leave_a_gap_are_refused(tmp_path):
+    places = {"a": [0, 16], "b": [8, 16]}  # 24 bytes in all, as the file has
+    entries = {
+        name: {"dtype": "F32", "shape": [(b - a) // 4], "data_offsets": [a, b]} for name, (a, b) in places.items()
+    }
+    header = json.dumps(entries).encode()
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))
+    with pytest.raises(BadInput, match="overlap or leave a gap"):
         mapped_tensors(file)
 
 
