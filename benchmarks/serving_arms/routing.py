@@ -18,9 +18,9 @@ from data.nouns import Record, write_jsonl
 from raft_errors import RaftError
 from serving.domain import ServedVersion
 from serving.routing import Route, Router
+from tasks.inputs.model_catalog import DEFAULT_EMBEDDER
 from tasks.inputs.models import resolve
 
-EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 DOMAINS = {"debian": "debian_faq", "pubmed": "pubmedqa", "squad": "squad_v1_dev"}
 FOREIGN = {
     "hotpotqa": "hotpotqa/questions.jsonl",  # of Wikipedia, as SQuAD's are, about other articles
@@ -83,7 +83,7 @@ def left_out(data: Path) -> str:
     if missing:
         return f"shared data not found: {', '.join(missing)}: set RAFT_SHARED_DATA or --data"
     try:
-        resolve(EMBEDDER)
+        resolve(DEFAULT_EMBEDDER)
     except RaftError as error:
         return error.what
     return ""
@@ -93,7 +93,7 @@ def open_router() -> Router:
     """A router as the server has it."""
     from retrieval.embedding.embedder import Embedder
 
-    return Router(Embedder.load(resolve(EMBEDDER).folder, precision="float32", interactive=True))
+    return Router(Embedder.load(resolve(DEFAULT_EMBEDDER).folder, precision="float32", interactive=True))
 
 
 def destinations(router: Router, questions: Iterable[str], versions: Mapping[str, ServedVersion]) -> Counter[str]:

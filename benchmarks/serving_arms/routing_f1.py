@@ -35,7 +35,8 @@ from data.statistics import bootstrap_mean, paired_bootstrap
 from retrieval.search import Retriever
 from serving.domain import ServedVersion
 from serving.routing import MOST
-from serving_arms.routing import EMBEDDER, goal, left_out, open_router
+from serving_arms.routing import goal, left_out, open_router
+from tasks.inputs.model_catalog import DEFAULT_EMBEDDER
 from tasks.inputs.models import ModelFiles, resolve
 from tasks.runtime.answers import Answerer, answer
 from tasks.store.itemcache import SqliteCache
@@ -152,7 +153,7 @@ def make_expert(name: str, protocol: Protocol, data: Path, work: Path, base: Mod
     """Trains the adapter of a set, unless an earlier run has; writes the records that its profile is made of."""
     work.mkdir(parents=True, exist_ok=True)
     cache, template = SqliteCache(work / "items.sqlite"), load_template(protocol.template)
-    embedder = resolve(EMBEDDER)
+    embedder = resolve(DEFAULT_EMBEDDER)
     tokenizer = embedder.folder / "tokenizer.json" if protocol.chunk_tokens else None
     chunks, documents = read_corpus(data / protocol.folder / protocol.corpus, protocol.chunk_tokens, tokenizer)
     rows = read_questions(name, data / protocol.folder)
