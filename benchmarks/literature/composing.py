@@ -37,26 +37,26 @@ def compose(
     out, and no document is.
     """
     others = [*rows["test"], *rows.get("unplaced", ())]
-    asked = questions_of(protocol, [*rows["train"], *others], chunks, documents, retriever)
+    questions = questions_of(protocol, [*rows["train"], *others], chunks, documents, retriever)
     search = search_of(protocol, retriever)
-    mined = mine_distractors(asked, chunks, search, count=2 * protocol.passages, seed=protocol.seed)
+    mined = mine_distractors(questions, chunks, search, count=2 * protocol.passages, seed=protocol.seed)
     trains = {str(row["id"]) for row in rows["train"]}
     if protocol.known_documents:
-        return _by_question(protocol, asked, trains, chunks, mined, base)
+        return _by_question(protocol, questions, trains, chunks, mined, base)
     unit = {d.id: unit_of(d.source) for d in documents}
     previous = {d: "train" if units[u] == "train" else "test" for d, u in unit.items() if u in units}
     # a question that names no document has one by the search
-    previous |= {d: "test" for q in asked if q.metadata["row_id"] not in trains for d in q.document_ids}
+    previous |= {d: "test" for q in questions if q.metadata["row_id"] not in trains for d in q.document_ids}
     splits = split_by_document(
         chunks,
-        asked,
+        questions,
         options=SplitOptions(validation=0.0, test=0.3),
         seed=protocol.seed,
         previous=FrozenSplits(documents=previous),
         together=unit,
     )
-    learnt = [q for q in asked if splits.of[q.document_ids[0]] == "train"]
-    return _compose(protocol, asked, splits, chunks, mined, base, options_of(protocol, learnt))
+    learnt = [q for q in questions if splits.of[q.document_ids[0]] == "train"]
+    return _compose(protocol, questions, splits, chunks, mined, base, options_of(protocol, learnt))
 
 
 def questions_of(
@@ -96,7 +96,7 @@ def options_of(protocol: Protocol, learnt: Sequence[Question]) -> RecordOptions:
 
 def _by_question(
     protocol: Protocol,
-    asked: Sequence[Question],
+    questions: Sequence[Question],
     trains: set[str],
     chunks: Sequence[Chunk],
     mined: Mapping[str, Sequence[Any]],
@@ -105,9 +105,9 @@ def _by_question(
     """Records where the documents are known: the questions asked are composed apart, and none of their wordings is
     trained on."""
     every = Splits({chunk.document_id: "train" for chunk in chunks}, report={"level": "question"})
-    exam = [q for q in asked if q.metadata["row_id"] not in trains]
+    exam = [q for q in questions if q.metadata["row_id"] not in trains]
     wordings = {wording_of(q.question) for q in exam}
-    learnt = [q for q in asked if q.metadata["row_id"] in trains and wording_of(q.question) not in wordings]
+    learnt = [q for q in questions if q.metadata["row_id"] in trains and wording_of(q.question) not in wordings]
     options = options_of(protocol, learnt)
     train = _compose(protocol, learnt, every, chunks, mined, base, options)
     test = _compose(protocol, exam, every, chunks, mined, base, dataclasses.replace(options, p_oracle=1.0))

@@ -16,9 +16,11 @@ from retrieval.search import Retriever
 
 @dataclass(frozen=True)
 class Exam:
-    """Attributes:
-    records: the questions. retrieved: twice as many passages of each as are shown, best first.
-    first: those that are shown. shown: the questions over them, as RAFT and the base with RAG are asked.
+    """The questions, with what was found for each.
+
+    Attributes:
+        records: the questions. retrieved: twice as many passages of each as are shown, best first.
+        first: those that are shown. shown: the questions over them, as RAFT and the base with RAG are asked.
     """
 
     records: Sequence[Record]

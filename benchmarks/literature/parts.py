@@ -37,8 +37,8 @@ def parts_of(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Part]:
     """
     unit = units_of(name, rows)
     if name in DEVELOPMENT_UNITS:
-        asked = {unit[str(row["id"])] for row in rows if name != "apibench_torchhub" or row["split"] == "eval"}
-        order = ordered(name, asked)
+        exam = {unit[str(row["id"])] for row in rows if name != "apibench_torchhub" or row["split"] == "eval"}
+        order = ordered(name, exam)
         development = set(order[: DEVELOPMENT_UNITS[name]])
         rest = order[DEVELOPMENT_UNITS[name] :]
         test = set(rest[-TEST_UNITS[name] :] if name == "covidqa" else rest[: TEST_UNITS[name]])
