@@ -72,9 +72,9 @@ def squad_records(data: Path, count: int, seed: int, passages: int) -> list[dict
     return records
 
 
-def measure(script: str, side: str, job_file: Path, **environment: str) -> dict[str, Any]:
+def measure(script: str, side: str, job_file: Path, python: str = sys.executable, **environment: str) -> dict[str, Any]:
     """What `child` of a script printed for a side, in a process of its own, with these variables besides."""
-    command = [sys.executable, script, "--child", side, "--job", str(job_file)]
+    command = [python, script, "--child", side, "--job", str(job_file)]
     done = subprocess.run(
         command, env={**os.environ, **COMMON, **environment}, stdout=subprocess.PIPE, text=True, check=True
     )

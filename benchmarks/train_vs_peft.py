@@ -9,6 +9,8 @@ layers, bfloat16 base, float32 adapter; what is the same on all sides stands in 
     engine       rows of packed records, this project
     peft         transformers + PEFT, SDPA, 2 records a micro batch padded to the longer one
     peft_packed  the same with transformers' own packing (position ids that restart, one row)
+    tunix        google-tunix, padded records (tunix_side.py); with `--tunix PYTHON` of an environment that has it and
+                 tokenizers, and best with `--rounds 1 --steps 2`, for a step takes it minutes
 
 Each side runs in processes of its own, `--rounds` times in turn; the first step (compilation, caches) is not timed.
 The figure is the median over rounds. Needs ../shared/data (or RAFT_SHARED_DATA).
@@ -27,6 +29,7 @@ import numpy as np
 from harness import child, compile_quickly, conclude, measure, measure_here, options, ratio, require_data, turns
 from miniature import write_base
 from training_sides import GLIBC, Size, train_engine, train_peft, training_job
+from tunix_side import train_tunix
 
 NEEDS = "data"
 KEYS = """
@@ -38,21 +41,26 @@ SIDES = ("engine", "peft", "peft_packed")
 
 def run(side: str, job: dict[str, Any]) -> dict[str, Any]:
     """One process: a side over the job's steps."""
+    if side == "tunix":
+        return train_tunix(job)
     return train_engine(job) if side == "engine" else train_peft(job, packed=side == "peft_packed")
 
 
 def main() -> int:
-    parser = options(__doc__, "engine and PEFT with a tiny model, one round of three small steps", SIDES)
+    parser = options(__doc__, "engine and PEFT with a tiny model, one round of three small steps", (*SIDES, "tunix"))
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=FULL.steps)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tunix", metavar="PYTHON", help="the Python of an environment with google-tunix")
     args = parser.parse_args()
     if args.child:
         return child(args, run)
     require_data(parser, args.data)
     size = QUICK if args.quick else Size(args.steps, FULL.records, FULL.row_tokens, FULL.passages)
     sides, rounds = (SIDES[:2], 1) if args.quick else (SIDES, args.rounds)
+    pythons = {"tunix": args.tunix} if args.tunix else {}
+    sides = (*sides, *pythons)
 
     from tasks.inputs.models import resolve
 
@@ -66,7 +74,9 @@ def main() -> int:
         job_file.write_text(json.dumps(job))
         results: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
         for turn, side in turns(sides, rounds):
-            one = measure_here(run, side, job) if args.quick else measure(__file__, side, job_file, **GLIBC)
+            python = pythons.get(side, sys.executable)
+            here = args.quick and side not in pythons
+            one = measure_here(run, side, job) if here else measure(__file__, side, job_file, python, **GLIBC)
             results[side].append(one)
             per = statistics.median(one["seconds"][1:])
             print(f"round {turn + 1}: {side:12s} {per:6.2f} s a step", flush=True)

@@ -433,7 +433,7 @@ class Gateway:
             # an adapter is greedy unless it is asked otherwise, as it was evaluated; a chat is as OpenAI has it
             temperature=request.temperature if request.temperature is not None else 0.0 if asked else 1.0,
             top_p=request.top_p if request.top_p is not None else 1.0,
-            top_k=request.top_k or 0,
+            top_k=max(request.top_k or 0, 0),
             seed=request.seed if request.seed is not None else time.time_ns() % 2**62,
             stop=tuple(request.stop),
             logprobs=request.scored,

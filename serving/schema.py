@@ -126,7 +126,7 @@ class TextRequest(BaseModel):
     max_tokens: Whole | None = Field(None, ge=1)
     temperature: Number | None = Field(None, ge=0, le=2)
     top_p: Number | None = Field(None, gt=0, le=1)
-    top_k: Whole | None = Field(None, ge=0)
+    top_k: Whole | None = Field(None, ge=-1)
     seed: Whole | None = Field(None, ge=-(2**63), lt=2**63)
     stop: list[str] = []
     stream: Switch = False

@@ -166,7 +166,7 @@ def test_every_benchmark_says_what_it_prints(path):
 
 def test_only_what_can_be_started_is_a_benchmark():
     helpers = {path.stem for path in FOLDER.glob("*.py") if not starts(path)}
-    assert helpers == {"goals", "gpu_target", "harness", "miniature", "training_sides"}
+    assert helpers == {"goals", "gpu_target", "harness", "miniature", "training_sides", "tunix_side"}
 
 
 @pytest.mark.slow

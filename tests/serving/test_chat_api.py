@@ -103,6 +103,7 @@ def test_content_in_parts_is_text(http):
         ({"temperature": -1}, "temperature"),
         ({"temperature": 1e9}, "temperature"),
         ({"top_p": 0}, "top_p"),
+        ({"top_k": -2}, "top_k"),
         ({"top_logprobs": 21}, "top_logprobs"),
         ({"n": 2}, "n"),
         ({"tools": [{"type": "function"}]}, "tools"),
@@ -143,6 +144,7 @@ def test_what_cannot_be_meant_is_refused_by_name(http, values, param):
 def test_what_clients_send_without_meaning_anything_by_it_is_let_pass(http):
     neutral = {"presence_penalty": 0, "frequency_penalty": 0.0, "repetition_penalty": 1.0, "min_p": None, "best_of": 1}
     plain = ask(http).json()["choices"][0]["message"]
+    neutral |= {"top_k": -1}  # all tokens, as vLLM's clients write it
     same = ask(http, **neutral, top_logprobs=0, tools=[], echo=False, user="me", metadata={"a": "b"})
     assert same.json()["choices"][0]["message"] == plain
 
