@@ -47,7 +47,7 @@ class Route:
     """A domain that a question may go to.
 
     Attributes:
-        score: cosine to the middle of the domain's questions; `threshold` is what it must reach.
+        score: how near it is to the domain's questions (`Profile.scores`); `threshold` is what it must reach.
     """
 
     name: str
@@ -151,7 +151,7 @@ class Router:
             log.warning("auto never chooses %s: its records hold no question", version.id)
             return None
         info, identity = self._embedder.info, hashlib.sha256()
-        for part in ("route-1", info.digest, info.precision, str(self._miss), *training, "", *held_out):
+        for part in ("route-2", info.digest, info.precision, str(self._miss), *training, "", *held_out):
             identity.update(f"{len(part)} {part}".encode("utf-8", "surrogatepass"))
         key = identity.hexdigest()
         if (known := self._cache.get_many([key]).get(key)) is not None:

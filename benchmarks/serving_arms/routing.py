@@ -68,7 +68,9 @@ def routing(data: Path, place: Path, *, quick: bool) -> dict[str, Any]:
         "right": {name: round(value, 4) for name, value in right.items()},
         "abstained": {name: round(value, 4) for name, value in abstained.items()},
         "thresholds": {name: round(one.threshold, 3) for name, one in profiles.items() if one},
-        "questions": {name: [one.training, one.held_out, len(asked[name])] for name, one in profiles.items() if one},
+        "questions": {
+            name: [len(one.examples), one.held_out, len(asked[name])] for name, one in profiles.items() if one
+        },
         "profile_seconds": round(profile_seconds, 1),
         "figures": {
             "routed_right": round(sum(right.values()) / len(right), 4),

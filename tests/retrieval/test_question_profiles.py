@@ -34,6 +34,16 @@ def test_separable_clusters_are_routed_without_a_mistake_and_the_rest_to_nobody(
     assert not any((profile.scores(strange) >= profile.threshold).any() for profile in profiles)
 
 
+def test_a_domain_of_two_subjects_keeps_its_questions_from_a_neighbour_of_one_subject(middles):
+    one, other, nothing = middles[0], middles[1], np.zeros((0, 64), "f4")
+    both = np.concatenate([around(one, 40, 0, 0.05), around(other, 40, 1, 0.05)])
+    two = make_profile(both, nothing)
+    neighbour = make_profile(around(unit(one + 0.8 * middles[2]), 80, 2, 0.05), nothing)
+    asked = around(one, 300, 3, 0.05)
+    assert (asked @ two.centre < asked @ neighbour.centre).mean() > 0.5, "by the middles alone they would go elsewhere"
+    assert (two.scores(asked) > neighbour.scores(asked)).mean() > 0.9
+
+
 def test_the_threshold_is_one_that_held_out_questions_pass_and_not_those_trained_on(middles):
     training, held_out = around(middles[0], 50, 0, spread=0.05), around(middles[0], 200, 1, spread=0.3)
     profile = make_profile(training, held_out, miss=0.05)
@@ -59,7 +69,8 @@ def test_a_profile_is_the_same_for_the_same_questions_and_survives_a_cache(middl
     profile = make_profile(training, held_out)
     again = Profile.from_bytes(profile.to_bytes())
     assert np.array_equal(again.centre, profile.centre)
-    assert (again.threshold, again.training, again.held_out) == (profile.threshold, 50, 20)
+    assert np.array_equal(again.examples, training)
+    assert (again.threshold, again.held_out) == (profile.threshold, 20)
     assert np.linalg.norm(profile.centre) == pytest.approx(1, abs=1e-6)
     assert make_profile(training, held_out).to_bytes() == profile.to_bytes()
 
