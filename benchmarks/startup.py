@@ -100,7 +100,7 @@ def write_project(home: Path, squad: Path, count: int) -> None:
         "questions": {"file": "questions.jsonl"},
         "models": {"base": "base"},
         "records": {"max_tokens": 8192},
-        "train": {"rank": 2, "max_steps": 2, "sequence_length": 8192, "dtype": "float32"},
+        "train": {"rank": 2, "max_steps": 2, "sequence_length": 8192, "dtype": "float32", "rehearsal": 0},
         "export": {"gate_prompts": 2, "gate_tokens": 4},
         "evaluate": {"max_new_tokens": 8, "dtype": "float32", "samples": 200, "general": 2},
     }

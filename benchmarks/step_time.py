@@ -74,10 +74,11 @@ def program(case: dict[str, Any], form: str):
     import jax.numpy as jnp
     import numpy as np
 
-    from jora_engine.training.step import StepOptions, add_gradient
+    from jora_engine.training.step import StepOptions, Weights, add_gradient
 
     options = StepOptions(case["model"], case["config"], "names", form, None)
-    arguments = (case["lora"], case["params"], case["batch"], np.float32(1), jax.random.key(0))
+    weights = Weights(np.float32(1), np.float32(1))
+    arguments = (case["lora"], case["params"], case["batch"], weights, jax.random.key(0))
     zeros = jax.tree.map(jnp.zeros_like, case["lora"])
     compiled = add_gradient.lower(zeros, *arguments, options=options).compile()
 

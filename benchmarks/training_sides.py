@@ -231,7 +231,7 @@ def padded(group: list[Any]) -> tuple[dict[str, Any], Any]:
     ids, mask = torch.zeros(len(group), width, dtype=torch.long), torch.zeros(len(group), width, dtype=torch.long)
     labels = torch.full((len(group), width), -100)
     for row, e in enumerate(group):
-        ids[row, : e.length] = torch.tensor(np.concatenate(e))
+        ids[row, : e.length] = torch.tensor(e.tokens)
         mask[row, : e.length] = 1
         labels[row, len(e.prompt) : e.length] = torch.tensor(e.completion).long()
     return {"input_ids": ids, "attention_mask": mask}, labels
@@ -248,7 +248,7 @@ def flattened(group: list[Any]) -> tuple[dict[str, Any], Any]:
     """(inputs, labels) of one row of several records: transformers' own packing, positions that restart."""
     import torch
 
-    ids = torch.tensor(np.concatenate([np.concatenate(e) for e in group]))[None].long()
+    ids = torch.tensor(np.concatenate([e.tokens for e in group]))[None].long()
     positions = torch.tensor(np.concatenate([np.arange(e.length) for e in group]))[None].long()
     labels = torch.cat(
         [torch.cat([torch.full((len(e.prompt),), -100), torch.tensor(e.completion).long()]) for e in group]

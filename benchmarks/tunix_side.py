@@ -113,7 +113,7 @@ def micro_batch(chosen: list[Any], width: int, weight: np.float32) -> dict[str, 
     tokens = np.zeros((len(chosen), width), np.int32)
     seen, answers = np.zeros(tokens.shape, bool), np.zeros(tokens.shape, bool)
     for row, example in enumerate(chosen):
-        tokens[row, : example.length] = np.concatenate(example)
+        tokens[row, : example.length] = example.tokens
         seen[row, : example.length] = True
         answers[row, len(example.prompt) : example.length] = True
     return {"tokens": tokens, "seen": seen, "answers": answers, "weight": np.asarray(weight)}

@@ -41,9 +41,9 @@ class TrainSection(Section):
         TrainConfig.max_steps, "Optimiser steps at most; null = as many as the epochs have", ge=1
     )
     rehearsal: float = setting(
-        0.0,
-        "Share of what is trained on that are plain instructions with the base's own answers, so that general skills "
-        "stay; 0 = none",
+        0.3,
+        "Share of what is trained on that are plain instructions, at whose answers the adapter is held to the base, so "
+        "that general skills stay; 0 = none",
         ge=0,
         le=0.9,
     )

@@ -44,6 +44,7 @@ CONFIG: dict[str, Any] = {
         "sequence_length": 2048,
         "dtype": "float32",
         "checkpoint_every_steps": 4,
+        "rehearsal": 0,
     },
     "export": {"gate_prompts": 2, "gate_tokens": 4},
     "evaluate": {"max_new_tokens": 16, "dtype": "float32", "samples": 200, "general": 0},

@@ -8,12 +8,11 @@ with what the base itself says to them, hold it where it was: rehearsal with the
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
+DRAWS = 3
+"""Different replies to an instruction, beyond which they are rehearsed again."""
 INSTRUCTIONS = Path(__file__).parent / "templates" / "rehearsal.txt"
-T = TypeVar("T")
 
 
 def instructions() -> list[str]:
@@ -26,7 +25,8 @@ def rehearsal_count(records: int, share: float) -> int:
     return round(records * share / (1 - share))
 
 
-def draw(items: Sequence[T], count: int, seed: int) -> list[T]:
-    """`count` of the items in a random order, each as often as any other, give or take one; none of none."""
-    order = random.Random(seed).sample(items, len(items))
-    return [order[number % len(order)] for number in range(count)] if order else []
+def drawn(count: int, seed: int) -> list[tuple[int, str]]:
+    """So many rehearsals, (number of the draw, instruction): all instructions in a random order, then again."""
+    order = instructions()
+    random.Random(seed).shuffle(order)
+    return [(number // len(order) % DRAWS, order[number % len(order)]) for number in range(count)]

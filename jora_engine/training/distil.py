@@ -43,10 +43,10 @@ class Bases(NamedTuple):
 
 def summed_divergence(
     lora: Adapter, bases: Bases, batch: Batch, key: jax.Array | None, options: StepOptions
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """The objective: KL(teacher || student) summed over the supervised tokens, in nats."""
     teacher = {**bases.student, "layers": bases.layers}
-    return supervised_divergence(
+    total = supervised_divergence(
         hidden_states(lora, bases.student, batch, key, options),
         hidden_states(bases.adapter, teacher, batch, None, options),
         head_matrix(bases.student, options.placement),
@@ -54,6 +54,7 @@ def summed_divergence(
         divisor=options.model.logit_divisor,
         softcap=options.model.logit_softcap,
     )
+    return total, total
 
 
 def distiller(trainer: Trainer, layers: dict[str, Any]) -> Trainer:

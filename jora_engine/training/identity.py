@@ -71,6 +71,8 @@ def _tokens_digest(examples: Iterable[Example]) -> str:
     for example in examples:
         for part in (example.prompt, example.completion):
             total.update(len(part).to_bytes(8, "little") + part.astype("<i4").tobytes())
+        if example.rehearsed:
+            total.update(b"rehearsed")
     return total.hexdigest()[:DIGITS]
 
 

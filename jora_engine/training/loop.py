@@ -28,8 +28,17 @@ from jora_engine.model.sharding import Placement, with_shardings
 from jora_engine.model.target import is_here
 from jora_engine.training.checkpoint import Checkpoints
 from jora_engine.training.optimizer import learning_rate, make_optimizer
-from jora_engine.training.packing import Batch, Example, Packing, fitting, make_batch, pack, split_steps
-from jora_engine.training.step import Objective, StepOptions, TrainState, add_gradient, train_step, validation_loss
+from jora_engine.training.packing import BaseStates, Batch, Example, Packing, fitting, make_batch, pack, split_steps
+from jora_engine.training.rehearsal import base_states
+from jora_engine.training.step import (
+    Objective,
+    StepOptions,
+    TrainState,
+    Weights,
+    add_gradient,
+    train_step,
+    validation_loss,
+)
 from raft_errors import BadInput, Interrupted, RaftError
 
 DIVERGED_AFTER = 5  # consecutive steps far above the first loss
@@ -140,6 +149,8 @@ class Trainer:
         self.rate = learning_rate(config, len(self.schedule.steps))
         self.backend = self._attention()
         self.options = StepOptions(model, lora, config.remat, self.backend.backend, placement, objective)
+        rehearses = objective is None and any(example.rehearsed for example in self.examples)
+        self.base = BaseStates(model.hidden_size, config.dtype) if rehearses else None
         self._compiled: jax.stages.Compiled | None = None
 
     def compile(self) -> jax.stages.Compiled:
@@ -147,11 +158,11 @@ class Trainer:
         if self._compiled is None:
             lora = jax.eval_shape(self.initial_state).lora
             rows = self.schedule.packings[0].rows[: self.config.micro_batch_rows]
-            batch = make_batch(self.examples, rows, self.config.sequence_length, self.schedule.capacity)
+            batch = self._batch(rows)
             if self.placement:
                 lora = with_shardings(lora, self.placement.adapters(lora))
                 batch = with_shardings(batch, self.placement.batch(batch))
-            like = (lora, lora, self.params, batch, np.float32(1), jax.random.key(0))
+            like = (lora, lora, self.params, batch, Weights(np.float32(1), np.float32(1)), jax.random.key(0))
             self._compiled = add_gradient.lower(*like, options=self.options).compile()
         return self._compiled
 
@@ -211,6 +222,8 @@ class Trainer:
             _, state, notes = found
             progress = Progress(**notes)
             report({"event": "resumed", "step": progress.step})
+        if self.base and progress.step < len(self.schedule.steps):
+            self.base.of.update(base_states(self.examples, self.params, self.config, self.options, self._put))
         saved, saved_at = progress.step, time.monotonic()
 
         def save() -> None:
@@ -266,11 +279,10 @@ class Trainer:
         packing, width = self.schedule.packings[epoch], self.config.micro_batch_rows
         numbers = [packing.rows[i] for i in rows]
         parts = [numbers[at : at + width] for at in range(0, len(rows), width)]
-        batches = [
-            make_batch(self.examples, part + [()] * (width - len(part)), packing.length, self.schedule.capacity)
-            for part in parts
-        ]
-        weight = np.float32(sum(float(b.supervision.weight.sum()) for b in batches))
+        batches = [self._batch(part + [()] * (width - len(part))) for part in parts]
+        told = sum(float(b.supervision.weight.sum()) for b in batches)
+        supervised = sum(float(b.supervision.weights.sum()) for b in batches)
+        weights = Weights(np.float32(supervised), np.float32(max(told, 1.0)))
 
         def micro_batches() -> Iterator[Batch]:
             for micro, batch in enumerate(batches, 1):
@@ -285,7 +297,7 @@ class Trainer:
         key = jax.random.fold_in(jax.random.key(self.config.seed), step)
         try:
             state, taken = train_step(
-                state, self.params, micro_batches(), weight, key, self.optimizer, self.options, self._compiled
+                state, self.params, micro_batches(), weights, key, self.optimizer, self.options, self._compiled
             )
         except _Stopped:
             return None
@@ -296,9 +308,12 @@ class Trainer:
             "learning_rate": float(self.rate(step)),
             "gradient_norm": taken.gradient_norm,
             "tokens": int(sum((b.mask.segments > 0).sum() for b in batches)),
-            "supervised_tokens": int(weight),
+            "supervised_tokens": int(supervised),
         }
         return state, row
+
+    def _batch(self, rows: Sequence[Sequence[int]]) -> Batch:
+        return make_batch(self.examples, rows, self.config.sequence_length, self.schedule.capacity, self.base)
 
     def _put(self, batch: Batch) -> Batch:
         return jax.device_put(batch, self.placement.batch(batch)) if self.placement else batch

@@ -19,23 +19,42 @@ from jora_engine.model.places import Places
 CHUNK = 128  # positions, over all rows, whose logits exist at one time
 
 
+class Rehearsal(NamedTuple):
+    """The slots of a `Supervision` in which the model learns to stay where the base is.
+
+    Attributes:
+        weight: `[batch, capacity]` float32, 0 in all other slots.
+        base: `[batch, capacity, embed]`, the base's hidden states there; anything in other slots.
+    """
+
+    weight: Array
+    base: Array
+
+
 class Supervision(NamedTuple):
     """Which positions of each row are trained on.
 
     Attributes:
         position: `[batch, capacity]` int32, position whose hidden state predicts `target`; unused slots repeat 0.
         target: `[batch, capacity]` int32 token ids.
-        weight: `[batch, capacity]` float32, 0 in unused slots.
+        weight: `[batch, capacity]` float32 of the target's loss, 0 in unused slots and in rehearsed ones.
+        rehearsal: where no record of the batch is rehearsed, None.
     """
 
     position: Array
     target: Array
     weight: Array
+    rehearsal: Rehearsal | None = None
+
+    @property
+    def weights(self) -> Array:
+        """`[batch, capacity]` of all slots that are trained on."""
+        return self.weight if self.rehearsal is None else self.weight + self.rehearsal.weight
 
     @property
     def places(self) -> Places:
         """Where hidden states are wanted."""
-        return Places(self.position, self.weight > 0)
+        return Places(self.position, self.weights > 0)
 
 
 def supervised_loss(
@@ -63,7 +82,8 @@ def supervised_divergence(
 ) -> jax.Array:
     """Sum over supervised positions of `weight * KL(teacher || student)` in nats, float32 scalar.
 
-    KL(t || s) is the sum over the vocabulary of `t (log t - log s)`, as in arXiv 1503.02531 at temperature 1.
+    KL(t || s) is the sum over the vocabulary of `t (log t - log s)`, as in arXiv 1503.02531 at temperature 1. A chunk
+    of positions without weight is not computed.
 
     Args:
         hidden, teacher: `[batch, capacity, embed]`, both under the same head; only `hidden` has a gradient.
@@ -109,15 +129,18 @@ def _divergence(hidden, teacher, weight, head, divisor, softcap):
 
 
 def _divergence_forward(hidden, teacher, weight, head, divisor, softcap):
-    def chunk(total, xs):
-        h, t, w = xs
+    def weighed(h, t, w):
         logits = _logits(h, head, divisor, softcap)
         ours, theirs = (jax.nn.log_softmax(x, axis=-1) for x in (logits, _logits(t, head, divisor, softcap)))
         aim = jnp.exp(theirs)
         divergence = (aim * (theirs - ours)).sum(-1)
         d_logits = (jnp.exp(ours) - aim) * w[..., None]
         d_logits = _of_products(d_logits, logits, divisor, softcap).astype(h.dtype)
-        return total + (w * divergence).sum(), accumulate("bcv,vd->bcd", d_logits, head).astype(h.dtype)
+        return (w * divergence).sum(), accumulate("bcv,vd->bcd", d_logits, head).astype(h.dtype)
+
+    def chunk(total, xs):
+        share, d_hidden = lax.cond(jnp.any(xs[2] > 0), weighed, lambda h, t, w: (0.0, jnp.zeros_like(h)), *xs)
+        return total + share, d_hidden
 
     return lax.scan(chunk, jnp.float32(0), (hidden, teacher, weight))
 

@@ -8,27 +8,37 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from jora_engine.model.attention import Mask
-from jora_engine.training.loss import Supervision
+from jora_engine.training.loss import Rehearsal, Supervision
 from raft_errors import BadInput
 
 CAPACITY_STEP = 64
 
 
 class Example(NamedTuple):
-    """A prompt and the completion that is trained on, as token ids; the completion ends with the stop token."""
+    """A prompt and the completion that is trained on, as token ids; the completion ends with the stop token.
+
+    Attributes:
+        rehearsed: whether the base's own distribution at each token is learned, in place of the token.
+    """
 
     prompt: np.ndarray
     completion: np.ndarray
+    rehearsed: bool = False
 
     @property
     def length(self) -> int:
         return len(self.prompt) + len(self.completion)
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """`[length]` int32."""
+        return np.concatenate([self.prompt, self.completion])
 
 
 class Batch(NamedTuple):
@@ -37,6 +47,19 @@ class Batch(NamedTuple):
     tokens: np.ndarray
     mask: Mask
     supervision: Supervision
+
+
+@dataclass(frozen=True)
+class BaseStates:
+    """The base's hidden states at the completion tokens of rehearsed examples.
+
+    Attributes:
+        of: `[tokens, width]` by the example's number; zeros stand for what is not there (a plan needs shapes alone).
+    """
+
+    width: int
+    dtype: str
+    of: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,31 +141,48 @@ def first_fit(lengths: Sequence[int], size: int) -> list[int]:
     return rows
 
 
-def make_batch(examples: Sequence[Example], rows: Sequence[Sequence[int]], length: int, capacity: int) -> Batch:
+def make_batch(
+    examples: Sequence[Example],
+    rows: Sequence[Sequence[int]],
+    length: int,
+    capacity: int,
+    base: BaseStates | None = None,
+) -> Batch:
     """Arrays for the given rows of example numbers.
 
     The hidden state at position t predicts token t + 1; a completion's tokens are the targets, so the first
     supervised position of an example is the last token of its prompt, and the last token of an example has no loss.
+
+    Args:
+        base: for rehearsed examples; without it they are trained as any other.
     """
     shape = (len(rows), length)
     tokens, segments, positions = (np.zeros(shape, np.int32) for _ in range(3))
     position, target = (np.zeros((len(rows), capacity), np.int32) for _ in range(2))
     weight = np.zeros((len(rows), capacity), np.float32)
+    rehearsal = None
+    if base:
+        rehearsal = Rehearsal(np.zeros_like(weight), np.zeros((*weight.shape, base.width), base.dtype))
     for r, row in enumerate(rows):
         at = slot = 0
         for segment, number in enumerate(row, 1):
-            prompt, completion = examples[number]
-            end = at + len(prompt) + len(completion)
-            tokens[r, at:end] = np.concatenate([prompt, completion])
+            example = examples[number]
+            completion, end = example.completion, at + example.length
+            tokens[r, at:end] = example.tokens
             segments[r, at:end] = segment
             positions[r, at:end] = np.arange(end - at)
             stop = slot + len(completion)
             position[r, slot:stop] = np.arange(end - len(completion) - 1, end - 1)
             target[r, slot:stop] = completion
-            weight[r, slot:stop] = 1.0
+            if base and rehearsal and example.rehearsed:
+                rehearsal.weight[r, slot:stop] = 1.0
+                if number in base.of:
+                    rehearsal.base[r, slot:stop] = base.of[number]
+            else:
+                weight[r, slot:stop] = 1.0
             at, slot = end, stop
         positions[r, at:] = np.arange(length - at)
-    return Batch(tokens, Mask(segments, positions), Supervision(position, target, weight))
+    return Batch(tokens, Mask(segments, positions), Supervision(position, target, weight, rehearsal))
 
 
 def split_steps(rows: int, rows_per_step: int) -> list[range]:

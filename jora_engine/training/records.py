@@ -1,7 +1,8 @@
 """Training examples from JSON Lines: chats as they were rendered, or plain Alpaca triples, into token ids.
 
 A line with `messages` is read as it stands: all turns but the last are the prompt, the last is the answer that is
-trained; so the pipeline gives its records. With `open: true` the answer goes on, and that it ends there is not trained.
+trained; so the pipeline gives its records. With `rehearsed: true` the answer is the base's own, and what is learned at
+each of its tokens, and behind the last, is the base's whole distribution: to stay where it is.
 A line without `messages` is an Alpaca triple of somebody else, which is joined here as `data.nouns.Record` joins one:
 the engine knows nothing of that room, so a test holds the two together.
 """
@@ -33,7 +34,7 @@ def read_examples(file: Path, tokenizer: Tokenizer) -> list[Example]:
             try:
                 row = json.loads(line)
                 prompt, answer = read_chat(row)
-                goes_on = is_open(row)
+                rehearsed = is_rehearsed(row)
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise BadInput(
                     f"{file}, line {number}: neither a chat nor an Alpaca record ({error!r})",
@@ -43,8 +44,7 @@ def read_examples(file: Path, tokenizer: Tokenizer) -> list[Example]:
             if not answer:
                 raise BadInput(f"{file}, line {number}: the answer is empty", do="make the records again")
             ids, completion = tokenizer.encode_example(prompt, answer)
-            completion = completion[:-1] if goes_on else completion
-            examples.append(Example(np.asarray(ids, np.int32), np.asarray(completion, np.int32)))
+            examples.append(Example(np.asarray(ids, np.int32), np.asarray(completion, np.int32), rehearsed))
     return examples
 
 
@@ -65,15 +65,15 @@ def read_chat(row: Mapping[str, Any]) -> tuple[list[Mapping[str, str]], str]:
     return prompt, last["content"]
 
 
-def is_open(row: Mapping[str, Any]) -> bool:
-    """Whether a line's answer goes on behind what is given of it.
+def is_rehearsed(row: Mapping[str, Any]) -> bool:
+    """Whether a line's answer is the base's own.
 
     Raises:
-        TypeError: `open` is neither true nor false.
+        TypeError: `rehearsed` is neither true nor false.
     """
-    if not isinstance(row.get("open", False), bool):
-        raise TypeError("open is neither true nor false")
-    return bool(row.get("open", False))
+    if not isinstance(row.get("rehearsed", False), bool):
+        raise TypeError("rehearsed is neither true nor false")
+    return bool(row.get("rehearsed", False))
 
 
 def check_lengths(examples: Sequence[Example], model: ModelConfig, sequence_length: int, file: Path) -> None:
@@ -93,7 +93,7 @@ def check_vocabulary(examples: Sequence[Example], model: ModelConfig, tokenizer:
     That a tokenizer has such tokens is no fault: many have some that nobody uses.
     """
     for number, example in enumerate(examples, 1):
-        largest = max(int(part.max(initial=0)) for part in example)
+        largest = max(int(part.max(initial=0)) for part in (example.prompt, example.completion))
         if largest >= model.vocab_size:
             text = tokenizer.backend.id_to_token(largest)
             raise BadInput(

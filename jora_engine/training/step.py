@@ -24,7 +24,7 @@ from jora_engine.model.decoder import forward, head_matrix
 from jora_engine.model.lora import Adapter, prepare
 from jora_engine.model.parameters import Params
 from jora_engine.model.sharding import Placement
-from jora_engine.training.loss import supervised_loss
+from jora_engine.training.loss import supervised_divergence, supervised_loss
 from jora_engine.training.packing import Batch
 
 
@@ -37,8 +37,9 @@ class TrainState:
     best_lora: Adapter
 
 
-Objective = Callable[..., jax.Array]
-"""`objective(lora, params, batch, key, options)`: what a step lowers, summed over the supervised tokens."""
+Objective = Callable[..., tuple[jax.Array, jax.Array]]
+"""`objective(lora, params, batch, key, options)`: what a step lowers, summed over the supervised tokens, and what it
+tells as loss: the same, or the records' part where something is rehearsed beside them."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,15 @@ class StepOptions:
         return jax.device_put(tree, self.placement.adapters(tree) if self.placement else jax.devices()[0])
 
 
+class Weights(NamedTuple):
+    """Tokens of a step, float32: all that are supervised, and those whose loss is told (1 where there is none)."""
+
+    supervised: np.float32
+    told: np.float32
+
+
 class Taken(NamedTuple):
-    """A step's loss per supervised token, and the norm of its gradient before clipping."""
+    """A step's loss per told token, and the norm of its gradient before clipping."""
 
     loss: float
     gradient_norm: float
@@ -72,7 +80,7 @@ def train_step(
     state: TrainState,
     params: Params,
     batches: Iterable[Batch],
-    weight: np.float32,
+    weights: Weights,
     key: jax.Array,
     optimizer: optax.GradientTransformation,
     options: StepOptions,
@@ -82,33 +90,42 @@ def train_step(
 
     Args:
         batches: micro batches, each asked for when the one before has been computed.
-        weight: supervised tokens of all of them.
+        weights: of all of them.
         key: of the step, for dropout.
         add: `add_gradient` compiled ahead of time.
     """
     add = add or functools.partial(add_gradient, options=options)
     gradient, losses = options.place(jax.tree.map(jnp.zeros_like, state.lora)), []
     for micro, batch in enumerate(batches):
-        gradient, loss = add(gradient, state.lora, params, batch, weight, jax.random.fold_in(key, micro))
+        gradient, loss = add(gradient, state.lora, params, batch, weights, jax.random.fold_in(key, micro))
         losses.append(jax.block_until_ready(loss))
     lora, moments, norm = apply_gradient(state.lora, state.optimizer, gradient, optimizer=optimizer, options=options)
     return dataclasses.replace(state, lora=lora, optimizer=moments), Taken(float(sum(losses)), float(norm))
 
 
 @functools.partial(jax.jit, static_argnames="options", donate_argnums=0)
-def add_gradient(gradient, lora, params, batch, weight, key, *, options: StepOptions):
-    """(the gradient with this micro batch's share, its share of the loss)."""
-    loss, more = jax.value_and_grad(options.objective or summed_loss)(lora, params, batch, key, options)
-    return options.pin(jax.tree.map(lambda a, b: a + b / weight, gradient, more)), loss / weight
+def add_gradient(gradient, lora, params, batch, weights: Weights, key, *, options: StepOptions):
+    """(the gradient with this micro batch's share, its share of the loss that is told)."""
+    lowers = jax.value_and_grad(options.objective or summed_loss, has_aux=True)
+    (_, told), more = lowers(lora, params, batch, key, options)
+    return options.pin(jax.tree.map(lambda a, b: a + b / weights.supervised, gradient, more)), told / weights.told
 
 
-def summed_loss(lora: Adapter, params: Params, batch: Batch, key: jax.Array | None, options: StepOptions) -> jax.Array:
-    """Summed loss of the supervised tokens; dropout only where a key is given."""
-    hidden = hidden_states(lora, params, batch, key, options)
+def summed_loss(
+    lora: Adapter, params: Params, batch: Batch, key: jax.Array | None, options: StepOptions
+) -> tuple[jax.Array, jax.Array]:
+    """The objective: the loss of the records' tokens and KL(base || model) at the rehearsed ones; told is the loss.
+
+    Dropout only where a key is given.
+    """
+    hidden, supervision = hidden_states(lora, params, batch, key, options), batch.supervision
     head = head_matrix(params, options.placement)  # gathered once, not once for every chunk of the loss
-    return supervised_loss(
-        hidden, head, batch.supervision, divisor=options.model.logit_divisor, softcap=options.model.logit_softcap
-    )
+    divisor, softcap = options.model.logit_divisor, options.model.logit_softcap
+    loss = supervised_loss(hidden, head, supervision, divisor, softcap)
+    if (rehearsal := supervision.rehearsal) is None:
+        return loss, loss
+    base = jnp.asarray(rehearsal.base)
+    return loss + supervised_divergence(hidden, base, head, rehearsal.weight, divisor, softcap), loss
 
 
 def hidden_states(
@@ -141,5 +158,5 @@ def apply_gradient(lora, moments, gradient, *, optimizer: optax.GradientTransfor
 
 @functools.partial(jax.jit, static_argnames="options")
 def validation_loss(lora: Adapter, params: Params, batch: Batch, *, options: StepOptions) -> jax.Array:
-    """The objective summed over the supervised tokens, without dropout."""
-    return (options.objective or summed_loss)(lora, params, batch, None, options)
+    """What the objective tells, summed over the supervised tokens, without dropout."""
+    return (options.objective or summed_loss)(lora, params, batch, None, options)[1]

@@ -21,33 +21,30 @@ from tasks.runtime.folders import ModelFolder, write_json
 MAX_NEW_TOKENS = 32
 """What is rehearsed of a reply is how it begins: what an adapter forgets lies in an answer's first tokens, as all its
 records begin in one form, and a reply of any length then counts the same."""
-DRAWS = 3
-"""Replies to each prompt."""
 ROWS = 8
 """Answered side by side."""
 
+Ask = tuple[int, str]
+"""(number of the draw, instruction): the draws of an instruction are different replies."""
+
 
 def replies(
-    prompts: Sequence[str],
+    asks: Sequence[Ask],
     base: ModelFolder,
     *,
     dtype: str,
     precision: str,
     cache: ItemCache,
-    ask: Callable[[dict[str, Any]], list[dict[str, str]]],
-) -> list[dict[str, str]]:
-    """The base's replies, `DRAWS` to each prompt: `prompt`, `text`, and the reason of its end (`stop`, `length`).
-
-    A reply is drawn at temperature 1: to learn from such is to stay where the base is, on average, where its likeliest
-    replies would make it surer than it was.
+    ask: Callable[[dict[str, Any]], list[str]],
+) -> list[str]:
+    """What the base says to each, drawn at temperature 1: so does one come upon what it is likely to say.
 
     Args:
         dtype, precision: how the base is computed and held.
         ask: answers a job of this module; called where a reply is not in the cache.
     """
-    asks = [(draw, prompt) for draw in range(DRAWS) for prompt in prompts]
     keys = [_key(base.digest, dtype, precision, *map(str, one)) for one in asks]
-    known = {key: json.loads(value) for key, value in cache.get_many(keys).items()}
+    known = {key: value.decode() for key, value in cache.get_many(keys).items()}
     todo = {key: one for key, one in zip(keys, asks, strict=True) if key not in known}
     if todo:
         job = {
@@ -55,22 +52,24 @@ def replies(
             "chat": dict(base.chat),
             "dtype": dtype,
             "precision": precision,
-            "asks": list(todo.values()),
+            "asks": sorted(todo.values()),
         }
-        fresh = dict(zip(todo, ask(job), strict=True))
-        cache.put_many({key: json.dumps(value).encode() for key, value in fresh.items()})
+        told = dict(zip(job["asks"], ask(job), strict=True))
+        fresh = {key: told[one] for key, one in todo.items()}
+        cache.put_many({key: text.encode() for key, text in fresh.items()})
         known |= fresh
-    return [{"prompt": prompt, **known[key]} for key, (_, prompt) in zip(keys, asks, strict=True)]
+    return [known[key] for key in keys]
 
 
-def run(job: dict[str, Any]) -> list[dict[str, str]]:
-    """The replies of a job, in the order of its asks, (number of the draw, prompt)."""
+def run(job: dict[str, Any]) -> list[str]:
+    """The replies of a job, in the order of its asks."""
     from jora_engine.generation.generator import Generator
 
     generator = Generator(
         Path(job["base"]), dtype=job["dtype"], max_rows=ROWS, chat=job["chat"], precision=job["precision"]
     )
-    encode, done = generator.tokenizer, []
+    encode = generator.tokenizer
+    done: list[str] = []
     for draw, own in itertools.groupby(job["asks"], key=operator.itemgetter(0)):
         prompts = [prompt for _, prompt in own]
         for begin in range(0, len(prompts), ROWS):
@@ -79,13 +78,13 @@ def run(job: dict[str, Any]) -> list[dict[str, str]]:
                 for one in prompts[begin : begin + ROWS]
             ]
             made = generator.generate(chats, max_new_tokens=MAX_NEW_TOKENS, temperature=1.0, seed=draw)
-            done += [{"text": one.text, "end": one.finish_reason} for one in made]
+            done += [one.text for one in made]
             _say({"event": "answered", "done": len(done), "total": len(job["asks"])})
     return done
 
 
 def _key(*parts: str) -> str:
-    return hashlib.sha256(json.dumps(["rehearsal-3", MAX_NEW_TOKENS, *parts]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(["rehearsal-4", MAX_NEW_TOKENS, *parts]).encode()).hexdigest()
 
 
 def _say(event: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.distillation import distillation_words
 from data.nouns import Progress, Record, read_jsonl, write_jsonl
-from data.records.rehearsal import draw, instructions, rehearsal_count
+from data.records.rehearsal import drawn, rehearsal_count
 from data.text.counts import counted
 from data.training_coverage import unseen_records
 from tasks.runtime.folders import ModelFolder, StageFiles, read_json, write_json
@@ -85,7 +85,7 @@ def in_words(facts: Mapping[str, Any]) -> str:
 
 
 Example = dict[str, Any]
-"""`messages`, the last of which is trained, and `open`, which says that it goes on (`training.records`)."""
+"""`messages`, the last of which is trained, and `rehearsed`: it is the base's own (`training.records`)."""
 
 
 def _chats(records: StageFiles, split: str) -> Iterator[Example]:
@@ -104,7 +104,7 @@ def _rehearsals(count: int, bench: Bench, config: TrainSection, base: ModelFolde
     if not count:
         return []
 
-    def ask(job: dict[str, Any]) -> list[dict[str, str]]:
+    def ask(job: dict[str, Any]) -> list[str]:
         out, file = bench.scratch / "rehearsal.json", bench.scratch / "rehearsal-job.json"
         write_json(file, {**job, "out": str(out)})
         bench.run_child(
@@ -114,24 +114,25 @@ def _rehearsals(count: int, bench: Bench, config: TrainSection, base: ModelFolde
             on_event=lambda e: bench.progress(e.get("done", 0), e.get("total"), "the base answers what is rehearsed"),
             silent_seconds=config.silent_minutes and 60 * config.silent_minutes,
         )
-        answers: list[dict[str, str]] = json.loads(out.read_text(encoding="utf-8"))
+        answers: list[str] = json.loads(out.read_text(encoding="utf-8"))
         return answers
 
-    held = {"dtype": config.dtype, "precision": config.base_precision}
-    examples = [
+    asks, held = drawn(count, bench.seed), {"dtype": config.dtype, "precision": config.base_precision}
+    said = replies(asks, base, **held, cache=bench.cache, ask=ask)
+    examples: list[Example] = [
         {
             "messages": [
-                {"role": "user", "content": reply["prompt"]},
-                {"role": "assistant", "content": reply["text"].rstrip()},
+                {"role": "user", "content": instruction},
+                {"role": "assistant", "content": reply.rstrip()},
             ],
-            "open": reply["end"] != "stop",
+            "rehearsed": True,
         }
-        for reply in replies(instructions(), base, **held, cache=bench.cache, ask=ask)
-        if reply["text"].strip()
+        for (_, instruction), reply in zip(asks, said, strict=True)
+        if reply.strip()
     ]
     if not examples:
         log.warning("the base says nothing to plain instructions: nothing of its general skills is rehearsed")
-    return draw(examples, count, bench.seed)
+    return examples
 
 
 def engine_job(config: TrainSection, base: ModelFolder, seed: int, compiled: Path) -> dict[str, Any]:

@@ -19,7 +19,14 @@ SMALL = {
     "chunk": {"max_tokens": 64},
     "embed": {"precision": "float32"},
     "records": {"distractors": 2, "max_tokens": 2048, "test": 0.25, "validation": 0.13},
-    "train": {"rank": 4, "max_steps": 4, "micro_batch_rows": 1, "sequence_length": 2048, "dtype": "float32"},
+    "train": {
+        "rank": 4,
+        "max_steps": 4,
+        "micro_batch_rows": 1,
+        "sequence_length": 2048,
+        "dtype": "float32",
+        "rehearsal": 0,  # what it takes is a process more
+    },
     "export": {"gate_prompts": 2, "gate_tokens": 4},
     "evaluate": {"max_new_tokens": 8, "dtype": "float32", "samples": 200, "general": 2},
 }

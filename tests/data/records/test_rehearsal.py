@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from data.evaluation import general_skills
-from data.records.rehearsal import draw, instructions, rehearsal_count
+from data.records.rehearsal import DRAWS, drawn, instructions, rehearsal_count
 
 ASKING = {
     "what",
@@ -51,13 +51,14 @@ def test_their_number_makes_up_the_share_of_all(records, share, count):
     assert not count or count / (records + count) == pytest.approx(share, abs=0.01)
 
 
-def test_each_is_drawn_as_often_as_any_other_and_the_same_with_the_same_seed():
-    items = [f"i{number}" for number in range(7)]
-    for count in (0, 3, 7, 40):
-        drawn = draw(items, count, 5)
-        assert drawn == draw(items, count, 5)
-        counts = Counter(drawn)
-        assert len(drawn) == count
-        assert {counts[item] for item in items} <= {count // 7, -(-count // 7)}
-    assert draw(items, 7, 5) != draw(items, 7, 6)
-    assert draw([], 9, 5) == []
+def test_each_is_drawn_as_often_as_any_other_with_another_reply_each_time():
+    every = instructions()
+    for count in (0, 3, len(every), 2 * len(every) + 7):
+        asks = drawn(count, 5)
+        assert asks == drawn(count, 5)
+        assert len(asks) == len(set(asks)) == count
+        counts = Counter(instruction for _, instruction in asks)
+        assert {counts[one] for one in every} <= {count // len(every), -(-count // len(every))}
+    assert drawn(7, 5) != drawn(7, 6)
+    more = drawn((DRAWS + 1) * len(every), 5)
+    assert more[: len(every)] == more[-len(every) :], "the first replies come again"

@@ -176,7 +176,7 @@ def trainer_and_peft(folder, lora_config, steps, start=None):
 
 def completion_loss(model, example):
     """Summed loss of one record's completion: no padding, no packing."""
-    ids = torch.tensor(np.concatenate(example))[None].long()
+    ids = torch.tensor(example.tokens)[None].long()
     out, start = torch.log_softmax(model(ids).logits[0, :-1], -1), len(example.prompt)
     return -out[torch.arange(start - 1, ids.shape[1] - 1), ids[0, start:]].sum()
 

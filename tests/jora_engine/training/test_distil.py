@@ -90,14 +90,14 @@ def test_divergence_and_adapter_gradient_of_two_models_are_torch_s(model_folder,
         teacher,
     )
     options = StepOptions(config, LORA, "names", "blocked", None)
-    compute = jax.jit(jax.value_and_grad(summed_divergence), static_argnums=4)
-    value, gradient = compute(student, bases, batch, None, options)
+    compute = jax.jit(jax.value_and_grad(summed_divergence, has_aux=True), static_argnums=4)
+    (value, _), gradient = compute(student, bases, batch, None, options)
 
     ours, theirs = peft_model(held, student, LORA, config), peft_model(folder, teacher, LORA, config)
     expected = 0.0
-    for prompt, completion in rows:
-        ids = torch.tensor(np.concatenate([prompt, completion]))[None].long()
-        at = slice(len(prompt) - 1, ids.shape[1] - 1)
+    for row in rows:
+        ids = torch.tensor(row.tokens)[None].long()
+        at = slice(len(row.prompt) - 1, ids.shape[1] - 1)
         with torch.no_grad():
             wanted = log_softmax(theirs(ids).logits[0, at], -1)
         expected += kl_div(log_softmax(ours(ids).logits[0, at], -1), wanted, log_target=True, reduction="sum")
