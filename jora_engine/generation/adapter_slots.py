@@ -76,8 +76,8 @@ class AdapterSlots:
         if slot is None:
             self._grow(adapter.rank, adapter.layout.names)
             slot = self._free_slot()
-            self._held[slot] = adapter
             self._write(slot, adapter)
+            self._held[slot] = adapter  # which it does not hold where that failed
         self._held.move_to_end(slot)
         self.users[slot] += 1
         return slot
