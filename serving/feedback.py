@@ -10,7 +10,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import Request
 from pydantic import ConfigDict, Field, model_validator
@@ -46,7 +46,7 @@ class FeedbackRequest(Fields):
     answer: str = Field(min_length=1, max_length=20000)
     verdict: Literal["up", "down"]
     correction: str = Field("", max_length=4000)
-    quotes: list[Annotated[str, Field(max_length=4000)]] = Field([], max_length=MOST_PASSAGES)
+    quotes: list[str] = Field([], max_length=MOST_PASSAGES)
     passages: list[str] = Field([], max_length=MOST_PASSAGES)
 
     @model_validator(mode="after")
