@@ -128,6 +128,11 @@ def test_the_pieces_are_the_text_up_to_its_stop(tokenizer):
     assert many > 100, "a stream is to come in pieces"
 
 
+def test_half_a_character_is_nothing_to_stop_at(tokenizer):
+    stream, content = answer_in_pieces(tokenizer, "a😀b\ufffdc", ("\ufffd",), None, 0)
+    assert "".join(text_pieces(stream)) == content.text == "a😀b"
+
+
 @pytest.fixture(scope="module")
 def byte_tokenizer() -> Tokenizer:
     """As Llama 2's: what is no piece of the vocabulary is written in tokens of one byte."""
