@@ -56,6 +56,13 @@ def read_domains(file: Path, only: list[str]) -> dict[str, RunConfig]:
         )
     if absent := sorted(set(only) - set(names)):
         raise BadInput(f"{file} has no domain {absent[0]!r}", expected=f"one of {', '.join(names)}")
+    parts = {"common": values.get("common"), **{f"domain {name}": own for name, own in sections.items()}}
+    if wrong := next((part for part, own in parts.items() if not isinstance(own, dict | None)), None):
+        raise BadInput(
+            f"{file}: {wrong} is a {type(parts[wrong]).__name__}",
+            expected="parts of a raft.yaml (field: value), not the name of a file",
+            do="write its own values there, such as `corpus: [./docs]`",
+        )
     configs = {}
     for name, own in zip(names, sections.values(), strict=True):
         if only and name not in only:

@@ -167,10 +167,10 @@ def _renewal(one: Offer, retriever: Retriever) -> Callable[[], tuple[Retriever, 
         now = [_seen(file) for file in files]
         if now == seen:
             return None
-        seen = now
         fresh = Offer(*ready_of(Run.of(one.run.config), "index", command_of("index", None)), one.find)
         if _index(fresh.built) != link:
             link, retriever = _index(fresh.built), _search(fresh)
+        seen = now  # not before: what failed is tried again
         return retriever, link.key
 
     return renewed

@@ -293,7 +293,10 @@ class Retriever:
         return self._lexical.search(queries, k, allowed=self._allowed(where))
 
     def _allowed(self, where: Where | None) -> list[str] | None:
-        return None if where is None else [c.id for c in self.chunks.values() if matches(payload(c), where)]
+        if where is None:
+            return None
+        sets = {field: frozenset(values) for field, values in where.items()}  # a pattern may stand for many documents
+        return [c.id for c in self.chunks.values() if matches(payload(c), sets)]
 
 
 def _allows(allowed: Any, value: Any) -> bool:

@@ -4,10 +4,11 @@ and the line in the log when it ends."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -46,11 +47,12 @@ async def up_to_date(server: Server, model: str) -> None:
         ApiError: it takes longer than a request may.
     """
     if server.gateway.behind(model):
-        work = asyncio.to_thread(server.gateway.follow, model)
-        try:
-            await asyncio.wait_for(work, server.limits.deadline_seconds)
-        except TimeoutError as error:
-            raise too_slow() from error
+        with waiting(server):
+            work = asyncio.to_thread(server.gateway.follow, model)
+            try:
+                await asyncio.wait_for(work, server.limits.deadline_seconds)
+            except TimeoutError as error:
+                raise too_slow() from error
 
 
 async def json_of(request: Request, seconds: float) -> Any:
@@ -78,10 +80,17 @@ async def json_of(request: Request, seconds: float) -> Any:
 
 
 async def searched(server: Server, work: Callable[[], Some]) -> Some:
-    """The result of work on the thread for searches; what waits for it counts as waiting for a row."""
+    """The result of work on the thread for searches."""
+    with waiting(server):
+        return await asyncio.get_running_loop().run_in_executor(server.searches, work)
+
+
+@contextlib.contextmanager
+def waiting(server: Server) -> Iterator[None]:
+    """Whoever waits for something else than a row takes a place of the queue too."""
     server.searching += 1
     try:
-        return await asyncio.get_running_loop().run_in_executor(server.searches, work)
+        yield
     finally:
         server.searching -= 1
 

@@ -30,6 +30,7 @@ log = logging.getLogger("raft.serving")
 
 KEEP_ALIVE_SECONDS = 15.0
 POLL_SECONDS = 0.25  # between two looks whether a client is still there
+LATE_SECONDS = 5.0  # that the last words of a stream may take
 
 
 class Reply:
@@ -197,6 +198,7 @@ class _Stream(StreamingResponse):
         headers: dict[str, str],
     ) -> None:
         self._server, self._reply, self._id, self._began = server, reply, shape.head.id, began
+        self._deadline = deadline
         self._completion: Completion | None = None
         events = _events(reply, shape, deadline, self._ended)
         super().__init__(events, media_type="text/event-stream", headers=headers)
@@ -206,7 +208,11 @@ class _Stream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            # the events end at the deadline by themselves, but not while they are sent to somebody who does not read
+            async with asyncio.timeout(max(self._deadline - time.monotonic(), 0) + LATE_SECONDS):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            log.warning("%s is not read by its client", self._id)
         finally:
             self._reply.leave()
             if self._completion:

@@ -76,8 +76,9 @@ def create_app(server: Server, hosts: list[str], keys: Sequence[Key | str]) -> F
         gateway.check(name)
         return _card(gateway, name)
 
+    # nor here: the first passage of a domain has its whole corpus put in order
     @app.get("/v1/passages/{domain}/{chunk_id:path}")
-    async def passage(request: Request, domain: str, chunk_id: str) -> dict[str, Any]:
+    def passage(request: Request, domain: str, chunk_id: str) -> dict[str, Any]:
         shown = gateway.passage(domain, chunk_id, request.state.tenant)
         if shown is None:
             raise ApiError(404, "No such passage", code="not_found")

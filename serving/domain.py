@@ -139,11 +139,19 @@ class Prompts:
 def fitting(asked: Asked, tokenizer: Tokenizer, room: int) -> tuple[Asked, list[int]]:
     """The question with as many of its passages as fit into `room` tokens, the last ranks left out first, and its
     prompt; the question itself is never cut, so the prompt may still be too long."""
-    while True:
-        prompt = tokenizer.apply_chat_template(asked.messages(), add_generation_prompt=True)
-        if len(prompt) <= room or not asked.citations:
-            return asked, prompt
-        asked = dataclasses.replace(asked, citations=asked.citations[:-1])
+
+    def shown(count: int) -> tuple[Asked, list[int]]:
+        part = dataclasses.replace(asked, citations=asked.citations[:count])
+        return part, tokenizer.apply_chat_template(part.messages(), add_generation_prompt=True)
+
+    whole = shown(len(asked.citations))
+    if len(whole[1]) <= room:
+        return whole
+    bare = shown(0)
+    if len(bare[1]) > room:  # of a question that is a book not every number of passages is tried
+        return bare
+    parts = map(shown, range(len(asked.citations) - 1, 0, -1))
+    return next((part for part in parts if len(part[1]) <= room), bare)
 
 
 def ask_domain(domain: Domain, version: ServedVersion, question: str, where: Mapping[str, Any] | None = None) -> Asked:

@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from serving.admission import admitted, gone, log_end, searched
+from serving.admission import admitted, gone, log_end, searched, waiting
 from serving.errors import ApiError, too_slow
 from serving.forms.embeddings import embeddings
 from serving.schema import EmbeddingsRequest, read
@@ -27,7 +27,7 @@ async def embedded(server: Server, request: Request) -> JSONResponse:
     request_id, model = f"embd-{uuid.uuid4().hex}", ""
     try:
         asked = read(EmbeddingsRequest, await admitted(server, request))
-        model = asked.model
+        model = asked.model if asked.model in server.gateway.domains else ""  # nothing else goes into the log
         vectors, tokens = await _vectors(server, request, asked, began + server.limits.deadline_seconds)
     except BaseException as error:
         refused = isinstance(error, ApiError) and error.status < 499
@@ -37,7 +37,7 @@ async def embedded(server: Server, request: Request) -> JSONResponse:
     counts.answered += 1
     counts.prompt_tokens += tokens
     log_end(request_id, model, "stop", began, None)
-    reply = embeddings(vectors, tokens, model, asked.encoding_format)
+    reply = embeddings(vectors, tokens, asked.model, asked.encoding_format)
     return JSONResponse(reply, headers={"x-request-id": request_id})
 
 
@@ -45,7 +45,8 @@ async def _vectors(
     server: Server, request: Request, asked: EmbeddingsRequest, deadline: float
 ) -> tuple[np.ndarray, int]:
     """float32 [n, dim], and how many tokens were read."""
-    embedder = await run_in_threadpool(server.gateway.embedder, asked.model)  # may wait for a version, as a chat does
+    with waiting(server):  # perhaps for a version, as a chat does
+        embedder = await run_in_threadpool(server.gateway.embedder, asked.model)
     info = embedder.info
     if asked.dimensions not in (None, info.dim):
         message = f"dimensions: this embedder has {info.dim}"  # shortened vectors of most embedders mean nothing

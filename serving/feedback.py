@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
 from data.text.alike import alike
@@ -21,7 +21,7 @@ from raft_errors import RaftError
 from serving.admission import json_of
 from serving.errors import ApiError, not_for_this_key
 from serving.gateway import Gateway
-from serving.schema import read
+from serving.schema import Fields, read
 from serving.state import Allowance, Server
 from serving.tenants import Tenant
 from tasks.adapters.feedback import Feedback, FeedbackFull, FeedbackLog, Shown
@@ -31,7 +31,7 @@ log = logging.getLogger("raft.serving")
 MOST_PASSAGES = 64
 
 
-class FeedbackRequest(BaseModel):
+class FeedbackRequest(Fields):
     """A thumb, perhaps with the right answer.
 
     Attributes:
@@ -94,8 +94,10 @@ def _kept(gateway: Gateway, body: FeedbackRequest, tenant: Tenant, allowed: Call
     if not all(chunk is not None and tenant.may_see(domain.retriever, chunk.id) for chunk in chunks):
         raise ApiError(400, "passages: no such passage", code="invalid_value", param="passages")
     shown = [Shown(chunk_id=c.id, source=c.source, text=c.text) for c in chunks if c is not None]
-    quotes = [quote for quote in dict.fromkeys(body.quotes) if any(_holds(passage.text, quote) for passage in shown)]
-    shown.sort(key=lambda passage: not any(_holds(passage.text, quote) for quote in quotes))
+    held, words = [alike(passage.text) for passage in shown], {quote: alike(quote) for quote in body.quotes}
+    quotes = [quote for quote, own in words.items() if own and any(own in text for text in held)]
+    quoted = [any(words[quote] in text for quote in quotes) for text in held]
+    shown = [passage for passage, _ in sorted(zip(shown, quoted, strict=True), key=lambda pair: not pair[1])]
     texts = [body.question, body.answer, body.correction, *quotes, *(passage.text for passage in shown)]
     allowed(sum(len(text.encode()) for text in texts))
     return _added(domain.feedback, body, quotes, shown)
@@ -119,7 +121,3 @@ def _added(kept: FeedbackLog, body: FeedbackRequest, quotes: list[str], passages
     except (RaftError, OSError) as error:
         log.error("feedback could not be kept: %s", error)
         raise ApiError(503, "The feedback could not be kept; the server's log says why", code="not_kept") from error
-
-
-def _holds(text: str, quote: str) -> bool:
-    return bool(quote.strip()) and alike(quote) in alike(text)

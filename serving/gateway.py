@@ -51,6 +51,7 @@ log = logging.getLogger("raft.serving")
 ENDINGS = ("raw", "base")  # of a model's name, behind a slash
 NUMBER = re.compile(r"[0-9]{1,9}")  # of a version
 DEFAULT_TOKENS = 256  # of an answer where the request does not say, as `raft ask` has it
+RENEWAL_SECONDS = 60.0  # until documents that could not be opened are tried again
 NO_ROUTES = "no domain here is searched by vectors, by which one could be chosen"
 NO_MIX = "this server makes no room for mixtures (serve.mix)"
 
@@ -91,6 +92,7 @@ class Gateway:
         self._fingerprint = fingerprint
         self._lock = threading.Lock()
         self._reported: set[str] = set()
+        self._again: dict[str, float] = {}  # by domain, when its documents are looked at again after a failure
         self._vocabulary: TokenBytes | None = None
         self.created = int(time.time())
 
@@ -125,10 +127,13 @@ class Gateway:
         for name, domain in list(self.domains.items()):
             if self.versions.behind(domain):
                 self.versions.follow(domain)
+            if domain.renewed is None or time.monotonic() < self._again.get(name, 0.0):
+                continue
             try:
-                renewed = domain.renewed() if domain.renewed else None
+                renewed = domain.renewed()
             except Exception:
-                log.exception("the new documents of %s cannot be searched; the old ones are", name)
+                self._again[name] = time.monotonic() + RENEWAL_SECONDS
+                log.exception("the new documents of %s cannot be searched yet; the old ones are", name)
                 continue
             if renewed is not None:
                 retriever, index = renewed

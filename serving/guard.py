@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from raft_errors import BadInput
 from serving.errors import ApiError
 from serving.tenants import ANYBODY, Key, Keys, Tenant
 
@@ -33,6 +34,25 @@ def host_of(value: str) -> str:
         return ""
 
 
+def known_names(names: Iterable[str]) -> list[str]:
+    """Names by which a server may be called, as `host_of` gives them.
+
+    Raises:
+        BadInput: one is no name, so that nobody could ever call the server by it.
+    """
+    known = []
+    for given in names:
+        bare = f"[{given}]" if given.count(":") > 1 and "[" not in given else given  # IPv6
+        if not (name := host_of(bare)) or set(given) & set("/@ *") or not given.isascii():
+            raise BadInput(
+                f"{given!r} is no name of a host",
+                expected="a name or an address alone, such as rag.example.com",
+                do="correct --name or --host",
+            )
+        known.append(name)
+    return list(dict.fromkeys(known))
+
+
 def site_of(value: str) -> str:
     """Host and port in an `Origin` header; "" where it is no address."""
     try:
@@ -45,7 +65,7 @@ class Guard:
     """ASGI middleware.
 
     Args:
-        hosts: names by which the server may be called.
+        hosts: names by which the server may be called, as `known_names` gives them.
         keys: accepted keys; none means that no key is asked for. Whose a request is stands in its state as `tenant`.
         max_bytes: of a body.
     """

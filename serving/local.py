@@ -108,7 +108,8 @@ def ask_server(server: Announcement, asking: Asking) -> Iterator[Event]:
             if not hmac.compare_digest(str(reply.get("proof")), proof(server.nonce, challenge)):
                 raise NotAnswered("what answers at its address is another program")
             headers = {"Content-Type": "application/json", "Authorization": f"Bearer {server.nonce}"}
-            assert connection.sock is not None
+            if connection.sock is None:  # it says that it closes the connection, since it ends just now
+                raise NotAnswered("it is stopping")
             connection.sock.settimeout(SILENT_SECONDS)
             connection.request("POST", ROUTE, asking.model_dump_json().encode(), headers)
             response = connection.getresponse()

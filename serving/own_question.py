@@ -14,10 +14,11 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from raft_errors import BadInput, RaftError
 from serving.admission import admitted, counted, log_end, searched, up_to_date
@@ -48,15 +49,36 @@ async def own_question(server: Server, request: Request) -> StreamingResponse:
         raise
     left = server.limits.deadline_seconds - (time.monotonic() - began)
     events = replies(asking, *found, server.loop, tenant=request.state.tenant.id, seconds=max(left, 0.001))
-    return StreamingResponse(_lines(server, events, request_id, began), media_type="application/x-ndjson")
+    return _Lines(server, events, request_id, began)
 
 
-async def _lines(server: Server, events: Iterator[Event], request_id: str, began: float) -> AsyncIterator[str]:
-    end = "aborted"
+class _Lines(StreamingResponse):
+    """The events, counted once however they end: also where the client has gone before the first."""
+
+    def __init__(self, server: Server, events: Iterator[Event], request_id: str, began: float) -> None:
+        self._server, self._id, self._began, self._end = server, request_id, began, "aborted"
+        super().__init__(_lines(events, self._ended), media_type="application/x-ndjson")
+
+    def _ended(self) -> None:
+        self._end = "stop"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if self._end == "stop":
+                self._server.counts.answered += 1
+            else:
+                self._server.counts.aborted += 1
+            log_end(self._id, "", self._end, self._began, None)
+
+
+async def _lines(events: Iterator[Event], ended: Callable[[], None]) -> AsyncIterator[str]:
+    """The events as lines of JSON; `ended` is told when all but the last mark was sent."""
     try:
         while (event := await asyncio.to_thread(next, events, None)) is not None:
             yield json.dumps(event) + "\n"
-        end = "stop"
+        ended()
         yield json.dumps({"end": True}) + "\n"
     except (ApiError, RaftError) as error:
         told = error if isinstance(error, ApiError) else ApiError(500, "The model failed on this question")
@@ -67,8 +89,3 @@ async def _lines(server: Server, events: Iterator[Event], request_id: str, began
     finally:
         with contextlib.suppress(ValueError):  # it is inside its next event, on another thread, and ends by itself
             events.close()  # type: ignore[attr-defined]
-        if end == "stop":
-            server.counts.answered += 1
-        else:
-            server.counts.aborted += 1
-        log_end(request_id, "", end, began, None)

@@ -88,7 +88,18 @@ def _joined(content: Any) -> Any:
     return "\n".join(texts)  # type: ignore[arg-type]
 
 
-class Message(BaseModel):
+class Fields(BaseModel):
+    """What a request holds. A field that is null is as one that is absent: many clients have a place for each."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None or name not in cls.model_fields}
+
+
+class Message(Fields):
     """One turn."""
 
     model_config = ConfigDict(extra="allow")
@@ -101,14 +112,14 @@ class Message(BaseModel):
         return _joined(content)
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Fields):
     """`include_usage` asks for one chunk with the usage at the end."""
 
     model_config = ConfigDict(extra="allow")
     include_usage: Switch = False
 
 
-class TextRequest(BaseModel):
+class TextRequest(Fields):
     """What all routes that write text have in common: the model, how it is sampled, how the answer is given.
 
     Attributes:
@@ -139,17 +150,12 @@ class TextRequest(BaseModel):
     @field_validator("stop", mode="before")
     @classmethod
     def _listed(cls, stop: Any) -> Any:
-        stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
+        stops = [stop] if isinstance(stop, str) else stop
         if isinstance(stops, list) and (
             len(stops) > MAX_STOPS or not all(isinstance(s, str) and 0 < len(s) <= MAX_STOP_CHARACTERS for s in stops)
         ):
             raise ValueError(f"at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARACTERS} characters")
         return stops
-
-    @field_validator("stream", "n", "ignore_eos", mode="before")
-    @classmethod
-    def _absent(cls, value: Any, info: Any) -> Any:
-        return cls.model_fields[info.field_name].default if value is None else value
 
     @model_validator(mode="before")
     @classmethod
@@ -223,11 +229,6 @@ class ChatRequest(TextRequest):
     max_completion_tokens: Whole | None = Field(None, ge=1)
     logprobs: Switch = False
     top_logprobs: Whole | None = Field(None, ge=0, le=20)
-
-    @field_validator("logprobs", mode="before")
-    @classmethod
-    def _unasked(cls, value: Any) -> Any:
-        return False if value is None else value
 
     @model_validator(mode="after")
     def _scored(self) -> ChatRequest:
@@ -321,6 +322,8 @@ class ResponsesRequest(TextRequest):
         form = text.get("format") if isinstance(text, dict) else text
         if form and (not isinstance(form, dict) or form.get("type", "text") != "text"):
             raise ValueError("text: only the format text is supported")
+        if "message.output_text.logprobs" in str((self.model_extra or {}).get("include")):
+            raise ValueError("include: no log probabilities here; chats and completions have them")
         return self
 
     @property
@@ -334,7 +337,7 @@ class ResponsesRequest(TextRequest):
         return [*system, *self.input]
 
 
-class EmbeddingsRequest(BaseModel):
+class EmbeddingsRequest(Fields):
     """A checked request of `/v1/embeddings`.
 
     Attributes:

@@ -19,7 +19,7 @@ import uvicorn
 
 from raft_errors import BadInput
 from serving.app import create_app
-from serving.guard import LOOPBACK
+from serving.guard import LOOPBACK, known_names
 from serving.state import Server
 from serving.tenants import Key
 from serving.watch import Watch
@@ -27,6 +27,7 @@ from serving.watch import Watch
 log = logging.getLogger("raft.serving")
 
 DRAIN_POLL_SECONDS = 0.05
+LEAVE_SECONDS = 10  # that connections have once the requests under way have ended
 
 
 def is_loopback(host: str) -> bool:
@@ -61,7 +62,7 @@ def run_server(
         say: told the address once it is ready.
     """
     require_keys(host, keys)
-    names = list(dict.fromkeys([*LOOPBACK, *([] if host in ("0.0.0.0", "::") else [host]), *hosts]))
+    names = known_names([*LOOPBACK, *([] if host in ("0.0.0.0", "::") else [host]), *hosts])
     app = create_app(server, names, keys)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listening:
@@ -97,7 +98,6 @@ async def _run(app: object, server: Server, listening: socket.socket, begin: Cal
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(server.limits.deadline_seconds),
     )
     own = _Uvicorn(config, begin)
     loop = asyncio.get_running_loop()
@@ -110,6 +110,7 @@ async def _run(app: object, server: Server, listening: socket.socket, begin: Cal
     server.ready = False
     log.info("draining")
     await _drained(server, serving, end)
+    config.timeout_graceful_shutdown = LEAVE_SECONDS  # for what is not counted, and for who does not read
     own.should_exit = True
     own.force_exit = end.is_set()
     await serving

@@ -91,7 +91,7 @@ class Server:
 
     Attributes:
         ready: whether requests are taken; false while it starts and drains.
-        searching: requests that wait for a search or vectors.
+        searching: requests that wait for a search, vectors or a version that comes into use.
         tracer: of OpenTelemetry; None for no spans.
         opinions: how much feedback a caller may leave.
         nonce: a secret between the server and programs of its own user (`serving.local`).

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from retrieval.search import Retriever
 
 SHORTEST = 16  # characters of a key
+VISIBLE = re.compile("[!-~]+")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def read_keys(file: Path | None) -> list[Key]:
     if file is None:
         return []
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"--keys {file} cannot be read", expected="a text file with one key a line") from error
     if file.suffix in (".yaml", ".yml"):
@@ -108,6 +110,12 @@ def read_keys(file: Path | None) -> list[Key]:
             f"--keys {file} holds " + ("a key that is too short" if keys else "no key"),
             expected=f"keys of at least {SHORTEST} characters",
             do="make one with: openssl rand -hex 24",
+        )
+    if wrong := next((number for number, key in enumerate(keys, 1) if not VISIBLE.fullmatch(key.text)), None):
+        raise BadInput(
+            f"--keys {file}: key {wrong} holds something else than visible ASCII characters",
+            expected="letters, digits and signs without a space, which is all that every client can send",
+            do="correct it; a remark stands on a line of its own that begins with #",
         )
     if len({key.text for key in keys}) < len(keys):
         raise BadInput(f"--keys {file} holds one key twice", do="make another for one of the two")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import itertools
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ from raft_errors import BadInput
 
 log = logging.getLogger("raft.jora_engine")
 
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # name of a token that is one byte of a character
 TAIL = 64  # characters of a prompt that decide how the text behind it is cut into tokens
 
 
@@ -148,7 +150,17 @@ class Tokenizer:
         return [e.ids for e in self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        return self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        """The text of ids; U+FFFD stands for a part of a character, as at an end that is cut inside one.
+
+        Where characters are written as byte tokens, transformers then gives U+FFFD for every byte around it, those of
+        whole characters too. Here these stay, as SentencePiece and byte-level tokenizers have it.
+        """
+        text = self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        steps, added = self._writing
+        if "\ufffd" not in text or "ByteFallback" not in steps:
+            return text
+        shown = [i for i in ids if not (skip_special_tokens and i in added and added[i].special)]
+        return self.backend.decoder.decode(_whole_characters(filter(None, map(self.backend.id_to_token, shown))))
 
     def token_bytes(self) -> list[bytes | None]:
         """What each id writes in the middle of a text; None for special tokens, and for ids that are not in use."""
@@ -171,7 +183,7 @@ class Tokenizer:
             return None if added[token].special else name.encode()
         if "ByteLevel" in steps:
             return bytes(_BYTE_LEVEL[c] for c in name) if _BYTE_LEVEL.keys() >= set(name) else None
-        if "ByteFallback" in steps and re.fullmatch(r"<0x[0-9A-F]{2}>", name):
+        if "ByteFallback" in steps and BYTE.fullmatch(name):
             return bytes([int(name[3:5], 16)])
         return name.replace("\u2581", " ").encode()
 
@@ -303,6 +315,18 @@ class Tokenizer:
 def _decoder_steps(decoder: Mapping[str, Any]) -> set[str]:
     """The kinds of decoder that a tokenizer joins its tokens with."""
     return {decoder.get("type", "")}.union(*(_decoder_steps(d) for d in decoder.get("decoders", ())))
+
+
+def _whole_characters(names: Iterable[str]) -> list[str]:
+    """Names of tokens with U+FFFD in the place of byte tokens that make no whole character."""
+    out: list[str] = []
+    for is_byte, run in itertools.groupby(names, lambda name: bool(BYTE.fullmatch(name))):
+        if not is_byte:
+            out += run
+            continue
+        for character in bytes(int(name[3:5], 16) for name in run).decode("utf-8", "replace"):
+            out += ["\ufffd"] if character == "\ufffd" else [f"<0x{byte:02X}>" for byte in character.encode()]
+    return out
 
 
 def _byte_level() -> dict[str, int]:

@@ -76,8 +76,8 @@ class AdapterSlots:
         if slot is None:
             self._grow(adapter.rank, adapter.layout.names)
             slot = self._free_slot()
-            self._held[slot] = adapter
             self._write(slot, adapter)
+            self._held[slot] = adapter  # which it does not hold where that failed
         self._held.move_to_end(slot)
         self.users[slot] += 1
         return slot
@@ -131,7 +131,8 @@ class AdapterSlots:
         self.layers = jax.device_put([layout.slotted(layer) for layer in stack], jax.devices()[0])
 
     def figures(self) -> dict[str, Any]:
-        """For people and metrics."""
-        used = sum(1 for slot in self._held if self.users[slot])
-        sizes = {"slots": self.count - 1, "held": len(self._held), "used": used, "rank": self.rank}
+        """For people and metrics; from any thread."""
+        held = list(self._held)  # the engine's thread may change it meanwhile
+        used = sum(1 for slot in held if self.users[slot])
+        sizes = {"slots": self.count - 1, "held": len(held), "used": used, "rank": self.rank}
         return {**sizes, "asked": self.asked, "hits": self.hits}

@@ -299,11 +299,12 @@ class Engine:
         for place, row in enumerate(self._rows):
             if row is not None:
                 continue
-            with self._lock:
-                job = self._waiting.popleft() if self._waiting else None
+            job = self._waiting[0] if self._waiting else None
             if job is None:
                 return
-            job.slot = self.slots.acquire(job.adapter)
+            job.slot = self.slots.acquire(job.adapter)  # it waits until then, so that one who fails here is told
+            with self._lock:
+                self._waiting.popleft()
             job.number = self._admitted = self._admitted + 1
             job.times.admitted = time.time_ns()
             self._rows[place] = job

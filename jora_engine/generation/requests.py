@@ -220,10 +220,11 @@ class Job:
         text = tokenizer.decode(self.made, skip_special_tokens=True)
         if any(s in text for s in stop):
             for count in range(before + 1, len(self.made) + 1):
-                text = tokenizer.decode(self.made[:count], skip_special_tokens=True)
-                places = [text.index(s) for s in stop if s in text]
+                # half a character at the end is none yet, and so not the U+FFFD that somebody may stop at
+                part = tokenizer.decode(self.made[:count], skip_special_tokens=True).rstrip("\ufffd")
+                places = [part.index(s) for s in stop if s in part]
                 if places:
-                    return self.completed(text[: min(places)], count, "stop")
+                    return self.completed(part[: min(places)], count, "stop")
         if ended:
             return self.completed(text, len(self.made), "stop")
         if len(self.made) >= self.request.max_new_tokens:

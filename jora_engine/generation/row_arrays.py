@@ -14,6 +14,8 @@ from jora_engine.generation.decode import STEPS, Limits, Rows
 from jora_engine.generation.requests import Job
 from jora_engine.generation.sampling import Sampling
 
+MOST = 2**31 - 1
+
 
 def row_arrays(jobs: Sequence[Job | None], eos_ids: Sequence[int]) -> tuple[Rows, Sampling, np.int32]:
     """The rows, how they choose, and how many steps to decode at most.
@@ -43,7 +45,7 @@ def row_arrays(jobs: Sequence[Job | None], eos_ids: Sequence[int]) -> tuple[Rows
     sampling = Sampling(
         temperature=request("temperature", 0.0, np.float32),
         top_p=request("top_p", 1.0, np.float32),
-        top_k=request("top_k", 0, np.int32),
+        top_k=column(lambda j: min(j.request.top_k, MOST), 0, np.int32),  # more than any vocabulary has is all
         key=column(lambda j: j.request.key, np.zeros(2, np.uint32), np.uint32),
     )
     # who listens hears the first token before it is followed by others

@@ -15,6 +15,9 @@ import numpy as np
 from jax import lax
 
 NEGATIVE = -1e30
+COLDEST, NARROWEST = 1e-6, 1e-30
+"""Temperature and top_p below these are as these, which leave the largest alone: what they divide would be infinite for
+several tokens, and a sum of probabilities that is to reach nothing is reached by none."""
 TOP_LOGPROBS = 20  # alternatives that a request may ask for, as in the OpenAI API
 
 
@@ -49,7 +52,7 @@ def pick(logits: jax.Array, sampling: Sampling, made: jax.Array) -> jax.Array:
     warm = temperature > 0
 
     def draws(logits: jax.Array) -> jax.Array:
-        hot = logits / jnp.where(warm, temperature, 1.0)[:, None]
+        hot = logits / jnp.where(warm, jnp.maximum(temperature, COLDEST), 1.0)[:, None]
         hot = lax.cond(jnp.any(warm & (top_k > 0)), lambda x: _narrowed(x, leaders, top_k, top_k > 0), same, hot)
         hot = lax.cond(jnp.any(warm & (top_p < 1)), lambda x: _narrowed(x, nucleus, top_p, top_p < 1), same, hot)
 
@@ -96,8 +99,9 @@ def _narrowed(logits: jax.Array, mask: Callable[..., jax.Array], bound: jax.Arra
 
 def nucleus(probabilities: jax.Array, top_p: jax.Array) -> jax.Array:
     """Mask of the smallest set of largest probabilities whose sum reaches `top_p` `[rows]` (arXiv 1904.09751)."""
+    least = jnp.maximum(top_p, NARROWEST)
     return _from_threshold(
-        probabilities, lambda inside: jnp.sum(jnp.where(inside, probabilities, 0.0), axis=-1) >= top_p
+        probabilities, lambda inside: jnp.sum(jnp.where(inside, probabilities, 0.0), axis=-1) >= least
     )
 
 

@@ -66,7 +66,8 @@ class RemoteAdapters(AdapterMemory):
 
     def named(self, digest: str) -> tuple[str, Path]:
         """The name that a digest was read under, and its folder; of several one that is registered."""
-        names = [name for name, (_, known) in self._known.items() if known == digest]
+        known = list(self._known.items())  # other threads read adapters meanwhile
+        names = [name for name, (_, own) in known if own == digest]
         name = next(filter(self.registered, names), names[-1])
         return name, self._known[name][0]
 
@@ -244,6 +245,7 @@ class RemoteLoop:
         return future.result()
 
     async def _close(self) -> None:
+        await asyncio.sleep(0)  # as in `_cancel`
         tasks = list(self._jobs.values())
         for task in tasks:
             task.cancel()
@@ -269,7 +271,7 @@ class RemoteLoop:
 
     def _cancel(self, job: Job) -> None:
         if task := self._jobs.get(job):
-            task.cancel()
+            self._loop.call_soon(task.cancel)  # one cancelled before its first step never begins, and so has no end
 
     async def _answer(self, job: Job, guest: Guest | None, body: dict[str, Any]) -> None:
         reply = _Reply(job, self._tokenizer)

@@ -135,6 +135,17 @@ def test_the_search_is_opened_anew_when_a_run_has_ended_with_another_index(run, 
     assert renewed.look() is None
 
 
+def test_a_search_that_could_not_be_opened_is_tried_again(run, renewed, monkeypatch):
+    renewed.newest.key = "two"
+    note(run, "two")
+    with monkeypatch.context() as patch:
+        patch.setattr(offers, "open_search", lambda *_, **__: (_ for _ in ()).throw(OSError("the disk is away")))
+        with pytest.raises(OSError, match="away"):
+            renewed.look()
+    assert renewed.look() == ("search of two", "two")
+    assert renewed.look() is None
+
+
 def test_what_was_forgotten_is_noticed_though_the_index_is_the_same(run, renewed):
     file = forgotten_file(run.store)
     make_folder(file.parent)

@@ -1,5 +1,6 @@
 """Dense, lexical and hybrid search answer with hits that resolve to source, page and span."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -30,6 +31,24 @@ def index(embedder, town, tmp_path):
 
 def ids(hits):
     return [h.chunk_id for h in hits]
+
+
+def test_a_filter_that_many_documents_pass_is_no_comparison_of_all_with_all():
+    compared = []
+
+    class Source(str):
+        def __eq__(self, other):
+            compared.append(other)
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    documents = [make_chunk("a bridge", document=f"hr/{number}") for number in range(200)]
+    chunks = [dataclasses.replace(chunk, source=Source(chunk.source)) for chunk in documents]
+    retriever = Retriever(None, None, chunks, mode="lexical")
+    (hits,) = retriever.search(["bridge"], 3, where={"source": "hr/*"})
+    assert len(hits) == 3
+    assert len(compared) < 10 * len(chunks)
 
 
 def test_a_passage_finds_itself_and_is_cited(embedder, index, town):

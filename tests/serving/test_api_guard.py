@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from raft_errors import BadInput
-from serving.guard import Guard, host_of
+from serving.guard import Guard, host_of, known_names
 from serving.server import require_keys
 
 
@@ -67,6 +67,25 @@ def test_a_host_or_origin_that_is_no_address_is_refused_and_breaks_nothing():
 def test_a_host_is_its_name_alone(value):
     assert host_of(value) != "localhost"
     assert host_of("localhost.:80") == "localhost"
+
+
+def test_a_server_is_known_by_the_names_it_was_given_as_a_browser_writes_them():
+    """A machine may be called `Desk-7`, and `Host` comes in small letters."""
+    given = ["Desk-7", "rag.example.com:8443", "rag.example.com", "10.1.2.3", "::1", "[2001:DB8::2]", "host."]
+    names = known_names(given)
+    assert names == ["desk-7", "rag.example.com", "10.1.2.3", "::1", "2001:db8::2", "host"]
+    guard = Guard(app, names, [], 100)
+    for host in ("desk-7:8000", "Desk-7", "rag.example.com", "[::1]:80", "[2001:db8::2]", "host"):
+        assert call(guard, host=host) == 200, host
+    assert call(guard, host="") == 400
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "https://rag.example.com", "rag.example.com/v1", "*", "a@b", "[::1", "bücher.de"]
+)
+def test_a_name_by_which_nobody_could_call_the_server_is_refused(name):
+    with pytest.raises(BadInput, match="no name of a host"):
+        known_names([name])
 
 
 def test_nobody_serves_beyond_loopback_without_a_key():

@@ -1,6 +1,7 @@
 """`/v1/embeddings`: the vectors with which a domain is searched."""
 
 import base64
+import logging
 
 import numpy as np
 import openai
@@ -27,6 +28,14 @@ def test_the_vectors_are_those_of_the_domain_s_embedder(client, http, towns):
     np.testing.assert_allclose([row["embedding"] for row in plain["data"]], expected.vectors, rtol=0, atol=1e-7)
     coded = embed(http, encoding_format="base64", input=TEXTS[0]).json()["data"]
     np.testing.assert_array_equal(np.frombuffer(base64.b64decode(coded[0]["embedding"]), "<f4"), expected.vectors[0])
+
+
+def test_the_log_holds_the_names_of_models_that_there_are_alone(http, caplog):
+    caplog.set_level(logging.INFO, "raft.serving")
+    for model in ("towns", "a secret\nraft.serving forged"):
+        embed(http, model=model)
+    ends = [record.getMessage().split(" ", 1)[1] for record in caplog.records if "embd-" in record.getMessage()]
+    assert [end.split()[:2] for end in ends] == [["towns", "stop"], ["-", "refused"]]
 
 
 def test_a_query_has_the_embedder_s_prompt_for_queries(http, towns):

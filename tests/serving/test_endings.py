@@ -1,5 +1,6 @@
 """However a request ends, it is counted once, gives its row back, and leaves no text in a log."""
 
+import asyncio
 import concurrent.futures
 import json
 import logging
@@ -108,9 +109,15 @@ def test_what_nobody_has_foreseen_ends_a_stream_with_an_error_that_clients_read(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/v1/models"), ("GET", "/v1/models/faq"), ("POST", "/v1/embeddings")]
+    ("method", "path"),
+    [
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/faq"),
+        ("GET", "/v1/passages/faq/keys-0"),
+        ("POST", "/v1/embeddings"),
+    ],
 )
-def test_who_waits_for_a_version_that_comes_into_use_stops_nobody_else(served, http, monkeypatch, method, path):
+def test_who_waits_for_a_version_or_a_passage_stops_nobody_else(served, http, monkeypatch, method, path):
     inside, free = threading.Event(), threading.Event()
 
     def waits(*_):
@@ -118,7 +125,7 @@ def test_who_waits_for_a_version_that_comes_into_use_stops_nobody_else(served, h
         free.wait(60)
         return []
 
-    for name in ("names", "check", "embedder"):
+    for name in ("names", "check", "passage", "embedder"):
         monkeypatch.setattr(served.server.gateway, name, waits)
     body = {"model": "towns", "input": "?"} if method == "POST" else None
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -289,6 +296,47 @@ def test_requests_that_wait_for_a_search_are_in_the_queue_too(served, http, monk
             free.set()
         assert [reply.result().status_code for reply in replies] == [200] * 3
     assert served.server.searching == counts.under_way == 0
+
+
+def test_requests_that_wait_for_a_version_are_in_the_queue_too(served, http, monkeypatch):
+    free, counts, gateway = threading.Event(), served.server.counts, served.server.gateway
+    behind = iter([True] * 3)
+    monkeypatch.setattr(gateway, "behind", lambda model: next(behind, False))
+    monkeypatch.setattr(gateway, "follow", lambda model: free.wait(60))
+    embedder = gateway.embedder
+    monkeypatch.setattr(gateway, "embedder", lambda model: free.wait(60) and embedder(model))
+    monkeypatch.setattr(served.server.limits, "queue", 4)
+    values = {"model": "towns", "input": "?"}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = [(path, {"model": "faq", "max_tokens": 2, **ROUTES[path]}) for path in ROUTES]
+        replies = [
+            pool.submit(httpx.post, f"{served.url}{path}", json=values, timeout=600)
+            for path, values in [*asked, ("/v1/embeddings", values)]
+        ]
+        try:
+            until(lambda: served.server.searching == 4)
+            assert http.post("/v1/completions", json=asked[1][1]).status_code == 429
+        finally:
+            free.set()
+        assert [reply.result().status_code for reply in replies] == [200] * 4
+    assert served.server.searching == counts.under_way == 0
+
+
+def test_a_client_that_does_not_read_is_let_go_at_the_deadline(served, monkeypatch):
+    counts, limits = served.server.counts, served.server.limits
+    before = counts.aborted
+    monkeypatch.setattr("serving.answering.LATE_SECONDS", 0.1)
+    monkeypatch.setattr(limits, "deadline_seconds", 0.5)
+
+    async def stuck(scope, receive, send):
+        await asyncio.sleep(600)
+
+    monkeypatch.setattr("serving.answering.StreamingResponse.__call__", lambda self, *args: stuck(*args))
+    with send(served, "/v1/completions", stream=True) as connection:
+        connection.settimeout(20)
+        until(lambda: counts.aborted == before + 1, 20)
+    assert counts.under_way == 0
+    assert served.idle(60)
 
 
 def test_an_engine_that_stands_still_is_not_healthy(served, http, monkeypatch):

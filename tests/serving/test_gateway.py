@@ -1,19 +1,24 @@
 """What is listed, and what a name stands for, without HTTP."""
 
+from types import SimpleNamespace
+
 import pytest
 from tiny_server import CONTEXT
 
+from data.prompting.contract import load_template
 from jora_engine.adapters.peft_folder import write_adapter
 from jora_engine.config.lora import LoraConfig
 from jora_engine.files.weights import read_model_config
 from jora_engine.generation.adapter_memory import AdapterMemory
 from jora_engine.model.lora import init_lora
 from raft_errors import BadInput
+from retrieval.search import Citation
 from serving.content.plan import is_page_task
-from serving.domain import Domain, ServedVersion
+from serving.domain import Domain, ServedVersion, fitting
 from serving.errors import ApiError
 from serving.gateway import Gateway
 from serving.schema import ChatRequest
+from tasks.runtime.asking import Asked
 
 
 @pytest.fixture
@@ -71,6 +76,23 @@ def test_names_that_mean_something_else_are_no_domains(towns, name):
 def test_a_hostile_text_does_not_keep_the_server_busy():
     assert not is_page_task("### Task:" + "<text>" * 150_000)
     assert not is_page_task("### Task:</text>" + "<text>" * 150_000)
+
+
+@pytest.mark.parametrize(("room", "passages", "tried"), [(9, 4, 1), (7, 2, 4), (5, 0, 5), (4, 0, 2)])
+def test_passages_go_from_the_last_and_a_question_that_is_too_long_is_read_twice(room, passages, tried):
+    """A token for each passage and five for the rest."""
+    prompts = []
+
+    def apply_chat_template(messages, add_generation_prompt):
+        prompts.append([0] * (5 + messages[0]["content"].count("passage text")))
+        return prompts[-1]
+
+    citations = tuple(Citation(f"c{n}", "a.md", "A", None, 0, 9, (), 1.0, n, f"passage text {n}") for n in range(1, 5))
+    asked = Asked("?", citations, load_template("numbered"), may_refuse=True)
+    part, prompt = fitting(asked, SimpleNamespace(apply_chat_template=apply_chat_template), room)
+    assert part.citations == citations[:passages]
+    assert len(prompt) == 5 + passages
+    assert len(prompts) == tried
 
 
 @pytest.mark.parametrize("number", ["1" * 5000, "0x1", "-1", "1.0", "\u0661"])

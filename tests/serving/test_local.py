@@ -1,20 +1,25 @@
 """`raft ask` trusts a server of its own user that knows the nonce, and nobody else."""
 
+import asyncio
 import http.server
 import itertools
 import json
 import os
 import socket
 import threading
+import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from tiny_server import TEXTS
 
 from data.prompting.contract import chat_of
+from serving import own_question
 from serving.asking import Asking
 from serving.errors import ApiError
-from serving.local import ROUTE, Announcement, NotAnswered, announced, ask_server, running_servers
+from serving.local import ROUTE, Announcement, NotAnswered, announced, ask_server, proof, running_servers
+from serving.state import Counts
 
 QUESTION = "When are keys rotated?"
 
@@ -132,6 +137,42 @@ def test_a_stranger_on_the_port_gets_neither_question_nor_key(asking):
     assert [path.partition("?")[0] for path, *_ in heard] == ["/health"]
     assert "a-nonce" not in str(heard)
     assert QUESTION not in str(heard)
+
+
+def test_a_server_that_closes_the_connection_since_it_ends_is_not_asked(asking):
+    class Ending(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps({"proof": proof("a-nonce", self.path.partition("challenge=")[2])}).encode()
+            self.send_response(200)
+            self.send_header("connection", "close")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Ending) as ending:
+        threading.Thread(target=ending.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{ending.server_address[1]}"
+        own = Announcement(url, socket.gethostname(), os.getpid(), "a-nonce", ("faq",), "float32")
+        with pytest.raises(NotAnswered, match="stopping"):
+            list(ask_server(own, asking))
+        ending.shutdown()
+
+
+def test_a_question_whose_client_has_gone_before_the_first_event_is_counted():
+    """Starlette never begins the events then, so that they have no end of their own."""
+    counts = Counts(received=1)
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        await asyncio.sleep(0)
+
+    response = own_question._Lines(SimpleNamespace(counts=counts), (event for event in [{}]), "ask-1", time.monotonic())
+    asyncio.run(response({"type": "http", "asgi": {"spec_version": "2.3"}}, gone, send))
+    assert (counts.aborted, counts.answered, counts.under_way) == (1, 0, 0)
 
 
 def test_a_server_that_is_gone_is_not_waited_for(asking):

@@ -257,7 +257,7 @@ def test_new_documents_are_searched_and_prompts_with_the_old_ones_are_dropped(re
     ask(live.url)
     assert len(engine.prefixes) > 0
     new = Retriever(None, None, [make_chunk("Keys", "Keys are rotated by the porter.")], mode="lexical")
-    told = [None, (new, "two"), RuntimeError("the disk is gone")]
+    told = [None, (new, "two"), RuntimeError("the disk is gone"), (new, "three")]
 
     def renewed():
         value = told.pop(0) if told else None
@@ -276,6 +276,11 @@ def test_new_documents_are_searched_and_prompts_with_the_old_ones_are_dropped(re
     gateway.look()
     assert gateway.domains["faq"].retriever is new
     assert "the new documents of faq cannot be searched" in caplog.text
+    gateway.look()
+    assert gateway.domains["faq"].index == "two", "not again at once"
+    gateway._again.clear()
+    gateway.look()
+    assert gateway.domains["faq"].index == "three"
 
 
 @pytest.mark.slow

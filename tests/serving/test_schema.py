@@ -64,7 +64,7 @@ def test_every_body_is_looked_at():
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, BaseModel)
     }
-    assert bodies - {BaseModel, schema.TextRequest, feedback.Feedback, feedback.Shown} == set(LEAST)
+    assert bodies - {BaseModel, schema.Fields, schema.TextRequest, feedback.Feedback, feedback.Shown} == set(LEAST)
 
 
 @pytest.mark.parametrize(("kind", "body", "name", "values"), cases())
@@ -76,6 +76,23 @@ def test_no_value_is_taken_for_one_of_another_kind(kind, body, name, values):
         with pytest.raises(ApiError) as refusal:
             schema.read(kind, {**body, name: value})
         assert (refusal.value.status, refusal.value.param) == (400, name), value
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LEAST if kind is not asking.Asking], ids=lambda kind: kind.__name__)
+def test_null_is_as_nothing_wherever_a_field_may_be_left_out(kind):
+    for name, field in kind.model_fields.items():
+        if not field.is_required():
+            without = {other: value for other, value in LEAST[kind].items() if other != name}
+            assert schema.read(kind, {**without, name: None}) == schema.read(kind, without), name
+
+
+def test_log_probabilities_that_an_api_has_another_place_for_are_refused():
+    with pytest.raises(ApiError) as refusal:
+        schema.read(schema.ResponsesRequest, {"model": "m", "input": "?", "include": ["message.output_text.logprobs"]})
+    assert refusal.value.param == "include"
+    assert schema.read(
+        schema.ResponsesRequest, {"model": "m", "input": "?", "include": ["reasoning.encrypted_content"]}
+    )
 
 
 def test_a_whole_number_may_be_written_with_a_point():

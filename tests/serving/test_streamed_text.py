@@ -8,6 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import tokenizers
 from tiny_server import events
 
 from data.prompting.contract import CitedQuote, load_template, render_output
@@ -61,9 +62,11 @@ def random_text(dice: random.Random, count: int = 12) -> str:
     return "".join(dice.choice(PIECES) for _ in range(dice.randrange(1, count)))
 
 
-def answer_in_pieces(tokenizer: Tokenizer, text: str, stop: tuple[str, ...], asked: Asked | None, form: int):
+def answer_in_pieces(
+    tokenizer: Tokenizer, text: str, stop: tuple[str, ...], asked: Asked | None, form: int, most: int = 10_000
+):
     """A stream in which the engine writes a text token by token, and the answer as it is without a stream."""
-    prompt = Request((1,), 10_000, stop=stop)
+    prompt = Request((1,), most, stop=stop)
     plan = Plan("m", prompt, 1, asked, passage_url="http://here")
 
     async def run():
@@ -123,6 +126,36 @@ def test_the_pieces_are_the_text_up_to_its_stop(tokenizer):
         assert not any("\ufffd" in piece for piece in pieces)
         many += len(pieces) > 2
     assert many > 100, "a stream is to come in pieces"
+
+
+def test_half_a_character_is_nothing_to_stop_at(tokenizer):
+    stream, content = answer_in_pieces(tokenizer, "a😀b\ufffdc", ("\ufffd",), None, 0)
+    assert "".join(text_pieces(stream)) == content.text == "a😀b"
+
+
+@pytest.fixture(scope="module")
+def byte_tokenizer() -> Tokenizer:
+    """As Llama 2's: what is no piece of the vocabulary is written in tokens of one byte."""
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *"aeinostw"]
+    model = tokenizers.models.BPE({name: i for i, name in enumerate(names)}, [], byte_fallback=True, unk_token="<unk>")
+    backend, steps = tokenizers.Tokenizer(model), tokenizers.decoders
+    backend.normalizer = tokenizers.normalizers.Replace(" ", "\u2581")
+    backend.decoder = steps.Sequence([steps.Replace("\u2581", " "), steps.ByteFallback(), steps.Fuse()])
+    return Tokenizer(backend, {"eos_token": "</s>"}, "", None, (2,))
+
+
+def test_a_text_in_bytes_comes_whole_wherever_it_is_cut(byte_tokenizer):
+    dice = random.Random(3)
+    cut = 0
+    for number in range(60):
+        text = random_text(dice)
+        written = [byte_tokenizer.spelling(i).written for i in byte_tokenizer.encode(text, add_special_tokens=False)]
+        most = dice.randrange(1, len(written) + 2)
+        expected = b"".join(written[:most]).decode("utf-8", "replace")
+        stream, content = answer_in_pieces(byte_tokenizer, text, (), None, number % 3, most)
+        assert "".join(text_pieces(stream)) == content.text == expected
+        cut += expected.endswith("\ufffd")
+    assert cut > 5
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What one key asks reaches no other: neither documents beyond its filter, nor prompts that were computed for it."""
 
+import json
+
 import httpx
 import pytest
 from tiny_server import CONTEXT, TEXTS, events, make_chunk, running
@@ -135,10 +137,24 @@ def test_a_file_of_keys_may_hold_filters(tmp_path):
     plain = tmp_path / "keys"
     plain.write_text(f"# of the office\n{ALL}\n")
     assert read_keys(plain) == [Key(ALL)]
+    plain.write_text(f"\ufeff{ALL}\r\n", encoding="utf-8")  # as Windows' editors write it
+    assert read_keys(plain) == [Key(ALL)]
     keys = Keys(read_keys(file))
     assert keys.tenant(f"Bearer {DOORS}").where == {"source": "hr/*", "page": [1, 2]}
     assert DOORS not in keys.tenant(f"Bearer {DOORS}").id
     assert keys.tenant(f"Bearer {DOORS}x") is None
+
+
+@pytest.mark.parametrize(
+    "key", [f"{ALL}  # Anna's", "Schlüssel-von-Anna-0123", "a key of 24 characters 0", f"{ALL}\x00"]
+)
+@pytest.mark.parametrize("name", ["keys", "keys.yaml"])
+def test_a_key_that_no_client_could_send_is_refused_and_not_said(tmp_path, key, name):
+    file = tmp_path / name
+    file.write_text(json.dumps([{"key": DOORS}, {"key": key}]) if name.endswith("yaml") else f"{DOORS}\n{key}\n")
+    with pytest.raises(BadInput, match="key 2 holds something else than visible ASCII") as error:
+        read_keys(file)
+    assert key not in str(error.value)
 
 
 @pytest.mark.parametrize(

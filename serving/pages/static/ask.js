@@ -13,16 +13,16 @@ let count = 0;
 
 // ---- models and key
 
-const TITLES = { auto: "Automatic", mix: "Mixed" };
+const TITLES = new Map([["auto", "Automatic"], ["mix", "Mixed"]]);
 
 async function loadModels() {
   const { data } = await (await api("/v1/models")).json();
   const names = data.map((model) => model.id).filter((name) => name !== "base");
-  const first = names.filter((name) => name in TITLES).sort();
-  adapters = new Set(names.filter((name) => !(name in TITLES)));
+  const first = names.filter((name) => TITLES.has(name)).sort();
+  adapters = new Set(names.filter((name) => !TITLES.has(name)));
   const chosen = $("model").value;
-  const ordered = [...first, ...names.filter((name) => !(name in TITLES))];
-  $("model").replaceChildren(...ordered.map((name) => el("option", { value: name }, TITLES[name] || name)));
+  const ordered = [...first, ...adapters];
+  $("model").replaceChildren(...ordered.map((name) => el("option", { value: name }, TITLES.get(name) || name)));
   if (ordered.includes(chosen)) $("model").value = chosen;
   $("send").disabled = !ordered.length;
   showProblem(problem, ordered.length ? "" : "No adapter is served: the server's log says why.");
@@ -306,6 +306,7 @@ async function openReader(answered, number) {
   if (!$("reader").open) $("reader").showModal();
   try {
     const around = await (await api(new URL(passage.url).pathname)).json(); // on this page's own server
+    if (!own.isConnected) return; // another passage was opened meanwhile
     if (around.headings?.length) $("reader-place").textContent += ` · ${around.headings.join(" › ")}`;
     own.before(el("div", { class: "around" }, around.before));
     own.after(el("div", { class: "around" }, around.after));

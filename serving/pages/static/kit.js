@@ -50,7 +50,10 @@ export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      if (error.name === "AbortError") throw error;
+      return { done: true };
+    });
     rest += value || "";
     const blocks = rest.split("\n\n");
     rest = blocks.pop();
@@ -62,7 +65,7 @@ export async function* events(response) {
       if (event.error) throw new ApiProblem(500, event.error.message);
       yield event;
     }
-    if (done) return;
+    if (done) throw new ApiProblem(0, "The answer broke off.");
   }
 }
 

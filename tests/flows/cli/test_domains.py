@@ -50,6 +50,9 @@ def test_a_domain_is_what_is_common_with_its_own_values_on_top(tmp_path):
         ({"domains": {"law": {"train": {"rnak": 3}}}}, "did you mean train.rank"),
         ({"domains": {"Law and order": {}}}, "name is 'Law and order'"),
         ({"domains": {7: {}, "7": {}}}, "two domains of the name '7'"),
+        ({"domains": {"law": "law/raft.yaml"}}, "domain law is a str"),
+        ({"domains": {"law": ["./docs"]}}, "domain law is a list"),
+        ({"common": "raft.yaml", "domains": {"law": {}}}, "common is a str"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, values, words):

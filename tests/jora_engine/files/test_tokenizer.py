@@ -222,6 +222,20 @@ def test_a_sentencepiece_model_gives_sentencepiece_ids(sentencepiece_folder, tex
     assert ours.eos_ids == (2,)
 
 
+def test_a_text_cut_inside_a_character_keeps_the_characters_before_it(sentencepiece_folder):
+    """transformers then gives up every character that is written in bytes beside the half one."""
+    ours = Tokenizer.load(sentencepiece_folder)
+    ids = ours.encode("Gr\u00fc\u00dfe 😀€😀, na\u00efve 日本", add_special_tokens=False)
+    written, before = [ours.spelling(i).written for i in ids], ""
+    for count in range(len(ids) + 1):
+        text = ours.decode([1, *ids[:count]], skip_special_tokens=True)
+        assert text == b"".join(written[:count]).decode("utf-8", "replace").removeprefix(" ")
+        assert text.startswith(before), "a stream takes nothing back"
+        before = text.rstrip("\ufffd")
+    euro, broken = (ours.backend.token_to_id(f"<0x{byte}>") for byte in ("E2", "FF"))
+    assert ours.decode([*ids, euro, broken, *ids[:1]]).startswith(f"{before}\ufffd\ufffd")
+
+
 def test_a_sentencepiece_chat_prompt_equals_transformers_llama_tokenizer(sentencepiece_folder):
     theirs = transformers.LlamaTokenizer.from_pretrained(sentencepiece_folder)
     ours = Tokenizer.load(sentencepiece_folder)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -151,3 +152,13 @@ def test_a_decode_call_does_not_make_the_stack_anew(base_folder):
     ).compile()
     assert "while(" in program.as_text()
     assert not re.search(r"= bf16\[\S* bitcast-convert\(", program.as_text())
+
+
+def test_figures_may_be_asked_for_while_slots_change(filled):
+    class Users(Counter):
+        def __getitem__(self, slot):  # as the engine's thread does it meanwhile
+            filled._held.move_to_end(next(iter(filled._held)))
+            return super().__getitem__(slot)
+
+    filled.users = Users(filled.users)
+    assert filled.figures()["used"] == len(RANKS)

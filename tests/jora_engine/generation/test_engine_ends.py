@@ -296,3 +296,26 @@ def test_a_probe_refuses_an_adapter_that_changes_nothing(model, memory, base_fol
         with pytest.raises(BadInput, match=f"adapter '{name}'"):
             engine.submit(dataclasses.replace(LONG, adapter=name))
     assert idle(engine)
+
+
+def test_who_gets_no_slot_is_told_and_the_slot_is_not_taken_for_written(model, memory, monkeypatch):
+    engine, ended = make_engine(model, memory), []
+    wanted = dataclasses.replace(LONG, adapter="eight", max_new_tokens=5)
+    (want,) = answers(make_engine(model, memory), [wanted])
+    job = engine.submit(wanted, on_done=ended.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.slots, "_packed", lambda adapter: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(MemoryError) as error:
+            engine.step()
+    engine.fail(error.value)
+    assert ended == [job]
+    assert isinstance(job.error, MemoryError)
+    assert idle(engine)
+    assert answers(engine, [wanted]) == [want]
+
+
+def test_more_alternatives_than_any_vocabulary_has_are_all(model, memory):
+    requests = [dataclasses.replace(LONG, temperature=1.0, top_k=k) for k in (0, 2**31, 2**63, 10**30)]
+    first, *others = answers(make_engine(model, memory), requests)
+    assert first.finish_reason == "length"
+    assert others == [first] * 3

@@ -117,6 +117,15 @@ def test_a_draw_has_the_distribution_it_should():
     np.testing.assert_allclose(np.bincount(both, minlength=5) / 20000, want, atol=0.015)
 
 
+@pytest.mark.parametrize(
+    "options", [{"temperature": 1e-40}, {"temperature": 2e-38}, {"top_p": 1e-46}, {"top_p": 1e-40}]
+)
+def test_the_smallest_numbers_leave_the_most_likely_token(options):
+    rows = jnp.asarray([[1.0, 2.0, 30.0, 29.0]] * 8, jnp.float32)
+    keys = np.random.default_rng(2).integers(0, 2**32, (8, 2), dtype=np.uint32)
+    assert drawn(rows, keys, **options).tolist() == [2] * 8
+
+
 @pytest.mark.slow
 def test_each_row_is_drawn_by_its_own_parameters():
     rng = np.random.default_rng(1)

@@ -6,6 +6,8 @@ import time
 import pytest
 from tiny_server import KEY, TEXTS
 
+from serving.forms.answer import data
+
 pytestmark = pytest.mark.slow
 
 QUESTION = "When is the north door locked, and when are the keys rotated?"
@@ -82,6 +84,42 @@ def test_the_passage_opens_with_its_page_and_the_text_around_it(visit, prompter)
     assert one.page.locator("#reader-place").inner_text() == f"characters 0 to {len(text)} · Guide › doc"
 
 
+def test_a_passage_that_comes_late_says_nothing_of_the_one_that_is_open(visit, prompter):
+    text, other = "Old mills turn near the town.", "The harbour has a long bridge."
+    prompter.says("Old mills turn.", (1, text), (2, other), (1, other), (2, text))
+    one = visit()
+    late = []
+
+    def hold(route):
+        if late:
+            route.continue_()
+        late.append(route)
+
+    one.page.route("**/v1/passages/**", hold)
+    one.page.get_by_label("Answered by").select_option("towns")
+    one.ask("Where do old mills turn near the town?")
+    for number in (1, 2):
+        one.page.get_by_role("button", name=f"open passage {number}").first.click()
+        one.page.get_by_role("dialog").wait_for()
+        if number == 1:
+            one.page.get_by_role("button", name="Close").click()
+    one.page.locator("#reader-place").get_by_text("Guide › doc").wait_for()
+    with one.page.expect_response("**/v1/passages/**"):
+        late[0].continue_()
+    one.page.wait_for_timeout(200)
+    assert one.page.locator("#reader-place").inner_text().count("Guide") == 1
+
+
+def test_an_answer_that_breaks_off_is_not_shown_as_a_whole_one(visit, prompter):
+    prompter.says("At nine.")
+    one = visit()
+    half = {"model": "faq@2", "choices": [{"index": 0, "delta": {"content": "At"}, "finish_reason": None}]}
+    one.page.route("**/v1/chat/completions", lambda route: route.fulfill(body=data(half)))
+    one.ask(QUESTION)
+    one.page.get_by_text("The answer broke off.").wait_for()
+    assert one.page.get_by_role("button", name="Right").count() == 0
+
+
 def test_the_models_are_those_of_the_api_and_the_base_stands_beside_on_request(visit, prompter):
     prompter.says("At nine.", base="The base has no idea.")
     one = visit()
@@ -109,12 +147,12 @@ def test_who_asks_before_the_models_are_known_is_answered_all_the_same(visit, pr
 
 
 def test_automatic_is_offered_first_where_the_server_can_choose(visit, prompter, served, monkeypatch):
-    names = served.server.gateway.names()
-    monkeypatch.setattr(served.server.gateway, "names", lambda: [*names, "auto"])
+    names = [*served.server.gateway.names(), "constructor", "auto"]  # a name that every object of a browser has
+    monkeypatch.setattr(served.server.gateway, "names", lambda: names)
     one = visit()
     select = one.page.get_by_label("Answered by")
     select.locator("option").first.wait_for(state="attached")
-    assert select.locator("option").all_inner_texts() == ["Automatic", "faq", "towns"]
+    assert select.locator("option").all_inner_texts() == ["Automatic", "faq", "towns", "constructor"]
     assert select.input_value() == "auto"
 
 

@@ -56,6 +56,31 @@ def test_a_version_is_loaded_under_its_own_name_probed_used_and_unloaded(loop, t
     assert ask(loop, None, eventually).completion.text == there.text(BASE, [3, 4, 5])
 
 
+def test_a_request_that_is_left_before_it_was_sent_is_ended_and_gives_its_adapter_back(loop, brought, eventually):
+    key, ended = brought(1), []
+    loop._loop.call_soon_threadsafe(time.sleep, 0.2)  # both come in while the loop is busy
+    job = loop.submit(Request((3, 4), 5, adapter=key), None, ended.append)
+    loop.cancel(job)
+    eventually(lambda: ended == [job])
+    assert job.completion.finish_reason == "abort"
+    assert (loop.pending(), loop.running()) == (0, 0)
+    assert [guest.uses for guest in loop.fleet._guests.values()] == [0]
+
+
+def test_an_adapter_is_found_by_what_it_holds_while_others_are_read(loop, tmp_path):
+    known = loop.adapters._known
+
+    class Digest(str):
+        def __eq__(self, other):  # as another thread does it meanwhile
+            known[f"faq@{len(known)}"] = tmp_path, "other"
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    known.update({f"faq@{n}": (tmp_path / str(n), Digest(f"digest-{n}")) for n in range(3)})
+    assert loop.adapters.named("digest-1") == ("faq@1", tmp_path / "1")
+
+
 def test_two_versions_with_the_same_bytes_come_and_go_apart(loop, there, brought, versions, eventually):
     first = brought(1)
     key = f"faq@9 {versions[1].folder}"
