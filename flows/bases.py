@@ -134,6 +134,9 @@ def cells_of(configs: Mapping[str, RunConfig], bases: Sequence[str]) -> list[Cel
 
     Args:
         bases: folders, Hub ids, or Hub ids with `@` and a revision.
+
+    Raises:
+        BadInput: a name is empty, or a folder has a revision.
     """
     wanted = list(dict.fromkeys(_name_and_revision(text) for text in bases))
     labels = _labels(wanted)
@@ -153,22 +156,22 @@ def cells_of(configs: Mapping[str, RunConfig], bases: Sequence[str]) -> list[Cel
 
 
 def require_models(cells: Sequence[Cell], reporter: Reporter) -> None:
-    """Fetches the models of all cells, so that one that does not exist is refused before anything runs.
+    """Fetches the models of all cells, so that one that does not exist is refused before anything runs; folders are
+    looked for first, before anything is fetched.
 
     Raises:
         BadInput, RaftError: there is no such base, or it cannot be fetched.
     """
     find = functools.partial(resolve, say=voice_of(reporter))
-    for cell in cells:
-        for config in filter(None, (cell.asker, cell.config)):
-            models = Models(config, find)
-            for role in models:
-                try:
-                    models[role]
-                except BadInput as error:
-                    if role != "base" or config is cell.asker:
-                        raise
-                    raise BadInput(error.what, expected=error.expected, do="correct --bases") from error
+    each = [(Models(one, find), one is cell.asker) for cell in cells for one in (cell.asker, cell.config) if one]
+    wanted = [(models, role, role == "base" and not asks) for models, asks in each for role in models]
+    for models, role, compared in sorted(wanted, key=lambda one: not Path(one[0].name(one[1])).is_absolute()):
+        try:
+            models[role]
+        except BadInput as error:
+            if not compared:
+                raise
+            raise BadInput(error.what, expected=error.expected, do="correct --bases") from error
 
 
 def compare(cells: Sequence[Cell], reporter: Reporter, keep: Collection[str] = ()) -> Iterator[list[Outcome]]:
@@ -322,7 +325,14 @@ def _name_and_revision(text: str) -> tuple[str, str | None]:
         name, revision = text.strip(), ""
     if not name:
         raise BadInput("--bases has an empty name", expected="folders or Hub ids, repeated or as a,b")
-    return absolute_place(name, Path.cwd(), or_name=True), revision or None
+    place = absolute_place(name, Path.cwd(), or_name=True)
+    if revision and Path(place).is_absolute():  # it would be compared with itself, under another label
+        raise BadInput(
+            f"--bases {text.strip()}: {name} is a folder, which has no revision {revision!r}",
+            expected="a folder, or a Hub id with @ and a revision",
+            do=f"leave out @{revision}, or name the folder that holds it",
+        )
+    return place, revision or None
 
 
 def _labels(bases: Sequence[tuple[str, str | None]]) -> dict[tuple[str, str | None], str]:

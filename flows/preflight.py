@@ -16,6 +16,7 @@ from tasks.build.keys import code_fingerprint, key_of
 from tasks.inputs.models import ModelFiles
 from tasks.inputs.question_source import require_questions
 from tasks.store.disks import SPARE_BYTES, no_space
+from tasks.store.store import read_json
 
 
 def check(run: Run, calls: Sequence[Call], *, ask: bool = True) -> None:
@@ -24,8 +25,9 @@ def check(run: Run, calls: Sequence[Call], *, ask: bool = True) -> None:
     Args:
         ask: whether the teacher is tried with one short prompt, where there is one.
     Raises:
-        BadInput: the base model's architecture is not supported, or its tokenizer or chat template cannot be used; the
-            question file, a template, or the teacher's address, key or settings cannot.
+        BadInput: the base model's architecture is not supported, its weights are not those of its config.json, or its
+            tokenizer or chat template cannot be used; the question file, a template, or the teacher's address, key or
+            settings cannot.
         RaftError: the teacher gives no answer, or the disk has no room for the results.
     """
     needed = SPARE_BYTES
@@ -35,7 +37,8 @@ def check(run: Run, calls: Sequence[Call], *, ask: bool = True) -> None:
         for sentence in _of_the_base(base, run.store.cache("checks")):
             run.reporter(Said(sentence))
         if "export" in stages:
-            weights = sum(p.stat().st_size for p in base.folder.glob("*.safetensors"))
+            in_four_bits = read_json(base.folder / "config.json").get("quantization_config")
+            weights = (4 if in_four_bits else 1) * sum(p.stat().st_size for p in base.folder.glob("*.safetensors"))
             weights += 4 * sum(p.stat().st_size for p in base.folder.glob("model.gguf"))
             needed += 2 * weights  # the merged model in float32 is twice a base in bfloat16
             if run.config.train.base_precision != "bfloat16":
@@ -63,10 +66,12 @@ def _of_the_base(base: ModelFiles, cache: ItemCache) -> list[str]:
 
     def look(_: str) -> list[str]:
         from jora_engine.files.prompt_check import check_prompt
+        from jora_engine.files.tensor_sources import open_tensors
         from jora_engine.files.tokenizer import Tokenizer
-        from jora_engine.files.weights import read_model_config
+        from jora_engine.files.weights import check_tensors, read_model_config
 
-        read_model_config(base.folder)
+        config = read_model_config(base.folder)
+        check_tensors(open_tensors(base.folder, config), config)
         tokenizer = Tokenizer.load(base.folder, **base.chat)
         sentences = check_prompt(tokenizer, base.name)
         if tokenizer.fallback_template:
@@ -77,4 +82,4 @@ def _of_the_base(base: ModelFiles, cache: ItemCache) -> list[str]:
         return sentences
 
     code = key_of({"code": code_fingerprint("jora_engine.files.prompt_check", "jora_engine.files.weights")})
-    return list(memoise(cache, f"base-2 {code}", [base.digest], look)[0])
+    return list(memoise(cache, f"base-3 {code}", [base.digest], look)[0])

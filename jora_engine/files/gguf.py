@@ -64,12 +64,18 @@ def keep_blocks(gguf_file: Path, folder: Path) -> ModelConfig:
     (`model.gguf`, a hard link where the disk allows one): a base for `train.base_precision: as_stored`.
 
     Raises:
-        BadInput: as for `convert`.
+        BadInput: as for `convert`; or the folder holds safetensors.
     """
     reader = open_gguf(gguf_file)
     config, rest = _description(gguf_file, reader)
     places = _places(gguf_file, config, reader).values()
     _canonical_order(config, {parameter.hf_name(layer) for parameter, layer in places})
+    if plain := sorted(folder.glob("*.safetensors")):
+        raise BadInput(
+            f"{folder} holds {plain[0].name} already, whose weights come before a GGUF file's",
+            expected="a folder without safetensors",
+            do="choose another folder",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / GGUF_FILE
     if not (place.exists() and place.samefile(gguf_file)):
@@ -203,20 +209,32 @@ def dequantise(gguf_file: Path, tensor: Any) -> np.ndarray:
     Raises:
         BadInput: its type is not known, or one is NaN or infinite.
     """
+    values = _dequantised(gguf_file, tensor, tensor.data)
+    values = np.asarray(values, np.float32).reshape([int(n) for n in reversed(tensor.shape)])
+    if not np.isfinite(values).all():
+        raise damaged(gguf_file, f"{tensor.name} holds NaN or infinite values")
+    return values
+
+
+def require_type(gguf_file: Path, tensor: Any) -> None:
+    """Raises:
+    BadInput: a tensor's type cannot be dequantised.
+    """
+    _dequantised(gguf_file, tensor, tensor.data.reshape(-1, tensor.data.shape[-1])[:1])
+
+
+def _dequantised(gguf_file: Path, tensor: Any, data: np.ndarray) -> np.ndarray:
+    """Rows of a tensor as floats."""
     from gguf.quants import dequantize
 
     try:
-        values = dequantize(tensor.data, tensor.tensor_type)
+        return np.asarray(dequantize(data, tensor.tensor_type))
     except NotImplementedError as error:
         raise BadInput(
             f"{gguf_file}: {tensor.name} is stored as {tensor.tensor_type.name}, which cannot be dequantised",
             expected="a quantisation that the gguf package knows",
             do="use another quantisation of the same model, e.g. Q8_0",
         ) from error
-    values = np.asarray(values, np.float32).reshape([int(n) for n in reversed(tensor.shape)])
-    if not np.isfinite(values).all():
-        raise damaged(gguf_file, f"{tensor.name} holds NaN or infinite values")
-    return values
 
 
 def _canonical_order(config: ModelConfig, names: set[str]) -> list[str]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from jora_engine.config.architecture import ModelConfig
 from jora_engine.config.parameters import Parameter
-from jora_engine.files.gguf import dequantise
-from jora_engine.files.gguf_layout import ROPE_FACTORS, find_parameter, from_gguf
+from jora_engine.files.gguf import dequantise, require_type
+from jora_engine.files.gguf_layout import ARCHITECTURES, ROPE_FACTORS, find_parameter, from_gguf
 from jora_engine.files.gguf_reader import open_gguf
 from jora_engine.files.packed_weights import dense_weight
 from jora_engine.files.tensor_files import GGUF_FILE, dtype_named
@@ -31,7 +31,16 @@ class GgufTensors:
     def __init__(self, path: Path, config: ModelConfig) -> None:
         self.path, self.file, self._config = path, path / GGUF_FILE, config
         self._tensors: dict[str, tuple[Parameter, Any]] = {}
-        for tensor in open_gguf(self.file).tensors:
+        contents = open_gguf(self.file)
+        arch, wanted = contents.meta.get("general.architecture"), ARCHITECTURES.get(config.family)
+        if wanted is None or arch != wanted:
+            raise BadInput(
+                f"{self.file} holds a model of the architecture {arch!r}, beside a config.json of the family "
+                f"{config.family!r}",
+                expected=f"{wanted!r}, as config.json has it" if wanted else f"a family of {', '.join(ARCHITECTURES)}",
+                do="make the folder anew of the file (keep_blocks)",
+            )
+        for tensor in contents.tensors:
             if tensor.name != ROPE_FACTORS:
                 parameter, layer = find_parameter(config, tensor.name)
                 self._tensors[parameter.hf_name(layer)] = parameter, tensor
@@ -53,8 +62,14 @@ class GgufTensors:
         return tuple(int(n) for n in reversed(self._tensors[name][1].shape))
 
     def dtype(self, name: str) -> np.dtype:
-        """That in which the numbers are written where they are written in full: bfloat16 for a quantised type."""
-        return dtype_named(PLAIN.get(self._tensors[name][1].tensor_type.name, "bfloat16"))
+        """That in which the numbers are written where they are written in full: bfloat16 for a quantised type.
+
+        Raises:
+            BadInput: the type cannot be read.
+        """
+        tensor = self._tensors[name][1]
+        require_type(self.file, tensor)
+        return dtype_named(PLAIN.get(tensor.tensor_type.name, "bfloat16"))
 
     def read(self, name: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
         """The numbers that a tensor stands for, float32, or the part that `index` selects."""

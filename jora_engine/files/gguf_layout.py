@@ -60,7 +60,7 @@ def find_parameter(config: ModelConfig, name: str) -> tuple[Parameter, int | Non
         BadInput: the model has no such parameter.
     """
     stem, _, ending = name.rpartition(".")
-    block = re.fullmatch(r"blk\.([0-9]{1,6})\.(\w+)", stem)
+    block = re.fullmatch(r"blk\.(0|[1-9][0-9]{0,5})\.(\w+)", stem)
     leaf = LEAVES.get(block[2] if block else stem, "") + ("_bias" if ending == "bias" else "")
     parameter = parameters_by_name(config).get(leaf)
     if parameter is None or parameter.per_layer != bool(block):

@@ -8,6 +8,7 @@ ggml's docs/gguf.md, versions 2 and 3.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def _contents(header: _Header) -> GgufContents:
         raise _Damage("its bytes are in the other order, big end first")
     if version not in (2, 3):
         raise _Damage(f"it is of version {version}, and 2 and 3 are known")
-    tensors, pairs = header.whole(8), header.whole(8)
+    count, pairs = header.whole(8), header.whole(8)
     meta: dict[str, Any] = {}
     for number in range(pairs):
         header.part = f"metadata entry {number + 1} of {pairs}"
@@ -111,8 +112,8 @@ def _contents(header: _Header) -> GgufContents:
             raise _Damage(f"{header.part} is there twice")
         meta[key] = header.value(header.whole(4))
     entries = []
-    for number in range(tensors):
-        header.part = f"the description of tensor {number + 1} of {tensors}"
+    for number in range(count):
+        header.part = f"the description of tensor {number + 1} of {count}"
         entries.append(header.tensor())
     if not entries:
         raise _Damage("it holds no tensor")
@@ -125,7 +126,21 @@ def _contents(header: _Header) -> GgufContents:
         if name in names:
             raise _Damage(f"tensor {_shown(name)}: it is there twice")
         names.add(name)
-    return GgufContents(meta, [_tensor(header.data, begin, *entry) for entry in entries])
+    tensors = [_tensor(header.data, begin, *entry) for entry in entries]
+    _require_one_after_the_other(tensors, begin, alignment)
+    return GgufContents(meta, tensors)
+
+
+def _require_one_after_the_other(tensors: Sequence[GgufTensor], begin: int, alignment: int) -> None:
+    """Checks that the tensors lie one behind the other, as ggml's own reader does: otherwise two share bytes, or one is
+    not of the type that is said."""
+    end = begin
+    for before, tensor in zip([None, *tensors], tensors, strict=False):
+        if tensor.data_offset != end:
+            who = "it" if before is None else f"it follows {_shown(before.name)} of {before.n_bytes} bytes, and"
+            where = f"begins at byte {tensor.data_offset} where {end} was to come"
+            raise _Damage(f"tensor {_shown(tensor.name)}: {who} {where}")
+        end = -(-(end + tensor.n_bytes) // alignment) * alignment
 
 
 class _Header:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from jora_engine.model.quantised import BLOCK, NESTED, NF4, NormalFloat, packed_
 from raft_errors import BadInput
 
 STATE = ".quant_state.bitsandbytes__nf4"
-PARTS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", STATE)
+NESTED_PARTS = (".nested_absmax", ".nested_quant_map")
+PARTS = (".absmax", ".quant_map", *NESTED_PARTS, STATE)
 
 
 def require_readable(settings: Mapping[str, Any]) -> None:
@@ -89,9 +92,9 @@ class Nf4Tensors:
         packed = [name for name in names if name in self._packed]
         if not packed:
             return None
-        nested = {"nested_offset" in self._state(name) for name in packed}
-        if len(packed) < len(names) or len(nested) > 1:
-            odd = next((name for name in names if name not in self._packed), names[0])
+        nested = {name: "nested_offset" in self._state(name) for name in packed}
+        odd = next((name for name in names if nested.get(name) != nested[packed[0]]), None)
+        if odd is not None:
             raise BadInput(
                 f"{self.file_of(odd)}: {odd} is not quantised as the other layers' are",
                 expected="every layer of a module alike",
@@ -99,7 +102,7 @@ class Nf4Tensors:
             )
         shape = packed_shape("nf4", parameter.shape, layers)
         assert isinstance(shape, NormalFloat)
-        if nested == {True}:
+        if nested[names[0]]:
             return shape
         scales = jax.ShapeDtypeStruct(shape.scales.shape, np.dtype(np.float32))
         return dataclasses.replace(shape, scales=scales, levels=None, nested=None, offset=None)  # type: ignore[arg-type]
@@ -109,13 +112,34 @@ class Nf4Tensors:
         return self._read_packed(parameter.hf_name(layer))
 
     def _state(self, name: str) -> dict[str, Any]:
+        """What bitsandbytes says of a packed weight: `shape`, `dtype`, the blocks, `nested_offset` where there is one.
+
+        Raises:
+            BadInput: it is damaged.
+        """
         if name not in self._states:
-            self._states[name] = json.loads(self._folder.raw(name + STATE).tobytes())
+            try:
+                state = json.loads(self._folder.raw(name + STATE).tobytes())
+                rows, columns = (operator.index(size) for size in state["shape"])
+                offset = float(state.get("nested_offset", 0))
+                if min(rows, columns) < 1 or not math.isfinite(offset):
+                    raise ValueError(f"shape {[rows, columns]}, nested_offset {offset}")
+                dtype_named(state["dtype"])
+            except (ValueError, TypeError, LookupError, AttributeError, BadInput) as error:
+                raise self._refusal(name, f"{name + STATE} is damaged: {type(error).__name__} {error}") from error
+            self._states[name] = state
         return self._states[name]
+
+    def _refusal(self, name: str, why: str) -> BadInput:
+        return BadInput(
+            f"{self.file_of(name)}: {name} is packed otherwise than is read here ({why})",
+            expected=f"bitsandbytes' NF4 in blocks of {BLOCK} within rows, scales plain or in blocks of {NESTED}",
+            do="download the model again, or use the unquantised one",
+        )
 
     def _read_packed(self, name: str) -> NormalFloat:
         """Raises:
-        BadInput: another block, another map of values, a part that is missing or of the wrong size.
+        BadInput: another block, another map of values, a part that is missing, of the wrong type or of the wrong size.
         """
         state, nested = self._state(name), "nested_offset" in self._state(name)
         rows, columns = state["shape"]
@@ -128,17 +152,17 @@ class Nf4Tensors:
         parts = {part: self._folder.raw(name + part).reshape(-1) for part in sizes if name + part in self._folder}
         wrong += [f"no {name + part}" for part in sizes if part not in parts]
         wrong += [f"{size} in {name + part}" for part, one in parts.items() if (size := one.size) != sizes[part]]
-        if ".quant_map" in parts and not wrong:
+        for part, one in parts.items():
+            kind = "uint8" if part == "" or (part == ".absmax" and nested) else "float32"
+            wrong += [] if one.dtype == kind else [f"{name + part} is {one.dtype} where {kind} is expected"]
+        if not nested:
+            wrong += [f"{name + part} without nested_offset" for part in NESTED_PARTS if name + part in self._folder]
+        if not wrong:
             wrong += [] if np.array_equal(parts[".quant_map"], np.asarray(NF4, np.float32)) else ["another map"]
-        for part in (".absmax", ".nested_absmax"):
-            if not wrong and part in parts and not np.isfinite(parts[part]).all():
-                wrong.append(f"NaN or infinite values in {name + part}")
+            odd = [part for part, one in parts.items() if not np.isfinite(one).all()]
+            wrong += [f"NaN or infinite values in {name + part}" for part in odd]
         if wrong:
-            raise BadInput(
-                f"{self.file_of(name)}: {name} is packed otherwise than is read here ({'; '.join(wrong)})",
-                expected=f"bitsandbytes' NF4 in blocks of {BLOCK} within rows, scales plain or in blocks of {NESTED}",
-                do="download the model again, or use the unquantised one",
-            )
+            raise self._refusal(name, "; ".join(wrong))
         codes, scales = from_pairs(parts[""], rows, columns), parts[".absmax"].reshape(rows, -1)
         values = parts[".quant_map"]
         if not nested:

@@ -59,7 +59,11 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 
 def check_tensors(tensors: Any, config: ModelConfig) -> None:
-    """Compares names and shapes of a checkpoint with what `config` calls for; the first difference is a `BadInput`."""
+    """Compares names, shapes and types of a checkpoint with what `config` calls for and what is read here.
+
+    Raises:
+        BadInput: the first difference.
+    """
     wanted = hf_tensors(config)
     names = [n for n in tensors.names() if not n.endswith(_IGNORED)]
     missing = [name for name in wanted if name not in tensors]
@@ -85,6 +89,7 @@ def check_tensors(tensors: Any, config: ModelConfig) -> None:
                 expected=f"{list(parameter.shape)} by config.json",
                 do="give the config.json that belongs to these weights",
             )
+        tensors.dtype(name)  # refuses a type that is not read
     if tied_head:
         _check_tied(tensors)
 
@@ -100,8 +105,16 @@ def _check_tied(tensors: Any) -> None:
 
 
 def packed_leaves(folder: Path, config: ModelConfig, precision: str) -> dict[str, Packed]:
-    """`packed_weights.packed_shapes` of a folder, whose weights are looked at only where they decide it."""
-    return packed_shapes(open_tensors(folder, config) if precision == "as_stored" else None, config, precision)
+    """`packed_weights.packed_shapes` of a folder, whose weights are looked at only where they decide it.
+
+    Raises:
+        BadInput: `as_stored`, and the folder's tensors are not those of `config`, or none of them is packed.
+    """
+    if precision != "as_stored":
+        return packed_shapes(None, config, precision)
+    tensors = open_tensors(folder, config)
+    check_tensors(tensors, config)
+    return packed_shapes(tensors, config, precision)
 
 
 def load_params(

@@ -7,7 +7,7 @@ several kinds, as K-quants mix them: their bytes are padded to equal length, and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -19,7 +19,8 @@ from jora_engine.model.ops_cpu import from_bits, to_bits
 
 Parts = tuple[jax.Array, ...]
 """A block's numbers in float32, in pieces `[..., n]` that are laid side by side: each is finished and rounded before it
-is, or XLA:CPU would write all of them in float32 on the way."""
+is, or XLA:CPU would write all of them in float32 on the way, or ask of each number to which piece it belongs. With a
+further axis `[..., m, n]` the pieces of each m-th of the block lie side by side."""
 
 
 def _halves(bytes_: jax.Array) -> jax.Array:
@@ -78,55 +79,69 @@ def _q8_0(b: jax.Array) -> Parts:
 
 
 def _q2_k(b: jax.Array) -> Parts:
-    scales, codes = b[..., :16], b[..., 16:80]
+    scales, codes = b[..., :16], b[..., 16:80].reshape(*b.shape[:-1], 2, 2, 16)
     d, least = _halves(b[..., 80:82]), _halves(b[..., 82:84])
-    parts = (codes.reshape(*codes.shape[:-1], 2, 1, 32) >> _shifts(0, 2, 4, 6)) & 3
-    parts = parts.reshape(*codes.shape[:-1], 16, 16).astype(jnp.float32)
     factor, base = d * (scales & 15).astype(jnp.float32), least * (scales >> 4).astype(jnp.float32)
-    return (_flat(factor[..., None] * parts - base[..., None]),)
+    quarters = [((codes >> shift) & 3).astype(jnp.float32) for shift in (0, 2, 4, 6)]
+    return tuple(_flat(_of(factor, j) * code - _of(base, j)) for j, code in enumerate(quarters))
 
 
 def _q3_k(b: jax.Array) -> Parts:
-    high, codes, packed, d = b[..., :32], b[..., 32:96], b[..., 96:108], _halves(b[..., 108:110])
+    high, packed, d = b[..., None, :32], b[..., 96:108], _halves(b[..., 108:110])
+    codes = b[..., 32:96].reshape(*b.shape[:-1], 2, 32)
     low4 = _flat(_nibbles(packed[..., :8]))
     high2 = _flat((packed[..., None, 8:] >> _shifts(0, 2, 4, 6)) & 3)
     scale = d * ((low4 | (high2 << 4)).astype(jnp.float32) - 32)
-    low = ((codes.reshape(*codes.shape[:-1], 2, 1, 32) >> _shifts(0, 2, 4, 6)) & 3).reshape(*codes.shape[:-1], 16, 16)
-    bit = ((high[..., None, :] >> jnp.arange(8, dtype=jnp.uint8)[:, None]) & 1).reshape(low.shape)
-    code = low.astype(jnp.float32) - 4 * (1 - bit.astype(jnp.float32))  # a bit that is set adds nothing
-    return (_flat(scale[..., None] * code),)
+
+    def part(j: int) -> jax.Array:
+        bit = (high >> _shifts(j, j + 4)) & 1
+        code = ((codes >> 2 * j) & 3).astype(jnp.float32) - 4 * (1 - bit.astype(jnp.float32))  # a set bit adds nothing
+        return _flat(_of(scale, j) * code.reshape(*code.shape[:-1], 2, 16))
+
+    return tuple(part(j) for j in range(4))
+
+
+def _of(scales: jax.Array, j: int) -> jax.Array:
+    """Part j's scales `[..., 2, 2, 1]` of a block's 16: each half of a block has four parts, and each part two."""
+    return scales.reshape(*scales.shape[:-1], 2, 4, 2)[..., j, :, None]
 
 
 def _k_scales(packed: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Factors and minima of eight parts, 6 bits each in 12 bytes."""
+    """Factors and minima of eight parts, 6 bits each in 12 bytes: `[..., 4, 2]`, as the parts' codes share bytes."""
     first, second, third = packed[..., :4], packed[..., 4:8], packed[..., 8:]
     factor = jnp.concatenate([first & 63, (third & 15) | ((first >> 2) & 48)], axis=-1)
     least = jnp.concatenate([second & 63, (third >> 4) | ((second >> 2) & 48)], axis=-1)
-    return factor.astype(jnp.float32), least.astype(jnp.float32)
+    pairs = (*packed.shape[:-1], 4, 2)
+    return factor.astype(jnp.float32).reshape(pairs), least.astype(jnp.float32).reshape(pairs)
+
+
+def _by_pairs(b: jax.Array, codes: Sequence[jax.Array]) -> Parts:
+    """Q4_K's and Q5_K's numbers, of the codes `[..., 4, 32]` of each first and each second part."""
+    factor, least = _k_scales(b[..., 4:16])
+    factor, least = _halves(b[..., :2])[..., None] * factor, _halves(b[..., 2:4])[..., None] * least
+    return tuple(factor[..., i, None] * c.astype(jnp.float32) - least[..., i, None] for i, c in enumerate(codes))
 
 
 def _q4_k(b: jax.Array) -> Parts:
-    factor, least = _k_scales(b[..., 4:16])
-    factor, least = _halves(b[..., :2]) * factor, _halves(b[..., 2:4]) * least
-    codes = _nibbles(b[..., 16:].reshape(*b.shape[:-1], 4, 32)).reshape(*b.shape[:-1], 8, 32)
-    return (_flat(factor[..., None] * codes.astype(jnp.float32) - least[..., None]),)
+    return _by_pairs(b, _low_high(b[..., 16:].reshape(*b.shape[:-1], 4, 32)))
 
 
 def _q5_k(b: jax.Array) -> Parts:
-    factor, least = _k_scales(b[..., 4:16])
-    factor, least = _halves(b[..., :2]) * factor, _halves(b[..., 2:4]) * least
-    low = _nibbles(b[..., 48:].reshape(*b.shape[:-1], 4, 32)).reshape(*b.shape[:-1], 8, 32)
-    bit = (b[..., None, 16:48] >> jnp.arange(8, dtype=jnp.uint8)[:, None]) & 1
-    return (_flat(factor[..., None] * (low | (bit << 4)).astype(jnp.float32) - least[..., None]),)
+    high, low = b[..., None, 16:48], _low_high(b[..., 48:].reshape(*b.shape[:-1], 4, 32))
+    bits = [(high >> _shifts(i, i + 2, i + 4, i + 6)) & 1 for i in (0, 1)]
+    return _by_pairs(b, [code | (bit << 4) for code, bit in zip(low, bits, strict=True)])
 
 
 def _q6_k(b: jax.Array) -> Parts:
-    scales = lax.bitcast_convert_type(b[..., 192:208], jnp.int8).astype(jnp.float32)
-    scale = _halves(b[..., 208:210]) * scales
-    low = _nibbles(b[..., :128].reshape(*b.shape[:-1], 2, 64)).reshape(*b.shape[:-1], 8, 32)
-    high = (b[..., 128:192].reshape(*b.shape[:-1], 2, 1, 32) >> _shifts(0, 2, 4, 6)) & 3
-    code = (low | (high.reshape(low.shape) << 4)).astype(jnp.float32) - 32
-    return (_flat(scale[..., None] * code.reshape(*b.shape[:-1], 16, 16)),)
+    low, high = b[..., :128].reshape(*b.shape[:-1], 2, 2, 32), b[..., 128:192].reshape(*b.shape[:-1], 2, 32)
+    scale = _halves(b[..., 208:210]) * lax.bitcast_convert_type(b[..., 192:208], jnp.int8).astype(jnp.float32)
+
+    def part(j: int) -> jax.Array:
+        four = _low_high(low[..., j % 2, :])[j // 2]
+        code = (four | (((high >> 2 * j) & 3) << 4)).astype(jnp.float32) - 32
+        return _flat(_of(scale, j) * code.reshape(*code.shape[:-1], 2, 16))
+
+    return tuple(part(j) for j in range(4))
 
 
 def _shifts(*bits: int) -> jax.Array:

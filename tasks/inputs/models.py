@@ -117,6 +117,13 @@ def on_this_machine(name: str, revision: str | None = None) -> ModelFiles | None
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _local(name, folder)
+    if folder.is_file():
+        raise BadInput(
+            f"Model {name!r} is a file",
+            expected="a folder with config.json, weights and tokenizer.json, or a Hub id such as owner/model",
+            do="make a folder of a GGUF file by `jora_engine.files.gguf.keep_blocks(file, folder)`, see "
+            "docs/quantised.md; of other files name the folder they are in",
+        )
     if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise BadInput(
             f"Model {name!r}: there is no such folder",

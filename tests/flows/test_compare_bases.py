@@ -20,6 +20,7 @@ from flows.run import Run
 from raft_errors import BadInput, Interrupted
 from tasks.build.events import silent
 from tasks.config import load_config
+from tasks.inputs.models import on_this_machine
 from tasks.store.finished import finished_runs
 from tasks.store.store import Store
 
@@ -143,6 +144,18 @@ def test_bases_are_told_apart_however_they_are_written(tmp_path, monkeypatch):
     assert "law" not in names, "the domain's own run is not covered by one of these"
 
 
+@pytest.mark.parametrize("base", ["base@v3", "./base@v3", "./gone@v3"])
+def test_a_folder_has_no_revisions(tmp_path, monkeypatch, base):
+    """`./base@v1,./base@v2` would be one base compared with itself under two names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    with pytest.raises(BadInput, match="which has no revision 'v3'"):
+        cells_of({"law": load_config()}, [base])
+    (tmp_path / "base@v3").mkdir()
+    (cell,) = cells_of({"law": load_config()}, ["base@v3"])
+    assert (Path(cell.config.models.base), cell.config.models.base_revision) == (tmp_path / "base@v3", None)
+
+
 def test_the_longest_names_are_still_names():
     config = load_config(overrides=[f"name={'n' * 63}"])
     (cell,) = cells_of({"n": config}, ["owner/" + "m" * 90])
@@ -186,6 +199,20 @@ def test_a_base_that_does_not_exist_is_refused_before_anything_runs(project, dom
     assert done.returncode in (1, 2)
     assert words in done.stderr
     assert results(project) == set()
+
+
+def test_a_folder_that_is_not_there_is_refused_before_a_model_is_fetched(tmp_path, monkeypatch):
+    def resolve(name, *_, **__):
+        pytest.fail(f"{name} is fetched first") if "/" in name and not Path(name).is_absolute() else None
+        return on_this_machine(name)
+
+    monkeypatch.setattr(bases, "resolve", resolve)
+    for given in (
+        ["owner/a", str(tmp_path / "gone")],
+        [str(tmp_path / "gone")],
+    ):  # with a base that asks, or the embedder
+        with pytest.raises(BadInput, match="there is no such folder"):
+            bases.require_models(cells_of({"law": load_config()}, given), silent)
 
 
 def test_no_base_at_all_is_refused(project):

@@ -1,6 +1,7 @@
 """A run whose base is packed: trained, exported, evaluated and asked in that precision, which the adapter carries."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 import tokenizers
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from jora_engine.files.gguf import keep_blocks
 from jora_engine.files.tensor_files import GGUF_FILE
@@ -81,6 +82,36 @@ def test_as_stored_of_a_plain_base_is_refused_before_anything_runs(warm):
     done = warm.raft("run", "--no-prefect", check=False)
     assert done.returncode == 2
     assert "as_stored means nothing" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("form", ["a tensor is gone", "another config.json", "8 bits", "a cut file"])
+def test_weights_that_cannot_be_trained_are_refused_before_anything_runs(form, project, domain, monkeypatch):
+    """Headers tell it at once; the trainer would, after the questions were asked."""
+    base, name = project.folder / "other", "model.layers.1.mlp.up_proj.weight"
+    if form == "a cut file":
+        as_blocks(domain / "base", base, monkeypatch)
+        whole = (base / GGUF_FILE).read_bytes()
+        (base / GGUF_FILE).unlink()
+        (base / GGUF_FILE).write_bytes(whole[: len(whole) // 2])
+    else:
+        shutil.copytree(domain / "base", base)
+        weights = load_file(base / "model.safetensors")
+        if form == "a tensor is gone":
+            del weights[name]
+        elif form == "another config.json":
+            weights[name] = weights[name][:-1].copy()
+        else:
+            weights[name] = weights[name].astype(np.int8)
+        save_file(weights, base / "model.safetensors", {"format": "pt"})
+    project.values["models"]["base"] = str(base)
+    project.write()
+    done = project.raft("run", "--no-prefect", check=False)
+    assert done.returncode == 2
+    words = {"a tensor is gone": f"{name} is missing", "another config.json": "has shape", "8 bits": "stored as I8"}
+    said = " ".join(done.stderr.split())
+    assert words.get(form, "the file ends before it does") in said
+    assert form == "a cut file" or name in said
+    assert not list((project.folder / ".raft" / "store").glob("*/*/manifest.json"))
 
 
 @pytest.mark.heavy

@@ -152,6 +152,9 @@ def header(*pairs, version=3, tensors=0):
         (header(tensors=1) + struct.pack("<Q1sIQIQ", 1, b"x", 1, 33, int(Q.Q8_0), 0) + bytes(99), "none of Q8_0"),
         (header(tensors=1) + struct.pack("<Q1sIQIQ", 1, b"x", 1, 2**62, 0, 0), "tensor x: the file ends before"),
         (header(tensors=1) + struct.pack("<Q1sIQIQ", 1, b"x", 1, 4, 999, 0), "999 is not a valid type"),
+        (header(tensors=2) + struct.pack("<Q1sIQIQ", 1, b"x", 1, 8, 0, 0)
+         + struct.pack("<Q1sIQIQ", 1, b"y", 1, 8, 0, 0) + bytes(99), "tensor y: it follows x of 32 bytes, and begins"),
+        (header(tensors=1) + struct.pack("<Q1sIQIQ", 1, b"x", 1, 4, 0, 32) + bytes(99), "tensor x: it begins at byte"),
         (header((b"general.alignment", 4, b"\3\0\0\0"), tensors=1) + struct.pack("<Q1sIQIQ", 1, b"x", 1, 4, 0, 0),
          "general.alignment is 3"),
     ],

@@ -1,5 +1,6 @@
 """Folders that hold packed weights already: GGUF's blocks and bitsandbytes' NF4, kept as they are or in full."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -17,6 +18,7 @@ from test_gguf import Q, wide_model, write_gguf  # noqa: F401  a fixture
 from jora_engine.config.parameters import parameters
 from jora_engine.files.gguf import convert, keep_blocks
 from jora_engine.files.packed_weights import dense_weight
+from jora_engine.files.prequantised import STATE
 from jora_engine.files.tensor_files import GGUF_FILE
 from jora_engine.files.tensor_sources import open_tensors
 from jora_engine.files.weights import check_tensors, load_params, model_digest, packed_leaves, read_model_config
@@ -33,6 +35,8 @@ def mixed(name):
     """Of K-quants' kind: one module in two types, by layer."""
     if "attn_v" in name:
         return Q.Q8_0 if "blk.0" in name else Q.Q5_0
+    if "ffn_up" in name:
+        return Q.Q4_0
     return Q.Q8_0 if name == "token_embd.weight" else Q.Q4_1
 
 
@@ -104,7 +108,11 @@ def test_a_bad_block_a_wrong_type_and_a_cut_file_are_refused_by_tensor(blocks):
 
     name = b"blk.1.ffn_up.weight"
     at = whole.index(name) + len(name) + 4 + 2 * 8  # number of dimensions, the two sizes, then the type
-    for kind, words in ((99, "99\\)? is not a valid"), (int(Q.IQ4_NL), "stored as IQ4_NL")):
+    for kind, words in (
+        (99, "99\\)? is not a valid"),
+        (int(Q.IQ4_NL), "stored as IQ4_NL"),
+        (int(Q.Q4_1), "it follows blk.1.ffn_up.weight of "),  # its numbers would be others, all of them finite
+    ):
         bad = bytearray(whole)
         bad[at : at + 4] = np.uint32(kind).tobytes()
         file.write_bytes(bad)
@@ -140,6 +148,29 @@ def test_a_file_that_lacks_a_tensor_is_refused_by_its_name(wide_model, bpe, tmp_
     del tensors._tensors["model.layers.1.mlp.up_proj.weight"]
     with pytest.raises(BadInput, match=r"model\.layers\.1\.mlp\.up_proj\.weight is missing"):
         check_tensors(tensors, config)
+
+
+def test_a_file_of_another_model_than_config_json_says_is_refused_before_its_shapes_are_believed(blocks):
+    config = read_model_config(blocks)
+    for change, words in (
+        ({"num_layers": 3}, r"model\.layers\.2\.\S+ is missing"),
+        ({"num_layers": 1}, r"model\.layers\.1\.\S+ is not part of"),
+        ({"intermediate_size": 64}, "has shape"),
+        ({"family": "qwen3"}, "architecture 'llama', beside a config.json of the family 'qwen3'"),
+        ({"family": "granite"}, "of the family 'granite'"),
+    ):
+        other = dataclasses.replace(config, **change)
+        for look in (
+            lambda other=other: packed_leaves(blocks, other, "as_stored"),
+            lambda other=other: load_params(blocks, other),
+        ):
+            with pytest.raises(BadInput, match=words):
+                look()
+
+
+def test_blocks_are_not_kept_beside_weights_that_would_come_first(blocks):
+    with pytest.raises(BadInput, match=r"holds model\.safetensors already"):
+        keep_blocks(blocks / GGUF_FILE, blocks.parent / "full")
 
 
 def bitsandbytes_folder(base, folder, **options):
@@ -190,26 +221,58 @@ def test_a_folder_of_bitsandbytes_is_read_exactly(base, tmp_path, double):
     assert packed["layers"]["q"].scales.dtype == (np.uint8 if double else np.float32)
 
 
+def as_bytes(value):
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
 @BITSANDBYTES
 def test_what_is_missing_or_otherwise_in_such_a_folder_is_refused_by_name(base, tmp_path):
     bitsandbytes_folder(base, tmp_path / "nf4", bnb_4bit_use_double_quant=True)
     config, file = read_model_config(tmp_path / "nf4"), tmp_path / "nf4" / "model.safetensors"
     tensors, name = load_file(file), "model.layers.1.mlp.up_proj.weight"
 
-    def refused(change, words):
+    def refused(change, words, precision="as_stored"):
         save_file({**tensors, **change}, file, metadata={"format": "pt"})
         with pytest.raises(BadInput, match=words) as error:
-            load_params(tmp_path / "nf4", config, precision="as_stored")
+            load_params(tmp_path / "nf4", config, precision=precision)
         assert name in error.value.what
 
     nan = tensors[f"{name}.nested_absmax"] * np.float32("nan")
     refused({f"{name}.nested_absmax": nan}, "NaN or infinite")
     refused({f"{name}.absmax": tensors[f"{name}.absmax"][:-1]}, "packed otherwise")
     refused({f"{name}.quant_map": tensors[f"{name}.quant_map"] * 2}, "another map")
-    state = json.loads(tensors[f"{name}.quant_state.bitsandbytes__nf4"].tobytes()) | {"blocksize": 128}
-    refused(
-        {f"{name}.quant_state.bitsandbytes__nf4": np.frombuffer(json.dumps(state).encode(), np.uint8)}, "blocksize 128"
-    )
+    refused({f"{name}.nested_quant_map": tensors[f"{name}.nested_quant_map"] + np.float32("inf")}, "NaN or infinite")
+    refused({name: tensors[name].astype(np.float32)}, f"{name} is float32 where uint8")
+    refused({f"{name}.absmax": tensors[f"{name}.absmax"].astype(np.float32)}, "absmax is float32 where uint8")
+    refused({name: tensors[name][:-1]}, "packed otherwise")
+
+    state = json.loads(tensors[f"{name}{STATE}"].tobytes())
+    for change, words in (
+        ({"blocksize": 128}, "blocksize 128"),
+        ({"quant_type": "fp4"}, "quant_type fp4"),
+        ({"shape": [64, 128]}, "has shape"),
+        ({"shape": "all"}, "is damaged"),
+        ({"shape": [-64, 128]}, "is damaged"),
+        ({"dtype": "int3"}, "is damaged"),
+        ({"nested_offset": None}, "is damaged"),
+        ({"nested_offset": float("nan")}, "is damaged"),
+    ):
+        refused({f"{name}{STATE}": as_bytes({**state, **change})}, words)
+    refused({f"{name}{STATE}": np.frombuffer(b'{"shape":', np.uint8)}, "is damaged")
+    refused({f"{name}{STATE}": as_bytes([])}, "is damaged")
+    del state["nested_offset"]
+    refused({f"{name}{STATE}": as_bytes(state)}, "is not quantised as the other layers' are")
+    # the 8-bit codes of its scales would pass for the scales themselves
+    refused({f"{name}{STATE}": as_bytes(state)}, "nested_absmax without nested_offset", "bfloat16")
+
+    for part in ("", ".absmax", ".nested_absmax", STATE):
+        save_file({key: value for key, value in tensors.items() if key != name + part}, file, {"format": "pt"})
+        with pytest.raises(BadInput, match=r"is missing|packed otherwise|not part of") as error:
+            load_params(tmp_path / "nf4", config, precision="as_stored")
+        assert name in error.value.what
+        if part == "":
+            with pytest.raises(BadInput, match="is missing"):
+                packed_leaves(tmp_path / "nf4", config, "as_stored")
 
 
 @pytest.mark.parametrize(

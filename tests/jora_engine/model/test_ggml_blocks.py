@@ -1,5 +1,8 @@
 """Every type of GGUF unfolds to what the `gguf` package makes of the same bytes."""
 
+import math
+import re
+
 import gguf
 import jax
 import jax.numpy as jnp
@@ -51,3 +54,15 @@ def test_layers_of_several_kinds_each_take_their_own():
         theirs = dequantize(own.reshape(4, -1), gguf.GGMLQuantizationType[kind])
         ours = unfold(Blocks(jnp.asarray(data), jnp.int32(number), kinds))
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6 * np.abs(theirs).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K"])
+def test_the_pieces_of_a_block_are_laid_side_by_side_as_bfloat16_alone(kind):
+    """XLA:CPU would ask of each number to which piece it belongs, at three to nine times the cost."""
+    rows, columns = 64, 1024
+    weight = Blocks(jnp.asarray(random_blocks(kind, rows, columns)), jnp.int32(0), (kind,))
+    text = jax.jit(lambda w: w.dense("bfloat16")).lower(weight).compile().as_text()
+    joined = re.findall(r"= (\w+)\[([\d,]+)\]\S* concatenate\(", text)
+    whole = {dtype for dtype, shape in joined if math.prod(map(int, shape.split(","))) == rows * columns}
+    assert whole in ({"u16"}, {"bf16"}), "no codes, and no float32"

@@ -79,6 +79,14 @@ def test_what_is_neither_a_folder_nor_a_hub_id_is_bad_input(name):
         resolve(name)
 
 
+def test_a_gguf_file_in_the_place_of_a_folder_says_how_one_is_made_of_it(tmp_path):
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(BadInput, match="is a file") as error:
+        resolve(str(file))
+    assert "keep_blocks" in error.value.do
+
+
 def test_a_pipe_in_the_place_of_a_models_file_is_bad_input_by_its_name(tmp_path):
     for name, body in FILES.items():
         (tmp_path / name).write_bytes(body)
