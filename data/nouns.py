@@ -243,7 +243,7 @@ Progress = Callable[[int, int | None, str], None]
 def write_jsonl(path: Path, rows: Iterable[Noun | Mapping[str, Any]]) -> int:
     """Writes one JSON object a line, UTF-8, and returns how many. Keys keep their order; output is deterministic."""
     count = 0
-    with path.open("w", encoding="utf-8", newline="\n") as out:
+    with Path(path).open("w", encoding="utf-8", newline="\n") as out:
         for row in rows:
             out.write(json.dumps(row.to_dict() if isinstance(row, Noun) else row, ensure_ascii=False) + "\n")
             count += 1
@@ -252,7 +252,7 @@ def write_jsonl(path: Path, rows: Iterable[Noun | Mapping[str, Any]]) -> int:
 
 def read_jsonl(path: Path, kind: type[T]) -> Iterator[T]:
     """Reads what `write_jsonl` wrote. A damaged line is a `BadInput` that names the file and line."""
-    with path.open(encoding="utf-8") as lines:
+    with Path(path).open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 yield kind.from_dict(json.loads(line))

@@ -44,8 +44,10 @@ def work(run: Run, calls: Sequence[Call], flow: Callable[[Step], T], *, direct: 
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compile_cache()))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
         run.store.collect_leftovers()
-        asked = any(call.stage.name == "questions" for call in calls) and published(run, "questions") is not None
-        check(run, calls, ask=not asked)
+        judged, written = run.config.evaluate.judge == "openai", bool(run.config.train.writers)
+        asking = ["questions", *(["train"] if written else []), *(["evaluate"] if judged else [])]
+        stages = {call.stage.name for call in calls}
+        check(run, calls, finished=[name for name in asking if name in stages and published(run, name) is not None])
         if direct:
             return flow(Builder(run, force))
         from flows.prefect.environment import settle

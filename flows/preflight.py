@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from data.memo import memoise
 from data.nouns import ItemCache
@@ -11,24 +11,28 @@ from data.prompting.contract import load_template
 from flows.calls import Call
 from flows.licences import licences_of
 from flows.run import Run
+from raft_errors import BadInput
+from tasks.adapters.smoke import require_command
 from tasks.build.events import Said
 from tasks.build.keys import code_fingerprint, key_of
+from tasks.config import RunConfig
 from tasks.inputs.models import ModelFiles
-from tasks.inputs.question_source import require_questions
+from tasks.inputs.question_source import require_judge, require_questions
 from tasks.store.disks import SPARE_BYTES, no_space
 from tasks.store.store import read_json
 
 
-def check(run: Run, calls: Sequence[Call], *, ask: bool = True) -> None:
+def check(run: Run, calls: Sequence[Call], *, finished: Collection[str] = ()) -> None:
     """Looks at what the calls of a flow will need.
 
     Args:
-        ask: whether the teacher is tried with one short prompt, where there is one.
+        finished: stages whose results are there. For the others packages are looked for, and a teacher or judge is
+            tried with one short prompt.
     Raises:
         BadInput: the base model's architecture is not supported, its weights are not those of its config.json, or its
-            tokenizer or chat template cannot be used; the question file, a template, or the teacher's address, key or
-            settings cannot.
-        RaftError: the teacher gives no answer, or the disk has no room for the results.
+            tokenizer or chat template cannot be used; the question file, a template, or the teacher's or judge's address,
+            key or settings cannot; a metric writer's package is not installed.
+        RaftError: the teacher or judge gives no answer, or the disk has no room for the results.
     """
     needed = SPARE_BYTES
     stages = {call.stage.name: call.stage for call in calls}
@@ -43,6 +47,10 @@ def check(run: Run, calls: Sequence[Call], *, ask: bool = True) -> None:
             needed += 2 * weights  # the merged model in float32 is twice a base in bfloat16
             if run.config.train.base_precision != "bfloat16":
                 needed += 2 * weights  # what the packed weights stand for, while the parity gate compares with it
+        if "train" in stages and "train" not in finished and run.config.train.writers:
+            from jora_engine.training.trackers import require_packages
+
+            require_packages(run.config.train.writers)
         if "train" in stages and run.config.train.base_precision == "as_stored":
             from jora_engine.files.weights import packed_leaves, read_model_config
 
@@ -50,12 +58,31 @@ def check(run: Run, calls: Sequence[Call], *, ask: bool = True) -> None:
     if "questions" in stages:
         for sentence in licences_of(run.config).conflicts():
             run.reporter(Said(sentence))
-        require_questions(run.config.questions, run.config.seed, call=ask)
+        require_questions(run.config.questions, run.config.seed, call="questions" not in finished)
+    if "evaluate" in stages:
+        require_judge(run.config.evaluate, run.config.seed, call="evaluate" not in finished)
     if "records" in stages:
         load_template(run.config.records.template)
     free = shutil.disk_usage(run.store.root).free
     if free < needed:
         raise no_space(run.store.root, free, needed)
+
+
+def refusals(config: RunConfig) -> list[str]:
+    """What a run or a night would refuse at its start, as far as a plan can tell: nobody is asked, no model opened."""
+    command = config.retrain.smoke_command
+    sentences = []
+    for who, look in (
+        ("run", lambda: require_questions(config.questions, config.seed, call=False)),
+        ("run", lambda: load_template(config.records.template)),
+        ("run", lambda: require_judge(config.evaluate, config.seed, call=False)),
+        ("night", lambda: require_command(command) if command is not None else None),
+    ):
+        try:
+            look()
+        except BadInput as error:
+            sentences.append(f"A {who} would stop at once: {error}")
+    return sentences
 
 
 def _of_the_base(base: ModelFiles, cache: ItemCache) -> list[str]:

@@ -147,7 +147,7 @@ class Reranker:
                 rows = zip(batch, values, strict=True)
                 cache.put_many({keys[pair]: np.float64(value).tobytes() for pair, value in rows})
             if progress:
-                progress(len(scores), len(distinct), "rerank")
+                progress(len(scores), len(distinct), "pairs")
         self.effort.pairs += len(pairs)
         if missing:
             self.effort.computed += len(missing)

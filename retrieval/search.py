@@ -147,6 +147,8 @@ class Retriever:
         Raises:
             BadInput: an empty query, k below 1, or an unknown field in the filter.
         """
+        if isinstance(queries, str):  # which is a list of its letters
+            raise BadInput("The queries are one text", expected="a list of texts", do="ask for [query]")
         for place, query in enumerate(queries):
             if not query.strip():
                 raise BadInput(f"Query {place + 1} of {len(queries)} is empty", expected="words", do="ask something")

@@ -43,6 +43,8 @@ from tasks.train import TrainSection
 from tasks.work.questions import ACCEPTED
 
 CONFIG_NAME = "raft.yaml"
+NAME_FORM = r"^[a-z0-9][a-z0-9-]{0,62}$"
+_FORMS = {NAME_FORM: "of at most 63 small letters, digits and dashes, no dash first"}
 
 
 class LicencesConfig(Section):
@@ -79,9 +81,7 @@ class RunConfig(Section):
         path=True,
         min_length=1,
     )
-    name: str = setting(
-        "adapter", "Name of the adapter in the registry", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", result=False
-    )
+    name: str = setting("adapter", "Name of the adapter in the registry", pattern=NAME_FORM, result=False)
     seed: int = setting(0, "Decides every random draw of the run", ge=0, lt=2**31)
     store: str = setting(".raft", "Folder for results, caches and locks", path=True, result=False)
     store_access: Literal["private", "group"] = setting(
@@ -265,10 +265,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise BadInput(
             f"The configuration {path} cannot be read ({error.strerror})",
             expected="a YAML file",
-            do="write one with `raft init`",
+            do="correct the path, or write one with `raft init`",
         ) from error
     except (NoYaml, UnicodeDecodeError) as error:
-        raise BadInput(f"The configuration {path} cannot be used: {error}", do="correct the file") from error
+        why = str(error) if isinstance(error, NoYaml) else f"it is no UTF-8 text, see byte {error.start + 1}"
+        raise BadInput(f"The configuration {path} cannot be used: {why}", do="correct the file") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -448,7 +449,7 @@ def _limits(limits: Sequence[Any]) -> str:
         elif isinstance(limit, annotated_types.MinLen):
             low = "that is not empty" if limit.min_length == 1 else f"of at least {limit.min_length}"
         elif pattern := getattr(limit, "pattern", None):
-            low = f"of the form {pattern}"
+            low = _FORMS.get(pattern, f"of the form {pattern}")
     return " and ".join(filter(None, (low, high)))
 
 

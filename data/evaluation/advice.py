@@ -15,7 +15,7 @@ from typing import Any
 
 from data.evaluation.promotion import GENERAL, Decision
 from data.evaluation.scoring import CLOSED
-from data.statistics import detectable_difference
+from data.statistics import TOO_FEW, detectable_difference
 from data.text.counts import counted
 from data.text.normalisation import normalise
 from data.training_coverage import seen_share, unseen_records
@@ -77,6 +77,7 @@ class Probe:
         refused: share of answerable questions (oracle shown) that it refuses.
         answer_words: median length of the accepted answers.
         training_records, test_questions: counts.
+        detectable: the difference that the report says so many questions would reveal; None before a training.
         tokens_p90, max_tokens: 90th percentile of record lengths, and the budget.
         oracle_without_quote: share of the records that show an oracle and quote nothing.
         verdicts: share of the answers that are yes, no or maybe. Both None where the template asks for no quotes.
@@ -100,6 +101,7 @@ class Probe:
     answer_words: float | None = None
     training_records: int | None = None
     test_questions: int | None = None
+    detectable: float | None = None
     tokens_p90: float | None = None
     max_tokens: int | None = None
     oracle_without_quote: float | None = None
@@ -111,7 +113,7 @@ class Probe:
     @property
     def figures(self) -> dict[str, float | int | None]:
         """What was measured or counted, by name."""
-        others = ("trial", "fitted", "presupposing_example", "settings", "training", "decision")
+        others = ("trial", "fitted", "presupposing_example", "detectable", "settings", "training", "decision")
         return {name: value for name, value in vars(self).items() if name not in others}
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,6 +158,7 @@ def probe_from(
     asks_for_quotes = records["citation"] != "unquoted"
     verdicts = [normalise(a[0]) in CLOSED for a in answers if a]
     hits = retrieval or {}
+    headline = summary.get("headline") or {}
     return Probe(
         retrieved=score("retrieved", "f1"),
         oracle_only=score("oracle_only", "f1"),
@@ -172,6 +175,7 @@ def probe_from(
         refused=refusals["refused"] / refusals["n"] if refusals and refusals["n"] else None,
         training_records=per["train"]["records"],
         test_questions=per["test"]["answerable"],
+        detectable=headline.get("detectable") if headline.get("verdict") != TOO_FEW else None,
         tokens_p90=per["train"]["tokens"]["p90"],
         max_tokens=records["max_tokens"],
         oracle_without_quote=no_quote / oracles if oracles and asks_for_quotes else None,
@@ -388,8 +392,11 @@ def _measuring(probe: Probe) -> list[Advice]:
         text = f"answers have {probe.answer_words:.0f} words: exact match says nothing and F1 little"
         advice.append(Advice("evaluation", "judge by ROUGE-L, citations and groundedness", text, 1))
     if probe.test_questions is not None and probe.test_questions < 100:
-        least = detectable_difference(0.45, max(1, probe.test_questions))
-        text = f"{probe.test_questions} test questions show only differences of about {100 * least:.0f} points or more"
+        if probe.detectable is None:  # the spread of differences is not known yet, or from too few to be believed
+            least = f"about {100 * detectable_difference(0.45, max(1, probe.test_questions)):.0f}"
+        else:
+            least = f"{100 * probe.detectable:.1f}"
+        text = f"{counted(probe.test_questions, 'test question')} can show only differences of {least} points or more"
         advice.append(Advice("evaluation", "hold out more questions", text, 2))
     return advice
 

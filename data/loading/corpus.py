@@ -54,7 +54,7 @@ def load_corpus(
     """Loads files, folders, globs, fsspec URLs and `pydoc:topics` (the Python language reference in every CPython).
 
     Args:
-        sources: what to load; a file named twice is loaded once.
+        sources: what to load, as texts or paths; a file named twice is loaded once.
         options: field mapping and limits.
         cache: keeps the result of each file by the sha256 of its bytes, so that an unchanged file costs a hash.
         progress: called for each file.
@@ -65,10 +65,11 @@ def load_corpus(
     Raises:
         BadInput: a source that names nothing, no file at all, or not one readable document.
     """
-    if isinstance(sources, str):
-        sources = [sources]
+    if isinstance(sources, (str, os.PathLike)):
+        sources = [os.fspath(sources)]
     if not sources:
         raise BadInput("no sources given", expected="at least one file, folder, glob or URL", do="name your documents")
+    sources = [os.fspath(source) for source in sources]
     check_redaction(options.redact, options.redact_patterns)
     check_languages(options.languages)
     check_recognition(options)

@@ -125,7 +125,7 @@ def _local(source: str, inside: Sequence[str] | None) -> Iterator[Item]:
         raise BadInput(
             f"{source}: no such file or folder",
             expected=f"a file, a folder, a glob, a URL or {PYDOC!r}",
-            do="check the path; relative paths start at the current folder",
+            do="check the path" + ("" if path.is_absolute() else "; relative paths start at the current folder"),
         )
 
 

@@ -6,6 +6,7 @@ answer, thumbs) are read by their columns. Says which columns it found and which
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,8 @@ from data.questions.tables.cells import is_missing, texts, truth, written
 from data.questions.tables.layouts import unnested
 from data.questions.tables.readers import Numbered, read_file
 from raft_errors import BadInput
+
+A_ROW = "for each question a row, or an object, that holds it and its answer"
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "question": ("question", "query", "user_question", "prompt", "instruction", "user_input", "input"),
@@ -93,7 +96,8 @@ def read_rows(source: Path | Iterable[Mapping[str, Any]], *, columns: Mapping[st
     raw = [(number, row) for number, nested in raw for row in _unnested(nested)]
     good = [row for _, row in raw if isinstance(row, Mapping)]
     if not good:
-        raise BadInput(f"{where} holds no rows", expected="one object with a question and an answer a row")
+        first = f": line {raw[0][0]} and all others cannot be read ({in_words(str(raw[0][1]))})" if raw else ""
+        raise BadInput(f"{where} holds no rows{first}", expected=A_ROW)
     names = sorted({str(k) for row in good for k in row})
     chosen = _choose_columns(where, names, columns or {})
     rows = [
@@ -101,6 +105,11 @@ def read_rows(source: Path | Iterable[Mapping[str, Any]], *, columns: Mapping[st
         for number, row in _numbered(raw)
     ]
     return _with_verdicts([_whole(row) for row in rows])
+
+
+def in_words(reason: str) -> str:
+    """The code of a reason as a person reads it."""
+    return reason.replace("_", " ").replace("json", "JSON")
 
 
 def _whole(row: Row) -> Row:
@@ -172,9 +181,15 @@ def _choose_columns(where: str, found: list[str], asked: Mapping[str, str]) -> d
             raise BadInput(
                 f"{where} has no column for the {what}: found {', '.join(found)}",
                 expected=f"one of {', '.join(COLUMNS[what])}",
-                do=f"rename the column, or set columns: {{{what}: <name>}}",
+                do=f"rename the column, or name yours: questions.columns: {{{what}: {_nearest(what, found)}}}",
             )
     return chosen
+
+
+def _nearest(what: str, found: list[str]) -> str:
+    """The column that is probably meant; a blank where none is like the names that are known."""
+    like = {close: name for name in found for close in difflib.get_close_matches(_column_name(name), COLUMNS[what], 1)}
+    return next((like[known] for known in COLUMNS[what] if known in like), "...")
 
 
 def _column_name(name: str) -> str:

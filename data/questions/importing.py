@@ -17,7 +17,7 @@ from typing import Any
 
 from data.loading.languages import main_language
 from data.nouns import FEEDBACK, Chunk, Document, Hit, Progress, Question, Quote, Search, digest
-from data.questions.files import Row, read_rows
+from data.questions.files import Row, in_words, read_rows
 from data.questions.filters import Fault
 from data.questions.library import Library
 from data.questions.merging import merge_questions, merge_rows
@@ -84,15 +84,18 @@ def import_questions(
     Raises:
         BadInput: the file cannot be understood, or not one of its rows could be placed.
     """
+    if isinstance(source, str):  # else a list of its letters
+        source = Path(source)
     rows = read_rows(source, columns=options.columns)[: options.max_questions]
     outcome = _placed(rows, chunks, search, documents, copies, options, progress)
     if not outcome.questions:
         reasons = Counter(d.reason for d in outcome.dropped).most_common(3)
         first = outcome.dropped[0]
         raise BadInput(
-            "none of the questions could be placed in the corpus: " + ", ".join(f"{n} {r}" for r, n in reasons),
+            "none of the questions could be placed in the corpus: "
+            + ", ".join(f"{n} {in_words(r)}" for r, n in reasons),
             expected="questions about the documents of this corpus",
-            do=f"check the columns and the documents' names; first: {first.reason}, {first.detail}",
+            do=f"check the columns and the documents' names; first: {in_words(first.reason)}, {first.detail}",
         )
     return outcome
 

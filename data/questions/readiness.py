@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from data.questions.files import read_rows
+from data.questions.files import A_ROW, in_words, read_rows
 from data.questions.options import QuestionOptions
 from data.questions.prompts import OWN_TEMPLATES, load_prompts
 from raft_errors import BadInput
@@ -26,10 +26,10 @@ def require_question_file(path: Path, columns: Mapping[str, str] | None = None) 
     usable = [row for row in rows if row.question and not row.fault]
     if not usable:
         faults = Counter(row.fault or "empty_question" for row in rows)
-        what = ", ".join(f"{count} {reason}" for reason, count in faults.most_common())
+        what = ", ".join(f"{count} {in_words(reason)}" for reason, count in faults.most_common())
         raise BadInput(
             f"none of {len(rows)} rows of {path} holds a question ({what})",
-            expected="one object with a question and an answer a row",
+            expected=A_ROW,
             do="correct the file, or name its columns: questions.columns",
         )
     return len(usable)

@@ -31,7 +31,10 @@ def write_records(folder: Path, by_split: Mapping[str, Sequence[Record]], *, for
     In Parquet and the chat form `metadata` is kept. Empty splits are not written, a folder that is not there is made.
     Returns the files, sorted.
     """
-    kinds = list(dict.fromkeys(formats))
+    folder = Path(folder)
+    if not isinstance(by_split, Mapping) or any(Path(str(split)).name != split for split in by_split):
+        raise BadInput("records: no splits by name", expected='a mapping such as {"train": records}, of plain names')
+    kinds = [formats] if isinstance(formats, str) else list(dict.fromkeys(formats))
     unknown = [f for f in kinds if f not in FORMATS]
     if unknown:
         raise BadInput(f"records: unknown format {unknown[0]!r}", expected=f"one of {', '.join(FORMATS)}")

@@ -298,6 +298,10 @@ def _warn_if_lopsided(report: dict[str, Any]) -> None:
     if total and np.abs(target - np.array(list(shares.values()))).max() > 0.15:
         log.warning(
             "the splits hold %s of the questions; the target was %s: the documents differ greatly in size",
-            {s: f"{v:.0%}" for s, v in shares.items()},
-            {s: f"{v:.0%}" for s, v in report["target"].items()},
+            _shares(shares),
+            _shares(report["target"]),
         )
+
+
+def _shares(of: Mapping[str, float]) -> str:
+    return ", ".join(f"{share:.0%} {side}" for side, share in of.items())

@@ -185,7 +185,7 @@ def _cell(text: str) -> str:
 
 
 def _pairs(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{k or 'unnamed'}: {v}" for k, v in counts.items() if v) or "none"
+    return ", ".join(f"{str(k).replace('_', ' ') or 'unnamed'}: {v}" for k, v in counts.items() if v) or "none"
 
 
 def _lengths(spread: Mapping[str, float]) -> str:

@@ -59,7 +59,10 @@ def _cards(records: Iterable[str], both: Mapping[str, Any], base: str, other: st
                     {
                         "name": condition_words(c),
                         "text": highlight(pair[c]["prediction"] or "(empty)", [q["text"] for q in pair[c]["quotes"]]),
-                        "tags": [f"F1 {100 * pair[c]['metrics'][HEADLINE]:.0f}", *pair[c]["flags"]]
+                        "tags": [
+                            f"F1 {100 * pair[c]['metrics'][HEADLINE]:.0f}",
+                            *(f.replace("_", " ") for f in pair[c]["flags"]),
+                        ]
                         + [_quote_tag(q) for q in pair[c]["quotes"]],
                     }
                     for c in (base, other)

@@ -94,7 +94,7 @@ def write_report(
         seed=summary["seed"],
         retrieval=[(measure_words(name), value) for name, value in _flatten(retrieval or {})],
         retrieval_chart=_recall_chart(retrieval or {}),
-        training=[(k, v) for k, v in _flatten(_without_curves(training or {}))],
+        training=[(k.replace("_", " "), v) for k, v in _flatten(_without_curves(training or {}))],
         training_chart=line_chart(_curves(training or {}), title="Loss", x_label="step"),
         example_groups=example_groups(rows, summary),
         config=_flatten(config or {}),

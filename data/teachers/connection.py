@@ -53,7 +53,7 @@ class Connection:
             raise BadInput(
                 f"no key in the environment variable {self.key_variable}",
                 expected="the key of the teacher's endpoint",
-                do=f"export {self.key_variable}=..., or set base_url to a server that needs no key",
+                do=f"export {self.key_variable}=..., or name an endpoint that needs no key",
             )
         bearer = self.address.key_header.lower() == "authorization"
         return openai.AsyncOpenAI(

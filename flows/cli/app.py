@@ -24,7 +24,8 @@ from data.text.urls import text_without_secrets
 from flows.cli.grouped_help import GroupedHelp
 from flows.cli.options import with_config_option
 from flows.cli.output import Terminal, emit
-from raft_errors import Interrupted, RaftError
+from flows.cli.usage import usage_error
+from raft_errors import BadInput, Interrupted, RaftError
 from raft_names import keep_working_folder_out
 from raft_version import VERSION
 from tasks.store.places import settle_home
@@ -249,8 +250,10 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(as_json)
     except _UsageError as error:
-        error.show()
-        return 2
+        if type(error).__name__ == "NoArgsIsHelpError":  # `raft` alone
+            error.show()
+            return 2
+        return _failed(usage_error(error), as_json)
     except RaftError as error:
         if debug:
             raise
@@ -264,11 +267,21 @@ def _run(arguments: list[str], debug: bool, as_json: bool) -> int:
             raise
         if _stopping:  # a library has turned the interruption into an error of its own
             return _interrupted(as_json)
-        unexpected = RaftError(
-            f"Unexpected {type(error).__name__}: {str(error).strip() or 'no message'}",
-            do="run again with --debug to see where it happened; finished stages are kept",
-        )
-        return _failed(unexpected, as_json)
+        return _failed(_unexpected(error, arguments), as_json)
+
+
+def _unexpected(error: Exception, arguments: Sequence[str]) -> RaftError:
+    """An error that nobody has foreseen; bad input where the system refuses a file that the command itself named."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        path = os.fsdecode(error.filename)
+        what = f"{path}: {error.strerror[:1].lower()}{error.strerror[1:]}"
+        if any(path == word or path.startswith(word.rstrip("/") + "/") for word in arguments if word):
+            return BadInput(what, do="correct the path, or make the folder that it is to stand in")
+        return RaftError(what, do="see to that file and run again (finished stages are kept); --debug shows where")
+    return RaftError(
+        f"Unexpected {type(error).__name__}: {str(error).strip() or 'no message'}",
+        do="run again with --debug to see where it happened; finished stages are kept",
+    )
 
 
 def _verb_first(arguments: list[str]) -> list[str]:

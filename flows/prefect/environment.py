@@ -10,9 +10,12 @@ import functools
 import logging
 import os
 import secrets
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.prefect import embedded
 from flows.prefect.server import log_in, prefect_home, running
 from raft_names import keep_working_folder_out
 
@@ -81,14 +84,28 @@ def start_embedded() -> None:
 
     Prefect would start it in the working folder, which its database tool (alembic) then searches for modules.
     """
+    import prefect
     from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL
+    from prefect.settings import PREFECT_API_URL, get_current_settings
+
+    class Embedded(SubprocessASGIServer):
+        """Prefect finds it under the name of its own class, which keeps one instance for all."""
+
+        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+            place = ["--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error", "--lifespan", "on"]
+            # without a folder of its own uvicorn would search the one it is started in
+            folder = str(Path(prefect.__file__).parents[1])
+            served = ["--app-dir", folder, "--factory", "prefect.server.api.server:create_app", *place]
+            settings = get_current_settings().to_environment_variables(exclude_unset=True)
+            ours = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+            environment = {**os.environ, **ours, **settings, embedded.OWNER: str(os.getpid())}
+            return subprocess.Popen([sys.executable, "-P", "-m", embedded.__name__, *served], env=environment)
 
     if PREFECT_API_URL.value() is None:
         home = Path(os.environ["PREFECT_HOME"])
         home.mkdir(parents=True, exist_ok=True)
         with contextlib.chdir(home):
-            SubprocessASGIServer().start()
+            Embedded().start()
 
 
 def quiet_console() -> None:

@@ -19,6 +19,7 @@ from jora_engine.files.tokenizer import Tokenizer
 from jora_engine.generation.batching import Engine, bucket
 from jora_engine.generation.loaded import LoadedModel, load_model, model_of
 from jora_engine.generation.requests import Choices, Completion, Job, Request, check_request
+from raft_errors import BadInput
 
 ROW_COUNTS = (8, 16, 32, 64, 128)  # with fewer XLA:CPU is slower (below 4) and rounds differently
 
@@ -55,6 +56,7 @@ class Generator:
             chat: what the chat template is told, the keywords of `Tokenizer.load` (`variables`, `prefill`).
             precision: how the base is held (`recipe.PRECISIONS`); None = as the adapter's was in training.
         """
+        folder, adapter = Path(folder), Path(adapter) if adapter is not None else None
         model = load_model(folder, adapter, dtype, base_digest=base_digest, chat=chat, precision=precision)
         self._set_up(model, max_rows)
 
@@ -112,9 +114,12 @@ class Generator:
         Raises:
             BadInput: a prompt is empty, holds an unknown id, or is too long for the model with `max_new_tokens`.
         """
+        given = list(prompts)
+        if any(isinstance(prompt, str) for prompt in given):  # a text is a list of its letters
+            raise BadInput("A prompt is a text", expected="token ids, as tokenizer.apply_chat_template gives")
         seen: Counter[tuple[int, ...]] = Counter()
         requests = []
-        for index, prompt in enumerate(map(tuple, prompts)):
+        for index, prompt in enumerate(map(tuple, given)):
             request = Request(
                 prompt,
                 max_new_tokens,

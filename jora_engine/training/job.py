@@ -83,12 +83,14 @@ class Job:
     lora: LoraConfig = field(default_factory=LoraConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
 
+    def __post_init__(self) -> None:
+        for name in ("model", "train", "out", "work", "validation", "logs", "compile_cache", "start"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(value))
+
     @classmethod
     def read(cls, file: Path) -> Job:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        for name in ("model", "train", "out", "work", "validation", "logs", "compile_cache", "start"):
-            if values.get(name) is not None:
-                values[name] = Path(values[name])
         values["lora"] = LoraConfig.from_dict(values.get("lora", {}))
         values["training"] = TrainConfig.from_dict(values.get("training", {}))
         return cls(**values)

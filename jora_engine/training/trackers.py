@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,7 @@ class TensorBoard:
     """Event files in `folder`, through tensorboardX (which needs no TensorFlow)."""
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any]) -> None:
-        self._writer = _package("tensorboardX", "tensorboard").SummaryWriter(str(folder / name))
+        self._writer = _package("tensorboard").SummaryWriter(str(folder / name))
         self._writer.add_text("configuration", f"```json\n{json.dumps(config, indent=1, sort_keys=True)}\n```")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -50,7 +51,7 @@ class MLflow:
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any]) -> None:
         # the client and not `mlflow.start_run`, which adds user, source file and git commit by itself
-        self._client = _package("mlflow", "mlflow").MlflowClient()
+        self._client = _package("mlflow").MlflowClient()
         found = self._client.get_experiment_by_name(PROJECT)
         experiment = found.experiment_id if found else self._client.create_experiment(PROJECT)
         self._run = self._client.create_run(experiment, run_name=name).info.run_id
@@ -69,7 +70,7 @@ class WandB:
     """A run in the project `raft`; everything that W&B collects by itself is switched off."""
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any]) -> None:
-        wandb = _package("wandb", "wandb")
+        wandb = _package("wandb")
         folder.mkdir(parents=True, exist_ok=True)
         quiet = wandb.Settings(
             console="off",
@@ -94,6 +95,18 @@ TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any]], Tracker]] = {
     "mlflow": MLflow,
     "wandb": WandB,
 }
+PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
+
+
+def require_packages(names: Sequence[str]) -> None:
+    """Sees that the writers' packages are installed, without importing them.
+
+    Raises:
+        BadInput: one is not.
+    """
+    for name in names:
+        if importlib.util.find_spec(PACKAGES[name]) is None:
+            raise _missing(name)
 
 
 class Trackers:
@@ -153,12 +166,16 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _package(module: str, extra: str) -> Any:
+def _package(name: str) -> Any:
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(PACKAGES[name])
     except ImportError as error:
-        raise BadInput(
-            f"the metric writer {extra} needs the package {module} ({error})",
-            expected="the package installed",
-            do=f"pip install 'jora-raft[{extra}]', or take {extra} out of train.writers",
-        ) from error
+        raise _missing(name, f" ({error})") from error
+
+
+def _missing(name: str, why: str = "") -> BadInput:
+    return BadInput(
+        f"the metric writer {name} needs the package {PACKAGES[name]}{why}",
+        expected="the package installed",
+        do=f"pip install 'jora-raft[{name}]', or take {name} out of train.writers",
+    )

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data.nouns import ItemCache, Progress, text_sha256
+from data.text.counts import counted
 from raft_errors import BadInput, RaftError
 from retrieval.embedding.bert import numpy_forward
 from retrieval.embedding.calibration import Calibration, compare, read_decision, sample_texts, write_decision
@@ -139,7 +140,7 @@ class Embedder:
         """
         if precision not in ("auto", *PRECISIONS):
             raise BadInput(f"precision {precision!r} is unknown", expected="auto, float32 or bfloat16", do="use auto")
-        model = inspect_model(folder)
+        model = inspect_model(Path(folder))
         device = resolve_device(device)
         if interactive:
             return cls._open(model, device, "float32" if precision == "auto" else precision, interactive=True)
@@ -217,6 +218,8 @@ class Embedder:
             kind: which of the model's prompts goes before the texts.
             progress: called after every batch with distinct texts done and in all.
         """
+        if isinstance(texts, str):  # which is a list of its letters
+            raise BadInput("What is to be embedded is one text", expected="a list of texts", do="give [text]")
         for place, text in enumerate(texts):
             if not text.strip():
                 raise BadInput(
@@ -225,8 +228,8 @@ class Embedder:
         embeddings = self._embed(texts, cache, kind, progress)
         if embeddings.truncated:
             log.warning(
-                "%d of %d texts are longer than the embedder's %d tokens: their ends were not read",
-                embeddings.truncated, len(texts), self.info.max_tokens,
+                "cut at the embedder's %d tokens: %d of %s",
+                self.info.max_tokens, embeddings.truncated, counted(len(texts), "text"),
             )  # fmt: skip
         return embeddings
 
@@ -255,7 +258,7 @@ class Embedder:
             missing = [i for i in range(len(window)) if i not in cached]
             done = begin + len(cached)
             if progress and cached:
-                progress(done, len(distinct), "embed")
+                progress(done, len(distinct), "texts")
             for rows, counts, block in self._batches([window[i] for i in missing], prompt):
                 places = [missing[row] for row in rows]
                 for place, count, vector in zip(places, counts, block):
@@ -264,7 +267,7 @@ class Embedder:
                     cache.put_many({keys[p]: _pack(c, v) for p, c, v in zip(places, counts, block)})
                 computed, done = computed + len(rows), done + len(rows)
                 if progress:
-                    progress(done, len(distinct), "embed")
+                    progress(done, len(distinct), "texts")
         places_of = np.fromiter((order[text] for text in texts), dtype=np.int64, count=len(texts))
         truncated = int((tokens[places_of] > self.info.max_tokens).sum()) if len(texts) else 0
         return Embeddings(vectors[places_of], tokens[places_of], truncated, computed, len(distinct) - computed)

@@ -107,7 +107,7 @@ def embed_shards(
                     embedder.remember(shard, future.result(), cache)
                     done += len(shard)
                     if progress:
-                        progress(done, total, "embed")
+                        progress(done, total, "texts")
         except BrokenProcessPool:
             log.warning("a worker was killed while it embedded: starting the unfinished shards again")
         todo = embedder.missing(todo, cache)

@@ -26,6 +26,7 @@ def write_index(
     index: Any, folder: Path, *, embedder: Mapping[str, Any], kind: str, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Writes the index and then its manifest; a crash in between leaves a pair that `open_index` refuses."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{INDEX_FILE}.{os.getpid()}"
     faiss.write_index(index, str(temporary))

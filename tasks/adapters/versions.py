@@ -116,8 +116,9 @@ class Adapter(BaseModel):
         for version in self.versions:
             if version.number == number:
                 return version
-        numbers = ", ".join(str(v.number) for v in self.versions) or "none yet"
-        raise BadInput(f"{self.name} has no version {number}", expected=f"one of: {numbers}", do="see `raft adapters`")
+        numbers = ", ".join(str(v.number) for v in self.versions)
+        expected = f"one of {numbers}" if numbers else "a version that is registered, and there is none yet"
+        raise BadInput(f"{self.name} has no version {number}", expected=expected, do="see `raft adapters`")
 
     @property
     def in_use(self) -> Version | None:

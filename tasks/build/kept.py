@@ -259,7 +259,16 @@ def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _change(name: str, old: Any, new: Any) -> str:
     if isinstance(old, Mapping) and "sha256" in old and isinstance(new, Mapping):
         return f"{name}: the file's content changed"
-    return f"{name}: {old} → {new}"
+    return f"{name}: {_shown(old)} → {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    """A setting as a configuration has it; a file, which counts by its bytes, as a file."""
+    if isinstance(value, Mapping) and "sha256" in value:
+        return "a file"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_shown(one) for one in value)}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _at_default(section: BaseModel, name: str) -> bool:

@@ -1,4 +1,5 @@
-"""Looks before a run at where its questions will come from: the file, the templates, and the teacher by one call."""
+"""Looks before a run at where its questions will come from (the file, the templates, and the teacher by one call), and
+at who will judge its answers."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 from tasks.work.questions import ACCEPTED, options_of, teacher_of
 
 if TYPE_CHECKING:
+    from data.teachers.protocol import Teacher
+    from tasks.evaluate import EvaluateConfig
     from tasks.questions import QuestionsConfig
 
 log = logging.getLogger("raft.tasks")
@@ -35,18 +38,32 @@ def require_questions(config: QuestionsConfig, seed: int, *, call: bool = True) 
     options = options_of(config, seed)
     require_prompts(options)
     if config.teacher == "openai":
-        from data.teachers.endpoint import OpenAITeacher
-        from data.teachers.protocol import TeacherUnavailable, TeacherUnreachable
-
         teacher = teacher_of(config, None)
-        assert isinstance(teacher, OpenAITeacher)
         if call:
-            tokens = options.question_tokens or 96
-            try:
-                teacher.try_out(max_tokens=tokens, temperature=config.temperature, seed=seed)
-            except TeacherUnreachable:
-                raise
-            except (
-                TeacherUnavailable
-            ) as error:  # busy, or at a loss with this one prompt: the run's own may fare better
-                log.warning("%s; the run goes on, and asks it once more when its turn comes", error.what)
+            _try_out(teacher, options.question_tokens or 96, config.temperature, seed)
+
+
+def require_judge(config: EvaluateConfig, seed: int, *, call: bool = True) -> None:
+    """Sees that the judge of the answers can be asked, where it is an endpoint: its turn comes after the training.
+
+    Args and errors are those of `require_questions`.
+    """
+    if config.judge == "openai":
+        from tasks.work.evaluate import judge_of
+
+        judge = judge_of(config, None)
+        if call:
+            _try_out(judge, config.judge_tokens, 0.0, seed)
+
+
+def _try_out(teacher: Teacher, tokens: int, temperature: float, seed: int) -> None:
+    from data.teachers.endpoint import OpenAITeacher
+    from data.teachers.protocol import TeacherUnavailable, TeacherUnreachable
+
+    assert isinstance(teacher, OpenAITeacher)
+    try:
+        teacher.try_out(max_tokens=tokens, temperature=temperature, seed=seed)
+    except TeacherUnreachable:
+        raise
+    except TeacherUnavailable as error:  # busy, or at a loss with this one prompt: the run's own may fare better
+        log.warning("%s; the run goes on, and asks it once more when its turn comes", error.what)

@@ -11,6 +11,19 @@ class NoYaml(ValueError):
     """The text is no YAML, or says a thing twice; the message tells the line."""
 
 
+_WORDS = (
+    ("expected ',' or", "a bracket is not closed, or a comma is missing"),
+    ("expected the node content", "a bracket is not closed, or a value is missing"),
+    ("unexpected end of stream", "a quotation mark is not closed"),
+    ("mapping values are not allowed", "a colon stands where none may (put the text in quotation marks)"),
+    ("could not find expected ':'", "a key without a colon stands above"),
+    ("expected <block end>", "this does not fit the lines above; see how far they are indented"),
+    ("character '\\t' that cannot start", "a tab stands where only spaces may"),
+    ("cannot start any token", "a value that begins so wants quotation marks"),
+)
+"""What the parser says, by a part of it, and what that means to whoever wrote the file."""
+
+
 def parse_yaml(text: str) -> Any:
     """The value of a YAML text.
 
@@ -25,7 +38,8 @@ def parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise NoYaml(f"{where}{error.problem or error.context}") from error
+        theirs = str(error.problem or error.context)
+        raise NoYaml(where + next((ours for part, ours in _WORDS if part in theirs), theirs)) from error
     except yaml.YAMLError as error:
         raise NoYaml(" ".join(str(error).split())) from error
 

@@ -169,8 +169,9 @@ def _link(store: Store, name: str, places: Mapping[str, str]) -> None:
         _replace_link(pointer, fresh.name)
     else:
         pointer.unlink(missing_ok=True)
-    sets = sorted(folder.glob(f".{name}.*/"), key=lambda path: path.stat().st_mtime_ns)
-    for old in sets[:-_SETS] if places else sets:
+    others = [path for path in folder.glob(f".{name}.*/") if path.name != fresh.name]
+    others.sort(key=lambda path: path.stat().st_mtime_ns)  # by a clock that may have been put back since
+    for old in others[: 1 - _SETS] if places else [*others, fresh]:
         access.remove(old)
 
 

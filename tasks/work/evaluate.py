@@ -173,7 +173,7 @@ def _with_verdicts(
         return rows, None
     from data.evaluation.teacher_judge import judge_rows
 
-    judge, tokens = _judge(config, base), config.judge_tokens
+    judge, tokens = judge_of(config, base), config.judge_tokens
     return judge_rows(rows, judge, cache=bench.cache, progress=bench.progress, seed=bench.seed, max_tokens=tokens)
 
 
@@ -255,13 +255,15 @@ def _in_words(headline: Mapping[str, Any], decision: Decision | None) -> str:
     return f"{words}; verdict: {decision.verdict}, {decision.reason}"
 
 
-def _judge(config: EvaluateConfig, base: ModelFolder) -> Teacher:
+def judge_of(config: EvaluateConfig, base: ModelFolder | None) -> Teacher:
+    """Who says of each reply whether it is right, as the section says; nothing is loaded or sent yet."""
     if config.judge == "openai":
         from data.teachers.endpoint import OpenAITeacher
 
         return OpenAITeacher(config.judge_model, base_url=config.judge_url, key_variable=config.judge_key_variable)
     from tasks.runtime.local_teacher import LocalTeacher
 
+    assert base is not None
     return LocalTeacher(base, batch_size=config.batch_size, dtype=config.dtype)
 
 

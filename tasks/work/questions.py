@@ -65,6 +65,8 @@ def build(
     write_jsonl(bench.out / "dropped.jsonl", outcome.dropped)
     write_json(bench.out / "report.json", counts)
     reasons = f" ({_reasons(counts['dropped'])})" if dropped else ""
+    if merged := counts.get("merged"):
+        reasons += f"; {counted(merged, 'row')} merged into the one that asks the same"
     return Outcome(
         f"{counts['asked']} asked = {len(outcome.questions)} kept + {dropped} dropped{reasons}{_paid(usage)}",
         {**counts, **({"replies": replies} if replies else {}), **({"teacher": usage} if usage else {})},

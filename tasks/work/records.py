@@ -251,7 +251,9 @@ def _origin(report: dict[str, Any], check: TokenCheck) -> dict[str, Any]:
     """What the card says about the questions and about the tokens that are trained."""
     facts: dict[str, Any] = {"Questions asked or read": f"{report['asked']}, of which {report['kept']} kept"}
     if report["dropped"]:
-        facts["Questions dropped before"] = ", ".join(f"{reason}: {n}" for reason, n in report["dropped"].items())
+        facts["Questions dropped before"] = ", ".join(
+            f"{reason.replace('_', ' ')}: {n}" for reason, n in report["dropped"].items()
+        )
     if tokens := report.get("tokens"):
         facts["Teacher"] = f"{counted(tokens['prompt'], 'token')} read, {tokens['completion']} written"
     figures = check.figures

@@ -32,7 +32,12 @@ def read_file(path: Path) -> Numbered:
     kind = path.suffix.lower()
     if kind == ".parquet":
         return _from_parquet(path)
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BadInput(
+            f"the question file {path} cannot be read ({error.strerror})", do="correct its rights"
+        ) from error
     if kind in (".jsonl", ".ndjson"):
         return _from_lines(path, raw)
     if kind == ".json":
@@ -136,7 +141,12 @@ def _from_folder(path: Path) -> Numbered:
 def _decoded(path: Path, raw: bytes) -> str:
     """UTF-8, UTF-16 by its mark, or one consistent older encoding; never two at once."""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return raw.decode("utf-16")
+        try:
+            return raw.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise BadInput(
+                f"{path} begins as UTF-16 and is cut or damaged at byte {error.start + 1}", do="save the file as UTF-8"
+            ) from error
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -4,6 +4,7 @@ fetches the models that it names."""
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import textwrap
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,12 +31,20 @@ def init(
     """Write a configuration in which every field is explained."""
     if path.exists() and not force:
         raise BadInput(f"{path} exists already", do="name another file, or overwrite it with --force")
-    text = commented(corpus=tuple(corpus) if corpus else None, questions_file=questions)
+    sources = tuple(_beside(path, source) for source in corpus) if corpus else None
+    text = commented(corpus=sources, questions_file=_beside(path, questions) if questions else None)
     path.write_text(text, encoding="utf-8")
     if json:
         emit({"ok": True, "path": str(path)})
     else:
         Terminal().print(f"Wrote {path}. Next: raft plan {path}, then raft run {path}", soft_wrap=True)
+
+
+def _beside(file: Path, source: str) -> str:
+    """A source as it was typed, or, where the file is to stand in another folder, as it is called from there."""
+    if "://" in source or source.startswith(("pydoc:", "/", "~")) or file.parent == Path():
+        return source
+    return os.path.relpath(source, file.parent)
 
 
 def commented(corpus: tuple[str, ...] | None = None, questions_file: str | None = None) -> str:

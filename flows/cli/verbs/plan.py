@@ -33,6 +33,7 @@ def plan(
     """Show for each stage whether it is cached or will run, and why. Starts nothing."""
     from flows.plan import notices_of
     from flows.plan import plan as outlook
+    from flows.preflight import refusals
 
     run_config = load_config(config, set_ or [])
     if engine or devices or memory:
@@ -41,7 +42,7 @@ def plan(
     from flows.calls import NAMES
 
     rows = outlook(run_config, "evaluate", kept_names(keep, NAMES))
-    notices = notices_of(run_config)
+    notices = notices_of(run_config) + refusals(run_config)
     if json:
         emit({"ok": True, "stages": [dataclasses.asdict(row) for row in rows], "notices": notices})
         return

@@ -12,6 +12,7 @@ from data.evaluation.promotion import Rule, decide_evaluation
 from data.evaluation.scoring import score_row
 from data.nouns import Hit
 from data.prompting.contract import load_template
+from data.statistics import TOO_FEW
 from data.training_coverage import unseen_records
 
 
@@ -180,3 +181,11 @@ def test_the_advice_after_a_training_is_its_verdict_and_no_forecast():
     rejected = decide_evaluation(summary_with(worse), None, Rule())
     assert "do not use it" in advise(Probe(decision=rejected))[0].do
     assert decide_evaluation({"settings": {}, "headline_setting": ""}, None, Rule()) is None
+
+
+def test_what_so_many_questions_can_show_is_one_figure_on_the_page():
+    record_set = compose(corpus(30), ask_all(corpus(30)))
+    for verdict, least in (("no clear difference", "6.7"), (TOO_FEW, "about ")):
+        summary = {"settings": {}, "base": "base", "headline": {"detectable": 0.067, "verdict": verdict}}
+        [why] = [a.why for a in advise(probe_from(summary, record_set.report)) if a.do == "hold out more questions"]
+        assert f"can show only differences of {least}" in why

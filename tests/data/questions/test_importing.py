@@ -258,7 +258,7 @@ def test_a_file_that_cannot_be_read_is_bad_input(tmp_path, name):
 
 
 def test_nothing_placed_is_bad_input_with_the_first_reason(tmp_path):
-    with pytest.raises(BadInput, match="unknown_document"):
+    with pytest.raises(BadInput, match="unknown document"):
         import_questions([{"question": "Who built it?", "answer": "Watt", "document": "cellar"}], CHUNKS)
 
 

@@ -18,14 +18,35 @@ def test_a_question_file_is_looked_into(tmp_path):
     for text, words in (
         ("", "holds no rows"),
         ('{"frage": "Was?", "antwort": "Nichts."}\n', "no column for the question: found antwort, frage"),
-        ("not JSON\n", "holds no rows"),
-        ('{"question": "", "answer": "x"}\n{"question": " ", "answer": "y"}\n', "none of 2 rows .*2 empty_question"),
+        ("\nnot JSON\n", r"holds no rows: line 2 and all others cannot be read \(bad JSON\)"),
+        ('{"question": "", "answer": "x"}\n{"question": " ", "answer": "y"}\n', "none of 2 rows .*2 empty question"),
     ):
         file.write_text(text)
         with pytest.raises(BadInput, match=words):
             require_question_file(file)
     file.write_text('{"frage": "Was?", "antwort": "Nichts."}\n{"frage": "", "antwort": "x"}\n')
     assert require_question_file(file, {"question": "frage", "answers": "antwort"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "do"),
+    [
+        ("Qestion,Anwser", "questions.columns: {question: Qestion}"),
+        ("question,Anwsers", "questions.columns: {answers: Anwsers}"),
+        ("frage,antwort", "questions.columns: {question: ...}"),
+    ],
+)
+def test_a_column_that_is_misspelt_is_named_with_the_setting_that_takes_it(tmp_path, head, do):
+    (tmp_path / "own.csv").write_text(f"{head}\na?,b\n")
+    with pytest.raises(BadInput) as caught:
+        require_question_file(tmp_path / "own.csv")
+    assert caught.value.do == f"rename the column, or name yours: {do}"
+
+
+def test_a_file_that_is_cut_within_a_letter_is_bad_input(tmp_path):
+    (tmp_path / "own.csv").write_bytes("question,answer\na?,b\n".encode("utf-16")[:-1])
+    with pytest.raises(BadInput, match="begins as UTF-16 and is cut or damaged at byte"):
+        require_question_file(tmp_path / "own.csv")
 
 
 @pytest.mark.parametrize("style", ["small", "full"])

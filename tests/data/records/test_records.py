@@ -186,6 +186,7 @@ def test_training_never_sees_a_passage_of_a_held_out_document_and_the_report_say
     for record in result.train:
         assert all(splits.side(row["chunk_id"], row["document_id"]) == "train" for row in record.metadata["passages"])
     assert result.report["candidates_left_out"]["held_out_document"] > 0
+    assert "held out document: " in data_card_markdown(result.report, title="No key of a program")
     assert result.report["leaks"] == 0
 
 

@@ -359,6 +359,8 @@ def test_page_and_summary_give_the_verdict_of_the_gate_and_no_other(records, tmp
     assert "better" not in re.sub(r"<[^>]*>", "", head)
     assert "+0.700 nats per token" in head
     assert "only 12 of 120 records were seen" in head
+    assert "<td>steps of all epochs</td><td>54</td>" in text
+    assert not re.search(r"<td>[a-z]+_[a-z_]+</td>", text), "a raw key"
     assert "After the training: 2 steps of distillation: validation loss 1.5000 → 1.6000" in head
     markdown = summary_markdown(summary, title="T", decision=decision, training=training)
     assert "**hold**" in markdown

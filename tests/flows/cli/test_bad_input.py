@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import tiny
@@ -46,6 +47,24 @@ def test_a_base_of_another_architecture_is_refused_before_anything_is_built(proj
     output = refused(project, "run")
     assert "GPT2LMHeadModel" in output
     assert "LlamaForCausalLM" in output
+    assert "ingest …" not in output
+
+
+def test_a_judge_without_a_key_is_refused_before_anything_is_built(project, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    project.values["evaluate"] = {**project.values["evaluate"], "judge": "openai"}
+    project.write()
+    output = refused(project, "run")
+    assert "no key in the environment variable OPENAI_API_KEY" in output
+    assert "ingest …" not in output
+
+
+def test_a_metric_writer_that_is_not_installed_is_refused_before_anything_is_built(project, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    project.values["train"] = {**project.values["train"], "writers": ["wandb"]}
+    project.write()
+    output = refused(project, "run")
+    assert "jora-raft[wandb]" in output
     assert "ingest …" not in output
 
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from kept_json import checked
 from raft_project import raft_here
 from typer.testing import CliRunner
@@ -101,6 +102,19 @@ def test_the_version_is_the_one_of_the_sources_and_heads_the_changelog(tmp_path)
 
 
 @pytest.mark.slow
+def test_the_command_is_gone_when_its_work_is_and_takes_no_library_down(tmp_path):
+    """Which after a run, with JAX, torch and Prefect loaded, would take ten seconds and more."""
+    program = (
+        "import sys\nclass Library:\n    def __del__(self):\n        print('taken down', flush=True)\n"
+        "kept = Library()\n"
+        "sys.argv = ['raft', '--version']\nfrom flows.cli.app import main\nmain()\n"
+    )
+    command = [sys.executable, "-P", "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"raft {VERSION}\n")
+
+
+@pytest.mark.slow
 def test_an_unknown_verb_or_option_is_bad_input(tmp_path):
     assert process(tmp_path, "rnu").returncode == 2
     assert raft_here(tmp_path, "run", "--frce").returncode == 2
@@ -128,6 +142,33 @@ def test_init_writes_a_file_once_and_the_plan_reads_it(tmp_path):
     assert "≈ is an estimate: " in words
     assert "on disk in all; rough, from the size of corpus and models at the rates of two CPU cores" in words
     assert not (tmp_path / ".raft").exists(), "a plan starts nothing"
+
+
+def test_a_configuration_for_another_folder_names_the_corpus_from_there(tmp_path):
+    for name in ("docs", "conf"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "docs" / "a.md").write_text("# A\n\nSome words about something.\n")
+    (tmp_path / "qa.csv").write_text("question,answer\nWhat?,that\n")
+    sources = ("--corpus", "docs", "--corpus", "pydoc:topics", "--questions", "qa.csv")
+    assert raft_here(tmp_path, "init", "conf/raft.yaml", *sources).returncode == 0
+    values = yaml.safe_load((tmp_path / "conf" / "raft.yaml").read_text())
+    assert (values["corpus"], values["questions"]["file"]) == (["../docs", "pydoc:topics"], "../qa.csv")
+
+
+def test_a_plan_tells_what_a_run_would_refuse(tmp_path):
+    (tmp_path / "a.md").write_text("# A\n\nSome words about something.\n")
+    (tmp_path / "qa.csv").write_text("Qestion,Answer\nWhat?,that\n")
+    (tmp_path / "raft.yaml").write_text(
+        "corpus: [a.md]\nquestions: {file: qa.csv}\nrecords: {template: quotd}\nretrain: {smoke_command: no-such-one}\n"
+    )
+    first, second, third = json.loads(raft_here(tmp_path, "plan", "--json").stdout)["notices"][-3:]
+    assert first.startswith("A run would stop at once: ")
+    assert "questions.columns: {question: Qestion}" in first
+    assert second.startswith("A run would stop at once: prompt template 'quotd'")
+    assert third.startswith("A night would stop at once: retrain.smoke_command: no-such-one is no program here")
+    told = raft_here(tmp_path, "plan").stdout
+    assert first in told
+    assert "Traceback" not in told
 
 
 def test_the_schema_is_json_with_every_section(tmp_path):

@@ -107,13 +107,15 @@ def test_a_stopped_run_says_how_far_it_came(asking, endpoint):
 def test_rows_of_a_file_are_listed_with_their_reason(project):
     rows = [{"question": "What is the town of Alder known for?", "answer": "a stone mill", "document": "alder.md"}]
     rows += [{"question": "Who rules the town of Nowhere?", "answer": "nobody at all", "document": "nowhere.md"}]
+    rows += rows[:1]
     file = project.folder / "own.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     project.values["questions"] = {"file": str(file)}
     project.write()
     early = project.raft("questions", "--dropped", check=False)
     assert (early.returncode, "No question was asked" in early.stderr) == (2, True)
-    project.raft("questions", "--no-prefect")
+    told = project.raft("questions", "--no-prefect").stderr
+    assert "2 asked = 1 kept + 1 dropped (1 unknown document); 1 row merged into the one that asks the same" in told
     shown = project.raft("questions", "--dropped").stdout
     assert "Who rules the town of Nowhere?" in shown
     assert "→ dropped: unknown document" in shown

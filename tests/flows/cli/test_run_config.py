@@ -255,9 +255,18 @@ def test_a_number_may_be_written_in_quotes_or_with_an_exponent(write):
         ("train: {rank: {a: 1}}", "train.rank is a mapping, expected a whole number"),
         ("5: 6", "unknown key 5 (known here: corpus, name,"),
         ("retrieval: {store: {kind: qdrant}}", "retrieval.store.at is missing, expected a text"),
-        ("name: My Name", "name is 'My Name', expected a text of the form ^[a-z0-9]"),
+        (
+            "name: My Name",
+            "name is 'My Name', expected a text of at most 63 small letters, digits and dashes, no dash first",
+        ),
         ("ingest: {languages: [1]}", "item 1 of ingest.languages is 1, expected a text"),
-        ("train: [", "line 2, column 1: expected the node content"),
+        ("train: [", "line 2, column 1: a bracket is not closed, or a value is missing"),
+        ("train:\n\trank: 4", "line 2, column 1: a tab stands where only spaces may"),
+        ("corpus: a: b", "line 1, column 10: a colon stands where none may (put the text in quotation marks)"),
+        ("train: {rank: 4\nname: x", "line 2, column 5: a bracket is not closed, or a comma is missing"),
+        ("train:\n  rank: 4\n epochs: 2", "line 3, column 2: this does not fit the lines above"),
+        ('name: "x', "line 2, column 1: a quotation mark is not closed"),
+        ("train:\n  rank: 4\n  epochs\nname: x", "line 4, column 1: a key without a colon stands above"),
     ],
 )
 def test_nothing_is_said_in_the_words_of_a_library(write, text, words):

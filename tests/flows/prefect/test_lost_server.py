@@ -235,6 +235,35 @@ def test_an_embedded_server_answers_its_own_run_alone_and_leaves_nothing_behind(
     assert not Path(f"/proc/{embedded}").exists()
 
 
+def test_an_embedded_server_ends_with_a_run_that_is_killed(start):
+    process = start()
+    (embedded,) = children_of(process.pid)
+    process.kill()
+    process.wait()
+    until_gone(embedded)
+
+
+def test_what_follows_a_process_ends_with_it(tmp_path):
+    ready = str(tmp_path / "ready")
+    follower = f"import time, flows.prefect.embedded as e; e.follow({{}}); open({ready!r}, 'w'); time.sleep(600)"
+    owner = (
+        "import os, subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-P', '-c', {follower!r}.format(os.getpid())])\n"
+        "print(child.pid, flush=True)\n"
+        f"while child.poll() is None and not os.path.exists({ready!r}): time.sleep(0.05)\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", owner], stdout=subprocess.PIPE, text=True, timeout=300)
+    assert Path(ready).exists()
+    until_gone(int(done.stdout))
+
+
+def until_gone(pid: int) -> None:
+    deadline = time.monotonic() + ENDS
+    while Path(f"/proc/{pid}").exists() and cmdline(pid):  # one that waits for its parent to look has none
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def status_for_a_stranger(embedded: int, path: str) -> int:
     """What an embedded server answers to a request without the auth string."""
     words = cmdline(embedded).split("\0")

@@ -212,6 +212,8 @@ def test_few_programs_serve_many_lengths(with_tokenizer):
     ("prompts", "options", "named"),
     [
         ([[3], []], {}, "prompt 1 is empty"),
+        ("How do closures work?", {}, "A prompt is a text"),
+        (["How do closures work?"], {}, "A prompt is a text"),
         ([[416]], {}, "outside the vocabulary"),
         ([[3] * 120], {"max_new_tokens": 20}, "too long"),
         ([[3]], {"temperature": -1.0}, "temperature"),

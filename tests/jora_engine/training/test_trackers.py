@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from jora_engine.training.trackers import Trackers, flat
+from jora_engine.training.trackers import Trackers, flat, require_packages
 from raft_errors import BadInput
 
 CONFIG = {"lora": {"rank": 4}, "training": {"learning_rate": 1e-3}}
@@ -116,6 +116,8 @@ def test_a_missing_package_is_told_before_training(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(BadInput, match=r"needs the package wandb.*jora-raft\[wandb\]"):
         Trackers(["wandb"], tmp_path, "run", CONFIG)
+    with pytest.raises(BadInput, match=r"needs the package wandb.*jora-raft\[wandb\]"):
+        require_packages(["wandb"])
     with pytest.raises(BadInput, match="no metric writer 'comet'"):
         Trackers(["comet"], tmp_path, "run", CONFIG)
 

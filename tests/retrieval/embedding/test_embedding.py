@@ -138,7 +138,7 @@ def test_cut_texts_are_counted_also_when_they_come_from_the_cache(embedder, capl
 def test_progress_ends_at_the_number_of_distinct_texts(embedder):
     seen = []
     embedder.embed(["sea", "sea", "hill"], progress=lambda done, total, what: seen.append((done, total, what)))
-    assert seen[-1] == (2, 2, "embed")
+    assert seen[-1] == (2, 2, "texts")
 
 
 def test_a_query_prompt_goes_before_queries_only(tmp_path):
@@ -214,12 +214,17 @@ def test_a_remembered_calibration_is_used_and_not_measured_again(tiny_model, tmp
     assert Embedder.load(tiny_model, device="cpu", calibration=file).info.precision == "bfloat16"
 
 
+def test_one_text_is_not_embedded_letter_by_letter(tiny_model):
+    with pytest.raises(BadInput, match="one text"):
+        Embedder.load(str(tiny_model), device="cpu").encode("the sea")
+
+
 def test_nobody_is_told_that_texts_of_the_calibration_were_cut(tiny_model, monkeypatch, caplog):
     monkeypatch.setattr("retrieval.embedding.embedder.hardware", lambda device: ("a chip with bfloat16", True))
     embedder = Embedder.load(tiny_model, device="cpu")  # which reads 24 tokens of passages of 400 characters
-    assert "ends were not read" not in caplog.text
+    assert "cut at" not in caplog.text
     embedder.encode(["the sea", "river " * 40])
-    assert "1 of 2 texts are longer than the embedder's 24 tokens" in caplog.text
+    assert "cut at the embedder's 24 tokens: 1 of 2 texts" in caplog.text
 
 
 def test_without_bfloat16_units_it_stays_with_float32(tiny_model, monkeypatch):

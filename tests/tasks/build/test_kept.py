@@ -122,10 +122,21 @@ def test_a_setting_that_is_new_and_stands_at_its_default_came_with_the_code(stor
     wider = upgraded(config=Wider)
     assert kept.take(request(wider, Wider(depth=3)), store, {"all"}) is None
     taken = kept.take(request(wider, Wider()), store, {"all"})
-    assert "first.depth: None → 2" in taken._kept
+    assert "first.depth: null → 2" in taken._kept
 
 
 def test_names_of_packages_are_compared_as_indexes_do(store):
     now = {"code": {}, "version": "1", "packages": {"pystemmer": "3", "rouge-score": "1"}}
     then = {"code": {}, "version": "1", "packages": {"PyStemmer": "3", "rouge_score": "0"}}
     assert kept.made_otherwise(then, now) == ["rouge-score: 0 → 1"]
+
+
+def test_settings_are_told_as_a_configuration_has_them():
+    then = {"file": {"sha256": "ab"}, "flag": True, "many": [{"sha256": "c"}, "auto"], "none": None}
+    now = {"file": None, "flag": False, "many": [], "none": {"sha256": "d"}}
+    assert kept.setting_differences(then, FirstConfig(), now, prefix="s.").choices == (
+        "s.file: a file → null",
+        "s.flag: true → false",
+        "s.many: [a file, auto] → []",
+        "s.none: null → a file",
+    )

@@ -11,7 +11,8 @@ from faulty_endpoint import Endpoint, completion, refusal
 
 from data.teachers.protocol import TeacherUnreachable
 from raft_errors import BadInput
-from tasks.inputs.question_source import require_questions
+from tasks.evaluate import EvaluateConfig
+from tasks.inputs.question_source import require_judge, require_questions
 from tasks.questions import QuestionsConfig
 
 
@@ -82,3 +83,19 @@ def test_a_local_teacher_needs_nothing_of_all_that(endpoint):
     require_questions(QuestionsConfig(), 0)
     endpoint.script = lambda _: (200, completion(None, finish_reason="length", reasoning_content="well"))
     require_questions(asking(endpoint), 0)  # a model that thinks longer than a trial is worth can be used
+
+
+def test_a_judge_is_called_before_what_it_will_judge_is_trained(endpoint, monkeypatch):
+    config = EvaluateConfig(judge="openai", judge_url=endpoint.url, judge_model="wise", judge_tokens=900)
+    require_judge(config, 3)
+    (body,) = endpoint.bodies
+    assert (body["model"], body["max_tokens"], body["seed"]) == ("wise", 900, 3)
+    require_judge(config, 0, call=False)
+    for needs_none in ("none", "local"):
+        require_judge(EvaluateConfig(judge=needs_none, judge_url="nowhere"), 0)
+    assert len(endpoint.bodies) == 1
+    with pytest.raises(BadInput, match="no web address"):
+        require_judge(EvaluateConfig(judge="openai", judge_url="nowhere"), 0, call=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(BadInput, match="OPENAI_API_KEY"):
+        require_judge(EvaluateConfig(judge="openai"), 0)

@@ -72,6 +72,15 @@ def test_the_links_are_those_of_the_newest_run_with_an_adapter_and_all_of_one_ru
     assert not (latest / "report.html").exists(), "the report that is there is about another adapter"
 
 
+def test_the_links_lead_to_the_newest_run_also_where_the_clock_was_put_back(store):
+    for key in "abcd":
+        finish(store, "law", key, "export")
+        assert text(store.root / "latest" / "adapter" / "weights") == key
+        for links in (store.root / "runs").glob(".law.*/"):  # as if they were all made a day later
+            os.utime(links, (2_000_000_000, 2_000_000_000))
+    assert len(list((store.root / "runs").glob(".law.*/"))) == 2
+
+
 def test_each_domain_has_its_own_and_latest_follows_the_one_that_ran_last(store):
     finish(store, "law", "a", "export")
     finish(store, "tax", "b", "export")
