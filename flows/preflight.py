@@ -30,8 +30,8 @@ def check(run: Run, calls: Sequence[Call], *, finished: Collection[str] = ()) ->
             tried with one short prompt.
     Raises:
         BadInput: the base model's architecture is not supported, its weights are not those of its config.json, or its
-            tokenizer or chat template cannot be used; the question file, a template, or the teacher's or judge's address,
-            key or settings cannot; a metric writer's package is not installed.
+            tokenizer or chat template cannot be used; the question file, a template, or the teacher's or judge's
+            address, key or settings cannot; a metric writer's package is not installed.
         RaftError: the teacher or judge gives no answer, or the disk has no room for the results.
     """
     needed = SPARE_BYTES
