@@ -20,7 +20,7 @@ def test_a_setting_that_the_earlier_release_did_not_know_is_no_obstacle_at_its_d
     then = {n: value for n, value in result_fields(TrainSection()).items() if n != name}
     assert obstacle(then, TrainSection()) == ""
     assert obstacle(then, TrainSection(**{name: {"use_rslora": True}.get(name, [0])})).startswith(
-        f"train.{name}: None →"
+        f"train.{name}: null →"
     )
 
 

@@ -22,6 +22,7 @@ from jora_engine.model.parameters import param_shapes
 from jora_engine.training.loop import Trainer
 from jora_engine.training.loss import supervised_loss
 from jora_engine.training.packing import Example, make_batch
+from jora_engine.training.step import Weights
 
 pytestmark = pytest.mark.usefixtures("light_compilation")
 
@@ -154,7 +155,8 @@ def test_the_gradient_is_pefts_and_ten_steps_follow_it_for_every_family(any_laye
     packing = trainer.schedule.packings[0]
     batch = make_batch(trainer.examples, packing.rows[:2], packing.length, trainer.schedule.capacity)
     zeros = jax.tree.map(jnp.zeros_like, start)
-    gradient, loss = trainer.compile()(zeros, start, trainer.params, batch, np.float32(1), jax.random.key(0))
+    one = Weights(np.float32(1), np.float32(1))
+    gradient, loss = trainer.compile()(zeros, start, trainer.params, batch, one, jax.random.key(0))
     theirs = sum(completion_loss(model, trainer.examples[i]) for row in packing.rows[:2] for i in row)
     theirs.backward()
     np.testing.assert_allclose(loss, theirs.item(), rtol=1e-5)

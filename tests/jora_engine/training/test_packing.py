@@ -38,7 +38,7 @@ def test_every_fitting_example_is_packed_once_and_whole(sizes, length, seed):
     for r, row in enumerate(packing.rows):
         for segment, number in enumerate(row, 1):
             inside = batch.mask.segments[r] == segment
-            np.testing.assert_array_equal(batch.tokens[r][inside], np.concatenate(examples[number]))
+            np.testing.assert_array_equal(batch.tokens[r][inside], examples[number].tokens)
             np.testing.assert_array_equal(batch.mask.positions[r][inside], np.arange(examples[number].length))
 
 
