@@ -41,7 +41,7 @@ class ServeConfig(Section):
         120, "That server may take so long to load an adapter", unit="seconds", ge=1, le=3600, result=False
     )
     auto_miss: float = setting(
-        0.02,
+        0.01,
         "Share of a domain's own held-out questions that auto may send to the base; this decides how near a question "
         "must be to a domain",
         ge=0,

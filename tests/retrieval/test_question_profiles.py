@@ -29,7 +29,7 @@ def test_separable_clusters_are_routed_without_a_mistake_and_the_rest_to_nobody(
         scores = np.array([profile.scores(questions) for profile in profiles])
         assert (scores.argmax(axis=0) == number).all()
         passed += (scores[number] >= profiles[number].threshold).sum()
-    assert passed / (300 * len(domains)) > 0.95, "about 2 % of its own questions may miss"
+    assert passed / (300 * len(domains)) > 0.95, "about 1 % of its own questions may miss"
     strange = around(foreign, 300, 1)
     assert not any((profile.scores(strange) >= profile.threshold).any() for profile in profiles)
 
@@ -57,7 +57,7 @@ def test_the_threshold_is_one_that_held_out_questions_pass_and_not_those_trained
 
 def test_without_held_out_questions_each_is_held_against_the_others(middles):
     training, nothing = around(middles[0], 60, 0), np.zeros((0, 64), "f4")
-    profile = make_profile(training, nothing)
+    profile = make_profile(training, nothing, miss=0.02)
     others = [make_profile(np.delete(training, n, axis=0), nothing).scores(training[n : n + 1])[0] for n in range(60)]
     assert profile.threshold == pytest.approx(np.sort(others)[1], abs=1e-6)
     assert profile.threshold < np.sort(profile.scores(training))[1], "a question is nearer to a middle that it is in"
