@@ -280,9 +280,9 @@ class Trainer:
         numbers = [packing.rows[i] for i in rows]
         parts = [numbers[at : at + width] for at in range(0, len(rows), width)]
         batches = [self._batch(part + [()] * (width - len(part))) for part in parts]
-        told = sum(float(b.supervision.weight.sum()) for b in batches)
+        of_records = sum(float(b.supervision.weight.sum()) for b in batches)
         supervised = sum(float(b.supervision.weights.sum()) for b in batches)
-        weights = Weights(np.float32(supervised), np.float32(max(told, 1.0)))
+        weights = Weights(np.float32(supervised), np.float32(max(of_records, 1.0)))
 
         def micro_batches() -> Iterator[Batch]:
             for micro, batch in enumerate(batches, 1):

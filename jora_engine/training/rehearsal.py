@@ -42,7 +42,7 @@ def base_states(
     packing = pack(chosen, config.sequence_length, seed=config.seed, epoch=0)
     lora = options.place(jax.tree.map(jnp.zeros_like, init_lora(options.lora, options.model, config.seed)))
     compute = jax.jit(hidden_states, static_argnames="options")
-    found: dict[int, np.ndarray] = {}
+    of_number: dict[int, np.ndarray] = {}
     for at in range(0, len(packing.rows), config.micro_batch_rows):
         rows = list(packing.rows[at : at + config.micro_batch_rows])
         rows += [()] * (config.micro_batch_rows - len(rows))
@@ -52,6 +52,6 @@ def base_states(
             slot = 0
             for number in row:
                 stop = slot + len(chosen[number].completion)
-                found |= dict.fromkeys(numbers[number], states[r, slot:stop])
+                of_number |= dict.fromkeys(numbers[number], states[r, slot:stop])
                 slot = stop
-    return found
+    return of_number

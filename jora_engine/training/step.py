@@ -63,14 +63,14 @@ class StepOptions:
 
 
 class Weights(NamedTuple):
-    """Tokens of a step, float32: all that are supervised, and those whose loss is told (1 where there is none)."""
+    """Tokens of a step, float32: all that are supervised, and the records' own (1 where there is none)."""
 
     supervised: np.float32
-    told: np.float32
+    records: np.float32
 
 
 class Taken(NamedTuple):
-    """A step's loss per told token, and the norm of its gradient before clipping."""
+    """A step's loss per token of its records, and the norm of its gradient before clipping."""
 
     loss: float
     gradient_norm: float
@@ -107,8 +107,8 @@ def train_step(
 def add_gradient(gradient, lora, params, batch, weights: Weights, key, *, options: StepOptions):
     """(the gradient with this micro batch's share, its share of the loss that is told)."""
     lowers = jax.value_and_grad(options.objective or summed_loss, has_aux=True)
-    (_, told), more = lowers(lora, params, batch, key, options)
-    return options.pin(jax.tree.map(lambda a, b: a + b / weights.supervised, gradient, more)), told / weights.told
+    (_, loss), more = lowers(lora, params, batch, key, options)
+    return options.pin(jax.tree.map(lambda a, b: a + b / weights.supervised, gradient, more)), loss / weights.records
 
 
 def summed_loss(

@@ -54,8 +54,8 @@ def replies(
             "precision": precision,
             "asks": sorted(todo.values()),
         }
-        told = dict(zip(job["asks"], ask(job), strict=True))
-        fresh = {key: told[one] for key, one in todo.items()}
+        texts = dict(zip(job["asks"], ask(job), strict=True))
+        fresh = {key: texts[one] for key, one in todo.items()}
         cache.put_many({key: text.encode() for key, text in fresh.items()})
         known |= fresh
     return [known[key] for key in keys]

@@ -118,7 +118,7 @@ def _rehearsals(count: int, bench: Bench, config: TrainSection, base: ModelFolde
         return answers
 
     asks, held = drawn(count, bench.seed), {"dtype": config.dtype, "precision": config.base_precision}
-    said = replies(asks, base, **held, cache=bench.cache, ask=ask)
+    texts = replies(asks, base, **held, cache=bench.cache, ask=ask)
     examples: list[Example] = [
         {
             "messages": [
@@ -127,7 +127,7 @@ def _rehearsals(count: int, bench: Bench, config: TrainSection, base: ModelFolde
             ],
             "rehearsed": True,
         }
-        for (_, instruction), reply in zip(asks, said, strict=True)
+        for (_, instruction), reply in zip(asks, texts, strict=True)
         if reply.strip()
     ]
     if not examples:
