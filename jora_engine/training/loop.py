@@ -342,9 +342,12 @@ class Trainer:
                 f"{self.name} diverged at {where}: loss {row['loss']}, gradient norm {row['gradient_norm']}; {kept}",
                 do="lower train.learning_rate, or set train.dtype to float32",
             )
-        if progress.first_loss is None:
+        if (
+            progress.first_loss is None and row["loss"] > 0
+        ):  # 0 is that of a step without records, which rehearses alone
             progress.first_loss = row["loss"]
-        progress.high_steps = progress.high_steps + 1 if row["loss"] > 2 * progress.first_loss + 1 else 0
+        first = math.inf if progress.first_loss is None else progress.first_loss
+        progress.high_steps = progress.high_steps + 1 if row["loss"] > 2 * first + 1 else 0
         if progress.high_steps >= DIVERGED_AFTER:
             raise Diverged(
                 f"{self.name} diverged at {where}: loss {row['loss']:.3f}, at first {progress.first_loss:.3f}; {kept}",

@@ -16,8 +16,8 @@ METRICS = "metrics.jsonl"
 
 
 def summary(progress: Progress) -> dict[str, Any]:
-    """First, last and best loss, and the tokens trained on."""
-    losses = [row["loss"] for row in progress.history]
+    """First, last and best loss, and the tokens trained on; steps that only rehearse, whose loss is 0, tell none."""
+    losses = [row["loss"] for row in progress.history if row["loss"] != 0] or [0.0]
     return {
         "first_loss": losses[0],
         "final_loss": losses[-1],

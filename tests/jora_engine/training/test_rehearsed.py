@@ -16,8 +16,9 @@ from jora_engine.config.lora import LoraConfig
 from jora_engine.config.recipe import TrainConfig
 from jora_engine.files.weights import load_params, read_model_config
 from jora_engine.training.checkpoint import Checkpoints
-from jora_engine.training.loop import Trainer
+from jora_engine.training.loop import DIVERGED_AFTER, Progress, Trainer
 from jora_engine.training.packing import Example, make_batch
+from jora_engine.training.results import summary
 from jora_engine.training.step import summed_loss
 from raft_errors import Interrupted
 
@@ -136,6 +137,14 @@ def test_the_base_is_asked_once_where_the_same_is_rehearsed_again(make):
     assert sorted(trainer.base.of) == [0, 3, 6, 9, 12, 15, 18, 21]
     assert all(trainer.base.of[n] is trainer.base.of[n + 12] for n in (0, 3, 6, 9))
     assert len({states.tobytes() for states in trainer.base.of.values()}) == 4
+
+
+def test_a_first_step_that_only_rehearses_is_not_what_later_losses_are_held_against(make):
+    trainer, progress = make(), Progress()
+    for step, loss in enumerate([0.0, *[4.0] * DIVERGED_AFTER], 1):
+        trainer._guard({"step": step, "epoch": 1, "loss": loss, "gradient_norm": 1.0}, progress)
+        progress.history.append({"loss": loss, "tokens": 8})
+    assert progress.first_loss == summary(progress)["first_loss"] == 4.0
 
 
 def test_without_the_base_a_rehearsal_is_a_record_as_any_other():
